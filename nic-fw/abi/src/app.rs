@@ -1,0 +1,87 @@
+//! Messages between libraries and toed, on a SOCK_SEQPACKET UNIX socket (`$TOE_RUN_DIR/toed.sock`).
+//!
+//! One connection per process. The library sends a [`Request`], toed answers with one [`Reply`] in order; file
+//! descriptors travel as SCM_RIGHTS. Nothing here waits for the network: `CONNECT` answers at
+//! once and the outcome appears in the socket slot, announced by a *notice* in the context page.
+//! When the connection ends without [`op::BYE`], the process has died.
+
+use crate::assert_layout;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Bytes of a message, either way.
+pub const MSG_LEN: usize = 128;
+/// "FTOEAPPS".
+pub const APP_MAGIC: u64 = u64::from_le_bytes(*b"FTOEAPPS");
+/// Most tokens in one answer to POOL.
+pub const POOL_MAX: usize = 32;
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Request {
+    /// [`op`].
+    pub op: u32,
+    /// Socket slot.
+    pub slot: u32,
+    pub args: [u64; 4],
+    /// Address, 16 bytes in network order, IPv4-mapped.
+    pub ip: [u8; 16],
+    /// Host order.
+    pub port: u16,
+    /// Bits of [`bind_flags`].
+    pub flags: u16,
+    pub _reserved: u32,
+    pub _reserved2: [u64; 8],
+}
+assert_layout!(Request, MSG_LEN, slot @ 4, args @ 8, ip @ 40, port @ 56, flags @ 58);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Reply {
+    /// 0 or a Linux errno.
+    pub errno: u32,
+    /// Entries of `slots` in use (POOL).
+    pub count: u32,
+    pub args: [u64; 4],
+    pub ip: [u8; 16],
+    pub port: u16,
+    pub _reserved: [u16; 3],
+    /// Slots of the tokens that came along, in the order of the descriptors (POOL): first slot
+    /// each, as 16-bit numbers.
+    pub slots: [u16; POOL_MAX],
+}
+assert_layout!(Reply, MSG_LEN, count @ 4, args @ 8, ip @ 40, slots @ 64);
+
+/// Operations. `a0`.. are `args[0]`..
+pub mod op {
+    /// First message. a0: APP_MAGIC, a1: ABI_VERSION, a2: pid. A descriptor may come along that proves membership in a
+    /// family: its region or a token's (after fork or exec). Answer: a0: ABI_VERSION of toed, a1: region
+    /// number, a2: prefix length of the card's address, ip: the card's address; descriptor: the region. errno EPROTO: version mismatch.
+    pub const HELLO: u32 = 1;
+    /// Open a context for this process. Answer: a0: its index in the region; descriptors: kick (an
+    /// eventfd to write 1 to), irq (an epoll instance that becomes readable; consume by epoll_wait).
+    pub const OPEN_CONTEXT: u32 = 2;
+    /// a0: tokens wanted. Answer: count, slots; as many descriptors. ENFILE: out of slots.
+    pub const POOL: u32 = 3;
+    /// slot, ip (zeroes: any), port (0: choose), flags. Answer: port, ip.
+    pub const BIND: u32 = 4;
+    /// slot, a0: backlog, a1: context index that wants notices. The slot's state becomes LISTENING.
+    pub const LISTEN: u32 = 5;
+    /// slot, ip, port, a0: context index. Answer: EINPROGRESS, or an error found at once. ip and port in the answer: local end.
+    pub const CONNECT: u32 = 6;
+    /// slot (a listener's), a0: context index: send notices there as well.
+    pub const SUBSCRIBE: u32 = 7;
+    /// slot: stop listening (shutdown on a listener).
+    pub const UNLISTEN: u32 = 8;
+    /// a0: context index. The process is done with it.
+    pub const CLOSE_CONTEXT: u32 = 9;
+    /// The process exits in order. No answer.
+    pub const BYE: u32 = 10;
+    /// A token's descriptor comes along (after exec). Answer: a0: its slot.
+    pub const IDENTIFY: u32 = 11;
+}
+
+/// Bits of [`Request::flags`].
+pub mod bind_flags {
+    pub const REUSEADDR: u16 = 1 << 0;
+    pub const REUSEPORT: u16 = 1 << 1;
+}
