@@ -2,7 +2,7 @@
 //!
 //! A queue is an array of a power of two of descriptors. There is no producer index to read: the
 //! consumer looks at the *phase* word of the next descriptor. It is 1 in the first lap over the
-//! array, 2 in the second, ... (mod 2^32, skipping none), so memory that starts as zeroes holds no valid
+//! array, 2 in the second, ... ([`phase`]; never 0), so memory that starts as zeroes holds no valid
 //! descriptor. The producer writes the other words first and the phase last (release); the
 //! consumer reads the phase first (acquire). How many descriptors are free the producer learns
 //! from the consumer's index in the [context page](crate::context).
@@ -22,6 +22,21 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bytes of a descriptor.
 pub const DESC_LEN: usize = 64;
+/// Fewest descriptors in a queue: with one, a descriptor's phase could not tell full from empty.
+pub const MIN_ENTRIES: u32 = 2;
+
+/// Phase of the descriptor that is number `index` (mod 2^32) of a queue of `entries` (a power of two).
+///
+/// A function of the index alone, so whoever knows an index from a context page can attach to the queue. It is at
+/// most 2^31, then starts at 1 again: neighbours in time always differ, and memory of zeroes never matches.
+pub const fn phase(index: u32, entries: u32) -> u32 {
+    (index >> entries.trailing_zeros()).wrapping_add(1)
+}
+
+/// Place of descriptor number `index` in the array of `entries` (a power of two).
+pub const fn slot(index: u32, entries: u32) -> u32 {
+    index & (entries - 1)
+}
 
 /// Host to card ("HC"): what an application did with a flow.
 #[repr(C, align(64))]
