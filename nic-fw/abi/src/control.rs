@@ -122,6 +122,8 @@ pub mod kind {
     pub const ABORT: u32 = 8;
     /// flow: the last descriptor has gone. Send what is queued, then FIN; discard what arrives
     /// (RST if the application left received data unread, a0 = 1: RFC 2525, 2.17). FLOW_CLOSED follows some time.
+    /// a1 = 1: a2 and a3 hold tx_head and rx_tail as the socket slot has them: claims, to be treated as an UPDATE that comes
+    /// just before. This message may overtake the UPDATEs in the context's queue, and the last bytes written must not be lost.
     pub const CLOSE: u32 = 9;
     /// flow: the answer's body has its state.
     pub const QUERY: u32 = 10;
@@ -143,6 +145,8 @@ pub mod kind {
     pub const SET_BUFFERS: u32 = 18;
 
     /// Notice: a flow has ended and its buffers are free. flow; a0: [`close_reason`](super::close_reason); body: last state.
+    /// Its last event has been posted before. A flow that is bound to no context (not accepted yet) and was not given up by
+    /// CLOSE, ABORT or UNMAP_REGION waits for a REBIND to post it, so that who accepts it learns how it ended.
     /// Its id stays reserved until toed has consumed the notice.
     pub const FLOW_CLOSED: u32 = 64;
 }
