@@ -1,0 +1,139 @@
+//! What goes in and comes out: ids, frames with their metadata, actions.
+
+use crate::Errno;
+use toe_abi::{
+    FlowId,
+    flow::{FlowKey, FlowState},
+    frames::{self, FrameRecord},
+};
+
+/// Whose binding, listener or connection it is: an application, numbered by the daemon.
+pub type Owner = u64;
+
+/// A local address and port, bound. Numbers are not used twice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+pub struct BindId(pub(crate) u64);
+
+/// A listener. Numbers are not used twice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+pub struct ListenerId(pub(crate) u64);
+
+/// A connection, from the first SYN until its flow has closed. Carries a generation: a stale id is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+pub struct ConnId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+/// An address (16 bytes, IPv4-mapped; zeroes or ::ffff:0.0.0.0: any) and a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Endpoint {
+    pub ip: [u8; 16],
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// Any address, the port to be chosen.
+    pub const ANY: Endpoint = Endpoint { ip: [0; 16], port: 0 };
+
+    pub const fn v4(ip: [u8; 4], port: u16) -> Self {
+        Self { ip: toe_abi::flow::v4_mapped(ip), port }
+    }
+}
+
+/// log2 of a connection's buffer sizes in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BufferLog2 {
+    pub tx: u8,
+    pub rx: u8,
+}
+
+/// What came along with a frame, see [`FrameRecord`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FrameMeta {
+    /// Checksums were verified (or the frame never was on a wire).
+    pub csum_ok: bool,
+    /// The TCP checksum field holds the pseudo-header's sum only.
+    pub needs_csum: bool,
+    /// Of an exception: `toe_abi::counters::Exception`. Not trusted, the frame is looked at again.
+    pub reason: u32,
+    pub csum_start: u16,
+    pub csum_offset: u16,
+    /// Payload bytes per segment of a super-frame; 0: not one.
+    pub gso_size: u16,
+}
+
+impl From<&FrameRecord> for FrameMeta {
+    fn from(r: &FrameRecord) -> Self {
+        Self {
+            csum_ok: r.flags & frames::flags::CSUM_OK != 0,
+            needs_csum: r.flags & frames::flags::NEEDS_CSUM != 0,
+            reason: r.reason,
+            csum_start: r.csum_start,
+            csum_offset: r.csum_offset,
+            gso_size: r.gso_size,
+        }
+    }
+}
+
+impl FrameMeta {
+    /// The record that brings a frame of `len` bytes to the card.
+    pub fn record(&self, kind: u32, len: u32) -> FrameRecord {
+        let mut flags = 0;
+        if self.csum_ok {
+            flags |= frames::flags::CSUM_OK;
+        }
+        if self.needs_csum {
+            flags |= frames::flags::NEEDS_CSUM;
+        }
+        FrameRecord {
+            kind,
+            len,
+            flags,
+            reason: self.reason,
+            csum_start: self.csum_start,
+            csum_offset: self.csum_offset,
+            gso_size: self.gso_size,
+            ..FrameRecord::default()
+        }
+    }
+}
+
+/// Why a flow could not be installed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InstallError {
+    /// No buffers in the application's region, or it is over a limit.
+    NoMemory,
+    /// The card's flow table is full.
+    CardFull,
+    /// The card has this tuple already.
+    Exists,
+    /// The card refused for another reason, or is gone.
+    Refused,
+    /// The application has gone.
+    OwnerGone,
+}
+
+/// What the daemon is to do, in this order.
+#[derive(Debug)]
+pub enum Action {
+    /// Put a complete frame on the wire (checksums are filled in).
+    Transmit { frame: Vec<u8> },
+    /// Take buffers, send INSTALL, then call [`Engine::installed`](crate::Engine::installed). Region, context, opaque word and buffer offsets of
+    /// `state` are the daemon's to fill in. `listener`: of a passive open.
+    Install { conn: ConnId, owner: Owner, listener: Option<ListenerId>, state: Box<FlowState> },
+    /// Have the card process a frame as if it came from the wire now.
+    Inject { frame: Vec<u8>, meta: FrameMeta },
+    /// Write an entry of the card's next-hop table. None: unknown.
+    NextHop { index: u16, mac: Option<[u8; 6]> },
+    /// A passive open has succeeded: it waits to be accepted.
+    Accept { listener: ListenerId, conn: ConnId, flow: FlowId, key: FlowKey },
+    /// An active open has succeeded.
+    Connected { conn: ConnId, flow: FlowId, key: FlowKey },
+    /// An active open has failed; `conn` is no more.
+    ConnectFailed { conn: ConnId, errno: Errno },
+    /// Reset the flow (control message ABORT).
+    AbortFlow { flow: FlowId },
+    /// Tell the flow of an ICMP error (control message ICMP_ERROR). `kind`: type << 8 | code.
+    IcmpError { flow: FlowId, kind: u16, mtu: u16, seq: u32 },
+}

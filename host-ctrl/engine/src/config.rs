@@ -1,0 +1,140 @@
+//! What an engine is told once. Times are microseconds.
+
+use crate::route::Route;
+use core::fmt;
+
+/// Settings of an [`Engine`](crate::Engine).
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// MAC address of the card's port.
+    pub mac: [u8; 6],
+    /// The card's address.
+    pub ip: [u8; 4],
+    /// Length of the on-link prefix, bits.
+    pub prefix: u8,
+    /// Default router; must be on-link.
+    pub gateway: Option<[u8; 4]>,
+    /// Further routes; the longest prefix wins.
+    pub routes: Vec<Route>,
+    /// Bytes of IP packet on the port.
+    pub mtu: u16,
+    /// First retransmission timeout of SYN and SYN-ACK; doubles each time.
+    pub handshake_timeout_us: u64,
+    /// Retransmissions of a SYN or SYN-ACK before giving up.
+    pub handshake_retries: u8,
+    /// First timeout of an ARP request; doubles each time.
+    pub arp_timeout_us: u64,
+    /// An ARP resolution fails when the timeout would exceed this.
+    pub arp_timeout_max_us: u64,
+    /// A neighbour is asked again this long after it was last heard.
+    pub arp_expire_us: u64,
+    /// 2 MSL (RFC 9293, 3.4.2).
+    pub time_wait_us: u64,
+    /// Longest FIN-WAIT-2 of a connection without a descriptor.
+    pub fin_wait2_us: u64,
+    /// Most entries in TIME-WAIT; the oldest goes.
+    pub time_wait_max: usize,
+    /// Most half-open connections of a listener; the oldest goes.
+    pub syn_backlog_max: usize,
+    /// Most connections of all kinds, TIME-WAIT apart.
+    pub connections_max: usize,
+    /// Key of initial sequence numbers, timestamp offsets, port choice and hash tables. Must be random and secret.
+    pub secret: [u8; 16],
+    /// `toe_abi::flow::cc`.
+    pub cc: u8,
+    /// Entries of the card's next-hop table.
+    pub next_hops: u16,
+    /// Negotiate ECN (RFC 3168).
+    pub ecn: bool,
+    /// Negotiate timestamps (RFC 7323).
+    pub timestamps: bool,
+    /// Negotiate window scaling (RFC 7323).
+    pub window_scaling: bool,
+    /// Negotiate SACK (RFC 2018).
+    pub sack: bool,
+    /// Round-trip time assumed before there is a sample; 0: none (RFC 6298: RTO is 1 s).
+    pub rtt_init_us: u32,
+    /// First and last port chosen for sockets that did not ask for one.
+    pub ephemeral: (u16, u16),
+    /// Answer ARP requests for `ip` here. False where the card does it.
+    pub answer_arp: bool,
+    /// Time to live of packets sent here and by flows.
+    pub ttl: u8,
+    /// RSTs, challenge ACKs and ICMP messages, each kind: most a second.
+    pub replies_per_second: u32,
+}
+
+impl Config {
+    /// Usual values for a card at `ip`/`prefix`. The secret is left zero: set it.
+    pub fn new(mac: [u8; 6], ip: [u8; 4], prefix: u8) -> Self {
+        Self {
+            mac,
+            ip,
+            prefix,
+            gateway: None,
+            routes: Vec::new(),
+            mtu: 1500,
+            handshake_timeout_us: 1_000_000,
+            handshake_retries: 6,
+            arp_timeout_us: 250_000,
+            arp_timeout_max_us: 1_000_000,
+            arp_expire_us: 30_000_000,
+            time_wait_us: 60_000_000,
+            fin_wait2_us: 60_000_000,
+            time_wait_max: 65_536,
+            syn_backlog_max: 1024,
+            connections_max: 65_536,
+            secret: [0; 16],
+            cc: toe_abi::flow::cc::CUBIC,
+            next_hops: 256,
+            ecn: false,
+            timestamps: true,
+            window_scaling: true,
+            sack: true,
+            rtt_init_us: 0,
+            ephemeral: (32_768, 60_999),
+            answer_arp: false,
+            ttl: 64,
+            replies_per_second: 1000,
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let fail = |what| Err(ConfigError(what));
+        if self.prefix > 32 {
+            return fail("prefix is longer than 32 bits");
+        }
+        if !crate::route::is_host(self.ip) {
+            return fail("ip is not a host address");
+        }
+        if self.mac[0] & 1 != 0 || self.mac == [0; 6] {
+            return fail("mac is not a station address");
+        }
+        // RFC 791: every host takes 576 bytes; nothing below it is worth a handshake.
+        if self.mtu < 576 {
+            return fail("mtu is below 576 bytes");
+        }
+        if self.ephemeral.0 == 0 || self.ephemeral.0 > self.ephemeral.1 {
+            return fail("ephemeral ports: the first must be at least 1 and not above the last");
+        }
+        if self.next_hops == 0 || self.time_wait_max == 0 || self.syn_backlog_max == 0 || self.connections_max == 0 {
+            return fail("next_hops, time_wait_max, syn_backlog_max and connections_max must be at least 1");
+        }
+        if self.handshake_timeout_us == 0 || self.arp_timeout_us == 0 || self.replies_per_second == 0 {
+            return fail("handshake_timeout_us, arp_timeout_us and replies_per_second must be at least 1");
+        }
+        Ok(())
+    }
+}
+
+/// Why a [`Config`] was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConfigError(pub &'static str);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl core::error::Error for ConfigError {}
