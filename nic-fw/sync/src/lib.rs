@@ -1,1 +1,29 @@
-//! (under construction)
+//! Everything with atomics outside drivers: what two cores, or two processes, or host and card do at the same time.
+//!
+//! ```text
+//!   shared memory, other side hostile                 inside one side, other side trusted
+//!   ─────────────────────────────────                 ───────────────────────────────────
+//!   queue       descriptors with phases               spsc        typed ring between two cores
+//!   frame_ring  frames of any length                  flow_table  many readers, one writer
+//!   sleep       who wakes whom                        epoch       when may memory be reused
+//!        └──────── words ───────┘                     sequencer   number, reorder, release in order (no atomics)
+//!                                     atomic: core's, or loom's with cfg(loom)
+//! ```
+//!
+//! Shared memory is touched only through relaxed, acquire and release accesses to 32-bit atomics, never through
+//! references to plain data: the other side may write any word at any moment, and that must not be undefined
+//! behaviour. Each ordering names its partner. Nothing here allocates after construction, blocks or reads a clock.
+//!
+//! May depend on: `toe-abi`. Tested by `tests/model.rs` (properties, one thread) and `tests/loom.rs` (all interleavings,
+//! `RUSTFLAGS="--cfg loom" cargo test -p toe-sync --test loom --release`); both judge by `tests/oracle`.
+#![cfg_attr(not(loom), no_std)]
+
+extern crate alloc;
+
+pub mod atomic;
+pub mod frame_ring;
+pub mod queue;
+pub mod sleep;
+pub mod words;
+
+pub use words::{Word, Words};
