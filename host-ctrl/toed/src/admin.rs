@@ -1,0 +1,194 @@
+//! The admin protocol: what `toectl` and other tools ask on `admin.sock`.
+//!
+//! One JSON request per line, one JSON answer per line, in order: `{"cmd":"status"}` is answered by a [`Status`],
+//! `ss` by an array of [`Connection`], `stats` by an object of counters ([`Stats`]), `config` by an object of
+//! the options in force, `shutdown` by `{}` (toed ends afterwards). What went wrong is a [`Failure`].
+//! [`call`] does one exchange.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{
+    collections::BTreeMap,
+    io::{self, BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    path::Path,
+    time::Duration,
+};
+
+/// Longest request line, bytes.
+pub const REQUEST_MAX: usize = 4096;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "cmd", rename_all = "lowercase")]
+pub enum Request {
+    /// [`Status`].
+    Status,
+    /// `Vec<`[`Connection`]`>`.
+    Ss,
+    /// [`Stats`].
+    Stats,
+    /// The options in force, as an object.
+    Config,
+    /// `{}`; then toed resets all connections and ends.
+    Shutdown,
+}
+
+/// The answer when a request fails.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    pub error: String,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// toed's version.
+    pub version: String,
+    pub card: CardStatus,
+    /// The card's address and prefix length, `10.0.0.2/24`.
+    pub ip: String,
+    pub gateway: Option<String>,
+    pub uptime_s: u64,
+    pub applications: Vec<Application>,
+    pub listeners: Vec<Listener>,
+    /// Neighbours known or being asked for.
+    #[serde(default)]
+    pub neighbours: Vec<Neighbour>,
+    /// Connections being opened.
+    #[serde(default)]
+    pub half_open: u64,
+    /// Connections in TIME-WAIT.
+    #[serde(default)]
+    pub time_wait: u64,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct CardStatus {
+    /// How the card is reached: `vfio-user:/run/toe/card.sock`.
+    pub device: String,
+    /// What kind of card it is.
+    pub board: String,
+    /// MAC address of its port.
+    pub port_mac: String,
+    /// Bytes of IP packet on the port.
+    pub mtu: u32,
+    /// `attached`, `detached` or `failed`.
+    pub status: String,
+    /// Flows installed.
+    pub flows: u32,
+    pub flows_max: u32,
+    /// Contexts open, toed's included.
+    pub contexts: u32,
+    pub contexts_max: u32,
+    pub regions_max: u32,
+}
+
+/// A family of processes that shares a region.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Application {
+    /// Region number on the card.
+    pub region: u32,
+    /// `starting`, `running` or `ending`.
+    pub state: String,
+    pub pids: Vec<i32>,
+    pub contexts: u32,
+    /// Socket descriptors, unused ones in the libraries' pools included.
+    pub sockets: u32,
+    pub connections: u32,
+    pub listeners: u32,
+    /// Payload buffers handed out, bytes.
+    pub memory_bytes: u64,
+    /// Payload buffers there can be, bytes.
+    pub memory_max_bytes: u64,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Listener {
+    /// `10.0.0.2:80`.
+    pub local: String,
+    pub region: u32,
+    /// Connections that wait to be accepted.
+    pub waiting: u32,
+    pub backlog: u32,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Neighbour {
+    pub ip: String,
+    /// Absent: not resolved.
+    pub mac: Option<String>,
+    pub state: String,
+}
+
+/// A connection or a listener, as `ss` shows it.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Connection {
+    /// `LISTEN`, `SYN-SENT`, `ESTAB`, `FIN-WAIT-1`, ...
+    pub state: String,
+    pub local: String,
+    pub remote: String,
+    /// Received bytes the application has not taken; of a listener: connections waiting.
+    pub rx_queue: u32,
+    /// Bytes written and not acknowledged; of a listener: its backlog.
+    pub tx_queue: u32,
+    /// Bytes.
+    pub cwnd: u32,
+    /// Bytes.
+    pub ssthresh: u32,
+    pub srtt_us: u32,
+    pub rttvar_us: u32,
+    /// Consecutive retransmission timeouts now.
+    #[serde(default)]
+    pub backoff: u32,
+    /// Segments sent again since the connection began, where the card counts them.
+    #[serde(default)]
+    pub retransmits: Option<u32>,
+    /// `index.generation`; absent where there is no flow.
+    #[serde(default)]
+    pub flow: Option<String>,
+    pub region: u32,
+    /// A process of the application.
+    #[serde(default)]
+    pub pid: Option<i32>,
+}
+
+/// Counters by name: the card's ([`toe_abi::counters`]), `engine_*` and `toed_*`.
+pub type Stats = BTreeMap<String, u64>;
+
+/// Asks the toed that listens on `socket`. An error names the step that failed.
+pub fn call<T: DeserializeOwned>(socket: &Path, request: Request, deadline: Duration) -> io::Result<T> {
+    let step = |what: &str, e: io::Error| io::Error::new(e.kind(), format!("{what} {}: {e}", socket.display()));
+    let stream = UnixStream::connect(socket).map_err(|e| step("connecting to", e))?;
+    stream.set_read_timeout(Some(deadline))?;
+    stream.set_write_timeout(Some(deadline))?;
+    let mut line = serde_json::to_string(&request)?;
+    line.push('\n');
+    (&stream).write_all(line.as_bytes()).map_err(|e| step("writing to", e))?;
+    let mut answer = String::new();
+    BufReader::new(&stream).read_line(&mut answer).map_err(|e| step("reading from", e))?;
+    if answer.is_empty() {
+        return Err(step("reading from", io::ErrorKind::UnexpectedEof.into()));
+    }
+    if let Ok(Failure { error }) = serde_json::from_str(&answer) {
+        return Err(io::Error::other(error));
+    }
+    serde_json::from_str(&answer).map_err(|e| step("understanding the answer of", e.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_one_word() {
+        assert_eq!(serde_json::to_string(&Request::Ss).expect("serializes"), r#"{"cmd":"ss"}"#);
+        assert_eq!(serde_json::from_str::<Request>(r#"{"cmd":"status"}"#).expect("parses"), Request::Status);
+        assert!(serde_json::from_str::<Request>(r#"{"cmd":"format"}"#).is_err());
+    }
+
+    #[test]
+    fn a_status_survives_the_wire() {
+        let status = Status { version: "1".into(), applications: vec![Application { pids: vec![7], ..Default::default() }], ..Default::default() };
+        let line = serde_json::to_string(&status).expect("serializes");
+        assert!(!line.contains('\n'));
+        assert_eq!(serde_json::from_str::<Status>(&line).expect("parses"), status);
+    }
+}
