@@ -1,0 +1,23 @@
+//! A laboratory for FerroTOE on one machine: hosts as network namespaces, programs with
+//! deadlines, cards and servers to talk to. The end-to-end tests and `cargo xtask demo` share it.
+//!
+//! ```text
+//!   tests/e2e_*.rs ─┐                     ┌─► namespaces   hosts, veth pairs
+//!                   ├─► instance, servers ┼─► job          run, wait, kill
+//!   xtask demo ─────┘                     └─► programs, proc
+//! ```
+//!
+//! May depend on: nothing of ours. It knows our programs only as an operator does, by their
+//! command lines, so that it builds and works whatever state they are in.
+#![forbid(unsafe_code)]
+
+pub mod instance;
+pub mod job;
+pub mod namespaces;
+pub mod proc;
+pub mod programs;
+pub mod servers;
+
+pub use instance::{CARD_IP, Card, PEER_IP, Pair};
+pub use job::{Finished, Job};
+pub use namespaces::{Host, Lab};
