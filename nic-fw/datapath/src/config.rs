@@ -1,0 +1,46 @@
+//! What a card is made with.
+
+/// Sizes of a card's tables, fixed at start. Everything is allocated from these numbers once.
+#[derive(Clone, Debug)]
+pub struct CardConfig {
+    /// Connections at one time.
+    pub max_flows: u32,
+    /// Contexts, the control region's included.
+    pub max_contexts: u16,
+    /// Regions, the control region included.
+    pub max_regions: u16,
+    /// Entries of the next-hop table.
+    pub max_next_hops: u16,
+    /// Addresses of the card's own.
+    pub max_addresses: u16,
+    /// Secret of the flow table's hash.
+    pub hash_key: [u64; 2],
+    /// How long an idle context is polled before it is parked, microseconds.
+    pub spin_us: u64,
+    /// Payload bytes a flow may send before it is the next one's turn.
+    pub quantum_bytes: u32,
+    /// Descriptors taken from a context in one visit.
+    pub visit_descriptors: u32,
+    /// Messages that may wait for DMA to complete.
+    pub dma_entries: u16,
+    /// Frames that may wait for the port to have room.
+    pub egress_entries: u16,
+}
+
+impl Default for CardConfig {
+    fn default() -> Self {
+        Self {
+            max_flows: 16_384,
+            max_contexts: 256,
+            max_regions: 64,
+            max_next_hops: 256,
+            max_addresses: 16,
+            hash_key: [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344],
+            spin_us: 50,
+            quantum_bytes: 64 * 1024,
+            visit_descriptors: 32,
+            dma_entries: 512,
+            egress_entries: 256,
+        }
+    }
+}

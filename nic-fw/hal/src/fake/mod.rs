@@ -1,0 +1,66 @@
+//! Rude fakes: everything that the traits allow a board to do, these do.
+//!
+//! | Fake           | What it can be told to do                                                          |
+//! |----------------|------------------------------------------------------------------------------------|
+//! | [`FakeMemory`] | complete late, out of order, say `Full`, fail; wrap memory that somebody else owns |
+//! | [`FakePort`]   | run out of room, lose frames at flush, read payload as late as it may              |
+//! | [`FakeKick`]   | remembers whom it woke                                                             |
+//!
+//! All are deterministic: chance comes from a seed.
+
+mod memory;
+mod port;
+
+pub use memory::{FakeMemory, FakeSlice, MemoryKnobs};
+pub use port::{FakeFrame, FakePort, PortKnobs, SentFrame};
+
+use crate::Kick;
+use std::{cell::RefCell, rc::Rc, vec::Vec};
+use toe_abi::CtxId;
+
+/// Splitmix64: enough chance for a test, the same on every machine.
+#[derive(Clone, Debug)]
+pub struct Chance(u64);
+
+impl Chance {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n` (0 if `n` is 0).
+    pub fn below(&mut self, n: u64) -> u64 {
+        if n == 0 { 0 } else { self.next() % n }
+    }
+
+    /// True in `percent` of 100 cases.
+    pub fn percent(&mut self, percent: u8) -> bool {
+        self.below(100) < u64::from(percent)
+    }
+}
+
+/// Remembers interrupts. Clones share what they remember.
+#[derive(Clone, Debug, Default)]
+pub struct FakeKick {
+    log: Rc<RefCell<Vec<CtxId>>>,
+}
+
+impl FakeKick {
+    /// Contexts interrupted since the last call, in order.
+    pub fn take(&self) -> Vec<CtxId> {
+        std::mem::take(&mut self.log.borrow_mut())
+    }
+}
+
+impl Kick for FakeKick {
+    fn interrupt(&mut self, ctx: CtxId) {
+        self.log.borrow_mut().push(ctx);
+    }
+}
