@@ -134,6 +134,8 @@ pub enum Action {
     ConnectFailed { conn: ConnId, errno: Errno },
     /// Reset the flow (control message ABORT).
     AbortFlow { flow: FlowId },
+    /// Ask for the flow's state (control message QUERY), then call [`Engine::flow_state`](crate::Engine::flow_state). Of orphans only, rarely.
+    QueryFlow { flow: FlowId },
     /// Tell the flow of an ICMP error (control message ICMP_ERROR). `kind`: type << 8 | code.
     IcmpError { flow: FlowId, kind: u16, mtu: u16, seq: u32 },
 }

@@ -32,6 +32,8 @@ impl Engine {
     pub fn flow_closed(&mut self, _flow: FlowId, _reason: u32, _state: &FlowState, _now: u64) {}
     /// CLOSE was sent for the flow: its FIN-WAIT-2 is limited in time from now on.
     pub fn orphaned(&mut self, _flow: FlowId, _now: u64) {}
+    /// The answer to [`Action::QueryFlow`]; nothing to be said if the flow is gone.
+    pub fn flow_state(&mut self, _flow: FlowId, _state: &FlowState, _now: u64) {}
     /// An exception frame.
     pub fn frame(&mut self, _frame: &[u8], _meta: FrameMeta, _now: u64) {}
     /// To be called when [`Engine::next_deadline`] has come.

@@ -17,10 +17,13 @@
 mod actions;
 mod config;
 mod engine;
+mod counters;
 mod errno;
+mod limit;
 pub mod route;
 
 pub use actions::{Action, BindId, BufferLog2, ConnId, Endpoint, FrameMeta, InstallError, ListenerId, Owner};
 pub use config::{Config, ConfigError};
 pub use engine::Engine;
+pub use counters::Counters;
 pub use errno::Errno;

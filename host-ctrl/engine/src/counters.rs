@@ -1,0 +1,130 @@
+//! Every counter of the control plane, with the name that operators see.
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+        /// Counts since the start.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[doc = $doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// (name, value, explanation) of each.
+            pub fn all(&self) -> impl Iterator<Item = (&'static str, u64, &'static str)> {
+                [$((stringify!($name), self.$name, concat!($($doc),*)),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Exception frames received.
+    frames,
+    /// Frames sent.
+    transmitted,
+    /// Frames injected into flows after their set-up.
+    injected,
+    /// Frames of a flow that reached us after its set-up and were injected late.
+    injected_late,
+    /// Dropped: malformed, or a checksum was wrong.
+    drop_malformed,
+    /// Dropped: not addressed to the card's address.
+    drop_not_ours,
+    /// Dropped: a source address that no host can have.
+    drop_bad_source,
+    /// Dropped: IPv4 fragments.
+    drop_fragment,
+    /// Dropped: neither ARP nor IPv4, or VLAN-tagged.
+    drop_ethertype,
+    /// Dropped: a transport protocol that is not served.
+    drop_protocol,
+    /// Dropped: a frame of a connection being installed, over the bound of frames or bytes kept.
+    drop_held_full,
+    /// Dropped: repetitions of the handshake while the connection is being installed.
+    drop_held_repeat,
+    /// Dropped: a frame of a flow that the card should know.
+    drop_stale,
+    /// Dropped: segments that a handshake cannot use.
+    drop_unacceptable,
+    /// Dropped: RST not in sequence, or for no connection.
+    drop_rst,
+    /// SYNs received for a listener.
+    syn_received,
+    /// SYNs dropped because the accept queue is full.
+    syn_drop_accept_full,
+    /// SYNs dropped because the table of connections is full.
+    syn_drop_table_full,
+    /// Half-open connections recycled for newer ones.
+    syn_recycled,
+    /// Final ACKs dropped because the accept queue is full.
+    ack_drop_accept_full,
+    /// SYN-ACKs sent, repetitions included.
+    syn_acks_sent,
+    /// SYNs sent, repetitions included.
+    syns_sent,
+    /// Handshakes given up: no answer.
+    handshake_timeouts,
+    /// Connections established that the peer opened.
+    passive_opens,
+    /// Connections established that an application opened.
+    active_opens,
+    /// Active opens that failed.
+    active_failed,
+    /// Connections that could not be installed on the card.
+    install_failed,
+    /// RSTs sent.
+    rsts_sent,
+    /// RSTs not sent: over the limit.
+    rsts_limited,
+    /// Challenge ACKs sent (RFC 5961).
+    challenge_acks,
+    /// Challenge ACKs not sent: over the limit.
+    challenge_limited,
+    /// Handshake segments dropped by PAWS.
+    drop_paws,
+    /// Connections that entered TIME-WAIT.
+    time_waits,
+    /// TIME-WAIT entries that made room for newer ones.
+    time_wait_evicted,
+    /// TIME-WAIT entries taken over by a new SYN (RFC 6191).
+    time_wait_reused,
+    /// RSTs ignored in TIME-WAIT (RFC 1337).
+    time_wait_rsts,
+    /// Orphans ended in FIN-WAIT-2.
+    fin_wait2_timeouts,
+    /// ARP requests sent.
+    arp_requests_sent,
+    /// ARP replies sent.
+    arp_replies_sent,
+    /// ARP packets received.
+    arp_received,
+    /// ARP packets ignored: malformed, or from impossible addresses.
+    arp_ignored,
+    /// ARP packets that claim our address.
+    arp_conflicts,
+    /// Next hops that did not answer.
+    arp_failures,
+    /// Neighbours refused or evicted because the next-hop table is full.
+    arp_table_full,
+    /// ICMP echo requests answered.
+    icmp_echoes,
+    /// ICMP messages sent about errors.
+    icmp_errors_sent,
+    /// ICMP messages not sent: over the limit, or too large.
+    icmp_limited,
+    /// ICMP errors received about our connections.
+    icmp_errors_received,
+    /// ICMP messages ignored.
+    icmp_ignored,
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn names_are_unique_and_explained() {
+        let all: Vec<_> = super::Counters::default().all().collect();
+        let names: std::collections::HashSet<_> = all.iter().map(|c| c.0).collect();
+        assert_eq!(names.len(), all.len());
+        assert!(all.iter().all(|c| c.2.trim().len() > 5));
+    }
+}
