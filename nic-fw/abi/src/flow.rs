@@ -110,7 +110,9 @@ pub struct RxState {
     pub delack_ms: u32,
     /// When the last segment came (keep-alive, idle restart), milliseconds.
     pub last_rx_ms: u32,
-    pub _reserved2: [u32; 2],
+    /// Added to the card's millisecond clock to give the timestamps we send (RFC 7323, 5.4): chosen by toed for the SYN, kept from then on.
+    pub ts_offset: u32,
+    pub _reserved2: u32,
 }
 
 /// Send side, round-trip estimation, timers. Times in milliseconds are the card's clock mod 2^32.
