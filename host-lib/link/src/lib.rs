@@ -1,1 +1,3 @@
-//! (under construction)
+//! How the host reaches a card and the daemon (under construction).
+
+pub mod card;
