@@ -1,1 +1,42 @@
-//! (under construction)
+//! Bytes to values and back: Ethernet, ARP, IPv4, ICMP, TCP with its options, checksums, sequence numbers.
+//!
+//! ```text
+//!   bytes ──► parse_frame ──► Frame ─┬─ Payload::Ipv4 ─► Ip ─► Tcp ─► TcpOptions
+//!                                    ├─ Payload::Arp  ─► Arp
+//!                                    └─ Payload::Other             Icmp::parse on Ip's payload
+//!   TxHeader, Arp, icmp::echo_reply ──► bytes
+//! ```
+//!
+//! Nothing is allocated, nothing panics, whatever the bytes are: what cannot be parsed is a [`FrameError`]
+//! with one variant for each reason that operators can tell apart. Only header fields are copied; payloads
+//! are byte ranges of the frame.
+//!
+//! May depend on: nothing of ours.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod arp;
+mod bytes;
+pub mod checksum;
+pub mod error;
+pub mod ethernet;
+pub mod frame;
+pub mod header;
+pub mod icmp;
+pub mod ipv4;
+pub mod seq;
+pub mod tcp;
+
+pub use arp::{Arp, ArpOp};
+pub use checksum::Sum;
+pub use error::FrameError;
+pub use ethernet::{Ethernet, Mac, ethertype};
+pub use frame::{Frame, Payload, parse_frame};
+pub use header::{Built, Checksum, TooLong, TxHeader};
+pub use icmp::Icmp;
+pub use ipv4::{Ip, Span, ip_proto};
+pub use seq::SeqNum;
+pub use tcp::{SackBlocks, Tcp, TcpFlags, TcpOptions, Timestamps};

@@ -1,0 +1,125 @@
+//! Builds the headers of an outgoing TCP segment.
+
+use crate::SeqNum;
+use crate::bytes::Writer;
+use crate::checksum::{Sum, pseudo_header};
+use crate::ethernet::{self, Mac, ethertype};
+use crate::ipv4::{self, ip_proto, unmapped};
+use crate::tcp::{self, TcpFlags, TcpOptions};
+use core::fmt;
+
+/// Most bytes that [`TxHeader::write`] writes.
+pub const HEADER_MAX: usize = ethernet::HEADER_LEN + ethernet::VLAN_LEN + ipv4::HEADER_LEN + tcp::HEADER_LEN + tcp::OPTIONS_MAX;
+
+/// Does not fit: into the buffer, into an IPv4 packet, or into the TCP options.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TooLong;
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the packet does not fit")
+    }
+}
+
+impl core::error::Error for TooLong {}
+
+/// Everything in the headers of a segment. Addresses are IPv4-mapped.
+#[derive(Clone, Copy, Debug)]
+pub struct TxHeader {
+    pub dst_mac: Mac,
+    pub src_mac: Mac,
+    /// PCP, DEI and VID of an 802.1Q tag.
+    pub vlan: Option<u16>,
+    pub src_ip: [u8; 16],
+    pub dst_ip: [u8; 16],
+    /// With the ECN bits.
+    pub tos: u8,
+    pub ttl: u8,
+    /// IPv4 identification; any value will do as fragmenting is forbidden (RFC 6864, 4.1).
+    pub ident: u16,
+    pub src_port: u16,
+    pub dst_port: u16,
+    pub seq: SeqNum,
+    pub ack: SeqNum,
+    pub flags: TcpFlags,
+    /// Ready for the header: scaled.
+    pub window: u16,
+    pub options: TcpOptions,
+}
+
+/// What to do about the TCP checksum.
+#[derive(Clone, Copy, Debug)]
+pub enum Checksum {
+    /// Complete it; the value is the sum of the payload.
+    Full(Sum),
+    /// Only the pseudo-header's sum: the port finishes it, or the frame never sees a wire.
+    Partial,
+}
+
+/// Where things are in the headers written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Built {
+    /// Bytes of all headers.
+    pub len: u16,
+    /// First byte that the TCP checksum covers; its field is [`CHECKSUM_OFFSET`] bytes behind.
+    pub csum_start: u16,
+}
+
+/// Offset of the checksum in the TCP header.
+pub const CHECKSUM_OFFSET: u16 = 16;
+
+impl TxHeader {
+    /// Writes Ethernet, IPv4 and TCP headers to the front of `out`, for a segment with `payload_len` bytes behind them.
+    #[inline]
+    pub fn write(&self, out: &mut [u8], payload_len: u32, checksum: Checksum) -> Result<Built, TooLong> {
+        let options_len = self.options.wire_len();
+        let tcp_len = tcp::HEADER_LEN + options_len;
+        let segment_len = payload_len.checked_add(tcp_len as u32).ok_or(TooLong)?;
+        let total_len = segment_len.checked_add(ipv4::HEADER_LEN as u32).ok_or(TooLong)?;
+        let total_len = u16::try_from(total_len).map_err(|_| TooLong)?;
+        if options_len > tcp::OPTIONS_MAX {
+            return Err(TooLong);
+        }
+
+        let mut w = Writer::new(out);
+        ethernet::write(&mut w, &self.dst_mac, &self.src_mac, self.vlan, ethertype::IPV4);
+        let ip = ipv4::Outgoing {
+            src: unmapped(&self.src_ip),
+            dst: unmapped(&self.dst_ip),
+            tos: self.tos,
+            ttl: self.ttl,
+            proto: ip_proto::TCP,
+            ident: self.ident,
+            total_len,
+        };
+        ipv4::write(&mut w, &ip);
+        let start = w.len();
+        self.write_tcp(&mut w, tcp_len);
+
+        let pseudo = pseudo_header(&self.src_ip, &self.dst_ip, ip_proto::TCP, segment_len);
+        let sum = match checksum {
+            Checksum::Partial => pseudo.partial(),
+            // The header is a whole number of words, so the payload's sum can be added as it is.
+            Checksum::Full(payload) => pseudo.bytes(w.written(start)).word(payload.partial()).finish(),
+        };
+        w.patch16(start + usize::from(CHECKSUM_OFFSET), sum);
+        let len = w.finish().ok_or(TooLong)?;
+        Ok(Built { len: len as u16, csum_start: start as u16 })
+    }
+
+    fn write_tcp(&self, w: &mut Writer<'_>, tcp_len: usize) {
+        w.put16(self.src_port);
+        w.put16(self.dst_port);
+        w.put32(self.seq.0);
+        w.put32(self.ack.0);
+        w.put(&[(tcp_len as u8 / 4) << 4, self.flags.bits()]);
+        w.put16(self.window);
+        // Checksum (patched later) and urgent pointer.
+        w.put32(0);
+        self.options.write(w);
+    }
+}
+
+#[cfg(test)]
+#[path = "header_tests.rs"]
+mod tests;
