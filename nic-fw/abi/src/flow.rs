@@ -91,8 +91,8 @@ pub struct RxState {
     pub rx_tail: u32,
     /// TS.Recent (RFC 7323).
     pub ts_recent: u32,
-    /// When ts_recent was taken, milliseconds.
-    pub ts_recent_age: u32,
+    /// Added to the card's milliseconds to give the timestamps we send (RFC 7323, 5.4): they go on from the handshake's.
+    pub ts_offset: u32,
     /// Last.ACK.sent (RFC 7323).
     pub last_ack_sent: u32,
     /// Sequence number of the peer's FIN, valid with [`flow_flags::FIN_SEEN`].
@@ -172,7 +172,11 @@ pub struct CcState {
     pub recover: u32,
     /// [`cc`].
     pub algorithm: u8,
-    pub _reserved: [u8; 3],
+    /// Which of `ooo` came last: the first to be reported (RFC 2018, 4).
+    pub ooo_recent: u8,
+    /// Challenge ACKs sent in `challenge_epoch`, a stretch of 4.096 s, modulo 256 (RFC 5961, 7).
+    pub challenges: u8,
+    pub challenge_epoch: u8,
     /// The algorithm's own words.
     pub words: [u32; 4],
     /// [start, end) sequence numbers, ascending and disjoint, not touching; start == end: empty.
