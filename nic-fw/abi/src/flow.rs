@@ -91,8 +91,8 @@ pub struct RxState {
     pub rx_tail: u32,
     /// TS.Recent (RFC 7323).
     pub ts_recent: u32,
-    /// Added to the card's milliseconds to give the timestamps we send (RFC 7323, 5.4): they go on from the handshake's.
-    pub ts_offset: u32,
+    /// When data was last sent (idle restart), milliseconds.
+    pub last_tx_ms: u32,
     /// Last.ACK.sent (RFC 7323).
     pub last_ack_sent: u32,
     /// Sequence number of the peer's FIN, valid with [`flow_flags::FIN_SEEN`].
@@ -108,11 +108,12 @@ pub struct RxState {
     pub _reserved: u8,
     /// When the delayed ACK is due, milliseconds; valid with [`flow_flags::DELACK_ARMED`].
     pub delack_ms: u32,
-    /// When the last segment came (keep-alive, idle restart), milliseconds.
+    /// When the last acceptable segment came (keep-alive, age of ts_recent), milliseconds.
     pub last_rx_ms: u32,
     /// Added to the card's millisecond clock to give the timestamps we send (RFC 7323, 5.4): chosen by toed for the SYN, kept from then on.
     pub ts_offset: u32,
-    pub _reserved2: u32,
+    /// End of the last segment sent that was not full-sized (Nagle as in Linux: a second one waits until this is acknowledged).
+    pub snd_sml: u32,
 }
 
 /// Send side, round-trip estimation, timers. Times in milliseconds are the card's clock mod 2^32.
