@@ -21,9 +21,17 @@
 extern crate alloc;
 
 pub mod atomic;
+mod cell;
+pub mod epoch;
+pub mod flow_hash;
+pub mod flow_table;
 pub mod frame_ring;
 pub mod queue;
+pub mod sequencer;
 pub mod sleep;
+pub mod spsc;
 pub mod words;
+
+pub use flow_hash::FlowHash;
 
 pub use words::{Word, Words};
