@@ -1,0 +1,124 @@
+//! System calls that rustix does not have, and descriptors that the application owns.
+
+use rustix::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use rustix::io::Errno;
+use std::time::Duration;
+
+/// A descriptor number that came from the application: ours to use in system calls, not to own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct AppFd(pub RawFd);
+
+impl AsFd for AppFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // A negative number must not become a `BorrowedFd` (-1 is its niche); this one is never open.
+        let number = if self.0 < 0 { RawFd::MAX } else { self.0 };
+        // SAFETY: the number goes to system calls only. If the application has closed it, they answer EBADF or act on what the
+        // application has opened there: just as they would have without us.
+        unsafe { BorrowedFd::borrow_raw(number) }
+    }
+}
+
+impl AppFd {
+    /// Closes it, on the application's behalf.
+    pub fn close(self) -> Result<(), Errno> {
+        if self.0 < 0 {
+            return Err(Errno::BADF);
+        }
+        // SAFETY: SYS_close with a number that the application asked to be closed; it owns it.
+        let result = unsafe { raw::call5(libc::SYS_close as usize, [self.0 as usize, 0, 0, 0, 0]) };
+        if result < 0 { Err(Errno::from_raw_os_error(-result as i32)) } else { Ok(()) }
+    }
+
+    /// Puts `file` at this number, closing what was there.
+    pub fn replace(self, file: impl AsFd, cloexec: bool) -> Result<(), Errno> {
+        if self.0 < 0 {
+            return Err(Errno::BADF);
+        }
+        // SAFETY: see `close`; the temporary owner is forgotten below, so nothing is closed twice.
+        let mut target = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.0) });
+        let flags = if cloexec { rustix::io::DupFlags::CLOEXEC } else { rustix::io::DupFlags::empty() };
+        rustix::io::dup3(file, &mut target, flags)
+    }
+}
+
+/// A signal mask as the kernel has it: 64 signals.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SigMask(pub u64);
+
+/// ppoll(2): sleeps until a descriptor is ready, the time is over, or a signal was handled (EINTR), with `mask` in place
+/// meanwhile. `None` for the timeout: for ever.
+pub fn ppoll(fds: &mut [libc::pollfd], timeout: Option<Duration>, mask: Option<SigMask>) -> Result<usize, Errno> {
+    // The kernel writes the time that is left into it.
+    let mut time = timeout.map(|t| libc::timespec {
+        tv_sec: t.as_secs().min(i64::MAX as u64) as libc::time_t,
+        tv_nsec: t.subsec_nanos().into(),
+    });
+    let time_ptr = time.as_mut().map_or(std::ptr::null_mut(), std::ptr::from_mut);
+    let mask_ptr = mask.as_ref().map_or(std::ptr::null(), |m| std::ptr::from_ref(&m.0));
+    let args = [fds.as_mut_ptr().addr(), fds.len(), time_ptr.expose_provenance(), mask_ptr.expose_provenance(), size_of::<u64>()];
+    fds.as_mut_ptr().expose_provenance();
+    // SAFETY: SYS_ppoll with an array and its length, a timespec or null, a kernel sigset or null and its size.
+    let result = unsafe { raw::call5(libc::SYS_ppoll as usize, args) };
+    if result < 0 { Err(Errno::from_raw_os_error(-result as i32)) } else { Ok(result as usize) }
+}
+
+/// The system call instruction itself: libc's `ppoll` and `syscall` are names that the preload library replaces.
+mod raw {
+    /// # Safety
+    /// Number and arguments make a system call that keeps Rust's promises.
+    #[cfg(target_arch = "x86_64")]
+    pub unsafe fn call5(number: usize, a: [usize; 5]) -> isize {
+        let result: isize;
+        // SAFETY: the x86-64 convention: number in rax, arguments in rdi, rsi, rdx, r10, r8; rcx and r11 are clobbered.
+        unsafe {
+            std::arch::asm!(
+                "syscall",
+                inlateout("rax") number as isize => result,
+                in("rdi") a[0], in("rsi") a[1], in("rdx") a[2], in("r10") a[3], in("r8") a[4],
+                lateout("rcx") _, lateout("r11") _,
+                options(nostack),
+            );
+        }
+        result
+    }
+
+    /// # Safety
+    /// As above.
+    #[cfg(target_arch = "aarch64")]
+    pub unsafe fn call5(number: usize, a: [usize; 5]) -> isize {
+        let result: isize;
+        // SAFETY: the AArch64 convention: number in x8, arguments from x0 on.
+        unsafe {
+            std::arch::asm!(
+                "svc 0",
+                in("x8") number,
+                inlateout("x0") a[0] as isize => result,
+                in("x1") a[1], in("x2") a[2], in("x3") a[3], in("x4") a[4],
+                options(nostack),
+            );
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn ppoll_reports_what_is_ready_and_keeps_to_its_time() {
+        let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
+        let mut fds = [libc::pollfd { fd: event.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+        assert_eq!(ppoll(&mut fds, Some(Duration::from_millis(1)), Some(SigMask(0))), Ok(0));
+        rustix::io::write(&event, &1u64.to_ne_bytes()).unwrap();
+        assert_eq!(ppoll(&mut fds, None, None), Ok(1));
+        assert_eq!(fds[0].revents, libc::POLLIN);
+    }
+
+    #[test]
+    fn a_negative_number_is_nobodys() {
+        assert_eq!(AppFd(-1).close(), Err(Errno::BADF));
+        assert!(rustix::io::fcntl_getfd(AppFd(-1)).is_err());
+    }
+}
