@@ -1,0 +1,131 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Starts, stops and watches a FerroTOE card, and runs programs on it.
+#[derive(Parser, Debug)]
+#[command(version, after_help = "EXIT STATUS\n  0 done; 1 it failed; 2 wrong usage, or something that you have to change first (rights, a missing\n  interface, a daemon that is not running). 'run' ends with the program's own status; 125 toectl\n  itself failed, 126 the program cannot be executed, 127 it was not found.\n\nEXAMPLE\n  toectl up --port af_packet:eth1 --ip 192.0.2.10/24 --gateway 192.0.2.1\n  toectl run -- redis-server --bind 192.0.2.10 --protected-mode no\n  toectl ss\n  toectl down")]
+pub struct Cli {
+    /// Folder of sockets, pid files and logs; one per instance
+    ///
+    /// The default is /run/toe for root, else $XDG_RUNTIME_DIR/toe, else /tmp/toe-UID.
+    #[arg(long, env = "TOE_RUN_DIR", global = true, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Start the card and its daemon in the background; return when they are ready
+    Up(Up),
+    /// Stop them, and remove all that they left, also after they were killed
+    Down,
+    /// Run a program with its TCP sockets on the card
+    Run(Run),
+    /// Show the card, its addresses and its applications
+    Status(Format),
+    /// Show connections and listeners, as ss(8) does
+    Ss(Format),
+    /// Show every counter, with the reason of each drop
+    Stats(Stats),
+}
+
+#[derive(Args, Debug)]
+pub struct Up {
+    /// Where frames go: af_packet:IFNAME (an interface that the card takes over) or tap:IFNAME
+    ///
+    /// Options follow after commas, as toe-nic --help lists them.
+    #[arg(long, value_name = "DRIVER:IFNAME")]
+    pub port: String,
+    /// The card's own address; the kernel must not have it too
+    #[arg(long, value_name = "ADDR/PREFIX")]
+    pub ip: String,
+    /// Router for all that is not on the card's network
+    #[arg(long, value_name = "ADDR")]
+    pub gateway: Option<String>,
+    /// The kind of card: soft (a process of this machine) is the only one so far
+    #[arg(long, default_value = "soft", value_parser = ["soft"])]
+    pub board: String,
+    /// CPUs for the card's data path, such as 2 or 2,3; default: wherever the kernel puts it
+    #[arg(long, value_name = "LIST")]
+    pub cores: Option<String>,
+    /// How stages are placed on cores
+    #[arg(long, value_name = "fused|FILE")]
+    pub placement: Option<String>,
+    /// Damage frames on purpose, for tests: loss=0.01,dup=0.01,reorder=0.01,seed=1
+    #[arg(long, value_name = "SPEC")]
+    pub impair: Option<String>,
+    /// One more word for toe-nic's command line (repeatable), as in --nic-arg=--spin-us=0
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    pub nic_arg: Vec<OsString>,
+    /// One more word for toed's command line (repeatable), as in --toed-arg=--tcp-rxbuf-len=65536
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    pub toed_arg: Vec<OsString>,
+    /// Seconds to wait for each of the two to be ready
+    #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub wait: u64,
+}
+
+#[derive(Args, Debug)]
+pub struct Run {
+    /// If the card cannot be used, let the program use the kernel instead of refusing it sockets
+    #[arg(long)]
+    pub fallback: bool,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+    pub program: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
+pub struct Format {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Stats {
+    /// Leave out counters that are 0
+    #[arg(long)]
+    pub nonzero: bool,
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_run_belongs_to_the_program() {
+        for words in [&["toectl", "run", "--", "curl", "-v", "--json"][..], &["toectl", "run", "curl", "-v", "--json"]] {
+            let Ok(Cli { command: Command::Run(run), .. }) = Cli::try_parse_from(words) else { panic!("{words:?}") };
+            assert_eq!(run.program, ["curl", "-v", "--json"]);
+        }
+        assert!(Cli::try_parse_from(["toectl", "run"]).is_err());
+    }
+
+    #[test]
+    fn extra_words_may_begin_with_a_hyphen() {
+        let words = ["toectl", "up", "--port", "tap:t0", "--ip", "10.0.0.1/8", "--toed-arg", "--log-level", "--toed-arg=debug"];
+        let Ok(Cli { command: Command::Up(up), .. }) = Cli::try_parse_from(words) else { panic!() };
+        assert_eq!(up.toed_arg, ["--log-level", "debug"]);
+    }
+
+    #[test]
+    fn an_unknown_board_is_refused_with_what_there_is() {
+        let error = Cli::try_parse_from(["toectl", "up", "--port", "a:b", "--ip", "c", "--board", "agilio"]).unwrap_err().to_string();
+        assert!(error.contains("agilio") && error.contains("soft"), "{error}");
+    }
+}

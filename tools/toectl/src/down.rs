@@ -1,0 +1,60 @@
+//! `toectl down`: leaves nothing, whatever state the instance is in.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::process::Identity;
+use crate::qdisc;
+use crate::run_dir::RunDir;
+
+/// In the order in which they are stopped: toed still tells applications and peers.
+const PROCESSES: [&str; 2] = ["toed", "toe-nic"];
+
+/// How long a process may take to end by itself.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub fn down(dir: &RunDir) -> Result<()> {
+    if !dir.exists() {
+        println!("nothing is running in {}", dir.path().display());
+        return Ok(());
+    }
+    let _lock = dir.lock()?;
+    // A folder without our note is one that we did not make.
+    let and_folder = dir.read_undo().is_some_and(|undo| undo.made_folder);
+    clean(dir, and_folder)
+}
+
+/// A process of this instance that is alive.
+pub fn running(dir: &RunDir) -> Option<(&'static str, i32)> {
+    PROCESSES.iter().find_map(|name| {
+        let identity = Identity::read(&dir.file(&format!("{name}.pid")))?;
+        identity.is_alive().then_some((*name, identity.pid))
+    })
+}
+
+/// Stops what runs, gives the interface back, removes the files, and the folder if asked.
+pub fn clean(dir: &RunDir, and_folder: bool) -> Result<()> {
+    let mut left = Vec::new();
+    for name in PROCESSES {
+        if let Some(identity) = Identity::read(&dir.file(&format!("{name}.pid"))) {
+            if !identity.stop(PATIENCE) {
+                left.push(format!("{name} (pid {}) does not end", identity.pid));
+            }
+        }
+    }
+    if let Some(undo) = dir.read_undo() {
+        if qdisc::netns() != undo.netns {
+            left.push(format!("interface {} is in another network namespace; run 'toectl down' there", undo.interface));
+        } else if !undo.had_clsact && qdisc::has_clsact(&undo.interface) {
+            left.extend(qdisc::remove_clsact(&undo.interface).err());
+        }
+    }
+    if left.is_empty() {
+        left = dir.clear(and_folder);
+    }
+    if !left.is_empty() {
+        bail!("left behind: {}", left.join("; "));
+    }
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! toectl: what an operator does with a card.
+//!
+//! ```text
+//!   up, down ──► process, run_dir ──► toe-nic, toed (their own sessions, pid files, logs)
+//!   run ───────► preload ───────────► exec PROGRAM with libtoe_preload.so
+//!   status, ss, stats ──────────────► toed's admin socket
+//! ```
+//!
+//! May depend on `toed`, for the types of its admin protocol only.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod down;
+mod errors;
+mod preload;
+mod process;
+mod qdisc;
+mod run;
+mod run_dir;
+mod show;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let outcome = run_dir::RunDir::chosen(cli.run_dir.as_deref()).and_then(|dir| match cli.command {
+        cli::Command::Up(options) => up::up(&dir, &options),
+        cli::Command::Down => down::down(&dir),
+        cli::Command::Run(options) => run::run(&dir, &options),
+        cli::Command::Status(format) => show::status(&dir, &format),
+        cli::Command::Ss(format) => show::ss(&dir, &format),
+        cli::Command::Stats(options) => show::stats(&dir, &options),
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("toectl: {error:#}");
+            errors::exit_code(&error)
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The folder of one instance: sockets, pid files, logs, and what `down` has to know.
+
+use std::env;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::geteuid;
+use serde::{Deserialize, Serialize};
+
+use crate::errors::environment;
+
+/// Everything that an instance puts there: what `down` removes.
+const FILES: [&str; 10] = [
+    "card.sock", "toed.sock", "admin.sock", "toe-nic.pid", "toed.pid", "toe-nic.log", "toed.log", "toed.lock", "toe-nic.lock", "up.json",
+];
+
+/// What `up` found and did, for `down` to undo.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Undo {
+    /// The network namespace of the card (inode number); an interface's name means nothing elsewhere.
+    pub netns: u64,
+    pub interface: String,
+    /// Whether the interface had a clsact qdisc before us: then it is not ours to remove.
+    pub had_clsact: bool,
+    /// Whether `up` made the folder.
+    pub made_folder: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+/// Held while an instance is started or stopped.
+#[derive(Debug)]
+pub struct Locked {
+    _folder: File,
+}
+
+impl RunDir {
+    /// The one asked for, or the default.
+    pub fn chosen(asked: Option<&Path>) -> Result<RunDir> {
+        let path = match asked {
+            Some(path) => std::path::absolute(path).context("the run-time folder")?,
+            None => default_path(geteuid().as_raw(), env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)),
+        };
+        Ok(RunDir { path })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub fn exists(&self) -> bool {
+        self.path.symlink_metadata().is_ok()
+    }
+
+    /// Makes the folder (mode 0700) if it is not there; true if it did. What is there must be
+    /// ours and closed to others: who can write here can stop our processes' clients.
+    pub fn make(&self) -> Result<bool> {
+        if let Some(parent) = self.path.parent() {
+            fs::create_dir_all(parent).map_err(|e| self.refuse(&format!("cannot make {}: {e}", parent.display())))?;
+        }
+        let made = match DirBuilder::new().mode(0o700).create(&self.path) {
+            Ok(()) => true,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(e) => return Err(self.refuse(&format!("cannot make {}: {e}", self.path.display()))),
+        };
+        self.check()?;
+        Ok(made)
+    }
+
+    fn check(&self) -> Result<()> {
+        let found = self.path.symlink_metadata().with_context(|| self.path.display().to_string())?;
+        let problem = if !found.is_dir() {
+            "is not a folder"
+        } else if found.uid() != geteuid().as_raw() {
+            "belongs to somebody else"
+        } else if found.mode() & 0o022 != 0 {
+            "can be written by others"
+        } else {
+            return Ok(());
+        };
+        Err(self.refuse(&format!("{} {problem}", self.path.display())))
+    }
+
+    fn refuse(&self, what: &str) -> anyhow::Error {
+        environment(format!("{what}; name another folder with TOE_RUN_DIR or --run-dir"))
+    }
+
+    /// Waits for nobody: two `up`s at a time are a mistake.
+    pub fn lock(&self) -> Result<Locked> {
+        let folder = File::open(&self.path).with_context(|| self.path.display().to_string())?;
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Locked { _folder: folder }),
+            Err(rustix::io::Errno::WOULDBLOCK) => bail!("another toectl is at work in {}", self.path.display()),
+            Err(e) => bail!("cannot lock {}: {e}", self.path.display()),
+        }
+    }
+
+    pub fn write_undo(&self, undo: &Undo) -> Result<()> {
+        fs::write(self.file("up.json"), serde_json::to_vec(undo)?).context("cannot write up.json")
+    }
+
+    /// Absent or unreadable: there is nothing to undo but files and processes.
+    pub fn read_undo(&self) -> Option<Undo> {
+        serde_json::from_slice(&fs::read(self.file("up.json")).ok()?).ok()
+    }
+
+    /// Removes our files, and the folder too if `and_folder` and nothing else is in it.
+    /// Returns what it could not remove.
+    pub fn clear(&self, and_folder: bool) -> Vec<String> {
+        let mut left = Vec::new();
+        for name in FILES {
+            match fs::remove_file(self.file(name)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => left.push(format!("{}: {e}", self.file(name).display())),
+                _ => {}
+            }
+        }
+        if and_folder {
+            match fs::remove_dir(&self.path) {
+                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => left.push(format!("{}: has files of somebody else", self.path.display())),
+                Err(e) if e.kind() != io::ErrorKind::NotFound => left.push(format!("{}: {e}", self.path.display())),
+                _ => {}
+            }
+        }
+        left
+    }
+}
+
+fn default_path(uid: u32, xdg_runtime_dir: Option<PathBuf>) -> PathBuf {
+    match xdg_runtime_dir {
+        _ if uid == 0 => PathBuf::from("/run/toe"),
+        Some(dir) if dir.is_absolute() => dir.join("toe"),
+        _ => PathBuf::from(format!("/tmp/toe-{uid}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn scratch(name: &str) -> RunDir {
+        let path = env::temp_dir().join(format!("toectl-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        let _ = fs::remove_file(&path);
+        RunDir { path }
+    }
+
+    #[test]
+    fn root_and_others_have_their_defaults() {
+        assert_eq!(default_path(0, Some("/run/user/0".into())), Path::new("/run/toe"));
+        assert_eq!(default_path(1000, Some("/run/user/1000".into())), Path::new("/run/user/1000/toe"));
+        assert_eq!(default_path(1000, Some("relative".into())), Path::new("/tmp/toe-1000"));
+        assert_eq!(default_path(1000, None), Path::new("/tmp/toe-1000"));
+    }
+
+    #[test]
+    fn made_private_and_cleared_to_nothing() {
+        let dir = scratch("make");
+        assert!(dir.make().expect("made"));
+        assert_eq!(dir.path().metadata().expect("there").permissions().mode() & 0o777, 0o700);
+        assert!(!dir.make().expect("there already"));
+        let undo = Undo { netns: 1, interface: "eth9".into(), had_clsact: true, made_folder: true };
+        dir.write_undo(&undo).expect("written");
+        fs::write(dir.file("toed.log"), "x").expect("written");
+        assert_eq!(dir.read_undo(), Some(undo));
+        assert_eq!(dir.clear(true), Vec::<String>::new());
+        assert!(!dir.exists());
+        assert_eq!(dir.clear(true), Vec::<String>::new(), "clearing nothing is no error");
+    }
+
+    #[test]
+    fn a_folder_that_others_can_write_is_refused() {
+        let dir = scratch("open");
+        dir.make().expect("made");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).expect("chmod");
+        let error = dir.make().unwrap_err().to_string();
+        assert!(error.contains("written by others") && error.contains("TOE_RUN_DIR"), "{error}");
+        fs::remove_dir(dir.path()).expect("removed");
+    }
+
+    #[test]
+    fn a_link_is_no_folder() {
+        let dir = scratch("link");
+        symlink("/tmp", dir.path()).expect("link");
+        assert!(dir.make().unwrap_err().to_string().contains("not a folder"));
+        fs::remove_file(dir.path()).expect("removed");
+    }
+
+    #[test]
+    fn strangers_files_are_left_alone_and_named() {
+        let dir = scratch("stranger");
+        dir.make().expect("made");
+        fs::write(dir.file("letter"), "x").expect("written");
+        assert_eq!(dir.clear(true).len(), 1);
+        assert!(dir.file("letter").exists());
+        fs::remove_dir_all(dir.path()).expect("removed");
+    }
+
+    #[test]
+    fn one_at_a_time() {
+        let dir = scratch("lock");
+        dir.make().expect("made");
+        let held = dir.lock().expect("free");
+        assert!(dir.lock().unwrap_err().to_string().contains("another toectl"));
+        drop(held);
+        dir.lock().expect("free again");
+        dir.clear(true);
+    }
+}

@@ -1,0 +1,221 @@
+//! `toectl status`, `ss` and `stats`: what toed answers, as tables or JSON.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toed::admin::{self, Connection, Request, Stats, Status};
+
+use crate::cli;
+use crate::errors::environment;
+use crate::run_dir::RunDir;
+
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+pub fn status(dir: &RunDir, format: &cli::Format) -> Result<()> {
+    let status: Status = ask(dir, Request::Status)?;
+    if format.json { print_json(&status) } else { print(&status_text(&status)) }
+}
+
+pub fn ss(dir: &RunDir, format: &cli::Format) -> Result<()> {
+    let connections: Vec<Connection> = ask(dir, Request::Ss)?;
+    if format.json { print_json(&connections) } else { print(&ss_text(&connections)) }
+}
+
+pub fn stats(dir: &RunDir, options: &cli::Stats) -> Result<()> {
+    let mut stats: Stats = ask(dir, Request::Stats)?;
+    if options.nonzero {
+        stats.retain(|_, value| *value != 0);
+    }
+    if options.json { print_json(&stats) } else { print(&stats_text(&stats)) }
+}
+
+fn ask<T: DeserializeOwned>(dir: &RunDir, request: Request) -> Result<T> {
+    admin::call(&dir.file("admin.sock"), request, ANSWER_LIMIT).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            environment(format!("toed is not running in {}; start it with 'toectl up', or name its folder with TOE_RUN_DIR", dir.path().display()))
+        }
+        io::ErrorKind::PermissionDenied => environment(error.to_string()),
+        _ => error.into(),
+    })
+}
+
+fn print_json(value: &impl Serialize) -> Result<()> {
+    print(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+/// A reader that has seen enough (head, less) is no error.
+fn print(text: &str) -> Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("cannot print"),
+    }
+}
+
+/// Columns as wide as their widest cell; the first `left` are aligned left, the others right.
+fn table(rows: &[Vec<String>], left: &[usize]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> =
+        (0..columns).map(|c| rows.iter().filter_map(|row| row.get(c)).map(|cell| cell.chars().count()).max().unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().enumerate().map(|(c, cell)| {
+            let width = widths[c];
+            if left.contains(&c) { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        let line = cells.collect::<Vec<_>>().join("  ");
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.map(str::to_owned).to_vec()
+}
+
+fn ss_text(connections: &[Connection]) -> String {
+    let mut rows = vec![row(["State", "Recv-Q", "Send-Q", "Local", "Peer", "cwnd", "rtt", "retrans", "pid"])];
+    for c in connections {
+        // Of a listener these mean nothing.
+        let listens = c.state == "LISTEN";
+        let unless_listening = |text: String| if listens { "-".to_owned() } else { text };
+        rows.push(vec![
+            c.state.clone(),
+            c.rx_queue.to_string(),
+            c.tx_queue.to_string(),
+            c.local.clone(),
+            c.remote.clone(),
+            unless_listening(bytes(c.cwnd.into())),
+            unless_listening(format!("{}/{}", millis(c.srtt_us), millis(c.rttvar_us))),
+            unless_listening(c.retransmits.map_or_else(|| "-".to_owned(), |n| n.to_string())),
+            c.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+        ]);
+    }
+    table(&rows, &[0, 3, 4])
+}
+
+/// As ss(8): milliseconds, three digits after the point.
+fn millis(us: u32) -> String {
+    format!("{}.{:03}", us / 1000, us % 1000)
+}
+
+fn bytes(n: u64) -> String {
+    match n {
+        0..10_000 => n.to_string(),
+        10_000..10_000_000 => format!("{}K", n / 1024),
+        10_000_000..10_000_000_000 => format!("{}M", n / (1024 * 1024)),
+        _ => format!("{}G", n / (1024 * 1024 * 1024)),
+    }
+}
+
+fn stats_text(stats: &Stats) -> String {
+    let rows: Vec<Vec<String>> = stats.iter().map(|(name, value)| vec![name.clone(), value.to_string()]).collect();
+    table(&rows, &[0])
+}
+
+fn status_text(status: &Status) -> String {
+    let card = &status.card;
+    let mut text = String::new();
+    // Writing to a String does not fail.
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<14}{value}");
+    };
+    line("card", format!("{} ({}) at {}", card.board, card.status, card.device));
+    line("port", format!("{}, mtu {}", card.port_mac, card.mtu));
+    line("address", format!("{}, gateway {}", status.ip, status.gateway.as_deref().unwrap_or("none")));
+    line("connections", format!("{} of {} at most; {} being opened, {} in TIME-WAIT", card.flows, card.flows_max, status.half_open, status.time_wait));
+    line("contexts", format!("{} of {} at most", card.contexts, card.contexts_max));
+    line("toed", format!("{}, up {}", status.version, duration(status.uptime_s)));
+    if !status.applications.is_empty() {
+        text.push('\n');
+        let mut rows = vec![row(["Region", "State", "Contexts", "Sockets", "Connections", "Listeners", "Memory", "Pids"])];
+        rows.extend(status.applications.iter().map(|a| {
+            let pids: Vec<String> = a.pids.iter().map(ToString::to_string).collect();
+            let numbers = [a.contexts, a.sockets, a.connections, a.listeners].map(|n| n.to_string());
+            let mut cells = vec![a.region.to_string(), a.state.clone()];
+            cells.extend(numbers);
+            cells.extend([format!("{}/{}", bytes(a.memory_bytes), bytes(a.memory_max_bytes)), pids.join(",")]);
+            cells
+        }));
+        text.push_str(&table(&rows, &[1, 7]));
+    }
+    if !status.listeners.is_empty() {
+        text.push('\n');
+        let mut rows = vec![row(["Listener", "Waiting", "Backlog", "Region"])];
+        rows.extend(status.listeners.iter().map(|l| {
+            vec![l.local.clone(), l.waiting.to_string(), l.backlog.to_string(), l.region.to_string()]
+        }));
+        text.push_str(&table(&rows, &[0]));
+    }
+    text
+}
+
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use toed::admin::{Application, CardStatus, Listener};
+
+    #[test]
+    fn connections_are_shown_as_by_ss() {
+        let connections = [
+            Connection { state: "LISTEN".into(), local: "10.0.0.2:80".into(), remote: "0.0.0.0:*".into(), tx_queue: 511, ..Default::default() },
+            Connection {
+                state: "ESTAB".into(),
+                local: "10.0.0.2:80".into(),
+                remote: "10.0.0.1:40000".into(),
+                rx_queue: 7,
+                cwnd: 14600,
+                srtt_us: 1234,
+                rttvar_us: 56,
+                retransmits: Some(2),
+                pid: Some(99),
+                ..Default::default()
+            },
+        ];
+        let expected = "\
+State   Recv-Q  Send-Q  Local        Peer            cwnd          rtt  retrans  pid
+LISTEN       0     511  10.0.0.2:80  0.0.0.0:*          -            -        -    -
+ESTAB        7       0  10.0.0.2:80  10.0.0.1:40000   14K  1.234/0.056        2   99
+";
+        assert_eq!(ss_text(&connections), expected);
+    }
+
+    #[test]
+    fn counters_stand_in_two_columns() {
+        let stats = Stats::from([("rx_frames".into(), 12), ("drop_paws".into(), 3)]);
+        assert_eq!(stats_text(&stats), "drop_paws   3\nrx_frames  12\n");
+    }
+
+    #[test]
+    fn a_status_names_what_an_operator_looks_for() {
+        let status = Status {
+            version: "0.1.0".into(),
+            ip: "10.0.0.2/24".into(),
+            card: CardStatus { board: "soft".into(), status: "attached".into(), mtu: 1500, flows: 3, ..Default::default() },
+            applications: vec![Application { region: 4, pids: vec![7, 8], memory_bytes: 1 << 20, ..Default::default() }],
+            listeners: vec![Listener { local: "10.0.0.2:80".into(), backlog: 511, ..Default::default() }],
+            ..Default::default()
+        };
+        let text = status_text(&status);
+        for word in ["soft (attached)", "10.0.0.2/24, gateway none", "3 of 0", "7,8", "1024K", "511", "mtu 1500"] {
+            assert!(text.contains(word), "{word} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!([0, 9999, 10_000, 14_600, 64 << 20, 32 << 30].map(bytes), ["0", "9999", "9K", "14K", "64M", "32G"]);
+    }
+}

@@ -1,0 +1,243 @@
+//! `up`, `down`, `run` and the tables, with stand-ins for the card and the daemon: scripts in a
+//! folder beside a copy of toectl.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use toe_lab::job::{self, Finished};
+use toe_lab::{proc, programs};
+
+const LIMIT: Duration = Duration::from_secs(40);
+
+/// A card that is ready when its socket is there.
+const CARD: &str = r#"#!/bin/sh
+echo "card: $*"
+while [ "$1" != --socket ]; do shift; done
+: > "$2"
+trap 'rm -f "$2"; exit 0' TERM
+while :; do sleep 0.05; done
+"#;
+
+/// A daemon that answers every request with what `answer` contains.
+const DAEMON: &str = r#"#!/usr/bin/python3
+import os, signal, socket, sys
+dir = sys.argv[sys.argv.index("--run-dir") + 1]
+print("toed:", *sys.argv[1:], flush=True)
+path = os.path.join(dir, "admin.sock")
+signal.signal(signal.SIGTERM, lambda *_: (os.unlink(path), os._exit(0)))
+server = socket.socket(socket.AF_UNIX)
+server.bind(path)
+server.listen()
+while True:
+    client, _ = server.accept()
+    request = client.makefile().readline()
+    if request:
+        client.sendall(ANSWERS[[k for k in ANSWERS if k in request][0]] + b"\n")
+    client.close()
+"#;
+
+const ANSWERS: &str = r#"
+ANSWERS = {
+    "status": b'{"version":"9.9","card":{"device":"d","board":"soft","port_mac":"m","mtu":1500,"status":"attached","flows":0,'
+              b'"flows_max":9,"contexts":1,"contexts_max":9,"regions_max":9},"ip":"10.0.0.2/24","gateway":null,"uptime_s":1,'
+              b'"applications":[],"listeners":[]}',
+    "stats": b'{"rx_frames":5,"tx_frames":0}',
+    "ss": b'[]',
+}
+"#;
+
+struct Installed {
+    dir: PathBuf,
+}
+
+impl Installed {
+    fn new(name: &str, card: &str, daemon: &str) -> Installed {
+        let dir = std::env::temp_dir().join(format!("toectl-test-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir(&dir).expect("folder");
+        fs::copy(env!("CARGO_BIN_EXE_toectl"), dir.join("toectl")).expect("copy");
+        let daemon = daemon.replacen("import os", &format!("{ANSWERS}import os"), 1);
+        for (file, text) in [("toe-nic", card), ("toed", &daemon)] {
+            fs::write(dir.join(file), text).expect("script");
+            fs::set_permissions(dir.join(file), fs::Permissions::from_mode(0o755)).expect("chmod");
+        }
+        Installed { dir }
+    }
+
+    fn run_dir(&self) -> PathBuf {
+        self.dir.join("run")
+    }
+
+    fn toectl(&self, words: &[&str]) -> Finished {
+        let mut command = Command::new(self.dir.join("toectl"));
+        command.env("TOE_RUN_DIR", self.run_dir()).args(words);
+        job::run(command, LIMIT).expect("toectl ends")
+    }
+
+    fn up(&self, more: &[&str]) -> Finished {
+        let mut words = vec!["up", "--port", "af_packet:none0", "--ip", "10.0.0.2/24"];
+        words.extend(more);
+        self.toectl(&words)
+    }
+
+    /// Processes that run a script of ours.
+    fn alive(&self) -> usize {
+        let here = self.dir.to_string_lossy().into_owned();
+        let runs_ours = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.contains(&here));
+        proc::all_in(Path::new("/proc")).into_iter().filter(|s| !s.ended() && runs_ours(s.pid)).count()
+    }
+
+    fn pid(&self, name: &str) -> u32 {
+        let text = fs::read_to_string(self.run_dir().join(format!("{name}.pid"))).expect("pid file");
+        text.split_whitespace().next().and_then(|w| w.parse().ok()).expect("a pid")
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        self.toectl(&["down"]);
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn assert_ok(done: &Finished) {
+    assert!(done.status.success(), "{}\n{}{}", done.line, done.stdout(), done.stderr());
+}
+
+#[test]
+fn up_passes_the_words_on_and_down_leaves_nothing() {
+    let there = Installed::new("words", CARD, DAEMON);
+    assert_ok(&there.up(&["--gateway", "10.0.0.1", "--cores", "1", "--impair", "loss=0.1", "--nic-arg=--spin-us=0", "--toed-arg=--x"]));
+    let card = fs::read_to_string(there.run_dir().join("toe-nic.log")).expect("log");
+    assert!(card.contains("--port af_packet:none0 --cores 1 --impair loss=0.1 --spin-us=0"), "{card}");
+    let toed = fs::read_to_string(there.run_dir().join("toed.log")).expect("log");
+    let socket = there.run_dir().join("card.sock");
+    assert!(toed.contains(&format!("--device vfio-user:{} --ip-addr 10.0.0.2/24", socket.display())), "{toed}");
+    assert!(toed.contains("--gateway 10.0.0.1 --x"), "{toed}");
+    assert_eq!(there.alive(), 2);
+    assert_ok(&there.toectl(&["down"]));
+    assert_eq!(there.alive(), 0);
+    assert!(!there.run_dir().exists());
+    let again = there.toectl(&["down"]);
+    assert_ok(&again);
+    assert!(again.stdout().contains("nothing is running"));
+}
+
+#[test]
+fn a_second_up_is_refused_and_the_first_goes_on() {
+    let there = Installed::new("second", CARD, DAEMON);
+    assert_ok(&there.up(&[]));
+    let second = there.up(&[]);
+    assert_eq!(second.status.code(), Some(2));
+    assert!(second.stderr().contains("is running already"), "{}", second.stderr());
+    assert_eq!(there.alive(), 2);
+}
+
+#[test]
+fn down_works_after_kill() {
+    let there = Installed::new("killed", CARD, DAEMON);
+    for victims in [&["toe-nic"][..], &["toed"], &["toe-nic", "toed"]] {
+        assert_ok(&there.up(&[]));
+        for name in victims {
+            job::signal(there.pid(name), rustix::process::Signal::KILL);
+        }
+        assert_ok(&there.toectl(&["down"]));
+        assert_eq!(there.alive(), 0, "{victims:?}");
+        assert!(!there.run_dir().exists(), "{victims:?}");
+    }
+}
+
+#[test]
+fn up_after_kill_cleans_what_was_left() {
+    let there = Installed::new("again", CARD, DAEMON);
+    assert_ok(&there.up(&[]));
+    for name in ["toe-nic", "toed"] {
+        job::signal(there.pid(name), rustix::process::Signal::KILL);
+    }
+    job::wait_until("both have ended", LIMIT, || there.alive() == 0).expect("ended");
+    assert_ok(&there.up(&[]));
+    assert_ok(&there.toectl(&["down"]));
+    assert!(!there.run_dir().exists());
+}
+
+#[test]
+fn a_card_that_cannot_start_says_why_and_leaves_nothing() {
+    let there = Installed::new("refused", "#!/bin/sh\necho 'no interface none0' >&2\nexit 2\n", DAEMON);
+    let failed = there.up(&[]);
+    assert_eq!(failed.status.code(), Some(2));
+    assert!(failed.stderr().contains("no interface none0"), "{}", failed.stderr());
+    assert!(!there.run_dir().exists());
+}
+
+#[test]
+fn a_daemon_that_never_answers_is_given_up_with_its_log() {
+    let there = Installed::new("late", CARD, "#!/bin/sh\necho thinking; sleep 1000\n");
+    let failed = there.up(&["--wait", "1"]);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(failed.stderr().contains("toed was not ready after 1 s") && failed.stderr().contains("thinking"), "{}", failed.stderr());
+    job::wait_until("nothing is left", LIMIT, || there.alive() == 0).expect("nothing");
+    assert!(!there.run_dir().exists());
+}
+
+#[test]
+fn nonsense_is_refused_before_anything_starts() {
+    let there = Installed::new("nonsense", CARD, DAEMON);
+    for (words, expected) in [
+        (&["up", "--port", "eth0", "--ip", "10.0.0.2/24"][..], "DRIVER:IFNAME"),
+        (&["up", "--port", "tap:x", "--ip", "10.0.0.2"], "ADDRESS/PREFIX"),
+        (&["up", "--port", "tap:x", "--ip", "10.0.0.2/33"], "ADDRESS/PREFIX"),
+        (&["up", "--port", "tap:x", "--ip", "10.0.0.2/24", "--gateway", "x"], "--gateway x"),
+        (&["up", "--port", "tap:x"], "--ip"),
+        (&["fly"], "fly"),
+    ] {
+        let refused = there.toectl(words);
+        assert_eq!(refused.status.code(), Some(2), "{words:?}");
+        assert!(refused.stderr().contains(expected), "{words:?}: {}", refused.stderr());
+    }
+    assert!(!there.run_dir().exists());
+}
+
+#[test]
+fn without_a_daemon_every_command_says_so() {
+    let there = Installed::new("absent", CARD, DAEMON);
+    fs::write(there.dir.join("libtoe_preload.so"), "").expect("stand-in");
+    for (words, code) in [(&["status"][..], 2), (&["ss"], 2), (&["stats"], 2), (&["run", "true"], 125)] {
+        let refused = there.toectl(words);
+        assert_eq!(refused.status.code(), Some(code), "{words:?}");
+        assert!(refused.stderr().contains("toed is not running"), "{words:?}: {}", refused.stderr());
+    }
+}
+
+#[test]
+fn tables_and_json_come_from_the_daemon() {
+    let there = Installed::new("tables", CARD, DAEMON);
+    assert_ok(&there.up(&[]));
+    assert!(there.toectl(&["status"]).stdout().contains("soft (attached)"));
+    assert!(there.toectl(&["ss"]).stdout().starts_with("State"));
+    assert_eq!(there.toectl(&["stats", "--nonzero"]).stdout(), "rx_frames  5\n");
+    assert_eq!(there.toectl(&["stats", "--json"]).stdout(), "{\n  \"rx_frames\": 5,\n  \"tx_frames\": 0\n}\n");
+}
+
+#[test]
+fn run_becomes_the_program_with_our_environment() {
+    let there = Installed::new("run", CARD, DAEMON);
+    let missing = there.toectl(&["run", "--fallback", "true"]);
+    assert_eq!(missing.status.code(), Some(125));
+    assert!(missing.stderr().contains("libtoe_preload.so"), "{}", missing.stderr());
+
+    // An empty library would make the loader complain on stderr, which does no harm here.
+    fs::write(there.dir.join("libtoe_preload.so"), "").expect("stand-in");
+    assert_ok(&there.up(&[]));
+    let done = there.toectl(&["run", "--", "sh", "-c", "echo $LD_PRELOAD $TOE_RUN_DIR $TOE_REQUIRE; exit 7"]);
+    assert_eq!(done.status.code(), Some(7));
+    let library = there.dir.join("libtoe_preload.so").canonicalize().expect("there");
+    assert_eq!(done.stdout(), format!("{} {} 1\n", library.display(), there.run_dir().display()));
+    let done = there.toectl(&["run", "--fallback", "--", "sh", "-c", "echo ${TOE_REQUIRE-unset}"]);
+    assert_eq!(done.stdout(), "unset\n");
+    assert_eq!(there.toectl(&["run", "no-such-program"]).status.code(), Some(127));
+    assert_eq!(there.toectl(&["run", "/etc/passwd"]).status.code(), Some(126));
+    assert!(programs::find("sh").is_some());
+}
