@@ -263,4 +263,8 @@ pub mod flow_flags {
     pub const REXMIT_ONE: u32 = 1 << 19;
     /// A zero-window or keep-alive probe is due.
     pub const PROBE: u32 = 1 << 20;
+    /// cwnd was reduced for an ECN echo: not again until `recover` is acknowledged (RFC 3168, 6.1.2).
+    pub const ECN_REDUCED: u32 = 1 << 21;
+    /// Data held back by CORK is to go out now.
+    pub const PUSH: u32 = 1 << 22;
 }
