@@ -48,6 +48,8 @@ counters! {
     drop_unacceptable,
     /// Dropped: RST not in sequence, or for no connection.
     drop_rst,
+    /// Dropped: SYNs from where no route leads.
+    drop_no_route,
     /// SYNs received for a listener.
     syn_received,
     /// SYNs dropped because the accept queue is full.
@@ -90,7 +92,7 @@ counters! {
     time_wait_reused,
     /// RSTs ignored in TIME-WAIT (RFC 1337).
     time_wait_rsts,
-    /// Orphans ended in FIN-WAIT-2.
+    /// Orphans ended because they made no progress, mostly in FIN-WAIT-2.
     fin_wait2_timeouts,
     /// ARP requests sent.
     arp_requests_sent,

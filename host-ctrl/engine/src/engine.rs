@@ -1,44 +1,214 @@
-//! (interface first: bodies follow)
-use crate::*;
-use toe_abi::{FlowId, flow::FlowState};
+//! The machine: its tables, its calls, and time.
 
-pub struct Engine {}
+use crate::{
+    Action, BindId, BufferLog2, Config, ConfigError, ConnId, Counters, Endpoint, Errno, FrameMeta, InstallError, ListenerId, Owner,
+    conn::{Conns, Phase},
+    isn::Keys,
+    limit::Bucket,
+    neighbours::Neighbours,
+    ports::Ports,
+    route::RouteTable,
+    time_wait::TimeWaits,
+    timers::{TimerId, Timers},
+};
+use std::collections::VecDeque;
+use toe_abi::{
+    FlowId,
+    flow::{FlowState, v4_mapped},
+};
+
+/// Each kind of answer that strangers can provoke.
+pub(crate) struct Limits {
+    pub rst: Bucket,
+    pub challenge: Bucket,
+    pub echo: Bucket,
+    pub unreachable: Bucket,
+}
+
+/// The control plane. See the crate's first lines.
+pub struct Engine {
+    pub(crate) config: Config,
+    pub(crate) keys: Keys,
+    pub(crate) routes: RouteTable,
+    pub(crate) neighbours: Neighbours,
+    pub(crate) ports: Ports,
+    pub(crate) conns: Conns,
+    pub(crate) time_wait: TimeWaits,
+    pub(crate) timers: Timers,
+    pub(crate) limits: Limits,
+    pub(crate) counters: Counters,
+    pub(crate) actions: VecDeque<Action>,
+    /// Bytes of frames kept for connections that are being installed.
+    pub(crate) held_bytes: usize,
+    /// Numbers handshakes.
+    pub(crate) serial: u64,
+    pub(crate) now: u64,
+}
 
 impl Engine {
     /// An engine at time `now` (microseconds on the card's clock, as in every call).
-    pub fn new(config: Config, now: u64) -> Result<Self, ConfigError> { let _ = now; config.check()?; Ok(Self {}) }
+    pub fn new(config: Config, now: u64) -> Result<Self, ConfigError> {
+        config.check()?;
+        let keys = Keys::new(config.secret);
+        let bucket = || Bucket::new(config.replies_per_second, now);
+        Ok(Self {
+            keys,
+            routes: RouteTable::new(config.ip, config.prefix, config.gateway, &config.routes),
+            neighbours: Neighbours::new(keys, config.next_hops),
+            ports: Ports::new(keys, v4_mapped(config.ip), config.ephemeral),
+            conns: Conns::new(keys, config.connections_max),
+            time_wait: TimeWaits::new(keys, config.time_wait_max),
+            timers: Timers::default(),
+            limits: Limits { rst: bucket(), challenge: bucket(), echo: bucket(), unreachable: bucket() },
+            counters: Counters::default(),
+            actions: VecDeque::new(),
+            held_bytes: 0,
+            serial: 0,
+            now,
+            config,
+        })
+    }
 
-    /// Binds a local address; port 0 is chosen. `flags`: `toe_abi::app::bind_flags`. The binding lives until [`Engine::unbind`].
-    pub fn bind(&mut self, _owner: Owner, _at: Endpoint, _flags: u16) -> Result<(BindId, Endpoint), Errno> { Err(Errno::EINVAL) }
+    /// Time does not go back, whatever the caller says.
+    fn advance(&mut self, now: u64) {
+        self.now = self.now.max(now);
+    }
+
+    /// Binds a local address; port 0: one is chosen. `flags`: `toe_abi::app::bind_flags`. The binding lives until [`Engine::unbind`].
+    pub fn bind(&mut self, owner: Owner, at: Endpoint, flags: u16) -> Result<(BindId, Endpoint), Errno> {
+        self.ports.bind(owner, at, flags)
+    }
+
     /// Gives a binding up; its listener, if any, goes first. Connections stay.
-    pub fn unbind(&mut self, _bind: BindId, _now: u64) {}
-    /// Where a binding is.
-    pub fn bound(&self, _bind: BindId) -> Option<Endpoint> { None }
-    /// Listens at a binding. At most `backlog` (at least 1) connections wait to be accepted at any time.
-    pub fn listen(&mut self, _bind: BindId, _backlog: u32, _buffers: BufferLog2) -> Result<ListenerId, Errno> { Err(Errno::EINVAL) }
+    pub fn unbind(&mut self, bind: BindId, now: u64) {
+        if let Some(listener) = self.ports.binding(bind).and_then(|b| b.listener) {
+            self.unlisten(listener, now);
+        }
+        self.ports.unbind(bind);
+    }
+
+    /// Where a binding is (zeroes: any address).
+    pub fn bound(&self, bind: BindId) -> Option<Endpoint> {
+        let b = self.ports.binding(bind)?;
+        Some(Endpoint { ip: b.ip.unwrap_or_default(), port: b.port })
+    }
+
+    /// Listens at a binding. At most `backlog` (at least 1) connections are being installed or wait to be accepted at any time:
+    /// an accept ring of as many entries never overflows.
+    pub fn listen(&mut self, bind: BindId, backlog: u32, buffers: BufferLog2) -> Result<ListenerId, Errno> {
+        self.ports.listen(bind, backlog, buffers)
+    }
+
     /// Changes the backlog (listen() again).
-    pub fn set_backlog(&mut self, _listener: ListenerId, _backlog: u32) {}
-    /// Stops listening: half-open connections are forgotten; those being installed will be aborted. Those accepted or waiting are the daemon's.
-    pub fn unlisten(&mut self, _listener: ListenerId, _now: u64) {}
+    pub fn set_backlog(&mut self, listener: ListenerId, backlog: u32) {
+        if let Some(l) = self.ports.listener(listener) {
+            l.backlog = backlog.max(1);
+        }
+    }
+
+    /// Stops listening: half-open connections are forgotten; those being installed will be aborted. Those that were
+    /// announced by [`Action::Accept`] are the daemon's to reset.
+    pub fn unlisten(&mut self, listener: ListenerId, now: u64) {
+        self.advance(now);
+        self.end_listener(listener);
+    }
+
     /// `n` connections were taken out of the accept ring.
-    pub fn accepted(&mut self, _listener: ListenerId, _n: u32) {}
-    /// Opens a connection. Ok: the outcome follows as Install + Connected, or ConnectFailed. `local`: a binding of the socket.
-    pub fn connect(&mut self, _owner: Owner, _local: Option<BindId>, _remote: Endpoint, _buffers: BufferLog2, _now: u64) -> Result<(ConnId, Endpoint), Errno> { Err(Errno::EINVAL) }
-    /// The opener has lost interest: no Connected or ConnectFailed will follow. (An established flow is the daemon's to close.)
-    pub fn cancel(&mut self, _conn: ConnId, _now: u64) {}
+    pub fn accepted(&mut self, listener: ListenerId, n: u32) {
+        if let Some(l) = self.ports.listener(listener) {
+            l.waiting = l.waiting.saturating_sub(n);
+        }
+    }
+
+    /// Opens a connection; `local`: a binding of the socket. Ok: its local end; the outcome follows as Install and Connected, or ConnectFailed.
+    pub fn connect(
+        &mut self,
+        owner: Owner,
+        local: Option<BindId>,
+        remote: Endpoint,
+        buffers: BufferLog2,
+        now: u64,
+    ) -> Result<(ConnId, Endpoint), Errno> {
+        self.advance(now);
+        self.open_active(owner, local, remote, buffers)
+    }
+
+    /// Nobody wants this connection any more: no Connected, ConnectFailed or Accept will follow. One that is being installed is
+    /// aborted after that; an established one is the daemon's to close.
+    pub fn cancel(&mut self, conn: ConnId, now: u64) {
+        self.advance(now);
+        self.cancel_open(conn);
+    }
+
     /// The answer to [`Action::Install`].
-    pub fn installed(&mut self, _conn: ConnId, _result: Result<FlowId, InstallError>, _now: u64) {}
-    /// The card's FLOW_CLOSED: `reason` is `toe_abi::control::close_reason`, `state` the flow's last. Also after RELEASE.
-    pub fn flow_closed(&mut self, _flow: FlowId, _reason: u32, _state: &FlowState, _now: u64) {}
-    /// CLOSE was sent for the flow: its FIN-WAIT-2 is limited in time from now on.
-    pub fn orphaned(&mut self, _flow: FlowId, _now: u64) {}
-    /// The answer to [`Action::QueryFlow`]; nothing to be said if the flow is gone.
-    pub fn flow_state(&mut self, _flow: FlowId, _state: &FlowState, _now: u64) {}
+    pub fn installed(&mut self, conn: ConnId, result: Result<FlowId, InstallError>, now: u64) {
+        self.advance(now);
+        match result {
+            Ok(flow) => self.install_succeeded(conn, flow),
+            Err(error) => self.install_failed(conn, error),
+        }
+    }
+
+    /// The card's FLOW_CLOSED: `reason` is `toe_abi::control::close_reason`, `state` the flow's last. Also to be called after RELEASE.
+    pub fn flow_closed(&mut self, flow: FlowId, reason: u32, state: &FlowState, now: u64) {
+        self.advance(now);
+        self.closed(flow, reason, state);
+    }
+
+    /// CLOSE was sent for the flow: it has no descriptor any more, and is reset if it makes no progress for `fin_wait2_us`.
+    pub fn orphaned(&mut self, flow: FlowId, now: u64) {
+        self.advance(now);
+        self.orphan(flow);
+    }
+
+    /// The answer to [`Action::QueryFlow`]; nothing needs to be said if the flow is gone.
+    pub fn flow_state(&mut self, flow: FlowId, state: &FlowState, now: u64) {
+        self.advance(now);
+        self.orphan_state(flow, state);
+    }
+
     /// An exception frame.
-    pub fn frame(&mut self, _frame: &[u8], _meta: FrameMeta, _now: u64) {}
+    pub fn frame(&mut self, frame: &[u8], meta: FrameMeta, now: u64) {
+        self.advance(now);
+        self.exception(frame, meta);
+    }
+
     /// To be called when [`Engine::next_deadline`] has come.
-    pub fn timer(&mut self, _now: u64) {}
-    pub fn next_deadline(&self) -> Option<u64> { None }
-    /// The next thing to do. Drain after every call.
-    pub fn poll_action(&mut self) -> Option<Action> { None }
+    pub fn timer(&mut self, now: u64) {
+        self.advance(now);
+        self.time_wait_timer();
+        while let Some(due) = self.timers.pop_due(self.now) {
+            match due {
+                TimerId::Neighbour(index) => self.neighbour_timer(index),
+                TimerId::Conn(id) => self.conn_timer(id),
+            }
+        }
+    }
+
+    fn conn_timer(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.deadline = None;
+        match conn.phase {
+            Phase::SynSent(_) | Phase::SynReceived(_) => self.handshake_timer(id),
+            Phase::Established(_) => self.orphan_timer(id),
+            Phase::Resolving(_) | Phase::Installing(_) => {}
+        }
+    }
+
+    /// When [`Engine::timer`] wants to be called.
+    pub fn next_deadline(&self) -> Option<u64> {
+        [self.timers.next(), self.time_wait.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// The next thing to do. To be drained after every call.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    pub(crate) fn transmit(&mut self, frame: Vec<u8>) {
+        if !frame.is_empty() {
+            self.counters.transmitted += 1;
+            self.actions.push_back(Action::Transmit { frame });
+        }
+    }
 }

@@ -39,7 +39,7 @@ impl Keys {
     /// RFC 6528, 3: ISN = M + F(localip, localport, remoteip, remoteport, secretkey), M a clock of 4 us ticks.
     pub fn isn(&self, key: &FlowKey, now_us: u64) -> SeqNum {
         let f = self.hash(Domain::Isn, key) as u32;
-        SeqNum::new(f.wrapping_add((now_us / 4) as u32))
+        SeqNum(f.wrapping_add((now_us / 4) as u32))
     }
 
     /// Added to the millisecond clock to give a connection's timestamps. The same for each incarnation of a

@@ -15,15 +15,30 @@
 #![forbid(unsafe_code)]
 
 mod actions;
+mod arp;
+mod build;
+mod closing;
 mod config;
-mod engine;
+mod conn;
 mod counters;
+mod engine;
 mod errno;
+mod icmp;
+mod isn;
 mod limit;
+mod neighbours;
+mod opening;
+mod ports;
+mod reset;
 pub mod route;
+mod segment;
+mod time_wait;
+mod timers;
+mod views;
 
 pub use actions::{Action, BindId, BufferLog2, ConnId, Endpoint, FrameMeta, InstallError, ListenerId, Owner};
 pub use config::{Config, ConfigError};
-pub use engine::Engine;
 pub use counters::Counters;
+pub use engine::Engine;
 pub use errno::Errno;
+pub use views::{ConnView, ListenerView, NeighbourView};

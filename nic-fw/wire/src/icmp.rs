@@ -12,6 +12,8 @@ pub mod icmp_type {
     pub const ECHO_REQUEST: u8 = 8;
     pub const TIME_EXCEEDED: u8 = 11;
 }
+/// Code of DEST_UNREACHABLE: nobody listens there.
+pub const CODE_PORT: u8 = 3;
 /// Code of DEST_UNREACHABLE that carries an MTU (RFC 1191).
 pub const CODE_FRAG_NEEDED: u8 = 4;
 
@@ -94,7 +96,7 @@ impl Quoted {
     }
 }
 
-/// Where an answer to an echo request goes, and from whom.
+/// Where a message goes, and from whom.
 #[derive(Clone, Copy, Debug)]
 pub struct Envelope {
     pub dst_mac: Mac,
@@ -107,15 +109,26 @@ pub struct Envelope {
 
 /// Writes a whole frame that answers an echo request (RFC 1122, 3.2.2.6: with all its data); returns its length.
 pub fn echo_reply(to: &Envelope, ident: u16, seq: u16, data: &[u8], out: &mut [u8]) -> Result<usize, TooLong> {
+    message(to, [icmp_type::ECHO_REPLY, 0], [ident, seq], data, out)
+}
+
+/// Writes a whole frame that says that nobody listens on a UDP port (RFC 1122, 4.1.3.1); returns its length.
+/// `quoted`: the datagram, from its IP header on, at least that and eight bytes (RFC 792).
+pub fn port_unreachable(to: &Envelope, quoted: &[u8], out: &mut [u8]) -> Result<usize, TooLong> {
+    message(to, [icmp_type::DEST_UNREACHABLE, CODE_PORT], [0, 0], quoted, out)
+}
+
+fn message(to: &Envelope, kind_code: [u8; 2], words: [u16; 2], data: &[u8], out: &mut [u8]) -> Result<usize, TooLong> {
     let total_len = u16::try_from(ipv4::HEADER_LEN + 8 + data.len()).map_err(|_| TooLong)?;
     let mut w = Writer::new(out);
     ethernet::write(&mut w, &to.dst_mac, &to.src_mac, to.vlan, ethertype::IPV4);
     let ip = ipv4::Outgoing { src: to.src, dst: to.dst, tos: 0, ttl: to.ttl, proto: ip_proto::ICMP, ident: 0, total_len };
     ipv4::write(&mut w, &ip);
     let start = w.len();
-    w.put(&[icmp_type::ECHO_REPLY, 0, 0, 0]);
-    w.put16(ident);
-    w.put16(seq);
+    w.put(&kind_code);
+    w.put16(0);
+    w.put16(words[0]);
+    w.put16(words[1]);
     w.put(data);
     let sum = Sum::new().bytes(w.written(start)).finish();
     w.patch16(start + 2, sum);
@@ -168,5 +181,18 @@ mod tests {
                 prop_assert!(Icmp::parse(&with_sum(bytes)).is_some());
             }
         }
+    }
+
+    #[test]
+    fn port_unreachable_quotes_the_datagram() {
+        let to = Envelope { dst_mac: [2; 6], src_mac: [4; 6], vlan: None, src: [10, 0, 0, 1], dst: [10, 0, 0, 2], ttl: 64 };
+        let mut out = [0; 100];
+        let len = port_unreachable(&to, &[7; 28], &mut out).unwrap();
+        let frame = parse_frame(&out[..len]).unwrap();
+        let Payload::Ipv4(packet) = frame.payload else { panic!("not IPv4") };
+        let bytes = packet.ip.payload.of(&out[..len]);
+        assert_eq!(Icmp::parse(bytes), Some(Icmp::Other { kind: 3, code: 3 }));
+        assert_eq!(&bytes[8..], &[7; 28]);
+        assert_eq!(port_unreachable(&to, &[7; 28], &mut out[..69]), Err(TooLong));
     }
 }

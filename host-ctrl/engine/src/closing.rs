@@ -1,0 +1,145 @@
+//! What is left to do once the card has closed a flow, or cannot: TIME-WAIT and orphans.
+
+use crate::{
+    Action, ConnId, Engine,
+    conn::{Orphan, Phase},
+    segment::Segment,
+    time_wait::TimeWait,
+    timers::TimerId,
+};
+use toe_abi::{
+    FlowId,
+    control::close_reason,
+    flow::{FlowKey, FlowState, as_v4},
+};
+use toe_wire::{SeqNum, TcpFlags, TcpOptions, Timestamps};
+
+impl Engine {
+    pub(crate) fn closed(&mut self, flow: FlowId, reason: u32, state: &FlowState) {
+        if let Some(id) = self.conns.by_flow(flow) {
+            self.remove_conn(id);
+        }
+        // Also for a flow that was installed by an earlier daemon.
+        let key = state.id.key;
+        if reason != close_reason::TIME_WAIT || as_v4(&key.remote_ip).is_none() || self.conns.by_key(&key).is_some() {
+            return;
+        }
+        if self.time_wait.is_full()
+            && let Some(oldest) = self.time_wait.oldest()
+        {
+            self.counters.time_wait_evicted += 1;
+            self.end_time_wait(&oldest);
+        }
+        self.counters.time_waits += 1;
+        let deadline = self.now.saturating_add(self.config.time_wait_us);
+        if !self.time_wait.contains(&key) {
+            self.ports.hold(key.local_port);
+        }
+        self.time_wait.insert(key, TimeWait::of(state), deadline);
+    }
+
+    fn end_time_wait(&mut self, key: &FlowKey) {
+        if self.time_wait.remove(key).is_some() {
+            self.ports.release(key.local_port);
+        }
+    }
+
+    pub(crate) fn time_wait_timer(&mut self) {
+        while let Some(key) = self.time_wait.oldest() {
+            if self.time_wait.next_deadline().is_none_or(|at| at > self.now) {
+                break;
+            }
+            self.end_time_wait(&key);
+        }
+    }
+
+    /// RFC 9293, 3.10.7.4, TIME-WAIT; RFC 1337; RFC 6191.
+    pub(crate) fn in_time_wait(&mut self, seg: &Segment<'_>) {
+        let Some(&tw) = self.time_wait.get(&seg.key) else { return };
+        if seg.has(TcpFlags::RST) {
+            // RFC 1337, 3 (fix 1): else an old duplicate would end TIME-WAIT.
+            self.counters.time_wait_rsts += 1;
+            return;
+        }
+        let opens = seg.has(TcpFlags::SYN) && !seg.flags.intersects(TcpFlags::ACK | TcpFlags::FIN);
+        if opens && succeeds(&tw, seg) && self.ports.listener_for(&seg.key).is_some() {
+            self.counters.time_wait_reused += 1;
+            self.end_time_wait(&seg.key);
+            return self.listen_or_refuse(seg, Some(tw.snd_nxt));
+        }
+        let fin_again = seg.has(TcpFlags::FIN) && seg.seq.add(seg.len()) == tw.rcv_nxt;
+        if fin_again {
+            // The only thing that can arrive in this state (RFC 9293): acknowledge it, restart 2 MSL.
+            let deadline = self.now.saturating_add(self.config.time_wait_us);
+            self.time_wait.insert(seg.key, tw, deadline);
+        }
+        // An ACK that is where it should be wants no answer.
+        if seg.len() > 0 || seg.seq != tw.rcv_nxt {
+            self.acknowledge_again(seg, &tw);
+        }
+    }
+
+    fn acknowledge_again(&mut self, seg: &Segment<'_>, tw: &TimeWait) {
+        if !self.limits.challenge.take(self.now) {
+            self.counters.challenge_limited += 1;
+            return;
+        }
+        self.counters.challenge_acks += 1;
+        let timestamps = tw.timestamps.map(|(recent, offset)| Timestamps { val: self.ts_val(offset), ecr: recent });
+        let options = TcpOptions { timestamps, ..TcpOptions::default() };
+        self.send(seg.mac, seg.key, tw.snd_nxt, tw.rcv_nxt, TcpFlags::ACK, tw.window, options);
+    }
+
+    pub(crate) fn orphan(&mut self, flow: FlowId) {
+        let Some(id) = self.conns.by_flow(flow) else { return };
+        let at = self.now.saturating_add(self.orphan_interval_us());
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if let Phase::Established(e) = &mut conn.phase {
+            e.orphan.get_or_insert(Orphan { since_us: self.now, state: 0, snd_una: 0 });
+            self.timers.set(TimerId::Conn(id), &mut conn.deadline, Some(at));
+        }
+    }
+
+    fn orphan_interval_us(&self) -> u64 {
+        (self.config.fin_wait2_us / 4).max(1)
+    }
+
+    /// Time to see how an orphan is doing: only the card knows.
+    pub(crate) fn orphan_timer(&mut self, id: ConnId) {
+        let at = self.now.saturating_add(self.orphan_interval_us());
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if let Phase::Established(e) = &conn.phase
+            && e.orphan.is_some()
+        {
+            self.actions.push_back(Action::QueryFlow { flow: e.flow });
+            self.timers.set(TimerId::Conn(id), &mut conn.deadline, Some(at));
+        }
+    }
+
+    /// RFC 9293 has no limit for FIN-WAIT-2, but without an owner nobody else would ever end it. The same for one whose
+    /// peer keeps its window shut.
+    pub(crate) fn orphan_state(&mut self, flow: FlowId, state: &FlowState) {
+        let Some(id) = self.conns.by_flow(flow) else { return };
+        let (now, limit) = (self.now, self.config.fin_wait2_us);
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let Phase::Established(e) = &mut conn.phase else { return };
+        let Some(seen) = e.orphan else { return };
+        if (seen.state, seen.snd_una) != (state.rx.state, state.tx.snd_una) {
+            e.orphan = Some(Orphan { since_us: now, state: state.rx.state, snd_una: state.tx.snd_una });
+        } else if now.saturating_sub(seen.since_us) >= limit {
+            e.orphan = None;
+            self.timers.set(TimerId::Conn(id), &mut conn.deadline, None);
+            self.counters.fin_wait2_timeouts += 1;
+            self.actions.push_back(Action::AbortFlow { flow });
+        }
+    }
+}
+
+/// RFC 6191, 2: whether a SYN is of a new incarnation, by its timestamp or else by its sequence number.
+fn succeeds(tw: &TimeWait, seg: &Segment<'_>) -> bool {
+    let later_seq = seg.seq.gt(tw.rcv_nxt);
+    match (tw.timestamps, seg.options.timestamps) {
+        (Some((recent, _)), Some(ts)) if ts.val != recent => SeqNum(ts.val).gt(SeqNum(recent)),
+        _ => later_seq,
+    }
+}

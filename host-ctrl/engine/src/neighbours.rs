@@ -1,0 +1,136 @@
+//! The neighbour table: next hops, their MAC addresses and the index that each has in the card's next-hop table.
+//!
+//! ```text
+//!             ask                heard                    arp_expire
+//!   (none) ────────► Incomplete ───────► Reachable ─────────────────► (none), if nobody refers to it
+//!                        │    ▲              ▲  └──── referred to ──► Probing ──┐
+//!              no answer │    └──────────────┼──────── no answer ───────────────┘
+//!                        ▼                   └───────────── heard ──────────────┘
+//!                   waiters fail; (none), or asked again as long as flows refer to it
+//! ```
+
+use crate::{ConnId, isn::Keys};
+use std::collections::HashMap;
+
+pub type Mac = [u8; 6];
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    Incomplete,
+    Reachable,
+    /// Usable, but being asked again.
+    Probing,
+}
+
+impl State {
+    pub const fn name(self) -> &'static str {
+        match self {
+            State::Incomplete => "incomplete",
+            State::Reachable => "reachable",
+            State::Probing => "probing",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Neighbour {
+    pub ip: [u8; 4],
+    pub mac: Option<Mac>,
+    pub state: State,
+    /// Flows and handshakes that use it.
+    pub refs: u32,
+    /// Requests sent since it was last heard.
+    pub tries: u32,
+    pub timeout_us: u64,
+    pub deadline: Option<u64>,
+    pub heard_us: u64,
+    /// Active opens that wait for the MAC.
+    pub waiting: Vec<ConnId>,
+}
+
+pub struct Neighbours {
+    entries: Vec<Option<Neighbour>>,
+    by_ip: HashMap<[u8; 4], u16, Keys>,
+    max: u16,
+}
+
+impl Neighbours {
+    pub fn new(keys: Keys, max: u16) -> Self {
+        Self { entries: Vec::new(), by_ip: HashMap::with_hasher(keys), max }
+    }
+
+    pub fn find(&self, ip: [u8; 4]) -> Option<u16> {
+        self.by_ip.get(&ip).copied()
+    }
+
+    pub fn get(&self, index: u16) -> Option<&Neighbour> {
+        self.entries.get(usize::from(index))?.as_ref()
+    }
+
+    pub fn get_mut(&mut self, index: u16) -> Option<&mut Neighbour> {
+        self.entries.get_mut(usize::from(index))?.as_mut()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (u16, &Neighbour)> {
+        self.entries.iter().enumerate().filter_map(|(i, n)| Some((i as u16, n.as_ref()?)))
+    }
+
+    /// Adds an entry without a MAC. None: the table is full. The caller has made sure that `ip` is not there.
+    pub fn insert(&mut self, ip: [u8; 4], now: u64) -> Option<u16> {
+        let vacant = self.entries.iter().position(Option::is_none);
+        let index = match vacant {
+            Some(i) => i,
+            None if self.entries.len() < usize::from(self.max) => {
+                self.entries.push(None);
+                self.entries.len() - 1
+            }
+            None => return None,
+        };
+        let index = u16::try_from(index).ok()?;
+        *self.entries.get_mut(usize::from(index))? = Some(Neighbour {
+            ip,
+            mac: None,
+            state: State::Incomplete,
+            refs: 0,
+            tries: 0,
+            timeout_us: 0,
+            deadline: None,
+            heard_us: now,
+            waiting: Vec::new(),
+        });
+        self.by_ip.insert(ip, index);
+        Some(index)
+    }
+
+    /// The entry that nobody refers to and that was heard longest ago.
+    pub fn evictable(&self) -> Option<u16> {
+        let idle = self.iter().filter(|(_, n)| n.refs == 0);
+        idle.min_by_key(|(_, n)| n.heard_us).map(|(i, _)| i)
+    }
+
+    pub fn remove(&mut self, index: u16) -> Option<Neighbour> {
+        let gone = self.entries.get_mut(usize::from(index))?.take()?;
+        self.by_ip.remove(&gone.ip);
+        Some(gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indices_stay_below_the_maximum_and_are_used_again() {
+        let mut n = Neighbours::new(Keys::new([0; 16]), 2);
+        assert_eq!(n.insert([1; 4], 5), Some(0));
+        assert_eq!(n.insert([2; 4], 4), Some(1));
+        assert_eq!(n.insert([3; 4], 6), None);
+        assert_eq!(n.evictable(), Some(1));
+        n.get_mut(1).unwrap().refs = 1;
+        assert_eq!(n.evictable(), Some(0));
+        n.remove(0);
+        assert_eq!(n.find([1; 4]), None);
+        assert_eq!(n.insert([3; 4], 7), Some(0));
+        assert_eq!(n.find([3; 4]), Some(0));
+    }
+}

@@ -1,0 +1,186 @@
+//! Active open: resolve the next hop, then SYN-SENT (RFC 9293, 3.10.1 and 3.10.7.3).
+
+use crate::{
+    BindId, BufferLog2, ConnId, Endpoint, Engine, Errno, Owner,
+    arp::Hop,
+    conn::{Conn, Handshake, Options, Origin, Phase},
+    neighbours::Mac,
+    segment::Segment,
+};
+use toe_abi::flow::{FlowKey, as_v4, v4_mapped};
+use toe_wire::{SeqNum, TcpFlags};
+
+impl Engine {
+    pub(crate) fn open_active(
+        &mut self,
+        owner: Owner,
+        local: Option<BindId>,
+        remote: Endpoint,
+        buffers: BufferLog2,
+    ) -> Result<(ConnId, Endpoint), Errno> {
+        let remote_ip = as_v4(&remote.ip).ok_or(Errno::EAFNOSUPPORT)?;
+        let next_hop = self.routes.next_hop(remote_ip).ok_or(Errno::ENETUNREACH)?;
+        if remote.port == 0 {
+            return Err(Errno::ECONNREFUSED);
+        }
+        if self.conns.is_full() {
+            return Err(Errno::ENOBUFS);
+        }
+        let key = self.choose_local(local, remote)?;
+        let handshake = self.our_syn(&key, buffers);
+        let phase = Phase::Resolving(handshake);
+        let conn = Conn { key, owner, origin: Origin::Active, phase, hop: None, deadline: None };
+        let id = self.conns.insert(conn).ok_or(Errno::EADDRNOTAVAIL)?;
+        self.ports.hold(key.local_port);
+        let (hop, mac) = match self.use_hop(next_hop, id) {
+            Hop::Ready(hop, mac) => (hop, Some(mac)),
+            Hop::Waiting(hop) => (hop, None),
+            Hop::NoSpace => {
+                self.remove_conn(id);
+                return Err(Errno::ENOBUFS);
+            }
+        };
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.hop = Some(hop);
+        }
+        if let Some(mac) = mac {
+            self.hop_ready(id, mac);
+        }
+        Ok((id, Endpoint { ip: key.local_ip, port: key.local_port }))
+    }
+
+    /// The tuple: a port of the caller's, or one of ours, such that the tuple is not in use.
+    fn choose_local(&mut self, local: Option<BindId>, remote: Endpoint) -> Result<FlowKey, Errno> {
+        let local_ip = v4_mapped(self.config.ip);
+        let key = |local_port| FlowKey { local_ip, remote_ip: remote.ip, local_port, remote_port: remote.port };
+        let (conns, time_wait) = (&self.conns, &self.time_wait);
+        let free = |port| conns.by_key(&key(port)).is_none() && !time_wait.contains(&key(port));
+        let port = match local {
+            Some(bind) => {
+                let b = self.ports.binding(bind).ok_or(Errno::EBADF)?;
+                if b.listener.is_some() {
+                    return Err(Errno::EINVAL);
+                }
+                Some(b.port).filter(|port| free(*port))
+            }
+            None => self.ports.choose_for(remote, free),
+        };
+        port.map(key).ok_or(Errno::EADDRNOTAVAIL)
+    }
+
+    fn our_syn(&mut self, key: &FlowKey, buffers: BufferLog2) -> Handshake {
+        let c = &self.config;
+        let options = Options {
+            peer_mss: super::DEFAULT_MSS,
+            peer_wscale: c.window_scaling.then_some(0),
+            timestamps: c.timestamps,
+            sack: c.sack,
+            ecn: c.ecn,
+        };
+        self.serial += 1;
+        Handshake {
+            buffers,
+            iss: self.keys.isn(key, self.now),
+            irs: SeqNum(0),
+            options,
+            peer_window: 0,
+            ts_recent: 0,
+            ts_offset: self.keys.ts_offset(key),
+            retries: 0,
+            timeout_us: c.handshake_timeout_us,
+            sent_us: self.now,
+            peer_mac: [0; 6],
+            serial: self.serial,
+        }
+    }
+
+    /// The next hop of a waiting connection is known.
+    pub(crate) fn hop_ready(&mut self, id: ConnId, mac: Mac) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if let Phase::Resolving(h) = &conn.phase {
+            let h = Handshake { peer_mac: mac, ..h.clone() };
+            conn.phase = Phase::SynSent(h);
+            self.send_syn(id);
+        }
+    }
+
+    /// The next hop of a waiting connection does not answer.
+    pub(crate) fn unreachable(&mut self, id: ConnId) {
+        if matches!(self.conns.get(id).map(|c| &c.phase), Some(Phase::Resolving(_))) {
+            self.abandon(id, Errno::EHOSTUNREACH);
+        }
+    }
+
+    /// RFC 9293, 3.10.7.3.
+    pub(crate) fn syn_sent(&mut self, id: ConnId, seg: &Segment<'_>) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let Phase::SynSent(h) = &mut conn.phase else { return };
+        // First: SEG.ACK =< ISS or > SND.NXT. Only our SYN is out, so one value is acceptable.
+        let acceptable = seg.has(TcpFlags::ACK) && seg.ack == h.iss.add(1);
+        if seg.has(TcpFlags::ACK) && !acceptable {
+            self.counters.drop_unacceptable += 1;
+            return self.refuse(seg);
+        }
+        // Second. RFC 5961, 3.2: a RST is acceptable if it acknowledges the SYN.
+        if seg.has(TcpFlags::RST) {
+            self.counters.drop_rst += 1;
+            if acceptable {
+                self.abandon(id, Errno::ECONNREFUSED);
+            }
+            return;
+        }
+        // Fifth: neither SYN nor RST.
+        if !seg.has(TcpFlags::SYN) {
+            self.counters.drop_unacceptable += 1;
+            return;
+        }
+        self.peers_syn(id, seg, acceptable);
+    }
+
+    /// Fourth: a SYN, with our acknowledgement or (simultaneous open) without.
+    fn peers_syn(&mut self, id: ConnId, seg: &Segment<'_>, acknowledges: bool) {
+        let asked_ecn = match self.conns.get_mut(id).and_then(|c| c.phase.handshake()) {
+            Some(h) => h.options.ecn,
+            None => return,
+        };
+        let (ece, cwr) = (seg.has(TcpFlags::ECE), seg.has(TcpFlags::CWR));
+        // RFC 3168, 6.1.1: ECE alone agrees in a SYN-ACK; both ask in a SYN.
+        let ecn = asked_ecn && if acknowledges { ece && !cwr } else { ece && cwr };
+        let options = self.negotiate(&seg.options, ecn);
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let Phase::SynSent(h) = &conn.phase else { return };
+        let h = Handshake {
+            irs: seg.seq,
+            options,
+            // RFC 7323, 2.2: the window of a SYN is not scaled.
+            peer_window: u32::from(seg.window),
+            ts_recent: seg.options.timestamps.map_or(0, |t| t.val),
+            peer_mac: seg.mac,
+            ..h.clone()
+        };
+        conn.phase = Phase::SynReceived(h);
+        if acknowledges {
+            self.install(id, None);
+        } else {
+            self.send_syn(id);
+        }
+    }
+
+    pub(crate) fn cancel_open(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let key = conn.key;
+        match &mut conn.phase {
+            // RFC 9293, 3.10.4: a SYN-ACK that still comes finds no connection.
+            Phase::Resolving(_) | Phase::SynSent(_) => {
+                self.remove_conn(id);
+            }
+            Phase::SynReceived(h) => {
+                let (seq, to) = (h.iss.add(1), h.peer_mac);
+                self.remove_conn(id);
+                self.send_rst(to, key, seq, SeqNum(0), TcpFlags::RST);
+            }
+            Phase::Installing(i) => i.doomed = true,
+            Phase::Established(_) => {}
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Connection set-up, both ways, up to the flow on the card.
+
+mod active;
+mod install;
+mod passive;
+
+use crate::{
+    BufferLog2, ConnId, Engine, Errno,
+    conn::{Conn, Handshake, Options, Origin, Phase},
+    timers::TimerId,
+};
+use toe_wire::{SeqNum, TcpFlags, TcpOptions, Timestamps};
+
+/// What a peer takes that does not say (RFC 9293, 3.7.1: MUST-15).
+const DEFAULT_MSS: u16 = 536;
+/// Less than this is an attack on our CPU (as Linux).
+const MIN_MSS: u16 = 88;
+/// Retransmission timeouts grow no further.
+const TIMEOUT_MAX_US: u64 = 60_000_000;
+/// RFC 3168, 6.1.1.1: a SYN that was lost twice may have been so because of its ECN bits.
+const ECN_SYN_RETRIES: u8 = 2;
+const IP_TCP_HEADERS: u16 = 40;
+
+/// Window shift for a receive buffer: the least that lets the whole of it be offered (RFC 7323, 2.3: at most 14).
+pub(crate) fn scale_of(buffers: BufferLog2) -> u8 {
+    buffers.rx.saturating_sub(15).min(14)
+}
+
+/// Window of a SYN or SYN-ACK, bytes: never scaled (RFC 7323, 2.2), but a multiple of what scaling can say, so that its edge stays
+/// where it is afterwards.
+pub(crate) fn first_window(buffers: BufferLog2) -> u16 {
+    let bytes = 1u32.checked_shl(u32::from(buffers.rx)).unwrap_or(u32::MAX).min(u32::from(u16::MAX));
+    let scale = scale_of(buffers);
+    (bytes >> scale << scale) as u16
+}
+
+impl Engine {
+    /// Largest segment we take: the MTU less fixed headers (RFC 6691).
+    fn our_mss(&self) -> u16 {
+        self.config.mtu.saturating_sub(IP_TCP_HEADERS)
+    }
+
+    /// What is in force after the peer's SYN or SYN-ACK said `theirs`; ECN is settled by flags.
+    fn negotiate(&self, theirs: &TcpOptions, ecn: bool) -> Options {
+        let c = &self.config;
+        Options {
+            peer_mss: theirs.mss.unwrap_or(DEFAULT_MSS).max(MIN_MSS),
+            // RFC 7323, 2.3: a shift above 14 means 14.
+            peer_wscale: theirs.window_scale.filter(|_| c.window_scaling).map(|s| s.min(14)),
+            timestamps: c.timestamps && theirs.timestamps.is_some(),
+            sack: c.sack && theirs.sack_permitted,
+            ecn: c.ecn && ecn,
+        }
+    }
+
+    /// Options of our SYN or SYN-ACK.
+    fn syn_options(&self, h: &Handshake) -> TcpOptions {
+        TcpOptions {
+            mss: Some(self.our_mss()),
+            window_scale: h.options.peer_wscale.map(|_| scale_of(h.buffers)),
+            sack_permitted: h.options.sack,
+            timestamps: h.options.timestamps.then(|| Timestamps { val: self.ts_val(h.ts_offset), ecr: h.ts_recent }),
+            ..TcpOptions::default()
+        }
+    }
+
+    /// Sends the SYN or SYN-ACK of a handshake, and arms the timer for the next.
+    pub(crate) fn send_syn(&mut self, id: ConnId) {
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let (key, hop, origin) = (conn.key, conn.hop, conn.origin);
+        let (synack, h) = match &mut conn.phase {
+            Phase::SynSent(h) => (false, h),
+            Phase::SynReceived(h) => (true, h),
+            Phase::Resolving(_) | Phase::Installing(_) | Phase::Established(_) => return,
+        };
+        h.sent_us = now;
+        let h = h.clone();
+        let deadline = now.saturating_add(h.timeout_us);
+        self.timers.set(TimerId::Conn(id), &mut conn.deadline, Some(deadline));
+        // A passive opener answers to where the SYN came from: half-open connections cost no neighbour entries.
+        let to = match origin {
+            Origin::Active => self.hop_mac(hop),
+            Origin::Passive(_) => Some(h.peer_mac),
+        };
+        let Some(to) = to else { return };
+        let options = self.syn_options(&h);
+        let window = first_window(h.buffers);
+        if synack {
+            // RFC 3168, 6.1.1: ECE without CWR agrees to ECN.
+            let ecn = if h.options.ecn { TcpFlags::ECE } else { TcpFlags::empty() };
+            self.counters.syn_acks_sent += 1;
+            self.send(to, key, h.iss, h.irs.add(1), TcpFlags::SYN | TcpFlags::ACK | ecn, window, options);
+        } else {
+            let ecn = if h.options.ecn { TcpFlags::ECE | TcpFlags::CWR } else { TcpFlags::empty() };
+            self.counters.syns_sent += 1;
+            self.send(to, key, h.iss, SeqNum(0), TcpFlags::SYN | ecn, window, options);
+        }
+    }
+
+    /// No answer in time (RFC 6298, 5: back off; RFC 9293, 3.8.3: give up).
+    pub(crate) fn handshake_timer(&mut self, id: ConnId) {
+        let most = self.config.handshake_retries;
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let is_syn = matches!(conn.phase, Phase::SynSent(_));
+        let Some(h) = conn.phase.handshake() else { return };
+        if h.retries >= most {
+            self.counters.handshake_timeouts += 1;
+            return self.abandon(id, Errno::ETIMEDOUT);
+        }
+        h.retries += 1;
+        h.timeout_us = h.timeout_us.saturating_mul(2).min(TIMEOUT_MAX_US);
+        if is_syn && h.retries >= ECN_SYN_RETRIES {
+            h.options.ecn = false;
+        }
+        self.send_syn(id);
+    }
+
+    /// Ends a handshake: the opener, if it was ours, is told.
+    pub(crate) fn abandon(&mut self, id: ConnId, errno: Errno) {
+        if let Some(conn) = self.remove_conn(id)
+            && conn.origin == Origin::Active
+        {
+            self.connect_failed(id, errno);
+        }
+    }
+
+    pub(crate) fn connect_failed(&mut self, conn: ConnId, errno: Errno) {
+        self.counters.active_failed += 1;
+        self.actions.push_back(crate::Action::ConnectFailed { conn, errno });
+    }
+
+    /// Takes a connection out of every table. Flows on the card are not touched.
+    pub(crate) fn remove_conn(&mut self, id: ConnId) -> Option<Conn> {
+        let mut conn = self.conns.remove(id)?;
+        self.timers.set(TimerId::Conn(id), &mut conn.deadline, None);
+        if let Some(hop) = conn.hop {
+            self.release_hop(hop, id);
+        }
+        self.ports.release(conn.key.local_port);
+        if let (Origin::Passive(listener), Some(h)) = (conn.origin, conn.phase.handshake())
+            && let Some(l) = self.ports.listener(listener)
+        {
+            l.half_open.remove(&h.serial);
+        }
+        if let Phase::Installing(i) = &conn.phase {
+            self.held_bytes = self.held_bytes.saturating_sub(i.held_bytes);
+        }
+        Some(conn)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buf(rx: u8) -> BufferLog2 {
+        BufferLog2 { tx: 16, rx }
+    }
+
+    #[test]
+    fn scale_is_the_least_that_offers_the_whole_buffer() {
+        for (rx, scale) in [(12, 0), (15, 0), (16, 1), (18, 3), (20, 5), (30, 14), (200, 14)] {
+            assert_eq!(scale_of(buf(rx)), scale, "2^{rx}");
+        }
+        for rx in 10..=28 {
+            assert!((1u32 << rx) >> scale_of(buf(rx)) <= 65_535, "2^{rx}");
+        }
+    }
+
+    #[test]
+    fn first_window_survives_scaling() {
+        for rx in 0..=30 {
+            let (w, s) = (first_window(buf(rx)), scale_of(buf(rx)));
+            assert_eq!(w >> s << s, w, "2^{rx}");
+            assert!(u32::from(w) <= 1 << rx);
+            assert!(w > 0);
+        }
+        assert_eq!(first_window(buf(12)), 4096);
+    }
+}

@@ -1,0 +1,205 @@
+//! Passive open: LISTEN and SYN-RECEIVED (RFC 9293, 3.10.7.2 and 3.10.7.4).
+
+use crate::{
+    ConnId, Engine, Errno, ListenerId,
+    conn::{Conn, Handshake, Origin, Phase},
+    segment::Segment,
+};
+use toe_abi::flow::as_v4;
+use toe_wire::{SeqNum, TcpFlags};
+
+impl Engine {
+    /// A segment for which there is no connection: a SYN may open one. `iss_floor`: our sequence numbers must lie beyond
+    /// those of the connection that was in TIME-WAIT.
+    pub(crate) fn listen_or_refuse(&mut self, seg: &Segment<'_>, iss_floor: Option<SeqNum>) {
+        let opens = seg.has(TcpFlags::SYN) && !seg.flags.intersects(TcpFlags::ACK | TcpFlags::RST | TcpFlags::FIN);
+        if !opens {
+            return self.refuse(seg);
+        }
+        match self.ports.listener_for(&seg.key) {
+            Some(listener) => self.open_passive(listener, seg, iss_floor),
+            None => self.refuse(seg),
+        }
+    }
+
+    fn open_passive(&mut self, listener: ListenerId, seg: &Segment<'_>, iss_floor: Option<SeqNum>) {
+        self.counters.syn_received += 1;
+        if as_v4(&seg.key.remote_ip).and_then(|ip| self.routes.next_hop(ip)).is_none() {
+            self.counters.drop_no_route += 1;
+            return;
+        }
+        let Some(l) = self.ports.listener(listener) else { return };
+        if l.is_full() {
+            // The peer will try again; a RST would tell it not to.
+            self.counters.syn_drop_accept_full += 1;
+            return;
+        }
+        let (owner, buffers) = (l.owner, l.buffers);
+        // RFC 4987, 3.4: the oldest half-open connection goes. An honest peer needs one round trip; a flood never comes back.
+        let recycled = l.half_open.first_key_value().map(|(_, id)| *id);
+        if l.half_open.len() >= self.config.syn_backlog_max || self.conns.is_full() {
+            let Some(old) = recycled else {
+                self.counters.syn_drop_table_full += 1;
+                return;
+            };
+            self.counters.syn_recycled += 1;
+            self.remove_conn(old);
+        }
+        let h = self.answer_to(seg, buffers, iss_floor);
+        let serial = h.serial;
+        let conn =
+            Conn { key: seg.key, owner, origin: Origin::Passive(listener), phase: Phase::SynReceived(h), hop: None, deadline: None };
+        let Some(id) = self.conns.insert(conn) else { return };
+        self.ports.hold(seg.key.local_port);
+        if let Some(l) = self.ports.listener(listener) {
+            l.half_open.insert(serial, id);
+        }
+        self.send_syn(id);
+    }
+
+    /// Our side of a handshake that the peer began.
+    fn answer_to(&mut self, seg: &Segment<'_>, buffers: crate::BufferLog2, iss_floor: Option<SeqNum>) -> Handshake {
+        self.serial += 1;
+        let mut iss = self.keys.isn(&seg.key, self.now);
+        if let Some(floor) = iss_floor
+            && !iss.gt(floor)
+        {
+            // RFC 1122, 4.2.2.13: beyond the largest number of the previous incarnation, and its window.
+            iss = floor.add(65_537);
+        }
+        // RFC 3168, 6.1.1: ECE and CWR in a SYN ask for ECN.
+        let ecn = seg.has(TcpFlags::ECE | TcpFlags::CWR);
+        Handshake {
+            buffers,
+            iss,
+            irs: seg.seq,
+            options: self.negotiate(&seg.options, ecn),
+            peer_window: u32::from(seg.window),
+            ts_recent: seg.options.timestamps.map_or(0, |t| t.val),
+            ts_offset: self.keys.ts_offset(&seg.key),
+            retries: 0,
+            timeout_us: self.config.handshake_timeout_us,
+            sent_us: self.now,
+            peer_mac: seg.mac,
+            serial: self.serial,
+        }
+    }
+
+    /// SYN-RECEIVED, whoever began: RFC 9293, 3.10.7.4 with RFC 5961 and RFC 7323.
+    pub(crate) fn syn_received(&mut self, id: ConnId, seg: &Segment<'_>) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let origin = conn.origin;
+        let Phase::SynReceived(h) = &mut conn.phase else { return };
+        let rcv_nxt = h.irs.add(1);
+        let in_window = seg.seq.in_window(rcv_nxt, u32::from(super::first_window(h.buffers)).max(1));
+
+        if seg.has(TcpFlags::RST) {
+            self.counters.drop_rst += 1;
+            // RFC 5961, 3.2: an exact RST resets, another one in the window is challenged.
+            if seg.seq == rcv_nxt {
+                self.abandon(id, Errno::ECONNREFUSED);
+            } else if in_window {
+                self.challenge_by(id, seg);
+            }
+            return;
+        }
+        if seg.has(TcpFlags::SYN) {
+            return self.syn_again(id, origin, seg);
+        }
+        if !in_window {
+            // RFC 9293, 3.10.7.4, first: an unacceptable segment is answered by an ACK.
+            self.counters.drop_unacceptable += 1;
+            return self.challenge_by(id, seg);
+        }
+        if h.options.timestamps {
+            match seg.options.timestamps {
+                // RFC 7323, 5.3 R1: older than what the SYN said.
+                Some(ts) if SeqNum(ts.val).lt(SeqNum(h.ts_recent)) => {
+                    self.counters.drop_paws += 1;
+                    return self.challenge_by(id, seg);
+                }
+                Some(ts) if seg.seq == rcv_nxt => h.ts_recent = ts.val,
+                Some(_) => {}
+                // RFC 7323, 3.2: once negotiated, segments without it are dropped.
+                None => {
+                    self.counters.drop_unacceptable += 1;
+                    return;
+                }
+            }
+        }
+        if !seg.has(TcpFlags::ACK) {
+            self.counters.drop_unacceptable += 1;
+            return;
+        }
+        // RFC 9293, 3.10.7.4, fifth: SND.UNA < SEG.ACK =< SND.NXT, and our SYN is all there is.
+        if seg.ack != h.iss.add(1) {
+            self.counters.drop_unacceptable += 1;
+            return self.refuse(seg);
+        }
+        h.peer_window = u32::from(seg.window) << h.options.peer_wscale.unwrap_or(0);
+        h.peer_mac = seg.mac;
+        self.final_ack(id, origin, seg);
+    }
+
+    fn final_ack(&mut self, id: ConnId, origin: Origin, seg: &Segment<'_>) {
+        if let Origin::Passive(listener) = origin
+            && self.ports.listener(listener).is_none_or(|l| l.is_full())
+        {
+            // As if it had been lost: our SYN-ACK will be repeated, and acknowledged again.
+            self.counters.ack_drop_accept_full += 1;
+            return;
+        }
+        self.install(id, Some((seg.frame.to_vec(), seg.meta)));
+    }
+
+    /// A SYN in SYN-RECEIVED.
+    fn syn_again(&mut self, id: ConnId, origin: Origin, seg: &Segment<'_>) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let Phase::SynReceived(h) = &mut conn.phase else { return };
+        let acks_ours = seg.has(TcpFlags::ACK) && seg.ack == h.iss.add(1);
+        if seg.seq != h.irs {
+            // RFC 5961, 4.2. A peer that has restarted answers the ACK with a RST, and tries again.
+            self.counters.drop_unacceptable += 1;
+            self.challenge_by(id, seg);
+        } else if acks_ours && origin == Origin::Active {
+            // Simultaneous open (RFC 9293, figure 7): the peer's SYN-ACK acknowledges our SYN. It waits for our ACK.
+            h.peer_window = u32::from(seg.window);
+            self.install(id, None);
+        } else if !seg.has(TcpFlags::ACK) {
+            // Our SYN-ACK was lost, or has crossed it.
+            h.peer_mac = seg.mac;
+            self.repeat_syn_ack(id);
+        } else {
+            self.counters.drop_unacceptable += 1;
+            self.refuse(seg);
+        }
+    }
+
+    /// One SYN-ACK for one SYN, within the limit of such answers; the timer goes on from here.
+    fn repeat_syn_ack(&mut self, id: ConnId) {
+        if self.limits.challenge.take(self.now) {
+            self.send_syn(id);
+        } else {
+            self.counters.challenge_limited += 1;
+        }
+    }
+
+    fn challenge_by(&mut self, id: ConnId, seg: &Segment<'_>) {
+        if let Some(h) = self.conns.get_mut(id).and_then(|c| c.phase.handshake()).map(|h| h.clone()) {
+            self.challenge(seg.mac, seg.key, &h);
+        }
+    }
+
+    /// The listener goes, and its half-open connections with it. (What is being installed is aborted afterwards.)
+    pub(crate) fn end_listener(&mut self, listener: ListenerId) {
+        let Some(gone) = self.ports.unlisten(listener) else { return };
+        for id in gone.half_open.into_values() {
+            self.remove_conn(id);
+        }
+        for conn in self.conns.iter_mut().filter(|c| c.origin == Origin::Passive(listener)) {
+            if let Phase::Installing(i) = &mut conn.phase {
+                i.doomed = true;
+            }
+        }
+    }
+}

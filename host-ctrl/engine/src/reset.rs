@@ -1,0 +1,62 @@
+//! Segments that answer segments: refusals (RFC 9293, 3.10.7.1) and challenge ACKs (RFC 5961), both limited.
+
+use crate::{
+    Engine,
+    build::{self, Outgoing},
+    conn::Handshake,
+    neighbours::Mac,
+    segment::Segment,
+};
+use toe_abi::flow::FlowKey;
+use toe_wire::{SeqNum, TcpFlags, TcpOptions, Timestamps};
+
+impl Engine {
+    /// A segment for which there is no connection.
+    pub(crate) fn refuse(&mut self, seg: &Segment<'_>) {
+        // RFC 9293, 3.10.7.1: a RST is never answered by a RST.
+        if seg.has(TcpFlags::RST) {
+            self.counters.drop_rst += 1;
+        } else if seg.has(TcpFlags::ACK) {
+            // <SEQ=SEG.ACK><CTL=RST>
+            self.send_rst(seg.mac, seg.key, seg.ack, SeqNum(0), TcpFlags::RST);
+        } else {
+            // <SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>
+            self.send_rst(seg.mac, seg.key, SeqNum(0), seg.seq.add(seg.len()), TcpFlags::RST | TcpFlags::ACK);
+        }
+    }
+
+    pub(crate) fn send_rst(&mut self, to: Mac, key: FlowKey, seq: SeqNum, ack: SeqNum, flags: TcpFlags) {
+        if !self.limits.rst.take(self.now) {
+            self.counters.rsts_limited += 1;
+            return;
+        }
+        self.counters.rsts_sent += 1;
+        self.send(to, key, seq, ack, flags, 0, TcpOptions::default());
+    }
+
+    /// The ACK that tells a peer where a handshake stands (RFC 9293, 3.10.7.4; RFC 5961, 3.2 and 4.2).
+    pub(crate) fn challenge(&mut self, to: Mac, key: FlowKey, h: &Handshake) {
+        if !self.limits.challenge.take(self.now) {
+            self.counters.challenge_limited += 1;
+            return;
+        }
+        self.counters.challenge_acks += 1;
+        let timestamps = h.options.timestamps.then(|| Timestamps { val: self.ts_val(h.ts_offset), ecr: h.ts_recent });
+        let options = TcpOptions { timestamps, ..TcpOptions::default() };
+        let scale = h.options.peer_wscale.map_or(0, |_| super::opening::scale_of(h.buffers));
+        let window = super::opening::first_window(h.buffers) >> scale;
+        self.send(to, key, h.iss.add(1), h.irs.add(1), TcpFlags::ACK, window, options);
+    }
+
+    /// Our timestamp now (RFC 7323, 5.4: milliseconds, and an offset per connection).
+    pub(crate) fn ts_val(&self, offset: u32) -> u32 {
+        toe_tcp::Now(self.now).ms32().wrapping_add(offset)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the fields of a header")]
+    pub(crate) fn send(&mut self, to: Mac, key: FlowKey, seq: SeqNum, ack: SeqNum, flags: TcpFlags, window: u16, options: TcpOptions) {
+        let (from, ttl) = (self.config.mac, self.config.ttl);
+        let frame = build::segment(&Outgoing { to, from, key, ttl, seq, ack, flags, window, options });
+        self.transmit(frame);
+    }
+}

@@ -1,0 +1,122 @@
+//! Exception frames: what they are, and which part of the engine is to judge them.
+
+use crate::{Engine, FrameMeta, conn::Phase, neighbours::Mac, route::is_host};
+use toe_abi::flow::{FlowKey, as_v4, v4_mapped};
+use toe_wire::{Arp, Frame, Payload, SeqNum, Tcp, TcpFlags, TcpOptions, frame::Ipv4, ip_proto, parse_frame};
+
+/// A received TCP segment, seen from our end.
+#[derive(Clone, Copy)]
+pub(crate) struct Segment<'a> {
+    pub key: FlowKey,
+    /// Who sent the frame.
+    pub mac: Mac,
+    pub seq: SeqNum,
+    pub ack: SeqNum,
+    pub flags: TcpFlags,
+    /// Unscaled.
+    pub window: u16,
+    pub options: TcpOptions,
+    pub payload_len: u32,
+    pub frame: &'a [u8],
+    pub meta: FrameMeta,
+}
+
+impl<'a> Segment<'a> {
+    fn new(frame: &'a [u8], parsed: &Frame, tcp: &Tcp, key: FlowKey, meta: FrameMeta) -> Self {
+        Self {
+            key,
+            mac: parsed.eth.src,
+            seq: tcp.seq,
+            ack: tcp.ack,
+            flags: tcp.flags,
+            window: tcp.window,
+            options: parsed.tcp_options(frame),
+            payload_len: tcp.payload.len(),
+            frame,
+            meta,
+        }
+    }
+
+    pub fn has(&self, flags: TcpFlags) -> bool {
+        self.flags.contains(flags)
+    }
+
+    /// SEG.LEN: SYN and FIN count (RFC 9293, 3.3.1).
+    pub fn len(&self) -> u32 {
+        let syn = u32::from(self.has(TcpFlags::SYN));
+        let fin = u32::from(self.has(TcpFlags::FIN));
+        self.payload_len.saturating_add(syn + fin)
+    }
+}
+
+impl Engine {
+    pub(crate) fn exception(&mut self, frame: &[u8], meta: FrameMeta) {
+        self.counters.frames += 1;
+        let Ok(parsed) = parse_frame(frame) else {
+            self.counters.drop_malformed += 1;
+            return;
+        };
+        // A priority tag (VLAN 0) is no VLAN (IEEE 802.1Q, 9.6).
+        if parsed.eth.vlan.is_some_and(|tag| tag & 0xfff != 0) {
+            self.counters.drop_ethertype += 1;
+            return;
+        }
+        match &parsed.payload {
+            Payload::Arp(span) => match Arp::parse(span.of(frame)) {
+                Some(packet) => self.arp(&packet),
+                None => self.counters.drop_malformed += 1,
+            },
+            Payload::Ipv4(packet) => self.ipv4(frame, &parsed, packet, meta),
+            Payload::Other => self.counters.drop_ethertype += 1,
+        }
+    }
+
+    fn ipv4(&mut self, frame: &[u8], parsed: &Frame, packet: &Ipv4, meta: FrameMeta) {
+        let ip = &packet.ip;
+        // RFC 1122, 3.3.6: what came by link-layer broadcast is not for us alone.
+        if ip.dst != v4_mapped(self.config.ip) || parsed.eth.is_group() {
+            self.counters.drop_not_ours += 1;
+            return;
+        }
+        let source = as_v4(&ip.src).filter(|a| is_host(*a) && *a != self.config.ip && !self.routes.is_broadcast(*a));
+        let Some(source) = source.filter(|_| parsed.eth.src[0] & 1 == 0) else {
+            // RFC 1122, 3.2.1.3 and 4.2.3.10: never answer to an address that no host can have.
+            self.counters.drop_bad_source += 1;
+            return;
+        };
+        if ip.fragment {
+            self.counters.drop_fragment += 1;
+            return;
+        }
+        match (ip.proto, &packet.tcp) {
+            (ip_proto::TCP, Some(tcp)) => {
+                if !meta.csum_ok && !meta.needs_csum && !parsed.tcp_checksum_ok(frame) {
+                    self.counters.drop_malformed += 1;
+                    return;
+                }
+                let key = FlowKey { local_ip: ip.dst, remote_ip: ip.src, local_port: tcp.dst_port, remote_port: tcp.src_port };
+                self.segment(&Segment::new(frame, parsed, tcp, key, meta));
+            }
+            (ip_proto::ICMP, _) => self.icmp(frame, parsed.eth.src, ip, source),
+            (proto, _) => self.other_protocol(frame, parsed.eth.src, ip, source, proto),
+        }
+    }
+
+    /// By state: RFC 9293, 3.10.7.
+    fn segment(&mut self, seg: &Segment<'_>) {
+        if let Some(id) = self.conns.by_key(&seg.key) {
+            match self.conns.get(id).map(|c| &c.phase) {
+                Some(Phase::SynSent(_)) => self.syn_sent(id, seg),
+                Some(Phase::SynReceived(_)) => self.syn_received(id, seg),
+                Some(Phase::Installing(_)) => self.hold(id, seg),
+                Some(Phase::Established(_)) => self.inject_late(id, seg),
+                // Nothing of ours has been sent yet: for the peer there is no such connection.
+                Some(Phase::Resolving(_)) | None => self.refuse(seg),
+            }
+        } else if self.time_wait.contains(&seg.key) {
+            self.in_time_wait(seg);
+        } else {
+            self.listen_or_refuse(seg, None);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What operators see.
+
+use crate::{
+    Counters, Endpoint, Engine, ListenerId, Owner,
+    conn::{Origin, Phase},
+    route::Route,
+};
+use toe_abi::{FlowId, flow::FlowKey};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ListenerView {
+    pub id: ListenerId,
+    pub owner: Owner,
+    /// Zeroes: any address.
+    pub at: Endpoint,
+    pub backlog: u32,
+    /// Being installed, or waiting to be accepted.
+    pub waiting: u32,
+    pub half_open: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConnView {
+    pub owner: Owner,
+    pub key: FlowKey,
+    /// "resolving", "syn-sent", "syn-received", "installing" or "established".
+    pub phase: &'static str,
+    pub listener: Option<ListenerId>,
+    /// Once established.
+    pub flow: Option<FlowId>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NeighbourView {
+    /// In the card's next-hop table.
+    pub index: u16,
+    pub ip: [u8; 4],
+    pub mac: Option<[u8; 6]>,
+    /// "incomplete", "reachable" or "probing".
+    pub state: &'static str,
+    /// Connections that use it.
+    pub refs: u32,
+}
+
+impl Engine {
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub fn routes(&self) -> &[Route] {
+        self.routes.routes()
+    }
+
+    pub fn time_wait_count(&self) -> usize {
+        self.time_wait.len()
+    }
+
+    /// Connections in every phase but TIME-WAIT.
+    pub fn connection_count(&self) -> usize {
+        self.conns.len()
+    }
+
+    pub fn listeners(&self) -> impl Iterator<Item = ListenerView> {
+        self.ports.listeners().map(|(id, l)| ListenerView {
+            id,
+            owner: l.owner,
+            at: self.bound(l.bind).unwrap_or(Endpoint::ANY),
+            backlog: l.backlog,
+            waiting: l.waiting,
+            half_open: l.half_open.len(),
+        })
+    }
+
+    pub fn connections(&self) -> impl Iterator<Item = ConnView> {
+        self.conns.iter().map(|(_, c)| ConnView {
+            owner: c.owner,
+            key: c.key,
+            phase: c.phase.name(),
+            listener: match c.origin {
+                Origin::Active => None,
+                Origin::Passive(listener) => Some(listener),
+            },
+            flow: match &c.phase {
+                Phase::Established(e) => Some(e.flow),
+                _ => None,
+            },
+        })
+    }
+
+    pub fn neighbours(&self) -> impl Iterator<Item = NeighbourView> {
+        self.neighbours.iter().map(|(index, n)| NeighbourView {
+            index,
+            ip: n.ip,
+            mac: n.mac,
+            state: n.state.name(),
+            refs: n.refs,
+        })
+    }
+}
