@@ -1,0 +1,327 @@
+//! The daemon without its I/O: what applications hold, and how their connections live and die.
+//!
+//! ```text
+//!   requests, token_closed, client_gone ─►┌──────┐─► Host: replies, tokens, contexts, regions
+//!   completion, frame ───────────────────►│ Core │─► Host: control messages, packets, interrupts
+//!   timer ───────────────────────────────►└──┬───┘─► Memory: slots, accept rings, notices
+//!                                            ▼
+//!                                        toe_engine
+//! ```
+//!
+//! Time (microseconds) is passed in. Everything that an application can make grow has a limit: [`Limits`].
+
+pub mod alloc;
+mod app;
+mod flows;
+mod host;
+mod life;
+mod outbox;
+mod report;
+mod requests;
+mod slots;
+#[cfg(test)]
+mod tests;
+
+pub use host::{Attachment, ClientId, Host, Incoming, Memory, Proof};
+pub use report::{JobId, Report};
+
+use app::{App, Flow, Listener};
+use outbox::{Outbox, Pending};
+use report::Jobs;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use toe_abi::{
+    CtxId, FlowId,
+    control::{ControlMsg, kind, status},
+    counters::Exception,
+    frames::{self, FrameRecord},
+};
+use toe_engine::{Action, BufferLog2, ConnId, Engine, FrameMeta, ListenerId, Owner};
+
+/// What one application may hold, and how its region is laid out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Contexts (threads that talk to the card).
+    pub contexts: u32,
+    /// Descriptors in each host-to-card queue, a power of two.
+    pub hc_entries: u32,
+    /// Descriptors in each card-to-host queue, a power of two.
+    pub ev_entries: u32,
+    /// Sockets.
+    pub sockets: u32,
+    pub listeners: u32,
+    /// Connections that can wait at one listener, a power of two.
+    pub accept_entries: u32,
+    /// Connections.
+    pub connections: u32,
+    /// Bytes of payload buffers.
+    pub payload_len: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            contexts: 64,
+            hc_entries: 4096,
+            ev_entries: 4096,
+            sockets: 8192,
+            listeners: 256,
+            accept_entries: 1024,
+            connections: 8192,
+            payload_len: 1 << 30,
+        }
+    }
+}
+
+/// Settings of a [`Core`].
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    pub limits: Limits,
+    /// Buffers of each connection.
+    pub buffers: BufferLog2,
+    /// The card's address (16 bytes, IPv4-mapped) and prefix length.
+    pub ip: [u8; 16],
+    pub prefix: u8,
+    /// Contexts and regions of the card, toed's own included.
+    pub card_contexts: u16,
+    pub card_regions: u16,
+    /// How long connections of an application that has ended may go on closing in order.
+    pub linger_us: u64,
+}
+
+impl CoreConfig {
+    pub fn new(ip: [u8; 16], prefix: u8) -> Self {
+        Self {
+            limits: Limits::default(),
+            buffers: BufferLog2 { tx: 18, rx: 18 },
+            ip,
+            prefix,
+            card_contexts: 256,
+            card_regions: 64,
+            linger_us: 60_000_000,
+        }
+    }
+}
+
+/// One process's connection.
+struct Client {
+    pid: i32,
+    /// Region of its application, after HELLO.
+    region: Option<u16>,
+    /// A request is being worked on: the next one waits.
+    busy: bool,
+}
+
+/// What toed itself counts.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    requests: u64,
+    requests_refused: u64,
+    control_refused: u64,
+    stray_completions: u64,
+    stray_flows: u64,
+    bad_accept_heads: u64,
+    out_of_memory: u64,
+}
+
+/// Payload pages of freed buffers go back to the system this long after they were freed at the earliest.
+const TRIM_EVERY_US: u64 = 5_000_000;
+/// Ranges given back in one go.
+const TRIM_RANGES: usize = 64;
+/// Packets that found no room are tried again after this.
+const PACKET_RETRY_US: u64 = 1_000;
+
+/// See the module.
+pub struct Core<H: Host> {
+    config: CoreConfig,
+    host: H,
+    engine: Engine,
+    clients: BTreeMap<ClientId, Client>,
+    apps: BTreeMap<u16, App<H::Memory>>,
+    owners: HashMap<Owner, u16>,
+    next_owner: Owner,
+    flows: HashMap<FlowId, Flow>,
+    listeners: BTreeMap<ListenerId, Listener>,
+    /// Listeners with connections that wait.
+    waiting: BTreeSet<ListenerId>,
+    /// Active opens: region and slot.
+    opening: HashMap<ConnId, (u16, u32)>,
+    free_contexts: BTreeSet<u16>,
+    outbox: Outbox,
+    jobs: Jobs,
+    tally: Tally,
+    trim_at_us: Option<u64>,
+    stopping: bool,
+}
+
+impl<H: Host> Core<H> {
+    pub fn new(config: CoreConfig, host: H, engine: Engine) -> Self {
+        // Context 0 is toed's, the last number means none.
+        let free_contexts = (1..config.card_contexts.min(CtxId::NONE.0)).collect();
+        let mut core = Self {
+            host,
+            engine,
+            clients: BTreeMap::new(),
+            apps: BTreeMap::new(),
+            owners: HashMap::new(),
+            next_owner: 1,
+            flows: HashMap::new(),
+            listeners: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            opening: HashMap::new(),
+            free_contexts,
+            outbox: Outbox::default(),
+            jobs: Jobs::default(),
+            tally: Tally::default(),
+            trim_at_us: None,
+            stopping: false,
+            config,
+        };
+        let (ip, prefix) = (core.config.ip, core.config.prefix);
+        core.outbox.send(&mut core.host, kind::ADDRESS, Pending::Plain, |m| {
+            m.body[..16].copy_from_slice(&ip);
+            m.args[0] = prefix.into();
+            m.args[1] = 1;
+        });
+        core
+    }
+
+    pub fn host(&mut self) -> &mut H {
+        &mut self.host
+    }
+
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// A process has connected.
+    pub fn client_connected(&mut self, client: ClientId, pid: i32) {
+        self.clients.insert(client, Client { pid, region: None, busy: false });
+    }
+
+    /// Whether the client's last request has no answer yet: give its next one later.
+    pub fn busy(&self, client: ClientId) -> bool {
+        self.clients.get(&client).is_some_and(|c| c.busy)
+    }
+
+    /// An exception frame.
+    pub fn frame(&mut self, record: &FrameRecord, frame: &[u8], now_us: u64) {
+        let tcp = [Exception::Syn as u32, Exception::UnknownFlow as u32];
+        if tcp.contains(&record.reason) {
+            self.look_at_accept_rings(now_us);
+        }
+        self.engine.frame(frame, FrameMeta::from(record), now_us);
+        self.act(now_us);
+    }
+
+    /// An answer or a notice of the card.
+    pub fn completion(&mut self, msg: &ControlMsg, now_us: u64) {
+        if msg.kind == kind::FLOW_CLOSED {
+            self.flow_closed(msg, now_us);
+        } else if let Some(pending) = self.outbox.answered(msg) {
+            self.answered(pending, msg, now_us);
+        } else {
+            self.tally.stray_completions += 1;
+        }
+        self.outbox.flush(&mut self.host);
+        self.act(now_us);
+    }
+
+    fn answered(&mut self, pending: Pending, msg: &ControlMsg, now_us: u64) {
+        let ok = msg.status == status::OK;
+        if !ok {
+            self.tally.control_refused += 1;
+        }
+        match pending {
+            Pending::MapRegion { region, client } => self.region_mapped(region, client, ok, now_us),
+            Pending::UnmapRegion { region } => self.region_unmapped(region),
+            Pending::OpenContext { owner, index, ctx, client } => {
+                self.context_opened(owner, index, ctx, client, ok, now_us);
+            }
+            Pending::CloseContext { owner, index, ctx } => self.context_closed(owner, index, ctx, now_us),
+            Pending::Install { conn, owner, key, buffers } => self.installed(conn, owner, key, buffers, msg, now_us),
+            Pending::Query { flow } if ok => self.engine.flow_state(flow, &msg.flow_state(), now_us),
+            Pending::Sample { job, flow } => self.sampled(job, flow, msg),
+            Pending::Counters { job } => self.counted(job, msg),
+            Pending::Query { .. } | Pending::Plain => {}
+        }
+    }
+
+    /// To be called when [`next_deadline`](Self::next_deadline) has come.
+    pub fn timer(&mut self, now_us: u64) {
+        self.outbox.flush(&mut self.host);
+        if self.engine.next_deadline().is_some_and(|t| t <= now_us) {
+            self.engine.timer(now_us);
+        }
+        let due: Vec<u16> = self.apps.keys().copied().collect();
+        for region in due {
+            self.sweep_if_due(region, now_us);
+            self.try_unmap(region, now_us);
+        }
+        if self.trim_at_us.is_some_and(|t| t <= now_us) {
+            self.trim(now_us);
+        }
+        self.act(now_us);
+    }
+
+    /// When something is due next, if nothing happens before.
+    pub fn next_deadline(&self, now_us: u64) -> Option<u64> {
+        let apps = self.apps.values().flat_map(|a| {
+            let ending = match a.stage {
+                app::Stage::Ending { until_us } if a.in_flight == 0 => Some(until_us),
+                _ => None,
+            };
+            [a.sweep_at_us, ending].into_iter().flatten()
+        });
+        let retry = self.outbox.packets_wait().then_some(now_us + PACKET_RETRY_US);
+        apps.chain(self.engine.next_deadline()).chain(self.trim_at_us).chain(retry).min()
+    }
+
+    /// Gives pages of freed buffers back.
+    fn trim(&mut self, now_us: u64) {
+        let mut more = false;
+        for app in self.apps.values_mut() {
+            for (offset, len) in app.payload.trim(TRIM_RANGES) {
+                app.memory.clear(app.geometry.payload_off + offset, len);
+            }
+            more |= app.payload.dirty_bytes() > 0;
+        }
+        self.trim_at_us = more.then_some(now_us + TRIM_EVERY_US / 50);
+    }
+
+    /// Does what the engine wants, until it wants nothing more.
+    fn act(&mut self, now_us: u64) {
+        while let Some(action) = self.engine.poll_action() {
+            match action {
+                Action::Transmit { frame } => {
+                    let meta = FrameMeta { csum_ok: true, ..FrameMeta::default() };
+                    let record = meta.record(frames::kind::TRANSMIT, frame.len() as u32);
+                    self.outbox.packet(&mut self.host, record, frame);
+                }
+                Action::Inject { frame, meta } => {
+                    let record = meta.record(frames::kind::INJECT, frame.len() as u32);
+                    self.outbox.packet(&mut self.host, record, frame);
+                }
+                Action::Install { conn, owner, listener: _, state } => self.install(conn, owner, *state, now_us),
+                Action::Accept { listener, conn: _, flow, key } => self.accept(listener, flow, &key, now_us),
+                Action::Connected { conn, flow, key } => self.connected(conn, flow, &key, now_us),
+                Action::ConnectFailed { conn, errno } => self.connect_failed(conn, errno.0, now_us),
+                Action::AbortFlow { flow } => self.give_up(flow, kind::ABORT, [0; 5]),
+                Action::QueryFlow { flow } => {
+                    self.outbox.send(&mut self.host, kind::QUERY, Pending::Query { flow }, |m| m.flow = flow);
+                }
+                Action::NextHop { index, mac } => self.next_hop(index, mac),
+                Action::IcmpError { flow, kind: icmp, mtu, seq } => {
+                    let args = [icmp.into(), mtu.into(), seq.into(), 0, 0];
+                    self.outbox.tell(&mut self.host, kind::ICMP_ERROR, flow, args);
+                }
+            }
+        }
+    }
+
+    fn next_hop(&mut self, index: u16, mac: Option<[u8; 6]>) {
+        let m = mac.unwrap_or_default();
+        let address = u64::from_le_bytes([m[0], m[1], m[2], m[3], m[4], m[5], 0, 0]);
+        let args = [index.into(), address, mac.is_some().into(), 0, 0];
+        self.outbox.tell(&mut self.host, kind::NEXT_HOP, FlowId::NONE, args);
+    }
+}

@@ -1,0 +1,272 @@
+//! What operators see: status at once, connections and counters after asking the card.
+
+use super::{
+    Core, Host,
+    app::{ContextStage, Role},
+    outbox::Pending,
+};
+use crate::admin;
+use std::collections::{BTreeMap, VecDeque};
+use toe_abi::{
+    FlowId,
+    control::{ControlMsg, kind, status},
+    counters,
+    flow::{FlowState, as_v4, tcp_state},
+};
+use toe_engine::Endpoint;
+
+/// Names a report that was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct JobId(pub u64);
+
+/// A finished report.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Report {
+    Connections(Vec<admin::Connection>),
+    Stats(admin::Stats),
+}
+
+/// Flows asked for at the same time by one job.
+const WINDOW: usize = 64;
+
+enum Job {
+    Connections { todo: VecDeque<FlowId>, asked: usize, rows: Vec<admin::Connection> },
+    Stats { values: Vec<u64> },
+}
+
+#[derive(Default)]
+pub(super) struct Jobs {
+    next: u64,
+    running: BTreeMap<JobId, Job>,
+    finished: VecDeque<(JobId, Report)>,
+}
+
+impl Jobs {
+    fn start(&mut self, job: Job) -> JobId {
+        self.next += 1;
+        let id = JobId(self.next);
+        self.running.insert(id, job);
+        id
+    }
+}
+
+impl<H: Host> Core<H> {
+    /// A report that is ready.
+    pub fn poll_report(&mut self) -> Option<(JobId, Report)> {
+        self.jobs.finished.pop_front()
+    }
+
+    /// Starts a report of all connections and listeners.
+    pub fn report_connections(&mut self) -> JobId {
+        let mut rows: Vec<admin::Connection> = self.listener_rows();
+        rows.extend(self.opening.values().filter_map(|(region, slot)| self.opening_row(*region, *slot)));
+        let mut todo: Vec<FlowId> = self.flows.iter().filter(|(_, f)| !f.closed).map(|(id, _)| *id).collect();
+        todo.sort_by_key(|id| id.index);
+        let job = self.jobs.start(Job::Connections { todo: todo.into(), asked: 0, rows });
+        self.advance(job);
+        job
+    }
+
+    /// Starts a report of all counters.
+    pub fn report_stats(&mut self) -> JobId {
+        let job = self.jobs.start(Job::Stats { values: Vec::new() });
+        self.ask_counters(job, 0);
+        job
+    }
+
+    fn ask_counters(&mut self, job: JobId, from: usize) {
+        self.outbox.send(&mut self.host, kind::COUNTERS, Pending::Counters { job }, |m| m.args[0] = from as u64);
+    }
+
+    /// Asks for more flows, or finishes.
+    fn advance(&mut self, id: JobId) {
+        let Some(Job::Connections { todo, asked, .. }) = self.jobs.running.get_mut(&id) else { return };
+        while *asked < WINDOW
+            && let Some(flow) = todo.pop_front()
+        {
+            *asked += 1;
+            self.outbox.send(&mut self.host, kind::QUERY, Pending::Sample { job: id, flow }, |m| m.flow = flow);
+        }
+        if *asked == 0
+            && let Some(Job::Connections { rows, .. }) = self.jobs.running.remove(&id)
+        {
+            self.jobs.finished.push_back((id, Report::Connections(rows)));
+        }
+    }
+
+    /// The answer to a QUERY for a report.
+    pub(super) fn sampled(&mut self, id: JobId, flow: FlowId, msg: &ControlMsg) {
+        // One that has ended meanwhile is no connection any more.
+        let row = (msg.status == status::OK).then(|| self.flow_row(flow, &msg.flow_state())).flatten();
+        if let Some(Job::Connections { asked, rows, .. }) = self.jobs.running.get_mut(&id) {
+            *asked -= 1;
+            rows.extend(row);
+        }
+        self.advance(id);
+    }
+
+    /// The answer to COUNTERS.
+    pub(super) fn counted(&mut self, id: JobId, msg: &ControlMsg) {
+        let Some(Job::Stats { values }) = self.jobs.running.get_mut(&id) else { return };
+        let total = (msg.args[0] as usize).min(counters::TOTAL);
+        let missing = total.saturating_sub(values.len());
+        values.extend(msg.counters().into_iter().take(missing));
+        let have = values.len();
+        if msg.status == status::OK && have < total {
+            self.ask_counters(id, have);
+            return;
+        }
+        let mut stats = self.own_stats();
+        if let Some(Job::Stats { values }) = self.jobs.running.remove(&id) {
+            let named = values.into_iter().enumerate();
+            stats.extend(named.filter_map(|(i, v)| counters::name(i).map(|n| (n.to_owned(), v))));
+        }
+        self.jobs.finished.push_back((id, Report::Stats(stats)));
+    }
+
+    fn own_stats(&self) -> admin::Stats {
+        let t = &self.tally;
+        let own = [
+            ("toed_requests", t.requests),
+            ("toed_requests_refused", t.requests_refused),
+            ("toed_control_refused", t.control_refused),
+            ("toed_stray_completions", t.stray_completions),
+            ("toed_stray_flows", t.stray_flows),
+            ("toed_bad_accept_heads", t.bad_accept_heads),
+            ("toed_out_of_memory", t.out_of_memory),
+            ("toed_packets_dropped", self.outbox.packets_dropped),
+            ("toed_applications", self.apps.len() as u64),
+            ("toed_clients", self.clients.len() as u64),
+            ("toed_flows", self.flows.len() as u64),
+            ("toed_listeners", self.listeners.len() as u64),
+            ("toed_control_in_flight", self.outbox.in_flight() as u64),
+        ];
+        own.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// What there is to say without asking the card. The caller adds what only it knows (device, version, uptime).
+    pub fn status(&self) -> admin::Status {
+        admin::Status {
+            card: admin::CardStatus {
+                flows: self.flows.values().filter(|f| !f.closed).count() as u32,
+                contexts: 1 + self.apps.values().flat_map(|a| &a.contexts).flatten().count() as u32,
+                contexts_max: self.config.card_contexts.into(),
+                regions_max: self.config.card_regions.into(),
+                ..admin::CardStatus::default()
+            },
+            ip: format!("{}/{}", ip_text(&self.config.ip), self.config.prefix),
+            applications: self.apps.values().map(|a| self.application(a)).collect(),
+            listeners: self.listeners.iter().map(|(id, l)| self.listener(*id, l)).collect(),
+            ..admin::Status::default()
+        }
+    }
+
+    fn application(&self, app: &super::app::App<H::Memory>) -> admin::Application {
+        admin::Application {
+            region: app.region.0.into(),
+            state: app.stage.name().into(),
+            pids: app.clients.iter().filter_map(|c| self.clients.get(c)).map(|c| c.pid).collect(),
+            contexts: app.contexts.iter().flatten().filter(|c| c.stage == ContextStage::Open).count() as u32,
+            sockets: app.tokens,
+            connections: app.connections,
+            listeners: app.listeners,
+            memory_bytes: app.payload.used_bytes(),
+            memory_max_bytes: app.payload.len(),
+        }
+    }
+
+    fn local_of(&self, region: u16, slot: u32) -> String {
+        let slot = self.apps.get(&region).and_then(|a| a.slots.get(slot as usize));
+        slot.and_then(|s| s.bind).and_then(|b| self.engine.bound(b)).map_or_else(String::new, |e| endpoint_text(&e.ip, e.port))
+    }
+
+    fn listener(&self, _id: toe_engine::ListenerId, l: &super::app::Listener) -> admin::Listener {
+        admin::Listener {
+            local: self.local_of(l.region, l.slot),
+            region: l.region.into(),
+            waiting: l.waiting.len() as u32,
+            backlog: l.backlog,
+        }
+    }
+
+    fn listener_rows(&self) -> Vec<admin::Connection> {
+        let row = |l: &super::app::Listener| admin::Connection {
+            state: "LISTEN".into(),
+            local: self.local_of(l.region, l.slot),
+            remote: "*:*".into(),
+            rx_queue: l.waiting.len() as u32,
+            tx_queue: l.backlog,
+            region: l.region.into(),
+            pid: self.pid_of(l.region),
+            ..admin::Connection::default()
+        };
+        self.listeners.values().map(row).collect()
+    }
+
+    fn opening_row(&self, region: u16, slot: u32) -> Option<admin::Connection> {
+        let role = self.apps.get(&region)?.slots.get(slot as usize)?.role;
+        matches!(role, Role::Connecting { .. }).then(|| admin::Connection {
+            state: "SYN-SENT".into(),
+            local: self.local_of(region, slot),
+            region: region.into(),
+            pid: self.pid_of(region),
+            ..admin::Connection::default()
+        })
+    }
+
+    fn pid_of(&self, region: u16) -> Option<i32> {
+        let client = self.apps.get(&region)?.clients.first()?;
+        self.clients.get(client).map(|c| c.pid)
+    }
+
+    fn flow_row(&self, id: FlowId, s: &FlowState) -> Option<admin::Connection> {
+        let f = self.flows.get(&id)?;
+        // Positions count from the first byte after SYN; an unread or unacknowledged FIN is no byte.
+        let received = s.rx.rcv_nxt.wrapping_sub(s.rx.irs).wrapping_sub(1);
+        let acknowledged = s.tx.snd_una.wrapping_sub(s.tx.iss).wrapping_sub(1);
+        let within = |bytes: u32, log2: u8| if bytes <= 1 << log2.min(30) { bytes } else { 0 };
+        Some(admin::Connection {
+            state: state_name(s.rx.state).into(),
+            local: endpoint_text(&f.key.local_ip, f.key.local_port),
+            remote: endpoint_text(&f.key.remote_ip, f.key.remote_port),
+            rx_queue: within(received.wrapping_sub(s.rx.rx_tail), s.rx.buf_log2),
+            tx_queue: within(s.tx.tx_head.wrapping_sub(acknowledged), s.tx.buf_log2),
+            cwnd: s.cc.cwnd,
+            ssthresh: s.cc.ssthresh,
+            srtt_us: s.tx.srtt_us,
+            rttvar_us: s.tx.rttvar_us,
+            backoff: s.tx.backoff.into(),
+            retransmits: None,
+            flow: Some(format!("{}.{}", id.index, id.generation)),
+            region: f.region.into(),
+            pid: self.pid_of(f.region),
+        })
+    }
+}
+
+/// State names as ss(8) has them.
+fn state_name(state: u8) -> &'static str {
+    match state {
+        tcp_state::ESTABLISHED => "ESTAB",
+        tcp_state::FIN_WAIT_1 => "FIN-WAIT-1",
+        tcp_state::FIN_WAIT_2 => "FIN-WAIT-2",
+        tcp_state::CLOSE_WAIT => "CLOSE-WAIT",
+        tcp_state::CLOSING => "CLOSING",
+        tcp_state::LAST_ACK => "LAST-ACK",
+        tcp_state::TIME_WAIT => "TIME-WAIT",
+        _ => "CLOSED",
+    }
+}
+
+fn ip_text(ip: &[u8; 16]) -> String {
+    match as_v4(ip) {
+        Some(v4) => std::net::Ipv4Addr::from(v4).to_string(),
+        None if *ip == [0; 16] => "0.0.0.0".into(),
+        None => std::net::Ipv6Addr::from(*ip).to_string(),
+    }
+}
+
+fn endpoint_text(ip: &[u8; 16], port: u16) -> String {
+    let Endpoint { ip, port } = Endpoint { ip: *ip, port };
+    if as_v4(&ip).is_none() && ip != [0; 16] { format!("[{}]:{port}", ip_text(&ip)) } else { format!("{}:{port}", ip_text(&ip)) }
+}
