@@ -1,6 +1,41 @@
-//! A place for one item that two cores hand to each other; loom checks that they never meet in it.
+//! Places that two sides hand to each other. With cfg(loom) the model checker sees to it that they never meet there.
 
 use core::mem::MaybeUninit;
+
+/// A word of shared memory.
+#[cfg(not(loom))]
+pub type Cell = crate::atomic::AtomicU32;
+
+/// A word of shared memory, and a witness that honest sides copy into it and out of it only when it is theirs: relaxed
+/// loads of a model checker never see the future, so it could not find a word that is overwritten too early.
+#[cfg(loom)]
+pub struct Cell(crate::atomic::AtomicU32, loom::cell::UnsafeCell<()>);
+
+#[cfg(loom)]
+impl Cell {
+    pub fn new(word: u32) -> Self {
+        Self(crate::atomic::AtomicU32::new(word), loom::cell::UnsafeCell::new(()))
+    }
+}
+
+#[cfg(loom)]
+impl AsRef<crate::atomic::AtomicU32> for Cell {
+    fn as_ref(&self) -> &crate::atomic::AtomicU32 {
+        &self.0
+    }
+}
+
+/// `cell` is being copied into.
+pub(crate) fn copied_in(_cell: &Cell) {
+    #[cfg(loom)]
+    _cell.1.with_mut(|_| ());
+}
+
+/// `cell` is being copied out of.
+pub(crate) fn copied_out(_cell: &Cell) {
+    #[cfg(loom)]
+    _cell.1.with(|_| ());
+}
 
 #[cfg(not(loom))]
 pub(crate) struct Slot<T>(core::cell::UnsafeCell<MaybeUninit<T>>);

@@ -30,7 +30,7 @@ impl FlowHash {
     /// spread over all buckets.
     pub const fn group(self, groups: u32) -> u32 {
         // The upper half of a product is uniform without a division.
-        ((self.0 >> 32) * groups as u64 >> 32) as u32
+        (((self.0 >> 32) * groups as u64) >> 32) as u32
     }
 }
 

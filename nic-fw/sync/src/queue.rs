@@ -33,7 +33,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 pub trait Phased: Copy + FromBytes + IntoBytes + Immutable {
     /// Words of a descriptor, the phase included.
     const WORDS: usize = {
-        assert!(size_of::<Self>() % WORD_LEN == 0 && size_of::<Self>() >= 2 * WORD_LEN);
+        assert!(size_of::<Self>().is_multiple_of(WORD_LEN) && size_of::<Self>() >= 2 * WORD_LEN);
         size_of::<Self>() / WORD_LEN
     };
 }

@@ -4,8 +4,11 @@
 //! one inside checked bounds, so the rest of the crate needs no `unsafe` for shared memory.
 
 use crate::atomic::{AtomicU32, Ordering};
+use crate::cell::{Cell, copied_in, copied_out};
 use core::ops::Deref;
 use core::ptr::NonNull;
+
+pub use crate::cell::Cell as SharedCell;
 
 /// Bytes of a word in shared memory.
 pub const WORD_LEN: usize = 4;
@@ -40,7 +43,7 @@ impl Deref for Word {
 /// Some words of shared memory, one behind the other.
 #[derive(Clone, Copy)]
 pub struct Words {
-    base: NonNull<AtomicU32>,
+    base: NonNull<Cell>,
     len: usize,
 }
 
@@ -53,8 +56,8 @@ impl Words {
     /// # Safety
     /// `base` is aligned and the `len` words from it on stay valid until the last copy of the result (and every [`Word`]
     /// from it) is gone. All of this process's accesses to them are atomic meanwhile; what other processes and devices
-    /// write there, and when, does not matter.
-    pub const unsafe fn new(base: NonNull<AtomicU32>, len: usize) -> Self {
+    /// write there, and when, does not matter. A [`SharedCell`] is an `AtomicU32` (with cfg(loom): more).
+    pub const unsafe fn new(base: NonNull<Cell>, len: usize) -> Self {
         Self { base, len }
     }
 
@@ -69,6 +72,13 @@ impl Words {
 
     /// Word `i`. Panics outside the bounds given to `new`: indices are ours, never the other side's.
     pub fn at(&self, i: usize) -> &AtomicU32 {
+        #[cfg(not(loom))]
+        return self.cell(i);
+        #[cfg(loom)]
+        return self.cell(i).as_ref();
+    }
+
+    fn cell(&self, i: usize) -> &Cell {
         assert!(i < self.len, "word {i} of {}", self.len);
         // SAFETY: `i` is in bounds, and the words are valid and aligned by the contract of `new`.
         unsafe { self.base.add(i).as_ref() }
@@ -87,24 +97,20 @@ impl Words {
         Words { base: unsafe { self.base.add(start) }, len }
     }
 
-    /// Copies bytes into the words, relaxed, zeroes behind them up to a whole word.
+    /// Copies bytes into the words, relaxed, zeroes behind them up to a whole word. For words that have been handed to this side.
     pub fn store_bytes(&self, bytes: &[u8]) {
         let words = self.slice(0, bytes.len().div_ceil(WORD_LEN));
-        let mut chunks = bytes.chunks_exact(WORD_LEN);
-        let mut i = 0;
-        for chunk in &mut chunks {
+        for (i, chunk) in bytes.chunks(WORD_LEN).enumerate() {
+            copied_in(words.cell(i));
             words.at(i).store(word_from(chunk), Ordering::Relaxed);
-            i += 1;
-        }
-        if !chunks.remainder().is_empty() {
-            words.at(i).store(word_from(chunks.remainder()), Ordering::Relaxed);
         }
     }
 
-    /// Copies the words out to `bytes`, once, relaxed. While the other side writes, any mixture of old and new words comes out.
+    /// Copies the words out to `bytes`, once, relaxed. If the other side writes meanwhile, any mixture of old and new words comes out.
     pub fn load_bytes(&self, bytes: &mut [u8]) {
         let words = self.slice(0, bytes.len().div_ceil(WORD_LEN));
         for (i, chunk) in bytes.chunks_mut(WORD_LEN).enumerate() {
+            copied_out(words.cell(i));
             let word = words.at(i).load(Ordering::Relaxed).to_ne_bytes();
             chunk.copy_from_slice(&word[..chunk.len()]);
         }

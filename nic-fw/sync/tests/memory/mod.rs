@@ -2,23 +2,22 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::ptr::NonNull;
-use toe_sync::atomic::AtomicU32;
 use toe_sync::queue::{Phased, QueueMemory};
-use toe_sync::Words;
+use toe_sync::words::{SharedCell, Words};
 
 /// Words of zero. The test keeps them until both ends of the queue inside are gone.
-pub struct Memory(Box<[AtomicU32]>);
+pub struct Memory(Box<[SharedCell]>);
 
 impl Memory {
     pub fn new(words: usize) -> Self {
-        Self((0..words).map(|_| AtomicU32::new(0)).collect())
+        Self((0..words).map(|_| SharedCell::new(0)).collect())
     }
 
     /// # Safety
     /// The memory outlives every use of the result.
     pub unsafe fn words(&self) -> Words {
         // SAFETY: a boxed slice of atomics; its lifetime is the caller's business.
-        unsafe { Words::new(NonNull::from(&self.0[0]), self.0.len()) }
+        unsafe { Words::new(NonNull::from(&self.0[..]).cast(), self.0.len()) }
     }
 
     /// A queue of `entries`, then the index words: tail, head.
@@ -34,9 +33,5 @@ impl Memory {
 
     pub fn queue_len<T: Phased>(entries: u32) -> usize {
         entries as usize * T::WORDS + 2
-    }
-
-    pub fn at(&self, i: usize) -> &AtomicU32 {
-        &self.0[i]
     }
 }

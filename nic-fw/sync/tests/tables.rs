@@ -1,0 +1,146 @@
+//! Flow table, epochs and order, on one thread, against plain collections.
+#![cfg(not(loom))]
+
+mod oracle;
+
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use toe_abi::FlowId;
+use toe_abi::flow::FlowKey;
+use toe_sync::flow_table::{FlowWriter, NoSpace};
+use toe_sync::sequencer::{Refused, Reorder, Sequencer};
+use toe_sync::{FlowHash, epoch};
+
+fn key(n: u16) -> FlowKey {
+    FlowKey { local_ip: [1; 16], remote_ip: [n as u8; 16], local_port: 80, remote_port: n }
+}
+
+/// Fills a table that promises `capacity`.
+fn fill(secret: [u64; 2], capacity: u32) -> Result<(), TestCaseError> {
+    let mut writer = FlowWriter::new(capacity);
+    let hash = |n: u32| FlowHash::new(&secret, &key(n as u16));
+    for n in 0..capacity {
+        prop_assert_eq!(writer.insert(hash(n), FlowId { index: n, generation: 1 }), Ok(()));
+    }
+    prop_assert_eq!(writer.insert(hash(capacity), FlowId { index: capacity, generation: 1 }), Err(NoSpace));
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// With a real hash and any secret, the promised capacity is there.
+    #[test]
+    fn flow_table_holds_its_capacity(secret in any::<[u64; 2]>(), capacity in 1u32..1000) {
+        fill(secret, capacity)?;
+    }
+}
+
+/// A run of full buckets longer than eight.
+#[test]
+fn flow_table_with_a_long_chain() {
+    fill([12_812_742_109_951_053_485, 2_290_792_237_219_003_324], 734).expect("room for all");
+}
+
+proptest! {
+    /// Any sequence of insertions and removals, with few buckets, so that chains form, and equal hashes.
+    #[test]
+    fn flow_table_is_a_map(capacity in 1u32..40, bits in 0u32..7, steps in prop::collection::vec((any::<bool>(), 0u16..60), 0..300)) {
+        let mut writer = FlowWriter::new(capacity);
+        let reader = writer.reader();
+        let mask = ((1 << bits) - 1) * 0x1_0000_0001;
+        let hashes: Vec<FlowHash> = (0..60).map(|n| FlowHash(FlowHash::new(&[3, 4], &key(n)).0 & mask)).collect();
+        let hash = |n: u16| hashes[usize::from(n)];
+        let mut model = BTreeMap::new();
+        for (generation, (insert, n)) in steps.into_iter().enumerate() {
+            if insert && !model.contains_key(&n) {
+                let id = FlowId { index: n.into(), generation: generation as u32 };
+                match writer.insert(hash(n), id) {
+                    Ok(()) => prop_assert!(model.insert(n, id).is_none()),
+                    Err(NoSpace) => prop_assert!(model.len() >= 5.min(capacity as usize)),
+                }
+            } else if let Some(id) = model.remove(&n) {
+                let stale = FlowId { generation: id.generation + 1, ..id };
+                prop_assert!(!writer.remove(hash(n), stale));
+                prop_assert!(writer.remove(hash(n), id));
+                prop_assert!(!writer.remove(hash(n), id));
+            }
+            prop_assert_eq!(writer.len() as usize, model.len());
+            let same: Vec<FlowId> = model.iter().filter(|(m, _)| hash(**m) == hash(n)).map(|(_, id)| *id).collect();
+            oracle::lookup(&reader.candidates(hash(n)).collect::<Vec<_>>(), &same, &same);
+        }
+        for (n, id) in model {
+            prop_assert!(reader.candidates(hash(n)).any(|found| found == id));
+        }
+    }
+
+    /// Numbers come back in any order, as items or skips, at most `capacity` at a time; they leave in order.
+    #[test]
+    fn reorder_releases_in_order(log2 in 0u32..5, choices in prop::collection::vec((any::<u16>(), any::<bool>()), 1..300)) {
+        let mut reorder = Reorder::new(1 << log2);
+        let mut sequencer = Sequencer::new(reorder.capacity());
+        let (mut out, mut expected, mut skipped, mut released) = (Vec::new(), 0, Vec::new(), 0);
+        for (choice, skip) in choices {
+            while let Some(number) = sequencer.take() {
+                out.push(number);
+            }
+            prop_assert!(out.len() <= 1 << log2);
+            if out.is_empty() {
+                continue;
+            }
+            let number = out.swap_remove(usize::from(choice) % out.len());
+            if skip {
+                skipped.push(number);
+                prop_assert_eq!(reorder.skip(number), Ok(()));
+                prop_assert_ne!(reorder.skip(number), Ok(()));
+            } else {
+                prop_assert_eq!(reorder.put(number, number), Ok(()));
+                prop_assert!(reorder.put(number, 0).is_err());
+            }
+            while let Some(number) = reorder.release() {
+                while skipped.contains(&expected) {
+                    expected += 1;
+                }
+                prop_assert_eq!(number, expected);
+                expected += 1;
+            }
+            sequencer.give_back(reorder.released() - released);
+            released = reorder.released();
+        }
+    }
+}
+
+#[test]
+fn reorder_refuses_what_was_not_given() {
+    let mut reorder = Reorder::new(2);
+    assert_eq!(reorder.put(2, 'c'), Err(Refused::OutOfWindow('c')));
+    assert_eq!(reorder.put(1, 'b'), Ok(()));
+    assert_eq!(reorder.put(1, 'b'), Err(Refused::Twice('b')));
+    assert_eq!(reorder.release(), None);
+    assert_eq!(reorder.skip(0), Ok(()));
+    assert_eq!(reorder.release(), Some('b'));
+    assert_eq!(reorder.skip(0), Err(Refused::OutOfWindow(())));
+    assert_eq!(reorder.released(), 2);
+}
+
+#[test]
+fn flow_table_refuses_the_index_of_none() {
+    assert_eq!(FlowWriter::new(4).insert(FlowHash(1), FlowId::NONE), Err(NoSpace));
+}
+
+#[test]
+fn epoch_waits_for_every_core_that_is_online() {
+    let (mut reclaimer, mut cores) = epoch::domain(2);
+    let asleep = reclaimer.advance();
+    assert!(reclaimer.all_passed(asleep), "nobody is online");
+    cores.iter_mut().for_each(epoch::Participant::online);
+    let epoch = reclaimer.advance();
+    assert!(!reclaimer.all_passed(epoch));
+    cores[0].quiet();
+    assert!(!reclaimer.all_passed(epoch));
+    cores[1].offline();
+    assert!(reclaimer.all_passed(epoch));
+    cores[1].online();
+    let next = reclaimer.advance();
+    assert!(!reclaimer.all_passed(next));
+}
