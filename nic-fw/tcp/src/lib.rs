@@ -5,10 +5,41 @@
 //!   host update, abort ───►│ input(state) │──► reply (ACK, challenge ACK, RST), notify, closed, drop reason
 //!                 timer ──►└──────────────┘
 //!                          ┌──────────────┐
-//!          may send? ─────►│ emit(state)  │──► next segment: data, retransmission, FIN, probe
+//!          may send? ─────►│ emit(state)  │──► next segment: data, retransmission, FIN, probe, owed ACK
 //!                          └──────────────┘
 //! ```
 //!
-//! The state is [`toe_abi::flow::FlowState`]. May depend on: `toe-abi`, `toe-wire`.
+//! The state is [`toe_abi::flow::FlowState`]; [`establish`] makes it from what the handshake agreed on. After each
+//! [`input`] whose output says `send`, the caller calls [`emit`] until it gives nothing, and calls `input` with
+//! [`Input::Timer`] when [`next_deadline`] has come.
+//!
+//! May depend on: `toe-abi`, `toe-wire`.
 #![no_std]
 #![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+mod ack;
+mod api;
+pub mod cc;
+mod closing;
+mod establish;
+mod host;
+mod input;
+mod ooo;
+mod output;
+mod receive;
+mod rtt;
+mod send;
+mod state;
+#[cfg(test)]
+mod testing;
+mod timers;
+
+pub use api::{CloseReason, HostUpdate, IcmpError, Input, Now, Output, Placement, SegmentIn, SegmentOut, errno};
+pub use establish::{Setup, Timestamping, establish, rebase};
+pub use input::input;
+pub use send::emit;
+pub use state::{event_flags, rx_head, tx_tail};
+pub use timers::next_deadline;

@@ -1,0 +1,157 @@
+//! What a segment acknowledges, and recovery: fast retransmit, NewReno (RFC 5681, RFC 6582), the peer's window.
+
+use crate::state::{View, log2_up};
+use crate::{Now, Output, SegmentIn, cc, closing, input, rtt};
+use toe_abi::counters::{Counter, Drop};
+use toe_abi::flow::{FlowState, flow_flags as ff, timer};
+use toe_wire::{SeqNum, TcpFlags};
+
+/// Duplicate ACKs that mean a loss (RFC 5681, 3.2).
+const DUP_ACKS: u8 = 3;
+
+/// RFC 5961, 5.2: acknowledgements of what was never sent, or far in the past, are dropped with an ACK.
+pub(crate) fn validate(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) -> bool {
+    let oldest = s.snd_una().sub_len(s.max_snd_wnd());
+    if seg.ack.ge(oldest) && seg.ack.le(s.snd_max()) {
+        return true;
+    }
+    out.drop = Some(Drop::BadAck);
+    input::challenge(s, now, out);
+    false
+}
+
+fn window_of(s: &FlowState, seg: &SegmentIn) -> u32 {
+    u32::from(seg.window) << s.tx.wscale.min(14)
+}
+
+/// Takes the peer's window if the segment is newer than the one it came with (RFC 9293, 3.10.7.4).
+pub(crate) fn update_window(s: &mut FlowState, seg: &SegmentIn) {
+    let window = window_of(s, seg);
+    let (wl1, wl2) = (SeqNum(s.tx.snd_wl1), SeqNum(s.tx.snd_wl2));
+    // Segments that differ in nothing but the window may have overtaken each other. A receiver does not take back what it
+    // offered (RFC 9293, 3.8.6), so the larger is the newer; unless it lets our data time out.
+    let newer =
+        wl1.lt(seg.seq) || (wl1 == seg.seq && (wl2.lt(seg.ack) || (wl2 == seg.ack && (window >= s.tx.snd_wnd || s.tx.backoff > 0))));
+    if newer {
+        s.tx.snd_wnd = window;
+        s.tx.snd_wl1 = seg.seq.0;
+        s.tx.snd_wl2 = seg.ack.0;
+        s.tx.max_wnd_log2 = s.tx.max_wnd_log2.max(log2_up(window));
+    }
+}
+
+/// A validated acknowledgement on the slow path.
+pub(crate) fn process(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
+    if seg.ack.lt(s.snd_una()) {
+        return;
+    }
+    // RFC 5681, 2, "duplicate acknowledgment": (a) to (e).
+    let duplicate = seg.ack == s.snd_una()
+        && s.outstanding() > 0
+        && seg.payload_len == 0
+        && !seg.flags.intersects(TcpFlags::SYN | TcpFlags::FIN)
+        && window_of(s, seg) == s.tx.snd_wnd;
+    update_window(s, seg);
+    congestion_echo(s, seg);
+    if seg.ack.gt(s.snd_una()) {
+        advance(s, seg, now, out);
+    } else if duplicate {
+        duplicate_ack(s, out);
+    }
+}
+
+/// ECN echo from the peer (RFC 3168, 6.1.2): reduce once per window of data.
+fn congestion_echo(s: &mut FlowState, seg: &SegmentIn) {
+    if s.has(ff::ECN) && seg.flags.contains(TcpFlags::ECE) && !s.has(ff::RECOVERY | ff::LOSS | ff::ECN_REDUCED) && s.outstanding() > 0 {
+        let flight = s.outstanding();
+        cc::on_ecn(s, flight);
+        s.cc.recover = s.tx.snd_max;
+        s.set(ff::ECN_REDUCED | ff::CWR);
+    }
+}
+
+/// Moves snd_una to the segment's acknowledgement, which lies beyond it.
+pub(crate) fn advance(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
+    let ack = seg.ack;
+    let flight = s.snd_nxt().since_or_zero(s.snd_una());
+    let mut bytes = ack.since(s.snd_una());
+    rtt::on_ack(s, ack, seg.timestamps, now);
+    s.tx.snd_una = ack.0;
+    s.tx.snd_nxt = s.snd_nxt().max(ack).0;
+    s.tx.backoff = 0;
+    s.tx.dup_acks = 0;
+    // RFC 6298, 5.3: restart the timer; rearm() starts it anew if something is left.
+    s.tx.timer = timer::NONE;
+    out.notify = true;
+    if s.has(ff::FIN_SENT) && ack == s.tx_end().add(1) {
+        s.set(ff::FIN_ACKED);
+        bytes -= 1;
+    }
+    recover(s, ack, bytes, flight, now);
+    if s.has(ff::FIN_ACKED) {
+        closing::fin_acked(s, out);
+    }
+}
+
+/// What a new acknowledgement means for recovery and cwnd.
+fn recover(s: &mut FlowState, ack: SeqNum, bytes: u32, flight: u32, now: Now) {
+    let recovered = ack.ge(SeqNum(s.cc.recover));
+    if recovered {
+        s.clear(ff::ECN_REDUCED);
+    }
+    if s.has(ff::RECOVERY) {
+        if recovered {
+            // RFC 6582, 3.2, (3), full acknowledgement: deflate.
+            let flight = s.outstanding();
+            s.cc.cwnd = s.cc.ssthresh.min(flight.max(s.mss()) + s.mss());
+            s.clear(ff::RECOVERY | ff::REXMIT_ONE);
+            s.cc.recover = ack.sub_len(1).0;
+        } else {
+            // Partial acknowledgement: the next hole begins here.
+            s.set(ff::REXMIT_ONE);
+            let deflated = s.cc.cwnd.saturating_sub(bytes);
+            let back = if bytes >= s.mss() { s.mss() } else { 0 };
+            s.cc.cwnd = (deflated + back).max(s.mss());
+        }
+        return;
+    }
+    if s.has(ff::LOSS) && recovered {
+        s.clear(ff::LOSS);
+    }
+    s.clear(ff::REXMIT_ONE);
+    cc::on_ack(s, bytes, flight, now);
+    // Old enough to be mistaken for the future: pull it along.
+    if !s.has(ff::LOSS | ff::ECN_REDUCED) && ack.since(SeqNum(s.cc.recover)) > 1 << 30 {
+        s.cc.recover = ack.sub_len(1).0;
+    }
+}
+
+fn duplicate_ack(s: &mut FlowState, out: &mut Output) {
+    // After a timeout, duplicates answer what we have sent again needlessly.
+    if s.has(ff::LOSS) {
+        return;
+    }
+    s.tx.dup_acks = s.tx.dup_acks.saturating_add(1);
+    if s.has(ff::RECOVERY) {
+        // RFC 5681, 3.2, (4): one segment has left the network. No more can have left than were in it.
+        let most = s.cc.ssthresh.saturating_add(s.outstanding());
+        s.cc.cwnd = s.cc.cwnd.saturating_add(s.mss()).min(most.max(s.cc.cwnd));
+    } else if s.tx.dup_acks == DUP_ACKS && (s.snd_una().gt(SeqNum(s.cc.recover)) || s.has(ff::ECN_REDUCED)) {
+        enter_recovery(s, out);
+    }
+}
+
+/// Fast retransmit (RFC 6582, 3.2, (2)).
+fn enter_recovery(s: &mut FlowState, out: &mut Output) {
+    let flight = s.outstanding();
+    cc::on_loss(s, flight);
+    s.cc.recover = s.tx.snd_max;
+    s.cc.cwnd = s.cc.ssthresh.saturating_add(u32::from(DUP_ACKS) * s.mss());
+    s.clear(ff::ECN_REDUCED | ff::RTT_PENDING);
+    s.set(ff::RECOVERY | ff::REXMIT_ONE);
+    if s.has(ff::ECN) {
+        // RFC 3168, 6.1.2: told to the peer for any reduction.
+        s.set(ff::CWR);
+    }
+    out.count = Some(Counter::TxFastRetransmits);
+}

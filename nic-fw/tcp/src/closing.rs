@@ -1,0 +1,80 @@
+//! The end of a flow: FIN both ways, RST both ways.
+//!
+//! ```text
+//!   ESTABLISHED ──our FIN──► FIN-WAIT-1 ──acked──► FIN-WAIT-2 ──their FIN──► TIME-WAIT (toed's)
+//!        │                      └──their FIN──► CLOSING ──acked──────────────────┘
+//!        └──their FIN──► CLOSE-WAIT ──our FIN──► LAST-ACK ──acked──► CLOSED
+//! ```
+//! As in Linux, "our FIN" is the moment when the application says that no data follows.
+
+use crate::state::View;
+use crate::{CloseReason, Now, Output, errno, output};
+use toe_abi::counters::Counter;
+use toe_abi::flow::{FlowState, flow_flags as ff, tcp_state as st, timer};
+
+/// Everything that could still be sent or come due.
+const PENDING: u32 = ff::DELACK_ARMED | ff::ACK_NOW | ff::PROBE | ff::REXMIT_ONE | ff::PUSH;
+
+fn end(s: &mut FlowState, state: u8, reason: CloseReason, error: u32, out: &mut Output) {
+    s.rx.state = state;
+    s.tx.timer = timer::NONE;
+    s.clear(PENDING);
+    out.closed = Some(reason);
+    out.error = error;
+    out.notify = true;
+    out.send = false;
+}
+
+/// The application will send no more.
+pub(crate) fn local_fin(s: &mut FlowState) {
+    if s.has(ff::TX_FIN) {
+        return;
+    }
+    s.set(ff::TX_FIN);
+    s.rx.state = match s.rx.state {
+        st::ESTABLISHED => st::FIN_WAIT_1,
+        st::CLOSE_WAIT => st::LAST_ACK,
+        other => other,
+    };
+}
+
+/// Our FIN is acknowledged.
+pub(crate) fn fin_acked(s: &mut FlowState, out: &mut Output) {
+    match s.rx.state {
+        st::FIN_WAIT_1 => s.rx.state = st::FIN_WAIT_2,
+        st::CLOSING => end(s, st::TIME_WAIT, CloseReason::TimeWait, 0, out),
+        st::LAST_ACK => end(s, st::CLOSED, CloseReason::Done, 0, out),
+        _ => {}
+    }
+}
+
+/// The peer's FIN is in order.
+pub(crate) fn fin_received(s: &mut FlowState, out: &mut Output) {
+    out.notify = true;
+    match s.rx.state {
+        st::ESTABLISHED => s.rx.state = st::CLOSE_WAIT,
+        st::FIN_WAIT_1 => s.rx.state = st::CLOSING,
+        st::FIN_WAIT_2 => end(s, st::TIME_WAIT, CloseReason::TimeWait, 0, out),
+        _ => {}
+    }
+}
+
+/// A valid RST has come.
+pub(crate) fn peer_reset(s: &mut FlowState, out: &mut Output) {
+    // As Linux: who has read the peer's FIN learns of it by writing.
+    let error = if s.rx.state == st::CLOSE_WAIT { errno::EPIPE } else { errno::ECONNRESET };
+    end(s, st::CLOSED, CloseReason::Reset, error, out);
+}
+
+/// We give the connection up and say so.
+pub(crate) fn abort(s: &mut FlowState, now: Now, error: u32, out: &mut Output) {
+    out.reply = Some(output::reset(s, now));
+    out.count = Some(Counter::TxResets);
+    end(s, st::CLOSED, CloseReason::Aborted, error, out);
+}
+
+/// The peer no longer answers. RST, in case it hears us after all.
+pub(crate) fn give_up(s: &mut FlowState, now: Now, out: &mut Output) {
+    out.reply = Some(output::reset(s, now));
+    end(s, st::CLOSED, CloseReason::Timeout, errno::ETIMEDOUT, out);
+}

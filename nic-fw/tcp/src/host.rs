@@ -1,0 +1,123 @@
+//! What the application and the control plane ask for. Every value is a claim.
+
+use crate::state::{View, rx_head, tx_tail};
+use crate::{HostUpdate, IcmpError, Now, Output, closing};
+use toe_abi::desc::hc_flags;
+use toe_abi::flow::{FlowState, flow_flags as ff};
+
+/// A position that may have moved forward.
+enum Moved {
+    To(u32),
+    /// Where it was, or overtaken by a newer update.
+    Not,
+    /// Outside the buffer.
+    Impossible,
+}
+
+/// `most`: how far ahead of `old` the new position may be.
+fn moved(old: u32, new: u32, most: u32) -> Moved {
+    match new.wrapping_sub(old) {
+        0 => Moved::Not,
+        ahead if ahead <= most => Moved::To(new),
+        ahead if ahead > 1 << 31 => Moved::Not,
+        _ => Moved::Impossible,
+    }
+}
+
+/// An application's descriptor.
+pub(crate) fn update(s: &mut FlowState, update: &HostUpdate, out: &mut Output) {
+    let tx_size = 1u32 << s.tx.buf_log2.min(30);
+    let tx_used = s.tx.tx_head.wrapping_sub(tx_tail(s));
+    // After FIN there is no more data (RFC 9293, 3.10.4).
+    let tx_room = if s.has(ff::TX_FIN) { 0 } else { tx_size.saturating_sub(tx_used) };
+    let tx = moved(s.tx.tx_head, update.tx_head, tx_room);
+    let rx = moved(s.rx.rx_tail, update.rx_tail, rx_head(s).wrapping_sub(s.rx.rx_tail));
+    if matches!(tx, Moved::Impossible) || (matches!(rx, Moved::Impossible) && !s.has(ff::RX_CLOSED)) {
+        out.bad_host = true;
+        return;
+    }
+    options(s, update.flags);
+    if let Moved::To(head) = tx {
+        s.tx.tx_head = head;
+    }
+    if let Moved::To(tail) = rx {
+        s.rx.rx_tail = tail;
+        window_update(s);
+    }
+    // With an old tx_head it was overtaken by the update that brought the rest.
+    if update.flags & hc_flags::FIN != 0 && update.tx_head == s.tx.tx_head {
+        closing::local_fin(s);
+    }
+    if update.flags & hc_flags::RX_CLOSED != 0 {
+        close_receive(s);
+    }
+}
+
+fn options(s: &mut FlowState, flags: u32) {
+    for (asked, bit) in [(hc_flags::NODELAY, ff::NODELAY), (hc_flags::CORK, ff::CORK), (hc_flags::KEEPALIVE, ff::KEEPALIVE)] {
+        if flags & asked != 0 {
+            s.set(bit);
+        } else {
+            s.clear(bit);
+        }
+    }
+}
+
+/// What is in the buffer is of no interest any more: its room is free.
+fn close_receive(s: &mut FlowState) {
+    if !s.has(ff::RX_CLOSED) {
+        s.set(ff::RX_CLOSED);
+        s.rx.rx_tail = rx_head(s);
+        window_update(s);
+    }
+}
+
+/// The application has read: the peer is told if it may be waiting for that. No stall: whenever the peer is left with less than two segments
+/// or half of what there is room for, a gain of two segments (or half a small buffer) is announced.
+fn window_update(s: &mut FlowState) {
+    let offered = s.rcv_adv().since_or_zero(s.rcv_nxt());
+    let possible = s.rcv_edge().since_or_zero(s.rcv_nxt());
+    let gain = possible.saturating_sub(offered);
+    let worth = gain >= (s.rx_size() / 2).min(2 * s.mss());
+    let waiting = offered < 2 * s.mss() || possible >= offered.saturating_mul(2);
+    if worth && waiting && !s.fin_received() {
+        s.set(ff::ACK_NOW);
+    }
+}
+
+/// The last descriptor has gone.
+pub(crate) fn close(s: &mut FlowState, unread: bool, now: Now, out: &mut Output) {
+    if unread {
+        // RFC 2525, 2.17; RFC 9293, 3.6.1: data was lost, so the peer gets a RST.
+        return closing::abort(s, now, 0, out);
+    }
+    closing::local_fin(s);
+    close_receive(s);
+    s.set(ff::ORPHAN);
+}
+
+const DEST_UNREACHABLE: u8 = 3;
+const FRAG_NEEDED: u8 = 4;
+/// A path that claims less is lying (as in Linux: min_pmtu).
+const MTU_MIN: u16 = 552;
+
+/// Path MTU discovery (RFC 1191). Other errors are soft: RFC 5461 and RFC 9293, 3.9.2.2 keep the connection.
+pub(crate) fn icmp_error(s: &mut FlowState, error: &IcmpError) {
+    // RFC 5927, 4.1: only about what is in flight.
+    let ours = error.seq.ge(s.snd_una()) && error.seq.lt(s.snd_max());
+    if !ours || (error.kind, error.code) != (DEST_UNREACHABLE, FRAG_NEEDED) {
+        return;
+    }
+    let headers = if s.has(ff::TIMESTAMPS) { 52 } else { 40 };
+    let mss = error.mtu.max(MTU_MIN) - headers;
+    if mss >= s.rx.mss {
+        return;
+    }
+    s.rx.mss = mss;
+    s.cc.cwnd = s.cc.cwnd.max(s.mss());
+    // All that is in flight was too long: again, in smaller pieces. No congestion, so cwnd stays (RFC 1191, 6.4).
+    s.tx.snd_nxt = s.tx.snd_una;
+    s.cc.recover = s.tx.snd_max;
+    s.clear(ff::RECOVERY | ff::RTT_PENDING | ff::ECN_REDUCED);
+    s.set(ff::LOSS | ff::REXMIT_ONE);
+}

@@ -1,0 +1,172 @@
+//! Received data: where it goes, and when it is acknowledged.
+
+use crate::state::View;
+use crate::{Now, Output, Placement, SegmentIn, closing, ooo, output};
+use toe_abi::counters::{Counter, Drop};
+use toe_abi::flow::{FlowState, flow_flags as ff};
+use toe_wire::{SeqNum, TcpFlags};
+
+/// As in Linux; RFC 9293, 3.8.6.3 allows 500 ms.
+const DELACK_MS: u32 = 40;
+
+/// ECN: CE is echoed until the peer says CWR (RFC 3168, 6.1.3).
+pub(crate) fn congestion_bits(s: &mut FlowState, seg: &SegmentIn) {
+    if !s.has(ff::ECN) {
+        return;
+    }
+    if seg.flags.contains(TcpFlags::CWR) {
+        s.clear(ff::ECE);
+    }
+    if seg.ce {
+        s.set(ff::ECE);
+    }
+}
+
+/// The new part of a segment: payload `[from, to)`, and whether its FIN lies within the window.
+struct Fresh {
+    from: u32,
+    to: u32,
+    fin: bool,
+}
+
+/// Cuts off what was received before and what lies beyond the window or the peer's FIN (RFC 9293, 3.10.7.4: "trimmed").
+fn trim(s: &FlowState, seg: &SegmentIn) -> Fresh {
+    let end = seg.seq.add(seg.payload_len);
+    let from = s.rcv_nxt().since_or_zero(seg.seq).min(seg.payload_len);
+    let mut limit = s.rcv_adv().max(s.rcv_nxt());
+    let fin = seg.flags.contains(TcpFlags::FIN) && end.le(limit) && end.ge(s.rcv_nxt());
+    if s.has(ff::FIN_SEEN) {
+        limit = limit.min(SeqNum(s.rx.fin_seq));
+    }
+    let to = limit.since_or_zero(seg.seq).min(seg.payload_len);
+    Fresh { from, to: to.max(from), fin }
+}
+
+/// Payload and FIN of an acceptable segment.
+pub(crate) fn data(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
+    if seg.payload_len == 0 && !seg.flags.contains(TcpFlags::FIN) {
+        return probe_answer(s, seg, now, out);
+    }
+    if s.fin_received() {
+        // Our ACK of the FIN was lost.
+        return discard(s, Drop::Duplicate, now, out);
+    }
+    let fresh = trim(s, seg);
+    let has_data = fresh.to > fresh.from;
+    if !has_data && !fresh.fin {
+        let beyond = seg.seq.add(seg.payload_len).gt(s.rcv_nxt());
+        return discard(s, if beyond { Drop::OutOfWindow } else { Drop::Duplicate }, now, out);
+    }
+    if has_data && s.has(ff::ORPHAN) {
+        // RFC 2525, 2.17: nobody will read it, and the peer should know.
+        out.drop = Some(Drop::RxClosed);
+        return closing::abort(s, now, 0, out);
+    }
+    if fresh.fin {
+        see_fin(s, seg.seq.add(seg.payload_len));
+    }
+    let start = seg.seq.add(fresh.from);
+    if start.gt(s.rcv_nxt()) {
+        return out_of_order(s, seg, &fresh, now, out);
+    }
+    let had_holes = s.has_holes();
+    if has_data {
+        in_order(s, seg, fresh.from, fresh.to, out);
+    }
+    let fin = take_fin(s, out);
+    owe_ack(s, seg, had_holes || fin, now);
+    if out.closed.is_some() {
+        // The flow ends here, and with it what emit() could send: the ACK of the FIN goes along.
+        out.reply = Some(output::ack(s, now));
+    }
+}
+
+/// A segment without data below rcv_nxt asks for an answer: a keep-alive or window probe (RFC 9293, 3.8.4 and 3.8.6.1).
+fn probe_answer(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
+    if seg.seq.lt(s.rcv_nxt()) && seg.seq.lt(SeqNum(s.rx.last_ack_sent)) {
+        out.drop = Some(Drop::OutOfWindow);
+        crate::input::challenge(s, now, out);
+    }
+}
+
+fn discard(s: &mut FlowState, why: Drop, now: Now, out: &mut Output) {
+    out.drop = Some(why);
+    out.reply = Some(output::ack(s, now));
+}
+
+/// Remembers where the peer's data ends. A FIN in the middle of data that it has sent is not one.
+fn see_fin(s: &mut FlowState, at: SeqNum) {
+    let beyond_data = ooo::highest(&s.cc.ooo).is_none_or(|h| at.ge(h));
+    if !s.has(ff::FIN_SEEN) && beyond_data {
+        s.set(ff::FIN_SEEN);
+        s.rx.fin_seq = at.0;
+    }
+}
+
+/// Payload `[from, to)` of the segment begins at rcv_nxt.
+pub(crate) fn in_order(s: &mut FlowState, seg: &SegmentIn, from: u32, to: u32, out: &mut Output) {
+    let pos = s.rx_pos(s.rcv_nxt());
+    let (rcv_nxt, gone) = ooo::absorb(&mut s.cc.ooo, seg.seq.add(to));
+    s.rx.rcv_nxt = rcv_nxt.0;
+    s.cc.ooo_recent = s.cc.ooo_recent.saturating_sub(gone as u8);
+    if s.has(ff::RX_CLOSED) {
+        // Acknowledged and discarded; the window stays open.
+        s.rx.rx_tail = s.rx_pos(rcv_nxt);
+        out.drop = Some(Drop::RxClosed);
+        return;
+    }
+    out.place = Some(Placement { from, pos, len: to - from, in_order: true });
+    out.notify = true;
+}
+
+/// Consumes the peer's FIN if everything before it is there.
+fn take_fin(s: &mut FlowState, out: &mut Output) -> bool {
+    if !s.has(ff::FIN_SEEN) || s.rcv_nxt() != SeqNum(s.rx.fin_seq) {
+        return false;
+    }
+    s.rx.rcv_nxt = s.rcv_nxt().add(1).0;
+    closing::fin_received(s, out);
+    true
+}
+
+/// Beyond a hole: straight to its place in the buffer. Acknowledged at once (RFC 5681, 4.2), one ACK per segment, as the peer counts them.
+fn out_of_order(s: &mut FlowState, seg: &SegmentIn, fresh: &Fresh, now: Now, out: &mut Output) {
+    if fresh.to > fresh.from {
+        let (start, end) = (seg.seq.add(fresh.from), seg.seq.add(fresh.to));
+        match ooo::insert(&mut s.cc.ooo, start, end) {
+            Some(at) => {
+                s.cc.ooo_recent = at as u8;
+                out.count = Some(Counter::RxOutOfOrder);
+                if s.has(ff::RX_CLOSED) {
+                    out.drop = Some(Drop::RxClosed);
+                } else {
+                    out.place = Some(Placement { from: fresh.from, pos: s.rx_pos(start), len: fresh.to - fresh.from, in_order: false });
+                }
+            }
+            None => out.drop = Some(Drop::NoInterval),
+        }
+    }
+    out.reply = Some(output::ack(s, now));
+}
+
+/// In-order data has come: acknowledge now, or soon (RFC 5681, 4.2; RFC 9293, 3.8.6.3).
+pub(crate) fn owe_ack(s: &mut FlowState, seg: &SegmentIn, now_please: bool, now: Now) {
+    // Full-sized as far as we can tell: the peer's segment size may be less than ours, but what fills one lacks PSH.
+    let full = seg.payload_len >= s.mss() || !seg.flags.contains(TcpFlags::PSH);
+    if full {
+        s.rx.delack_segs = s.rx.delack_segs.saturating_add(seg.segments.min(255) as u8);
+    }
+    let unacked = s.rcv_nxt().since(SeqNum(s.rx.last_ack_sent));
+    // "A delayed ACK [...] MUST be generated for at least every second full-sized segment".
+    let second = s.rx.delack_segs >= 2 || unacked >= 2 * s.mss();
+    // The peer may be waiting for the window and not for its delayed ACK.
+    let nearly_closed = s.rcv_adv().since_or_zero(s.rcv_nxt()) < 2 * s.mss();
+    let quick = s.rx.quickack > 0;
+    s.rx.quickack = s.rx.quickack.saturating_sub(1);
+    if now_please || second || nearly_closed || quick {
+        s.set(ff::ACK_NOW);
+    } else if !s.has(ff::DELACK_ARMED) {
+        s.set(ff::DELACK_ARMED);
+        s.rx.delack_ms = now.ms32().wrapping_add(DELACK_MS);
+    }
+}

@@ -1,0 +1,116 @@
+//! Round-trip time and retransmission timeout (RFC 6298).
+
+use crate::Now;
+use crate::state::View;
+use toe_abi::flow::{FlowState, flow_flags as ff};
+use toe_wire::{SeqNum, Timestamps};
+
+/// Before there is a sample (RFC 6298, 2.1).
+const RTO_INITIAL_US: u32 = 1_000_000;
+/// RFC 6298, 2.5 allows 60 s or more; Linux has 120.
+pub(crate) const RTO_MAX_MS: u32 = 120_000;
+/// An echoed timestamp that says more than this was made up.
+const ECHO_MAX_MS: u32 = 60_000;
+
+/// Takes one measurement (RFC 6298, 2.2 and 2.3).
+pub(crate) fn sample(s: &mut FlowState, rtt_us: u32) {
+    let rtt = rtt_us.clamp(1, ECHO_MAX_MS * 1000);
+    if s.tx.srtt_us == 0 {
+        s.tx.srtt_us = rtt;
+        s.tx.rttvar_us = rtt / 2;
+        return;
+    }
+    // Kept in whole microseconds; rounded so that a constant RTT is a fixed point.
+    let delta = s.tx.srtt_us.abs_diff(rtt);
+    s.tx.rttvar_us = s.tx.rttvar_us / 4 * 3 + delta / 4;
+    s.tx.srtt_us = ((u64::from(s.tx.srtt_us) * 7 + u64::from(rtt) + 4) / 8).max(1) as u32;
+}
+
+/// RTO without backoff, microseconds.
+fn base_us(s: &FlowState) -> u32 {
+    if s.tx.srtt_us == 0 {
+        return RTO_INITIAL_US;
+    }
+    // As Linux: the minimum is added to the RTT and not a floor below the sum, so that a peer's delayed ACK of 40 to 200 ms
+    // does not look like a loss.
+    let min_us = u32::from(s.tx.rto_min_4ms) * 4000;
+    s.tx.srtt_us.saturating_add(s.tx.rttvar_us.saturating_mul(4).max(min_us))
+}
+
+/// The timeout now, with exponential backoff (RFC 6298, 5.5), milliseconds.
+pub(crate) fn rto_ms(s: &FlowState) -> u32 {
+    let base_ms = base_us(s).div_ceil(1000).max(1);
+    let ms = u64::from(base_ms) << s.tx.backoff.min(20);
+    ms.min(u64::from(RTO_MAX_MS)) as u32
+}
+
+/// Starts timing a segment that ends at `end`, unless one is being timed.
+pub(crate) fn start(s: &mut FlowState, end: SeqNum, now: Now) {
+    if !s.has(ff::RTT_PENDING) {
+        s.set(ff::RTT_PENDING);
+        s.tx.rtt_seq = end.0;
+        s.tx.rtt_us = now.us32();
+    }
+}
+
+/// A new acknowledgement: takes the sample that it gives, if any.
+pub(crate) fn on_ack(s: &mut FlowState, ack: SeqNum, timestamps: Option<Timestamps>, now: Now) {
+    if s.has(ff::RTT_PENDING) {
+        if ack.ge(SeqNum(s.tx.rtt_seq)) {
+            s.clear(ff::RTT_PENDING);
+            sample(s, now.us32().wrapping_sub(s.tx.rtt_us));
+        }
+        return;
+    }
+    // Karn's rule (RFC 6298, 3) forbids timing what was sent twice, but an echoed timestamp says which copy it answers
+    // (RFC 7323, 4.1). Its clock ticks in milliseconds, so it is used only where there is nothing better.
+    let ambiguous = s.has(ff::LOSS | ff::RECOVERY) || s.tx.backoff > 0;
+    if let (true, true, Some(ts)) = (ambiguous, s.has(ff::TIMESTAMPS), timestamps) {
+        let ms = crate::output::ts_now(s, now).wrapping_sub(ts.ecr);
+        if ts.ecr != 0 && ms <= ECHO_MAX_MS {
+            sample(s, ms.max(1) * 1000);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::flow;
+
+    #[test]
+    fn first_sample_and_convergence() {
+        let mut s = flow();
+        assert_eq!(rto_ms(&s), 1000);
+        sample(&mut s, 100_000);
+        assert_eq!((s.tx.srtt_us, s.tx.rttvar_us), (100_000, 50_000));
+        for _ in 0..100 {
+            sample(&mut s, 10_000);
+        }
+        assert!(s.tx.srtt_us.abs_diff(10_000) < 10, "srtt {}", s.tx.srtt_us);
+        // Minimum of 200 ms over the RTT.
+        assert!((210..=212).contains(&rto_ms(&s)), "rto {}", rto_ms(&s));
+    }
+
+    #[test]
+    fn backoff_doubles_up_to_the_limit() {
+        let mut s = flow();
+        let mut last = 0;
+        for backoff in 0..=255 {
+            s.tx.backoff = backoff;
+            let rto = rto_ms(&s);
+            assert!(rto == RTO_MAX_MS || last == 0 || rto == 2 * last);
+            last = rto;
+        }
+        assert_eq!(last, RTO_MAX_MS);
+    }
+
+    #[test]
+    fn hostile_samples_do_not_overflow() {
+        let mut s = flow();
+        for rtt in [u32::MAX, 0, u32::MAX, 1, u32::MAX] {
+            sample(&mut s, rtt);
+            assert!(s.tx.srtt_us > 0 && rto_ms(&s) <= RTO_MAX_MS);
+        }
+    }
+}

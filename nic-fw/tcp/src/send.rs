@@ -1,0 +1,216 @@
+//! What is sent next.
+
+use crate::state::View;
+use crate::{Now, SegmentOut, cc, output, rtt, timers};
+use toe_abi::flow::{FlowState, flow_flags as ff};
+use toe_wire::{SeqNum, TcpFlags};
+
+/// What could be sent from snd_nxt on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    Send {
+        len: u32,
+        fin: bool,
+    },
+    /// There is nothing.
+    Nothing,
+    /// The peer's window is closed, or too small to be used (RFC 9293, 3.8.6.2.1).
+    WindowClosed,
+    /// A partial segment is held back by CORK.
+    Corked,
+    /// An acknowledgement must come first: cwnd is full, or Nagle's algorithm holds a partial segment back.
+    Wait,
+}
+
+/// A super-frame is put off until it has this part of the window, while acknowledgements are sure to come.
+const DEFER_PART: u32 = 4;
+
+fn edge_from(start: SeqNum, len: u32, nxt: SeqNum) -> u32 {
+    start.add(len).since_or_zero(nxt)
+}
+
+/// Room that cwnd leaves behind snd_nxt.
+fn usable_cwnd(s: &FlowState) -> u32 {
+    // RFC 3042, limited transmit: one segment beyond cwnd for each of the first two duplicate ACKs.
+    let limited = if s.has(ff::RECOVERY | ff::LOSS) { 0 } else { u32::from(s.tx.dup_acks.min(2)) * s.mss() };
+    edge_from(s.snd_una(), s.cc.cwnd.saturating_add(limited).min(1 << 30), s.snd_nxt())
+}
+
+/// Decides about the next segment of at most `max_payload` bytes.
+pub(crate) fn plan(s: &FlowState, max_payload: u32) -> Verdict {
+    let nxt = s.snd_nxt();
+    let avail = s.tx_end().since_or_zero(nxt);
+    let fin = s.has(ff::TX_FIN) && nxt.le(s.tx_end());
+    if avail == 0 && !fin {
+        return Verdict::Nothing;
+    }
+    let window = edge_from(s.snd_una(), s.tx.snd_wnd.min(1 << 30), nxt);
+    if avail == 0 {
+        // FIN takes a sequence number of the window.
+        return if window > 0 { Verdict::Send { len: 0, fin } } else { closed(s) };
+    }
+    let cwnd = usable_cwnd(s);
+    let mss = s.mss().min(max_payload.max(1));
+    let len = avail.min(window).min(cwnd).min(max_payload.max(1));
+    if len == avail {
+        return whole(s, len, fin && window > len, mss);
+    }
+    if len < mss {
+        return if cwnd < mss.min(window) { Verdict::Wait } else { small_window(s, len) };
+    }
+    let len = len - len % mss;
+    if defer(s, len, max_payload) { Verdict::Wait } else { Verdict::Send { len, fin: false } }
+}
+
+/// Everything that is left fits: only its tail can be held back.
+fn whole(s: &FlowState, len: u32, fin: bool, mss: u32) -> Verdict {
+    let tail = len % mss;
+    // What was sent before is not to be held: after a timeout nothing else may bring acknowledgements.
+    let free = tail == 0 || s.has(ff::TX_FIN | ff::PUSH) || s.snd_nxt().lt(s.snd_max());
+    // RFC 896, in the form of Minshall and of Linux: only one partial segment may be unacknowledged.
+    let nagle = !s.has(ff::NODELAY) && SeqNum(s.rx.snd_sml).gt(s.snd_una());
+    let held = match () {
+        () if free => None,
+        () if s.has(ff::CORK) => Some(Verdict::Corked),
+        () if nagle => Some(Verdict::Wait),
+        () => None,
+    };
+    match held {
+        Some(verdict) if len == tail => verdict,
+        Some(_) => Verdict::Send { len: len - tail, fin: false },
+        None => Verdict::Send { len, fin },
+    }
+}
+
+/// The window has room for less than a segment (RFC 9293, 3.8.6.2.1: silly window syndrome, sender).
+fn small_window(s: &FlowState, len: u32) -> Verdict {
+    let worth = len > 0 && len >= s.max_snd_wnd() / 2;
+    if worth { Verdict::Send { len, fin: false } } else { closed(s) }
+}
+
+fn closed(s: &FlowState) -> Verdict {
+    if s.outstanding() > 0 { Verdict::Wait } else { Verdict::WindowClosed }
+}
+
+/// Whether a larger super-frame will be possible soon.
+fn defer(s: &FlowState, len: u32, max_payload: u32) -> bool {
+    let in_flight = s.snd_nxt().since_or_zero(s.snd_una());
+    let calm = !s.has(ff::RECOVERY | ff::LOSS) && s.tx.dup_acks == 0;
+    calm && in_flight >= 4 * s.mss() && len.saturating_add(s.mss()) <= max_payload && len < s.cc.cwnd.min(s.tx.snd_wnd) / DEFER_PART
+}
+
+/// Whether [`emit`] has something.
+pub(crate) fn wants_emit(s: &FlowState) -> bool {
+    !s.ended() && (s.has(ff::ACK_NOW | ff::REXMIT_ONE | ff::PROBE) || matches!(plan(s, u32::MAX), Verdict::Send { .. }))
+}
+
+/// The next segment to send, of at most `max_payload` bytes; more than one MSS is a whole number of them, unless it is the last there is.
+/// `None`: nothing may be sent now. It counts as sent: timers are armed, and no ACK is owed any more.
+pub fn emit(s: &mut FlowState, now: Now, max_payload: u32) -> Option<SegmentOut> {
+    if s.ended() {
+        return None;
+    }
+    let out = next(s, now, max_payload);
+    if out.is_some() {
+        timers::rearm(s, now);
+    }
+    out
+}
+
+fn next(s: &mut FlowState, now: Now, max_payload: u32) -> Option<SegmentOut> {
+    if s.has(ff::REXMIT_ONE) {
+        s.clear(ff::REXMIT_ONE);
+        if let Some(out) = retransmission(s, now, max_payload) {
+            return Some(out);
+        }
+    }
+    if s.has(ff::PROBE) {
+        s.clear(ff::PROBE);
+        return Some(probe(s, now, max_payload));
+    }
+    if s.outstanding() == 0 {
+        cc::on_idle(s, now);
+    }
+    if let Verdict::Send { len, fin } = plan(s, max_payload) {
+        return Some(data(s, now, len, fin));
+    }
+    s.has(ff::ACK_NOW).then(|| output::ack(s, now))
+}
+
+/// One segment from snd_una, whatever the windows say.
+fn retransmission(s: &mut FlowState, now: Now, max_payload: u32) -> Option<SegmentOut> {
+    if s.outstanding() == 0 {
+        return None;
+    }
+    let una = s.snd_una();
+    let sent_data = s.snd_max().min(s.tx_end()).since_or_zero(una);
+    let len = sent_data.min(s.mss()).min(max_payload.max(1));
+    let fin = s.has(ff::FIN_SENT) && una.add(len) == s.tx_end();
+    let nxt = s.snd_nxt();
+    s.tx.snd_nxt = una.0;
+    let out = data(s, now, len, fin);
+    s.tx.snd_nxt = s.snd_nxt().max(nxt).0;
+    Some(out)
+}
+
+/// A segment that the peer must answer: a little data if the window has room for it, else nothing at a sequence number
+/// that it has seen (as Linux; RFC 9293, 3.8.4).
+fn probe(s: &mut FlowState, now: Now, max_payload: u32) -> SegmentOut {
+    let avail = s.tx_end().since_or_zero(s.snd_nxt());
+    let window = edge_from(s.snd_una(), s.tx.snd_wnd.min(1 << 30), s.snd_nxt());
+    let len = avail.min(window).min(s.mss()).min(max_payload.max(1));
+    if len > 0 {
+        return data(s, now, len, false);
+    }
+    let seq = s.snd_una().sub_len(1);
+    output::segment(s, now, seq)
+}
+
+/// Payload and FIN from snd_nxt on.
+fn data(s: &mut FlowState, now: Now, len: u32, fin: bool) -> SegmentOut {
+    let seq = s.snd_nxt();
+    let payload_end = seq.add(len);
+    let end = payload_end.add(u32::from(fin));
+    let rexmit = seq.lt(s.snd_max());
+    let mut out = output::segment(s, now, seq);
+    out.len = len;
+    out.rexmit = rexmit;
+    out.flags.set(TcpFlags::FIN, fin);
+    // RFC 9293, 3.9.1.2: on the last segment of what there is.
+    out.flags.set(TcpFlags::PSH, len > 0 && payload_end == s.tx_end());
+    // RFC 3168, 6.1.5 and 6.1.4: new data only.
+    out.ect = s.has(ff::ECN) && len > 0 && !rexmit;
+    if out.ect && s.has(ff::CWR) {
+        out.flags |= TcpFlags::CWR;
+        s.clear(ff::CWR);
+    }
+    if fin {
+        s.set(ff::FIN_SENT);
+    }
+    if len % s.mss() != 0 {
+        s.rx.snd_sml = SeqNum(s.rx.snd_sml).max(payload_end).0;
+    }
+    if payload_end == s.tx_end() {
+        s.clear(ff::PUSH);
+    }
+    if rexmit {
+        // Karn's rule (RFC 6298, 3).
+        s.clear(ff::RTT_PENDING);
+    } else {
+        rtt::start(s, end, now);
+    }
+    if len > 0 {
+        converse(s, now);
+    }
+    s.tx.snd_nxt = end.0;
+    s.tx.snd_max = s.snd_max().max(end).0;
+    out
+}
+
+/// Data that is sent soon after data was received is an answer: from now on acknowledgements may wait for one.
+fn converse(s: &mut FlowState, now: Now) {
+    if now.ms32().wrapping_sub(s.rx.last_rx_ms) < 40 && s.rcv_nxt() != SeqNum(s.rx.irs).add(1) {
+        s.rx.quickack = 0;
+    }
+    s.rx.last_tx_ms = now.ms32();
+}

@@ -1,0 +1,150 @@
+//! Retransmission, zero-window probes, keep-alive, cork, delayed ACK. One slot holds the first four, so that no two can be armed at once.
+
+use crate::rtt::{RTO_MAX_MS, rto_ms};
+use crate::send::{Verdict, plan};
+use crate::state::View;
+use crate::{Now, Output, cc, closing};
+use toe_abi::counters::Counter;
+use toe_abi::flow::{FlowState, flow_flags as ff, timer};
+
+/// Timeouts in a row before we give up (tcp_retries2 of Linux: about 15 minutes).
+const RETRIES_MAX: u8 = 15;
+/// The same when nobody holds the socket any more (tcp_orphan_retries).
+const RETRIES_ORPHAN: u8 = 8;
+/// Linux's tcp_keepalive_time, _intvl and _probes (RFC 9293, 3.8.4: at least two hours).
+const KEEPALIVE_IDLE_MS: u32 = 7_200_000;
+const KEEPALIVE_INTERVAL_MS: u32 = 75_000;
+const KEEPALIVE_PROBES: u8 = 9;
+/// As in Linux.
+const CORK_MS: u32 = 200;
+
+/// Whether `ms` is not in the future.
+fn is_due(ms: u32, now: Now) -> bool {
+    now.ms32().wrapping_sub(ms) as i32 >= 0
+}
+
+fn absolute(ms: u32, now: Now) -> Now {
+    let wait = (ms.wrapping_sub(now.ms32()) as i32).max(0);
+    if wait == 0 { now } else { Now((now.0 / 1000 + u64::from(wait.unsigned_abs())) * 1000) }
+}
+
+/// When [`Input::Timer`](crate::Input::Timer) is to be called next.
+#[must_use]
+pub fn next_deadline(s: &FlowState, now: Now) -> Option<Now> {
+    let slot = (s.tx.timer != timer::NONE).then(|| absolute(s.tx.timer_ms, now));
+    let delack = s.has(ff::DELACK_ARMED).then(|| absolute(s.rx.delack_ms, now));
+    match (slot, delack) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// Which timer has to run now.
+fn wanted(s: &FlowState) -> u8 {
+    if s.ended() {
+        return timer::NONE;
+    }
+    if s.outstanding() > 0 {
+        return timer::RTO;
+    }
+    match plan(s, u32::MAX) {
+        Verdict::WindowClosed => timer::PERSIST,
+        Verdict::Corked => timer::CORK,
+        _ if s.has(ff::KEEPALIVE) => timer::KEEPALIVE,
+        _ => timer::NONE,
+    }
+}
+
+/// Arms the timer that the state calls for, unless it runs already.
+pub(crate) fn rearm(s: &mut FlowState, now: Now) {
+    let want = wanted(s);
+    if s.tx.timer == want {
+        return;
+    }
+    if s.tx.timer == timer::PERSIST {
+        s.tx.backoff = 0;
+        s.clear(ff::PROBE);
+    }
+    s.tx.timer = want;
+    let (from_ms, wait_ms) = match want {
+        timer::RTO | timer::PERSIST => (now.ms32(), rto_ms(s)),
+        timer::CORK => (now.ms32(), CORK_MS),
+        timer::KEEPALIVE => (s.rx.last_rx_ms, KEEPALIVE_IDLE_MS),
+        _ => return,
+    };
+    // One more, as the present millisecond has partly gone.
+    s.tx.timer_ms = from_ms.wrapping_add(wait_ms).wrapping_add(1);
+}
+
+/// Time has passed: whatever has come due happens.
+pub(crate) fn expire(s: &mut FlowState, now: Now, out: &mut Output) {
+    if s.has(ff::DELACK_ARMED) && is_due(s.rx.delack_ms, now) {
+        s.clear(ff::DELACK_ARMED);
+        s.set(ff::ACK_NOW);
+    }
+    if s.tx.timer == timer::NONE || !is_due(s.tx.timer_ms, now) {
+        return;
+    }
+    let kind = s.tx.timer;
+    s.tx.timer = timer::NONE;
+    match kind {
+        timer::RTO => retransmit(s, now, out),
+        timer::PERSIST => persist(s, now, out),
+        timer::KEEPALIVE => keep_alive(s, now, out),
+        timer::CORK => s.set(ff::PUSH),
+        _ => {}
+    }
+}
+
+fn retries(s: &FlowState) -> u8 {
+    if s.has(ff::ORPHAN) { RETRIES_ORPHAN } else { RETRIES_MAX }
+}
+
+/// RFC 6298, 5.4 to 5.6; RFC 5681, 3.1; then go back and send everything again as cwnd allows.
+fn retransmit(s: &mut FlowState, now: Now, out: &mut Output) {
+    // A peer that has closed its window on data in flight but answers our retransmissions is alive (RFC 9293, 3.8.6.1).
+    let answering = s.tx.snd_wnd == 0 && now.ms32().wrapping_sub(s.rx.last_rx_ms) < 2 * RTO_MAX_MS && !s.has(ff::ORPHAN);
+    if s.tx.backoff >= retries(s) && !answering {
+        return closing::give_up(s, now, out);
+    }
+    let again = s.tx.backoff > 0;
+    s.tx.backoff = s.tx.backoff.saturating_add(1);
+    let flight = s.snd_nxt().since_or_zero(s.snd_una());
+    cc::on_timeout(s, flight, again);
+    s.cc.recover = s.tx.snd_max;
+    s.tx.snd_nxt = s.tx.snd_una;
+    s.tx.dup_acks = 0;
+    s.clear(ff::RECOVERY | ff::ECN_REDUCED | ff::RTT_PENDING);
+    s.set(ff::LOSS | ff::REXMIT_ONE);
+    out.count = Some(Counter::TxTimeouts);
+}
+
+/// RFC 9293, 3.8.6.1: probe a closed window at growing intervals, for as long as the peer answers.
+fn persist(s: &mut FlowState, now: Now, out: &mut Output) {
+    if s.tx.probes >= retries(s) {
+        return closing::give_up(s, now, out);
+    }
+    s.tx.probes += 1;
+    s.tx.backoff = s.tx.backoff.saturating_add(1);
+    s.set(ff::PROBE);
+    s.tx.timer = timer::PERSIST;
+    s.tx.timer_ms = now.ms32().wrapping_add(rto_ms(s)).wrapping_add(1);
+    out.count = Some(Counter::TxProbes);
+}
+
+fn keep_alive(s: &mut FlowState, now: Now, out: &mut Output) {
+    let idle_ms = now.ms32().wrapping_sub(s.rx.last_rx_ms);
+    if idle_ms < KEEPALIVE_IDLE_MS {
+        // Something came since; rearm() counts from then.
+        s.tx.probes = 0;
+        return;
+    }
+    if s.tx.probes >= KEEPALIVE_PROBES {
+        return closing::give_up(s, now, out);
+    }
+    s.tx.probes += 1;
+    s.set(ff::PROBE);
+    s.tx.timer = timer::KEEPALIVE;
+    s.tx.timer_ms = now.ms32().wrapping_add(KEEPALIVE_INTERVAL_MS);
+    out.count = Some(Counter::TxProbes);
+}
