@@ -135,7 +135,7 @@ fn describe(command: &Command) -> String {
 }
 
 /// Kills what `child` has started, and `child` itself, and waits for it.
-fn kill_tree(child: &mut Child) {
+pub fn kill_tree(child: &mut Child) {
     for pid in proc::descendants(child.id()) {
         signal(pid, Signal::KILL);
     }

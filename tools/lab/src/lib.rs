@@ -4,13 +4,14 @@
 //! ```text
 //!   tests/e2e_*.rs ─┐                     ┌─► namespaces   hosts, veth pairs
 //!                   ├─► instance, servers ┼─► job          run, wait, kill
-//!   xtask demo ─────┘                     └─► programs, proc
+//!   xtask demo ─────┘                     └─► programs, proc, books
 //! ```
 //!
 //! May depend on: nothing of ours. It knows our programs only as an operator does, by their
 //! command lines, so that it builds and works whatever state they are in.
 #![forbid(unsafe_code)]
 
+pub mod books;
 pub mod instance;
 pub mod job;
 pub mod namespaces;
@@ -18,6 +19,7 @@ pub mod proc;
 pub mod programs;
 pub mod servers;
 
+pub use books::Books;
 pub use instance::{CARD_IP, Card, PEER_IP, Pair};
 pub use job::{Finished, Job};
 pub use namespaces::{Host, Lab};

@@ -12,7 +12,7 @@
 //! of a pid namespace whose init has gone, daemons included. A user who is not root gets a user
 //! namespace around it all, in which it is root.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -94,6 +94,7 @@ impl Lab {
             .env("HOSTS", hosts.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             // Not in the terminal's foreground group: an interrupt is for us, and we end the lab.
             .process_group(0)
             .spawn()
@@ -105,7 +106,11 @@ impl Lab {
         }
         let mut lab = Lab { unshare, stdin, init: 0, hosts: Vec::new() };
         let Some(inner) = said.strip_prefix("ready") else {
-            bail!("cannot make network namespaces here: 'unshare' was refused. Root, or user namespaces open to all, are needed");
+            let mut why = String::new();
+            if let Some(mut stderr) = lab.unshare.stderr.take() {
+                stderr.read_to_string(&mut why)?;
+            }
+            bail!("cannot make network namespaces here: {}\nRoot, or user namespaces open to all, are needed", why.trim());
         };
         lab.init = *proc::children(lab.unshare.id()).first().context("the lab's init has gone")?;
         lab.find_hosts(inner)?;

@@ -130,12 +130,6 @@ pub fn fetch(lab: &Lab, place: &Place, url: &str, expected: &str, limit: Duratio
     Ok(Download { seconds, gbit_per_s: bytes * 8.0 / seconds / 1e9 })
 }
 
-/// The end of a failed job's log is worth more than its name.
-pub fn explain(error: anyhow::Error, jobs: &[&Job]) -> anyhow::Error {
-    let logs: String = jobs.iter().map(|j| j.log_tail(10)).filter(|t| !t.is_empty()).collect();
-    if logs.is_empty() { error } else { error.context(format!("server said:\n{logs}")) }
-}
-
 /// Waits until `place` is answered by a redis PING.
 pub fn wait_redis(server: &mut Job, from: &Place, ip: &str, port: u16) -> Result<()> {
     let port = port.to_string();

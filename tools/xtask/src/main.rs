@@ -1,0 +1,72 @@
+//! xtask: the one entry point for setting up, building, testing and showing FerroTOE.
+//! Continuous integration calls exactly what a developer calls.
+//!
+//! ```text
+//!   setup ◄── test ──► cargo (format, lint, unit, loom, AArch64), then tests/e2e_* as root and as a user
+//!     ▲────── demo, bench ──► lab: namespaces, card, servers, measurements
+//! ```
+//!
+//! May depend on `toe-lab` only, so that it builds whatever state the rest is in.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod cargo;
+mod demo;
+mod progress;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Sets up, builds, tests and shows FerroTOE
+#[derive(Parser, Debug)]
+#[command(bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Install the Debian packages and the Rust target that tests and demo need
+    Setup,
+    /// Build everything that is installed, optimised: target/release
+    Build,
+    /// Run all tests; the last line is the count
+    Test(test::Options),
+    /// Unmodified programs over our card, against the Linux kernel
+    Demo(demo::Options),
+    /// RPC and bulk transfer, our card and the Linux kernel side by side
+    Bench(bench::Options),
+    /// Write the C header of the contract with the card anew (nfp-fw)
+    Header,
+}
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            setup::exit_code(&error)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Setup => {
+            setup::packages()?;
+            setup::rust_target()?;
+            println!("all there");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Build => cargo::build_release().map(|()| ExitCode::SUCCESS),
+        Command::Test(options) => test::run(&options),
+        Command::Demo(options) => demo::run(&options),
+        Command::Bench(options) => bench::run(&options),
+        Command::Header => cargo::write_header().map(|()| ExitCode::SUCCESS),
+    }
+}

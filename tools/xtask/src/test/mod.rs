@@ -1,0 +1,100 @@
+//! `cargo xtask test`: every test, in steps, with one count at the end.
+
+mod counts;
+mod e2e;
+mod steps;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use toe_lab::job;
+
+use crate::cargo::{self, Done};
+use crate::progress::{Mark, Step};
+use crate::setup;
+use counts::Counts;
+
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Also what takes long: 1 GiB each way through a lossy port
+    #[arg(long)]
+    full: bool,
+    /// Only steps whose name contains this word (repeatable); --list shows the names
+    #[arg(long, value_name = "WORD")]
+    only: Vec<String>,
+    /// Show the names of the steps and end
+    #[arg(long)]
+    list: bool,
+}
+
+/// What a step found.
+pub enum Outcome {
+    /// It ran a command: its output, and whether what it printed has tests in it to count.
+    Ran(Done),
+    /// It cannot be done here, for this reason.
+    Skipped(String),
+}
+
+/// A step: its name, and what it does.
+pub struct Part {
+    pub name: &'static str,
+    pub run: fn(&Step, &Options) -> Result<Outcome>,
+}
+
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let parts: Vec<Part> = steps::all()
+        .into_iter()
+        .filter(|part| options.only.is_empty() || options.only.iter().any(|word| part.name.contains(word.as_str())))
+        .collect();
+    if options.list {
+        parts.iter().for_each(|part| println!("{}", part.name));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if parts.is_empty() {
+        bail!("no step is named like that; --list shows the names");
+    }
+    setup::packages()?;
+    setup::rust_target()?;
+    let start = Instant::now();
+    let mut total = Counts::default();
+    for part in &parts {
+        total.add(one(part, options));
+    }
+    println!("\nthe whole took {:.0} s", start.elapsed().as_secs_f64());
+    // Read by whoever calls us: alone on the last line.
+    println!("{total}");
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn one(part: &Part, options: &Options) -> Counts {
+    let step = Step::begin(part.name);
+    match (part.run)(&step, options) {
+        Ok(Outcome::Skipped(why)) => {
+            step.end(Mark::Skipped, &why);
+            Counts { skipped: 1, ..Counts::default() }
+        }
+        Ok(Outcome::Ran(done)) => {
+            let counts = Counts::of(&done);
+            step.end(if counts.failed == 0 { Mark::Ok } else { Mark::Failed }, &counts.to_string());
+            if counts.failed > 0 {
+                report(&done);
+            }
+            counts
+        }
+        Err(error) => {
+            step.end(Mark::Failed, &format!("{error:#}"));
+            Counts { failed: 1, ..Counts::default() }
+        }
+    }
+}
+
+/// The end of the output of what failed; the log has the rest.
+fn report(done: &Done) {
+    println!("{}", job::tail(&counts::relevant(&done.output), 120));
+    if let Some(problem) = &done.problem {
+        println!("    {problem}");
+    }
+    println!("    all of it: {}\n", done.log.strip_prefix(cargo::root()).unwrap_or(&done.log).display());
+}

@@ -1,0 +1,128 @@
+//! The steps, cheap and telling ones first.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::{Options, Outcome, Part, e2e};
+use crate::cargo::{self, cargo, logged};
+use crate::progress::Step;
+use crate::setup::FIRMWARE_TARGET;
+
+/// No step takes that long; compiling all from nothing on two slow cores comes nearest.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// The crates that run on a card.
+const FIRMWARE: [&str; 6] = ["toe-abi", "toe-wire", "toe-sync", "toe-tcp", "toe-hal", "toe-datapath"];
+
+/// The package of what crosses crates; its end-to-end tests are a step of their own.
+pub const TESTS: &str = "toe-tests";
+
+pub fn all() -> Vec<Part> {
+    vec![
+        Part { name: "format", run: format },
+        Part { name: "lint", run: lint },
+        Part { name: "unit and property tests", run: unit },
+        Part { name: "loom", run: loom },
+        Part { name: "firmware for AArch64", run: firmware },
+        Part { name: "rules and simulation", run: simulation },
+        Part { name: "release build", run: release },
+        Part { name: "end to end as root", run: e2e::as_root },
+        Part { name: "end to end as a user", run: e2e::as_user },
+    ]
+}
+
+/// rustfmt and clippy are components that a minimal installation leaves out.
+fn has_component(name: &str) -> bool {
+    let mut command = cargo(&[name, "--version"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+fn ran(step: &Step, name: &str, command: Command) -> Result<Outcome> {
+    Ok(Outcome::Ran(logged(step, name, command, LIMIT)?))
+}
+
+fn format(step: &Step, _: &Options) -> Result<Outcome> {
+    if !has_component("fmt") {
+        return Ok(Outcome::Skipped("'rustup component add rustfmt' brings it".into()));
+    }
+    ran(step, "format", cargo(&["fmt", "--all", "--check"]))
+}
+
+fn lint(step: &Step, _: &Options) -> Result<Outcome> {
+    if !has_component("clippy") {
+        return Ok(Outcome::Skipped("'rustup component add clippy' brings it".into()));
+    }
+    ran(step, "lint", cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+fn unit(step: &Step, _: &Options) -> Result<Outcome> {
+    ran(step, "unit", cargo(&["test", "--workspace", "--exclude", TESTS, "--no-fail-fast"]))
+}
+
+fn loom(step: &Step, _: &Options) -> Result<Outcome> {
+    let mut command = cargo(&["test", "--release", "-p", "toe-sync", "--test", "loom"]);
+    // Other flags would make cargo build everything else anew, so these artefacts live apart.
+    command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", cargo::target_dir().join("loom"));
+    ran(step, "loom", command)
+}
+
+fn firmware(step: &Step, _: &Options) -> Result<Outcome> {
+    let mut command = cargo(&["build", "--release", "--target", FIRMWARE_TARGET]);
+    for package in FIRMWARE {
+        command.args(["-p", package]);
+    }
+    ran(step, "firmware", command)
+}
+
+/// All tests of the package that need no namespaces, optimised: the simulation runs thousands of seeds.
+fn simulation(step: &Step, _: &Options) -> Result<Outcome> {
+    let mut command = cargo(&["test", "--release", "--no-fail-fast", "-p", TESTS, "--lib"]);
+    for name in test_programs(|name| !name.starts_with("e2e_"))? {
+        command.args(["--test", &name]);
+    }
+    ran(step, "simulation", command)
+}
+
+fn release(step: &Step, _: &Options) -> Result<Outcome> {
+    let mut command = cargo(&["build", "--release"]);
+    for package in cargo::INSTALLED {
+        command.args(["-p", package]);
+    }
+    ran(step, "release", command)
+}
+
+/// The test programs in `tests/tests` whose name is `wanted`.
+pub fn test_programs(wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+    let folder = cargo::root().join("tests/tests");
+    let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".rs")?.to_owned()))
+        .filter(|name| wanted(name))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_steps_are_different() {
+        let mut names: Vec<&str> = all().iter().map(|part| part.name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn test_programs_are_found_by_name() {
+        assert!(test_programs(|name| name.starts_with("e2e_")).expect("folder").len() > 1);
+        assert!(test_programs(|_| false).expect("folder").is_empty());
+    }
+}
