@@ -35,6 +35,8 @@ pub mod desc;
 pub mod flow;
 pub mod frames;
 pub mod ids;
+#[cfg(feature = "layout")]
+pub mod layout;
 pub mod region;
 pub mod regs;
 

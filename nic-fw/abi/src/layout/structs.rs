@@ -1,0 +1,74 @@
+//! Every struct, with the names of its fields. `nfp-fw/tests/header.rs` fails if a field or a struct is missing here.
+
+use super::{CType, Field, Struct, Type, type_of};
+
+/// Lists structs, the ones that others contain first.
+macro_rules! structs {
+    ($($path:ty as $name:literal { $($field:ident),* $(,)? })*) => {
+        $(impl CType for $path {
+            const TYPE: Type = Type::Struct($name);
+        })*
+
+        /// All of them, in the header's order.
+        pub const STRUCTS: &[Struct] = &[$(Struct {
+            name: $name,
+            source: stringify!($path),
+            size: size_of::<$path>(),
+            align: align_of::<$path>(),
+            fields: &[$(Field {
+                name: stringify!($field),
+                offset: core::mem::offset_of!($path, $field),
+                ty: type_of(|s: &$path| &s.$field),
+            },)*],
+        },)*];
+    };
+}
+
+structs! {
+    crate::ids::FlowId as "toe_flow_id" { index, generation }
+    crate::flow::FlowKey as "toe_flow_key" { local_ip, remote_ip, local_port, remote_port }
+    crate::flow::Identity as "toe_flow_identity" { key, region, ctx, opaque, next_hop, vlan, ttl, tos, _reserved }
+    crate::flow::RxState as "toe_flow_rx" {
+        buf, buf_log2, wscale, mss, irs, rcv_nxt, rcv_adv, rx_tail, ts_recent, last_tx_ms, last_ack_sent, fin_seq,
+        flags, state, delack_segs, quickack, _reserved, delack_ms, last_rx_ms, ts_offset, snd_sml,
+    }
+    crate::flow::TxState as "toe_flow_tx" {
+        buf, buf_log2, wscale, backoff, dup_acks, iss, snd_una, snd_nxt, snd_max, snd_wnd, snd_wl1, snd_wl2, tx_head,
+        srtt_us, rttvar_us, timer_ms, timer, rto_min_4ms, max_wnd_log2, probes, rtt_seq, rtt_us,
+    }
+    crate::flow::CcState as "toe_flow_cc" {
+        cwnd, ssthresh, recover, algorithm, ooo_recent, challenges, challenge_epoch, words, ooo,
+    }
+    crate::context::HostLine as "toe_host_line" { hc_tail, ev_head, parked, _reserved }
+    crate::context::CardLine as "toe_card_line" { hc_head, ev_tail, parked, failed, _reserved }
+    crate::context::DaemonLine as "toe_daemon_line" { notices, failed, _reserved }
+    crate::region::SlotConn as "toe_slot_conn" { state, error, flow, tx_off, rx_off, tx_len, rx_len, ctx, _reserved }
+    crate::region::SlotNames as "toe_slot_names" { local_ip, remote_ip, local_port, remote_port, _reserved }
+    crate::region::SlotTx as "toe_slot_tx" {
+        head, lock, flags, nonblocking, timeout_us, slot_flags, linger, _reserved,
+    }
+    crate::region::SlotRx as "toe_slot_rx" { tail, lock, told, timeout_us, low_water, _reserved }
+    crate::region::SlotEvent as "toe_slot_event" { rx_head, tx_tail, flags, error, srtt_us, cwnd, _reserved }
+    crate::region::SlotListen as "toe_slot_listen" { ring, head, tail, _reserved }
+    crate::desc::HostDesc as "toe_host_desc" { kind, flags, flow, tx_head, rx_tail, opaque, _reserved, phase }
+    crate::desc::EventDesc as "toe_event_desc" {
+        kind, flags, flow, rx_head, tx_tail, opaque, error, srtt_us, cwnd, _reserved, phase,
+    }
+    crate::context::ContextPage as "toe_context_page" { host, card, daemon, _reserved }
+    crate::flow::FlowState as "toe_flow_state" { id, rx, tx, cc }
+    crate::control::ControlMsg as "toe_control_msg" {
+        kind, tag, status, _reserved, flow, args, body, _reserved2, phase,
+    }
+    crate::frames::RingHeader as "toe_frame_ring_header" { tail, _reserved, head, _reserved2 }
+    crate::frames::FrameRecord as "toe_frame_record" {
+        kind, len, flags, reason, csum_start, csum_offset, gso_size, _reserved, _reserved2,
+    }
+    crate::region::RegionHeader as "toe_region_header" {
+        magic, abi_version, region, len, contexts_off, queues_off, sockets_off, accepts_off, payload_off,
+        payload_len, n_contexts, hc_entries, ev_entries, n_sockets, n_listeners, accept_entries,
+    }
+    crate::region::SocketSlot as "toe_socket_slot" { conn, names, tx, rx, event, listen }
+    crate::region::AcceptRecord as "toe_accept_record" { flow, tx_off, rx_off, tx_len, rx_len, _reserved, names }
+    crate::app::Request as "toe_app_request" { op, slot, args, ip, port, flags, _reserved, _reserved2 }
+    crate::app::Reply as "toe_app_reply" { errno, count, args, ip, port, _reserved, slots }
+}
