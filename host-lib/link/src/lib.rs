@@ -28,3 +28,4 @@ pub mod user;
 
 pub use region::{Region, RegionError};
 pub use slot::{Page, Slot};
+pub use toe_sync as sync;

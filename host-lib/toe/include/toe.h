@@ -1,0 +1,45 @@
+/* libtoe: sockets on the card, non-blocking and in batches. See host-lib/toe/src/capi.rs. */
+#ifndef TOE_H
+#define TOE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct toe_context;
+
+/* A socket whose readiness changed; `ready` has poll(2)'s bits: POLLIN, POLLOUT, POLLERR, POLLHUP, POLLRDHUP. */
+struct toe_event {
+    uint32_t socket;
+    uint32_t ready;
+};
+
+/* Opens a context at toed's socket; NULL for the one in the run folder. NULL: failed, the reason is on stderr. */
+struct toe_context *toe_open(const char *path);
+void toe_close_context(struct toe_context *);
+
+/* `ip` in network order (as in struct in_addr), `port` in host order. A socket (>= 0) or a negative errno. */
+int64_t toe_listen(struct toe_context *, uint32_t ip, uint16_t port, uint32_t backlog);
+int64_t toe_connect(struct toe_context *, uint32_t ip, uint16_t port);
+int64_t toe_accept(struct toe_context *, uint32_t listener);
+
+/* Bytes, 0 for the end, or a negative errno (-EAGAIN: not now). */
+ssize_t toe_recv(struct toe_context *, uint32_t socket, void *buf, size_t len);
+ssize_t toe_send(struct toe_context *, uint32_t socket, const void *buf, size_t len);
+
+/* Nothing more will be sent; done with the socket. */
+int toe_shutdown(struct toe_context *, uint32_t socket);
+void toe_close(struct toe_context *, uint32_t socket);
+
+/* Tells the card what has changed and takes up to `max` events; then sleep with toe_wait (milliseconds, < 0: for ever). */
+size_t toe_poll(struct toe_context *, struct toe_event *events, size_t max);
+int toe_wait(struct toe_context *, int timeout_ms);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,467 @@
+//! The native interface: one context, its sockets, events in batches.
+//!
+//! Nothing blocks except [`Context::wait`]. Sending and receiving note what the card has to be told; [`Context::flush`] (also
+//! part of every [`Context::poll`]) tells it, once per batch.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), toe::Error> {
+//! use toe::{Context, Event, link::slot::Addr};
+//! let mut toe = Context::open(&toe::link::client::run_dir().join("toed.sock"))?;
+//! let listener = toe.listen(Addr::v4([0, 0, 0, 0], 7), 128)?;
+//! let mut events = [Event::default(); 64];
+//! loop {
+//!     let n = toe.poll(&mut events);
+//!     for event in &events[..n] {
+//!         if event.socket == listener {
+//!             while toe.accept(listener)?.is_some() {}
+//!         } else if let Ok(Some(got)) = toe.recv(event.socket, &mut [0; 2048]) {
+//!             if got == 0 { toe.close(event.socket) }
+//!         }
+//!     }
+//!     if n == 0 { toe.wait(None)? }
+//! }
+//! # }
+//! ```
+
+use crate::channel::{Change, Channel};
+use crate::socket::{Socket, Take, own_flags, ready};
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::io::Errno;
+use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use toe_abi::desc::hc_flags;
+use toe_abi::region::slot_state;
+use toe_link::Region;
+use toe_link::client::{Client, Daemon, OpenError};
+use toe_link::ring::Span;
+use toe_link::slot::Addr;
+use toe_link::sys;
+use toe_link::user::{Sink, Source};
+
+/// Events taken from the queue at once.
+const BATCH: usize = 256;
+/// Tokens fetched from toed at once.
+const POOL: u32 = 16;
+/// How soon a full queue to the card is tried again.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// What went wrong, and what that means for the caller.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No daemon, or not one of this version: nothing works until it is there.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Region(#[from] toe_link::RegionError),
+    /// This socket's, as Linux would report it: the socket is of no further use, unless the call was `connect` or `bind`.
+    #[error("{0}")]
+    Os(#[from] Errno),
+    /// The context or the card has failed: every socket has ended.
+    #[error("the card or its daemon has gone")]
+    Failed,
+    /// No such socket in this context.
+    #[error("not a socket of this context")]
+    NoSocket,
+}
+
+/// One socket of a context: its slot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct SocketId(pub u32);
+
+/// A socket whose readiness changed, and what it is ready for now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Event {
+    pub socket: SocketId,
+    /// Bits of [`ready`].
+    pub ready: u32,
+}
+
+/// What this side keeps of a socket.
+struct Local<T> {
+    /// Dropping it closes the socket.
+    token: T,
+    /// In `changed`.
+    queued: bool,
+}
+
+/// A context and its sockets. `D`: the daemon, real or simulated.
+pub struct Context<D: Daemon = Client> {
+    daemon: D,
+    channel: Channel,
+    region: Arc<Region>,
+    sockets: HashMap<u32, Local<D::Token>>,
+    pool: VecDeque<(u32, D::Token)>,
+    /// Sockets whose readiness changed since they were last reported.
+    changed: VecDeque<u32>,
+    /// Sockets that toed's notices may be about: they connect or listen.
+    noticed: Vec<u32>,
+    failed: bool,
+}
+
+impl Context<Client> {
+    /// Connects to the daemon at `path` (`toed.sock` in its run folder) and opens a context.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let (mut client, region) = Client::open(path, None)?;
+        let region = Arc::new(Region::map(&region)?);
+        let bell = client.open_context()?;
+        let ctx = bell.ctx;
+        client.keep(bell);
+        Self::new(client, region, ctx)
+    }
+
+    /// Sleeps until something may have changed, at most `timeout`. A signal ends it early.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        self.flush();
+        if !self.changed.is_empty() || self.failed || !self.channel.arm() {
+            return Ok(());
+        }
+        let timeout = if self.channel.has_backlog() { Some(timeout.map_or(RETRY, |t| t.min(RETRY))) } else { timeout };
+        let ctx = self.channel.ctx();
+        let Some(bell) = self.daemon.bell(ctx) else { return Err(Error::Failed) };
+        let pollfd = |fd: i32| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut fds = [pollfd(bell.irq().as_raw_fd()), pollfd(self.daemon.socket().as_raw_fd())];
+        let result = sys::ppoll(&mut fds, timeout, None);
+        bell.acknowledge();
+        self.channel.disarm();
+        if fds[1].revents != 0 {
+            self.fail();
+        }
+        match result {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Becomes readable when [`poll`](Self::poll) has something to say, after [`arm`](Self::arm) answered `true`.
+    pub fn irq(&self) -> Option<i32> {
+        Some(self.daemon.bell(self.channel.ctx())?.irq().as_raw_fd())
+    }
+}
+
+impl<D: Daemon> Context<D> {
+    /// A context of `region` that the daemon has opened for this process.
+    pub fn new(daemon: D, region: Arc<Region>, ctx: u32) -> Result<Self, Error> {
+        let channel = Channel::attach(region.clone(), ctx).ok_or(Error::Os(Errno::INVAL))?;
+        Ok(Self {
+            daemon,
+            channel,
+            region,
+            sockets: HashMap::new(),
+            pool: VecDeque::new(),
+            changed: VecDeque::new(),
+            noticed: Vec::new(),
+            failed: false,
+        })
+    }
+
+    pub fn region(&self) -> &Arc<Region> {
+        &self.region
+    }
+
+    pub fn daemon(&mut self) -> &mut D {
+        &mut self.daemon
+    }
+
+    /// The socket's state, positions and names, for whoever wants to look closely.
+    pub fn socket(&self, id: SocketId) -> Result<Socket<'_>, Error> {
+        if !self.sockets.contains_key(&id.0) {
+            return Err(Error::NoSocket);
+        }
+        Socket::new(&self.region, id.0).ok_or(Error::NoSocket)
+    }
+
+    // --- opening
+
+    /// A fresh socket.
+    fn create(&mut self) -> Result<u32, Error> {
+        if self.failed {
+            return Err(Error::Failed);
+        }
+        if self.pool.is_empty() {
+            self.pool.extend(self.daemon.pool(POOL)?);
+        }
+        let (slot, token) = self.pool.pop_front().ok_or(Error::Os(Errno::NFILE))?;
+        self.region.slot(slot).ok_or(Error::Os(Errno::IO))?.reset();
+        self.channel.forget(slot);
+        self.sockets.insert(slot, Local { token, queued: false });
+        Ok(slot)
+    }
+
+    /// Listens at `addr`; port 0 chooses one (see [`Socket::slot`]'s names).
+    pub fn listen(&mut self, addr: Addr, backlog: u32) -> Result<SocketId, Error> {
+        let slot = self.create()?;
+        let listening = self.daemon.bind(slot, addr, toe_abi::app::bind_flags::REUSEADDR).and_then(|bound| {
+            self.region.slot(slot).ok_or(Errno::IO)?.names.set_local(bound);
+            self.daemon.listen(slot, backlog, self.channel.ctx())
+        });
+        self.begin(slot, listening)
+    }
+
+    /// Starts to connect to `addr`. An event tells the outcome.
+    pub fn connect(&mut self, addr: Addr) -> Result<SocketId, Error> {
+        let slot = self.create()?;
+        let s = self.region.slot(slot).ok_or(Error::Os(Errno::IO))?;
+        s.names.set_remote(addr);
+        // Before the request: toed may write the outcome before its answer is here.
+        s.conn.store_state(slot_state::CONNECTING);
+        let started = self.daemon.connect(slot, addr, self.channel.ctx()).map(|local| s.names.set_local(local));
+        self.begin(slot, started)
+    }
+
+    /// Keeps the socket if the daemon agreed, drops it otherwise.
+    fn begin(&mut self, slot: u32, result: Result<(), Errno>) -> Result<SocketId, Error> {
+        match result {
+            Ok(()) => {
+                self.noticed.push(slot);
+                // toed may have been faster than we were.
+                self.look_at_noticed();
+                Ok(SocketId(slot))
+            }
+            Err(e) => {
+                self.sockets.remove(&slot);
+                Err(e.into())
+            }
+        }
+    }
+
+    /// Takes a connection that waits at `listener`. `Ok(None)`: none does.
+    pub fn accept(&mut self, listener: SocketId) -> Result<Option<SocketId>, Error> {
+        let listening = self.socket(listener)?;
+        if listening.state() != slot_state::LISTENING {
+            return Err(Errno::INVAL.into());
+        }
+        if !self.region.has_accept(listening.slot()) {
+            return Ok(None);
+        }
+        // The slot first: a connection taken out of the ring without one would be lost.
+        let slot = self.create()?;
+        let s = self.region.slot(slot).ok_or(Error::Os(Errno::IO))?;
+        let record = self.region.slot(listener.0).and_then(|l| self.region.pop_accept(l));
+        let Some(record) = record else {
+            // Another process was faster. The fresh slot goes back.
+            if let Some(local) = self.sockets.remove(&slot) {
+                self.pool.push_front((slot, local.token));
+            }
+            return Ok(None);
+        };
+        s.adopt(&record);
+        self.channel.rebind(slot);
+        Ok(Some(SocketId(slot)))
+    }
+
+    // --- data
+
+    /// Receives into `buf`. `Ok(None)`: nothing yet; `Ok(Some(0))`: the peer has sent everything.
+    pub fn recv(&mut self, id: SocketId, buf: &mut [u8]) -> Result<Option<usize>, Error> {
+        let got = self.socket(id)?.receive(&mut Sink::from_slice(buf), Take::Consume)?;
+        if let Some((_, true)) = got {
+            self.channel.update(id.0);
+        }
+        Ok(got.map(|(n, _)| n))
+    }
+
+    /// Where the bytes lie that can be received: one run, or two if the buffer wraps. They stay until [`consume`](Self::consume).
+    pub fn recv_view(&self, id: SocketId) -> Result<[Span; 2], Error> {
+        Ok(self.socket(id)?.recv_view())
+    }
+
+    /// Done with the first `n` bytes of the view.
+    pub fn consume(&mut self, id: SocketId, n: u32) -> Result<(), Error> {
+        if self.socket(id)?.consume(n) {
+            self.channel.update(id.0);
+        }
+        Ok(())
+    }
+
+    /// Sends as much of `bytes` as there is room for. `Ok(None)`: no room.
+    pub fn send(&mut self, id: SocketId, bytes: &[u8]) -> Result<Option<usize>, Error> {
+        let sent = self.socket(id)?.send(&mut Source::from_slice(bytes))?;
+        if sent.is_some_and(|n| n > 0) {
+            self.channel.update(id.0);
+        }
+        Ok(sent)
+    }
+
+    /// Where bytes to be sent can be written: one run, or two if the buffer wraps. [`commit`](Self::commit) sends them.
+    pub fn send_view(&self, id: SocketId) -> Result<[Span; 2], Error> {
+        let socket = self.socket(id)?;
+        socket.may_send()?;
+        Ok(socket.send_view())
+    }
+
+    /// Sends the first `n` bytes of the view.
+    pub fn commit(&mut self, id: SocketId, n: u32) -> Result<(), Error> {
+        self.socket(id)?.commit(n);
+        self.channel.update(id.0);
+        Ok(())
+    }
+
+    // --- options and ends
+
+    /// TCP_NODELAY.
+    pub fn set_nodelay(&mut self, id: SocketId, on: bool) -> Result<(), Error> {
+        self.set_option(id, hc_flags::NODELAY, on)
+    }
+
+    /// SO_KEEPALIVE.
+    pub fn set_keepalive(&mut self, id: SocketId, on: bool) -> Result<(), Error> {
+        self.set_option(id, hc_flags::KEEPALIVE, on)
+    }
+
+    fn set_option(&mut self, id: SocketId, bit: u32, on: bool) -> Result<(), Error> {
+        let socket = self.socket(id)?;
+        if socket.set_tx_flags(bit, on) && socket.state() == slot_state::CONNECTED {
+            self.channel.update(id.0);
+        }
+        Ok(())
+    }
+
+    /// Nothing more will be sent: a FIN follows what was.
+    pub fn shutdown(&mut self, id: SocketId) -> Result<(), Error> {
+        if self.socket(id)?.shutdown_tx() {
+            self.channel.update(id.0);
+        }
+        Ok(())
+    }
+
+    /// Resets the connection.
+    pub fn abort(&mut self, id: SocketId) -> Result<(), Error> {
+        self.socket(id)?;
+        self.channel.abort(id.0);
+        self.flush();
+        self.drop_socket(id, false);
+        Ok(())
+    }
+
+    /// Done with the socket. What was sent still goes out, then FIN.
+    pub fn close(&mut self, id: SocketId) {
+        self.drop_socket(id, true);
+    }
+
+    fn drop_socket(&mut self, id: SocketId, clean: bool) {
+        if let Ok(socket) = self.socket(id) {
+            socket.mark_clean(clean);
+        }
+        self.flush();
+        self.channel.forget(id.0);
+        self.noticed.retain(|&s| s != id.0);
+        self.changed.retain(|&s| s != id.0);
+        self.sockets.remove(&id.0);
+    }
+
+    // --- the batch
+
+    /// Tells the card what has changed, takes what it has to say, and names sockets whose readiness changed. Sockets that
+    /// find no room in `events` come next time.
+    pub fn poll(&mut self, events: &mut [Event]) -> usize {
+        self.flush();
+        let (sockets, changed) = (&mut self.sockets, &mut self.changed);
+        self.channel.poll(BATCH, |slot, _: Change| mark(sockets, changed, slot));
+        if self.channel.take_notice() {
+            self.look_at_noticed();
+        }
+        if self.channel.failed() {
+            self.fail();
+        }
+        let n = self.report(events);
+        self.flush();
+        n
+    }
+
+    fn report(&mut self, events: &mut [Event]) -> usize {
+        let mut n = 0;
+        while n < events.len()
+            && let Some(slot) = self.changed.pop_front()
+        {
+            let Some(local) = self.sockets.get_mut(&slot) else { continue };
+            local.queued = false;
+            let ready = Socket::new(&self.region, slot).map_or(ready::ERR, |s| s.readiness());
+            events[n] = Event { socket: SocketId(slot), ready };
+            n += 1;
+        }
+        n
+    }
+
+    /// Looks at the sockets that toed may have changed.
+    fn look_at_noticed(&mut self) {
+        let (region, sockets, changed) = (&self.region, &mut self.sockets, &mut self.changed);
+        let channel = &mut self.channel;
+        self.noticed.retain(|&slot| {
+            let Some(socket) = Socket::new(region, slot) else { return false };
+            match socket.state() {
+                slot_state::CONNECTING => true,
+                slot_state::LISTENING => {
+                    if region.has_accept(socket.slot()) {
+                        mark(sockets, changed, slot);
+                    }
+                    true
+                }
+                slot_state::CONNECTED => {
+                    // Events may have come before the slot knew its flow: ask for one that says everything.
+                    channel.rebind(slot);
+                    socket.set_flag(own_flags::CONNECT_SEEN, true);
+                    mark(sockets, changed, slot);
+                    false
+                }
+                _ => {
+                    mark(sockets, changed, slot);
+                    false
+                }
+            }
+        });
+    }
+
+    /// Publishes what the card has to be told. Part of [`poll`](Self::poll).
+    pub fn flush(&mut self) {
+        if self.channel.flush() {
+            self.daemon.kick(self.channel.ctx());
+        }
+    }
+
+    /// Before sleeping: asks for an interrupt. `true`: there is nothing to do until it comes.
+    pub fn arm(&mut self) -> bool {
+        self.flush();
+        self.changed.is_empty() && !self.channel.has_backlog() && self.channel.arm()
+    }
+
+    /// Awake again.
+    pub fn disarm(&mut self) {
+        self.channel.disarm();
+    }
+
+    /// The card or the daemon has gone: every socket ends, and is reported.
+    fn fail(&mut self) {
+        if std::mem::replace(&mut self.failed, true) {
+            return;
+        }
+        let slots: Vec<u32> = self.sockets.keys().copied().collect();
+        for slot in slots {
+            if let Some(socket) = Socket::new(&self.region, slot) {
+                socket.fail(Errno::NETDOWN);
+            }
+            mark(&mut self.sockets, &mut self.changed, slot);
+        }
+    }
+}
+
+/// Puts a socket on the list of those to be reported.
+fn mark<T>(sockets: &mut HashMap<u32, Local<T>>, changed: &mut VecDeque<u32>, slot: u32) {
+    if let Some(local) = sockets.get_mut(&slot)
+        && !std::mem::replace(&mut local.queued, true)
+    {
+        changed.push_back(slot);
+    }
+}
+
+impl Context<Client> {
+    /// The token's descriptor: it can be passed on or inherited, and its last close ends the socket.
+    pub fn token(&self, id: SocketId) -> Option<&OwnedFd> {
+        self.sockets.get(&id.0).map(|local| &local.token)
+    }
+}
+
+#[cfg(test)]
+#[path = "context_tests.rs"]
+mod tests;

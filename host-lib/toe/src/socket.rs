@@ -1,0 +1,538 @@
+//! What one socket can do now: a view of its slot, with TCP's rules for ends and errors as Linux has them.
+//!
+//! Nothing here waits. Callers who share a socket between threads hold the slot's `tx.lock` to send and `rx.lock` to
+//! receive; each direction then has one writer of its position.
+//!
+//! ```text
+//!   tx:   event.tx_tail ───(sent, not acknowledged)─── tx.head ───(room)─── tx_tail + tx_len
+//!   rx:   rx.tail ───(can be received)─── event.rx_head
+//! ```
+
+use rustix::io::Errno;
+use std::sync::atomic::Ordering;
+use toe_abi::desc::{ev_flags, hc_flags};
+use toe_abi::region::{slot_flags, slot_state};
+use toe_link::ring::{Ring, Span};
+use toe_link::user::{Sink, Source};
+use toe_link::{Region, Slot};
+
+/// The library's own bits of `SlotTx::slot_flags`, shared by all processes that hold the socket.
+pub mod own_flags {
+    /// The error has been reported; after it come end of file and EPIPE.
+    pub const ERROR_TAKEN: u32 = 1 << 8;
+    /// shutdown(SHUT_RD) was called.
+    pub const RX_SHUT: u32 = 1 << 9;
+    /// bind() succeeded.
+    pub const BOUND: u32 = 1 << 10;
+    pub const REUSEADDR: u32 = 1 << 11;
+    pub const REUSEPORT: u32 = 1 << 12;
+    /// The outcome of a connect() that had to wait was reported.
+    pub const CONNECT_SEEN: u32 = 1 << 13;
+}
+
+/// Readiness, with the numbers of poll(2) and epoll(7).
+pub mod ready {
+    pub const IN: u32 = 0x001;
+    pub const PRI: u32 = 0x002;
+    pub const OUT: u32 = 0x004;
+    pub const ERR: u32 = 0x008;
+    pub const HUP: u32 = 0x010;
+    pub const RDNORM: u32 = 0x040;
+    pub const WRNORM: u32 = 0x100;
+    pub const RDHUP: u32 = 0x2000;
+}
+
+/// What to do with bytes that are received.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Take {
+    Consume,
+    /// Leave them for the next call.
+    Peek,
+}
+
+/// One socket of a region.
+#[derive(Clone, Copy)]
+pub struct Socket<'a> {
+    region: &'a Region,
+    slot: &'a Slot,
+    index: u32,
+}
+
+impl<'a> Socket<'a> {
+    /// Slot `index`; `None`: the region has no such slot.
+    pub fn new(region: &'a Region, index: u32) -> Option<Self> {
+        Some(Self { region, slot: region.slot(index)?, index })
+    }
+
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    pub fn slot(&self) -> &'a Slot {
+        self.slot
+    }
+
+    pub fn region(&self) -> &'a Region {
+        self.region
+    }
+
+    /// One of [`slot_state`].
+    pub fn state(&self) -> u32 {
+        self.slot.conn.load_state()
+    }
+
+    pub fn has_flag(&self, flag: u32) -> bool {
+        self.slot.tx.slot_flags.load(Ordering::Relaxed) & flag != 0
+    }
+
+    pub fn set_flag(&self, flag: u32, on: bool) {
+        if on {
+            self.slot.tx.slot_flags.fetch_or(flag, Ordering::Relaxed);
+        } else {
+            self.slot.tx.slot_flags.fetch_and(!flag, Ordering::Relaxed);
+        }
+    }
+
+    /// Options and ends as the card is told them: bits of [`hc_flags`].
+    pub fn tx_flags(&self) -> u32 {
+        self.slot.tx.flags.load(Ordering::Relaxed)
+    }
+
+    /// Sets or clears bits of [`hc_flags`]; `true` if that changed something (then the card has to be told).
+    pub fn set_tx_flags(&self, bits: u32, on: bool) -> bool {
+        let was = if on {
+            self.slot.tx.flags.fetch_or(bits, Ordering::Relaxed)
+        } else {
+            self.slot.tx.flags.fetch_and(!bits, Ordering::Relaxed)
+        };
+        (was & bits == bits) != on
+    }
+
+    /// What the events said; acquire: positions and error are at least as new.
+    fn event_flags(&self) -> u32 {
+        self.slot.event.flags.load(Ordering::Acquire)
+    }
+
+    fn connected(&self) -> bool {
+        self.state() == slot_state::CONNECTED
+    }
+
+    /// The connection has failed and nothing moves any more.
+    pub fn is_dead(&self) -> bool {
+        self.state() == slot_state::FAILED || self.event_flags() & ev_flags::ERROR != 0
+    }
+
+    /// The error that waits to be reported, if any. Stays.
+    pub fn pending_error(&self) -> Option<Errno> {
+        if self.has_flag(own_flags::ERROR_TAKEN) {
+            return None;
+        }
+        let code = match self.state() {
+            slot_state::FAILED => self.slot.conn.error.load(Ordering::Relaxed),
+            slot_state::CONNECTED if self.event_flags() & ev_flags::ERROR != 0 => {
+                self.slot.event.error.load(Ordering::Relaxed)
+            }
+            _ => return None,
+        };
+        Some(errno(code))
+    }
+
+    /// Takes the error that waits (SO_ERROR): it is reported once.
+    pub fn take_error(&self) -> Option<Errno> {
+        let error = self.pending_error()?;
+        let was = self.slot.tx.slot_flags.fetch_or(own_flags::ERROR_TAKEN, Ordering::Relaxed);
+        (was & own_flags::ERROR_TAKEN == 0).then_some(error)
+    }
+
+    /// Ends the socket from this side: the card or the daemon has gone.
+    pub fn fail(&self, error: Errno) {
+        let code = error.raw_os_error().unsigned_abs();
+        match self.state() {
+            slot_state::CONNECTED => {
+                let flags = ev_flags::ERROR | ev_flags::CLOSED;
+                if self.event_flags() & flags == 0 {
+                    self.slot.event.error.store(code, Ordering::Relaxed);
+                    // Release: as in `Channel::poll`.
+                    self.slot.event.flags.fetch_or(flags, Ordering::Release);
+                }
+            }
+            slot_state::FAILED => {}
+            _ => {
+                self.slot.conn.error.store(code, Ordering::Relaxed);
+                self.slot.conn.store_state(slot_state::FAILED);
+            }
+        }
+    }
+
+    // --- receiving
+
+    fn rx_ring(&self) -> Option<Ring<'a>> {
+        let conn = &self.slot.conn;
+        self.region.ring(conn.rx_off.load(Ordering::Relaxed), conn.rx_len.load(Ordering::Relaxed))
+    }
+
+    /// Bytes that can be received.
+    pub fn readable(&self) -> u32 {
+        // Acquire: with the release in `Channel::poll`; the card had written the bytes before it posted the event.
+        let head = self.slot.event.rx_head.load(Ordering::Acquire);
+        let queued = head.wrapping_sub(self.slot.rx.tail.load(Ordering::Relaxed));
+        // Positions are claims of the whole family: never more than the buffer holds.
+        if queued > self.slot.conn.rx_len.load(Ordering::Relaxed) { 0 } else { queued }
+    }
+
+    /// Nothing follows the bytes that can be received.
+    pub fn rx_ended(&self) -> bool {
+        self.event_flags() & (ev_flags::RX_FIN | ev_flags::ERROR | ev_flags::CLOSED) != 0
+            || self.has_flag(own_flags::RX_SHUT)
+            || self.state() == slot_state::FAILED
+    }
+
+    /// Where the receivable bytes lie. [`consume`](Self::consume) takes them.
+    pub fn recv_view(&self) -> [Span; 2] {
+        let tail = self.slot.rx.tail.load(Ordering::Relaxed);
+        match self.rx_ring() {
+            Some(ring) => ring.spans(tail, self.readable()),
+            None => [Span { ptr: std::ptr::NonNull::dangling(), len: 0 }; 2],
+        }
+    }
+
+    /// Takes `n` bytes out of the receive buffer. `true`: the card has to be told.
+    pub fn consume(&self, n: u32) -> bool {
+        let n = n.min(self.readable());
+        let tail = self.slot.rx.tail.load(Ordering::Relaxed).wrapping_add(n);
+        // Release: our reads of the bytes are done before anybody learns that they may be overwritten.
+        self.slot.rx.tail.store(tail, Ordering::Release);
+        n > 0 && self.owes_window(tail)
+    }
+
+    /// Whether the sender could come to wait for room that only we know of. While the card counts more than half of the buffer
+    /// as free, and less than a quarter is news, it cannot: the rest goes with the next update.
+    fn owes_window(&self, tail: u32) -> bool {
+        let len = self.slot.conn.rx_len.load(Ordering::Relaxed);
+        let told = self.slot.rx.told.load(Ordering::Relaxed);
+        let news = tail.wrapping_sub(told);
+        let used = self.slot.event.rx_head.load(Ordering::Relaxed).wrapping_sub(told);
+        news >= len / 4 || used >= len / 2
+    }
+
+    /// Receives into an application's buffers. `Ok(None)`: nothing yet; `Ok(Some((0, _)))`: end of file, or no room asked for.
+    /// The flag says whether the card has to be told.
+    pub fn receive(&self, sink: &mut Sink<'_>, take: Take) -> Result<Option<(usize, bool)>, Errno> {
+        match self.state() {
+            slot_state::CONNECTED => {}
+            slot_state::CONNECTING => return Ok(None),
+            slot_state::FAILED => return self.take_error().map_or(Ok(Some((0, false))), Err),
+            _ => return Err(Errno::NOTCONN),
+        }
+        // Ends first: whoever sees the end sees all bytes before it.
+        let ended = self.rx_ended();
+        let available = self.readable();
+        if available == 0 {
+            return if !ended {
+                Ok(None)
+            } else {
+                self.take_error().map_or(Ok(Some((0, false))), Err)
+            };
+        }
+        let ring = self.rx_ring().ok_or(Errno::IO)?;
+        let n = ring.drain(self.slot.rx.tail.load(Ordering::Relaxed), available, sink);
+        let tell = take == Take::Consume && self.consume(n);
+        Ok(Some((n as usize, tell)))
+    }
+
+    /// Throws away up to `max` receivable bytes (MSG_TRUNC). As [`receive`](Self::receive).
+    pub fn discard(&self, max: usize) -> Result<Option<(usize, bool)>, Errno> {
+        if !self.connected() || self.readable() == 0 {
+            return self.receive(&mut Sink::from_slice(&mut []), Take::Consume);
+        }
+        let n = self.readable().min(max.min(u32::MAX as usize) as u32);
+        let tell = self.consume(n);
+        Ok(Some((n as usize, tell)))
+    }
+
+    // --- sending
+
+    fn tx_ring(&self) -> Option<Ring<'a>> {
+        let conn = &self.slot.conn;
+        self.region.ring(conn.tx_off.load(Ordering::Relaxed), conn.tx_len.load(Ordering::Relaxed))
+    }
+
+    /// Bytes sent or to be sent and not acknowledged yet.
+    pub fn unacked(&self) -> u32 {
+        // Acquire: the card is done with bytes before it reports them as acknowledged.
+        let tail = self.slot.event.tx_tail.load(Ordering::Acquire);
+        self.slot.tx.head.load(Ordering::Relaxed).wrapping_sub(tail)
+    }
+
+    /// Bytes that can be sent now.
+    pub fn space(&self) -> u32 {
+        // Positions are claims: a backlog larger than the buffer leaves no space.
+        self.slot.conn.tx_len.load(Ordering::Relaxed).saturating_sub(self.unacked())
+    }
+
+    /// Why nothing can be sent, now or ever. `Ok(false)`: it may be possible later.
+    pub fn may_send(&self) -> Result<bool, Errno> {
+        match self.state() {
+            slot_state::CONNECTING => return Ok(false),
+            slot_state::CONNECTED => {}
+            slot_state::FAILED => return Err(self.take_error().unwrap_or(Errno::PIPE)),
+            _ => return Err(Errno::PIPE),
+        }
+        let ended = self.event_flags() & (ev_flags::ERROR | ev_flags::CLOSED) != 0;
+        if ended || self.tx_flags() & hc_flags::FIN != 0 {
+            return Err(self.take_error().unwrap_or(Errno::PIPE));
+        }
+        Ok(self.space() > 0)
+    }
+
+    /// Where bytes to be sent can be put. [`commit`](Self::commit) sends them.
+    pub fn send_view(&self) -> [Span; 2] {
+        let head = self.slot.tx.head.load(Ordering::Relaxed);
+        match self.tx_ring() {
+            Some(ring) if self.connected() => ring.spans(head, self.space()),
+            _ => [Span { ptr: std::ptr::NonNull::dangling(), len: 0 }; 2],
+        }
+    }
+
+    /// The first `n` bytes of the view are to be sent; the card has to be told.
+    pub fn commit(&self, n: u32) {
+        let head = self.slot.tx.head.load(Ordering::Relaxed).wrapping_add(n.min(self.space()));
+        // Release: with the acquire in `Channel::flush`; the bytes are in the buffer.
+        self.slot.tx.head.store(head, Ordering::Release);
+    }
+
+    /// Copies from an application's buffers as much as fits. `Ok(None)`: no room now.
+    pub fn send(&self, source: &mut Source<'_>) -> Result<Option<usize>, Errno> {
+        if !self.may_send()? {
+            return Ok(None);
+        }
+        let ring = self.tx_ring().ok_or(Errno::IO)?;
+        let n = ring.fill(self.slot.tx.head.load(Ordering::Relaxed), self.space(), source);
+        self.commit(n);
+        Ok(Some(n as usize))
+    }
+
+    /// Reads up to `max` bytes of a file straight into the transmit buffer. `Ok(None)`: no room; `Ok(Some(0))`: end of the file.
+    pub fn send_file(
+        &self,
+        file: impl rustix::fd::AsFd,
+        offset: Option<u64>,
+        max: usize,
+    ) -> Result<Option<usize>, Errno> {
+        if !self.may_send()? {
+            return Ok(None);
+        }
+        let ring = self.tx_ring().ok_or(Errno::IO)?;
+        let max = self.space().min(max.min(u32::MAX as usize) as u32);
+        let n = ring.fill_from_file(self.slot.tx.head.load(Ordering::Relaxed), max, file, offset)?;
+        self.commit(n);
+        Ok(Some(n as usize))
+    }
+
+    // --- ends
+
+    /// No more will be sent; a FIN follows what was. `true`: the card has to be told.
+    pub fn shutdown_tx(&self) -> bool {
+        self.set_tx_flags(hc_flags::FIN, true)
+    }
+
+    /// No more will be received. `true`: the card has to be told.
+    pub fn shutdown_rx(&self) -> bool {
+        self.set_flag(own_flags::RX_SHUT, true);
+        self.set_tx_flags(hc_flags::RX_CLOSED, true)
+    }
+
+    /// The last descriptor may go: what is queued is to be sent, then FIN. Without this, toed takes the holder for dead and resets.
+    pub fn mark_clean(&self, clean: bool) {
+        self.set_flag(slot_flags::CLEAN, clean);
+    }
+
+    // --- readiness
+
+    /// As poll(2) would report, all bits of [`ready`]; the order of the rules is that of Linux's tcp_poll().
+    pub fn readiness(&self) -> u32 {
+        use ready::*;
+        match self.state() {
+            slot_state::LISTENING => {
+                if self.region.has_accept(self.slot) {
+                    return IN | RDNORM;
+                }
+                return if self.has_flag(own_flags::RX_SHUT) { IN | RDNORM | RDHUP | HUP } else { 0 };
+            }
+            slot_state::CONNECTING => return 0,
+            slot_state::CONNECTED => {}
+            slot_state::FAILED => {
+                let error = if self.pending_error().is_some() { ERR } else { 0 };
+                return IN | RDNORM | RDHUP | OUT | WRNORM | HUP | error;
+            }
+            // Never connected.
+            _ => return OUT | WRNORM | HUP,
+        }
+        let flags = self.event_flags();
+        let error = flags & ev_flags::ERROR != 0;
+        let rx_ended = self.rx_ended();
+        let tx_ended = error || flags & ev_flags::CLOSED != 0 || self.tx_flags() & hc_flags::FIN != 0;
+        let mut bits = 0;
+        if rx_ended {
+            bits |= IN | RDNORM | RDHUP;
+        }
+        if rx_ended && tx_ended {
+            bits |= HUP;
+        }
+        let low_water = self.slot.rx.low_water.load(Ordering::Relaxed).clamp(1, i32::MAX as u32);
+        if self.readable() >= low_water.min(self.slot.conn.rx_len.load(Ordering::Relaxed).max(1)) {
+            bits |= IN | RDNORM;
+        }
+        if tx_ended || self.is_writable() {
+            bits |= OUT | WRNORM;
+        }
+        if error && self.pending_error().is_some() {
+            bits |= ERR;
+        }
+        bits
+    }
+
+    /// Linux calls a socket writable when at least a third of its buffer is free.
+    fn is_writable(&self) -> bool {
+        let space = self.space();
+        space > 0 && space >= self.unacked() / 2
+    }
+}
+
+/// An errno out of shared memory, kept inside the range that Linux uses.
+fn errno(code: u32) -> Errno {
+    match code {
+        1..=4095 => Errno::from_raw_os_error(code as i32),
+        _ => Errno::CONNRESET,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::Channel;
+    use crate::channel::tests::{Bench, bench};
+    use toe_abi::desc::EventDesc;
+
+    fn poll(bench: &Bench) {
+        let mut channel = Channel::attach(bench.region.clone(), 0).unwrap();
+        channel.poll(10, |_, _| ());
+    }
+
+    fn connected() -> Bench {
+        let bench = bench(8);
+        bench.connect(0);
+        bench
+    }
+
+    fn socket(bench: &Bench) -> Socket<'_> {
+        Socket::new(&bench.region, 0).unwrap()
+    }
+
+    #[test]
+    fn what_is_sent_lies_in_the_buffer_until_it_is_acknowledged() {
+        let mut bench = connected();
+        assert_eq!(socket(&bench).send(&mut Source::from_slice(&[7; 5000])), Ok(Some(4096)));
+        assert_eq!(socket(&bench).send(&mut Source::from_slice(&[7; 10])), Ok(None), "full");
+        assert_eq!(socket(&bench).readiness() & ready::OUT, 0);
+        bench.event(0, EventDesc { tx_tail: 96, ..EventDesc::default() });
+        poll(&bench);
+        assert_eq!(socket(&bench).readiness() & ready::OUT, 0, "less than a third is free");
+        assert_eq!(socket(&bench).space(), 96);
+        bench.event(0, EventDesc { tx_tail: 2000, ..EventDesc::default() });
+        poll(&bench);
+        assert_ne!(socket(&bench).readiness() & ready::OUT, 0);
+    }
+
+    #[test]
+    fn received_bytes_come_before_the_end_and_the_end_before_nothing() {
+        let mut bench = connected();
+        let mut buf = [0; 10];
+        assert_eq!(socket(&bench).receive(&mut Sink::from_slice(&mut buf), Take::Consume), Ok(None));
+        bench.event(0, EventDesc { rx_head: 4, flags: ev_flags::RX_FIN, ..EventDesc::default() });
+        poll(&bench);
+        let s = socket(&bench);
+        assert_eq!(s.readiness(), ready::IN | ready::RDNORM | ready::RDHUP | ready::OUT | ready::WRNORM);
+        assert_eq!(s.receive(&mut Sink::from_slice(&mut buf), Take::Peek), Ok(Some((4, false))));
+        assert_eq!(s.receive(&mut Sink::from_slice(&mut buf), Take::Consume), Ok(Some((4, false))));
+        assert_eq!(s.receive(&mut Sink::from_slice(&mut buf), Take::Consume), Ok(Some((0, false))));
+        assert!(s.shutdown_tx() && !s.shutdown_tx());
+        assert_ne!(s.readiness() & ready::HUP, 0);
+        assert_eq!(s.send(&mut Source::from_slice(b"x")), Err(Errno::PIPE));
+    }
+
+    #[test]
+    fn a_reset_is_reported_once_and_then_the_end() {
+        let mut bench = connected();
+        let reset = Errno::CONNRESET.raw_os_error() as u32;
+        let flags = ev_flags::ERROR | ev_flags::CLOSED;
+        bench.event(0, EventDesc { flags, error: reset, ..EventDesc::default() });
+        poll(&bench);
+        let s = socket(&bench);
+        assert_ne!(s.readiness() & ready::ERR, 0);
+        assert_eq!(s.receive(&mut Sink::from_slice(&mut [0; 4]), Take::Consume), Err(Errno::CONNRESET));
+        assert_eq!(s.receive(&mut Sink::from_slice(&mut [0; 4]), Take::Consume), Ok(Some((0, false))));
+        assert_eq!(s.send(&mut Source::from_slice(b"x")), Err(Errno::PIPE));
+        assert_eq!(s.readiness() & ready::ERR, 0, "taken");
+        assert_eq!(s.take_error(), None);
+    }
+
+    #[test]
+    fn a_failed_connect_keeps_its_error_for_so_error() {
+        let bench = bench(8);
+        let slot = bench.region.slot(0).unwrap();
+        slot.reset();
+        let s = socket(&bench);
+        assert_eq!(s.readiness(), ready::OUT | ready::WRNORM | ready::HUP, "as Linux for a fresh socket");
+        assert_eq!(s.receive(&mut Sink::from_slice(&mut [0]), Take::Consume), Err(Errno::NOTCONN));
+        slot.conn.error.store(Errno::CONNREFUSED.raw_os_error() as u32, Ordering::Relaxed);
+        slot.conn.store_state(slot_state::FAILED);
+        assert_ne!(s.readiness() & ready::ERR, 0);
+        assert_eq!(s.take_error(), Some(Errno::CONNREFUSED));
+        assert_eq!(s.take_error(), None);
+    }
+
+    #[test]
+    fn the_card_is_told_before_the_sender_could_starve() {
+        let mut bench = connected();
+        bench.event(0, EventDesc { rx_head: 4096, ..EventDesc::default() });
+        poll(&bench);
+        let s = socket(&bench);
+        assert!(s.consume(1), "the buffer was full");
+        bench.region.slot(0).unwrap().rx.told.store(1, Ordering::Relaxed);
+        assert!(s.consume(4095));
+        bench.region.slot(0).unwrap().rx.told.store(4096, Ordering::Relaxed);
+        bench.event(0, EventDesc { rx_head: 4196, ..EventDesc::default() });
+        poll(&bench);
+        assert!(!socket(&bench).consume(100), "a small read of an empty buffer needs no update");
+    }
+
+    #[test]
+    fn hostile_positions_never_leave_the_buffer() {
+        let bench = connected();
+        let slot = bench.region.slot(0).unwrap();
+        slot.event.rx_head.store(0x8000_0000, Ordering::Relaxed);
+        slot.event.tx_tail.store(0x8000_0000, Ordering::Relaxed);
+        let s = socket(&bench);
+        assert_eq!((s.readable(), s.space()), (0, 0));
+        slot.conn.rx_off.store(u64::MAX, Ordering::Relaxed);
+        slot.event.rx_head.store(10, Ordering::Relaxed);
+        assert_eq!(s.receive(&mut Sink::from_slice(&mut [0; 4]), Take::Consume), Err(Errno::IO));
+        slot.event.error.store(u32::MAX, Ordering::Relaxed);
+        slot.event.flags.store(u32::MAX, Ordering::Relaxed);
+        assert_eq!(s.take_error(), Some(Errno::CONNRESET));
+    }
+
+    #[test]
+    fn a_lost_card_ends_every_kind_of_socket() {
+        let bench = connected();
+        socket(&bench).fail(Errno::NETDOWN);
+        assert_eq!(socket(&bench).send(&mut Source::from_slice(b"x")), Err(Errno::NETDOWN));
+        let slot = bench.region.slot(1).unwrap();
+        slot.reset();
+        slot.conn.store_state(slot_state::CONNECTING);
+        let s = Socket::new(&bench.region, 1).unwrap();
+        s.fail(Errno::NETDOWN);
+        assert_eq!(s.take_error(), Some(Errno::NETDOWN));
+    }
+}
