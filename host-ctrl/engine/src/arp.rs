@@ -6,7 +6,7 @@ use crate::{
     route::is_host,
     timers::TimerId,
 };
-use toe_wire::{ArpOp, Arp};
+use toe_wire::{Arp, ArpOp};
 
 /// Requests of a probe that go to the known MAC only, before all are asked (RFC 1122, 2.3.2.1).
 const UNICAST_PROBES: u32 = 3;
@@ -104,13 +104,7 @@ impl Engine {
     }
 
     fn transmit_arp(&mut self, to: Mac, op: ArpOp, target_mac: Mac, target_ip: [u8; 4]) {
-        let packet = Arp {
-            op,
-            sender_mac: self.config.mac,
-            sender_ip: self.config.ip,
-            target_mac,
-            target_ip,
-        };
+        let packet = Arp { op, sender_mac: self.config.mac, sender_ip: self.config.ip, target_mac, target_ip };
         let frame = crate::build::arp(to, &packet);
         self.transmit(frame);
     }

@@ -188,8 +188,7 @@ impl Ports {
             }
         }
         let all = if exact.is_empty() { any } else { exact };
-        let roomy: Vec<_> =
-            all.iter().copied().filter(|l| self.listeners.get(l).is_some_and(|l| !l.is_full())).collect();
+        let roomy: Vec<_> = all.iter().copied().filter(|l| self.listeners.get(l).is_some_and(|l| !l.is_full())).collect();
         let candidates = if roomy.is_empty() { all } else { roomy };
         candidates.get(self.keys.listener_choice(key, candidates.len())).copied()
     }

@@ -1,0 +1,293 @@
+//! Active open: next hop, SYN, and each way in which it can end.
+
+mod common;
+use common::*;
+use toe_abi::flow::flow_flags;
+use toe_engine::{Action, ConnId, Endpoint, InstallError};
+use toe_wire::{ArpOp, SeqNum, TcpFlags};
+
+const SYN_ACK: TcpFlags = TcpFlags::SYN.union(TcpFlags::ACK);
+const ECN_SYN: TcpFlags = TcpFlags::SYN.union(TcpFlags::ECE).union(TcpFlags::CWR);
+
+const EADDRNOTAVAIL: u32 = 99;
+const ENETUNREACH: u32 = 101;
+const ECONNABORTED: u32 = 103;
+const ENOBUFS: u32 = 105;
+const ETIMEDOUT: u32 = 110;
+const ECONNREFUSED: u32 = 111;
+const EHOSTUNREACH: u32 = 113;
+
+fn connect(b: &mut Bench) -> (ConnId, Endpoint, Vec<Action>) {
+    let (conn, local) = b.engine.connect(1, None, Endpoint::v4(PEER_IP, 80), BUF, b.now).expect("a route and a port");
+    (conn, local, b.actions())
+}
+
+/// A bench that knows the peer, a connection in SYN-SENT, and the peer that has seen the SYN.
+fn syn_sent() -> (Bench, ConnId, Peer, Seg) {
+    let mut b = Bench::with(|c| c.arp_expire_us = 10_000 * SEC);
+    b.know_peer();
+    let (conn, _, actions) = connect(&mut b);
+    let syn = only_segment(&actions);
+    let mut peer = Peer::modern(80, 0);
+    peer.take(&syn);
+    (b, conn, peer, syn)
+}
+
+#[test]
+fn resolves_then_opens_then_installs_before_acknowledging() {
+    let mut b = Bench::new();
+    let (conn, local, actions) = connect(&mut b);
+    assert_eq!(local.ip, Endpoint::v4(OUR_IP, 0).ip);
+    assert!(segments(&actions).is_empty());
+    let (to, ask) = arps(&actions)[0];
+    assert_eq!((to, ask.op, ask.target_ip, ask.sender_ip), ([0xff; 6], ArpOp::Request, PEER_IP, OUR_IP));
+
+    let actions = b.frame(&arp(ArpOp::Reply, PEER_MAC, PEER_IP, OUR_IP));
+    assert!(matches!(actions[0], Action::NextHop { index: 0, mac: Some(PEER_MAC) }));
+    let syn = only_segment(&actions);
+    assert!(syn.is(TcpFlags::SYN));
+    assert_eq!((syn.to, syn.tcp.src_port, syn.tcp.dst_port), (PEER_MAC, local.port, 80));
+    assert_eq!((syn.options.mss, syn.options.window_scale, syn.options.sack_permitted), (Some(1460), Some(3), true));
+    assert_eq!(syn.options.timestamps.map(|t| t.ecr), Some(0));
+
+    let mut peer = Peer::modern(80, 0);
+    peer.take(&syn);
+    b.now += 20_000;
+    let actions = b.frame(&peer.syn_ack());
+    assert!(segments(&actions).is_empty(), "the flow acknowledges");
+    let (id, state) = only_install(actions);
+    assert_eq!(id, conn);
+    assert_eq!((state.tx.iss, state.rx.irs), (syn.tcp.seq.0, peer.seq.0));
+    assert_eq!(state.rx.flags & flow_flags::ACK_NOW, flow_flags::ACK_NOW);
+    assert_eq!(state.tx.snd_wnd, 60_000, "the window of a SYN-ACK is not scaled");
+    assert_eq!((state.tx.srtt_us, state.id.next_hop, state.rx.ts_recent), (20_000, 0, 700));
+    let (flow, actions) = b.installed(conn);
+    assert!(matches!(actions[..], [Action::Connected { conn: c, flow: f, .. }] if c == conn && f == flow));
+}
+
+#[test]
+fn syn_is_repeated_with_backoff_then_times_out() {
+    let (mut b, conn, _, first) = syn_sent();
+    let start = b.now;
+    let mut at = Vec::new();
+    let mut end = None;
+    for _ in 0..400 {
+        let actions = b.pass(SEC / 2);
+        at.extend(segments(&actions).iter().map(|s| {
+            assert_eq!((s.tcp.seq, s.tcp.flags), (first.tcp.seq, TcpFlags::SYN));
+            (b.now - start) / SEC
+        }));
+        end = end.or(failed(&actions));
+    }
+    assert_eq!(at, [1, 3, 7, 15, 31, 63]);
+    assert_eq!(end, Some((conn, ETIMEDOUT)));
+    assert_eq!(b.engine.connection_count(), 0);
+}
+
+#[test]
+fn rst_that_acknowledges_the_syn_refuses() {
+    let (mut b, conn, peer, _) = syn_sent();
+    let blind = peer.build(SeqNum(0), peer.ack, TcpFlags::RST, Default::default(), &[]);
+    assert!(b.frame(&blind).is_empty(), "RFC 5961: no ACK, no effect");
+    let wrong = peer.build(SeqNum(0), peer.ack.add(1), TcpFlags::RST | TcpFlags::ACK, Default::default(), &[]);
+    assert!(b.frame(&wrong).is_empty());
+    let right = peer.build(SeqNum(0), peer.ack, TcpFlags::RST | TcpFlags::ACK, Default::default(), &[]);
+    assert_eq!(failed(&b.frame(&right)), Some((conn, ECONNREFUSED)));
+    assert_eq!(b.engine.neighbours().next().map(|n| n.refs), Some(0));
+}
+
+#[test]
+fn wrong_acknowledgement_is_reset_and_the_open_goes_on() {
+    let (mut b, _, mut peer, _) = syn_sent();
+    let good = peer.ack;
+    peer.ack = good.add(1);
+    let rst = only_segment(&b.frame(&peer.syn_ack()));
+    assert!(rst.is(TcpFlags::RST) && rst.tcp.seq == peer.ack);
+    peer.ack = good;
+    assert!(b.frame(&peer.ack()).is_empty(), "an ACK alone opens nothing");
+    only_install(b.frame(&peer.syn_ack()));
+}
+
+#[test]
+fn simultaneous_open() {
+    let (mut b, conn, peer, syn) = syn_sent();
+    let synack = only_segment(&b.frame(&peer.syn()));
+    assert!(synack.is(SYN_ACK));
+    assert_eq!((synack.tcp.seq, synack.tcp.ack), (syn.tcp.seq, peer.seq.add(1)));
+    // RFC 9293, figure 7: the peer's SYN-ACK ends it on our side.
+    let (id, state) = only_install(b.frame(&peer.syn_ack()));
+    assert_eq!((id, state.rx.flags & flow_flags::ACK_NOW), (conn, flow_flags::ACK_NOW));
+    assert!(matches!(b.installed(conn).1[..], [Action::Connected { .. }]));
+}
+
+#[test]
+fn simultaneous_open_ended_by_an_ack() {
+    let (mut b, conn, peer, _) = syn_sent();
+    only_segment(&b.frame(&peer.syn()));
+    assert!(only_segment(&b.frame(&peer.syn())).is(SYN_ACK));
+    let (_, state) = only_install(b.frame(&peer.ack()));
+    assert_eq!(state.rx.flags & flow_flags::ACK_NOW, 0);
+    let (_, actions) = b.installed(conn);
+    assert!(matches!(actions[..], [Action::Inject { .. }, Action::Connected { .. }]));
+}
+
+#[test]
+fn next_hop_that_does_not_answer() {
+    let mut b = Bench::with(|c| (c.arp_timeout_us, c.arp_timeout_max_us) = (SEC, 4 * SEC));
+    let (conn, _, first) = connect(&mut b);
+    let start = b.now;
+    let mut at = Vec::new();
+    let mut end = None;
+    assert_eq!(arps(&first).len(), 1);
+    for _ in 0..40 {
+        let actions = b.pass(SEC / 2);
+        at.extend(arps(&actions).iter().map(|_| (b.now - start) / SEC));
+        end = end.or(failed(&actions).map(|f| (f, (b.now - start) / SEC)));
+    }
+    assert_eq!(at, [1, 3]);
+    assert_eq!(end, Some(((conn, EHOSTUNREACH), 7)));
+    assert_eq!((b.engine.neighbours().count(), b.engine.next_deadline()), (0, None));
+}
+
+#[test]
+fn no_route() {
+    let mut b = Bench::new();
+    for ip in [[10, 1, 0, 1], OUR_IP, [10, 0, 0, 255], [224, 0, 0, 5], [0; 4]] {
+        let err = b.engine.connect(1, None, Endpoint::v4(ip, 80), BUF, b.now).unwrap_err();
+        assert_eq!(err.0, ENETUNREACH, "{ip:?}");
+    }
+    assert_eq!(b.engine.connection_count(), 0);
+}
+
+#[test]
+fn gateway_is_asked_for_what_is_not_on_link() {
+    let mut b = Bench::with(|c| c.gateway = Some([10, 0, 0, 254]));
+    let (_, _) = b.engine.connect(1, None, Endpoint::v4([192, 0, 2, 1], 80), BUF, b.now).unwrap();
+    let actions = b.actions();
+    assert_eq!(arps(&actions)[0].1.target_ip, [10, 0, 0, 254]);
+    let syn = only_segment(&b.frame(&arp(ArpOp::Reply, [2, 9, 9, 9, 9, 9], [10, 0, 0, 254], OUR_IP)));
+    assert_eq!((syn.to, syn.ip.dst), ([2, 9, 9, 9, 9, 9], Endpoint::v4([192, 0, 2, 1], 0).ip));
+}
+
+#[test]
+fn ecn_is_asked_for_and_given_up_after_losses() {
+    let mut b = Bench::with(|c| c.ecn = true);
+    b.know_peer();
+    let (_, _, actions) = connect(&mut b);
+    assert!(only_segment(&actions).is(ECN_SYN));
+    let flags: Vec<_> = segments(&b.pass(4 * SEC)).iter().map(|s| s.tcp.flags).collect();
+    assert_eq!(flags, [ECN_SYN, TcpFlags::SYN], "RFC 3168, 6.1.1.1");
+}
+
+#[test]
+fn ecn_needs_ece_alone_in_the_syn_ack() {
+    for (answer, want) in [(TcpFlags::ECE, true), (TcpFlags::ECE | TcpFlags::CWR, false), (TcpFlags::empty(), false)] {
+        let mut b = Bench::with(|c| c.ecn = true);
+        b.know_peer();
+        let (_, _, actions) = connect(&mut b);
+        let mut peer = Peer::new(80, 0);
+        peer.take(&only_segment(&actions));
+        peer.syn_flags |= answer;
+        let (_, state) = only_install(b.frame(&peer.syn_ack()));
+        assert_eq!(state.rx.flags & flow_flags::ECN != 0, want, "{answer:?}");
+    }
+}
+
+#[test]
+fn rtt_is_not_sampled_from_a_repeated_syn() {
+    let (mut b, _, peer, _) = syn_sent();
+    b.pass(2 * SEC);
+    let (_, state) = only_install(b.frame(&peer.syn_ack()));
+    assert_eq!(state.tx.srtt_us, 0, "Karn");
+}
+
+#[test]
+fn cancelled_opens_leave_nothing() {
+    let mut b = Bench::new();
+    let (conn, _, _) = connect(&mut b);
+    b.engine.cancel(conn, b.now);
+    assert_eq!(b.engine.connection_count(), 0);
+    assert!(segments(&b.frame(&arp(ArpOp::Reply, PEER_MAC, PEER_IP, OUR_IP))).is_empty());
+
+    let (mut b, conn, peer, _) = syn_sent();
+    b.engine.cancel(conn, b.now);
+    assert!(only_segment(&b.frame(&peer.syn_ack())).is(TcpFlags::RST));
+    assert!(b.pass(100 * SEC).iter().all(|a| !matches!(a, Action::ConnectFailed { .. })));
+
+    let (mut b, conn, peer, _) = syn_sent();
+    only_segment(&b.frame(&peer.syn()));
+    b.engine.cancel(conn, b.now);
+    let actions = b.actions();
+    assert!(only_segment(&actions).is(TcpFlags::RST));
+
+    let (mut b, conn, peer, _) = syn_sent();
+    only_install(b.frame(&peer.syn_ack()));
+    b.engine.cancel(conn, b.now);
+    let (flow, actions) = b.installed(conn);
+    assert!(matches!(actions[..], [Action::AbortFlow { flow: f }] if f == flow));
+}
+
+#[test]
+fn failed_installation_tells_both_sides() {
+    for (error, errno, resets) in [
+        (InstallError::NoMemory, ENOBUFS, 1),
+        (InstallError::Exists, EADDRNOTAVAIL, 0),
+        (InstallError::OwnerGone, ECONNABORTED, 1),
+    ] {
+        let (mut b, conn, peer, _) = syn_sent();
+        only_install(b.frame(&peer.syn_ack()));
+        b.engine.installed(conn, Err(error), b.now);
+        let actions = b.actions();
+        assert_eq!(failed(&actions), Some((conn, errno)));
+        assert_eq!(segments(&actions).len(), resets, "{error:?}");
+        assert_eq!(b.engine.connection_count(), 0);
+    }
+}
+
+#[test]
+fn stale_ids_do_nothing() {
+    let (mut b, conn, peer, _) = syn_sent();
+    b.engine.cancel(conn, b.now);
+    let (_, _, _) = connect(&mut b);
+    b.engine.cancel(conn, b.now);
+    b.engine.installed(conn, Err(InstallError::NoMemory), b.now);
+    let (_, actions) = b.installed(conn);
+    assert!(actions.is_empty(), "{actions:?}");
+    assert_eq!(b.engine.connection_count(), 1);
+    drop(peer);
+}
+
+#[test]
+fn bound_port_is_used_once_for_each_destination() {
+    let mut b = Bench::new();
+    let (bind, _) = b.engine.bind(1, Endpoint { ip: [0; 16], port: 5555 }, 0).unwrap();
+    let (_, local) = b.engine.connect(1, Some(bind), Endpoint::v4(PEER_IP, 80), BUF, b.now).unwrap();
+    assert_eq!(local.port, 5555);
+    let again = b.engine.connect(1, Some(bind), Endpoint::v4(PEER_IP, 80), BUF, b.now).unwrap_err();
+    assert_eq!(again.0, EADDRNOTAVAIL);
+    assert!(b.engine.connect(1, Some(bind), Endpoint::v4(PEER_IP, 81), BUF, b.now).is_ok());
+}
+
+#[test]
+fn ephemeral_ports_differ_until_none_is_left() {
+    let mut b = Bench::with(|c| c.ephemeral = (50_000, 50_099));
+    let mut ports: Vec<u16> = (0..100).map(|_| connect(&mut b).1.port).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!(ports.len(), 100);
+    assert!(ports.iter().all(|p| (50_000..50_100).contains(p)));
+    let err = b.engine.connect(1, None, Endpoint::v4(PEER_IP, 80), BUF, b.now).unwrap_err();
+    assert_eq!(err.0, EADDRNOTAVAIL);
+    // Another destination has ports of its own.
+    assert!(b.engine.connect(1, None, Endpoint::v4(PEER_IP, 81), BUF, b.now).is_ok());
+}
+
+#[test]
+fn connections_are_bounded() {
+    let mut b = Bench::with(|c| c.connections_max = 3);
+    for _ in 0..3 {
+        connect(&mut b);
+    }
+    let err = b.engine.connect(1, None, Endpoint::v4(PEER_IP, 80), BUF, b.now).unwrap_err();
+    assert_eq!(err.0, ENOBUFS);
+}

@@ -1,0 +1,266 @@
+//! A bench for one engine: a peer's frames go in, actions come out, time is ours.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use toe_abi::FlowId;
+use toe_abi::flow::{FlowKey, FlowState, v4_mapped};
+use toe_engine::{Action, BufferLog2, Config, ConnId, Endpoint, Engine, FrameMeta, ListenerId};
+use toe_wire::{
+    Arp, ArpOp, Checksum, Ip, Payload, SeqNum, Sum, Tcp, TcpFlags, TcpOptions, Timestamps, TxHeader, parse_frame,
+};
+
+pub const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+pub const OUR_IP: [u8; 4] = [10, 0, 0, 1];
+pub const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+pub const PEER_IP: [u8; 4] = [10, 0, 0, 2];
+pub const BUF: BufferLog2 = BufferLog2 { tx: 18, rx: 18 };
+pub const SEC: u64 = 1_000_000;
+pub const ON_WIRE: FrameMeta =
+    FrameMeta { csum_ok: false, needs_csum: false, reason: 0, csum_start: 0, csum_offset: 0, gso_size: 0 };
+
+pub fn config() -> Config {
+    Config { secret: *b"sixteen bytes ok", answer_arp: true, ..Config::new(OUR_MAC, OUR_IP, 24) }
+}
+
+pub struct Bench {
+    pub engine: Engine,
+    pub now: u64,
+    next_flow: u32,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut c = config();
+        change(&mut c);
+        let now = 1_000 * SEC;
+        Self { engine: Engine::new(c, now).expect("a valid configuration"), now, next_flow: 0 }
+    }
+
+    pub fn actions(&mut self) -> Vec<Action> {
+        core::iter::from_fn(|| self.engine.poll_action()).collect()
+    }
+
+    /// A frame from the wire.
+    pub fn frame(&mut self, frame: &[u8]) -> Vec<Action> {
+        self.engine.frame(frame, ON_WIRE, self.now);
+        self.actions()
+    }
+
+    /// Lets `us` pass, stopping at each deadline.
+    pub fn pass(&mut self, us: u64) -> Vec<Action> {
+        let end = self.now + us;
+        let mut out = Vec::new();
+        while let Some(at) = self.engine.next_deadline().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.engine.timer(self.now);
+            out.extend(self.actions());
+        }
+        self.now = end;
+        out
+    }
+
+    pub fn listen(&mut self, port: u16, backlog: u32) -> ListenerId {
+        let (bind, _) = self.engine.bind(1, Endpoint { ip: [0; 16], port }, 0).expect("the port is free");
+        self.engine.listen(bind, backlog, BUF).expect("nobody listens")
+    }
+
+    /// What the card would answer.
+    pub fn installed(&mut self, conn: ConnId) -> (FlowId, Vec<Action>) {
+        self.next_flow += 1;
+        let flow = FlowId { index: self.next_flow, generation: 1 };
+        self.engine.installed(conn, Ok(flow), self.now);
+        (flow, self.actions())
+    }
+
+    /// A whole passive open by `peer`, up to the flow.
+    pub fn accept(&mut self, peer: &mut Peer) -> (FlowId, Box<FlowState>) {
+        let synack = only_segment(&self.frame(&peer.syn()));
+        peer.take(&synack);
+        let (conn, state) = only_install(self.frame(&peer.ack()));
+        let (flow, _) = self.installed(conn);
+        (flow, state)
+    }
+
+    /// Tells the engine where the peer is.
+    pub fn know_peer(&mut self) {
+        self.frame(&arp(ArpOp::Request, PEER_MAC, PEER_IP, OUR_IP));
+    }
+}
+
+/// A peer that does what the test says.
+#[derive(Clone)]
+pub struct Peer {
+    pub ip: [u8; 4],
+    pub mac: [u8; 6],
+    pub port: u16,
+    pub to: u16,
+    pub seq: SeqNum,
+    pub ack: SeqNum,
+    /// Timestamp to send; None: no option.
+    pub ts: Option<u32>,
+    pub ts_recent: u32,
+    pub window: u16,
+    pub syn_options: TcpOptions,
+    pub syn_flags: TcpFlags,
+}
+
+impl Peer {
+    pub fn new(port: u16, to: u16) -> Self {
+        Self {
+            ip: PEER_IP,
+            mac: PEER_MAC,
+            port,
+            to,
+            seq: SeqNum(5000),
+            ack: SeqNum(0),
+            ts: None,
+            ts_recent: 0,
+            window: 60_000,
+            syn_options: TcpOptions { mss: Some(1460), ..TcpOptions::default() },
+            syn_flags: TcpFlags::SYN,
+        }
+    }
+
+    /// With every option that we know.
+    pub fn modern(port: u16, to: u16) -> Self {
+        let syn_options =
+            TcpOptions { mss: Some(1400), window_scale: Some(7), sack_permitted: true, ..TcpOptions::default() };
+        Self { ts: Some(700), syn_options, ..Self::new(port, to) }
+    }
+
+    pub fn key(&self) -> FlowKey {
+        FlowKey {
+            local_ip: v4_mapped(OUR_IP),
+            remote_ip: v4_mapped(self.ip),
+            local_port: self.to,
+            remote_port: self.port,
+        }
+    }
+
+    pub fn build(&self, seq: SeqNum, ack: SeqNum, flags: TcpFlags, options: TcpOptions, payload: &[u8]) -> Vec<u8> {
+        let header = TxHeader {
+            dst_mac: OUR_MAC,
+            src_mac: self.mac,
+            vlan: None,
+            src_ip: v4_mapped(self.ip),
+            dst_ip: v4_mapped(OUR_IP),
+            tos: 0,
+            ttl: 64,
+            ident: 0,
+            src_port: self.port,
+            dst_port: self.to,
+            seq,
+            ack,
+            flags,
+            window: self.window,
+            options,
+        };
+        let mut out = vec![0; 128];
+        let sum = Sum::new().bytes(payload);
+        let built = header.write(&mut out, payload.len() as u32, Checksum::Full(sum)).expect("fits");
+        out.truncate(usize::from(built.len));
+        out.extend_from_slice(payload);
+        out
+    }
+
+    fn options(&self) -> TcpOptions {
+        TcpOptions { timestamps: self.ts.map(|val| Timestamps { val, ecr: self.ts_recent }), ..TcpOptions::default() }
+    }
+
+    pub fn syn(&self) -> Vec<u8> {
+        let timestamps = self.options().timestamps;
+        self.build(self.seq, self.ack, self.syn_flags, TcpOptions { timestamps, ..self.syn_options }, &[])
+    }
+
+    /// A SYN-ACK to the SYN that was `take`n.
+    pub fn syn_ack(&self) -> Vec<u8> {
+        Self { syn_flags: self.syn_flags | TcpFlags::ACK, ..self.clone() }.syn()
+    }
+
+    /// A segment of the connection behind the SYN.
+    pub fn data(&self, at: u32, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
+        self.build(self.seq.add(1).add(at), self.ack, flags, self.options(), payload)
+    }
+
+    pub fn ack(&self) -> Vec<u8> {
+        self.data(0, TcpFlags::ACK, &[])
+    }
+
+    pub fn rst(&self, seq: SeqNum) -> Vec<u8> {
+        self.build(seq, self.ack, TcpFlags::RST, TcpOptions::default(), &[])
+    }
+
+    /// Notes what a SYN or SYN-ACK of ours said.
+    pub fn take(&mut self, s: &Seg) {
+        self.ack = s.tcp.seq.add(1);
+        self.port = s.tcp.dst_port;
+        self.to = s.tcp.src_port;
+        self.ts_recent = s.options.timestamps.map_or(0, |t| t.val);
+    }
+}
+
+/// A TCP segment of ours, checked for being well-formed.
+#[derive(Clone, Debug)]
+pub struct Seg {
+    pub to: [u8; 6],
+    pub ip: Ip,
+    pub tcp: Tcp,
+    pub options: TcpOptions,
+}
+
+impl Seg {
+    pub fn is(&self, flags: TcpFlags) -> bool {
+        self.tcp.flags == flags
+    }
+}
+
+pub fn segment(frame: &[u8]) -> Option<Seg> {
+    let parsed = parse_frame(frame).expect("our frames parse");
+    let (ip, tcp) = parsed.tcp()?;
+    assert!(parsed.tcp_checksum_ok(frame), "TCP checksum of {parsed:?}");
+    assert_eq!((parsed.eth.src, ip.src), (OUR_MAC, v4_mapped(OUR_IP)));
+    Some(Seg { to: parsed.eth.dst, ip: *ip, tcp: *tcp, options: parsed.tcp_options(frame) })
+}
+
+pub fn segments(actions: &[Action]) -> Vec<Seg> {
+    actions.iter().filter_map(|a| if let Action::Transmit { frame } = a { segment(frame) } else { None }).collect()
+}
+
+pub fn only_segment(actions: &[Action]) -> Seg {
+    let all = segments(actions);
+    assert_eq!(all.len(), 1, "one segment expected: {actions:?}");
+    all[0].clone()
+}
+
+pub fn arps(actions: &[Action]) -> Vec<([u8; 6], Arp)> {
+    let arp = |frame: &[u8]| {
+        let parsed = parse_frame(frame).expect("our frames parse");
+        let Payload::Arp(span) = parsed.payload else { return None };
+        Some((parsed.eth.dst, Arp::parse(span.of(frame))?))
+    };
+    actions.iter().filter_map(|a| if let Action::Transmit { frame } = a { arp(frame) } else { None }).collect()
+}
+
+pub fn arp(op: ArpOp, mac: [u8; 6], ip: [u8; 4], target_ip: [u8; 4]) -> Vec<u8> {
+    let packet = Arp { op, sender_mac: mac, sender_ip: ip, target_mac: OUR_MAC, target_ip };
+    let mut out = vec![0; 64];
+    let len = packet.write(&OUR_MAC, None, &mut out).expect("fits");
+    out.truncate(len);
+    out
+}
+
+pub fn only_install(actions: Vec<Action>) -> (ConnId, Box<FlowState>) {
+    let text = format!("{actions:?}");
+    let mut all = actions.into_iter().filter_map(|a| if let Action::Install { conn, state, .. } = a { Some((conn, state)) } else { None });
+    match (all.next(), all.next()) {
+        (Some(one), None) => one,
+        _ => panic!("one Install expected: {text}"),
+    }
+}
+
+pub fn failed(actions: &[Action]) -> Option<(ConnId, u32)> {
+    actions.iter().find_map(|a| if let Action::ConnectFailed { conn, errno } = a { Some((*conn, errno.0)) } else { None })
+}

@@ -1,0 +1,158 @@
+//! Echo, errors about connections that open, datagrams that nobody serves.
+
+mod common;
+use common::*;
+use toe_abi::flow::v4_mapped;
+use toe_engine::{Action, Endpoint};
+use toe_wire::{Icmp, Payload, SeqNum, checksum::checksum, parse_frame};
+
+fn ipv4(src: [u8; 4], dst: [u8; 4], proto: u8, fragment: u16, body: &[u8]) -> Vec<u8> {
+    let mut h = vec![0x45, 0, 0, 0, 0, 1, 0, 0, 64, proto, 0, 0];
+    h.extend(src);
+    h.extend(dst);
+    h[2..4].copy_from_slice(&((20 + body.len()) as u16).to_be_bytes());
+    h[6..8].copy_from_slice(&fragment.to_be_bytes());
+    let sum = checksum(&h);
+    h[10..12].copy_from_slice(&sum.to_be_bytes());
+    let mut frame = [&OUR_MAC[..], &PEER_MAC[..], &[8, 0][..]].concat();
+    frame.extend(h);
+    frame.extend(body);
+    frame
+}
+
+fn icmp(kind: u8, code: u8, words: [u16; 2], body: &[u8]) -> Vec<u8> {
+    let mut m = vec![kind, code, 0, 0];
+    m.extend(words[0].to_be_bytes());
+    m.extend(words[1].to_be_bytes());
+    m.extend(body);
+    let sum = checksum(&m);
+    m[2..4].copy_from_slice(&sum.to_be_bytes());
+    ipv4(PEER_IP, OUR_IP, 1, 0, &m)
+}
+
+/// An error that quotes a segment of ours to `port` of the peer.
+fn error(kind: u8, code: u8, from_port: u16, seq: SeqNum) -> Vec<u8> {
+    let mut tcp = from_port.to_be_bytes().to_vec();
+    tcp.extend(80u16.to_be_bytes());
+    tcp.extend(seq.0.to_be_bytes());
+    let quoted = ipv4(OUR_IP, PEER_IP, 6, 0, &tcp);
+    icmp(kind, code, [0, 1400], &quoted[14..])
+}
+
+fn message(actions: &[Action]) -> (Vec<u8>, [u8; 16]) {
+    let [Action::Transmit { frame }] = actions else { panic!("one frame expected: {actions:?}") };
+    let parsed = parse_frame(frame).unwrap();
+    assert_eq!((parsed.eth.src, parsed.eth.dst), (OUR_MAC, PEER_MAC));
+    let Payload::Ipv4(packet) = parsed.payload else { panic!("not IPv4") };
+    assert_eq!(packet.ip.src, v4_mapped(OUR_IP));
+    (packet.ip.payload.of(frame).to_vec(), packet.ip.dst)
+}
+
+#[test]
+fn echo_is_answered_with_all_its_data() {
+    let mut b = Bench::new();
+    let data: Vec<u8> = (0..=255).collect();
+    let (body, to) = message(&b.frame(&icmp(8, 0, [7, 9], &data)));
+    assert_eq!(Icmp::parse(&body), Some(Icmp::EchoReply { ident: 7, seq: 9, data: &data }));
+    assert_eq!(to, v4_mapped(PEER_IP));
+}
+
+#[test]
+fn echo_is_bounded_in_size_and_rate() {
+    let mut b = Bench::with(|c| c.replies_per_second = 100);
+    assert!(b.frame(&icmp(8, 0, [1, 1], &[0; 1473])).is_empty());
+    assert!(!b.frame(&icmp(8, 0, [1, 1], &[0; 1472])).is_empty());
+    let answers = (0..100).filter(|_| !b.frame(&icmp(8, 0, [1, 1], &[])).is_empty()).count();
+    assert_eq!(answers, 9);
+    assert_eq!(b.engine.counters().icmp_limited, 92);
+}
+
+#[test]
+fn broken_messages_are_dropped() {
+    let mut b = Bench::new();
+    let mut bad = icmp(8, 0, [1, 1], b"data");
+    *bad.last_mut().unwrap() ^= 1;
+    assert!(b.frame(&bad).is_empty());
+    assert_eq!(b.engine.counters().drop_malformed, 1);
+    assert!(b.frame(&icmp(13, 0, [0, 0], &[0; 12])).is_empty());
+    assert_eq!(b.engine.counters().icmp_ignored, 1);
+}
+
+#[test]
+fn errors_end_an_open_that_they_are_about() {
+    for (kind, code, errno) in [(3, 3, 111), (3, 2, 92), (3, 0, 101), (3, 1, 113), (3, 13, 113), (11, 0, 113)] {
+        let mut b = Bench::new();
+        b.know_peer();
+        let (conn, local) = b.engine.connect(1, None, Endpoint::v4(PEER_IP, 80), BUF, b.now).unwrap();
+        let actions = b.actions();
+        let iss = only_segment(&actions).tcp.seq;
+        assert!(b.frame(&error(kind, code, local.port, iss.add(1))).is_empty(), "RFC 5927: not what is in flight");
+        assert!(b.frame(&error(kind, code, local.port ^ 1, iss)).is_empty());
+        assert_eq!(failed(&b.frame(&error(kind, code, local.port, iss))), Some((conn, errno)), "type {kind} code {code}");
+    }
+}
+
+#[test]
+fn syn_is_never_too_big() {
+    let mut b = Bench::new();
+    b.know_peer();
+    let (_, local) = b.engine.connect(1, None, Endpoint::v4(PEER_IP, 80), BUF, b.now).unwrap();
+    let actions = b.actions();
+    assert!(b.frame(&error(3, 4, local.port, only_segment(&actions).tcp.seq)).is_empty());
+    assert_eq!(b.engine.connection_count(), 1);
+}
+
+#[test]
+fn half_open_passive_goes_by_hard_errors_only() {
+    let mut b = Bench::new();
+    b.listen(80, 5);
+    let iss = only_segment(&b.frame(&Peer::new(80, 80).syn())).tcp.seq;
+    b.frame(&error(3, 1, 80, iss));
+    assert_eq!(b.engine.connection_count(), 1);
+    b.frame(&error(3, 3, 80, iss));
+    assert_eq!(b.engine.connection_count(), 0);
+}
+
+#[test]
+fn errors_about_flows_go_to_the_card() {
+    let mut b = Bench::new();
+    b.listen(80, 5);
+    let (flow, _) = b.accept(&mut Peer::new(80, 80));
+    let actions = b.frame(&error(3, 4, 80, SeqNum(1234)));
+    assert!(matches!(actions[..], [Action::IcmpError { flow: f, kind: 0x304, mtu: 1400, seq: 1234 }] if f == flow), "{actions:?}");
+}
+
+#[test]
+fn udp_is_told_that_nobody_listens() {
+    let mut b = Bench::new();
+    let frame = ipv4(PEER_IP, OUR_IP, 17, 0, &[1, 2, 3, 4, 0, 8, 0, 0]);
+    let (body, _) = message(&b.frame(&frame));
+    assert_eq!(body[..2], [3, 3]);
+    assert_eq!(body[8..], frame[14..], "the datagram is quoted");
+    assert_eq!(checksum(&body), 0);
+    assert!(b.frame(&ipv4(PEER_IP, OUR_IP, 132, 0, &[0; 20])).is_empty());
+    assert_eq!(b.engine.counters().drop_protocol, 2);
+}
+
+#[test]
+fn fragments_foreign_packets_and_other_protocols_are_counted() {
+    let mut b = Bench::new();
+    assert!(b.frame(&ipv4(PEER_IP, OUR_IP, 6, 0x2000, &[0; 40])).is_empty());
+    assert!(b.frame(&ipv4(PEER_IP, [10, 0, 0, 9], 6, 0, &[0x50; 40])).is_empty());
+    assert!(b.frame(&ipv4(PEER_IP, [10, 0, 0, 255], 1, 0, &[0; 8])).is_empty());
+    let ipv6 = [&OUR_MAC[..], &PEER_MAC[..], &[0x86, 0xdd][..], &[0x60; 40][..]].concat();
+    assert!(b.frame(&ipv6).is_empty());
+    assert!(b.frame(&[0; 9]).is_empty());
+    let c = *b.engine.counters();
+    assert_eq!((c.frames, c.drop_fragment, c.drop_not_ours, c.drop_ethertype, c.drop_malformed), (5, 1, 2, 1, 1));
+}
+
+#[test]
+fn vlan_frames_are_dropped_but_priority_tags_are_not() {
+    let mut b = Bench::new();
+    b.listen(80, 5);
+    let syn = Peer::new(4000, 80).syn();
+    let tagged = |tag: u16| [&syn[..12], &[0x81, 0][..], &tag.to_be_bytes()[..], &syn[12..]].concat();
+    assert!(b.frame(&tagged(5)).is_empty());
+    assert_eq!(b.frame(&tagged(0xe000)).len(), 1);
+}

@@ -1,0 +1,178 @@
+//! ARP: learning, answering, ageing, and what the card is told.
+
+mod common;
+use common::*;
+use toe_abi::{control::close_reason, flow::FlowState};
+use toe_engine::{Action, Endpoint};
+use toe_wire::ArpOp;
+
+const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+
+fn hops(actions: &[Action]) -> Vec<(u16, Option<[u8; 6]>)> {
+    actions.iter().filter_map(|a| if let Action::NextHop { index, mac } = a { Some((*index, *mac)) } else { None }).collect()
+}
+
+fn state(b: &Bench) -> Option<(&'static str, u32)> {
+    b.engine.neighbours().next().map(|n| (n.state, n.refs))
+}
+
+#[test]
+fn requests_are_answered_if_the_card_does_not() {
+    for answers in [true, false] {
+        let mut b = Bench::with(|c| c.answer_arp = answers);
+        let actions = b.frame(&arp(ArpOp::Request, PEER_MAC, PEER_IP, OUR_IP));
+        assert_eq!(hops(&actions), [(0, Some(PEER_MAC))], "who asks for us will be talked to");
+        let replies = arps(&actions);
+        assert_eq!(replies.len(), usize::from(answers));
+        for (to, r) in replies {
+            assert_eq!((to, r.op, r.sender_mac, r.sender_ip, r.target_ip), (PEER_MAC, ArpOp::Reply, OUR_MAC, OUR_IP, PEER_IP));
+        }
+    }
+}
+
+#[test]
+fn probes_are_answered_but_not_learned() {
+    let mut b = Bench::new();
+    let actions = b.frame(&arp(ArpOp::Request, PEER_MAC, [0; 4], OUR_IP));
+    assert_eq!(arps(&actions).len(), 1);
+    assert_eq!(b.engine.neighbours().count(), 0);
+}
+
+#[test]
+fn unasked_answers_and_others_business_add_nothing() {
+    let mut b = Bench::new();
+    for frame in [
+        arp(ArpOp::Reply, PEER_MAC, PEER_IP, OUR_IP),
+        arp(ArpOp::Request, PEER_MAC, PEER_IP, [10, 0, 0, 77]),
+        arp(ArpOp::Request, PEER_MAC, PEER_IP, PEER_IP),
+    ] {
+        assert!(b.frame(&frame).is_empty());
+    }
+    assert_eq!(b.engine.neighbours().count(), 0);
+}
+
+#[test]
+fn impossible_senders_are_ignored() {
+    let mut b = Bench::new();
+    for (mac, ip) in [
+        ([1, 0, 0, 0, 0, 1], PEER_IP),
+        ([0; 6], PEER_IP),
+        ([0xff; 6], PEER_IP),
+        (OUR_MAC, PEER_IP),
+        (PEER_MAC, [255; 4]),
+        (PEER_MAC, [10, 0, 0, 255]),
+        (PEER_MAC, [10, 0, 1, 1]),
+        (PEER_MAC, [224, 0, 0, 1]),
+    ] {
+        assert!(b.frame(&arp(ArpOp::Request, mac, ip, OUR_IP)).is_empty(), "{mac:?} {ip:?}");
+    }
+    assert_eq!(b.engine.counters().arp_ignored, 8);
+    assert!(b.frame(&arp(ArpOp::Request, PEER_MAC, OUR_IP, OUR_IP)).is_empty());
+    assert_eq!(b.engine.counters().arp_conflicts, 1);
+}
+
+#[test]
+fn moved_neighbour_is_told_to_the_card() {
+    let mut b = Bench::new();
+    b.know_peer();
+    assert!(hops(&b.frame(&arp(ArpOp::Request, PEER_MAC, PEER_IP, OUR_IP))).is_empty(), "nothing new");
+    // Gratuitous ARP after a failover.
+    let actions = b.frame(&arp(ArpOp::Request, OTHER_MAC, PEER_IP, PEER_IP));
+    assert_eq!(hops(&actions), [(0, Some(OTHER_MAC))]);
+}
+
+#[test]
+fn unused_entries_expire() {
+    let mut b = Bench::with(|c| c.arp_expire_us = 30 * SEC);
+    b.know_peer();
+    b.pass(29 * SEC);
+    b.know_peer();
+    assert!(b.pass(29 * SEC).is_empty());
+    let actions = b.pass(SEC);
+    assert_eq!((hops(&actions), arps(&actions).len()), (vec![(0, None)], 0));
+    assert_eq!((b.engine.neighbours().count(), b.engine.next_deadline()), (0, None));
+}
+
+#[test]
+fn used_entries_are_asked_again_before_they_are_given_up() {
+    let mut b = Bench::with(|c| (c.arp_expire_us, c.arp_timeout_us, c.arp_timeout_max_us) = (30 * SEC, SEC, 16 * SEC));
+    b.listen(80, 5);
+    b.know_peer();
+    b.accept(&mut Peer::new(4000, 80));
+    assert_eq!(state(&b), Some(("reachable", 1)));
+    let asked = arps(&b.pass(30 * SEC));
+    assert_eq!(asked.iter().map(|a| a.0).collect::<Vec<_>>(), [PEER_MAC], "first only the one we know");
+    assert_eq!(state(&b), Some(("probing", 1)));
+    b.frame(&arp(ArpOp::Reply, PEER_MAC, PEER_IP, OUR_IP));
+    assert_eq!(state(&b), Some(("reachable", 1)));
+
+    // Silence: three times the known one, then everybody, then the card must stop using it, but we go on asking.
+    b.pass(30 * SEC);
+    let actions = b.pass(40 * SEC);
+    let to: Vec<_> = arps(&actions).iter().map(|a| a.0).collect();
+    assert_eq!(to, [PEER_MAC, PEER_MAC, [0xff; 6], [0xff; 6], [0xff; 6]]);
+    assert_eq!(hops(&actions), [(0, None)]);
+    assert_eq!(state(&b), Some(("incomplete", 1)));
+    assert_eq!(arps(&b.pass(160 * SEC)).len(), 10);
+    assert_eq!(hops(&b.frame(&arp(ArpOp::Reply, OTHER_MAC, PEER_IP, OUR_IP))), [(0, Some(OTHER_MAC))]);
+}
+
+#[test]
+fn new_connection_restarts_a_resolution_that_had_failed() {
+    let mut b = Bench::with(|c| (c.arp_expire_us, c.arp_timeout_us, c.arp_timeout_max_us) = (SEC, SEC, 16 * SEC));
+    b.listen(80, 5);
+    b.accept(&mut Peer::new(4000, 80));
+    b.pass(100 * SEC);
+    assert_eq!(state(&b), Some(("incomplete", 1)));
+    b.engine.connect(1, None, Endpoint::v4(PEER_IP, 80), BUF, b.now).unwrap();
+    let actions = b.actions();
+    assert_eq!(arps(&actions).len(), 1);
+    assert_eq!(arps(&b.pass(SEC)).len(), 1, "the first timeout again");
+}
+
+#[test]
+fn handshake_seeds_the_next_hop_and_arp_confirms_it() {
+    let mut b = Bench::new();
+    b.listen(80, 5);
+    let mut peer = Peer::new(4000, 80);
+    peer.take(&only_segment(&b.frame(&peer.syn())));
+    let actions = b.frame(&peer.ack());
+    assert_eq!(hops(&actions), [(0, Some(PEER_MAC))]);
+    assert_eq!(arps(&actions)[0].0, PEER_MAC);
+    let first_install = actions.iter().position(|a| matches!(a, Action::Install { .. }));
+    let first_hop = actions.iter().position(|a| matches!(a, Action::NextHop { .. }));
+    assert!(first_hop < first_install, "the card knows the hop before the flow");
+    assert_eq!(state(&b), Some(("probing", 1)));
+    assert_eq!(hops(&b.frame(&arp(ArpOp::Reply, OTHER_MAC, PEER_IP, OUR_IP))), [(0, Some(OTHER_MAC))], "ARP has the last word");
+}
+
+#[test]
+fn closed_flows_give_their_reference_back() {
+    let mut b = Bench::new();
+    b.listen(80, 5);
+    let (flow, s): (_, Box<FlowState>) = b.accept(&mut Peer::new(4000, 80));
+    assert_eq!(b.engine.neighbours().next().map(|n| n.refs), Some(1));
+    b.engine.flow_closed(flow, close_reason::RESET, &s, b.now);
+    assert_eq!(b.engine.neighbours().next().map(|n| n.refs), Some(0));
+    assert_eq!(b.engine.connection_count(), 0);
+}
+
+#[test]
+fn table_is_bounded_and_the_idle_make_room() {
+    let mut b = Bench::with(|c| c.next_hops = 2);
+    b.listen(80, 50);
+    let peer = |n: u8| Peer { ip: [10, 0, 0, n], mac: [2, 0, 0, 0, 0, n], ..Peer::new(4000, 80) };
+    for n in 10..200 {
+        b.frame(&arp(ArpOp::Request, [2, 0, 0, 0, 0, n], [10, 0, 0, n], OUR_IP));
+        assert!(b.engine.neighbours().count() <= 2);
+    }
+    b.accept(&mut peer(2));
+    b.accept(&mut peer(3));
+    let mut third = peer(4);
+    third.take(&only_segment(&b.frame(&third.syn())));
+    let actions = b.frame(&third.ack());
+    assert!(only_segment(&actions).is(toe_wire::TcpFlags::RST), "every next hop is in use");
+    assert_eq!(b.engine.counters().install_failed, 1);
+    let err = b.engine.connect(1, None, Endpoint::v4([10, 0, 0, 5], 80), BUF, b.now).unwrap_err();
+    assert_eq!((err, b.engine.connection_count()), (toe_engine::Errno::ENOBUFS, 2));
+}
