@@ -1,8 +1,8 @@
 //! The header itself.
 
 use std::fmt::Write;
-use toe_abi::counters;
-use toe_abi::layout::{CONSTANTS, Constant, Field, STRUCTS, Struct, Type};
+use toe_abi::{CtxId, FlowId, RegionId, counters};
+use toe_abi::layout::{CONSTANTS, Field, STRUCTS, Struct, Type};
 
 const TOP: &str = "\
 /* Every byte that two sides of FerroTOE share. Generated from nic-fw/abi (what each field means is said there):
@@ -29,6 +29,7 @@ const TOP: &str = "\
 pub fn header() -> String {
     let mut out = TOP.to_owned();
     constants(&mut out);
+    nobody(&mut out);
     counter_numbers(&mut out);
     for s in STRUCTS {
         structure(&mut out, s);
@@ -54,17 +55,29 @@ fn constants(out: &mut String) {
             module = Some(here);
             line(out, format_args!("\n/* {} */", if here.is_empty() { "toe_abi" } else { here }));
         }
-        line(out, format_args!("#define {} {}", constant.name, literal(constant)));
+        line(out, format_args!("#define {} {}", constant.name, literal(constant.value)));
     }
 }
 
-/// The value with its type's suffix.
-pub(crate) fn literal(constant: &Constant) -> String {
-    match constant.bytes {
-        8 if constant.value > u64::from(u32::MAX) => format!("{:#x}ULL", constant.value),
-        8 => format!("{}ULL", constant.value),
-        _ if constant.value > 0xffff => format!("{:#x}U", constant.value),
-        _ => format!("{}U", constant.value),
+/// The value as C reads it: never signed, so that flags and sizes mix without surprise.
+pub(crate) fn literal(value: u64) -> String {
+    match value {
+        0..=0xffff => format!("{value}U"),
+        0x1_0000..=0xffff_ffff => format!("{value:#x}U"),
+        _ => format!("{value:#x}ULL"),
+    }
+}
+
+/// Ids that name nothing.
+fn nobody(out: &mut String) {
+    let ids: [(&str, u64); 3] = [
+        ("TOE_FLOW_INDEX_NONE", FlowId::NONE.index.into()),
+        ("TOE_CTX_NONE", CtxId::NONE.0.into()),
+        ("TOE_REGION_NONE", RegionId::NONE.0.into()),
+    ];
+    out.push_str("\n/* ids */\n");
+    for (name, value) in ids {
+        line(out, format_args!("#define {name} {}", literal(value)));
     }
 }
 

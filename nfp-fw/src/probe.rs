@@ -76,7 +76,7 @@ pub fn assertions() -> String {
         }
     }
     for constant in CONSTANTS {
-        let (name, value) = (constant.name, literal(constant));
+        let (name, value) = (constant.name, literal(constant.value));
         line(&mut out, format_args!("_Static_assert({name} == {value}, \"{name}\");"));
     }
     out

@@ -17,7 +17,6 @@ macro_rules! constant {
             name: concat!("TOE_", $prefix, stringify!($name)),
             source: concat!($(stringify!($module), "::",)* stringify!($name)),
             value: crate::$($module::)*$name as u64,
-            bytes: size_of_val(&crate::$($module::)*$name),
         }
     };
 }

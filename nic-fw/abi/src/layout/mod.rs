@@ -22,8 +22,6 @@ pub struct Constant {
     /// Its path in this crate.
     pub source: &'static str,
     pub value: u64,
-    /// Of its type.
-    pub bytes: usize,
 }
 
 /// A struct. Those that it contains come earlier in [`STRUCTS`].
