@@ -13,8 +13,10 @@
 //! ```
 //!
 //! [`core`] has no I/O and no clock: the whole-system simulation drives it in virtual time with memory of its own.
-//! May depend on `toe-abi`, `toe-engine`, `toe-link`, `toe-sync`.
+//! May depend on `toe-abi`, `toe-engine`, `toe-link`.
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod config;
 pub mod core;
+pub mod shell;

@@ -84,8 +84,6 @@ pub trait Host {
 
     /// Answers a request. Never blocks; a client that cannot take it is disconnected.
     fn reply(&mut self, client: ClientId, reply: &Reply, attach: &[Attachment]);
-    /// Ends a client's connection. `Core::client_gone` is not called for it any more.
-    fn disconnect(&mut self, client: ClientId);
 }
 
 /// A request and the client's connection it came on.

@@ -23,7 +23,7 @@ mod slots;
 mod tests;
 
 pub use host::{Attachment, ClientId, Host, Incoming, Memory, Proof};
-pub use report::{JobId, Report};
+pub use report::{JobId, Report, mac_text};
 
 use app::{App, Flow, Listener};
 use outbox::{Outbox, Pending};

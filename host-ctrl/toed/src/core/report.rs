@@ -2,7 +2,7 @@
 
 use super::{
     Core, Host,
-    app::{ContextStage, Role},
+    app::ContextStage,
     outbox::Pending,
 };
 use crate::admin;
@@ -13,7 +13,6 @@ use toe_abi::{
     counters,
     flow::{FlowState, as_v4, tcp_state},
 };
-use toe_engine::Endpoint;
 
 /// Names a report that was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -59,7 +58,7 @@ impl<H: Host> Core<H> {
     /// Starts a report of all connections and listeners.
     pub fn report_connections(&mut self) -> JobId {
         let mut rows: Vec<admin::Connection> = self.listener_rows();
-        rows.extend(self.opening.values().filter_map(|(region, slot)| self.opening_row(*region, *slot)));
+        rows.extend(self.opening_rows());
         let mut todo: Vec<FlowId> = self.flows.iter().filter(|(_, f)| !f.closed).map(|(id, _)| *id).collect();
         todo.sort_by_key(|id| id.index);
         let job = self.jobs.start(Job::Connections { todo: todo.into(), asked: 0, rows });
@@ -141,7 +140,8 @@ impl<H: Host> Core<H> {
             ("toed_listeners", self.listeners.len() as u64),
             ("toed_control_in_flight", self.outbox.in_flight() as u64),
         ];
-        own.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        let engine = self.engine.counters().all().map(|(name, value, _)| (format!("engine_{name}"), value));
+        own.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(engine).collect()
     }
 
     /// What there is to say without asking the card. The caller adds what only it knows (device, version, uptime).
@@ -156,7 +156,10 @@ impl<H: Host> Core<H> {
             },
             ip: format!("{}/{}", ip_text(&self.config.ip), self.config.prefix),
             applications: self.apps.values().map(|a| self.application(a)).collect(),
-            listeners: self.listeners.iter().map(|(id, l)| self.listener(*id, l)).collect(),
+            listeners: self.listeners.values().map(|l| self.listener(l)).collect(),
+            neighbours: self.engine.neighbours().map(|n| neighbour(&n)).collect(),
+            half_open: self.engine.connections().filter(|c| c.flow.is_none()).count() as u64,
+            time_wait: self.engine.time_wait_count() as u64,
             ..admin::Status::default()
         }
     }
@@ -180,7 +183,7 @@ impl<H: Host> Core<H> {
         slot.and_then(|s| s.bind).and_then(|b| self.engine.bound(b)).map_or_else(String::new, |e| endpoint_text(&e.ip, e.port))
     }
 
-    fn listener(&self, _id: toe_engine::ListenerId, l: &super::app::Listener) -> admin::Listener {
+    fn listener(&self, l: &super::app::Listener) -> admin::Listener {
         admin::Listener {
             local: self.local_of(l.region, l.slot),
             region: l.region.into(),
@@ -203,15 +206,23 @@ impl<H: Host> Core<H> {
         self.listeners.values().map(row).collect()
     }
 
-    fn opening_row(&self, region: u16, slot: u32) -> Option<admin::Connection> {
-        let role = self.apps.get(&region)?.slots.get(slot as usize)?.role;
-        matches!(role, Role::Connecting { .. }).then(|| admin::Connection {
-            state: "SYN-SENT".into(),
-            local: self.local_of(region, slot),
-            region: region.into(),
-            pid: self.pid_of(region),
-            ..admin::Connection::default()
-        })
+    /// Connections that are being opened, both ways.
+    fn opening_rows(&self) -> Vec<admin::Connection> {
+        let row = |c: toe_engine::ConnView| {
+            let region = self.owners.get(&c.owner).copied();
+            admin::Connection {
+                state: match c.phase {
+                    "syn-received" | "installing" => "SYN-RECV".into(),
+                    _ => "SYN-SENT".into(),
+                },
+                local: endpoint_text(&c.key.local_ip, c.key.local_port),
+                remote: endpoint_text(&c.key.remote_ip, c.key.remote_port),
+                region: region.unwrap_or_default().into(),
+                pid: region.and_then(|r| self.pid_of(r)),
+                ..admin::Connection::default()
+            }
+        };
+        self.engine.connections().filter(|c| c.flow.is_none()).map(row).collect()
     }
 
     fn pid_of(&self, region: u16) -> Option<i32> {
@@ -244,6 +255,19 @@ impl<H: Host> Core<H> {
     }
 }
 
+fn neighbour(n: &toe_engine::NeighbourView) -> admin::Neighbour {
+    admin::Neighbour {
+        ip: std::net::Ipv4Addr::from(n.ip).to_string(),
+        mac: n.mac.map(|m| mac_text(&m)),
+        state: n.state.into(),
+    }
+}
+
+/// `02:00:00:00:00:01`.
+pub fn mac_text(mac: &[u8; 6]) -> String {
+    mac.map(|b| format!("{b:02x}")).join(":")
+}
+
 /// State names as ss(8) has them.
 fn state_name(state: u8) -> &'static str {
     match state {
@@ -267,6 +291,8 @@ fn ip_text(ip: &[u8; 16]) -> String {
 }
 
 fn endpoint_text(ip: &[u8; 16], port: u16) -> String {
-    let Endpoint { ip, port } = Endpoint { ip: *ip, port };
-    if as_v4(&ip).is_none() && ip != [0; 16] { format!("[{}]:{port}", ip_text(&ip)) } else { format!("{}:{port}", ip_text(&ip)) }
+    match as_v4(ip) {
+        None if *ip != [0; 16] => format!("[{}]:{port}", ip_text(ip)),
+        _ => format!("{}:{port}", ip_text(ip)),
+    }
 }

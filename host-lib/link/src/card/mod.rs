@@ -17,6 +17,7 @@ mod vfio;
 pub use control::{ControlError, ControlRegion};
 pub use loopback::Loopback;
 pub use memory::{MemoryOptions, SharedMemory};
+pub use toe_sync::frame_ring::PushError;
 pub use vfio::VfioUser;
 
 use rustix::fd::BorrowedFd;

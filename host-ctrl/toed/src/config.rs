@@ -1,0 +1,440 @@
+//! Options: flags, a TOML file with the same names, defaults. FlexTOE's names and units where the thing exists here;
+//! `docs/toed.md` lists what differs.
+
+use crate::core::{CoreConfig, Limits};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::Parser;
+use serde::{Deserialize, Serialize};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+use toe_abi::{desc, flow::cc};
+use toe_engine::{BufferLog2, Config as EngineConfig, route::Route};
+use toe_link::card::CardInfo;
+
+/// The control plane daemon of a FerroTOE card: opens and closes its TCP connections, resolves addresses, serves applications.
+///
+/// Flags win over the file named by --config, which has the same names without the dashes in front (`ip-addr = "10.0.0.2/24"`).
+/// Sizes are bytes, times are microseconds unless an option says otherwise.
+///
+/// Exit status: 0 after an orderly end, 1 when something failed on the way (the card has gone), 2 when options or the environment are wrong.
+#[derive(Parser, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[command(name = "toed", version, max_term_width = 120)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Options {
+    /// Read options from this TOML file.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+
+    /// The card: `vfio-user:PATH` is a toe-nic that listens on the UNIX socket PATH. [default: vfio-user:RUN_DIR/card.sock]
+    #[arg(long, value_name = "DRIVER:PATH", help_heading = "Card")]
+    pub device: Option<String>,
+    /// Folder for toed.sock (applications) and admin.sock (toectl). [default: $TOE_RUN_DIR, else /run/toe as root,
+    /// $XDG_RUNTIME_DIR/toe or /tmp/toe-UID]
+    #[arg(long, value_name = "DIR", help_heading = "Card")]
+    pub run_dir: Option<PathBuf>,
+
+    /// Bytes of payload buffers of one application; memory is taken when used. [default: 1073741824]
+    #[arg(long, value_name = "BYTES", help_heading = "Memory and limits of one application")]
+    pub shm_len: Option<u64>,
+    /// Bytes of each application-to-card queue, 64 a descriptor, a power of two. [default: 262144]
+    #[arg(long, value_name = "BYTES", help_heading = "Memory and limits of one application")]
+    pub app_kin_len: Option<u64>,
+    /// Bytes of each card-to-application queue, 64 a descriptor, a power of two. [default: 262144]
+    #[arg(long, value_name = "BYTES", help_heading = "Memory and limits of one application")]
+    pub app_kout_len: Option<u64>,
+    /// Connections. [default: 8192]
+    #[arg(long, value_name = "N", help_heading = "Memory and limits of one application")]
+    pub max_connections: Option<u32>,
+    /// Sockets, connected or not; at most 65536. [default: 8192]
+    #[arg(long, value_name = "N", help_heading = "Memory and limits of one application")]
+    pub max_sockets: Option<u32>,
+    /// Listening sockets. [default: 256]
+    #[arg(long, value_name = "N", help_heading = "Memory and limits of one application")]
+    pub max_listeners: Option<u32>,
+    /// Connections that may wait at one listener (listen's backlog is cut to it), a power of two. [default: 1024]
+    #[arg(long, value_name = "N", help_heading = "Memory and limits of one application")]
+    pub max_backlog: Option<u32>,
+    /// Contexts: processes, or threads of a library with a context each. [default: 64]
+    #[arg(long, value_name = "N", help_heading = "Memory and limits of one application")]
+    pub max_contexts: Option<u32>,
+    /// Use 2 MiB pages where the system has some free; they are reserved when an application starts.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL", help_heading = "Memory and limits of one application")]
+    pub huge_pages: Option<bool>,
+
+    /// Round-trip time assumed before the first sample, microseconds; 0: none (RFC 6298: first timeout after 1 s). [default: 0]
+    #[arg(long, value_name = "US", help_heading = "TCP")]
+    pub tcp_rtt_init: Option<u32>,
+    /// Link bandwidth, Gbit/s. Only rate-based congestion control needs it: taken, and not used yet. [default: 40]
+    #[arg(long, value_name = "GBPS", help_heading = "TCP")]
+    pub tcp_link_bw: Option<u32>,
+    /// Receive buffer of a connection, bytes, a power of two from 4096 to 1073741824. [default: 262144]
+    #[arg(long, value_name = "BYTES", help_heading = "TCP")]
+    pub tcp_rxbuf_len: Option<u64>,
+    /// Transmit buffer of a connection, bytes, a power of two from 4096 to 1073741824. [default: 262144]
+    #[arg(long, value_name = "BYTES", help_heading = "TCP")]
+    pub tcp_txbuf_len: Option<u64>,
+    /// First retransmission of a SYN or SYN-ACK after this, microseconds; doubles each time. [default: 1000000]
+    #[arg(long, value_name = "US", help_heading = "TCP")]
+    pub tcp_handshake_timeout: Option<u64>,
+    /// Retransmissions of a SYN or SYN-ACK. [default: 6]
+    #[arg(long, value_name = "N", help_heading = "TCP")]
+    pub tcp_handshake_retries: Option<u8>,
+    /// Congestion control: newreno, cubic. [default: cubic]
+    #[arg(long, value_name = "ALGORITHM", help_heading = "TCP")]
+    pub cc: Option<String>,
+    /// Negotiate ECN (RFC 3168).
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL", help_heading = "TCP")]
+    pub tcp_ecn: Option<bool>,
+    /// TIME-WAIT (2 MSL), microseconds. [default: 60000000]
+    #[arg(long, value_name = "US", help_heading = "TCP")]
+    pub time_wait: Option<u64>,
+    /// Longest FIN-WAIT-2 of a connection that no program holds any more, microseconds; also how long connections of an
+    /// application that has ended may go on closing. [default: 60000000]
+    #[arg(long, value_name = "US", help_heading = "TCP")]
+    pub fin_wait2: Option<u64>,
+
+    /// The card's address and prefix length. Required.
+    #[arg(long, value_name = "ADDR[/PREFIXLEN]", help_heading = "IP")]
+    pub ip_addr: Option<String>,
+    /// A route; may be given more than once. [default: none]
+    #[arg(long, value_name = "DEST[/PREFIX],NEXTHOP", help_heading = "IP")]
+    pub ip_route: Vec<String>,
+    /// Default router. [default: none]
+    #[arg(long, value_name = "ADDR", help_heading = "IP")]
+    pub gateway: Option<Ipv4Addr>,
+    /// First timeout of an ARP request, microseconds; doubles each time. [default: 250000]
+    #[arg(long, value_name = "US", help_heading = "IP")]
+    pub arp_timeout: Option<u64>,
+    /// ARP gives up when the timeout would exceed this, microseconds. [default: 1000000]
+    #[arg(long, value_name = "US", help_heading = "IP")]
+    pub arp_timeout_max: Option<u64>,
+    /// Neighbours are asked again after this, microseconds. [default: 30000000]
+    #[arg(long, value_name = "US", help_heading = "IP")]
+    pub arp_expire: Option<u64>,
+
+    /// Log only warnings and errors.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL", help_heading = "Logging")]
+    pub quiet: Option<bool>,
+    /// error, warn, info, debug or trace, or a filter as tracing has them (`toed=debug,info`). [default: info]
+    #[arg(long, value_name = "LEVEL", help_heading = "Logging")]
+    pub log_level: Option<String>,
+
+    // FlexTOE options of things that are otherwise here: refused with a word about what to use instead.
+    #[arg(long, hide = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nic_rx_len: Option<String>,
+    #[arg(long, hide = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nic_tx_len: Option<String>,
+    #[arg(long, hide = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fp_poll_interval_app: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub debug_console: Option<String>,
+}
+
+/// Takes from `$file` what `$flags` leaves open.
+macro_rules! fill {
+    ($flags:ident, $file:ident: $($name:ident)*) => { $($flags.$name = $flags.$name.take().or($file.$name);)* };
+}
+
+impl Options {
+    /// Flags, completed by the file that they name.
+    pub fn complete(mut self) -> Result<Self> {
+        let Some(path) = self.config.clone() else { return Ok(self) };
+        let text = std::fs::read_to_string(&path).with_context(|| format!("--config: reading {}", path.display()))?;
+        let file: Options = toml::from_str(&text).with_context(|| format!("--config: {}", path.display()))?;
+        fill!(self, file: device run_dir shm_len app_kin_len app_kout_len max_connections max_sockets max_listeners
+            max_backlog max_contexts huge_pages tcp_rtt_init tcp_link_bw tcp_rxbuf_len tcp_txbuf_len
+            tcp_handshake_timeout tcp_handshake_retries cc tcp_ecn time_wait fin_wait2 ip_addr gateway arp_timeout
+            arp_timeout_max arp_expire quiet log_level nic_rx_len nic_tx_len fp_poll_interval_app debug_console);
+        if self.ip_route.is_empty() {
+            self.ip_route = file.ip_route;
+        }
+        Ok(self)
+    }
+}
+
+/// What toed works with: complete and checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Socket of the card.
+    pub card: PathBuf,
+    pub run_dir: PathBuf,
+    pub ip: Ipv4Addr,
+    pub prefix: u8,
+    pub huge_pages: bool,
+    pub log_filter: String,
+    limits: Limits,
+    buffers: BufferLog2,
+    options: Options,
+    routes: Vec<Route>,
+    cc: u8,
+}
+
+impl Settings {
+    pub fn new(options: Options) -> Result<Self> {
+        refuse_replaced(&options)?;
+        let run_dir = options.run_dir.clone().unwrap_or_else(toe_link::client::run_dir);
+        let card = match options.device.as_deref() {
+            None => run_dir.join("card.sock"),
+            Some(device) => match device.split_once(':') {
+                Some(("vfio-user", path)) if !path.is_empty() => path.into(),
+                _ => bail!("--device {device}: unknown; there is vfio-user:PATH, the socket of a toe-nic"),
+            },
+        };
+        let (ip, prefix) = address(options.ip_addr.as_deref())?;
+        if let Some(g) = options.gateway {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+            let on_link = (u32::from(g) ^ u32::from(ip)) & mask == 0;
+            ensure!(on_link && g != ip, "--gateway {g}: not a neighbour of {ip}/{prefix}; a router must be on the same link");
+        }
+        let level = if options.quiet == Some(true) { "warn" } else { "info" };
+        Ok(Self {
+            limits: limits(&options)?,
+            buffers: BufferLog2 {
+                tx: buffer_log2("--tcp-txbuf-len", options.tcp_txbuf_len)?,
+                rx: buffer_log2("--tcp-rxbuf-len", options.tcp_rxbuf_len)?,
+            },
+            routes: options.ip_route.iter().map(|r| route(r)).collect::<Result<_>>()?,
+            cc: algorithm(options.cc.as_deref().unwrap_or("cubic"))?,
+            huge_pages: options.huge_pages == Some(true),
+            log_filter: options.log_level.clone().unwrap_or_else(|| level.to_owned()),
+            card,
+            run_dir,
+            ip,
+            prefix,
+            options,
+        })
+    }
+
+    /// For the engine, with the card's own facts.
+    pub fn engine(&self, card: &CardInfo, secret: [u8; 16]) -> EngineConfig {
+        let o = &self.options;
+        let base = EngineConfig::new(card.mac, self.ip.octets(), self.prefix);
+        EngineConfig {
+            gateway: o.gateway.map(|g| g.octets()),
+            routes: self.routes.clone(),
+            mtu: u16::try_from(card.mtu).unwrap_or(u16::MAX),
+            handshake_timeout_us: o.tcp_handshake_timeout.unwrap_or(base.handshake_timeout_us),
+            handshake_retries: o.tcp_handshake_retries.unwrap_or(base.handshake_retries),
+            arp_timeout_us: o.arp_timeout.unwrap_or(base.arp_timeout_us),
+            arp_timeout_max_us: o.arp_timeout_max.unwrap_or(base.arp_timeout_max_us),
+            arp_expire_us: o.arp_expire.unwrap_or(base.arp_expire_us),
+            time_wait_us: o.time_wait.unwrap_or(base.time_wait_us),
+            fin_wait2_us: o.fin_wait2.unwrap_or(base.fin_wait2_us),
+            connections_max: card.max_flows as usize,
+            secret,
+            cc: self.cc,
+            next_hops: u16::try_from(card.max_next_hops).unwrap_or(u16::MAX),
+            ecn: o.tcp_ecn.unwrap_or(base.ecn),
+            rtt_init_us: o.tcp_rtt_init.unwrap_or(base.rtt_init_us),
+            ..base
+        }
+    }
+
+    pub fn core(&self, card: &CardInfo) -> CoreConfig {
+        let base = CoreConfig::new(toe_abi::flow::v4_mapped(self.ip.octets()), self.prefix);
+        CoreConfig {
+            limits: self.limits.clone(),
+            buffers: self.buffers,
+            card_contexts: u16::try_from(card.max_contexts).unwrap_or(u16::MAX),
+            card_regions: u16::try_from(card.max_regions).unwrap_or(u16::MAX),
+            linger_us: self.options.fin_wait2.unwrap_or(base.linger_us),
+            ..base
+        }
+    }
+
+    pub fn gateway(&self) -> Option<Ipv4Addr> {
+        self.options.gateway
+    }
+
+    /// The options given, for `config` on the admin socket.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+}
+
+fn refuse_replaced(o: &Options) -> Result<()> {
+    let ring = "toed's rings to the card have a fixed size (toe_abi::control); leave it out";
+    let poll = "the library decides: set TOE_SPIN_US (microseconds) in the application's environment";
+    let console = "use toectl status, ss and stats, or the admin socket";
+    let replaced = [
+        ("--nic-rx-len", &o.nic_rx_len, ring),
+        ("--nic-tx-len", &o.nic_tx_len, ring),
+        ("--fp-poll-interval-app", &o.fp_poll_interval_app, poll),
+        ("--debug-console", &o.debug_console, console),
+    ];
+    match replaced.iter().find(|(_, value, _)| value.is_some()) {
+        Some((name, _, instead)) => Err(anyhow!("{name} is FlexTOE's; here {instead}")),
+        None => Ok(()),
+    }
+}
+
+fn address(text: Option<&str>) -> Result<(Ipv4Addr, u8)> {
+    let text = text.context("--ip-addr is missing: the card needs an address, such as --ip-addr 10.0.0.2/24")?;
+    let (ip, prefix) = text.split_once('/').unwrap_or((text, "24"));
+    let wrong = || format!("--ip-addr {text}: not ADDR[/PREFIXLEN], such as 10.0.0.2/24");
+    let prefix: u8 = prefix.parse().with_context(wrong)?;
+    let ip: Ipv4Addr = ip.parse().with_context(wrong)?;
+    ensure!(prefix <= 32, wrong());
+    ensure!(toe_engine::route::is_host(ip.octets()), "--ip-addr {ip}: no host can have this address");
+    Ok((ip, prefix))
+}
+
+fn route(text: &str) -> Result<Route> {
+    let wrong = || format!("--ip-route {text}: not DEST[/PREFIX],NEXTHOP, such as 192.168.0.0/16,10.0.0.1");
+    let (dest, via) = text.split_once(',').with_context(wrong)?;
+    let (dest, prefix) = dest.split_once('/').unwrap_or((dest, "32"));
+    let prefix: u8 = prefix.parse().with_context(wrong)?;
+    ensure!(prefix <= 32, wrong());
+    let parse = |a: &str| a.trim().parse::<Ipv4Addr>().with_context(wrong);
+    Ok(Route { dest: parse(dest)?.octets(), prefix, via: Some(parse(via)?.octets()) })
+}
+
+fn algorithm(name: &str) -> Result<u8> {
+    match name {
+        "newreno" => Ok(cc::NEWRENO),
+        "cubic" => Ok(cc::CUBIC),
+        "dctcp-win" | "dctcp-rate" | "const-rate" | "timely" => {
+            bail!("--cc {name}: FlexTOE's, not here yet; there are newreno and cubic")
+        }
+        _ => bail!("--cc {name}: unknown; there are newreno and cubic"),
+    }
+}
+
+fn power_of_two(option: &str, value: u64, range: std::ops::RangeInclusive<u64>) -> Result<u64> {
+    let (low, high) = (range.start(), range.end());
+    let fits = value.is_power_of_two() && range.contains(&value);
+    ensure!(fits, "{option} {value}: must be a power of two from {low} to {high}");
+    Ok(value)
+}
+
+fn buffer_log2(option: &str, bytes: Option<u64>) -> Result<u8> {
+    let bytes = power_of_two(option, bytes.unwrap_or(1 << 18), 4096..=1 << 30)?;
+    Ok(bytes.ilog2() as u8)
+}
+
+fn queue_entries(option: &str, bytes: Option<u64>, default: u32) -> Result<u32> {
+    let Some(bytes) = bytes else { return Ok(default) };
+    let len = desc::DESC_LEN as u64;
+    let low = len * u64::from(desc::MIN_ENTRIES);
+    Ok((power_of_two(option, bytes, low..=len << 20)? / len) as u32)
+}
+
+fn count(option: &str, value: Option<u32>, default: u32, most: u32) -> Result<u32> {
+    let value = value.unwrap_or(default);
+    ensure!((1..=most).contains(&value), "{option} {value}: must be from 1 to {most}");
+    Ok(value)
+}
+
+fn limits(o: &Options) -> Result<Limits> {
+    let d = Limits::default();
+    let payload_len = o.shm_len.unwrap_or(d.payload_len);
+    // Buffer offsets are 32-bit counts of 64 bytes, and the rest of a region stays below 16 GiB.
+    ensure!((1 << 16..=1 << 37).contains(&payload_len), "--shm-len {payload_len}: must be from 65536 to {}", 1u64 << 37);
+    let backlog = u64::from(o.max_backlog.unwrap_or(d.accept_entries));
+    Ok(Limits {
+        contexts: count("--max-contexts", o.max_contexts, d.contexts, 1024)?,
+        hc_entries: queue_entries("--app-kin-len", o.app_kin_len, d.hc_entries)?,
+        ev_entries: queue_entries("--app-kout-len", o.app_kout_len, d.ev_entries)?,
+        sockets: count("--max-sockets", o.max_sockets, d.sockets, 1 << 16)?,
+        listeners: count("--max-listeners", o.max_listeners, d.listeners, 4096)?,
+        accept_entries: power_of_two("--max-backlog", backlog, 1..=1 << 16)? as u32,
+        connections: count("--max-connections", o.max_connections, d.connections, 1 << 20)?,
+        payload_len,
+    })
+}
+
+/// Where a run directory keeps what.
+pub fn app_socket(run_dir: &Path) -> PathBuf {
+    run_dir.join("toed.sock")
+}
+
+pub fn admin_socket(run_dir: &Path) -> PathBuf {
+    run_dir.join("admin.sock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(args: &[&str]) -> Result<Settings> {
+        let args = ["toed", "--ip-addr", "10.0.0.2/24"].iter().chain(args);
+        Settings::new(Options::try_parse_from(args)?.complete()?)
+    }
+
+    fn refused(args: &[&str]) -> String {
+        format!("{:#}", settings(args).expect_err("must be refused"))
+    }
+
+    #[test]
+    fn defaults_are_what_the_help_says() {
+        let s = settings(&[]).expect("defaults are fine");
+        assert_eq!((s.buffers.tx, s.buffers.rx, s.cc), (18, 18, cc::CUBIC));
+        assert_eq!((s.limits.payload_len, s.limits.hc_entries * 64), (1 << 30, 262_144));
+        let e = s.engine(&CardInfo { mac: [2; 6], mtu: 1500, max_flows: 10, max_next_hops: 5, ..CardInfo::default() }, [0; 16]);
+        assert_eq!((e.handshake_timeout_us, e.handshake_retries, e.time_wait_us), (1_000_000, 6, 60_000_000));
+        assert_eq!((e.arp_timeout_us, e.arp_timeout_max_us, e.arp_expire_us), (250_000, 1_000_000, 30_000_000));
+        assert_eq!((e.mtu, e.connections_max, e.next_hops, e.rtt_init_us), (1500, 10, 5, 0));
+    }
+
+    #[test]
+    fn every_option_in_help_has_a_default_or_is_a_switch() {
+        use clap::CommandFactory;
+        for arg in Options::command().get_arguments().filter(|a| !a.is_hide_set()) {
+            let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+            let switch = ["config", "huge_pages", "tcp_ecn", "quiet", "ip_addr"].contains(&arg.get_id().as_str());
+            assert!(switch || help.contains("[default: "), "--{}: {help}", arg.get_id());
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("toed.toml");
+        std::fs::write(&path, "tcp-rxbuf-len = 8192\ntcp-txbuf-len = 8192\nip-route = [\"10.1.0.0/16,10.0.0.1\"]\nquiet = true\n").expect("written");
+        let s = settings(&["--config", path.to_str().expect("utf-8"), "--tcp-rxbuf-len", "16384"]).expect("fine");
+        assert_eq!((s.buffers.rx, s.buffers.tx, s.routes.len(), s.log_filter.as_str()), (14, 13, 1, "warn"));
+    }
+
+    #[test]
+    fn an_unknown_name_in_the_file_is_refused_with_its_name() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("toed.toml");
+        std::fs::write(&path, "tcp-rxbuf = 8192\n").expect("written");
+        let e = refused(&["--config", path.to_str().expect("utf-8")]);
+        assert!(e.contains("tcp-rxbuf") && e.contains("toed.toml"), "{e}");
+    }
+
+    #[test]
+    fn flextoe_options_that_are_replaced_say_by_what() {
+        assert!(refused(&["--fp-poll-interval-app", "100"]).contains("TOE_SPIN_US"));
+        assert!(refused(&["--nic-rx-len", "256"]).contains("fixed size"));
+        assert!(refused(&["--cc", "dctcp-rate"]).contains("cubic"));
+        assert!(refused(&["--debug-console"]).contains("toectl"));
+    }
+
+    #[test]
+    fn nonsense_is_refused_and_named() {
+        for (args, word) in [
+            (["--tcp-rxbuf-len", "5000"], "power of two"),
+            (["--app-kin-len", "100"], "--app-kin-len"),
+            (["--shm-len", "1"], "--shm-len"),
+            (["--gateway", "192.168.0.1"], "same link"),
+            (["--device", "pci:0"], "vfio-user:PATH"),
+            (["--ip-route", "10.0.0.0/8"], "NEXTHOP"),
+            (["--max-sockets", "70000"], "65536"),
+        ] {
+            let e = refused(&args);
+            assert!(e.contains(word), "{args:?}: {e}");
+        }
+        assert!(Settings::new(Options::default()).expect_err("no address").to_string().contains("--ip-addr"));
+        let loopback = Options { ip_addr: Some("127.0.0.1/8".into()), ..Options::default() };
+        assert!(Settings::new(loopback).is_err());
+    }
+}

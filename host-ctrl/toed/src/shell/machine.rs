@@ -1,0 +1,424 @@
+//! The machine under the core: memfds, eventfds, socketpairs, and the card.
+
+use crate::core::{Attachment, ClientId, Host, Memory, Proof};
+use rustix::{
+    event::{EventfdFlags, epoll, eventfd},
+    fd::{AsFd, BorrowedFd, OwnedFd},
+    io::Errno,
+};
+use std::collections::HashMap;
+use toe_abi::{CtxId, RegionId, app::Reply, control::ControlMsg, frames::FrameRecord, regs};
+use toe_link::{
+    card::{Card, CardError, CardInfo, ControlRegion, MemoryOptions, PushError, SharedMemory, iova},
+    uds,
+};
+use zerocopy::IntoBytes;
+
+/// What a file descriptor is, whoever holds it: device and inode.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct FileId {
+    dev: u64,
+    ino: u64,
+}
+
+fn file_id(fd: impl AsFd) -> Result<FileId, Errno> {
+    let s = rustix::fs::fstat(fd)?;
+    Ok(FileId { dev: s.st_dev, ino: s.st_ino })
+}
+
+/// Something in the epoll instance.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Watched {
+    Signals,
+    /// Completions or exceptions.
+    Card,
+    /// The card's connection has ended.
+    CardGone,
+    AppListener,
+    AdminListener,
+    Client(ClientId),
+    Admin(u64),
+    Token(RegionId, u32),
+}
+
+/// The epoll instance. Numbers in it are not used twice, so that an event for what was closed meanwhile finds nothing.
+pub(super) struct Watch {
+    epoll: OwnedFd,
+    next: u64,
+    entries: HashMap<u64, Watched>,
+}
+
+/// A number in [`Watch`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Key(u64);
+
+impl Watch {
+    fn new() -> Result<Self, Errno> {
+        Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?, next: 1, entries: HashMap::new() })
+    }
+
+    pub fn add(&mut self, fd: impl AsFd, what: Watched, flags: epoll::EventFlags) -> Result<Key, Errno> {
+        let key = self.next;
+        epoll::add(&self.epoll, fd, epoll::EventData::new_u64(key), flags)?;
+        self.next += 1;
+        self.entries.insert(key, what);
+        Ok(Key(key))
+    }
+
+    pub fn modify(&self, fd: impl AsFd, key: Key, flags: epoll::EventFlags) -> Result<(), Errno> {
+        epoll::modify(&self.epoll, fd, epoll::EventData::new_u64(key.0), flags)
+    }
+
+    /// Forgets a number; its descriptor leaves the instance when it is closed.
+    pub fn remove(&mut self, fd: impl AsFd, key: Key) {
+        self.entries.remove(&key.0);
+        // A copy of the descriptor elsewhere would keep it in the instance.
+        let _ = epoll::delete(&self.epoll, fd);
+    }
+
+    /// What has something to say, and the event's flags.
+    pub fn wait(&self, timeout_us: Option<u64>, found: &mut Vec<(Watched, epoll::EventFlags)>) -> Result<(), Errno> {
+        let timeout = timeout_us.map(|us| rustix::time::Timespec {
+            tv_sec: (us / 1_000_000) as i64,
+            tv_nsec: (us % 1_000_000 * 1000) as _,
+        });
+        let mut events = Vec::with_capacity(64);
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(e) => return Err(e),
+        }
+        found.clear();
+        found.extend(events.iter().filter_map(|e| Some((*self.entries.get(&e.data.u64())?, e.flags))));
+        Ok(())
+    }
+}
+
+struct Signals {
+    kick: OwnedFd,
+    interrupt: OwnedFd,
+    /// An epoll instance around `interrupt`: all that an application gets of it, so it can wait and not fill it up.
+    wait: OwnedFd,
+}
+
+struct Token {
+    daemon_end: OwnedFd,
+    /// Until it has been sent.
+    app_end: Option<OwnedFd>,
+    id: FileId,
+    key: Key,
+}
+
+pub(super) struct Connection {
+    pub socket: OwnedFd,
+    pub key: Key,
+}
+
+struct RegionFile {
+    memfd: OwnedFd,
+    id: FileId,
+}
+
+/// See the module.
+pub struct Machine {
+    card: Box<dyn Card>,
+    control: ControlRegion,
+    /// toed's pair: the card waits on `kick`, toed on `interrupt`.
+    kick: OwnedFd,
+    _interrupt: OwnedFd,
+    pub(super) watch: Watch,
+    huge_pages: bool,
+    regions: HashMap<RegionId, RegionFile>,
+    contexts: HashMap<CtxId, Signals>,
+    tokens: HashMap<(RegionId, u32), Token>,
+    files: HashMap<FileId, Proof>,
+    pub(super) clients: HashMap<ClientId, Connection>,
+    /// Clients that could not take an answer.
+    pub(super) broken: Vec<ClientId>,
+    /// Something was published for the card since it was last kicked.
+    published: bool,
+    failure: Option<CardError>,
+}
+
+fn new_eventfd() -> Result<OwnedFd, Errno> {
+    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+}
+
+fn os(step: &'static str) -> impl Fn(Errno) -> CardError {
+    move |e| CardError::Os { step, error: e.into() }
+}
+
+impl Machine {
+    /// Takes the card over: whatever it held is forgotten, and the control region attached.
+    pub fn new(mut card: Box<dyn Card>, huge_pages: bool) -> Result<Self, CardError> {
+        card.enable(0, regs::enable::RESET)?;
+        let memory = SharedMemory::create("toe-control", toe_abi::control::CONTROL_REGION_LEN, MemoryOptions::default())?;
+        let control =
+            ControlRegion::new(memory).map_err(|e| CardError::Os { step: "control region", error: std::io::Error::other(e) })?;
+        let (kick, interrupt) = (new_eventfd().map_err(os("eventfd"))?, new_eventfd().map_err(os("eventfd"))?);
+        let mut watch = Watch::new().map_err(os("epoll"))?;
+        watch.add(&interrupt, Watched::Card, epoll::EventFlags::IN | epoll::EventFlags::ET).map_err(os("epoll"))?;
+        if let Some(fd) = card.watch() {
+            watch.add(fd, Watched::CardGone, epoll::EventFlags::RDHUP).map_err(os("epoll"))?;
+        }
+        let at = iova(RegionId::CONTROL.0);
+        if let Some(memfd) = control.memory().memfd() {
+            card.map(at, control.memory().len(), memfd)?;
+        }
+        card.set_signals(CtxId::CONTROL, interrupt.as_fd(), kick.as_fd())?;
+        card.enable(at, regs::enable::ATTACH)?;
+        let status = card.status()?;
+        if status != regs::status::ATTACHED {
+            let error = std::io::Error::other(format!("register STATUS reads {status}, not {}", regs::status::ATTACHED));
+            return Err(CardError::Os { step: "attaching to the card", error });
+        }
+        Ok(Self {
+            card,
+            control,
+            kick,
+            _interrupt: interrupt,
+            watch,
+            huge_pages,
+            regions: HashMap::new(),
+            contexts: HashMap::new(),
+            tokens: HashMap::new(),
+            files: HashMap::new(),
+            clients: HashMap::new(),
+            broken: Vec::new(),
+            published: false,
+            failure: None,
+        })
+    }
+
+    pub fn card_info(&self) -> CardInfo {
+        *self.card.info()
+    }
+
+    /// Asks the card how it is.
+    pub(super) fn card_status(&mut self) -> &'static str {
+        match self.card.status() {
+            Ok(regs::status::ATTACHED) => "attached",
+            Ok(regs::status::DETACHED) => "detached",
+            Ok(_) => "failed",
+            Err(e) => {
+                self.fail(e);
+                "gone"
+            }
+        }
+    }
+
+    /// Why the card can't be used any more.
+    pub(super) fn take_failure(&mut self) -> Option<CardError> {
+        self.failure.take()
+    }
+
+    fn fail(&mut self, e: CardError) {
+        self.failure.get_or_insert(e);
+    }
+
+    pub(super) fn completion(&mut self) -> Option<ControlMsg> {
+        self.control.completion()
+    }
+
+    /// The next exception frame, copied into `frame`.
+    pub(super) fn exception(&mut self, frame: &mut Vec<u8>) -> Option<FrameRecord> {
+        let (record, bytes) = self.control.exception()?;
+        frame.clear();
+        frame.extend_from_slice(bytes);
+        Some(record)
+    }
+
+    /// After a batch: gives room back, and wakes the card if it sleeps and something was published.
+    pub(super) fn flush(&mut self) {
+        self.control.release();
+        if std::mem::take(&mut self.published) && self.control.must_kick() {
+            // EAGAIN: the counter is full, so a kick is pending.
+            let _ = rustix::io::write(&self.kick, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// First step of going to sleep; `false`: there is work.
+    pub(super) fn park(&mut self) -> bool {
+        self.control.park()
+    }
+
+    pub(super) fn unpark(&mut self) {
+        self.control.unpark();
+    }
+
+    /// What a descriptor that came with a request is.
+    pub(super) fn proof(&self, fd: BorrowedFd<'_>) -> Proof {
+        file_id(fd).ok().and_then(|id| self.files.get(&id).copied()).unwrap_or(Proof::Unknown)
+    }
+
+    /// Leaves the card: flows go on until its regions are unmapped.
+    pub(super) fn detach(&mut self) -> Result<(), CardError> {
+        self.card.enable(0, regs::enable::DETACH)
+    }
+
+    pub(super) fn disconnect(&mut self, client: ClientId) {
+        if let Some(c) = self.clients.remove(&client) {
+            self.watch.remove(&c.socket, c.key);
+        }
+    }
+
+    fn make_token(&mut self, region: RegionId, slot: u32) -> Result<Token, Errno> {
+        let (daemon_end, app_end) = uds::token_pair()?;
+        let id = file_id(&app_end)?;
+        // No event is asked for: hang-ups are always reported, and what an application writes there is nobody's business.
+        let key = self.watch.add(&daemon_end, Watched::Token(region, slot), epoll::EventFlags::empty())?;
+        Ok(Token { daemon_end, app_end: Some(app_end), id, key })
+    }
+
+    fn send(&mut self, client: ClientId, reply: &Reply, attach: &[Attachment]) -> Result<(), Errno> {
+        let socket = &self.clients.get(&client).ok_or(Errno::BADF)?.socket;
+        let mut fds = Vec::with_capacity(attach.len());
+        for a in attach {
+            let fd = match a {
+                Attachment::Region(r) => self.regions.get(r).map(|r| r.memfd.as_fd()),
+                Attachment::Kick(c) => self.contexts.get(c).map(|c| c.kick.as_fd()),
+                Attachment::Irq(c) => self.contexts.get(c).map(|c| c.wait.as_fd()),
+                Attachment::Token(r, s) => {
+                    self.tokens.get(&(*r, *s)).and_then(|t| t.app_end.as_ref()).map(AsFd::as_fd)
+                }
+            };
+            fds.push(fd.ok_or(Errno::BADF)?);
+        }
+        uds::send(socket, reply.as_bytes(), &fds)
+    }
+}
+
+impl Memory for SharedMemory {
+    fn load(&self, offset: u64) -> u32 {
+        SharedMemory::load(self, offset)
+    }
+    fn store(&self, offset: u64, value: u32) {
+        SharedMemory::store(self, offset, value);
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) {
+        SharedMemory::read(self, offset, out);
+    }
+    fn write(&self, offset: u64, bytes: &[u8]) {
+        SharedMemory::write(self, offset, bytes);
+    }
+    fn clear(&self, offset: u64, len: u64) {
+        SharedMemory::clear(self, offset, len);
+    }
+    fn fence(&self) {
+        SharedMemory::fence(self);
+    }
+}
+
+/// The errno for an application when the card or the system refuses; the card's end is remembered.
+fn errno_of(machine: &mut Machine, e: CardError) -> Errno {
+    match e {
+        CardError::Os { step, error } => {
+            tracing::warn!("{step}: {error}");
+            Errno::from_io_error(&error).unwrap_or(Errno::NOMEM)
+        }
+        gone => {
+            machine.fail(gone);
+            Errno::NETDOWN
+        }
+    }
+}
+
+impl Host for Machine {
+    type Memory = SharedMemory;
+
+    fn create_region(&mut self, region: RegionId, iova: u64, len: u64) -> Result<SharedMemory, Errno> {
+        let options = MemoryOptions { huge_pages: self.huge_pages };
+        let memory = SharedMemory::create(&format!("toe-region-{}", region.0), len, options).map_err(|e| errno_of(self, e))?;
+        let fd = memory.memfd().ok_or(Errno::NOMEM)?;
+        let (memfd, id) = (rustix::io::fcntl_dupfd_cloexec(fd, 0)?, file_id(fd)?);
+        self.card.map(iova, memory.len(), fd).map_err(|e| errno_of(self, e))?;
+        self.files.insert(id, Proof::Region(region));
+        self.regions.insert(region, RegionFile { memfd, id });
+        Ok(memory)
+    }
+
+    fn destroy_region(&mut self, region: RegionId, iova: u64, len: u64) {
+        let Some(file) = self.regions.remove(&region) else { return };
+        self.files.remove(&file.id);
+        // The card was told the length of the memory, which may be rounded up to huge pages.
+        let len = rustix::fs::fstat(&file.memfd).map_or(len, |s| s.st_size as u64);
+        if let Err(e) = self.card.unmap(iova, len) {
+            errno_of(self, e);
+        }
+    }
+
+    fn open_context(&mut self, ctx: CtxId) -> Result<(), Errno> {
+        let signals = Signals {
+            kick: new_eventfd()?,
+            interrupt: new_eventfd()?,
+            wait: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+        };
+        let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&signals.wait, &signals.interrupt, epoll::EventData::new_u64(0), edge)?;
+        self.card
+            .set_signals(ctx, signals.interrupt.as_fd(), signals.kick.as_fd())
+            .map_err(|e| errno_of(self, e))?;
+        self.contexts.insert(ctx, signals);
+        Ok(())
+    }
+
+    fn close_context(&mut self, ctx: CtxId) {
+        if self.contexts.remove(&ctx).is_some()
+            && let Err(e) = self.card.clear_signals(ctx)
+        {
+            errno_of(self, e);
+        }
+    }
+
+    fn interrupt(&mut self, ctx: CtxId) {
+        if let Some(signals) = self.contexts.get(&ctx) {
+            // EAGAIN: the counter is full, so an interrupt is pending.
+            let _ = rustix::io::write(&signals.interrupt, &1u64.to_ne_bytes());
+        }
+    }
+
+    fn open_token(&mut self, region: RegionId, slot: u32) -> Result<(), Errno> {
+        let token = self.make_token(region, slot)?;
+        self.files.insert(token.id, Proof::Token(region, slot));
+        self.tokens.insert((region, slot), token);
+        Ok(())
+    }
+
+    fn close_token(&mut self, region: RegionId, slot: u32) {
+        if let Some(token) = self.tokens.remove(&(region, slot)) {
+            self.files.remove(&token.id);
+            self.watch.remove(&token.daemon_end, token.key);
+        }
+    }
+
+    fn submit(&mut self, msg: &ControlMsg) -> bool {
+        let taken = self.control.submit(msg);
+        self.published |= taken;
+        taken
+    }
+
+    fn packet(&mut self, record: &FrameRecord, frame: &[u8]) -> bool {
+        match self.control.packet(record, frame) {
+            Ok(()) => self.published = true,
+            Err(PushError::Full) => return false,
+            // It will never fit: waiting for room is of no use.
+            Err(PushError::TooLong | PushError::PeerInsane) => tracing::debug!(len = frame.len(), "frame dropped: the packet ring refuses it"),
+        }
+        true
+    }
+
+    fn reply(&mut self, client: ClientId, reply: &Reply, attach: &[Attachment]) {
+        let sent = self.send(client, reply, attach);
+        // Sent or not, our copies go: the application's copies alone decide how long a token lives.
+        for a in attach {
+            if let Attachment::Token(r, s) = a
+                && let Some(token) = self.tokens.get_mut(&(*r, *s))
+            {
+                token.app_end = None;
+            }
+        }
+        if let Err(e) = sent {
+            tracing::debug!(client = client.0, "disconnected: it does not take its answer ({e})");
+            self.broken.push(client);
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! The daemon's I/O: one thread around an epoll instance.
+//!
+//! ```text
+//!   card: completions, exceptions ─┐
+//!   clients, tokens, admin ────────┼─► Daemon::turn ─► Core ─► Machine (Host)
+//!   deadline ──────────────────────┘       └─► park; epoll_wait
+//! ```
+
+mod admin;
+mod machine;
+mod rundir;
+
+pub use machine::Machine;
+
+use crate::{
+    admin::Request as AdminRequest,
+    config::Settings,
+    core::{ClientId, Core, Incoming, Report, mac_text},
+};
+use admin::Admin;
+use anyhow::{Context, Result, bail};
+use machine::{Connection, Watched};
+use rundir::RunDir;
+use rustix::{
+    event::epoll::EventFlags,
+    fd::{AsFd, OwnedFd},
+    io::Errno,
+    time::{ClockId, clock_gettime},
+};
+use std::{collections::BTreeSet, io::Read, os::unix::net::UnixStream};
+use toe_abi::app::{MSG_LEN, Request};
+use toe_engine::Engine;
+use toe_link::{
+    card::{Card, VfioUser},
+    uds,
+};
+use zerocopy::FromBytes;
+
+/// Completions, exceptions, and requests of one client taken before the others get their turn.
+const BATCH: usize = 256;
+/// Processes connected at a time.
+const CLIENTS_MAX: usize = 8192;
+/// How long an orderly end may take before the rest is left to the card.
+const DRAIN_US: u64 = 2_000_000;
+
+/// Microseconds on the monotonic clock, which the soft card reads as well.
+fn now_us() -> u64 {
+    let t = clock_gettime(ClockId::Monotonic);
+    t.tv_sec as u64 * 1_000_000 + t.tv_nsec as u64 / 1000
+}
+
+/// Why a start failed, or how a run ended.
+#[derive(Debug)]
+pub enum End {
+    /// Asked to.
+    Orderly,
+    /// The options or the environment are wrong: nothing was changed.
+    Refused(anyhow::Error),
+    /// Something broke on the way.
+    Failed(anyhow::Error),
+}
+
+/// Runs toed until it is told to end.
+pub fn run(settings: &Settings) -> End {
+    let daemon = match Daemon::start(settings) {
+        Ok(daemon) => daemon,
+        Err(e) => return End::Refused(e),
+    };
+    match daemon.serve() {
+        Ok(()) => End::Orderly,
+        Err(e) => End::Failed(e),
+    }
+}
+
+struct Daemon<'a> {
+    settings: &'a Settings,
+    core: Core<Machine>,
+    admin: Admin,
+    app_listener: OwnedFd,
+    admin_listener: OwnedFd,
+    signals: UnixStream,
+    next_client: u64,
+    /// Clients whose next request waits for the answer to the last.
+    held: BTreeSet<ClientId>,
+    started_us: u64,
+    stop: bool,
+    frame: Vec<u8>,
+    _run_dir: RunDir,
+}
+
+impl<'a> Daemon<'a> {
+    fn start(settings: &'a Settings) -> Result<Self> {
+        // Before anything that takes a thread or a descriptor.
+        let signals = signal_pipe().context("setting up signals")?;
+        raise_descriptor_limit();
+        let mut run_dir = RunDir::lock(&settings.run_dir)?;
+        let card = VfioUser::connect(&settings.card)?;
+        let info = *card.info();
+        let now = now_us();
+        let engine = Engine::new(settings.engine(&info, secret()?), now).map_err(|e| anyhow::anyhow!("options: {e}"))?;
+        let machine = Machine::new(Box::new(card), settings.huge_pages)?;
+        let mut core = Core::new(settings.core(&info), machine, engine);
+        let app_listener = run_dir.listen_apps()?;
+        let watch = &mut core.host().watch;
+        watch.add(&signals, Watched::Signals, EventFlags::IN)?;
+        watch.add(&app_listener, Watched::AppListener, EventFlags::IN)?;
+        // Last: who gets an answer there knows that everything else is ready.
+        let admin_listener = run_dir.listen_admin()?;
+        watch.add(&admin_listener, Watched::AdminListener, EventFlags::IN)?;
+        tracing::info!(
+            card = %settings.card.display(), mac = mac_text(&info.mac), mtu = info.mtu, ip = %settings.ip, prefix = settings.prefix,
+            run_dir = %settings.run_dir.display(), "ready"
+        );
+        Ok(Self {
+            settings,
+            core,
+            admin: Admin::default(),
+            app_listener,
+            admin_listener,
+            signals,
+            next_client: 1,
+            held: BTreeSet::new(),
+            started_us: now,
+            stop: false,
+            frame: Vec::new(),
+            _run_dir: run_dir,
+        })
+    }
+
+    fn serve(mut self) -> Result<()> {
+        let mut found = Vec::new();
+        while !self.stop {
+            self.turn(&mut found)?;
+        }
+        tracing::info!("ending: connections are reset");
+        let now = now_us();
+        self.core.shutdown(now);
+        while !self.core.is_drained() && now_us() < now + DRAIN_US {
+            self.turn(&mut found)?;
+        }
+        self.core.host().flush();
+        self.core.host().detach().context("leaving the card")
+    }
+
+    /// Does what there is to do, then sleeps until there is more.
+    fn turn(&mut self, found: &mut Vec<(Watched, EventFlags)>) -> Result<()> {
+        self.card_work();
+        let now = now_us();
+        if self.core.next_deadline(now).is_some_and(|t| t <= now) {
+            self.core.timer(now);
+        }
+        self.finish_reports();
+        self.drop_broken();
+        self.resume_held();
+        self.core.host().flush();
+        if let Some(e) = self.core.host().take_failure() {
+            return self.card_failed(e.into());
+        }
+        // While ending, a card that does not answer must not hold us up.
+        let patience = self.stop.then_some(now + DRAIN_US);
+        let deadline = self.core.next_deadline(now).into_iter().chain(patience).min();
+        let machine = self.core.host();
+        let timeout = if machine.park() { deadline.map(|t| t.saturating_sub(now)) } else { Some(0) };
+        machine.watch.wait(timeout, found).context("waiting for events")?;
+        machine.unpark();
+        for (what, flags) in found.drain(..) {
+            self.event(what, flags)?;
+        }
+        Ok(())
+    }
+
+    fn card_failed(&mut self, e: anyhow::Error) -> Result<()> {
+        self.core.card_failed();
+        self.core.host().flush();
+        Err(e)
+    }
+
+    fn event(&mut self, what: Watched, flags: EventFlags) -> Result<()> {
+        match what {
+            // Looked at in every turn.
+            Watched::Card => {}
+            Watched::CardGone => {
+                let hint = "toe-nic has ended; see its log";
+                return self.card_failed(anyhow::anyhow!("the card at {} is gone: {hint}", self.settings.card.display()));
+            }
+            Watched::Signals => {
+                let _ = (&self.signals).read(&mut [0; 16]);
+                self.stop = true;
+            }
+            Watched::AppListener => self.accept_clients(),
+            Watched::AdminListener => self.admin.accept(&self.admin_listener, &mut self.core.host().watch),
+            Watched::Client(client) => self.serve_client(client),
+            Watched::Admin(id) => {
+                let watch = &mut self.core.host().watch;
+                if flags.contains(EventFlags::OUT) {
+                    self.admin.write(id, watch);
+                }
+                if flags.intersects(EventFlags::ERR) {
+                    self.admin.close(id, watch);
+                } else if flags.intersects(EventFlags::IN | EventFlags::HUP) {
+                    self.admin.read(id, watch);
+                    self.serve_admin(id);
+                }
+            }
+            Watched::Token(region, slot) => self.core.token_closed(region, slot, now_us()),
+        }
+        Ok(())
+    }
+
+    /// Takes answers, notices and frames from the card.
+    fn card_work(&mut self) {
+        let now = now_us();
+        for _ in 0..BATCH {
+            let Some(msg) = self.core.host().completion() else { break };
+            self.core.completion(&msg, now);
+        }
+        let mut frame = std::mem::take(&mut self.frame);
+        for _ in 0..BATCH {
+            let Some(record) = self.core.host().exception(&mut frame) else { break };
+            self.core.frame(&record, &frame, now);
+        }
+        self.frame = frame;
+    }
+
+    fn accept_clients(&mut self) {
+        for _ in 0..BATCH {
+            let socket = match uds::accept(&self.app_listener) {
+                Ok(socket) => socket,
+                Err(Errno::AGAIN) => return,
+                Err(e) => {
+                    tracing::warn!("an application could not connect: {e}");
+                    return;
+                }
+            };
+            if self.core.host().clients.len() >= CLIENTS_MAX {
+                tracing::warn!("an application was turned away: {CLIENTS_MAX} processes are connected");
+                continue;
+            }
+            let Ok(peer) = rustix::net::sockopt::socket_peercred(&socket) else { continue };
+            let client = ClientId(self.next_client);
+            self.next_client += 1;
+            let machine = self.core.host();
+            let Ok(key) = machine.watch.add(&socket, Watched::Client(client), EventFlags::IN) else { continue };
+            machine.clients.insert(client, Connection { socket, key });
+            self.core.client_connected(client, peer.pid.as_raw_nonzero().get());
+        }
+    }
+
+    /// Takes a client's requests until it has none, waits for an answer, or others should have their turn.
+    fn serve_client(&mut self, client: ClientId) {
+        for _ in 0..BATCH {
+            if self.core.busy(client) {
+                self.hold(client);
+                return;
+            }
+            let machine = self.core.host();
+            let Some(connection) = machine.clients.get(&client) else { return };
+            let (mut buf, mut fds) = ([0; MSG_LEN], Vec::new());
+            match uds::recv(&connection.socket, &mut buf, &mut fds) {
+                Ok(MSG_LEN) => {}
+                Err(Errno::AGAIN) => return,
+                Ok(0) | Err(Errno::CONNRESET) => return self.end_client(client),
+                Ok(n) => {
+                    tracing::warn!(client = client.0, "disconnected: a message of {n} bytes, not {MSG_LEN}");
+                    return self.end_client(client);
+                }
+                Err(e) => {
+                    tracing::warn!(client = client.0, "disconnected: {e}");
+                    return self.end_client(client);
+                }
+            }
+            let proof = fds.first().map(|fd| machine.proof(fd.as_fd()));
+            let Ok(request) = Request::read_from_bytes(&buf) else { return };
+            self.core.request(&Incoming { client, request: &request, proof }, now_us());
+        }
+    }
+
+    /// Stops listening to a client until its answer is there.
+    fn hold(&mut self, client: ClientId) {
+        if self.held.insert(client) {
+            self.listen_to(client, EventFlags::empty());
+        }
+    }
+
+    fn listen_to(&mut self, client: ClientId, flags: EventFlags) {
+        let machine = self.core.host();
+        if let Some(c) = machine.clients.get(&client)
+            && machine.watch.modify(&c.socket, c.key, flags).is_err()
+        {
+            machine.broken.push(client);
+        }
+    }
+
+    fn resume_held(&mut self) {
+        let free: Vec<ClientId> = self.held.iter().copied().filter(|c| !self.core.busy(*c)).collect();
+        for client in free {
+            self.held.remove(&client);
+            self.listen_to(client, EventFlags::IN);
+        }
+    }
+
+    fn end_client(&mut self, client: ClientId) {
+        self.held.remove(&client);
+        self.core.host().disconnect(client);
+        self.core.client_gone(client, now_us());
+    }
+
+    fn drop_broken(&mut self) {
+        while let Some(client) = self.core.host().broken.pop() {
+            self.end_client(client);
+        }
+    }
+
+    fn serve_admin(&mut self, id: u64) {
+        for _ in 0..BATCH {
+            let Some(request) = self.admin.next_request(id, &mut self.core.host().watch) else { return };
+            match request {
+                AdminRequest::Status => {
+                    let status = self.status();
+                    self.admin.answer(id, &status, &mut self.core.host().watch);
+                }
+                AdminRequest::Ss => self.admin.wait_for(id, self.core.report_connections()),
+                AdminRequest::Stats => self.admin.wait_for(id, self.core.report_stats()),
+                AdminRequest::Config => {
+                    self.admin.answer(id, self.settings.options(), &mut self.core.host().watch);
+                }
+                AdminRequest::Shutdown => {
+                    self.admin.answer(id, &serde_json::json!({}), &mut self.core.host().watch);
+                    self.stop = true;
+                }
+            }
+            // A report of nothing is ready at once.
+            self.finish_reports();
+        }
+    }
+
+    fn finish_reports(&mut self) {
+        while let Some((job, report)) = self.core.poll_report() {
+            let watch = &mut self.core.host().watch;
+            let id = match report {
+                Report::Connections(rows) => self.admin.finish(job, &rows, watch),
+                Report::Stats(stats) => self.admin.finish(job, &stats, watch),
+            };
+            if let Some(id) = id {
+                self.serve_admin(id);
+            }
+        }
+    }
+
+    fn status(&mut self) -> crate::admin::Status {
+        let mut status = self.core.status();
+        let info = self.core.host().card_info();
+        status.version = env!("CARGO_PKG_VERSION").into();
+        status.uptime_s = (now_us() - self.started_us) / 1_000_000;
+        status.gateway = self.settings.gateway().map(|g| g.to_string());
+        let card = &mut status.card;
+        card.device = format!("vfio-user:{}", self.settings.card.display());
+        card.board = "soft".into();
+        card.port_mac = mac_text(&info.mac);
+        card.mtu = info.mtu;
+        card.flows_max = info.max_flows;
+        card.contexts_max = info.max_contexts;
+        card.regions_max = info.max_regions;
+        card.status = self.core.host().card_status().into();
+        status
+    }
+}
+
+/// SIGTERM and SIGINT as something readable.
+fn signal_pipe() -> Result<UnixStream> {
+    let (read, write) = UnixStream::pair()?;
+    read.set_nonblocking(true)?;
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
+    }
+    Ok(read)
+}
+
+/// Each socket of an application is a descriptor here as well.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).is_err() {
+        tracing::warn!("the limit of open files can't be raised: {:?}", limit.current);
+    }
+}
+
+/// 16 random bytes: the key of sequence numbers (RFC 6528).
+fn secret() -> Result<[u8; 16]> {
+    let mut secret = [0; 16];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut f| f.read_exact(&mut secret))
+        .context("/dev/urandom: reading a secret")?;
+    if secret == [0; 16] {
+        bail!("/dev/urandom: gives zeroes");
+    }
+    Ok(secret)
+}
