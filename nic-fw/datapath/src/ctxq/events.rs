@@ -1,0 +1,225 @@
+//! Events out: at most one pending for each flow, posted when the queue has room, with the flow's state as of the last
+//! message that came out of the order.
+
+use super::{Contexts, EV_HEAD, EV_TAIL, RETRY_MAX_US, RETRY_MIN_US, State};
+use crate::{
+    Counters,
+    dma::Item,
+    msg::{Event, Source, Write},
+};
+use toe_abi::{
+    CtxId, FlowId, HostAddr,
+    counters::Counter,
+    desc::{DESC_LEN, EventDesc, ev, ev_flags},
+};
+use toe_hal::{DmaFault, HostMemory, Instant};
+
+/// An event to be written.
+pub struct Posting {
+    pub item: Item,
+    pub write: Write,
+    pub bytes: [u64; 8],
+}
+
+impl Contexts {
+    /// The flow's present state, to be posted to the context it is bound to.
+    pub fn notify(&mut self, event: &Event) {
+        let flow = event.flow;
+        let i = flow.index;
+        if self.shown[i as usize].event.flow != flow {
+            self.forget(flow);
+        }
+        let wanted = self.context_of(event);
+        if self.shown[i as usize].pending != wanted {
+            self.unlink(i);
+        }
+        self.shown[i as usize].event = *event;
+        match wanted {
+            Some(ctx) => {
+                if self.shown[i as usize].pending.replace(ctx).is_none() {
+                    self.links.push(&mut self.contexts[usize::from(ctx)].pending, i);
+                }
+                self.backlog(ctx);
+            }
+            None => self.settle_if_given_up(i),
+        }
+    }
+
+    /// The open context that an event goes to. It must be of the flow's region: ids of contexts are used again.
+    fn context_of(&self, event: &Event) -> Option<u16> {
+        let ctx = event.ctx_opaque.ctx;
+        let open = self.region(ctx) == Some(event.region.0) && ctx != CtxId::CONTROL;
+        open.then_some(ctx.0)
+    }
+
+    /// Takes flow `i` out of the list of pending events that it is in, if any.
+    pub(super) fn unlink(&mut self, i: u32) {
+        if let Some(ctx) = self.shown[i as usize].pending.take() {
+            self.links.unlink(&mut self.contexts[usize::from(ctx)].pending, i);
+        }
+    }
+
+    fn backlog(&mut self, ctx: u16) {
+        let c = &mut self.contexts[usize::from(ctx)];
+        if !c.blocked && !core::mem::replace(&mut c.in_backlog, true) {
+            self.backlog.push_back(ctx);
+        }
+    }
+
+    pub(super) fn settle_if_given_up(&mut self, i: u32) {
+        let event = &self.shown[i as usize].event;
+        if event.flags & ev_flags::CLOSED != 0 && event.given_up {
+            self.settle(i);
+        }
+    }
+
+    fn settle(&mut self, i: u32) {
+        if !core::mem::replace(&mut self.shown[i as usize].settled, true) {
+            self.settled_links.push(&mut self.settled, i);
+        }
+    }
+
+    /// A flow whose end has been told: toed may know.
+    pub fn next_settled(&mut self) -> Option<FlowId> {
+        let i = self.settled_links.pop(&mut self.settled)?;
+        Some(self.shown[i as usize].event.flow)
+    }
+
+    /// The next event that has room in its queue.
+    pub fn next_event<M: HostMemory>(&mut self, now: Instant, memory: &M, counters: &mut Counters) -> Option<Posting> {
+        while let Some(&ctx) = self.backlog.front() {
+            let c = &self.contexts[usize::from(ctx)];
+            if c.state == State::Open && !c.pending.is_empty() {
+                match self.room(ctx, memory) {
+                    Ok(true) => return self.post(ctx, counters),
+                    Ok(false) => self.block(ctx, now, counters),
+                    Err(DmaFault) => self.fail(CtxId(ctx), memory, counters),
+                }
+            }
+            self.backlog.pop_front();
+            self.contexts[usize::from(ctx)].in_backlog = false;
+        }
+        None
+    }
+
+    /// Whether the event queue has room. An index that makes no sense is a fault of the context's memory.
+    fn room<M: HostMemory>(&mut self, ctx: u16, memory: &M) -> Result<bool, DmaFault> {
+        let c = &mut self.contexts[usize::from(ctx)];
+        let used = c.ev_tail.wrapping_sub(c.ev_head);
+        if used < c.ev.entries {
+            return Ok(true);
+        }
+        let claimed = memory.load(c.page.add(EV_HEAD))?;
+        let used = c.ev_tail.wrapping_sub(claimed);
+        if used > c.ev.entries {
+            return Err(DmaFault);
+        }
+        c.ev_head = claimed;
+        Ok(used < c.ev.entries)
+    }
+
+    fn post(&mut self, ctx: u16, counters: &mut Counters) -> Option<Posting> {
+        let c = &mut self.contexts[usize::from(ctx)];
+        let i = self.links.pop(&mut c.pending)?;
+        self.shown[i as usize].pending = None;
+        c.full = false;
+        let index = c.ev_tail;
+        c.ev_tail = index.wrapping_add(1);
+        counters.count(Counter::Events);
+        let e = &self.shown[i as usize].event;
+        let desc = EventDesc {
+            kind: ev::FLOW,
+            flags: e.flags,
+            flow: e.flow,
+            rx_head: e.rx_head,
+            tx_tail: e.tx_tail,
+            opaque: e.ctx_opaque.opaque,
+            error: e.error,
+            srtt_us: e.srtt_us,
+            cwnd: e.cwnd,
+            ..EventDesc::default()
+        };
+        let item = Item::Event {
+            ctx: CtxId(ctx),
+            opened: c.opened,
+            phase_at: c.ev.phase_at(index),
+            phase: c.ev.phase(index),
+            flow: e.flow,
+            last: e.flags & ev_flags::CLOSED != 0,
+        };
+        // All but the phase: that is published when the rest is there.
+        let write = Write { source: Source::Inline, at: 0, len: DESC_LEN as u32 - 4, dst: c.ev.slot(index) };
+        Some(Posting { item, write, bytes: zerocopy::transmute!(desc) })
+    }
+
+    /// An event's words are in memory: publish its phase.
+    #[allow(clippy::too_many_arguments, reason = "the fields of one item")]
+    pub fn publish<M: HostMemory>(
+        &mut self,
+        ctx: CtxId,
+        opened: u32,
+        (phase_at, phase): (HostAddr, u32),
+        (flow, last): (FlowId, bool),
+        fault: bool,
+        memory: &M,
+        counters: &mut Counters,
+    ) {
+        let c = &mut self.contexts[usize::from(ctx.0)];
+        if c.state == State::Open && c.opened == opened {
+            // The hint after the phase it hints at.
+            let published = match fault {
+                false => memory.store(phase_at, phase).and_then(|()| memory.store(c.page.add(EV_TAIL), c.ev_tail)),
+                true => Err(DmaFault),
+            };
+            match published {
+                Ok(()) => self.wake(ctx),
+                Err(DmaFault) => {
+                    counters.count(Counter::DmaFaults);
+                    self.fail(ctx, memory, counters);
+                }
+            }
+        }
+        if last && self.shown[flow.index as usize].event.flow == flow {
+            self.settle(flow.index);
+        }
+    }
+
+    fn block(&mut self, ctx: u16, now: Instant, counters: &mut Counters) {
+        let c = &mut self.contexts[usize::from(ctx)];
+        c.blocked = true;
+        if !core::mem::replace(&mut c.full, true) {
+            counters.count(Counter::EventQueueFull);
+        }
+        if self.retry_at <= now {
+            self.retry_us = RETRY_MIN_US;
+            self.retry_at = now.add_micros(RETRY_MIN_US);
+        }
+        self.blocked += 1;
+    }
+
+    /// Tries a full queue again.
+    pub(super) fn retry_blocked(&mut self, ctx: CtxId) {
+        let c = &mut self.contexts[usize::from(ctx.0)];
+        if core::mem::take(&mut c.blocked) {
+            self.blocked -= 1;
+            self.backlog(ctx.0);
+        }
+    }
+
+    /// Tries all full queues again if it is time: their owners make room without a kick.
+    pub fn retry_all(&mut self, now: Instant) {
+        if self.blocked == 0 || now < self.retry_at {
+            return;
+        }
+        self.retry_us = (self.retry_us * 2).min(RETRY_MAX_US);
+        self.retry_at = now.add_micros(self.retry_us);
+        for ctx in 0..self.contexts.len() {
+            self.retry_blocked(CtxId(ctx as u16));
+        }
+    }
+
+    /// When to try full queues again.
+    pub fn next_retry(&self) -> Option<Instant> {
+        (self.blocked > 0).then_some(self.retry_at)
+    }
+}
