@@ -65,8 +65,16 @@ fn fast(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
 }
 
 fn slow(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
-    if !paws(s, seg, now, out) || !acceptable(s, seg, now, out) || !resets_and_syns(s, seg, now, out) {
+    if seg.flags.contains(TcpFlags::SYN) && !seg.flags.contains(TcpFlags::RST) {
+        // RFC 5961, 4.2: "irrespective of the sequence number, TCP MUST send an ACK".
+        out.drop = Some(Drop::SynChallenged);
+        return challenge(s, now, out);
+    }
+    if !paws(s, seg, now, out) || !acceptable(s, seg, now, out) {
         return;
+    }
+    if seg.flags.contains(TcpFlags::RST) {
+        return reset(s, seg, now, out);
     }
     // RFC 9293, 3.10.7.4, fifth: "if the ACK bit is off, drop the segment".
     if !seg.flags.contains(TcpFlags::ACK) {
@@ -125,7 +133,7 @@ fn paws(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) -> bool 
 
 /// Sequence numbers that the segment takes up.
 fn seq_len(seg: &SegmentIn) -> u32 {
-    seg.payload_len + u32::from(seg.flags.contains(TcpFlags::FIN)) + u32::from(seg.flags.contains(TcpFlags::SYN))
+    seg.payload_len + u32::from(seg.flags.contains(TcpFlags::FIN))
 }
 
 /// RFC 9293, 3.10.7.4, first: check sequence number. `false`: dropped.
@@ -147,30 +155,20 @@ fn acceptable(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) ->
     false
 }
 
-/// Second and fourth: RST and SYN, by RFC 5961. `false`: nothing more to do.
-fn resets_and_syns(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) -> bool {
-    if seg.flags.contains(TcpFlags::RST) {
-        let expected = s.rcv_nxt();
-        // After its FIN a peer may count the FIN or not.
-        let exact = seg.seq == expected || (s.fin_received() && seg.seq == expected.sub_len(1));
-        if exact {
-            closing::peer_reset(s, out);
-        } else if seg.seq.gt(expected) {
-            // RFC 5961, 3.2, (3): "MUST send an acknowledgment (challenge ACK)".
-            out.drop = Some(Drop::RstChallenged);
-            challenge(s, now, out);
-        } else {
-            out.drop = Some(Drop::OutOfWindow);
-        }
-        return false;
-    }
-    if seg.flags.contains(TcpFlags::SYN) {
-        // RFC 5961, 4.2: "irrespective of the sequence number, TCP MUST send an ACK".
-        out.drop = Some(Drop::SynChallenged);
+/// Second: check the RST bit, by RFC 5961, 3.2.
+fn reset(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
+    let expected = s.rcv_nxt();
+    // After its FIN a peer may count the FIN or not.
+    let exact = seg.seq == expected || (s.fin_received() && seg.seq == expected.sub_len(1));
+    if exact {
+        closing::peer_reset(s, out);
+    } else if seg.seq.gt(expected) {
+        // (3): "MUST send an acknowledgment (challenge ACK)".
+        out.drop = Some(Drop::RstChallenged);
         challenge(s, now, out);
-        return false;
+    } else {
+        out.drop = Some(Drop::OutOfWindow);
     }
-    true
 }
 
 /// Challenge ACKs per stretch of 4 s (RFC 5961, 7).
@@ -192,7 +190,7 @@ pub(crate) fn challenge(s: &mut FlowState, now: Now, out: &mut Output) {
 /// The ACK that answers an unacceptable segment. One with data is no part of an ACK loop (two ends that answer each other's ACKs) and always
 /// gets it; others share the budget of challenge ACKs.
 fn answer(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
-    if seg.payload_len > 0 && !seg.flags.contains(TcpFlags::SYN) {
+    if seg.payload_len > 0 {
         out.reply = Some(output::ack(s, now));
     } else {
         challenge(s, now, out);

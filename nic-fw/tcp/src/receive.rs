@@ -45,7 +45,7 @@ fn trim(s: &FlowState, seg: &SegmentIn) -> Fresh {
 /// Payload and FIN of an acceptable segment.
 pub(crate) fn data(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
     if seg.payload_len == 0 && !seg.flags.contains(TcpFlags::FIN) {
-        return probe_answer(s, seg, now, out);
+        return;
     }
     if s.fin_received() {
         // Our ACK of the FIN was lost.
@@ -78,14 +78,6 @@ pub(crate) fn data(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Outpu
     if out.closed.is_some() {
         // The flow ends here, and with it what emit() could send: the ACK of the FIN goes along.
         out.reply = Some(output::ack(s, now));
-    }
-}
-
-/// A segment without data below rcv_nxt asks for an answer: a keep-alive or window probe (RFC 9293, 3.8.4 and 3.8.6.1).
-fn probe_answer(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
-    if seg.seq.lt(s.rcv_nxt()) && seg.seq.lt(SeqNum(s.rx.last_ack_sent)) {
-        out.drop = Some(Drop::OutOfWindow);
-        crate::input::challenge(s, now, out);
     }
 }
 

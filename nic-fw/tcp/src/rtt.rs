@@ -44,9 +44,10 @@ pub(crate) fn rto_ms(s: &FlowState) -> u32 {
     ms.min(u64::from(RTO_MAX_MS)) as u32
 }
 
-/// Starts timing a segment that ends at `end`, unless one is being timed.
+/// Starts timing a segment that ends at `end`, unless one is being timed. Not in recovery, where its acknowledgement waits for
+/// holes before it to be filled.
 pub(crate) fn start(s: &mut FlowState, end: SeqNum, now: Now) {
-    if !s.has(ff::RTT_PENDING) {
+    if !s.has(ff::RTT_PENDING | ff::RECOVERY | ff::LOSS) {
         s.set(ff::RTT_PENDING);
         s.tx.rtt_seq = end.0;
         s.tx.rtt_us = now.us32();
@@ -63,12 +64,13 @@ pub(crate) fn on_ack(s: &mut FlowState, ack: SeqNum, timestamps: Option<Timestam
         return;
     }
     // Karn's rule (RFC 6298, 3) forbids timing what was sent twice, but an echoed timestamp says which copy it answers
-    // (RFC 7323, 4.1). Its clock ticks in milliseconds, so it is used only where there is nothing better.
+    // (RFC 7323, 4.1). Its clock ticks in milliseconds, so it is used only where there is nothing better. If only the ACK was
+    // lost, the echo is that of the first copy, and a whole timeout too old: no sample may count more than the present timeout.
     let ambiguous = s.has(ff::LOSS | ff::RECOVERY) || s.tx.backoff > 0;
     if let (true, true, Some(ts)) = (ambiguous, s.has(ff::TIMESTAMPS), timestamps) {
         let ms = crate::output::ts_now(s, now).wrapping_sub(ts.ecr);
         if ts.ecr != 0 && ms <= ECHO_MAX_MS {
-            sample(s, ms.max(1) * 1000);
+            sample(s, (ms.max(1) * 1000).min(base_us(s)));
         }
     }
 }

@@ -99,9 +99,9 @@ fn defer(s: &FlowState, len: u32, max_payload: u32) -> bool {
     calm && in_flight >= 4 * s.mss() && len.saturating_add(s.mss()) <= max_payload && len < s.cc.cwnd.min(s.tx.snd_wnd) / DEFER_PART
 }
 
-/// Whether [`emit`] has something.
+/// Whether [`emit`] may have something: with plain segments it has, a super-frame may be put off.
 pub(crate) fn wants_emit(s: &FlowState) -> bool {
-    !s.ended() && (s.has(ff::ACK_NOW | ff::REXMIT_ONE | ff::PROBE) || matches!(plan(s, u32::MAX), Verdict::Send { .. }))
+    !s.ended() && (s.has(ff::ACK_NOW | ff::REXMIT_ONE | ff::PROBE) || matches!(plan(s, s.mss()), Verdict::Send { .. }))
 }
 
 /// The next segment to send, of at most `max_payload` bytes; more than one MSS is a whole number of them, unless it is the last there is.

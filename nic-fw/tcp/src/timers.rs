@@ -47,7 +47,7 @@ fn wanted(s: &FlowState) -> u8 {
     if s.outstanding() > 0 {
         return timer::RTO;
     }
-    match plan(s, u32::MAX) {
+    match plan(s, s.mss()) {
         Verdict::WindowClosed => timer::PERSIST,
         Verdict::Corked => timer::CORK,
         _ if s.has(ff::KEEPALIVE) => timer::KEEPALIVE,

@@ -1,0 +1,63 @@
+//! A flow without a handshake, and a small deterministic random source.
+
+use toe_abi::flow::{FlowKey, cc};
+use toe_abi::{CtxId, RegionId};
+use toe_tcp::{Now, Setup};
+use toe_wire::SeqNum;
+
+pub fn setup() -> Setup {
+    Setup {
+        key: FlowKey::default(),
+        region: RegionId(1),
+        ctx: CtxId(1),
+        opaque: 0,
+        next_hop: 0,
+        vlan: 0,
+        ttl: 64,
+        tos: 0,
+        tx_off: 0,
+        tx_buf_log2: 16,
+        rx_off: 1 << 16,
+        rx_buf_log2: 16,
+        iss: SeqNum(1000),
+        irs: SeqNum(5000),
+        snd_wnd: 65_535,
+        snd_wscale: 0,
+        rcv_wnd: 65_535,
+        rcv_wscale: 0,
+        mss: 1000,
+        timestamps: None,
+        sack: false,
+        ecn: false,
+        algorithm: cc::NEWRENO,
+        rto_min_ms: 0,
+        rtt_us: 1000,
+        ack_now: false,
+        now: Now(1_000_000),
+    }
+}
+
+/// splitmix64.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// In `[low, high)`.
+    pub fn range(&mut self, low: u64, high: u64) -> u64 {
+        low + self.next() % (high - low).max(1)
+    }
+
+    pub fn pick<T: Copy, const N: usize>(&mut self, of: [T; N]) -> T {
+        of[self.range(0, N as u64) as usize]
+    }
+
+    pub fn chance(&mut self, percent: u32) -> bool {
+        self.next() % 100 < u64::from(percent)
+    }
+}

@@ -1,0 +1,158 @@
+//! Whole connections: every byte arrives, both FINs too, whatever the wire does.
+
+use crate::flow::Random;
+use crate::sim::{EndConfig, Report, Sim, World};
+use toe_abi::desc::hc_flags;
+use toe_tcp::CloseReason;
+
+fn random_end(r: &mut Random) -> EndConfig {
+    let totals = [0, 1, 100, 5_000, 60_000, 300_000];
+    let most = r.pick(totals);
+    let waits = [0, 50, 1_000, 50_000];
+    EndConfig {
+        total: r.range(0, most + 1) as u32,
+        tx_log2: r.range(12, 19) as u8,
+        rx_log2: r.range(12, 19) as u8,
+        mss: r.pick([88, 536, 1000, 1448, 8948]),
+        write_chunk: 1 << r.range(6, 18),
+        write_wait_us: r.pick(waits),
+        read_chunk: 1 << r.range(10, 18),
+        read_wait_us: r.pick(waits),
+        options: r.pick([0, hc_flags::NODELAY, hc_flags::CORK, hc_flags::KEEPALIVE]),
+        timestamps: r.chance(70),
+        sack: r.chance(70),
+        ecn: r.chance(50),
+        algorithm: r.range(0, 2) as u8,
+    }
+}
+
+fn random_world(seed: u64) -> World {
+    let mut r = Random(seed ^ 0x5eed);
+    World {
+        seed,
+        loss: r.pick([0, 1, 5, 15]),
+        duplicate: r.pick([0, 1, 10]),
+        delay_us: r.pick([10, 1_000, 30_000]),
+        jitter_us: r.pick([0, 100, 20_000]),
+        ce: r.pick([0, 5]),
+        lose_window_updates: r.chance(10),
+        max_payload: r.pick([1500, 16_000, 64_000]),
+        ends: [random_end(&mut r), random_end(&mut r)],
+    }
+}
+
+fn orderly(report: &Report) -> bool {
+    use CloseReason::{Done, TimeWait};
+    matches!(report.closed, [Some(Done), Some(TimeWait)] | [Some(TimeWait), Some(Done)] | [Some(TimeWait), Some(TimeWait)])
+}
+
+/// One seed may be repeated with TCP_SEED=n.
+#[test]
+fn every_byte_arrives_over_bad_wires() {
+    let one = std::env::var("TCP_SEED").ok().and_then(|s| s.parse::<u64>().ok());
+    let seeds = one.map_or(0..2_000, |s| s..s + 1);
+    for seed in seeds {
+        let report = Sim::new(random_world(seed)).run();
+        assert!(orderly(&report), "seed {seed}: {:?}", report.closed);
+    }
+}
+
+#[test]
+fn a_good_wire_needs_no_timer() {
+    for seed in 0..200 {
+        let mut world = World::plain(seed, [500_000, 0]);
+        world.ends[0].options = 0;
+        world.ends[0].algorithm = (seed % 2) as u8;
+        let report = Sim::new(world).run();
+        let stats = report.stats;
+        assert!(stats.iter().all(|s| s.timeouts + s.probes + s.fast_retransmits == 0), "seed {seed}: {stats:?}");
+        assert_eq!(stats[0].bytes_sent, 500_000, "seed {seed}: sent twice");
+        // 64 KiB of window at first, 128 KiB then, 2 ms per round trip; slow start from 10 segments.
+        assert!(report.finished_us < 40_000, "seed {seed}: took {} us", report.finished_us);
+    }
+}
+
+#[test]
+fn super_frames_are_large() {
+    let report = Sim::new(World::plain(1, [2_000_000, 0])).run();
+    let s = report.stats[0];
+    assert!(s.largest > 50_000 && s.sent < 300, "{s:?}");
+}
+
+#[test]
+fn one_percent_loss_rarely_times_out() {
+    let mut world = World::plain(7, [3_000_000, 3_000_000]);
+    world.loss = 1;
+    world.max_payload = 1000;
+    let report = Sim::new(world).run();
+    let s = report.stats;
+    assert!(s[0].fast_retransmits >= 10, "{s:?}");
+    assert!(s.iter().all(|s| s.timeouts <= s.fast_retransmits), "{s:?}");
+}
+
+#[test]
+fn a_slow_reader_closes_the_window_and_gets_everything() {
+    for seed in 0..100 {
+        let mut world = World::plain(seed, [200_000, 0]);
+        world.ends[1].rx_log2 = 13;
+        world.ends[1].read_chunk = 3_000;
+        world.ends[1].read_wait_us = 20_000;
+        let report = Sim::new(world).run();
+        // Window updates arrive, so a probe is the exception: fewer than one for ten window's worth.
+        assert!(report.stats[0].probes <= 5 && report.stats[0].timeouts == 0, "seed {seed}: {:?}", report.stats);
+    }
+}
+
+#[test]
+fn a_reader_that_sleeps_for_minutes_is_waited_for() {
+    let mut world = World::plain(3, [100_000, 0]);
+    world.ends[1].rx_log2 = 12;
+    world.ends[1].read_chunk = 1 << 12;
+    world.ends[1].read_wait_us = 60_000_000;
+    let report = Sim::new(world).run();
+    assert!(report.finished_us > 600_000_000);
+    assert!(report.stats[0].probes > 10, "{:?}", report.stats);
+}
+
+#[test]
+fn lost_window_updates_do_not_stall() {
+    for seed in 0..100 {
+        let mut world = World::plain(seed, [100_000, 0]);
+        world.lose_window_updates = true;
+        world.ends[1].rx_log2 = 13;
+        world.ends[1].read_chunk = 8_192;
+        world.ends[1].read_wait_us = 5_000;
+        Sim::new(world).run();
+    }
+}
+
+#[test]
+fn reordering_alone_loses_nothing() {
+    for seed in 0..50 {
+        let mut world = World::plain(seed, [300_000, 300_000]);
+        world.jitter_us = 5_000;
+        let report = Sim::new(world).run();
+        assert!(orderly(&report));
+    }
+}
+
+#[test]
+fn marked_packets_slow_the_sender_without_loss() {
+    let mut world = World::plain(5, [2_000_000, 0]);
+    world.ce = 2;
+    for end in &mut world.ends {
+        end.ecn = true;
+    }
+    let marked = Sim::new(world.clone()).run();
+    world.ce = 0;
+    let free = Sim::new(world).run();
+    assert_eq!(marked.stats[0].bytes_sent, 2_000_000);
+    assert!(marked.finished_us > free.finished_us, "{} against {}", marked.finished_us, free.finished_us);
+}
+
+#[test]
+fn nothing_to_say_is_said() {
+    let report = Sim::new(World::plain(1, [0, 0])).run();
+    assert!(orderly(&report));
+    assert!(report.finished_us < 10_000);
+}
