@@ -1,0 +1,175 @@
+//! Command line of `toe-nic`.
+
+use crate::pci;
+use crate::ports::{DRIVERS, Impairments, PortSpec, af_packet};
+use clap::Parser;
+use std::path::PathBuf;
+use toe_datapath::CardConfig;
+
+/// The FerroTOE card as a Linux process.
+///
+/// Runs the TCP data path of established connections on a network interface, and serves toed as a PCI device over
+/// vfio-user. It is ready when its socket appears. SIGTERM or SIGINT end it and leave nothing behind.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "toe-nic", version, after_help = after_help())]
+pub struct Args {
+    /// UNIX socket to serve toed on (vfio-user). Appears when the card is ready.
+    #[arg(long, value_name = "PATH")]
+    pub socket: PathBuf,
+
+    /// Port to the network: driver, interface and the driver's options.
+    #[arg(long, value_name = "DRIVER:IFNAME[,OPTION=VALUE...]")]
+    pub port: PortSpec,
+
+    /// CPUs to run on, like 2 or 0,2-3. The data path takes the first; the rest waits for more placements. Default: wherever the kernel likes.
+    #[arg(long, value_name = "LIST", value_parser = cores)]
+    pub cores: Option<Cores>,
+
+    /// How the stages are put together. `fused`: all of them on one core.
+    #[arg(long, value_name = "fused", default_value = "fused", value_parser = placement)]
+    pub placement: Placement,
+
+    /// Time to spin without work before going to sleep, microseconds. Default: 30, or 0 on a machine with one CPU.
+    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pub spin_us: Option<u64>,
+
+    /// Connections at one time.
+    #[arg(long, value_name = "N", default_value_t = CardConfig::default().max_flows, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub max_flows: u32,
+
+    /// Pairs of queues to host threads at one time, the daemon's included.
+    #[arg(long, value_name = "N", default_value_t = CardConfig::default().max_contexts, value_parser = clap::value_parser!(u16).range(2..=i64::from(pci::MSIX_MAX)))]
+    pub max_contexts: u16,
+
+    /// Applications (memory regions) at one time, the daemon's included.
+    #[arg(long, value_name = "N", default_value_t = CardConfig::default().max_regions, value_parser = clap::value_parser!(u16).range(2..=4096))]
+    pub max_regions: u16,
+
+    /// Frames in the port's receive ring (68 KiB each). The same as the port's option rx_frames.
+    #[arg(long, value_name = "FRAMES", default_value_t = af_packet::RX_FRAMES, value_parser = clap::value_parser!(u32).range(16..=16384))]
+    pub rx_ring_frames: u32,
+
+    /// Spoil frames on purpose, for tests: loss=P, dup=P, reorder=P (late by up to depth=N frames, 4), delay=P (late by
+    /// delay_by=N frames, 32), seed=N (1), dir=rx|tx|both. P is a probability per frame from 0 to 1.
+    #[arg(long, value_name = "NAME=VALUE,...")]
+    pub impair: Option<Impairments>,
+
+    /// What to log on standard error: off, error, warn, info, debug, trace, or a filter like toe_nic=debug,warn.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: String,
+}
+
+/// CPUs in the order given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cores(pub Vec<usize>);
+
+/// How the stages are put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    Fused,
+}
+
+/// Largest number of a CPU that the kernel's sets have room for.
+const CPU_MAX: usize = rustix::thread::CpuSet::MAX_CPU - 1;
+
+fn cores(text: &str) -> Result<Cores, String> {
+    let bad = || format!("`{text}` is not a list of CPUs like 2 or 0,2-3 (at most {CPU_MAX})");
+    let number = |t: &str| t.parse::<usize>().ok().filter(|n| *n <= CPU_MAX).ok_or_else(bad);
+    let mut out = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last {
+            return Err(bad());
+        }
+        out.extend(first..=last);
+    }
+    Ok(Cores(out))
+}
+
+fn placement(text: &str) -> Result<Placement, String> {
+    match text {
+        "fused" => Ok(Placement::Fused),
+        _ => Err("only `fused` exists so far; placement files for a pipeline over several cores are not there yet".to_owned()),
+    }
+}
+
+fn after_help() -> String {
+    let mut text = "Ports:\n".to_owned();
+    for driver in DRIVERS {
+        text += &format!("  {}:IFNAME\n", driver.name);
+        for (name, help) in driver.options {
+            text += &format!("      {name}: {help}\n");
+        }
+    }
+    text + "\nExit codes: 0 ended by a signal, 1 failure, 2 wrong usage, missing rights or interface."
+}
+
+impl Args {
+    /// Sizes and times of the card, without its secret.
+    pub fn card_config(&self) -> CardConfig {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let spin_us = self.spin_us.unwrap_or(if cpus > 1 { 30 } else { 0 });
+        CardConfig {
+            max_flows: self.max_flows,
+            max_contexts: self.max_contexts,
+            max_regions: self.max_regions,
+            spin_us,
+            ..CardConfig::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(args: &[&str]) -> Result<Args, clap::Error> {
+        Args::try_parse_from([&["toe-nic", "--socket", "/run/x", "--port", "af_packet:veth0"], args].concat())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+        let help = Args::command().render_long_help().to_string();
+        assert!(help.contains("af_packet:IFNAME") && help.contains("microseconds"), "{help}");
+    }
+
+    #[test]
+    fn defaults() {
+        let args = parse(&[]).unwrap();
+        assert_eq!((args.placement, args.impair, args.cores), (Placement::Fused, None, None));
+    }
+
+    #[test]
+    fn core_lists() {
+        assert_eq!(cores("2"), Ok(Cores(vec![2])));
+        assert_eq!(cores("3,0-2"), Ok(Cores(vec![3, 0, 1, 2])));
+        for bad in ["", "a", "2-1", "1,", "99999", "-1"] {
+            assert!(cores(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn another_placement_is_refused_with_its_reason() {
+        let error = parse(&["--placement", "map.toml"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("only `fused` exists"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_driver_is_wrong_usage() {
+        let error = Args::try_parse_from(["toe-nic", "--socket", "/x", "--port", "dpdk:eth0"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("af_packet, tap"), "{error}");
+    }
+
+    #[test]
+    fn impairments_and_spin() {
+        let args = parse(&["--impair", "loss=0.01,seed=5", "--spin-us", "0"]).unwrap();
+        assert_eq!(args.impair.as_ref().map(|i| (i.loss, i.seed)), Some((0.01, 5)));
+        assert_eq!(args.card_config().spin_us, 0);
+        assert!(parse(&["--impair", "loss=7"]).is_err());
+    }
+}

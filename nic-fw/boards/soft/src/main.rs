@@ -1,0 +1,136 @@
+//! `toe-nic`: puts the soft card together and runs it.
+
+use anyhow::Context;
+use clap::Parser;
+use rustix::thread::CpuSet;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use toe_abi::regs::caps;
+use toe_datapath::CardConfig;
+use toe_hal::{EthPort, PortCaps};
+use toe_nic::cli::{Args, Cores};
+use toe_nic::device::{Device, Facts, Status};
+use toe_nic::endpoint::{Endpoint, EndpointError};
+use toe_nic::mailbox::Mailbox;
+use toe_nic::ports::{Port, PortError};
+use toe_nic::run::Runner;
+
+const EXIT_FAILURE: u8 = 1;
+const EXIT_USAGE: u8 = 2;
+/// How long a card that has failed waits for its daemon to read so.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Err(error) = log_to_stderr(&args.log_level) {
+        eprintln!("toe-nic: --log-level {}: {error}", args.log_level);
+        return ExitCode::from(EXIT_USAGE);
+    }
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn log_to_stderr(level: &str) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(level)?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    Ok(())
+}
+
+/// What the operator can put right is 2.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let port = error.downcast_ref::<PortError>().is_some_and(PortError::is_usage);
+    let socket = error.downcast_ref::<EndpointError>().is_some_and(|e| !matches!(e, EndpointError::Os { .. }));
+    let core = error.downcast_ref::<NoSuchCore>().is_some();
+    if port || socket || core { EXIT_USAGE } else { EXIT_FAILURE }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("--cores: the data path can't run on CPU {core}: {source}")]
+struct NoSuchCore {
+    core: usize,
+    source: rustix::io::Errno,
+}
+
+fn run(args: Args) -> anyhow::Result<()> {
+    let stop = stop_on_signals().context("signal handlers")?;
+    let mut spec = args.port.clone();
+    spec.set_default("rx_frames", args.rx_ring_frames);
+    let port = Port::open(&spec, args.impair.as_ref())?;
+
+    let config = CardConfig { hash_key: secret().context("random key of the flow table")?, ..args.card_config() };
+    let facts = facts(&config, port.caps());
+    let status = Arc::new(Status::default());
+    let mailbox = Arc::new(Mailbox::new().context("eventfd of the mailbox")?);
+    let mut runner = Runner::new(config, port, mailbox.clone(), status.clone(), stop.as_fd()).context("epoll")?;
+
+    let (endpoint, listener) = Endpoint::open(&args.socket)?;
+    let mut device = Device::new(facts, status, mailbox);
+    // Not joined: it ends with the process, whatever its host does.
+    std::thread::Builder::new().name("toe-device".into()).spawn(move || device.serve(listener)).context("device thread")?;
+    pin(args.cores.as_ref())?;
+    tracing::info!(port = %spec, socket = %args.socket.display(), "ready");
+
+    let ended = catch_unwind(AssertUnwindSafe(|| runner.run()));
+    let outcome = match ended {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(anyhow::anyhow!("the data path has panicked")),
+    };
+    if let Err(error) = &outcome {
+        tracing::error!("{error:#}; telling the host");
+        runner.fail(PATIENCE);
+    }
+    let stats = runner.port_stats();
+    tracing::info!(rx_overrun = stats.rx_overrun, rx_unusable = stats.rx_unusable, tx_lost = stats.tx_lost, "port closed");
+    drop(endpoint);
+    outcome
+}
+
+fn facts(config: &CardConfig, port: PortCaps) -> Facts {
+    let tso = if port.tso_max > 0 { caps::TSO } else { 0 };
+    Facts {
+        caps: caps::TIMERS | tso,
+        max_flows: config.max_flows,
+        max_contexts: config.max_contexts,
+        max_regions: config.max_regions,
+        max_next_hops: config.max_next_hops,
+        mtu: port.mtu,
+        mac: port.mac,
+    }
+}
+
+/// Readable from the first signal to end on.
+fn stop_on_signals() -> std::io::Result<UnixStream> {
+    let (stop, write) = UnixStream::pair()?;
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
+    }
+    Ok(stop)
+}
+
+fn secret() -> std::io::Result<[u64; 2]> {
+    let mut bytes = [0u8; 16];
+    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    if got < bytes.len() {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    let n = u128::from_ne_bytes(bytes);
+    Ok([n as u64, (n >> 64) as u64])
+}
+
+/// Keeps this thread, the data path's, on the first of the cores.
+fn pin(cores: Option<&Cores>) -> Result<(), NoSuchCore> {
+    let Some(&core) = cores.and_then(|c| c.0.first()) else { return Ok(()) };
+    let mut set = CpuSet::new();
+    set.set(core);
+    rustix::thread::sched_setaffinity(None, &set).map_err(|source| NoSuchCore { core, source })
+}

@@ -1,0 +1,179 @@
+//! A port on any interface of the kernel, through packet sockets (the default).
+//!
+//! ```text
+//!   interface ──► V2 receive ring, mapped: leases are its slots ──► card
+//!   interface ◄── sendmmsg of [virtio-net header, headers, host memory] ◄── card
+//! ```
+//!
+//! Virtio-net headers carry checksum and segmentation state both ways, so super-frames of up to 64 KiB pass. Sending
+//! goes past the queueing discipline. The receive ring is of version 2: version 3 hands blocks over by a
+//! timer, which costs a millisecond; and the mapped transmit ring is slower than sendmmsg for large frames.
+
+mod ring;
+mod send;
+
+use super::filter::{Claim, IngressDrop};
+use super::netif::Interface;
+use super::{PortError, PortSpec, PortStats, SoftPort, SpecError};
+use crate::memory::SoftSlice;
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use std::io;
+use toe_hal::{EthPort, Lease, PortCaps, RxBurst, TxBusy, TxFrame};
+
+pub const OPTIONS: &[(&str, &str)] = &[
+    ("rx_frames", "frames in the receive ring, 68 KiB each, 16 to 16384, default 512"),
+    ("kernel_copy", "drop | keep: what happens to the kernel's own copy of each frame, default drop"),
+];
+
+/// Frames in the receive ring unless told.
+pub const RX_FRAMES: u32 = 512;
+/// Bytes that may wait in the socket for an interface that is slow to take them, as far as allowed.
+const SEND_BUFFER: usize = 16 << 20;
+/// Most payload bytes in a super-frame: 64 KiB of IP less the headers, rounded down.
+const TSO_MAX: u32 = 65_000;
+
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+
+pub struct AfPacket {
+    rx: ring::RxRing,
+    tx: send::TxQueue,
+    caps: PortCaps,
+    stats: PortStats,
+    interface: Interface,
+    // Dropped in this order: first the kernel hears the interface again, then another card may have it.
+    _filter: Option<IngressDrop>,
+    _claim: Claim,
+    socket: OwnedFd,
+}
+
+impl AfPacket {
+    pub fn open(spec: &PortSpec) -> Result<Self, PortError> {
+        let rx_frames = spec.number("rx_frames", RX_FRAMES, 16, 16384)?;
+        let drop_copy = match spec.option("kernel_copy") {
+            None | Some("drop") => true,
+            Some("keep") => false,
+            Some(other) => {
+                let (option, value) = ("kernel_copy".to_owned(), other.to_owned());
+                return Err(SpecError::Value { option, value, expected: "drop or keep".to_owned() }.into());
+            }
+        };
+        let interface = Interface::open(&spec.interface)?;
+        let mac = interface.mac()?;
+        let mtu = interface.mtu()?;
+        // Protocol 0: nothing is received before the ring is there and the socket bound.
+        let socket = rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)
+            .map_err(|e| PortError::needs("CAP_NET_RAW", "opening a packet socket", e))?;
+        let claim = Claim::new(&interface)?;
+        interface.bring_up()?;
+        warn_of_kernel_address(&interface, drop_copy);
+        set_options(&socket)?;
+        let rx = ring::RxRing::new(&socket, rx_frames as usize)?;
+        let filter = if drop_copy { Some(IngressDrop::install(&interface)?) } else { None };
+        bind(&socket, interface.index())?;
+        let tx = send::TxQueue::new(usize::from(mtu));
+        let caps = PortCaps { mac, mtu, tx_csum: true, tso_max: TSO_MAX };
+        tracing::info!(interface = interface.name(), mtu, rx_frames, ring_kib = rx.len_bytes() >> 10, "af_packet port");
+        Ok(Self { rx, tx, caps, stats: PortStats::default(), interface, _filter: filter, _claim: claim, socket })
+    }
+}
+
+fn warn_of_kernel_address(interface: &Interface, drop_copy: bool) {
+    if let Some(address) = interface.kernel_ipv4() {
+        if drop_copy {
+            tracing::warn!(interface = interface.name(), %address, "the kernel has this address on the interface and hears nothing there while the card runs");
+        } else {
+            tracing::warn!(interface = interface.name(), %address, "the kernel has this address on the interface and will answer for it as well: connections may be reset");
+        }
+    }
+}
+
+fn set_option<T>(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+    // SAFETY: `value` is a plain integer struct of the size passed; the kernel only reads it.
+    let result = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const *value).cast(), size_of::<T>() as libc::socklen_t)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn set_options(socket: &OwnedFd) -> Result<(), PortError> {
+    let packet = |option, value: libc::c_int, step| {
+        set_option(socket, libc::SOL_PACKET, option, &value).map_err(|e| PortError::os(step, e))
+    };
+    packet(libc::PACKET_VNET_HDR, 1, "PACKET_VNET_HDR")?;
+    packet(libc::PACKET_QDISC_BYPASS, 1, "PACKET_QDISC_BYPASS")?;
+    packet(PACKET_IGNORE_OUTGOING, 1, "PACKET_IGNORE_OUTGOING")?;
+    packet(libc::PACKET_VERSION, libc::tpacket_versions::TPACKET_V2 as libc::c_int, "PACKET_VERSION")?;
+    packet(libc::PACKET_RESERVE, ring::RESERVE, "PACKET_RESERVE")?;
+    // Forcing needs CAP_NET_ADMIN of the whole machine; else the system's limit holds.
+    if rustix::net::sockopt::set_socket_send_buffer_size_force(socket, SEND_BUFFER).is_err() {
+        rustix::net::sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER).map_err(|e| PortError::os("SO_SNDBUF", e))?;
+    }
+    Ok(())
+}
+
+fn bind(socket: &OwnedFd, index: u32) -> Result<(), PortError> {
+    // SAFETY: sockaddr_ll is plain integers: all zero is valid.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as libc::c_ushort;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_ifindex = index as libc::c_int;
+    // SAFETY: the address is a sockaddr_ll of the length passed; the kernel only reads it.
+    let result = unsafe {
+        libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t)
+    };
+    if result < 0 { Err(PortError::os("binding the packet socket", io::Error::last_os_error())) } else { Ok(()) }
+}
+
+impl EthPort<SoftSlice> for AfPacket {
+    fn caps(&self) -> PortCaps {
+        self.caps
+    }
+
+    fn receive(&mut self, burst: &mut RxBurst) -> usize {
+        let (received, unusable) = self.rx.receive(burst);
+        self.stats.rx_unusable += unusable;
+        received
+    }
+
+    fn frame(&self, lease: Lease) -> &[u8] {
+        self.rx.frame(lease)
+    }
+
+    fn release(&mut self, lease: Lease) {
+        self.rx.release(lease);
+    }
+
+    fn transmit(&mut self, frame: &TxFrame<'_, SoftSlice>) -> Result<(), TxBusy> {
+        self.tx.push(frame)
+    }
+
+    fn flush(&mut self) -> usize {
+        let lost = self.tx.flush(self.socket.as_fd());
+        self.stats.tx_lost += lost as u64;
+        lost
+    }
+}
+
+impl SoftPort for AfPacket {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    fn check(&mut self) -> Result<(), PortError> {
+        let error = rustix::net::sockopt::socket_error(&self.socket).map_err(|e| PortError::os("SO_ERROR of the packet socket", e))?;
+        if !self.interface.exists() {
+            return Err(PortError::Gone(self.interface.name().to_owned()));
+        }
+        if let Err(error) = error {
+            tracing::warn!(interface = self.interface.name(), %error, "the port reports an error; waiting for the interface");
+        }
+        Ok(())
+    }
+
+    fn stats(&mut self) -> PortStats {
+        // The kernel clears its counter with each reading.
+        self.stats.rx_overrun += ring::overruns(&self.socket);
+        self.stats
+    }
+}
