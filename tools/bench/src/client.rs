@@ -41,8 +41,7 @@ struct Bulk {
 }
 
 fn connect(server: SocketAddrV4, mode: Mode) -> Result<TcpStream> {
-    let mut stream =
-        TcpStream::connect_timeout(&server.into(), STALL_LIMIT).with_context(|| format!("cannot connect to {server}"))?;
+    let mut stream = TcpStream::connect_timeout(&server.into(), STALL_LIMIT).with_context(|| format!("cannot connect to {server}"))?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(STALL_LIMIT))?;
     stream.set_write_timeout(Some(STALL_LIMIT))?;

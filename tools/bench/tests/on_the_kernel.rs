@@ -43,7 +43,9 @@ impl Drop for Server {
 #[test]
 fn every_measurement_measures_something() {
     let server = Server::start();
-    for words in [&["latency"][..], &["latency", "--size", "20000"], &["throughput"], &["throughput", "--connections", "3", "--size", "9000"]] {
+    for words in
+        [&["latency"][..], &["latency", "--size", "20000"], &["throughput"], &["throughput", "--connections", "3", "--size", "9000"]]
+    {
         let result = server.ask(words);
         assert!(result["per_s"].as_f64().is_some_and(|n| n > 0.0), "{result}");
         assert!(result["p50_us"].as_f64() <= result["p99_us"].as_f64(), "{result}");

@@ -126,10 +126,10 @@ fn describe(command: &Command) -> String {
     let mut words: Vec<String> =
         std::iter::once(command.get_program()).chain(command.get_args()).map(|w| w.to_string_lossy().into_owned()).collect();
     // What nsenter is told is of no interest to who reads the message.
-    if words[0].ends_with("nsenter") {
-        if let Some(end) = words.iter().position(|w| w == "--") {
-            words.drain(..=end);
-        }
+    if words[0].ends_with("nsenter")
+        && let Some(end) = words.iter().position(|w| w == "--")
+    {
+        words.drain(..=end);
     }
     words.join(" ")
 }

@@ -55,11 +55,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
 /// Every process that `proc_dir` shows.
 pub fn all_in(proc_dir: &Path) -> Vec<Stat> {
     let Ok(entries) = fs::read_dir(proc_dir) else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| Stat::read_in(proc_dir, pid))
-        .collect()
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(|pid| Stat::read_in(proc_dir, pid)).collect()
 }
 
 /// Children of `pid`, in order of their pids.

@@ -65,10 +65,8 @@ fn hex(bytes: &[u8]) -> String {
 pub fn nginx(lab: &Lab, place: &Place, name: &str, port: u16) -> Result<Job> {
     let dir = format!("/run/{name}");
     fs::create_dir_all(lab.path(&dir))?;
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .iter()
-        .map(|kind| format!("    {kind}_temp_path {dir}/{kind};\n"))
-        .collect();
+    let temporary: String =
+        ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].iter().map(|kind| format!("    {kind}_temp_path {dir}/{kind};\n")).collect();
     // `user root`: in a user namespace there is no other.
     let config = format!(
         "daemon off;\nuser root root;\nworker_processes 2;\npid {dir}/nginx.pid;\nerror_log stderr warn;\n\

@@ -7,7 +7,10 @@ use clap::{Args, Parser, Subcommand};
 
 /// Starts, stops and watches a FerroTOE card, and runs programs on it.
 #[derive(Parser, Debug)]
-#[command(version, after_help = "EXIT STATUS\n  0 done; 1 it failed; 2 wrong usage, or something that you have to change first (rights, a missing\n  interface, a daemon that is not running). 'run' ends with the program's own status; 125 toectl\n  itself failed, 126 the program cannot be executed, 127 it was not found.\n\nEXAMPLE\n  toectl up --port af_packet:eth1 --ip 192.0.2.10/24 --gateway 192.0.2.1\n  toectl run -- redis-server --bind 192.0.2.10 --protected-mode no\n  toectl ss\n  toectl down")]
+#[command(
+    version,
+    after_help = "EXIT STATUS\n  0 done; 1 it failed; 2 wrong usage, or something that you have to change first (rights, a missing\n  interface, a daemon that is not running). 'run' ends with the program's own status; 125 toectl\n  itself failed, 126 the program cannot be executed, 127 it was not found.\n\nEXAMPLE\n  toectl up --port af_packet:eth1 --ip 192.0.2.10/24 --gateway 192.0.2.1\n  toectl run -- redis-server --bind 192.0.2.10 --protected-mode no\n  toectl ss\n  toectl down"
+)]
 pub struct Cli {
     /// Folder of sockets, pid files and logs; one per instance
     ///

@@ -37,10 +37,10 @@ pub fn running(dir: &RunDir) -> Option<(&'static str, i32)> {
 pub fn clean(dir: &RunDir, and_folder: bool) -> Result<()> {
     let mut left = Vec::new();
     for name in PROCESSES {
-        if let Some(identity) = Identity::read(&dir.file(&format!("{name}.pid"))) {
-            if !identity.stop(PATIENCE) {
-                left.push(format!("{name} (pid {}) does not end", identity.pid));
-            }
+        if let Some(identity) = Identity::read(&dir.file(&format!("{name}.pid")))
+            && !identity.stop(PATIENCE)
+        {
+            left.push(format!("{name} (pid {}) does not end", identity.pid));
         }
     }
     if let Some(undo) = dir.read_undo() {

@@ -14,9 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::errors::environment;
 
 /// Everything that an instance puts there: what `down` removes.
-const FILES: [&str; 10] = [
-    "card.sock", "toed.sock", "admin.sock", "toe-nic.pid", "toed.pid", "toe-nic.log", "toed.log", "toed.lock", "toe-nic.lock", "up.json",
-];
+const FILES: [&str; 10] =
+    ["card.sock", "toed.sock", "admin.sock", "toe-nic.pid", "toed.pid", "toe-nic.log", "toed.log", "toed.lock", "toe-nic.lock", "up.json"];
 
 /// What `up` found and did, for `down` to undo.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -127,7 +126,9 @@ impl RunDir {
         }
         if and_folder {
             match fs::remove_dir(&self.path) {
-                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => left.push(format!("{}: has files of somebody else", self.path.display())),
+                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                    left.push(format!("{}: has files of somebody else", self.path.display()))
+                }
                 Err(e) if e.kind() != io::ErrorKind::NotFound => left.push(format!("{}: {e}", self.path.display())),
                 _ => {}
             }

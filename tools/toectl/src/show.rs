@@ -35,9 +35,10 @@ pub fn stats(dir: &RunDir, options: &cli::Stats) -> Result<()> {
 
 fn ask<T: DeserializeOwned>(dir: &RunDir, request: Request) -> Result<T> {
     admin::call(&dir.file("admin.sock"), request, ANSWER_LIMIT).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            environment(format!("toed is not running in {}; start it with 'toectl up', or name its folder with TOE_RUN_DIR", dir.path().display()))
-        }
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => environment(format!(
+            "toed is not running in {}; start it with 'toectl up', or name its folder with TOE_RUN_DIR",
+            dir.path().display()
+        )),
         io::ErrorKind::PermissionDenied => environment(error.to_string()),
         _ => error.into(),
     })
@@ -127,7 +128,10 @@ fn status_text(status: &Status) -> String {
     line("card", format!("{} ({}) at {}", card.board, card.status, card.device));
     line("port", format!("{}, mtu {}", card.port_mac, card.mtu));
     line("address", format!("{}, gateway {}", status.ip, status.gateway.as_deref().unwrap_or("none")));
-    line("connections", format!("{} of {} at most; {} being opened, {} in TIME-WAIT", card.flows, card.flows_max, status.half_open, status.time_wait));
+    line(
+        "connections",
+        format!("{} of {} at most; {} being opened, {} in TIME-WAIT", card.flows, card.flows_max, status.half_open, status.time_wait),
+    );
     line("contexts", format!("{} of {} at most", card.contexts, card.contexts_max));
     line("toed", format!("{}, up {}", status.version, duration(status.uptime_s)));
     if !status.applications.is_empty() {
@@ -146,9 +150,9 @@ fn status_text(status: &Status) -> String {
     if !status.listeners.is_empty() {
         text.push('\n');
         let mut rows = vec![row(["Listener", "Waiting", "Backlog", "Region"])];
-        rows.extend(status.listeners.iter().map(|l| {
-            vec![l.local.clone(), l.waiting.to_string(), l.backlog.to_string(), l.region.to_string()]
-        }));
+        rows.extend(
+            status.listeners.iter().map(|l| vec![l.local.clone(), l.waiting.to_string(), l.backlog.to_string(), l.region.to_string()]),
+        );
         text.push_str(&table(&rows, &[0]));
     }
     text
@@ -170,7 +174,13 @@ mod tests {
     #[test]
     fn connections_are_shown_as_by_ss() {
         let connections = [
-            Connection { state: "LISTEN".into(), local: "10.0.0.2:80".into(), remote: "0.0.0.0:*".into(), tx_queue: 511, ..Default::default() },
+            Connection {
+                state: "LISTEN".into(),
+                local: "10.0.0.2:80".into(),
+                remote: "0.0.0.0:*".into(),
+                tx_queue: 511,
+                ..Default::default()
+            },
             Connection {
                 state: "ESTAB".into(),
                 local: "10.0.0.2:80".into(),

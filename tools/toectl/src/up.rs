@@ -86,9 +86,8 @@ fn start_both(dir: &RunDir, options: &cli::Up, toe_nic: &Path, toed: &Path) -> R
         }
     };
     let admin_socket = dir.file("admin.sock");
-    let answers = || {
-        admin_socket.exists() && admin::call::<serde_json::Value>(&admin_socket, Request::Status, Duration::from_secs(1)).is_ok()
-    };
+    let answers =
+        || admin_socket.exists() && admin::call::<serde_json::Value>(&admin_socket, Request::Status, Duration::from_secs(1)).is_ok();
     if let Err(why) = daemon.wait_ready(limit, answers) {
         let error = explain(dir, "toed", &why, limit);
         daemon.stop();

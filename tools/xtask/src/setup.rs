@@ -64,7 +64,12 @@ pub fn packages() -> Result<()> {
     }
     let line = format!("apt-get install -y --no-install-recommends {}", missing.join(" "));
     if programs::find("apt-get").is_none() {
-        return Err(Missing(format!("not installed, and there is no apt-get here: {}; install what brings {}", missing.join(", "), commands(&missing))).into());
+        return Err(Missing(format!(
+            "not installed, and there is no apt-get here: {}; install what brings {}",
+            missing.join(", "),
+            commands(&missing)
+        ))
+        .into());
     }
     if !is_root() {
         return Err(Missing(format!("Debian packages are missing. As root, type:\n    {line}")).into());
