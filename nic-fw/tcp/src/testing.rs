@@ -1,6 +1,6 @@
 //! Flows for tests.
 
-use crate::{Now, Setup, Timestamping, establish};
+use crate::{Now, Setup, establish};
 use toe_abi::flow::{FlowKey, FlowState};
 use toe_abi::{CtxId, RegionId};
 use toe_wire::SeqNum;
@@ -43,8 +43,4 @@ pub(crate) fn setup() -> Setup {
 /// 64 KiB buffers, no options, nothing sent or received.
 pub(crate) fn flow() -> FlowState {
     establish(&setup())
-}
-
-pub(crate) fn flow_ts() -> FlowState {
-    establish(&Setup { timestamps: Some(Timestamping { recent: 100, offset: 0 }), mss: 1448, ..setup() })
 }

@@ -1,1 +1,143 @@
+//! Arbitrary segments, host updates and timers: nothing panics, and what must always hold, holds.
 
+use crate::flow::{Random, setup};
+use proptest::prelude::*;
+use toe_abi::desc::{ev_flags, hc_flags};
+use toe_abi::flow::{FlowState, timer};
+use toe_tcp::*;
+use toe_wire::{SeqNum, TcpFlags, Timestamps};
+
+/// A number near one that matters, or anywhere.
+fn near(r: &mut Random, of: &[u32]) -> u32 {
+    let base = of[r.range(0, of.len() as u64) as usize];
+    match r.range(0, 10) {
+        0 => r.next() as u32,
+        1..4 => base,
+        4..7 => base.wrapping_add(r.range(0, 20_000) as u32),
+        _ => base.wrapping_sub(r.range(0, 20_000) as u32),
+    }
+}
+
+fn segment(r: &mut Random, s: &FlowState, now: Now) -> SegmentIn {
+    let usual = TcpFlags::ACK;
+    let flags = if r.chance(70) { usual } else { TcpFlags::from_bits_retain(r.next() as u8) };
+    // Resets end the fun early: let few of them through.
+    let flags = if r.chance(95) { flags - TcpFlags::RST } else { flags };
+    let stamp = Timestamps { val: near(r, &[s.rx.ts_recent]), ecr: near(r, &[now.ms32()]) };
+    SegmentIn {
+        seq: SeqNum(near(r, &[s.rx.rcv_nxt, s.rx.rcv_nxt, s.rx.rcv_adv, s.cc.ooo[0][0], s.cc.ooo[0][1], s.cc.ooo[3][1], s.rx.fin_seq])),
+        ack: SeqNum(near(r, &[s.tx.snd_una, s.tx.snd_nxt, s.tx.snd_max, s.tx.snd_max])),
+        flags,
+        window: [0, 1, 500, 60_000, r.next() as u16][r.range(0, 5) as usize],
+        payload_len: [0, 0, 1, 1000, r.range(0, 65_536) as u32][r.range(0, 5) as usize],
+        timestamps: r.chance(60).then_some(stamp),
+        ce: r.chance(10),
+        segments: r.next() as u16,
+    }
+}
+
+fn event(r: &mut Random, s: &FlowState, now: Now) -> Input {
+    match r.range(0, 1000) {
+        0..550 => Input::Segment(segment(r, s, now)),
+        550..850 => Input::Host(HostUpdate {
+            tx_head: near(r, &[s.tx.tx_head, s.tx.tx_head, tx_tail(s)]),
+            rx_tail: near(r, &[s.rx.rx_tail, rx_head(s), rx_head(s)]),
+            flags: (r.next() as u32) & if r.chance(95) { !(hc_flags::FIN | hc_flags::RX_CLOSED) } else { !0 },
+        }),
+        850..985 => Input::Timer,
+        985..998 => {
+            let mtu = r.next() as u16;
+            Input::IcmpError(IcmpError { kind: 3, code: 4, mtu, seq: SeqNum(near(r, &[s.tx.snd_una])) })
+        }
+        998 => Input::Close { unread: r.chance(50) },
+        _ => Input::Abort,
+    }
+}
+
+fn check(s: &FlowState, before: &FlowState, out: &Output, event: &Input) {
+    let (una, nxt, max) = (SeqNum(s.tx.snd_una), SeqNum(s.tx.snd_nxt), SeqNum(s.tx.snd_max));
+    assert!(una.le(nxt) && nxt.le(max), "snd_una <= snd_nxt <= snd_max");
+    assert!(SeqNum(before.tx.snd_una).le(una) && SeqNum(before.tx.snd_max).le(max), "send side moved back");
+    let tx_size = 1u32 << s.tx.buf_log2;
+    let rx_size = 1u32 << s.rx.buf_log2;
+    assert!(s.tx.tx_head.wrapping_sub(tx_tail(s)) <= tx_size, "more than the transmit buffer holds");
+    assert!(max.since(SeqNum(s.tx.iss).add(1)) <= s.tx.tx_head.wrapping_add(1), "sent what was never written");
+    assert!(rx_head(s).wrapping_sub(s.rx.rx_tail) <= rx_size, "more than the receive buffer holds");
+    assert!(SeqNum(before.rx.rcv_adv).le(SeqNum(s.rx.rcv_adv)), "window shrank");
+    assert!(SeqNum(before.rx.rcv_nxt).le(SeqNum(s.rx.rcv_nxt)), "rcv_nxt moved back");
+    // A FIN takes a sequence number, but no room.
+    let fin = u32::from(event_flags(s) & ev_flags::RX_FIN != 0);
+    let edge = SeqNum(s.rx.irs).add(1).add(s.rx.rx_tail).add(rx_size).add(fin);
+    assert!(SeqNum(s.rx.rcv_adv).le(edge), "more offered than there is room for");
+    let mut last = SeqNum(s.rx.rcv_nxt);
+    let used = s.cc.ooo.iter().take_while(|i| i[0] != i[1]).count();
+    assert!(s.cc.ooo[used..].iter().all(|i| i[0] == i[1]), "gap in the list");
+    for &[start, end] in &s.cc.ooo[..used] {
+        assert!(last.lt(SeqNum(start)) && SeqNum(start).lt(SeqNum(end)) && SeqNum(end).le(SeqNum(s.rx.rcv_adv)), "{:?}", s.cc.ooo);
+        last = SeqNum(end);
+    }
+    if let Some(p) = out.place {
+        let Input::Segment(seg) = event else { panic!("placement without a segment") };
+        assert!(p.len > 0 && p.from + p.len <= seg.payload_len, "placement outside the payload");
+        assert_eq!(SeqNum(s.rx.irs).add(1).add(p.pos), seg.seq.add(p.from), "misplaced");
+        assert!(p.pos.wrapping_add(p.len).wrapping_sub(before.rx.rx_tail) <= rx_size, "placement outside the buffer");
+        assert!(p.pos.wrapping_sub(before.rx.rx_tail) <= rx_size, "placement outside the buffer");
+        assert!(p.pos.wrapping_sub(rx_head(before)) <= rx_size, "placement over bytes already delivered");
+    }
+    assert!(s.cc.cwnd >= 1);
+}
+
+fn run(seed: u64) {
+    let mut r = Random(seed);
+    let mut now = Now(r.range(0, 1 << 45));
+    let timestamps = r.chance(50).then(|| Timestamping { recent: r.next() as u32, offset: r.next() as u32 });
+    let mut s = establish(&Setup {
+        iss: SeqNum(r.next() as u32),
+        irs: SeqNum(r.next() as u32),
+        snd_wnd: r.range(0, 100_000) as u32,
+        snd_wscale: r.range(0, 20) as u8,
+        rcv_wscale: r.range(0, 15) as u8,
+        tx_buf_log2: r.range(12, 17) as u8,
+        rx_buf_log2: r.range(12, 17) as u8,
+        mss: [1, 88, 1000, 9000][r.range(0, 4) as usize],
+        timestamps,
+        sack: r.chance(50),
+        ecn: r.chance(50),
+        algorithm: r.range(0, 3) as u8,
+        now,
+        ..setup()
+    });
+    for _ in 0..300 {
+        let due = next_deadline(&s, now).filter(|_| r.chance(30));
+        now = due.map_or(Now(now.0 + r.range(0, 20_000)), |d| d.max(now));
+        let before = s;
+        let event = event(&mut r, &s, now);
+        let out = input(&mut s, &event, now);
+        check(&s, &before, &out, &event);
+        if out.closed.is_some() {
+            assert!(!out.send && next_deadline(&s, now).is_none() && emit(&mut s, now, 64_000).is_none());
+            return;
+        }
+        let max_payload = [1, 1000, 64_000][r.range(0, 3) as usize];
+        for _ in 0..r.range(0, 20) {
+            let before = s;
+            let Some(seg) = emit(&mut s, now, max_payload) else { break };
+            assert!(out.send, "something to send that was not announced");
+            check(&s, &before, &Output::default(), &event);
+            assert!(seg.len <= max_payload);
+            assert!(seg.len == 0 || seg.pos.wrapping_sub(tx_tail(&s)) < 1 << s.tx.buf_log2, "payload outside the buffer");
+            assert!(seg.len == 0 || s.tx.tx_head.wrapping_sub(seg.pos) >= seg.len, "payload that was never written");
+        }
+        // With something in flight a timer runs: no flow can hang.
+        assert!(s.tx.snd_una == s.tx.snd_max || s.tx.timer == timer::RTO, "in flight without a timer");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn invariants_hold_for_all_inputs(seed: u64) {
+        run(seed);
+    }
+}

@@ -1,0 +1,185 @@
+//! RST, SYN and FIN.
+
+use super::*;
+use toe_abi::counters::Drop;
+use toe_abi::desc::ev_flags;
+use toe_abi::flow::tcp_state as st;
+
+#[test]
+fn an_exact_rst_resets() {
+    let mut t = Script::new();
+    let out = t.segment(seg(RX, 0, TcpFlags::RST, 0));
+    assert_eq!((out.closed, out.error), (Some(CloseReason::Reset), errno::ECONNRESET));
+    assert!(out.reply.is_none() && !out.send && out.notify);
+    assert!(event_flags(&t.s) & ev_flags::CLOSED != 0);
+}
+
+#[test]
+fn an_inexact_rst_is_challenged() {
+    let out = Script::new().segment(seg(RX + 1, TX, TcpFlags::RST, 0));
+    assert_eq!((out.closed, out.drop), (None, Some(Drop::RstChallenged)));
+    assert_eq!(out.reply.map(|r| (r.seq, r.ack, r.flags)), Some((SeqNum(TX), SeqNum(RX), A)));
+}
+
+#[test]
+fn a_rst_outside_the_window_is_ignored() {
+    for seq in [RX - 1, RX + 70_000] {
+        let out = Script::new().segment(seg(seq, TX, TcpFlags::RST | A, 0));
+        assert_eq!((out.closed, out.drop, out.reply), (None, Some(Drop::OutOfWindow), None), "{seq}");
+    }
+}
+
+#[test]
+fn a_rst_into_a_closed_window_resets() {
+    let mut t = Script::with(|s| s.rcv_wnd = 0);
+    assert_eq!(t.segment(seg(RX, TX, TcpFlags::RST, 0)).closed, Some(CloseReason::Reset));
+}
+
+#[test]
+fn a_syn_is_challenged() {
+    for seq in [RX - 1, RX, RX + 100_000] {
+        let out = Script::new().segment(seg(seq, 0, TcpFlags::SYN, 0));
+        assert_eq!(out.drop, Some(Drop::SynChallenged));
+        assert_eq!(out.reply.unwrap().ack, SeqNum(RX));
+    }
+}
+
+#[test]
+fn challenges_are_rationed() {
+    let mut t = Script::new();
+    let replies = (0..100).filter(|_| t.segment(seg(RX, 0, TcpFlags::SYN, 0)).reply.is_some()).count();
+    assert_eq!(replies, 10);
+    t.now_us += 5_000_000;
+    assert!(t.segment(seg(RX, 0, TcpFlags::SYN, 0)).reply.is_some());
+}
+
+#[test]
+fn active_close() {
+    let mut t = Script::new();
+    assert!(t.host(10, 0, hc_flags::FIN).send);
+    assert_eq!(t.s.rx.state, st::FIN_WAIT_1);
+    let fin = t.emit().unwrap();
+    assert_eq!((fin.len, fin.flags), (10, A | TcpFlags::FIN | TcpFlags::PSH));
+    let _ = t.segment(seg(RX, TX + 11, A, 0));
+    assert_eq!((t.s.rx.state, tx_tail(&t.s), event_flags(&t.s)), (st::FIN_WAIT_2, 10, ev_flags::TX_FIN_ACKED));
+    let out = t.segment(seg(RX, TX + 11, A | TcpFlags::FIN, 0));
+    assert_eq!((out.closed, out.error), (Some(CloseReason::TimeWait), 0));
+    assert_eq!(out.reply.unwrap().ack, SeqNum(RX + 1), "the FIN is acknowledged before the flow goes");
+}
+
+#[test]
+fn passive_close() {
+    let mut t = Script::new();
+    let out = t.segment(seg(RX, TX, A | TcpFlags::FIN, 5));
+    assert!(out.notify && out.send);
+    assert_eq!((rx_head(&t.s), event_flags(&t.s), t.s.rx.state), (5, ev_flags::RX_FIN, st::CLOSE_WAIT));
+    assert_eq!(t.emit().unwrap().ack, SeqNum(RX + 6));
+    assert!(t.host(0, 0, hc_flags::FIN).send);
+    assert_eq!(t.emit().unwrap().flags, A | TcpFlags::FIN);
+    assert_eq!(t.s.rx.state, st::LAST_ACK);
+    assert_eq!(t.segment(seg(RX + 6, TX + 1, A, 0)).closed, Some(CloseReason::Done));
+}
+
+#[test]
+fn simultaneous_close() {
+    let mut t = Script::new();
+    let _ = t.host(0, 0, hc_flags::FIN);
+    t.emit().unwrap();
+    let out = t.segment(seg(RX, TX, A | TcpFlags::FIN, 0));
+    assert_eq!((out.closed, t.s.rx.state), (None, st::CLOSING));
+    assert_eq!(t.emit().unwrap().ack, SeqNum(RX + 1));
+    assert_eq!(t.segment(seg(RX + 1, TX + 1, A, 0)).closed, Some(CloseReason::TimeWait));
+}
+
+#[test]
+fn a_half_closed_flow_goes_on_receiving() {
+    let mut t = Script::new();
+    let _ = t.host(0, 0, hc_flags::FIN);
+    t.emit().unwrap();
+    let _ = t.segment(seg(RX, TX + 1, A, 0));
+    assert_eq!(t.segment(seg(RX, TX + 1, A, 100)).place.map(|p| p.len), Some(100));
+}
+
+#[test]
+fn a_lost_fin_is_sent_again() {
+    let mut t = Script::new();
+    let _ = t.host(0, 0, hc_flags::FIN);
+    t.emit().unwrap();
+    let _ = t.expire();
+    let again = t.emit().unwrap();
+    assert_eq!((again.seq, again.flags, again.rexmit), (SeqNum(TX), A | TcpFlags::FIN, true));
+}
+
+#[test]
+fn a_fin_ahead_of_its_data_waits() {
+    let mut t = Script::new();
+    let out = t.segment(seg(RX + 10, TX, A | TcpFlags::FIN, 0));
+    assert!(!out.notify && out.reply.is_some());
+    assert!(t.segment(seg(RX, TX, A, 10)).send);
+    assert_eq!((rx_head(&t.s), event_flags(&t.s)), (10, ev_flags::RX_FIN));
+    assert_eq!(t.emit().unwrap().ack, SeqNum(RX + 11));
+}
+
+#[test]
+fn a_repeated_fin_is_acknowledged_again() {
+    let mut t = Script::new();
+    let _ = t.segment(seg(RX, TX, A | TcpFlags::FIN, 0));
+    t.emit().unwrap();
+    let out = t.segment(seg(RX, TX, A | TcpFlags::FIN, 0));
+    assert_eq!((out.drop, out.reply.unwrap().ack), (Some(Drop::Duplicate), SeqNum(RX + 1)));
+}
+
+#[test]
+fn a_fin_just_behind_a_full_buffer_is_taken() {
+    let mut t = Script::with(|s| (s.rcv_wnd, s.rx_buf_log2) = (4096, 12));
+    let _ = t.segment(seg(RX, TX, A | TcpFlags::FIN, 4096));
+    assert_eq!((rx_head(&t.s), event_flags(&t.s)), (4096, ev_flags::RX_FIN));
+}
+
+#[test]
+fn data_after_close_is_answered_with_rst() {
+    let mut t = Script::new();
+    let out = t.input(Input::Close { unread: false });
+    assert!(out.send && out.closed.is_none());
+    assert!(t.emit().unwrap().flags.contains(TcpFlags::FIN));
+    let out = t.segment(seg(RX, TX + 1, A, 10));
+    assert_eq!(out.closed, Some(CloseReason::Aborted));
+    assert!(out.reply.unwrap().flags.contains(TcpFlags::RST));
+}
+
+#[test]
+fn close_with_unread_data_resets() {
+    let out = Script::new().input(Input::Close { unread: true });
+    assert_eq!((out.closed, out.reply.unwrap().flags), (Some(CloseReason::Aborted), TcpFlags::RST | A));
+}
+
+#[test]
+fn close_sends_what_is_queued_first() {
+    let mut t = Script::with(|s| s.snd_wnd = 1000);
+    t.write(1500);
+    assert_eq!(t.input(Input::Close { unread: false }).closed, None);
+    let _ = t.segment(seg(RX, TX + 1000, A, 0));
+    let last = t.emit().unwrap();
+    assert_eq!((last.pos, last.len, last.flags), (1000, 500, A | TcpFlags::FIN | TcpFlags::PSH));
+}
+
+#[test]
+fn shut_down_receiving_discards_and_keeps_the_window_open() {
+    let mut t = Script::with(|s| (s.rcv_wnd, s.rx_buf_log2) = (4096, 12));
+    let _ = t.host(0, 0, hc_flags::RX_CLOSED);
+    for i in 0..10 {
+        let out = t.segment(seg(RX + i * 2000, TX, A, 2000));
+        assert_eq!((out.place, out.drop, out.closed), (None, Some(Drop::RxClosed), None));
+        assert_eq!(t.emit().unwrap().window, 4096);
+    }
+}
+
+#[test]
+fn abort_resets_at_the_end_of_what_was_sent() {
+    let mut t = Script::new();
+    t.write(100);
+    let out = t.input(Input::Abort);
+    assert_eq!(out.reply.map(|r| (r.seq, r.flags)), Some((SeqNum(TX + 100), TcpFlags::RST | A)));
+    assert_eq!((out.closed, out.error), (Some(CloseReason::Aborted), errno::ECONNABORTED));
+    assert_eq!((t.emit(), next_deadline(&t.s, t.now())), (None, None));
+}

@@ -1,0 +1,152 @@
+//! Timestamps, ECN, keep-alive, path MTU, and what hosts may say.
+
+use super::*;
+use toe_abi::counters::{Counter, Drop};
+use toe_abi::flow::tcp_state as st;
+
+#[test]
+fn timestamps_are_ours_and_the_peers_latest() {
+    let mut t = with_timestamps();
+    let _ = t.segment(stamped(seg(RX, TX, A, 2000), 150, 0));
+    assert_eq!(t.emit().unwrap().timestamps, Some(Timestamps { val: 1007, ecr: 150 }));
+}
+
+#[test]
+fn paws_drops_old_segments_with_an_ack() {
+    let mut t = with_timestamps();
+    let out = t.segment(stamped(seg(RX, TX, A, 10), 99, 0));
+    assert_eq!((out.place, out.drop), (None, Some(Drop::Paws)));
+    assert!(out.reply.is_some());
+}
+
+#[test]
+fn paws_does_not_hold_for_rst() {
+    let out = with_timestamps().segment(seg(RX, TX, TcpFlags::RST, 0));
+    assert_eq!(out.closed, Some(CloseReason::Reset));
+}
+
+#[test]
+fn paws_forgets_after_24_days() {
+    let mut t = with_timestamps();
+    t.now_us += 25 * 24 * 3600 * 1_000_000;
+    assert!(t.segment(stamped(seg(RX, TX, A, 10), 99, 0)).place.is_some());
+}
+
+#[test]
+fn missing_timestamps_are_dropped_silently() {
+    let out = with_timestamps().segment(seg(RX, TX, A, 10));
+    assert_eq!((out.place, out.drop, out.reply), (None, Some(Drop::Paws), None));
+}
+
+#[test]
+fn ts_recent_is_not_taken_from_beyond_a_hole() {
+    let mut t = with_timestamps();
+    let reply = t.segment(stamped(seg(RX + 10, TX, A, 10), 200, 0)).reply.unwrap();
+    assert_eq!(reply.timestamps.unwrap().ecr, 100);
+}
+
+#[test]
+fn ce_is_echoed_until_cwr() {
+    let mut t = Script::with(|s| s.ecn = true);
+    let _ = t.segment(SegmentIn { ce: true, ..seg(RX, TX, A, 2000) });
+    assert!(t.emit().unwrap().flags.contains(TcpFlags::ECE));
+    let _ = t.segment(seg(RX + 2000, TX, A, 2000));
+    assert!(t.emit().unwrap().flags.contains(TcpFlags::ECE));
+    let _ = t.segment(seg(RX + 4000, TX, A | TcpFlags::CWR, 2000));
+    assert!(!t.emit().unwrap().flags.contains(TcpFlags::ECE));
+}
+
+#[test]
+fn ece_halves_cwnd_once_per_window() {
+    let mut t = Script::with(|s| (s.ecn, s.snd_wnd) = (true, 60_000));
+    let sent = t.write(10_000);
+    assert!(sent.iter().all(|s| s.ect && !s.flags.contains(TcpFlags::CWR)));
+    let _ = t.segment(seg(RX, TX + 1000, A | TcpFlags::ECE, 0));
+    let reduced = t.s.cc.ssthresh;
+    assert_eq!(reduced, 5000);
+    let _ = t.segment(seg(RX, TX + 2000, A | TcpFlags::ECE, 0));
+    assert_eq!(t.s.cc.ssthresh, reduced);
+    let _ = t.segment(seg(RX, TX + 10_000, A | TcpFlags::ECE, 0));
+    let sent = t.write(2000);
+    assert!(sent[0].flags.contains(TcpFlags::CWR) && !sent[1].flags.contains(TcpFlags::CWR));
+}
+
+#[test]
+fn keep_alive_probes_and_gives_up() {
+    let mut t = Script::new();
+    let _ = t.host(0, 0, hc_flags::KEEPALIVE);
+    let start = t.now_us;
+    for i in 0..9 {
+        assert_eq!(t.expire().count, Some(Counter::TxProbes), "probe {i}");
+        assert_eq!(t.emit().map(|p| (p.seq, p.len)), Some((SeqNum(TX - 1), 0)));
+    }
+    assert_eq!(t.expire().closed, Some(CloseReason::Timeout));
+    assert_eq!((t.now_us - start) / 1_000_000, 7200 + 9 * 75);
+}
+
+#[test]
+fn an_answered_keep_alive_starts_over() {
+    let mut t = Script::new();
+    let _ = t.host(0, 0, hc_flags::KEEPALIVE);
+    for _ in 0..50 {
+        let out = t.expire();
+        assert_eq!(out.closed, None);
+        if t.emit().is_some() {
+            let _ = t.segment(seg(RX, TX, A, 0));
+        }
+    }
+}
+
+#[test]
+fn frag_needed_sends_again_in_smaller_segments() {
+    let mut t = Script::new();
+    t.write(3000);
+    let error = |seq| Input::IcmpError(IcmpError { kind: 3, code: 4, mtu: 600, seq: SeqNum(seq) });
+    let _ = t.input(error(TX + 5000));
+    assert_eq!(t.s.rx.mss, 1000, "about nothing that is in flight");
+    assert!(t.input(error(TX)).send);
+    let sent = t.emit_all();
+    assert_eq!(ranges(&sent)[..2], [(0, 560), (560, 560)]);
+}
+
+#[test]
+fn impossible_positions_are_refused() {
+    let mut t = Script::new();
+    for (tx, rx) in [(65_537, 0), (1 << 30, 0), (0, 1), (10, 5)] {
+        let out = t.host(tx, rx, hc_flags::FIN);
+        assert!(out.bad_host && !out.send, "{tx} {rx}");
+    }
+    assert_eq!((t.s.tx.tx_head, t.s.rx.rx_tail, t.s.rx.state), (0, 0, st::ESTABLISHED));
+    assert!(!t.host(65_536, 0, 0).bad_host);
+}
+
+#[test]
+fn overtaken_positions_are_ignored() {
+    let mut t = Script::new();
+    t.write(100);
+    let out = t.host(50, 0, hc_flags::FIN);
+    assert!(!out.bad_host);
+    assert_eq!((t.s.tx.tx_head, t.s.rx.state), (100, st::ESTABLISHED));
+}
+
+#[test]
+fn nothing_can_be_added_behind_fin() {
+    let mut t = Script::new();
+    let _ = t.host(100, 0, hc_flags::FIN);
+    assert!(t.host(101, 0, hc_flags::FIN).bad_host);
+    assert_eq!(t.s.tx.tx_head, 100);
+}
+
+#[test]
+fn rebase_keeps_time_and_timestamps() {
+    let mut t = with_timestamps();
+    t.write(100);
+    let before = next_deadline(&t.s, t.now()).unwrap().0 - t.now_us;
+    let to = Now(77_000_000_000);
+    let from = t.now();
+    rebase(&mut t.s, from, to);
+    t.now_us = to.0;
+    assert_eq!(next_deadline(&t.s, to).unwrap().0 - to.0, before);
+    let _ = t.segment(stamped(seg(RX, TX, A, 2000), 150, 0));
+    assert_eq!(t.emit().unwrap().timestamps.unwrap().val, 1007);
+}

@@ -1,0 +1,152 @@
+//! Data that comes in, and how it is acknowledged.
+
+use super::*;
+use toe_abi::counters::{Counter, Drop};
+
+#[test]
+fn in_order_data_is_placed_and_acknowledged_later() {
+    let mut t = Script::new();
+    let out = t.segment(seg(RX, TX, A | TcpFlags::PSH, 10));
+    assert_eq!(out.place, Some(Placement { from: 0, pos: 0, len: 10, in_order: true }));
+    assert!(out.notify && out.reply.is_none() && !out.send);
+    assert_eq!(rx_head(&t.s), 10);
+    assert_eq!(next_deadline(&t.s, t.now()), Some(Now(1_040_000)));
+    assert!(t.expire().send);
+    let ack = t.emit().unwrap();
+    assert_eq!((ack.ack, ack.len, ack.flags), (SeqNum(RX + 10), 0, A));
+    assert_eq!(t.emit(), None);
+}
+
+#[test]
+fn every_second_full_segment_is_acknowledged_at_once() {
+    let mut t = Script::new();
+    assert!(!t.segment(seg(RX, TX, A, MSS)).send);
+    assert!(t.segment(seg(RX + MSS, TX, A, MSS)).send);
+    assert_eq!(t.emit().unwrap().ack, SeqNum(RX + 2 * MSS));
+}
+
+#[test]
+fn a_super_frame_counts_its_segments() {
+    let mut t = Script::new();
+    assert!(t.segment(SegmentIn { segments: 2, ..seg(RX, TX, A, 1072) }).send);
+}
+
+#[test]
+fn the_first_segments_are_acknowledged_at_once() {
+    let mut t = Script::new();
+    t.s.rx.quickack = 1;
+    assert!(t.segment(seg(RX, TX, A | TcpFlags::PSH, 10)).send);
+    t.emit().unwrap();
+    assert!(!t.segment(seg(RX + 10, TX, A | TcpFlags::PSH, 10)).send);
+}
+
+#[test]
+fn the_ack_rides_on_data() {
+    let mut t = Script::new();
+    let _ = t.segment(seg(RX, TX, A | TcpFlags::PSH, 10));
+    let sent = t.write(5);
+    assert_eq!((sent.len(), sent[0].ack), (1, SeqNum(RX + 10)));
+    assert!(sent[0].flags.contains(TcpFlags::PSH));
+    assert_ne!(next_deadline(&t.s, t.now()), Some(Now(1_040_000)), "no delayed ACK is owed");
+}
+
+#[test]
+fn out_of_order_data_is_placed_and_reported() {
+    let mut t = Script::with(|s| s.sack = true);
+    let out = t.segment(seg(RX + 100, TX, A, 50));
+    assert_eq!(out.place, Some(Placement { from: 0, pos: 100, len: 50, in_order: false }));
+    assert_eq!((out.notify, out.count), (false, Some(Counter::RxOutOfOrder)));
+    let reply = out.reply.unwrap();
+    assert_eq!(reply.ack, SeqNum(RX));
+    assert_eq!(reply.sack.iter().collect::<Vec<_>>(), [(SeqNum(RX + 100), SeqNum(RX + 150))]);
+    // RFC 2018, 4: the newest comes first.
+    let reply = t.segment(seg(RX + 300, TX, A, 50)).reply.unwrap();
+    assert_eq!(reply.sack.iter().next(), Some((SeqNum(RX + 300), SeqNum(RX + 350))));
+    assert_eq!(reply.window, 65_535, "the right edge stays where it was");
+}
+
+#[test]
+fn filling_the_hole_delivers_everything_and_acknowledges_at_once() {
+    let mut t = Script::new();
+    let _ = t.segment(seg(RX + 10, TX, A | TcpFlags::PSH, 10));
+    let out = t.segment(seg(RX, TX, A | TcpFlags::PSH, 10));
+    assert_eq!(out.place, Some(Placement { from: 0, pos: 0, len: 10, in_order: true }));
+    assert!(out.notify && out.send);
+    assert_eq!((rx_head(&t.s), t.emit().unwrap().ack), (20, SeqNum(RX + 20)));
+}
+
+#[test]
+fn four_holes_are_remembered_and_a_fifth_is_not() {
+    let mut t = Script::new();
+    for i in 1..=4 {
+        assert!(t.segment(seg(RX + 100 * i, TX, A, 50)).place.is_some());
+    }
+    let out = t.segment(seg(RX + 600, TX, A, 50));
+    assert_eq!((out.place, out.drop), (None, Some(Drop::NoInterval)));
+    assert!(out.reply.is_some());
+}
+
+#[test]
+fn a_segment_is_trimmed_to_the_window() {
+    let mut t = Script::with(|s| (s.rcv_wnd, s.rx_buf_log2) = (4096, 12));
+    let out = t.segment(seg(RX + 4086, TX, A, 50));
+    assert_eq!(out.place.map(|p| (p.from, p.len)), Some((0, 10)));
+    let out = t.segment(seg(RX, TX, A, 5000));
+    assert_eq!(out.place.map(|p| (p.from, p.len)), Some((0, 4096)));
+    assert_eq!(rx_head(&t.s), 4096);
+}
+
+#[test]
+fn what_was_received_is_trimmed_off_the_left() {
+    let mut t = Script::new();
+    let _ = t.segment(seg(RX, TX, A, 30));
+    let out = t.segment(seg(RX + 10, TX, A, 30));
+    assert_eq!(out.place, Some(Placement { from: 20, pos: 30, len: 10, in_order: true }));
+}
+
+#[test]
+fn a_duplicate_is_acknowledged_and_dropped() {
+    let mut t = Script::new();
+    let _ = t.segment(seg(RX, TX, A, 30));
+    let out = t.segment(seg(RX, TX, A, 30));
+    assert_eq!((out.place, out.drop), (None, Some(Drop::Duplicate)));
+    assert_eq!(out.reply.unwrap().ack, SeqNum(RX + 30));
+}
+
+#[test]
+fn data_beyond_the_window_is_answered_and_dropped() {
+    let mut t = Script::new();
+    let out = t.segment(seg(RX + 70_000, TX, A, 30));
+    assert_eq!((out.place, out.drop), (None, Some(Drop::OutOfWindow)));
+    assert!(out.reply.is_some());
+}
+
+#[test]
+fn a_byte_into_a_closed_window_is_refused_but_its_ack_counts() {
+    let mut t = Script::with(|s| (s.rcv_wnd, s.rx_buf_log2) = (4096, 12));
+    t.write(10);
+    let _ = t.segment(seg(RX, TX, A, 4096));
+    let ack = t.emit().unwrap();
+    assert_eq!(ack.window, 0);
+    let out = t.segment(seg(RX + 4096, TX + 10, A, 1));
+    assert_eq!((out.place, out.drop), (None, Some(Drop::OutOfWindow)));
+    assert_eq!(tx_tail(&t.s), 10);
+    assert_eq!(out.reply.unwrap().window, 0);
+}
+
+#[test]
+fn reading_opens_a_closed_window() {
+    let mut t = Script::with(|s| (s.rcv_wnd, s.rx_buf_log2) = (4096, 12));
+    let _ = t.segment(seg(RX, TX, A, 4096));
+    t.emit().unwrap();
+    assert!(!t.host(0, 100, 0).send, "too little to be worth a word");
+    assert!(t.host(0, 2500, 0).send);
+    assert_eq!(t.emit().unwrap().window, 2500);
+}
+
+#[test]
+fn a_keep_alive_of_the_peer_is_answered() {
+    let mut t = Script::new();
+    let out = t.segment(seg(RX - 1, TX, A, 0));
+    assert_eq!(out.reply.unwrap().ack, SeqNum(RX));
+}

@@ -1,0 +1,226 @@
+//! Acknowledgements, recovery, the peer's window, and what is held back.
+
+use super::*;
+use toe_abi::counters::{Counter, Drop};
+
+#[test]
+fn an_ack_frees_the_buffer() {
+    let mut t = Script::new();
+    assert_eq!(ranges(&t.write(1500)), [(0, 1000), (1000, 500)]);
+    let out = t.segment(seg(RX, TX + 1000, A, 0));
+    assert!(out.notify);
+    assert_eq!(tx_tail(&t.s), 1000);
+}
+
+#[test]
+fn three_duplicate_acks_retransmit_one_segment() {
+    let mut t = Script::new();
+    t.write(8000);
+    let _ = t.segment(seg(RX, TX, A, 0));
+    for _ in 0..2 {
+        let out = t.segment(seg(RX, TX, A, 0));
+        assert_eq!(out.count, None);
+    }
+    // The first of the four was a window update (60,000 for 65,535), not a duplicate.
+    let out = t.segment(seg(RX, TX, A, 0));
+    assert_eq!(out.count, Some(Counter::TxFastRetransmits));
+    let again = t.emit().unwrap();
+    assert_eq!((again.pos, again.len, again.rexmit), (0, 1000, true));
+    assert_eq!(t.s.cc.ssthresh, 4000);
+}
+
+#[test]
+fn limited_transmit_sends_new_data_on_the_first_two_duplicates() {
+    let mut t = Script::with(|s| s.snd_wnd = 60_000);
+    assert_eq!(t.write(20_000).len(), 10);
+    for i in 0..2 {
+        assert!(t.segment(seg(RX, TX, A, 0)).send);
+        assert_eq!(ranges(&t.emit_all()), [(10_000 + i * 1000, 1000)]);
+    }
+}
+
+#[test]
+fn a_partial_ack_retransmits_the_next_hole() {
+    let mut t = Script::with(|s| s.snd_wnd = 60_000);
+    t.write(8000);
+    for _ in 0..3 {
+        let _ = t.segment(seg(RX, TX, A, 0));
+    }
+    assert_eq!(ranges(&t.emit_all()), [(0, 1000)]);
+    assert!(t.segment(seg(RX, TX + 3000, A, 0)).send);
+    assert_eq!(t.emit().map(|s| (s.pos, s.len, s.rexmit)), Some((3000, 1000, true)));
+    let _ = t.segment(seg(RX, TX + 8000, A, 0));
+    assert_eq!(tx_tail(&t.s), 8000);
+    assert!(t.s.cc.cwnd <= 4000, "deflated to ssthresh: {}", t.s.cc.cwnd);
+}
+
+#[test]
+fn timeout_backs_off_and_goes_back() {
+    let mut t = Script::new();
+    t.write(3000);
+    let start = t.now_us;
+    assert_eq!(t.expire().count, Some(Counter::TxTimeouts));
+    let first = t.now_us - start;
+    assert!((201_000..=204_000).contains(&first), "RTO {first}");
+    assert_eq!(ranges(&t.emit_all()), [(0, 1000)]);
+    let start = t.now_us;
+    let _ = t.expire();
+    assert!((2 * first - 3000..=2 * first).contains(&(t.now_us - start)));
+    assert_eq!(ranges(&t.emit_all()), [(0, 1000)]);
+    let _ = t.segment(seg(RX, TX + 1000, A, 0));
+    assert_eq!(ranges(&t.emit_all()), [(1000, 1000), (2000, 1000)]);
+}
+
+#[test]
+fn a_small_tail_is_sent_again_in_spite_of_nagle() {
+    let mut t = Script::new();
+    let _ = t.host(1100, 0, 0);
+    assert_eq!(ranges(&t.emit_all()), [(0, 1000), (1000, 100)]);
+    let _ = t.expire();
+    assert_eq!(ranges(&t.emit_all()), [(0, 1000)]);
+    let _ = t.segment(seg(RX, TX + 1000, A, 0));
+    assert_eq!(ranges(&t.emit_all()), [(1000, 100)]);
+}
+
+#[test]
+fn an_unanswered_flow_is_given_up() {
+    let mut t = Script::new();
+    t.write(10);
+    for _ in 0..15 {
+        assert_eq!(t.expire().closed, None);
+        assert_eq!(t.emit_all().len(), 1);
+    }
+    let out = t.expire();
+    assert_eq!((out.closed, out.error), (Some(CloseReason::Timeout), errno::ETIMEDOUT));
+    assert!(t.now_us > 900_000_000 && t.now_us < 1_100_000_000, "after {} s", t.now_us / 1_000_000);
+    assert_eq!(next_deadline(&t.s, t.now()), None);
+}
+
+#[test]
+fn a_closed_window_is_probed_for_as_long_as_the_peer_answers() {
+    let mut t = Script::with(|s| s.snd_wnd = 0);
+    assert_eq!(t.write(10), []);
+    for _ in 0..100 {
+        let out = t.expire();
+        assert_eq!((out.count, out.closed), (Some(Counter::TxProbes), None));
+        let probe = t.emit().unwrap();
+        assert_eq!((probe.seq, probe.len), (SeqNum(TX - 1), 0));
+        let _ = t.segment(SegmentIn { window: 0, ..seg(RX, TX, A, 0) });
+    }
+    assert!(t.segment(seg(RX, TX, A, 0)).send);
+    assert_eq!(ranges(&t.emit_all()), [(0, 10)]);
+}
+
+#[test]
+fn a_closed_window_and_a_dead_peer_end() {
+    let mut t = Script::with(|s| s.snd_wnd = 0);
+    t.write(10);
+    for _ in 0..15 {
+        assert_eq!(t.expire().closed, None);
+        t.emit_all();
+    }
+    assert_eq!(t.expire().closed, Some(CloseReason::Timeout));
+}
+
+#[test]
+fn a_peer_that_closes_its_window_on_data_in_flight_is_not_given_up() {
+    let mut t = Script::new();
+    t.write(1000);
+    for _ in 0..40 {
+        assert_eq!(t.expire().closed, None);
+        assert_eq!(ranges(&t.emit_all()), [(0, 1000)]);
+        let _ = t.segment(SegmentIn { window: 0, ..seg(RX, TX, A, 0) });
+    }
+}
+
+#[test]
+fn an_ack_of_what_was_never_sent_is_refused() {
+    let mut t = Script::new();
+    let out = t.segment(seg(RX, TX + 1, A, 10));
+    assert_eq!((out.place, out.drop), (None, Some(Drop::BadAck)));
+    assert_eq!(out.reply.unwrap().seq, SeqNum(TX));
+}
+
+#[test]
+fn an_ack_from_the_far_past_is_refused() {
+    let mut t = Script::new();
+    let out = t.segment(seg(RX, TX.wrapping_sub(100_000), A, 10));
+    assert_eq!((out.place, out.drop), (None, Some(Drop::BadAck)));
+}
+
+#[test]
+fn a_segment_without_ack_is_dropped() {
+    let out = Script::new().segment(seg(RX, TX, TcpFlags::PSH, 10));
+    assert_eq!((out.place, out.drop, out.reply), (None, Some(Drop::NoAck), None));
+}
+
+#[test]
+fn an_overtaken_window_is_not_taken_back() {
+    let mut t = Script::new();
+    t.write(5000);
+    let _ = t.segment(SegmentIn { window: 9000, ..seg(RX, TX + 5000, A, 0) });
+    let _ = t.segment(SegmentIn { window: 4000, ..seg(RX, TX + 5000, A, 0) });
+    assert_eq!(t.s.tx.snd_wnd, 9000);
+}
+
+#[test]
+fn the_window_limits_what_is_sent() {
+    let mut t = Script::with(|s| s.snd_wnd = 2500);
+    assert_eq!(ranges(&t.write(9000)), [(0, 1000), (1000, 1000)]);
+}
+
+#[test]
+fn a_small_window_is_used_after_a_while() {
+    let mut t = Script::with(|s| s.snd_wnd = 10_000);
+    t.s.tx.snd_wnd = 500;
+    assert_eq!(t.write(9000), [], "silly window");
+    let _ = t.expire();
+    assert_eq!(ranges(&t.emit_all()), [(0, 500)]);
+}
+
+#[test]
+fn nagle_holds_a_second_small_segment() {
+    let mut t = Script::new();
+    let _ = t.host(100, 0, 0);
+    assert_eq!(t.emit_all().len(), 1);
+    assert!(!t.host(200, 0, 0).send);
+    assert!(t.segment(seg(RX, TX + 100, A, 0)).send);
+    assert_eq!(ranges(&t.emit_all()), [(100, 100)]);
+}
+
+#[test]
+fn nodelay_does_not_hold() {
+    let mut t = Script::new();
+    assert_eq!(t.write(100).len(), 1);
+    assert_eq!(t.write(100).len(), 1);
+}
+
+#[test]
+fn cork_holds_the_tail_for_200_ms() {
+    let mut t = Script::new();
+    let _ = t.host(1100, 0, hc_flags::CORK);
+    assert_eq!(ranges(&t.emit_all()), [(0, 1000)]);
+    let _ = t.segment(seg(RX, TX + 1000, A, 0));
+    let start = t.now_us;
+    assert!(t.expire().send);
+    assert!((200_000..=201_000).contains(&(t.now_us - start)));
+    assert_eq!(ranges(&t.emit_all()), [(1000, 100)]);
+}
+
+#[test]
+fn uncorking_sends_at_once() {
+    let mut t = Script::new();
+    assert!(!t.host(100, 0, hc_flags::CORK).send);
+    assert!(t.host(100, 0, 0).send);
+    assert_eq!(ranges(&t.emit_all()), [(0, 100)]);
+}
+
+#[test]
+fn super_frames_are_whole_segments() {
+    let mut t = Script::with(|s| s.snd_wnd = 7500);
+    let _ = t.host(60_000, 0, 0);
+    let now = t.now();
+    let frame = emit(&mut t.s, now, 64_000).unwrap();
+    assert_eq!((frame.pos, frame.len, frame.mss), (0, 7000, 1000));
+    assert_eq!(emit(&mut t.s, now, 64_000), None);
+}
