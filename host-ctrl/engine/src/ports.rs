@@ -213,6 +213,10 @@ impl Ports {
         }
     }
 
+    pub fn in_use(&self) -> usize {
+        self.ports.len()
+    }
+
     fn is_unused(&self, port: u16) -> bool {
         self.ports.get(&port).is_none_or(PortUse::is_unused)
     }

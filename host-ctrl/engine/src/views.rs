@@ -60,6 +60,11 @@ impl Engine {
         self.conns.len()
     }
 
+    /// Local ports that are bound or have connections, TIME-WAIT included.
+    pub fn ports_in_use(&self) -> usize {
+        self.ports.in_use()
+    }
+
     pub fn listeners(&self) -> impl Iterator<Item = ListenerView> {
         self.ports.listeners().map(|(id, l)| ListenerView {
             id,

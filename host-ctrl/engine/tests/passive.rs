@@ -36,7 +36,10 @@ fn three_way_handshake_installs_a_flow() {
     assert_eq!(state.rx.mss, 1400 - 12);
     assert_eq!(state.rx.ts_recent, 705);
     assert_eq!(state.rx.state, tcp_state::ESTABLISHED);
-    assert_eq!(state.rx.flags & (flow_flags::TIMESTAMPS | flow_flags::SACK | flow_flags::ACK_NOW), flow_flags::TIMESTAMPS | flow_flags::SACK);
+    assert_eq!(
+        state.rx.flags & (flow_flags::TIMESTAMPS | flow_flags::SACK | flow_flags::ACK_NOW),
+        flow_flags::TIMESTAMPS | flow_flags::SACK
+    );
     assert_eq!(state.rx.rcv_adv, peer.seq.0 + 1 + u32::from(synack.tcp.window), "the window that the SYN-ACK offered");
     // The flow's timestamps go on where those of the SYN-ACK were.
     let now_ms = (b.now / 1000) as u32;
@@ -44,7 +47,9 @@ fn three_way_handshake_installs_a_flow() {
 
     let (flow, actions) = b.installed(conn);
     assert!(matches!(&actions[0], Action::Inject { frame, .. } if *frame == peer.ack()), "{actions:?}");
-    assert!(matches!(actions[1], Action::Accept { listener: l, flow: f, key, .. } if l == listener && f == flow && key == peer.key()));
+    assert!(
+        matches!(actions[1], Action::Accept { listener: l, flow: f, key, .. } if l == listener && f == flow && key == peer.key())
+    );
     assert_eq!(b.engine.next_deadline().map(|_| ()), Some(()), "the next hop is being confirmed");
 }
 
@@ -220,7 +225,8 @@ fn frames_during_installation_are_injected_in_order() {
     }
     assert!(b.frame(&peer.syn()).is_empty(), "a late SYN would only be challenged");
     let (_, actions) = b.installed(conn);
-    let injected: Vec<_> = actions.iter().filter_map(|a| if let Action::Inject { frame, .. } = a { Some(frame.clone()) } else { None }).collect();
+    let injected: Vec<_> =
+        actions.iter().filter_map(|a| if let Action::Inject { frame, .. } = a { Some(frame.clone()) } else { None }).collect();
     assert_eq!(injected, [vec![peer.ack()], frames.to_vec()].concat());
     // One that was on its way to us already comes after; much later, the card must know the flow.
     assert!(matches!(b.frame(&peer.data(9, TcpFlags::ACK, b"x"))[..], [Action::Inject { .. }]));

@@ -4,9 +4,7 @@
 use toe_abi::FlowId;
 use toe_abi::flow::{FlowKey, FlowState, v4_mapped};
 use toe_engine::{Action, BufferLog2, Config, ConnId, Endpoint, Engine, FrameMeta, ListenerId};
-use toe_wire::{
-    Arp, ArpOp, Checksum, Ip, Payload, SeqNum, Sum, Tcp, TcpFlags, TcpOptions, Timestamps, TxHeader, parse_frame,
-};
+use toe_wire::{Arp, ArpOp, Checksum, Ip, Payload, SeqNum, Sum, Tcp, TcpFlags, TcpOptions, Timestamps, TxHeader, parse_frame};
 
 pub const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub const OUR_IP: [u8; 4] = [10, 0, 0, 1];
@@ -126,18 +124,12 @@ impl Peer {
 
     /// With every option that we know.
     pub fn modern(port: u16, to: u16) -> Self {
-        let syn_options =
-            TcpOptions { mss: Some(1400), window_scale: Some(7), sack_permitted: true, ..TcpOptions::default() };
+        let syn_options = TcpOptions { mss: Some(1400), window_scale: Some(7), sack_permitted: true, ..TcpOptions::default() };
         Self { ts: Some(700), syn_options, ..Self::new(port, to) }
     }
 
     pub fn key(&self) -> FlowKey {
-        FlowKey {
-            local_ip: v4_mapped(OUR_IP),
-            remote_ip: v4_mapped(self.ip),
-            local_port: self.to,
-            remote_port: self.port,
-        }
+        FlowKey { local_ip: v4_mapped(OUR_IP), remote_ip: v4_mapped(self.ip), local_port: self.to, remote_port: self.port }
     }
 
     pub fn build(&self, seq: SeqNum, ack: SeqNum, flags: TcpFlags, options: TcpOptions, payload: &[u8]) -> Vec<u8> {
@@ -254,7 +246,8 @@ pub fn arp(op: ArpOp, mac: [u8; 6], ip: [u8; 4], target_ip: [u8; 4]) -> Vec<u8> 
 
 pub fn only_install(actions: Vec<Action>) -> (ConnId, Box<FlowState>) {
     let text = format!("{actions:?}");
-    let mut all = actions.into_iter().filter_map(|a| if let Action::Install { conn, state, .. } = a { Some((conn, state)) } else { None });
+    let mut all =
+        actions.into_iter().filter_map(|a| if let Action::Install { conn, state, .. } = a { Some((conn, state)) } else { None });
     match (all.next(), all.next()) {
         (Some(one), None) => one,
         _ => panic!("one Install expected: {text}"),
