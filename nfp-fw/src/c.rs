@@ -1,8 +1,8 @@
 //! The header itself.
 
 use std::fmt::Write;
-use toe_abi::{CtxId, FlowId, RegionId, counters};
 use toe_abi::layout::{CONSTANTS, Field, STRUCTS, Struct, Type};
+use toe_abi::{CtxId, FlowId, RegionId, counters};
 
 const TOP: &str = "\
 /* Every byte that two sides of FerroTOE share. Generated from nic-fw/abi (what each field means is said there):
@@ -96,7 +96,10 @@ fn counter_numbers(out: &mut String) {
 }
 
 fn structure(out: &mut String, s: &Struct) {
-    line(out, format_args!("\n/* {}: {} bytes */\nstruct {} {{", s.source.trim_start_matches("crate::"), s.size, s.name));
+    line(
+        out,
+        format_args!("\n/* {}: {} bytes */\nstruct {} {{", s.source.trim_start_matches("crate::"), s.size, s.name),
+    );
     let declarations: Vec<String> = s.fields.iter().map(declaration).collect();
     let width = declarations.iter().map(String::len).max().unwrap_or(0);
     for (field, text) in s.fields.iter().zip(&declarations) {

@@ -7,7 +7,7 @@ use toe_abi::control::{self, COUNTERS_PER_MSG, ControlMsg, kind};
 use toe_abi::counters::{self, Counter, Drop, Exception};
 use toe_abi::desc;
 use toe_abi::flow::{FLOW_STATE_LEN, FlowState, as_v4, v4_mapped};
-use toe_abi::frames::{self, FrameRecord, Found, Placing, UNIT};
+use toe_abi::frames::{self, Found, FrameRecord, Placing, UNIT};
 use toe_abi::region::{ACCEPT_RECORD_LEN, RegionConfig, RegionHeader, SOCKET_SLOT_LEN};
 use toe_abi::{ABI_VERSION, FlowId, HostAddr, RegionId, compatible};
 use zerocopy::{FromBytes, IntoBytes};
@@ -72,12 +72,13 @@ proptest! {
         let [n_contexts, hc_entries, ev_entries, n_sockets, n_listeners, accept_entries] = counts;
         let config = RegionConfig { region: 1, n_contexts, hc_entries, ev_entries, n_sockets, n_listeners, accept_entries, payload_len };
         let sane = counts.iter().all(|n| (1..=1 << 20).contains(n));
+        let powers = [hc_entries, ev_entries, accept_entries].iter().all(|n| n.is_power_of_two());
         match RegionHeader::new(&config) {
             Some(header) => {
-                prop_assert!(sane && [hc_entries, ev_entries, accept_entries].iter().all(|n| n.is_power_of_two()));
+                prop_assert!(sane && powers);
                 prop_assert_eq!(header.payload_off + header.payload_len, header.len);
             }
-            None => prop_assert!(!sane || ![hc_entries, ev_entries, accept_entries].iter().all(|n| n.is_power_of_two()) || payload_len > 1 << 60),
+            None => prop_assert!(!sane || !powers || payload_len > 1 << 60),
         }
     }
 
@@ -122,7 +123,12 @@ proptest! {
 
     /// A placed frame lies in the data area and in what is free, and its record says so to the consumer.
     #[test]
-    fn frames_are_placed_where_they_are_found(log2 in 6u32..21, tail in any::<u32>(), used in any::<u32>(), len in prop_oneof![any::<u32>(), 0..2000u32]) {
+    fn frames_are_placed_where_they_are_found(
+        log2 in 6u32..21,
+        tail in any::<u32>(),
+        used in any::<u32>(),
+        len in prop_oneof![any::<u32>(), 0..2000u32],
+    ) {
         let (ring, tail) = (1u32 << log2, tail & !(UNIT - 1));
         let used = used % (ring / UNIT + 1) * UNIT;
         let head = tail.wrapping_sub(used);
@@ -145,7 +151,13 @@ proptest! {
 
     /// Any record: what the answer names is inside the ring and inside what is ready, and it makes progress.
     #[test]
-    fn any_frame_record_is_contained(log2 in 6u32..21, head in any::<u32>(), ready in any::<u32>(), record in any::<[u8; 64]>(), small in any::<bool>()) {
+    fn any_frame_record_is_contained(
+        log2 in 6u32..21,
+        head in any::<u32>(),
+        ready in any::<u32>(),
+        record in any::<[u8; 64]>(),
+        small in any::<bool>(),
+    ) {
         let (ring, head) = (1u32 << log2, head & !(UNIT - 1));
         let ready = ready % (ring / UNIT) * UNIT + UNIT;
         let mut record = FrameRecord::read_from_bytes(&record).expect("any bytes are a record");
@@ -225,7 +237,8 @@ fn flow_id_of_nobody_is_the_default() {
 fn control_region_is_laid_out_without_overlap() {
     let ring = u64::from(control::FRAME_RING_LEN) + frames::RING_HEADER_LEN as u64;
     let queue = u64::from(control::CONTROL_ENTRIES) * control::CONTROL_MSG_LEN as u64;
-    let starts = [4096, control::SUBMISSIONS_OFF, control::COMPLETIONS_OFF, control::EXCEPTIONS_OFF, control::PACKETS_OFF];
+    let starts =
+        [4096, control::SUBMISSIONS_OFF, control::COMPLETIONS_OFF, control::EXCEPTIONS_OFF, control::PACKETS_OFF];
     let ends = [4096, starts[1] + queue, starts[2] + queue, starts[3] + ring, starts[4] + ring];
     for i in 1..starts.len() {
         assert!(starts[i] >= ends[i - 1] && starts[i] % 64 == 0, "part {i}");

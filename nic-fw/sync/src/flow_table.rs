@@ -167,7 +167,8 @@ impl FlowWriter {
         if self.len == self.capacity || id.index == FlowId::NONE.index {
             return Err(NoSpace);
         }
-        let (probe, way) = self.find(hash, |bucket, way| bucket.entry[way].load(Ordering::Relaxed) == EMPTY).ok_or(NoSpace)?;
+        let (probe, way) =
+            self.find(hash, |bucket, way| bucket.entry[way].load(Ordering::Relaxed) == EMPTY).ok_or(NoSpace)?;
         for i in 0..probe {
             let passed = &self.table.bucket(hash, i).passed;
             passed.store(passed.load(Ordering::Relaxed) + 1, Ordering::Relaxed);

@@ -12,7 +12,7 @@ use crate::atomic::{AtomicU32, Ordering};
 use crate::words::{WORD_LEN, Words};
 #[cfg(not(loom))]
 use core::ptr::NonNull;
-use toe_abi::frames::{self, FrameRecord, Found, Placing, RECORD_LEN, UNIT, kind};
+use toe_abi::frames::{self, Found, FrameRecord, Placing, RECORD_LEN, UNIT, kind};
 use zerocopy::{FromZeros, IntoBytes};
 
 const HEADER_WORDS: usize = frames::RING_HEADER_LEN / WORD_LEN;

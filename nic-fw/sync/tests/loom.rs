@@ -18,30 +18,29 @@ use toe_sync::frame_ring::{FrameConsumer, FrameProducer, FrameRingMemory};
 use toe_sync::queue::{Consumer, Producer};
 use toe_sync::{FlowHash, epoch, sleep, spsc};
 
-/// Every interleaving with at most `preemptions` forced switches (few bugs need more than two).
-fn model(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
+/// Every interleaving.
+fn model(f: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
     builder.max_branches = 20_000;
     builder.check(f);
 }
 
 #[test]
 fn queue_delivers_in_order_and_untorn() {
-    model(3, || {
+    model(|| {
         let memory = Arc::new(Memory::new(Memory::queue_len::<Tiny>(2)));
         // SAFETY: both threads keep the memory alive by their `Arc`.
         let queue = unsafe { memory.queue::<Tiny>(2) };
         let keep = memory.clone();
         let sender = thread::spawn(move || {
             let mut producer = Producer::new(queue);
-            let pushed: Vec<u32> = (1..=3).filter(|&n| producer.push(Tiny::new(n)).is_ok()).collect();
+            let pushed: Vec<u32> = (1..=4).filter(|&n| producer.push(Tiny::new(n)).is_ok()).collect();
             drop(keep);
             pushed
         });
         let mut consumer = Consumer::new(queue);
         let mut popped = Vec::new();
-        for _ in 0..2 {
+        for _ in 0..3 {
             popped.extend(consumer.pop().map(Tiny::check));
             consumer.publish();
         }
@@ -53,7 +52,7 @@ fn queue_delivers_in_order_and_untorn() {
 
 #[test]
 fn queue_attach_after_the_producer_has_gone() {
-    model(3, || {
+    model(|| {
         let memory = Arc::new(Memory::new(Memory::queue_len::<Tiny>(2)));
         // SAFETY: both threads keep the memory alive by their `Arc`.
         let queue = unsafe { memory.queue::<Tiny>(2) };
@@ -111,7 +110,7 @@ impl Protocol for WakerWithoutFence {
 
 /// A consumer that sleeps if its queue is empty, a producer that kicks it if it must.
 fn sleep_and_wake<P: Protocol>() {
-    model(3, || {
+    model(|| {
         let memory = Arc::new(Memory::new(Memory::queue_len::<Tiny>(2)));
         let flag = Arc::new(AtomicU32::new(0));
         // SAFETY: both threads keep the memory alive by their `Arc`.
@@ -154,7 +153,7 @@ fn sleep_without_the_wakers_fence_is_found() {
 /// A sleeper that waits for two wakers at once (events of the card, notices of toed) on one flag.
 #[test]
 fn sleep_with_two_wakers() {
-    model(2, || {
+    model(|| {
         let words = Arc::new([AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0)]);
         let wakers: Vec<_> = (0..2)
             .map(|i| {
@@ -182,7 +181,7 @@ fn sleep_with_two_wakers() {
 
 #[test]
 fn frame_ring_delivers_in_order_and_untorn() {
-    model(2, || {
+    model(|| {
         // Header and 256 bytes: one frame, and a second one only after the first was taken (it wraps).
         let memory = Arc::new(Memory::new(32 + 64));
         // SAFETY: both threads keep the memory alive by their `Arc`.
@@ -192,7 +191,7 @@ fn frame_ring_delivers_in_order_and_untorn() {
             let mut producer = FrameProducer::new(ring);
             let record = FrameRecord { kind: kind::TRANSMIT, ..FrameRecord::default() };
             let mut pushed = Vec::new();
-            for n in 1..=2u32 {
+            for n in 1..=3u32 {
                 let bytes = [n as u8; 70];
                 if producer.push(record, &[&bytes[..3], &bytes[3..]]).is_ok() {
                     pushed.push(n);
@@ -214,6 +213,7 @@ fn frame_ring_delivers_in_order_and_untorn() {
             record.is_some()
         };
         pop(&mut consumer);
+        pop(&mut consumer);
         let pushed = sender.join().unwrap();
         while pop(&mut consumer) {}
         same_order(&pushed, &popped);
@@ -222,7 +222,7 @@ fn frame_ring_delivers_in_order_and_untorn() {
 
 #[test]
 fn spsc_delivers_in_order() {
-    model(3, || {
+    model(|| {
         let (mut sender, mut receiver) = spsc::ring::<Box<u32>>(2);
         let producer = thread::spawn(move || {
             let mut batch = [1u32, 2].map(Box::new).into_iter();
@@ -232,6 +232,7 @@ fn spsc_delivers_in_order() {
             pushed
         });
         let mut popped = Vec::new();
+        receiver.pop_batch(1, |item| popped.push(*item));
         receiver.pop_batch(2, |item| popped.push(*item));
         let pushed = producer.join().unwrap();
         while let Some(item) = receiver.pop() {
@@ -244,7 +245,7 @@ fn spsc_delivers_in_order() {
 /// Items that nobody took are dropped with the ring, once (loom finds leaks and double drops of its `Arc`).
 #[test]
 fn spsc_drops_what_is_left() {
-    model(3, || {
+    model(|| {
         let witness = Arc::new(());
         let (mut sender, mut receiver) = spsc::ring(2);
         let item = witness.clone();
@@ -262,7 +263,7 @@ fn spsc_drops_what_is_left() {
 /// Six flows of one bucket: five at home and one that lives in the next, which must be found whatever happens before it.
 #[test]
 fn flow_table_reader_finds_what_stays() {
-    model(2, || {
+    model(|| {
         let hash = FlowHash(0x1234_5678_0000_0000);
         let ids: Vec<FlowId> = (1..=6).map(|i| FlowId { index: i, generation: 10 * i }).collect();
         let comes = FlowId { index: 7, generation: 70 };
@@ -288,7 +289,7 @@ fn flow_table_reader_finds_what_stays() {
 /// A flow that lives in the second bucket goes and comes back: only it may be missed, and the chain is never cut short.
 #[test]
 fn flow_table_chain_is_not_cut() {
-    model(2, || {
+    model(|| {
         let hash = FlowHash(0x1234_5678_0000_0000);
         let ids: Vec<FlowId> = (1..=7).map(|i| FlowId { index: i, generation: 10 * i }).collect();
         let mut writer = FlowWriter::new(7);
@@ -307,7 +308,7 @@ fn flow_table_chain_is_not_cut() {
 /// A core that comes online and uses what it finds, a writer that unlinks it and reuses its memory when told so.
 /// loom's cell panics if the two meet.
 fn epoch_protects(use_it: fn(&mut epoch::Participant, &dyn Fn())) {
-    model(3, move || {
+    model(move || {
         let linked = Arc::new(AtomicU32::new(1));
         let object = Arc::new(loom::cell::UnsafeCell::new(1));
         let (mut reclaimer, mut cores) = epoch::domain(1);

@@ -174,7 +174,10 @@ proptest! {
 
     /// Any indices, any bytes: no panic, progress after each error, nothing out of bounds (`Words` checks those).
     #[test]
-    fn frame_ring_hostile_memory(garbage in prop::collection::vec(prop_oneof![0u32..1024, any::<u32>()], 32 + 64), tails in prop::collection::vec(prop_oneof![(0u32..8).prop_map(|n| n * 64), any::<u32>()], 1..20)) {
+    fn frame_ring_hostile_memory(
+        garbage in prop::collection::vec(prop_oneof![0u32..1024, any::<u32>()], 32 + 64),
+        tails in prop::collection::vec(prop_oneof![(0u32..8).prop_map(|n| n * 64), any::<u32>()], 1..20),
+    ) {
         let memory = Memory::new(32 + 64);
         // SAFETY: `memory` lives until the end of the test.
         let words = unsafe { memory.words() };

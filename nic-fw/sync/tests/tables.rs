@@ -45,7 +45,11 @@ fn flow_table_with_a_long_chain() {
 proptest! {
     /// Any sequence of insertions and removals, with few buckets, so that chains form, and equal hashes.
     #[test]
-    fn flow_table_is_a_map(capacity in 1u32..40, bits in 0u32..7, steps in prop::collection::vec((any::<bool>(), 0u16..60), 0..300)) {
+    fn flow_table_is_a_map(
+        capacity in 1u32..40,
+        bits in 0u32..7,
+        steps in prop::collection::vec((any::<bool>(), 0u16..60), 0..300),
+    ) {
         let mut writer = FlowWriter::new(capacity);
         let reader = writer.reader();
         let mask = ((1 << bits) - 1) * 0x1_0000_0001;
