@@ -1,1 +1,3 @@
-//! (under construction)
+//! What the tests that cross crates share.
+
+pub mod sim;

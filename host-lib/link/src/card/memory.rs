@@ -117,6 +117,11 @@ impl SharedMemory {
         self.mapping.as_ref().map(|m| m.memfd.as_fd())
     }
 
+    /// Where it lies in this process, for a card that lives here, too.
+    pub fn base(&self) -> NonNull<u8> {
+        NonNull::from(self.words.at(0)).cast()
+    }
+
     /// All of it. Copies of the result must not be used after `self` is gone.
     pub(super) fn words(&self) -> Words {
         self.words

@@ -1,0 +1,191 @@
+//! Applications for the simulation, written against libtoe's native interface.
+
+use super::host::{App, SimDaemon};
+use super::stream::Duplex;
+use super::world::Scripted;
+use std::collections::HashMap;
+use toe::{Context, Error, Event, SocketId};
+use toe_link::slot::Addr;
+
+/// Carries a [`Duplex`] over one connection, opened by either side.
+pub struct Carrier {
+    role: Role,
+    duplex: Duplex,
+    socket: Option<SocketId>,
+    /// Does not read before this time (closes the peer's window), microseconds.
+    read_after_us: u64,
+    now_us: u64,
+    closed: bool,
+    /// The error that ended the connection before it was done.
+    pub error: Option<Error>,
+}
+
+enum Role {
+    Listen { port: u16, listener: Option<SocketId> },
+    Connect { to: Addr },
+}
+
+impl Carrier {
+    pub fn listener(port: u16, duplex: Duplex) -> Self {
+        Self::new(Role::Listen { port, listener: None }, duplex)
+    }
+
+    pub fn connector(to: Addr, duplex: Duplex) -> Self {
+        Self::new(Role::Connect { to }, duplex)
+    }
+
+    fn new(role: Role, duplex: Duplex) -> Self {
+        Self { role, duplex, socket: None, read_after_us: 0, now_us: 0, closed: false, error: None }
+    }
+
+    pub fn reads_after(mut self, us: u64) -> Self {
+        self.read_after_us = us;
+        self
+    }
+
+    fn open(&mut self, toe: &mut Context<SimDaemon>) -> Result<(), Error> {
+        match &mut self.role {
+            Role::Listen { listener: Some(listener), .. } => self.socket = toe.accept(*listener)?,
+            Role::Listen { port, listener } => *listener = Some(toe.listen(Addr::v4([0; 4], *port), 16)?),
+            Role::Connect { to } => self.socket = Some(toe.connect(*to)?),
+        }
+        Ok(())
+    }
+
+    fn carry(&mut self, toe: &mut Context<SimDaemon>, id: SocketId) -> Result<bool, Error> {
+        let mut worked = false;
+        while !self.duplex.all_sent() {
+            let piece = self.duplex.next_piece();
+            let Some(n) = toe.send(id, &piece)? else { break };
+            self.duplex.sent(n);
+            worked = true;
+            if n < piece.len() {
+                break;
+            }
+        }
+        if self.duplex.all_sent() && !self.closed {
+            toe.shutdown(id)?;
+            self.closed = true;
+            worked = true;
+        }
+        Ok(worked | self.read(toe, id)?)
+    }
+
+    fn read(&mut self, toe: &mut Context<SimDaemon>, id: SocketId) -> Result<bool, Error> {
+        let mut worked = false;
+        let mut buf = [0; 4096];
+        while self.now_us >= self.read_after_us && !self.duplex.ended {
+            match toe.recv(id, &mut buf)? {
+                None => break,
+                Some(0) => self.duplex.ended = true,
+                Some(n) => self.duplex.received(&buf[..n]),
+            }
+            worked = true;
+        }
+        Ok(worked)
+    }
+}
+
+impl App for Carrier {
+    fn run(&mut self, toe: &mut Context<SimDaemon>, _events: &[Event], now_us: u64) -> bool {
+        self.now_us = now_us;
+        if self.error.is_some() {
+            return false;
+        }
+        let had = self.socket;
+        let result = match self.socket {
+            None => self.open(toe).map(|()| self.socket != had),
+            Some(id) => self.carry(toe, id),
+        };
+        match result {
+            Ok(worked) => worked,
+            Err(e) => {
+                self.error = Some(e);
+                false
+            }
+        }
+    }
+
+    fn next_us(&self) -> Option<u64> {
+        (self.now_us < self.read_after_us).then_some(self.read_after_us)
+    }
+}
+
+impl Scripted for Carrier {
+    fn done(&self) -> bool {
+        self.duplex.done()
+    }
+
+    fn describe(&self) -> String {
+        let progress = self.duplex.progress();
+        format!("socket {:?}, sent and received {progress:?}, error {:?}", self.socket, self.error)
+    }
+}
+
+/// Answers every byte of every connection with the same byte.
+pub struct Echo {
+    port: u16,
+    listener: Option<SocketId>,
+    /// Bytes not sent back yet.
+    conns: HashMap<SocketId, Vec<u8>>,
+}
+
+impl Echo {
+    pub fn new(port: u16) -> Self {
+        Self { port, listener: None, conns: HashMap::new() }
+    }
+
+    fn serve(toe: &mut Context<SimDaemon>, id: SocketId, owed: &mut Vec<u8>) -> Result<bool, Error> {
+        let mut worked = false;
+        loop {
+            if !owed.is_empty() {
+                let Some(n) = toe.send(id, owed)? else { return Ok(worked) };
+                owed.drain(..n);
+                worked = true;
+                continue;
+            }
+            let mut buf = [0; 2048];
+            match toe.recv(id, &mut buf)? {
+                None => return Ok(worked),
+                Some(0) => {
+                    toe.close(id);
+                    return Err(Error::NoSocket);
+                }
+                Some(n) => owed.extend_from_slice(&buf[..n]),
+            }
+            worked = true;
+        }
+    }
+}
+
+impl App for Echo {
+    fn run(&mut self, toe: &mut Context<SimDaemon>, _events: &[Event], _now_us: u64) -> bool {
+        let Some(listener) = self.listener else {
+            self.listener = Some(toe.listen(Addr::v4([0; 4], self.port), 64).expect("a free port"));
+            return true;
+        };
+        let mut worked = false;
+        while let Ok(Some(id)) = toe.accept(listener) {
+            self.conns.insert(id, Vec::new());
+            worked = true;
+        }
+        self.conns.retain(|&id, owed| match Self::serve(toe, id, owed) {
+            Ok(w) => {
+                worked |= w;
+                true
+            }
+            Err(_) => false,
+        });
+        worked
+    }
+}
+
+impl Scripted for Echo {
+    fn done(&self) -> bool {
+        true
+    }
+
+    fn describe(&self) -> String {
+        format!("{} connections", self.conns.len())
+    }
+}

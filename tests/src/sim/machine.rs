@@ -1,0 +1,117 @@
+//! The machine that toed's core runs on in the simulation: memory that is shared for real, everything else in queues.
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ptr::NonNull;
+use std::rc::Rc;
+use toe_abi::app::Reply;
+use toe_abi::control::{CONTROL_REGION_LEN, ControlMsg};
+use toe_abi::frames::FrameRecord;
+use toe_abi::{CtxId, RegionId};
+use toe_link::card::{ControlRegion, MemoryOptions, SharedMemory};
+use toed::core::{Attachment, ClientId, Host};
+
+/// I/O virtual address of toed's control region.
+pub const CONTROL_IOVA: u64 = 1 << 60;
+
+/// Something that changed the card's view of memory; applied by the host in order.
+pub enum CardOp {
+    Map { iova: u64, base: NonNull<u8>, len: usize },
+    Unmap { iova: u64 },
+}
+
+/// State that the core's [`Host`] shares with the simulated host around it.
+pub struct Shared {
+    pub control: ControlRegion,
+    pub card_ops: VecDeque<CardOp>,
+    pub replies: VecDeque<(ClientId, Reply, Vec<Attachment>)>,
+    /// Contexts interrupted by toed.
+    pub interrupts: Vec<CtxId>,
+    /// Tokens that toed has open.
+    pub tokens: HashSet<(RegionId, u32)>,
+    /// Memory of each region, for applications to map.
+    pub memfds: HashMap<RegionId, OwnedFd>,
+}
+
+impl Shared {
+    fn new() -> Self {
+        let memory = SharedMemory::create("sim-control", CONTROL_REGION_LEN, MemoryOptions::default());
+        let memory = memory.expect("memory for the control region");
+        Self {
+            control: ControlRegion::new(memory).expect("a control region"),
+            card_ops: VecDeque::new(),
+            replies: VecDeque::new(),
+            interrupts: Vec::new(),
+            tokens: HashSet::new(),
+            memfds: HashMap::new(),
+        }
+    }
+
+    /// Address and length of the control region in this process.
+    pub fn control_memory(&self) -> (NonNull<u8>, usize) {
+        let memory = self.control.memory();
+        (memory.base(), memory.len() as usize)
+    }
+}
+
+/// [`Host`] on top of [`Shared`].
+pub struct Machine(pub Rc<RefCell<Shared>>);
+
+impl Machine {
+    pub fn new() -> (Self, Rc<RefCell<Shared>>) {
+        let shared = Rc::new(RefCell::new(Shared::new()));
+        (Self(shared.clone()), shared)
+    }
+}
+
+impl Host for Machine {
+    type Memory = SharedMemory;
+
+    fn create_region(&mut self, region: RegionId, iova: u64, len: u64) -> Result<SharedMemory, Errno> {
+        let memory = SharedMemory::create("sim-region", len, MemoryOptions::default()).map_err(|_| Errno::NOMEM)?;
+        let fd = memory.memfd().ok_or(Errno::NOMEM)?.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE)?;
+        let mut shared = self.0.borrow_mut();
+        shared.card_ops.push_back(CardOp::Map { iova, base: memory.base(), len: memory.len() as usize });
+        shared.memfds.insert(region, fd);
+        Ok(memory)
+    }
+
+    fn destroy_region(&mut self, region: RegionId, iova: u64, _len: u64) {
+        let mut shared = self.0.borrow_mut();
+        shared.card_ops.push_back(CardOp::Unmap { iova });
+        shared.memfds.remove(&region);
+    }
+
+    fn open_context(&mut self, _ctx: CtxId) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn close_context(&mut self, _ctx: CtxId) {}
+
+    fn interrupt(&mut self, ctx: CtxId) {
+        self.0.borrow_mut().interrupts.push(ctx);
+    }
+
+    fn open_token(&mut self, region: RegionId, slot: u32) -> Result<(), Errno> {
+        self.0.borrow_mut().tokens.insert((region, slot));
+        Ok(())
+    }
+
+    fn close_token(&mut self, region: RegionId, slot: u32) {
+        self.0.borrow_mut().tokens.remove(&(region, slot));
+    }
+
+    fn submit(&mut self, msg: &ControlMsg) -> bool {
+        self.0.borrow_mut().control.submit(msg)
+    }
+
+    fn packet(&mut self, record: &FrameRecord, frame: &[u8]) -> bool {
+        self.0.borrow_mut().control.packet(record, frame).is_ok()
+    }
+
+    fn reply(&mut self, client: ClientId, reply: &Reply, attach: &[Attachment]) {
+        self.0.borrow_mut().replies.push_back((client, *reply, attach.to_vec()));
+    }
+}

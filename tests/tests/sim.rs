@@ -1,0 +1,170 @@
+//! Every byte arrives, whatever the wire does: engine, data path and library in virtual time against smoltcp and against themselves.
+//!
+//! A failure names its seed; `TOE_SIM_SEED=n` runs that one alone. `TOE_SIM_SEEDS=n` sets how many each case runs.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use toe_datapath::{Card, CardConfig};
+use toe_engine::{Config, Engine};
+use toe_hal::PortCaps;
+use toe_hal::fake::{Chance, FakeMemory, FakePort};
+use toe_link::slot::Addr;
+use toe_tests::sim::apps::Carrier;
+use toe_tests::sim::host::ToeHost;
+use toe_tests::sim::smol::SmolHost;
+use toe_tests::sim::stream::Duplex;
+use toe_tests::sim::wire::{Wire, WireKnobs};
+use toe_tests::sim::world::{self, SmolEnd, ToeEnd};
+use toed::core::CoreConfig;
+
+const A_IP: [u8; 4] = [10, 0, 0, 1];
+const B_IP: [u8; 4] = [10, 0, 0, 2];
+const A_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const B_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+/// Longest run, virtual time.
+const LIMIT_US: u64 = 3_600_000_000;
+
+/// Runs `case` for each seed, on all cores, and says which seed failed.
+fn for_seeds(default: u64, case: impl Fn(u64) + Sync) {
+    let number = |name| std::env::var(name).ok().map(|v| v.parse::<u64>().expect("a number"));
+    if let Some(seed) = number("TOE_SIM_SEED") {
+        return case(seed);
+    }
+    let seeds = number("TOE_SIM_SEEDS").unwrap_or(default);
+    let next = std::sync::atomic::AtomicU64::new(0);
+    let worker = || {
+        loop {
+            let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if seed >= seeds {
+                return;
+            }
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| case(seed))) {
+                eprintln!("failed with TOE_SIM_SEED={seed}");
+                resume_unwind(panic);
+            }
+        }
+    };
+    let workers = std::thread::available_parallelism().map_or(2, |n| n.get());
+    std::thread::scope(|s| (0..workers).for_each(|_| drop(s.spawn(worker))));
+}
+
+struct Setup {
+    ip: [u8; 4],
+    mac: [u8; 6],
+    tso_max: u32,
+    buffer_log2: u8,
+    seed: u64,
+}
+
+fn toe_host(s: &Setup) -> ToeHost {
+    let mut config = Config::new(s.mac, s.ip, 24);
+    config.secret = [s.seed as u8; 16];
+    let engine = Engine::new(config, 0).expect("a valid configuration");
+    let mut core = CoreConfig::new(toe_abi::flow::v4_mapped(s.ip), 24);
+    core.buffers.tx = s.buffer_log2;
+    core.buffers.rx = s.buffer_log2;
+    core.limits.payload_len = 1 << 22;
+    core.limits.contexts = 2;
+    core.limits.sockets = 64;
+    core.limits.listeners = 4;
+    core.limits.accept_entries = 16;
+    core.limits.hc_entries = 16;
+    core.limits.ev_entries = 16;
+    core.card_contexts = 8;
+    core.card_regions = 4;
+    let caps = PortCaps { mac: s.mac, mtu: 1500, tx_csum: s.tso_max > 0, tso_max: s.tso_max };
+    let port = FakePort::new(caps, s.seed);
+    let card = CardConfig { max_flows: 64, max_contexts: 8, max_regions: 4, max_next_hops: 8, ..CardConfig::default() };
+    let memory = FakeMemory::new(s.seed);
+    ToeHost::new(core, engine, memory, |memory, kick| Box::new(Card::new(card, port, memory, kick)))
+}
+
+/// How much each side sends, from the seed: often little, sometimes nothing.
+fn volumes(seed: u64) -> (u64, u64) {
+    let mut chance = Chance::new(seed ^ 0x766f6c);
+    let mut volume = || {
+        let most = [1, 1000, 50_000, 400_000][chance.below(4) as usize];
+        chance.below(most)
+    };
+    (volume(), volume())
+}
+
+fn setup(ip: [u8; 4], mac: [u8; 6], tso_max: u32, seed: u64) -> Setup {
+    let buffer_log2 = [12, 14, 16, 18][Chance::new(seed ^ 0x627566).below(4) as usize];
+    Setup { ip, mac, tso_max, buffer_log2, seed }
+}
+
+fn ours_listens_smoltcp_connects(seed: u64, knobs: WireKnobs) {
+    let (ab, ba) = volumes(seed);
+    let app = Carrier::listener(80, Duplex::new(false, ab, ba, seed));
+    let mut a = ToeEnd { host: toe_host(&setup(A_IP, A_MAC, 0, seed)), app };
+    let mut host = SmolHost::new(B_MAC, B_IP, 24, seed);
+    let socket = host.socket(1 << 16);
+    host.connect(socket, A_IP, 80, 40_000 + (seed % 1000) as u16);
+    let mut b = SmolEnd { host, socket, duplex: Duplex::new(true, ba, ab, seed ^ 1) };
+    world::run(&mut a, &mut b, &mut Wire::new(knobs, seed), LIMIT_US);
+}
+
+fn ours_connects_to_smoltcp(seed: u64, knobs: WireKnobs) {
+    let (ab, ba) = volumes(seed);
+    let app = Carrier::connector(Addr::v4(B_IP, 80), Duplex::new(true, ab, ba, seed));
+    let mut a = ToeEnd { host: toe_host(&setup(A_IP, A_MAC, 0, seed)), app };
+    let mut host = SmolHost::new(B_MAC, B_IP, 24, seed);
+    let socket = host.socket(1 << 16);
+    host.listen(socket, 80);
+    let mut b = SmolEnd { host, socket, duplex: Duplex::new(false, ba, ab, seed ^ 1) };
+    world::run(&mut a, &mut b, &mut Wire::new(knobs, seed), LIMIT_US);
+}
+
+fn ours_to_ours(seed: u64, knobs: WireKnobs) {
+    let (ab, ba) = volumes(seed);
+    let tso_max = if seed.is_multiple_of(2) { 0 } else { 65_000 };
+    let app = Carrier::connector(Addr::v4(B_IP, 80), Duplex::new(true, ab, ba, seed));
+    let mut a = ToeEnd { host: toe_host(&setup(A_IP, A_MAC, tso_max, seed)), app };
+    let app = Carrier::listener(80, Duplex::new(false, ba, ab, seed ^ 1));
+    let mut b = ToeEnd { host: toe_host(&setup(B_IP, B_MAC, tso_max, seed ^ 0x5555)), app };
+    world::run(&mut a, &mut b, &mut Wire::new(knobs, seed), LIMIT_US);
+}
+
+#[test]
+fn smoltcp_connects_over_a_perfect_wire() {
+    for_seeds(50, |seed| ours_listens_smoltcp_connects(seed, WireKnobs::default()));
+}
+
+#[test]
+fn connecting_to_smoltcp_over_a_perfect_wire() {
+    for_seeds(50, |seed| ours_connects_to_smoltcp(seed, WireKnobs::default()));
+}
+
+#[test]
+fn two_of_ours_over_a_perfect_wire() {
+    for_seeds(50, |seed| ours_to_ours(seed, WireKnobs::default()));
+}
+
+#[test]
+fn smoltcp_connects_over_a_faulty_wire() {
+    for_seeds(1000, |seed| ours_listens_smoltcp_connects(seed, WireKnobs::from_seed(seed)));
+}
+
+#[test]
+fn connecting_to_smoltcp_over_a_faulty_wire() {
+    for_seeds(1000, |seed| ours_connects_to_smoltcp(seed, WireKnobs::from_seed(seed)));
+}
+
+#[test]
+fn two_of_ours_over_a_faulty_wire() {
+    for_seeds(1000, |seed| ours_to_ours(seed, WireKnobs::from_seed(seed)));
+}
+
+/// The receiver does not read for a while: the window closes, is probed, and opens again.
+#[test]
+fn a_closed_window_opens_again() {
+    for_seeds(200, |seed| {
+        let knobs = WireKnobs { loss: (seed % 10) as u8, ..WireKnobs::default() };
+        let volume = 200_000;
+        let app = Carrier::connector(Addr::v4(B_IP, 80), Duplex::new(true, volume, 0, seed));
+        let mut a = ToeEnd { host: toe_host(&setup(A_IP, A_MAC, 0, seed)), app };
+        let app = Carrier::listener(80, Duplex::new(false, 0, volume, seed ^ 1)).reads_after(1_000_000 * (1 + seed % 30));
+        let mut b = ToeEnd { host: toe_host(&setup(B_IP, B_MAC, 0, seed ^ 0x5555)), app };
+        world::run(&mut a, &mut b, &mut Wire::new(knobs, seed), LIMIT_US);
+    });
+}
