@@ -179,7 +179,7 @@ proptest! {
         if let Some(ready) = frames::ready(1 << log2, head, tail) {
             prop_assert!(ready <= 1 << log2 && head.wrapping_add(ready) == tail);
         }
-        let insane = tail.wrapping_sub(head) > 1 << log2 || tail % UNIT != 0;
+        let insane = tail.wrapping_sub(head) > 1 << log2 || !tail.is_multiple_of(UNIT);
         prop_assert_eq!(frames::place(1 << log2, tail, head, 0) == Placing::Insane, insane);
     }
 
@@ -241,7 +241,7 @@ fn control_region_is_laid_out_without_overlap() {
         [4096, control::SUBMISSIONS_OFF, control::COMPLETIONS_OFF, control::EXCEPTIONS_OFF, control::PACKETS_OFF];
     let ends = [4096, starts[1] + queue, starts[2] + queue, starts[3] + ring, starts[4] + ring];
     for i in 1..starts.len() {
-        assert!(starts[i] >= ends[i - 1] && starts[i] % 64 == 0, "part {i}");
+        assert!(starts[i] >= ends[i - 1] && starts[i].is_multiple_of(64), "part {i}");
     }
     assert!(control::CONTROL_REGION_LEN >= ends[4]);
     assert!(frames::record_len(frames::FRAME_MAX).is_some_and(|len| len <= control::FRAME_RING_LEN / 2));
