@@ -3,7 +3,6 @@
 use crate::{
     Action, ConnId, Engine,
     neighbours::{Mac, Neighbour, State},
-    route::is_host,
     timers::TimerId,
 };
 use toe_wire::{Arp, ArpOp};
@@ -183,7 +182,8 @@ impl Engine {
         let to_us = packet.target_ip == self.config.ip;
         // RFC 5227, 2.1.1: a probe has no sender address: there is nothing to learn, but it wants an answer.
         let probe = ip == [0; 4];
-        let plausible = is_host(ip) && !self.routes.is_broadcast(ip) && self.routes.is_on_link(ip);
+        // On this link, as far as the routes say, or somebody we have asked (a router outside our prefix).
+        let plausible = self.routes.next_hop(ip) == Some(ip) || self.neighbours.find(ip).is_some();
         if mac[0] & 1 != 0 || mac == [0; 6] || mac == self.config.mac || !(probe || plausible) {
             self.counters.arp_ignored += 1;
             return;

@@ -55,10 +55,6 @@ impl RouteTable {
         a == [255; 4] || (self.prefix < 31 && bits(a) | host == bits(a) && (bits(a) ^ bits(self.local)) & !host == 0)
     }
 
-    pub fn is_on_link(&self, a: [u8; 4]) -> bool {
-        (bits(a) ^ bits(self.local)) & mask(self.prefix) == 0
-    }
-
     /// All routes, in the order in which they are tried.
     pub fn routes(&self) -> &[Route] {
         &self.routes

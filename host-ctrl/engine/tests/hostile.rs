@@ -290,7 +290,7 @@ impl World {
 #[test]
 fn bounded_and_without_leaks() {
     // Fixed seed: that the events get this far is asserted below.
-    let config = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let mut reached = std::collections::BTreeMap::new();
     let steps = prop::collection::vec(step(), 1..250);

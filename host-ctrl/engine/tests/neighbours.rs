@@ -176,3 +176,14 @@ fn table_is_bounded_and_the_idle_make_room() {
     let err = b.engine.connect(1, None, Endpoint::v4([10, 0, 0, 5], 80), BUF, b.now).unwrap_err();
     assert_eq!((err, b.engine.connection_count()), (toe_engine::Errno::ENOBUFS, 2));
 }
+
+#[test]
+fn router_outside_our_prefix_is_heard() {
+    let mut b = Bench::with(|c| (c.prefix, c.gateway) = (32, Some([172, 16, 0, 1])));
+    b.engine.connect(1, None, Endpoint::v4([1, 1, 1, 1], 80), BUF, b.now).unwrap();
+    let actions = b.actions();
+    assert_eq!(arps(&actions)[0].1.target_ip, [172, 16, 0, 1]);
+    assert_eq!(segments(&b.frame(&arp(ArpOp::Reply, PEER_MAC, [172, 16, 0, 1], OUR_IP))).len(), 1);
+    // Others out there are not.
+    assert!(b.frame(&arp(ArpOp::Request, PEER_MAC, [172, 16, 0, 2], OUR_IP)).is_empty());
+}

@@ -92,7 +92,9 @@ impl Engine {
             self.counters.syn_acks_sent += 1;
             self.send(to, key, h.iss, h.irs.add(1), TcpFlags::SYN | TcpFlags::ACK | ecn, window, options);
         } else {
-            let ecn = if h.options.ecn { TcpFlags::ECE | TcpFlags::CWR } else { TcpFlags::empty() };
+            // `options.ecn` stays: the answer may be to a SYN that did ask, and both ends must agree (as Linux).
+            let ask = h.options.ecn && h.retries < ECN_SYN_RETRIES;
+            let ecn = if ask { TcpFlags::ECE | TcpFlags::CWR } else { TcpFlags::empty() };
             self.counters.syns_sent += 1;
             self.send(to, key, h.iss, SeqNum(0), TcpFlags::SYN | ecn, window, options);
         }
@@ -102,7 +104,6 @@ impl Engine {
     pub(crate) fn handshake_timer(&mut self, id: ConnId) {
         let most = self.config.handshake_retries;
         let Some(conn) = self.conns.get_mut(id) else { return };
-        let is_syn = matches!(conn.phase, Phase::SynSent(_));
         let Some(h) = conn.phase.handshake() else { return };
         if h.retries >= most {
             self.counters.handshake_timeouts += 1;
@@ -110,9 +111,6 @@ impl Engine {
         }
         h.retries += 1;
         h.timeout_us = h.timeout_us.saturating_mul(2).min(TIMEOUT_MAX_US);
-        if is_syn && h.retries >= ECN_SYN_RETRIES {
-            h.options.ecn = false;
-        }
         self.send_syn(id);
     }
 

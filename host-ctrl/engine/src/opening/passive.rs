@@ -117,20 +117,15 @@ impl Engine {
             self.counters.drop_unacceptable += 1;
             return self.challenge_by(id, seg);
         }
-        if h.options.timestamps {
-            match seg.options.timestamps {
-                // RFC 7323, 5.3 R1: older than what the SYN said.
-                Some(ts) if SeqNum(ts.val).lt(SeqNum(h.ts_recent)) => {
-                    self.counters.drop_paws += 1;
-                    return self.challenge_by(id, seg);
-                }
-                Some(ts) if seg.seq == rcv_nxt => h.ts_recent = ts.val,
-                Some(_) => {}
-                // RFC 7323, 3.2: once negotiated, segments without it are dropped.
-                None => {
-                    self.counters.drop_unacceptable += 1;
-                    return;
-                }
+        match timestamp(h, seg) {
+            Timestamp::Fits => {}
+            Timestamp::Old => {
+                self.counters.drop_paws += 1;
+                return self.challenge_by(id, seg);
+            }
+            Timestamp::Missing => {
+                self.counters.drop_unacceptable += 1;
+                return;
             }
         }
         if !seg.has(TcpFlags::ACK) {
@@ -206,6 +201,29 @@ impl Engine {
             if let Phase::Installing(i) = &mut conn.phase {
                 i.doomed = true;
             }
+        }
+    }
+}
+
+enum Timestamp {
+    Fits,
+    Old,
+    Missing,
+}
+
+/// Judges a segment's timestamp, and takes it if the segment is the next (RFC 7323, 4.3).
+fn timestamp(h: &mut Handshake, seg: &Segment<'_>) -> Timestamp {
+    match seg.options.timestamps {
+        _ if !h.options.timestamps => Timestamp::Fits,
+        // RFC 7323, 3.2: once negotiated, segments without it are dropped.
+        None => Timestamp::Missing,
+        // RFC 7323, 5.3 R1: older than what the SYN said.
+        Some(ts) if SeqNum(ts.val).lt(SeqNum(h.ts_recent)) => Timestamp::Old,
+        Some(ts) => {
+            if seg.seq == h.irs.add(1) {
+                h.ts_recent = ts.val;
+            }
+            Timestamp::Fits
         }
     }
 }
