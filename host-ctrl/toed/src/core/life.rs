@@ -16,17 +16,12 @@ const STRAY_AFTER_US: u64 = 2_000_000;
 impl<H: Host> Core<H> {
     /// The last copy of a token has been closed: end what its slot holds.
     pub fn token_closed(&mut self, region: RegionId, slot: u32, now_us: u64) {
-        self.host.close_token(region, slot);
         let region = region.0;
         let Some(app) = self.apps.get_mut(&region) else { return };
         let at = app.slot_at(slot);
         let Some(s) = app.slot(slot) else { return };
-        let Slot { bind, role, .. } = std::mem::take(s);
+        let Slot { bind, role, .. } = *s;
         let words = slots::last_words(&app.memory, at);
-        // Back to the pool last, so that nothing below meets a new use of it.
-        slots::clear(&app.memory, at);
-        app.free_slots.push(slot);
-        app.tokens -= 1;
         let flow = match role {
             Role::Idle => words.flow,
             Role::Connected { flow } => Some(flow),
@@ -47,9 +42,23 @@ impl<H: Host> Core<H> {
         if let Some(bind) = bind {
             self.engine.unbind(bind, now_us);
         }
+        self.recycle_slot(region, slot);
         self.schedule_trim(now_us);
         self.end_if_abandoned(region, now_us);
         self.act(now_us);
+    }
+
+    /// Back to the pool, as if never used. Last: nothing that ends with the token may meet a new use of the slot.
+    fn recycle_slot(&mut self, region: u16, slot: u32) {
+        let Some(app) = self.apps.get_mut(&region) else { return };
+        let at = app.slot_at(slot);
+        slots::clear(&app.memory, at);
+        if let Some(s) = app.slot(slot) {
+            *s = Slot::default();
+            app.free_slots.push(slot);
+            app.tokens -= 1;
+        }
+        self.host.close_token(RegionId(region), slot);
     }
 
     /// The last descriptor of a connection has gone. `flow` is a claim.
@@ -220,24 +229,36 @@ impl<H: Host> Core<H> {
     }
 
     /// The answer to UNMAP_REGION: no core can touch the memory any more.
-    pub(super) fn region_unmapped(&mut self, region: u16) {
-        self.remove_app(region);
+    pub(super) fn region_unmapped(&mut self, region: u16, now_us: u64) {
+        self.remove_app(region, now_us);
     }
 
-    /// Forgets an application and gives its memory back.
-    pub(super) fn remove_app(&mut self, region: u16) {
+    /// Forgets an application and gives its memory back. Usually it holds nothing more by now; when toed ends, it does.
+    pub(super) fn remove_app(&mut self, region: u16, now_us: u64) {
         let Some(app) = self.apps.remove(&region) else { return };
         self.owners.remove(&app.owner);
         for ctx in app.contexts.iter().flatten() {
             self.free_context(ctx.id);
         }
-        for (slot, _) in (0..).zip(&app.slots).filter(|(_, s)| s.open) {
+        for (slot, s) in (0..).zip(&app.slots).filter(|(_, s)| s.open) {
+            if let Role::Connecting { conn, .. } = s.role {
+                self.opening.remove(&conn);
+                self.engine.cancel(conn, now_us);
+            }
+            if let Some(bind) = s.bind {
+                self.engine.unbind(bind, now_us);
+            }
             self.host.close_token(app.region, slot);
         }
         for client in &app.clients {
             if let Some(c) = self.clients.get_mut(client) {
                 c.region = None;
             }
+        }
+        // Those that the card has not reported yet go when it does.
+        self.flows.retain(|_, f| f.owner != app.owner || !f.closed);
+        for f in self.flows.values_mut().filter(|f| f.owner == app.owner) {
+            f.holder = Holder::Released;
         }
         let App { memory, iova, geometry, .. } = app;
         drop(memory);

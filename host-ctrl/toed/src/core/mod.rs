@@ -233,7 +233,7 @@ impl<H: Host> Core<H> {
         }
         match pending {
             Pending::MapRegion { region, client } => self.region_mapped(region, client, ok, now_us),
-            Pending::UnmapRegion { region } => self.region_unmapped(region),
+            Pending::UnmapRegion { region } => self.region_unmapped(region, now_us),
             Pending::OpenContext { owner, index, ctx, client } => {
                 self.context_opened(owner, index, ctx, client, ok, now_us);
             }

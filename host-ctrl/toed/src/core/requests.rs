@@ -179,7 +179,7 @@ impl<H: Host> Core<H> {
         let Some(app) = self.apps.get_mut(&region) else { return };
         app.in_flight -= 1;
         if !ok {
-            self.remove_app(region);
+            self.remove_app(region, now_us);
             self.answer_later(client, failure(Errno::NOMEM), &[]);
             return;
         }

@@ -1,0 +1,340 @@
+//! Endings, in every order; nothing may be left behind.
+
+use super::world::*;
+use crate::core::{Memory, Proof};
+use toe_abi::{
+    FlowId, RegionId,
+    app::{Request, op},
+    control::{close_reason, kind},
+    region::{RegionHeader, slot_flags, slot_state},
+};
+
+#[test]
+fn a_clean_close_sends_positions_with_it() {
+    let mut w = World::new();
+    let (client, _, from, _, _) = w.connected();
+    w.a.write_slot(client.region, from, |s| {
+        s.tx.slot_flags = slot_flags::CLEAN;
+        s.tx.head = 500;
+        s.rx.tail = 30;
+        s.event.rx_head = 30;
+    });
+    let flow = w.a.slot(client.region, from).conn.flow;
+    w.close(client, from);
+    assert_eq!(w.a.card.last(kind::CLOSE), (flow, [0, 1, 500, 30, 0]));
+    assert_eq!(w.a.card.count(kind::ABORT), 0);
+    assert_eq!(w.a.core.status().applications[0].memory_bytes, 0);
+}
+
+#[test]
+fn a_close_with_unread_data_says_so() {
+    let mut w = World::new();
+    let (client, _, from, _, _) = w.connected();
+    w.a.write_slot(client.region, from, |s| {
+        s.tx.slot_flags = slot_flags::CLEAN;
+        s.event.rx_head = 10;
+    });
+    w.close(client, from);
+    assert_eq!(w.a.card.last(kind::CLOSE).1[0], 1);
+}
+
+#[test]
+fn a_holder_that_died_resets_its_connection() {
+    let mut w = World::new();
+    let (client, _, from, _, _) = w.connected();
+    w.close(client, from);
+    assert_eq!((w.a.card.count(kind::ABORT), w.a.card.count(kind::CLOSE)), (1, 0));
+}
+
+#[test]
+fn buffers_stay_until_the_application_lets_go() {
+    let mut w = World::new();
+    let (client, _, from, _, _) = w.connected();
+    let flow = w.a.slot(client.region, from).conn.flow;
+    let now = w.now;
+    w.a.flow_ends(flow, close_reason::DONE, now);
+    w.run();
+    assert_eq!(w.a.core.status().applications[0].memory_bytes, 16384, "received data may be unread");
+    w.close(client, from);
+    assert_eq!(w.a.core.status().applications[0].memory_bytes, 0);
+    assert_eq!((w.a.card.count(kind::CLOSE), w.a.card.count(kind::ABORT)), (0, 0));
+}
+
+#[test]
+fn a_closed_slot_is_fresh_when_it_comes_back() {
+    let mut w = World::new();
+    let (client, _, from, _, _) = w.connected();
+    w.close(client, from);
+    assert_eq!(w.sockets(client, 1), [from]);
+    let s = w.a.slot(client.region, from);
+    assert_eq!((s.conn.state, s.conn.flow, s.tx.slot_flags), (slot_state::FREE, FlowId { index: 0, generation: 0 }, 0));
+}
+
+#[test]
+fn closing_while_connecting_cancels() {
+    let mut w = World::new();
+    let client = w.start(Side::A);
+    let slot = w.sockets(client, 1)[0];
+    w.connect(client, slot, [10, 0, 0, 77], 80);
+    w.close(client, slot);
+    assert_eq!(w.a.core.status().applications[0].connections, 0);
+    w.kill(client);
+    w.pass(300 * SEC);
+    w.a.assert_clean();
+}
+
+#[test]
+fn closing_while_the_card_installs_resets_what_comes_of_it() {
+    let mut w = World::new();
+    let (client, server) = (w.start(Side::A), w.start(Side::B));
+    let listening = w.sockets(server, 1)[0];
+    w.listen(server, listening, 80, 4);
+    let slot = w.sockets(client, 1)[0];
+    w.a.card.mute = true;
+    w.connect(client, slot, [10, 0, 0, 2], 80);
+    assert_eq!(w.a.card.count(kind::INSTALL), 1);
+    w.kill(client);
+    w.a.card.mute = false;
+    w.pass(SEC);
+    assert_eq!(w.a.card.count(kind::ABORT), 1);
+    w.pass(300 * SEC);
+    w.a.assert_clean();
+}
+
+#[test]
+fn a_listener_that_goes_resets_what_nobody_has_accepted() {
+    for unlisten in [true, false] {
+        let mut w = World::new();
+        let (client, server, _, listening, spare) = w.connected();
+        let more = w.sockets(client, 1)[0];
+        w.connect(client, more, [10, 0, 0, 2], 80);
+        let kept = w.b.accept(server.region, listening, spare).expect("one waits").flow;
+        if unlisten {
+            let request = Request { slot: listening, ..req(op::UNLISTEN) };
+            w.ask(Side::B, server.client, request, None).ok();
+        } else {
+            w.close(server, listening);
+        }
+        assert_eq!(w.b.card.count(kind::ABORT), 1);
+        assert_ne!(w.b.card.last(kind::ABORT).0, kept);
+        assert_eq!(w.b.card.flows.len(), 1);
+    }
+}
+
+#[test]
+fn the_backlog_holds_and_opens_again_when_accepted() {
+    let mut w = World::new();
+    let (client, server) = (w.start(Side::A), w.start(Side::B));
+    let s = w.sockets(server, 4);
+    w.listen(server, s[0], 80, 2);
+    let from = w.sockets(client, 3);
+    for &slot in &from {
+        w.connect(client, slot, [10, 0, 0, 2], 80);
+    }
+    assert_eq!(w.b.slot(server.region, s[0]).listen.tail, 2, "the third waits outside");
+    w.b.accept(server.region, s[0], s[1]).expect("one waits");
+    w.pass(10 * SEC);
+    assert_eq!(w.b.slot(server.region, s[0]).listen.tail, 3, "its SYN was repeated");
+}
+
+/// One connection is accepted and one waits; the server dies after `step` steps of the client's.
+#[test]
+fn death_at_every_step_leaves_nothing() {
+    for step in 0..7 {
+        for by_bye in [false, true] {
+            let mut w = World::new();
+            let server = w.start(Side::B);
+            let s = w.sockets(server, 3);
+            if step > 0 {
+                w.listen(server, s[0], 80, 4);
+            }
+            let client = w.start(Side::A);
+            let c = w.sockets(client, 3);
+            if step > 1 {
+                w.connect(client, c[0], [10, 0, 0, 2], 80);
+            }
+            if step > 2 {
+                w.connect(client, c[1], [10, 0, 0, 2], 80);
+            }
+            if step > 3 {
+                w.b.accept(server.region, s[0], s[1]).expect("one waits");
+            }
+            if step > 4 {
+                w.b.take_record(server.region, s[0]).expect("another waits");
+            }
+            if step > 5 {
+                w.connect(client, c[2], [10, 0, 0, 77], 80);
+            }
+            if by_bye {
+                let now = w.now;
+                let bye = req(op::BYE);
+                w.b.core.request(&crate::core::Incoming { client: server.client, request: &bye, proof: None }, now);
+                w.run();
+            }
+            w.kill(server);
+            w.kill(client);
+            w.pass(300 * SEC);
+            w.a.assert_clean();
+            w.b.assert_clean();
+        }
+    }
+}
+
+#[test]
+fn the_process_dies_before_the_card_has_answered() {
+    for op in [op::HELLO, op::OPEN_CONTEXT] {
+        let mut w = World::new();
+        let client = w.a.connect_client();
+        if op != op::HELLO {
+            w.ask(Side::A, client, hello(), None).ok();
+        }
+        w.a.card.mute = true;
+        let request = if op == op::HELLO { hello() } else { req(op) };
+        let now = w.now;
+        w.a.core.request(&crate::core::Incoming { client, request: &request, proof: None }, now);
+        assert!(w.a.core.busy(client));
+        w.a.core.client_gone(client, now);
+        w.a.card.mute = false;
+        w.pass(100 * SEC);
+        assert!(w.a.core.host().replies.is_empty(), "nobody is there to be answered");
+        w.a.assert_clean();
+    }
+}
+
+#[test]
+fn a_family_lives_as_long_as_one_descriptor() {
+    let mut w = World::new();
+    let (parent, _, from, _, _) = w.connected();
+    let now = w.now;
+    // The parent exits; a child that has not said HELLO yet holds the socket.
+    w.a.core.client_gone(parent.client, now);
+    w.pass(300 * SEC);
+    assert_eq!(w.a.card.flows.len(), 1);
+    let child = w.a.connect_client();
+    let proof = Proof::Token(RegionId(parent.region), from);
+    w.ask(Side::A, child, hello(), Some(proof)).ok();
+    w.close(parent, from);
+    assert_eq!(w.a.core.status().applications.len(), 1);
+    let now = w.now;
+    w.a.core.client_gone(child, now);
+    w.pass(300 * SEC);
+    w.a.assert_clean();
+}
+
+#[test]
+fn closes_in_order_outlive_the_application_for_a_while() {
+    let mut w = World::new();
+    let (client, _, from, _, _) = w.connected();
+    w.a.card.peers_hang = true;
+    w.a.write_slot(client.region, from, |s| s.tx.slot_flags = slot_flags::CLEAN);
+    w.kill(client);
+    w.pass(5 * SEC);
+    assert_eq!((w.a.card.flows.len(), w.a.core.status().applications.len()), (1, 1));
+    assert_eq!(w.a.card.count(kind::UNMAP_REGION), 0);
+    w.pass(120 * SEC);
+    w.a.assert_clean();
+}
+
+#[test]
+fn a_connection_taken_by_a_process_that_died_is_found() {
+    let mut w = World::new();
+    let (_, server, _, listening, spare) = w.connected();
+    let child = w.b.connect_client();
+    w.ask(Side::B, child, hello(), Some(Proof::Region(RegionId(server.region)))).ok();
+    // It took the record and died before its slot said so; the parent holds the listener.
+    w.b.take_record(server.region, listening).expect("one waits");
+    let now = w.now;
+    w.b.core.client_gone(child, now);
+    w.pass(SEC);
+    assert_eq!(w.b.card.flows.len(), 1);
+    w.pass(10 * SEC);
+    assert_eq!((w.b.card.flows.len(), w.b.card.count(kind::ABORT)), (0, 1));
+    assert_eq!(w.b.core.status().applications[0].memory_bytes, 0);
+    let _ = spare;
+}
+
+#[test]
+fn an_accepted_connection_survives_the_death_of_a_sibling() {
+    let mut w = World::new();
+    let (_, server, _, listening, spare) = w.connected();
+    w.b.accept(server.region, listening, spare).expect("one waits");
+    let child = w.b.connect_client();
+    w.ask(Side::B, child, hello(), Some(Proof::Region(RegionId(server.region)))).ok();
+    let now = w.now;
+    w.b.core.client_gone(child, now);
+    w.pass(60 * SEC);
+    assert_eq!(w.b.card.flows.len(), 1);
+}
+
+#[test]
+fn everything_works_through_queues_with_room_for_one() {
+    let mut w = World::new();
+    w.a.core.host().room = 1;
+    w.b.core.host().room = 1;
+    let (client, server, from, listening, spare) = w.connected();
+    w.b.accept(server.region, listening, spare).expect("one waits");
+    w.a.write_slot(client.region, from, |s| s.tx.slot_flags = slot_flags::CLEAN);
+    w.kill(client);
+    w.kill(server);
+    w.pass(300 * SEC);
+    w.a.assert_clean();
+    w.b.assert_clean();
+}
+
+#[test]
+fn pages_of_freed_buffers_go_back_after_a_while() {
+    let mut w = World::new();
+    let (client, _, from, _, _) = w.connected();
+    let places = w.a.slot(client.region, from).conn;
+    let memory = w.a.memory(client.region);
+    memory.store(places.rx_off, 7);
+    w.close(client, from);
+    assert_eq!(memory.load(places.rx_off), 7);
+    w.pass(6 * SEC);
+    assert_eq!(memory.load(places.rx_off), 0);
+}
+
+#[test]
+fn a_card_that_fails_is_told_to_every_context() {
+    let mut w = World::new();
+    let app = w.start(Side::A);
+    let memory = w.a.memory(app.region);
+    let page = memory.get::<RegionHeader>(0).context_page(app.ctx);
+    memory.store(page + 8, 1);
+    w.a.core.card_failed();
+    assert_eq!(memory.load(page + 132), 1);
+    assert_eq!(w.a.core.host().interrupts.len(), 1);
+    let client = w.a.connect_client();
+    w.ask(Side::A, client, hello(), None).fails(rustix::io::Errno::SHUTDOWN);
+}
+
+#[test]
+fn shutdown_resets_everything() {
+    let mut w = World::new();
+    let (_, server, _, listening, spare) = w.connected();
+    w.b.accept(server.region, listening, spare).expect("one waits");
+    let now = w.now;
+    assert!(!w.b.core.is_drained());
+    w.b.core.shutdown(now);
+    w.run();
+    assert!(w.b.core.is_drained());
+    assert!(w.b.card.flows.is_empty() && w.b.core.host().tokens.is_empty());
+    // What happens afterwards finds nothing.
+    w.b.core.token_closed(RegionId(server.region), spare, now);
+    w.b.core.client_gone(server.client, now);
+    w.b.assert_clean();
+}
+
+#[test]
+fn a_region_number_is_used_again_only_when_the_card_has_let_go() {
+    let mut w = World::new();
+    let first = w.start(Side::A);
+    w.a.card.mute = true;
+    w.kill(first);
+    w.a.card.mute = false;
+    let second = w.start(Side::A);
+    w.pass(SEC);
+    let third = w.start(Side::A);
+    assert_eq!((first.region, third.region), (1, 1));
+    let _ = second;
+}
