@@ -17,17 +17,13 @@ pub(crate) fn insert(list: &mut Intervals, start: SeqNum, end: SeqNum) -> Option
     let mut merged = *list;
     let (mut start, mut end) = (start, end);
     let mut kept = 0;
-    for i in 0..list.len() {
-        let interval = list[i];
-        if !used(&interval) {
-            break;
-        }
+    for interval in list.iter().take_while(|i| used(i)) {
         let (left, right) = (SeqNum(interval[0]), SeqNum(interval[1]));
         if left.le(end) && start.le(right) {
             start = start.min(left);
             end = end.max(right);
         } else {
-            merged[kept] = interval;
+            merged[kept] = *interval;
             kept += 1;
         }
     }

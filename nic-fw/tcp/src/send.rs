@@ -187,7 +187,7 @@ fn data(s: &mut FlowState, now: Now, len: u32, fin: bool) -> SegmentOut {
     if fin {
         s.set(ff::FIN_SENT);
     }
-    if len % s.mss() != 0 {
+    if !len.is_multiple_of(s.mss()) {
         s.rx.snd_sml = SeqNum(s.rx.snd_sml).max(payload_end).0;
     }
     if payload_end == s.tx_end() {

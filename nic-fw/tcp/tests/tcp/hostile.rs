@@ -24,12 +24,13 @@ fn segment(r: &mut Random, s: &FlowState, now: Now) -> SegmentIn {
     // Resets end the fun early: let few of them through.
     let flags = if r.chance(95) { flags - TcpFlags::RST } else { flags };
     let stamp = Timestamps { val: near(r, &[s.rx.ts_recent]), ecr: near(r, &[now.ms32()]) };
+    let (any_window, any_len) = (r.next() as u16, r.range(0, 65_536) as u32);
     SegmentIn {
         seq: SeqNum(near(r, &[s.rx.rcv_nxt, s.rx.rcv_nxt, s.rx.rcv_adv, s.cc.ooo[0][0], s.cc.ooo[0][1], s.cc.ooo[3][1], s.rx.fin_seq])),
         ack: SeqNum(near(r, &[s.tx.snd_una, s.tx.snd_nxt, s.tx.snd_max, s.tx.snd_max])),
         flags,
-        window: [0, 1, 500, 60_000, r.next() as u16][r.range(0, 5) as usize],
-        payload_len: [0, 0, 1, 1000, r.range(0, 65_536) as u32][r.range(0, 5) as usize],
+        window: r.pick([0, 1, 500, 60_000, any_window]),
+        payload_len: r.pick([0, 0, 1, 1000, any_len]),
         timestamps: r.chance(60).then_some(stamp),
         ce: r.chance(10),
         segments: r.next() as u16,
@@ -99,7 +100,7 @@ fn run(seed: u64) {
         rcv_wscale: r.range(0, 15) as u8,
         tx_buf_log2: r.range(12, 17) as u8,
         rx_buf_log2: r.range(12, 17) as u8,
-        mss: [1, 88, 1000, 9000][r.range(0, 4) as usize],
+        mss: r.pick([1, 88, 1000, 9000]),
         timestamps,
         sack: r.chance(50),
         ecn: r.chance(50),
@@ -118,7 +119,7 @@ fn run(seed: u64) {
             assert!(!out.send && next_deadline(&s, now).is_none() && emit(&mut s, now, 64_000).is_none());
             return;
         }
-        let max_payload = [1, 1000, 64_000][r.range(0, 3) as usize];
+        let max_payload = u32::from(s.rx.mss).max(r.pick([1, 1000, 64_000]));
         for _ in 0..r.range(0, 20) {
             let before = s;
             let Some(seg) = emit(&mut s, now, max_payload) else { break };

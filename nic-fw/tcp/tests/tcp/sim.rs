@@ -146,7 +146,7 @@ fn make_end(world: &World, me: usize, random: &mut Random, iss: [SeqNum; 2], now
         rcv_wnd: (1u32 << mine.rx_log2).min(65_535),
         rcv_wscale: shift(mine.rx_log2),
         mss: mine.mss.min(theirs.mss),
-        timestamps: timestamps.then(|| Timestamping { recent: (now / 1000) as u32, offset: 0 }),
+        timestamps: timestamps.then_some(Timestamping { recent: (now / 1000) as u32, offset: 0 }),
         sack: both(|e| e.sack),
         ecn: both(|e| e.ecn),
         algorithm: mine.algorithm,
