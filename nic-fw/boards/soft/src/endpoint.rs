@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Most bytes of a UNIX socket's path, with the terminating zero.
 const PATH_MAX: usize = 108;
@@ -38,7 +39,8 @@ impl Endpoint {
         // Made in a folder of its own and moved: whoever sees the name can connect. The last part of the
         // name stays, as peers see the name the socket was bound to.
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let nursery = parent.join(format!(".{}", std::process::id()));
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let nursery = parent.join(format!(".{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
         let bound = nursery.join(path.file_name().ok_or_else(|| os(io::ErrorKind::InvalidInput.into()))?);
         if bound.as_os_str().len() >= PATH_MAX {
             return Err(EndpointError::TooLong(path.to_owned()));

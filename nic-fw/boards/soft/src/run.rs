@@ -171,8 +171,8 @@ impl Runner {
                 Ok(Vec::new())
             }
             Command::Reset => {
-                self.card.reset();
                 self.detach();
+                self.card.reset();
                 Ok(self.card.memory().reset())
             }
             Command::Signals { signal, first, fds } => self.signals(signal, first, fds).map(|()| Vec::new()),
@@ -209,7 +209,9 @@ impl Runner {
     }
 
     fn signals(&mut self, signal: Signal, first: CtxId, fds: Vec<Option<OwnedFd>>) -> io::Result<()> {
-        for (ctx, fd) in (first.0..).map(CtxId).zip(fds) {
+        for (i, fd) in fds.into_iter().enumerate() {
+            let ctx = u16::try_from(usize::from(first.0) + i).map_err(|_| rustix::io::Errno::INVAL)?;
+            let ctx = CtxId(ctx);
             match signal {
                 Signal::Interrupt => self.interrupts.set(ctx, fd)?,
                 Signal::Kick => self.kicks.set(&self.epoll, ctx, fd)?,
