@@ -48,6 +48,12 @@ impl Counters {
         &self.words
     }
 
+    /// Those that are not 0, with their names.
+    pub fn nonzero(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let named = |(i, &n): (usize, &u64)| toe_abi::counters::name(i).map(|name| (name, n));
+        self.words.iter().enumerate().filter(|(_, n)| **n > 0).filter_map(named)
+    }
+
     /// Received frames less all that became of them: 0 whenever nothing is under way inside the card.
     pub fn unaccounted(&self) -> i64 {
         let received = self.get(Counter::RxFrames) + self.get(Counter::RxInjected);

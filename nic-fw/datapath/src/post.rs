@@ -8,7 +8,7 @@ use heapless::Vec;
 use toe_abi::{HostAddr, HostSpan, counters::Counter};
 use toe_hal::{DmaFault, EthPort, HostMemory, PortCaps, TxBusy, TxFrame, TxOffload};
 use toe_wire::{
-    Checksum, Sum, TcpFlags, TcpOptions, TxHeader,
+    Checksum, Sum, TcpOptions, TxHeader,
     header::{CHECKSUM_OFFSET, HEADER_MAX},
 };
 
@@ -153,7 +153,10 @@ impl Post {
         let frame = TxFrame { header: &bytes[..built.len.into()], payload: &slices, payload_len: seg.len, offload };
         self.raw(&frame, to.port, to.counters)?;
         self.ident = self.ident.wrapping_add(1);
-        count(seg.len, seg.flags, to.counters);
+        if seg.len == 0 {
+            to.counters.count(Counter::TxAcks);
+        }
+        to.counters.add(Counter::TxPayloadBytes, seg.len.into());
         Ok(())
     }
 
@@ -194,14 +197,4 @@ fn spans(region: toe_abi::RegionId, buf: u32, log2: u8, pos: u32, len: u32) -> V
     let first = len.min(size - offset);
     let runs = [(offset, first), (0, len - first)];
     runs.into_iter().filter(|r| r.1 > 0).map(|(offset, len)| HostSpan { addr: base.add(offset.into()), len }).collect()
-}
-
-fn count(payload_len: u32, flags: TcpFlags, counters: &mut Counters) {
-    if payload_len == 0 {
-        counters.count(Counter::TxAcks);
-    }
-    counters.add(Counter::TxPayloadBytes, payload_len.into());
-    if flags.contains(TcpFlags::RST) {
-        counters.count(Counter::TxResets);
-    }
 }

@@ -383,7 +383,7 @@ fn event(flows: &FlowStore, flow: FlowId) -> Event {
 
 /// Turns a placement into at most two writes (the buffer is a ring).
 fn place(msg: &mut DmaMsg, env: &mut Env<'_>, out: &Output, frame: &RxRef, payload_at: u32) {
-    let Some(Placement { from, pos, len, in_order }) = out.place else { return };
+    let Some(Placement { from, pos, len, .. }) = out.place else { return };
     let s = env.flows.state(msg.tag.flow.index);
     let size = 1u32 << s.rx.buf_log2;
     let base = HostAddr::new(s.id.region, u64::from(s.rx.buf) * 64);
@@ -398,7 +398,4 @@ fn place(msg: &mut DmaMsg, env: &mut Env<'_>, out: &Output, frame: &RxRef, paylo
         }
     }
     env.counters.add(Counter::RxPayloadBytes, len.into());
-    if !in_order {
-        env.counters.count(Counter::RxOutOfOrder);
-    }
 }

@@ -18,13 +18,14 @@ use crate::{
     pre::{self, Verdict},
     protocol::{Env as ProtocolEnv, Outcome, Protocol},
     sched::Sched,
-    store::{FlowStore, Phase},
+    store::FlowStore,
     tables::Tables,
 };
 use alloc::vec::Vec;
 use toe_abi::{
     CtxId, FlowId, RegionId,
     counters::{Counter, Drop, Exception},
+    desc::ev_flags,
     frames::flags,
 };
 use toe_hal::{DmaFault, EthPort, HostMemory, Instant, Kick, RxBurst, TxBusy, TxFrame, TxOffload};
@@ -200,7 +201,7 @@ where
         self.give_back(msg.frame.source);
     }
 
-    fn give_back(&mut self, source: Source) {
+    pub fn give_back(&mut self, source: Source) {
         match source {
             Source::Port(lease) => self.port.release(lease),
             Source::Injected => self.control.packet_done(control_env!(self)),
@@ -328,8 +329,10 @@ where
         if fault {
             self.poison(flow);
         }
-        // Bytes of it are missing in memory: it must not acknowledge or announce them. Its end may be told.
-        let silent = phase != Some(Phase::Ended) && phase.is_some() && self.flows.poisoned(flow.index);
+        // Bytes of it are missing in memory: it must not acknowledge or announce them. Only its end may be told, in the
+        // message that ended it.
+        let last = msg.event.is_some_and(|e| e.flags & ev_flags::CLOSED != 0);
+        let silent = !last && phase.is_some() && self.flows.poisoned(flow.index);
         if !silent {
             if let Some(tx) = msg.tx {
                 if self.direct {

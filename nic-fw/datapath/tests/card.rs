@@ -1,0 +1,633 @@
+//! The fused card against fakes: what each side sees.
+
+mod common;
+
+use common::*;
+use toe_abi::{
+    CtxId, FlowId,
+    control::{close_reason, kind, status},
+    counters::{Counter, Drop, Exception},
+    desc::{HostDesc, ev_flags, hc, hc_flags},
+    frames,
+};
+use toe_hal::{HostMemory, PortCaps, RxOffload, fake::{FakeFrame, PortKnobs}};
+use toe_wire::{Arp, ArpOp, TcpFlags};
+
+const NO_FLAGS: TcpFlags = TcpFlags::empty();
+
+#[track_caller]
+fn accounted(b: &Bench<Fused>) {
+    assert_eq!(b.card.counters().unaccounted(), 0, "received = delivered + exceptions + answered + drops");
+}
+
+#[test]
+fn in_order_data_is_placed_announced_and_acknowledged() {
+    let mut b = fused();
+    let flow = b.install(0, 1);
+    b.segment(0, 0, 0, NO_FLAGS, &stream(0, 500));
+    b.segment(0, 500, 0, NO_FLAGS, &stream(500, 500));
+    b.run();
+    let events = b.events(1, true);
+    let last = events.last().unwrap();
+    assert_eq!((last.flow, last.rx_head, last.opaque, last.flags), (flow, 1000, 100, 0));
+    assert_eq!(b.received(1, 0, 0, 1000), stream(0, 1000));
+    b.run_for(50_000);
+    assert_eq!(b.sent().last().unwrap().acked(), 1000);
+    assert_eq!(b.card.counters().get(Counter::RxDelivered), 2);
+    assert_eq!(b.card.port().leases_out(), 0);
+    accounted(&b);
+}
+
+#[test]
+fn out_of_order_data_is_placed_at_once_and_announced_when_complete() {
+    let mut b = fused();
+    b.install(0, 1);
+    b.segment(0, 700, 0, NO_FLAGS, &stream(700, 300));
+    b.run();
+    assert!(b.events(1, true).is_empty());
+    assert_eq!(b.sent().last().unwrap().acked(), 0);
+    assert_eq!(b.received(1, 0, 700, 300), stream(700, 300));
+    b.segment(0, 0, 0, NO_FLAGS, &stream(0, 700));
+    b.run();
+    assert_eq!(b.events(1, true).last().unwrap().rx_head, 1000);
+    assert_eq!(b.sent().last().unwrap().acked(), 1000);
+    assert_eq!(b.received(1, 0, 0, 1000), stream(0, 1000));
+    assert_eq!(b.card.counters().get(Counter::RxOutOfOrder), 1);
+    accounted(&b);
+}
+
+#[test]
+fn a_super_frame_with_a_partial_checksum_is_taken_whole() {
+    let mut b = fused();
+    b.install(0, 1);
+    let mut bytes = peer_segment(0, 0, 0, NO_FLAGS, &stream(0, 4000));
+    bytes[14 + 20 + 16] ^= 0xff; // not a checksum of the whole segment
+    let offload = RxOffload { csum_ok: true, partial_csum: true, gso_size: 1000 };
+    b.card.port().arrive(FakeFrame { bytes, offload });
+    b.run();
+    assert_eq!(b.events(1, true).last().unwrap().rx_head, 4000);
+    assert_eq!(b.sent().last().unwrap().acked(), 4000);
+    assert_eq!(b.received(1, 0, 0, 4000), stream(0, 4000));
+}
+
+#[test]
+fn bytes_are_echoed_through_buffers_that_wrap() {
+    let mut b = fused();
+    let flow = b.install(0, 1);
+    let (mut pos, mut echoed) = (0u32, Vec::new());
+    while pos < 5 * BUF as u32 {
+        let len = 777;
+        b.segment(0, pos, pos, NO_FLAGS, &stream(pos, len));
+        b.run();
+        let got = b.received(1, 0, pos, len);
+        pos += len;
+        b.fill(1, 0, pos - len, &got);
+        b.update(1, flow, pos, pos, hc_flags::NODELAY);
+        b.run();
+        for sent in b.sent() {
+            assert_eq!(sent.pos() as usize, echoed.len() - echoed.len().min(echoed.len() - sent.pos() as usize));
+            echoed.extend_from_slice(sent.payload());
+        }
+        b.events(1, true);
+    }
+    assert_eq!(echoed, stream(0, pos));
+    accounted(&b);
+}
+
+#[test]
+fn a_port_that_segments_gets_super_frames() {
+    let caps = PortCaps { tx_csum: true, tso_max: 65_536, ..caps() };
+    let mut b = fused_with(config(), caps);
+    let flow = b.install(0, 1);
+    b.fill(1, 0, 0, &stream(0, 4000));
+    b.update(1, flow, 4000, 0, 0);
+    b.run();
+    let sent = b.sent();
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].payload(), stream(0, 4000));
+    let offload = sent[0].frame.offload;
+    assert_eq!((offload.gso_size, offload.partial_csum, offload.csum_start, offload.csum_offset), (MSS, true, 34, 16));
+    assert_eq!(u32::from(offload.hdr_len), 54);
+}
+
+#[test]
+fn events_of_one_flow_merge_while_the_queue_is_full() {
+    let mut b = fused();
+    let flow = b.install(0, 1);
+    for i in 0..10 {
+        b.segment(0, i * 100, 0, NO_FLAGS, &stream(i * 100, 100));
+        b.run_for(100);
+    }
+    // Four entries: three updates were shown one by one, or merged; the rest waits.
+    let events = b.events(1, true);
+    assert_eq!(events.len(), 4);
+    assert!(events.last().unwrap().rx_head < 1000);
+    assert_eq!(b.card.counters().get(Counter::EventQueueFull), 1);
+    // Nobody kicks; the card tries again by itself.
+    b.run_for(200_000);
+    let events = b.events(1, true);
+    assert_eq!(events.iter().map(|e| (e.flow, e.rx_head)).collect::<Vec<_>>(), [(flow, 1000)]);
+}
+
+#[test]
+fn a_sleeping_host_is_interrupted_and_a_waking_one_is_not() {
+    let mut b = fused();
+    b.install(0, 1);
+    b.kick.take();
+    b.segment(0, 0, 0, NO_FLAGS, b"x");
+    b.run();
+    assert_eq!(b.kick.take(), []);
+    let parked = b.page(1).add(8);
+    b.card.memory().store(parked, 1).unwrap();
+    b.segment(0, 1, 0, NO_FLAGS, b"y");
+    b.run();
+    assert_eq!(b.kick.take(), [CtxId(1)]);
+}
+
+#[test]
+fn forged_descriptors_are_counted_and_change_nothing() {
+    let mut b = fused();
+    b.map_region(2);
+    b.open_context(3, 2, 0);
+    let flow = b.install(0, 1);
+    b.post(1, HostDesc { kind: 77, flow, ..Default::default() });
+    b.update(1, FlowId { index: 31, generation: 1 }, 0, 0, 0);
+    b.update(1, FlowId { generation: flow.generation + 1, ..flow }, 0, 0, 0);
+    b.update(1, FlowId { index: u32::MAX - 3, generation: 1 }, 0, 0, 0);
+    b.update(3, flow, 100, 0, 0);
+    b.update(1, flow, BUF as u32 + 1, 0, 0);
+    b.update(1, flow, 0, 1, 0);
+    b.run();
+    let c = b.card.counters();
+    assert_eq!(c.get(Counter::HcDescriptors), 7);
+    assert_eq!(c.get(Counter::HcBadKind), 1);
+    assert_eq!(c.get(Counter::HcBadFlow), 3);
+    assert_eq!(c.get(Counter::HcForeignFlow), 1);
+    assert_eq!(c.get(Counter::HcBadPosition), 2);
+    assert!(b.sent().is_empty());
+}
+
+#[test]
+fn a_context_with_insane_indices_is_failed_and_others_are_not() {
+    let mut b = fused();
+    b.install(0, 1);
+    b.install(1, 2);
+    let page = b.page(1);
+    b.card.memory().store(page.add(4), 0x8000_0000).unwrap();
+    for i in 0..6 {
+        b.segment(0, i, 0, NO_FLAGS, b"x");
+        b.run_for(100);
+    }
+    b.segment(1, 0, 0, NO_FLAGS, b"x");
+    b.run();
+    assert_eq!(b.card.counters().get(Counter::ContextsFailed), 1);
+    assert_eq!(b.card.memory().load(page.add(64 + 12)), Ok(1));
+    assert_eq!(b.events(2, true).len(), 1);
+}
+
+#[test]
+fn each_kind_of_garbage_has_its_counter() {
+    let mut b = fused();
+    b.install(0, 1);
+    let good = peer_segment(0, 0, 0, NO_FLAGS, b"hello");
+    let mutate = |f: &dyn Fn(&mut Vec<u8>)| {
+        let mut frame = good.clone();
+        f(&mut frame);
+        frame
+    };
+    // Changes of the IP header that keep its checksum right: RFC 1624.
+    let fix = |f: &mut Vec<u8>| {
+        f[24] = 0;
+        f[25] = 0;
+        let sum = toe_wire::checksum::checksum(&f[14..34]);
+        f[24..26].copy_from_slice(&sum.to_be_bytes());
+    };
+    let cases: [(Drop, Vec<u8>); 8] = [
+        (Drop::Truncated, mutate(&|f| f.truncate(13))),
+        (Drop::Truncated, mutate(&|f| f.truncate(40))),
+        (Drop::OtherMac, mutate(&|f| f[5] = 9)),
+        (Drop::BadIpHeader, mutate(&|f| f[14] = 0x65)),
+        (Drop::BadIpChecksum, mutate(&|f| f[24] ^= 1)),
+        (Drop::BadTcpHeader, mutate(&|f| f[46] = 0x10)),
+        (Drop::BadTcpChecksum, mutate(&|f| f[54] ^= 1)),
+        (Drop::BadTcpChecksum, mutate(&|f| { f[16..18].copy_from_slice(&44u16.to_be_bytes()); fix(f) })),
+    ];
+    for (i, (reason, frame)) in cases.into_iter().enumerate() {
+        let before = b.card.counters().drops(reason);
+        b.arrive(frame);
+        b.run();
+        assert_eq!(b.card.counters().drops(reason), before + 1, "case {i}: {reason:?}");
+    }
+    assert!(b.events(1, true).is_empty());
+    assert_eq!(b.card.port().leases_out(), 0);
+    accounted(&b);
+}
+
+#[test]
+fn arp_for_an_own_address_is_answered_and_shown_to_the_control_plane() {
+    let mut b = fused();
+    let request = |target_ip| Arp { op: ArpOp::Request, sender_mac: PEER_MAC, sender_ip: PEER_IP, target_mac: [0; 6], target_ip };
+    for target in [CARD_IP, [10, 0, 0, 77]] {
+        let mut bytes = [0; 64];
+        let len = request(target).write(&[0xff; 6], None, &mut bytes).unwrap();
+        b.arrive(bytes[..len].to_vec());
+    }
+    b.run();
+    let sent = b.sent();
+    assert_eq!(sent.len(), 1);
+    let reply = Arp::parse(&sent[0].frame.bytes[14..]).unwrap();
+    assert_eq!((reply.op, reply.sender_mac, reply.sender_ip), (ArpOp::Reply, CARD_MAC, CARD_IP));
+    assert_eq!((reply.target_mac, reply.target_ip), (PEER_MAC, PEER_IP));
+    assert_eq!(b.exceptions().len(), 2);
+    let c = b.card.counters();
+    assert_eq!((c.get(Counter::RxAnswered), c.exceptions(Exception::Arp)), (1, 1));
+    accounted(&b);
+}
+
+#[test]
+fn frames_of_no_flow_go_to_the_control_plane_with_their_reason() {
+    let mut b = fused();
+    let syn = peer_segment(5, 0, 0, TcpFlags::SYN, b"");
+    b.arrive(syn.clone());
+    let bytes = peer_segment(6, 0, 0, NO_FLAGS, b"data");
+    let offload = RxOffload { csum_ok: true, partial_csum: true, gso_size: 2 };
+    b.card.port().arrive(FakeFrame { bytes, offload });
+    b.run();
+    let got = b.exceptions();
+    assert_eq!((got[0].0.reason, &got[0].1), (Exception::Syn as u32, &syn));
+    let record = got[1].0;
+    assert_eq!(record.reason, Exception::UnknownFlow as u32);
+    assert_eq!(record.flags, frames::flags::CSUM_OK | frames::flags::NEEDS_CSUM);
+    assert_eq!((record.csum_start, record.csum_offset, record.gso_size), (34, 16, 2));
+    accounted(&b);
+}
+
+#[test]
+fn a_full_exception_ring_drops_and_recovers() {
+    let mut b = fused();
+    let frame = peer_segment(5, 0, 0, TcpFlags::SYN, &[0; 60_000]);
+    for lap in 0..3 {
+        for _ in 0..20 {
+            b.arrive(frame.clone());
+        }
+        b.run();
+        let got = b.exceptions();
+        assert!((15..=17).contains(&got.len()), "lap {lap}: {}", got.len());
+        assert!(got.iter().all(|(_, bytes)| *bytes == frame));
+    }
+    let c = b.card.counters();
+    assert_eq!(c.get(Counter::RxExceptions) + c.drops(Drop::ExceptionRingFull), 60);
+    assert_eq!(b.card.port().leases_out(), 0);
+    accounted(&b);
+}
+
+#[test]
+fn without_a_control_plane_flows_go_on_and_the_rest_is_counted() {
+    let mut b = fused();
+    b.install(0, 1);
+    b.card.detach_control();
+    b.segment(0, 0, 0, NO_FLAGS, b"still here");
+    b.segment(9, 0, 0, TcpFlags::SYN, b"");
+    b.run();
+    assert_eq!(b.events(1, true).last().unwrap().rx_head, 10);
+    assert_eq!(b.card.counters().drops(Drop::NoControlPlane), 1);
+    accounted(&b);
+}
+
+#[test]
+fn an_unbound_flow_shows_what_it_has_when_it_is_bound() {
+    let mut b = fused();
+    let flow = b.install(0, CtxId::NONE.0);
+    b.segment(0, 0, 0, NO_FLAGS, b"request");
+    b.run();
+    b.post(2, HostDesc { kind: hc::REBIND, flow, opaque: 7, ..Default::default() });
+    b.run();
+    let events = b.events(2, true);
+    assert_eq!(events.iter().map(|e| (e.flow, e.rx_head, e.opaque)).collect::<Vec<_>>(), [(flow, 7, 7)]);
+}
+
+#[test]
+fn injected_frames_are_processed_as_if_from_the_wire() {
+    let mut b = fused();
+    b.install(0, 1);
+    b.packet(frames::kind::INJECT, &peer_segment(0, 0, 0, NO_FLAGS, &stream(0, 3000)), 0);
+    b.packet(frames::kind::INJECT, &peer_segment(0, 3000, 0, NO_FLAGS, b"!"), 0);
+    b.run();
+    assert_eq!(b.events(1, true).last().unwrap().rx_head, 3001);
+    assert_eq!(b.received(1, 0, 0, 3000), stream(0, 3000));
+    let c = b.card.counters();
+    assert_eq!((c.get(Counter::RxInjected), c.get(Counter::RxDelivered)), (2, 2));
+    accounted(&b);
+}
+
+#[test]
+fn control_frames_go_out_unchanged() {
+    let mut b = fused();
+    let frame = peer_segment(0, 0, 0, TcpFlags::SYN, &stream(0, 300));
+    b.card.port().set_knobs(PortKnobs { tx_room: 1, ..Default::default() });
+    b.packet(frames::kind::TRANSMIT, &frame[..60], 0);
+    b.packet(frames::kind::TRANSMIT, &frame, 0);
+    b.run();
+    let sent: Vec<_> = std::iter::from_fn(|| b.card.port().take_sent()).map(|f| f.bytes).collect();
+    assert_eq!(sent, [frame[..60].to_vec(), frame]);
+    assert_eq!(b.card.counters().get(Counter::TxControlFrames), 2);
+}
+
+#[test]
+fn a_reset_by_the_peer_is_the_last_event_and_then_a_notice() {
+    let mut b = fused();
+    let flow = b.install(0, 1);
+    b.segment(0, 0, 0, TcpFlags::RST, b"");
+    assert_eq!(b.closed(), [(flow, close_reason::RESET.into())]);
+    let events = b.events(1, true);
+    let last = events.last().unwrap();
+    assert_eq!(last.flags & (ev_flags::CLOSED | ev_flags::ERROR), ev_flags::CLOSED | ev_flags::ERROR);
+    assert_eq!(last.error, toe_tcp::errno::ECONNRESET);
+    // The id is free again, under another generation.
+    let again = b.install(0, 1);
+    assert_ne!(again, flow);
+    assert_eq!(again.index, flow.index);
+}
+
+#[test]
+fn an_unbound_flows_end_waits_for_whoever_accepts_it() {
+    let mut b = fused();
+    let flow = b.install(0, CtxId::NONE.0);
+    b.segment(0, 0, 0, TcpFlags::RST, b"");
+    assert_eq!(b.closed(), []);
+    b.post(1, HostDesc { kind: hc::REBIND, flow, opaque: 9, ..Default::default() });
+    assert_eq!(b.closed(), [(flow, close_reason::RESET.into())]);
+    let events = b.events(1, true);
+    assert_eq!((events[0].flow, events[0].opaque, events[0].flags & ev_flags::CLOSED), (flow, 9, ev_flags::CLOSED));
+}
+
+#[test]
+fn an_unbound_flow_that_is_given_up_is_reported_at_once() {
+    let mut b = fused();
+    let flow = b.install(0, CtxId::NONE.0);
+    assert_eq!(b.ask(kind::ABORT, flow, [0; 5]).status, status::OK);
+    assert_eq!(b.closed(), [(flow, close_reason::ABORTED.into())]);
+    assert!(b.sent().iter().any(|s| s.flags().contains(TcpFlags::RST)));
+}
+
+#[test]
+fn a_full_close_ends_with_both_fins() {
+    let mut b = fused();
+    let flow = b.install(0, 1);
+    b.fill(1, 0, 0, b"bye");
+    // Overtakes the UPDATE that the application never sent: the last bytes are in the request.
+    assert_eq!(b.ask(kind::CLOSE, flow, [0, 1, 3, 0, 0]).status, status::OK);
+    b.run();
+    let sent = b.sent();
+    let last = sent.last().unwrap();
+    assert!(last.flags().contains(TcpFlags::FIN));
+    assert_eq!(sent.iter().flat_map(|s| s.payload().to_vec()).collect::<Vec<_>>(), b"bye");
+    b.segment(0, 0, 4, TcpFlags::FIN, b"");
+    assert_eq!(b.closed(), [(flow, close_reason::TIME_WAIT.into())]);
+    assert_eq!(b.sent().last().unwrap().acked(), 1);
+}
+
+#[test]
+fn unmapping_a_region_resets_its_flows_first() {
+    let mut b = fused();
+    b.map_region(2);
+    b.open_context(3, 2, 0);
+    let kept = b.install(0, 1);
+    let state = b.flow_state(1, 2, 3);
+    let gone = b.install_state(&state).flow;
+    assert_eq!(b.ok(kind::UNMAP_REGION, [2, 0, 0, 0, 0]).status, status::OK);
+    assert_eq!(b.notices.iter().map(|n| (n.flow, n.args[0])).collect::<Vec<_>>(), [(gone, close_reason::REGION_GONE.into())]);
+    assert!(b.sent().iter().any(|s| s.flags().contains(TcpFlags::RST)));
+    assert_eq!(b.install_state(&state).status, status::NOT_FOUND);
+    assert_eq!(b.ask(kind::QUERY, kept, [0; 5]).status, status::OK);
+    b.map_region(2);
+    b.open_context(3, 2, 0);
+}
+
+#[test]
+fn closing_a_context_unbinds_its_flows() {
+    let mut b = fused();
+    let flow = b.install(0, 1);
+    b.ok(kind::CLOSE_CONTEXT, [1, 0, 0, 0, 0]);
+    assert_eq!(b.ask(kind::QUERY, flow, [0; 5]).flow_state().id.ctx, CtxId::NONE);
+    b.segment(0, 0, 0, NO_FLAGS, b"abc");
+    b.run();
+    b.post(2, HostDesc { kind: hc::REBIND, flow, opaque: 1, ..Default::default() });
+    b.run();
+    assert_eq!(b.events(2, true)[0].rx_head, 3);
+}
+
+#[test]
+fn flows_are_enumerated_frozen_released_and_installed_again() {
+    let mut b = fused();
+    let (first, second) = (b.install(0, 1), b.install(1, 1));
+    let mut found = Vec::new();
+    let mut from = 0;
+    loop {
+        let answer = b.ask(kind::NEXT_FLOW, FlowId::NONE, [from, 0, 0, 0, 0]);
+        if answer.status == status::NOT_FOUND {
+            break;
+        }
+        found.push((answer.flow, answer.flow_state().id.key.remote_port));
+        from = u64::from(answer.flow.index) + 1;
+    }
+    assert_eq!(found, [(first, 1000), (second, 1001)]);
+    assert_eq!(b.ask(kind::FREEZE, first, [0; 5]).status, status::OK);
+    b.segment(0, 0, 0, NO_FLAGS, b"lost");
+    b.run();
+    assert_eq!(b.card.counters().drops(Drop::Frozen), 1);
+    let released = b.ask(kind::RELEASE, first, [0; 5]);
+    assert_eq!(b.closed(), []);
+    assert_eq!(b.ask(kind::QUERY, first, [0; 5]).status, status::NOT_FOUND);
+    let state = released.flow_state();
+    assert_eq!(b.install_state(&state).status, status::OK);
+    assert_eq!(b.install_state(&state).status, status::EXISTS);
+    accounted(&b);
+}
+
+#[test]
+fn requests_that_make_no_sense_are_refused() {
+    let mut b = fused();
+    let region = |r| [r, 0x1000_0000, 4096, 0, 0];
+    let cases = [
+        (kind::MAP_REGION, region(0), status::INVALID),
+        (kind::MAP_REGION, region(99), status::INVALID),
+        (kind::MAP_REGION, region(1), status::EXISTS),
+        (kind::MAP_REGION, [2, u64::MAX - 5, 4096, 0, 0], status::NOT_FOUND),
+        (kind::UNMAP_REGION, [3, 0, 0, 0, 0], status::NOT_FOUND),
+        (kind::OPEN_CONTEXT, [0, 1, 4096, 8192 | 3 << 56, 12288 | 3 << 56], status::INVALID),
+        (kind::OPEN_CONTEXT, [3, 1, 4096, u64::MAX, u64::MAX], status::INVALID),
+        (kind::OPEN_CONTEXT, [1, 1, 4096, 8192 | 3 << 56, 12288 | 3 << 56], status::EXISTS),
+        (kind::OPEN_CONTEXT, [3, 2, 4096, 8192 | 3 << 56, 12288 | 3 << 56], status::NOT_FOUND),
+        (kind::CLOSE_CONTEXT, [5, 0, 0, 0, 0], status::NOT_FOUND),
+        (kind::NEXT_HOP, [4, 0, 1, 0, 0], status::INVALID),
+        (kind::SET_RATE, [0; 5], status::UNSUPPORTED),
+        (kind::SET_BUFFERS, [0; 5], status::UNSUPPORTED),
+        (12345, [0; 5], status::UNSUPPORTED),
+        (kind::RELEASE, [0; 5], status::NOT_FOUND),
+    ];
+    for (i, (kind, args, expected)) in cases.into_iter().enumerate() {
+        assert_eq!(b.ask(kind, FlowId::NONE, args).status, expected, "case {i}");
+    }
+    let good = b.flow_state(0, 1, 1);
+    let cases: [&dyn Fn(&mut toe_abi::flow::FlowState); 8] = [
+        &|s| s.rx.buf = u32::MAX,
+        &|s| s.tx.buf_log2 = 31,
+        &|s| s.rx.wscale = 15,
+        &|s| s.rx.mss = 0,
+        &|s| s.id.next_hop = 4,
+        &|s| s.id.ctx = CtxId(7),
+        &|s| s.rx.state = 7,
+        &|s| s.tx.snd_max = s.tx.snd_una.wrapping_sub(1),
+    ];
+    for (i, change) in cases.iter().enumerate() {
+        let mut state = good;
+        change(&mut state);
+        assert_eq!(b.install_state(&state).status, status::INVALID, "install {i}");
+    }
+    let refused = b.card.counters().get(Counter::ControlRefused);
+    assert_eq!(refused, 15 + 8);
+}
+
+#[test]
+fn counters_are_read_in_parts() {
+    let mut b = fused();
+    b.segment(9, 0, 0, TcpFlags::SYN, b"");
+    b.run();
+    let mut all = Vec::new();
+    loop {
+        let answer = b.ok(kind::COUNTERS, [all.len() as u64, 0, 0, 0, 0]);
+        let left = answer.args[0] as usize - all.len();
+        if left == 0 {
+            break;
+        }
+        all.extend_from_slice(&answer.counters()[..left.min(54)]);
+    }
+    assert_eq!(all.len(), toe_abi::counters::TOTAL);
+    assert_eq!(all[Counter::RxFrames as usize], 1);
+    assert_eq!(all[Counter::COUNT + Drop::COUNT + Exception::Syn as usize], 1);
+}
+
+#[test]
+fn a_new_control_plane_hears_of_flows_that_ended_meanwhile() {
+    let mut b = fused();
+    let flow = b.install(0, 1);
+    b.card.detach_control();
+    b.segment(0, 0, 0, TcpFlags::RST, b"");
+    b.run();
+    b.reattach();
+    assert_eq!(b.closed(), [(flow, close_reason::RESET.into())]);
+}
+
+#[test]
+fn parked_contexts_cost_nothing_until_kicked() {
+    let mut b = fused();
+    let flow = b.install(0, 1);
+    b.run();
+    assert!(b.card.park(b.now));
+    assert_eq!(b.card.next_deadline(b.now), None);
+    let flag = b.page(1).add(64 + 8);
+    assert_eq!(b.card.memory().load(flag), Ok(1));
+    // Published behind the card's back: it is not polled.
+    b.fill(1, 0, 0, b"hi");
+    let desc = HostDesc { kind: hc::UPDATE, flow, tx_head: 2, ..Default::default() };
+    b.post_without_kick(1, desc);
+    b.run();
+    assert!(b.sent().is_empty());
+    b.card.kicked(CtxId(1));
+    b.run();
+    assert_eq!(b.card.memory().load(flag), Ok(0));
+    assert_eq!(b.sent()[0].payload(), b"hi");
+}
+
+#[test]
+fn parking_finds_what_was_published_just_before() {
+    let mut b = fused();
+    let flow = b.install(0, 1);
+    b.run();
+    b.fill(1, 0, 0, b"hi");
+    b.post_without_kick(1, HostDesc { kind: hc::UPDATE, flow, tx_head: 2, ..Default::default() });
+    assert!(!b.card.park(b.now));
+    b.run();
+    assert_eq!(b.sent()[0].payload(), b"hi");
+    assert!(b.card.next_deadline(b.now).is_some(), "a retransmission timer");
+}
+
+#[test]
+fn an_idle_context_is_parked_after_the_spin_time() {
+    let mut b = fused();
+    b.run();
+    let flag = b.page(1).add(64 + 8);
+    assert_eq!(b.card.memory().load(flag), Ok(0));
+    b.now = b.now.add_micros(config().spin_us);
+    b.run();
+    assert_eq!(b.card.memory().load(flag), Ok(1));
+}
+
+#[test]
+fn a_busy_port_loses_nothing() {
+    let mut b = fused();
+    let flow = b.install(0, 1);
+    b.card.port().set_knobs(PortKnobs { tx_room: 1, busy_percent: 60, ..Default::default() });
+    b.fill(1, 0, 0, &stream(0, 4000));
+    b.update(1, flow, 4000, 0, 0);
+    b.run();
+    let sent = b.sent();
+    assert_eq!(sent.iter().flat_map(|s| s.payload().to_vec()).collect::<Vec<_>>(), stream(0, 4000));
+    assert!(b.card.counters().get(Counter::TxPortBusy) > 0);
+}
+
+#[test]
+fn an_unknown_next_hop_is_counted_and_retransmission_goes_on_when_it_is_known() {
+    let mut b = fused();
+    let flow = b.install(0, 1);
+    b.ok(kind::NEXT_HOP, [0, 0, 0, 0, 0]);
+    b.fill(1, 0, 0, b"x");
+    b.update(1, flow, 1, 0, 0);
+    b.run();
+    assert!(b.sent().is_empty());
+    assert_eq!(b.card.counters().get(Counter::TxNoNextHop), 1);
+    b.ok(kind::NEXT_HOP, [0, 0x0200_0000_0002, 1, 0, 0]);
+    b.run_for(2_000_000);
+    assert_eq!(b.sent()[0].payload(), b"x");
+}
+
+#[test]
+fn a_flow_that_is_not_acknowledged_is_given_up_in_the_end() {
+    let mut b = fused();
+    let flow = b.install(0, 1);
+    b.fill(1, 0, 0, b"x");
+    b.update(1, flow, 1, 0, 0);
+    b.run_for(2 * 3600 * 1_000_000);
+    assert_eq!(b.closed(), [(flow, close_reason::TIMEOUT.into())]);
+    assert!(b.card.counters().get(Counter::TxTimeouts) > 5);
+    assert_eq!(b.events(1, true).last().unwrap().error, toe_tcp::errno::ETIMEDOUT);
+}
+
+#[test]
+fn flows_share_the_wire_by_turns() {
+    let caps = PortCaps { tx_csum: true, tso_max: 2000, ..caps() };
+    let mut b = fused_with(toe_datapath::CardConfig { quantum_bytes: 2000, ..config() }, caps);
+    let flows = [b.install(0, 1), b.install(1, 2)];
+    for (n, &flow) in flows.iter().enumerate() {
+        b.fill(1, n as u16, 0, &stream(0, 4000));
+        b.update(1, flow, 4000, 0, 0);
+    }
+    b.run();
+    let ports: Vec<u16> = b.sent().iter().map(|s| s.parsed.tcp().unwrap().1.dst_port).collect();
+    assert_eq!(ports, [1000, 1001, 1000, 1001]);
+}
+
+#[test]
+fn a_reset_of_the_card_forgets_everything_and_it_can_start_again() {
+    let mut b = fused();
+    b.install(0, 1);
+    b.segment(0, 0, 0, NO_FLAGS, b"x");
+    b.card.reset();
+    assert_eq!(b.card.port().leases_out(), 0);
+    b.restart();
+    b.install(0, 1);
+    b.segment(0, 0, 0, NO_FLAGS, b"x");
+    b.run();
+    assert_eq!(b.events(1, true).last().unwrap().rx_head, 1);
+}
