@@ -28,6 +28,8 @@ pub mod own_flags {
     pub const REUSEPORT: u32 = 1 << 12;
     /// The outcome of a connect() that had to wait was reported.
     pub const CONNECT_SEEN: u32 = 1 << 13;
+    /// CORK is set on behalf of MSG_MORE, not of TCP_CORK.
+    pub const MORE: u32 = 1 << 14;
 }
 
 /// Readiness, with the numbers of poll(2) and epoll(7).

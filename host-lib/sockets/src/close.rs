@@ -1,0 +1,151 @@
+//! How descriptors come and go: close, dup, close_range.
+//!
+//! The kernel counts a socket's descriptors, in all processes. This module keeps the table of numbers right and says in the
+//! slot that the close was meant: then toed, seeing the last descriptor go, closes in order instead of resetting.
+
+use crate::data::is_nonblocking;
+use crate::fdtable::{self, Kind};
+use crate::hub::{self, Watcher};
+use crate::{Errno, Sock, process};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+use toe::link::sys::{AppFd, ppoll};
+
+pub use crate::process::{exiting, fork_child, fork_parent, fork_prepare};
+
+/// close(2) of a number that is ours.
+pub fn close(fd: i32) -> Result<(), Errno> {
+    if !process::is_own() {
+        // A vfork child borrows our memory: its close must not change our table.
+        return AppFd(fd).close();
+    }
+    match fdtable::kind(fd) {
+        // As if it were not open: the application has not opened it.
+        Kind::Internal => return Err(Errno::BADF),
+        Kind::Socket(slot) => {
+            Sock { fd, slot }.linger();
+            say_goodbye(slot);
+            forget(fd);
+        }
+        Kind::Epoll(_) => forget(fd),
+        Kind::Other => {}
+    }
+    AppFd(fd).close()
+}
+
+/// The number means nothing to us any more; the descriptor stays open.
+pub(crate) fn forget(fd: i32) {
+    let mut hub = hub::lock();
+    match fdtable::clear(fd) {
+        Kind::Socket(slot) => {
+            for (epoll, item_fd) in hub.items_of(slot) {
+                if item_fd == fd {
+                    hub.unwatch(slot, Watcher::Item(epoll, fd));
+                    hub.drop_item(epoll, fd);
+                }
+            }
+            hub.release(slot);
+        }
+        Kind::Epoll(index) => hub.release_epoll(index),
+        Kind::Internal | Kind::Other => {}
+    }
+}
+
+/// Says in the slot that its close is meant. Only if this process uses it: a child that merely inherited it and exits has no say.
+fn say_goodbye(slot: u32) {
+    if process::is_attached()
+        && let Ok(socket) = process::view(slot)
+    {
+        // SO_LINGER with zero seconds asks for a reset.
+        socket.mark_clean(socket.slot().tx.linger.load(Relaxed) != 1);
+    }
+}
+
+impl Sock {
+    /// SO_LINGER: a close that waits until the peer has acknowledged everything.
+    fn linger(self) {
+        let Ok(socket) = self.words() else { return };
+        let seconds = socket.slot().tx.linger.load(Relaxed);
+        if seconds <= 1 || is_nonblocking(&socket) || hub::lock().holders(self.slot) > 1 {
+            return;
+        }
+        // Acknowledgements wake nobody who is not waiting for room, so this looks by itself.
+        let deadline = Instant::now() + Duration::from_secs((seconds - 1).into());
+        while socket.unacked() != 0 && !socket.is_dead() && Instant::now() < deadline {
+            hub::lock().drain();
+            let _ = ppoll(&mut [], Some(Duration::from_millis(1)), None);
+        }
+    }
+}
+
+/// Notes that `new` is a copy of `old` now, after the kernel has made it one.
+fn copied(old: i32, new: i32) {
+    let kind = fdtable::kind(old);
+    let mut hub = hub::lock();
+    match kind {
+        Kind::Socket(slot) => hub.hold(slot),
+        Kind::Epoll(index) => hub.hold_epoll(index),
+        Kind::Internal | Kind::Other => return,
+    }
+    fdtable::set(new, kind);
+}
+
+/// After dup(2) or fcntl(F_DUPFD) of a number of ours.
+pub fn duplicated(old: i32, new: i32) {
+    if process::is_own() && new >= 0 {
+        copied(old, new);
+    }
+}
+
+/// dup2(2) and dup3(2) where one of the numbers is ours. `flags`: O_CLOEXEC or 0.
+pub fn dup3(old: i32, new: i32, flags: i32) -> Result<i32, Errno> {
+    let cloexec = flags & libc::O_CLOEXEC != 0;
+    if fdtable::kind(old) == Kind::Internal {
+        return Err(Errno::BADF);
+    }
+    // The library's own file lives there. Linux gives this error for a number in the middle of being opened.
+    if fdtable::kind(new) == Kind::Internal && process::is_own() {
+        return Err(Errno::BUSY);
+    }
+    if old == new {
+        return rustix::io::fcntl_getfd(AppFd(old)).map(|_| new);
+    }
+    if !process::is_own() {
+        return AppFd(new).replace(AppFd(old), cloexec).map(|()| new);
+    }
+    // Fails before anything is closed, as the kernel would.
+    rustix::io::fcntl_getfd(AppFd(old))?;
+    if let Kind::Socket(slot) = fdtable::kind(new) {
+        say_goodbye(slot);
+    }
+    forget(new);
+    AppFd(new).replace(AppFd(old), cloexec)?;
+    copied(old, new);
+    Ok(new)
+}
+
+/// close_range(2) without flags that matter to us: calls `close_kernel` for the stretches between the library's own files.
+pub fn close_range(first: u32, last: u32, mut close_kernel: impl FnMut(u32, u32) -> i32) -> i32 {
+    if !process::is_own() || first > last {
+        return close_kernel(first, last);
+    }
+    let mut from = first;
+    for (fd, kind) in fdtable::ours(first, last).collect::<Vec<_>>() {
+        match kind {
+            Kind::Internal => {
+                let number = fd.unsigned_abs();
+                if number > from {
+                    close_kernel(from, number - 1);
+                }
+                from = number + 1;
+            }
+            Kind::Socket(slot) => {
+                say_goodbye(slot);
+                forget(fd);
+            }
+            Kind::Epoll(_) => forget(fd),
+            Kind::Other => {}
+        }
+    }
+    if from > last { 0 } else { close_kernel(from, last) }
+}

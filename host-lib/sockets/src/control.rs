@@ -1,0 +1,77 @@
+//! fcntl, ioctl and shutdown.
+
+use crate::{Errno, Sock, hub, process};
+use std::sync::atomic::Ordering::Relaxed;
+use toe::link::client::Daemon;
+use toe_abi::region::slot_state;
+
+impl Sock {
+    /// fcntl(F_GETFL): the flags of the open file description.
+    pub fn status_flags(self) -> Result<i32, Errno> {
+        let nonblocking = self.words()?.slot().tx.nonblocking.load(Relaxed) != 0;
+        Ok(libc::O_RDWR | if nonblocking { libc::O_NONBLOCK } else { 0 })
+    }
+
+    /// fcntl(F_SETFL) and ioctl(FIONBIO). O_ASYNC and the rest are taken and ignored.
+    pub fn set_nonblocking(self, on: bool) -> Result<(), Errno> {
+        self.words()?.slot().tx.nonblocking.store(on.into(), Relaxed);
+        Ok(())
+    }
+
+    /// ioctl(FIONREAD): bytes that can be received. EINVAL on a listener, as Linux.
+    pub fn queued_in(self) -> Result<i32, Errno> {
+        let socket = self.socket()?;
+        if socket.state() == slot_state::LISTENING {
+            return Err(Errno::INVAL);
+        }
+        hub::lock().drain();
+        Ok(socket.readable() as i32)
+    }
+
+    /// ioctl(SIOCOUTQ): bytes that the peer has not acknowledged.
+    pub fn queued_out(self) -> Result<i32, Errno> {
+        let socket = self.socket()?;
+        if socket.state() == slot_state::LISTENING {
+            return Err(Errno::INVAL);
+        }
+        hub::lock().drain();
+        Ok(socket.unacked() as i32)
+    }
+
+    /// shutdown(2).
+    pub fn shutdown(self, how: i32) -> Result<(), Errno> {
+        let (rx, tx) = match how {
+            libc::SHUT_RD => (true, false),
+            libc::SHUT_WR => (false, true),
+            libc::SHUT_RDWR => (true, true),
+            _ => return Err(Errno::INVAL),
+        };
+        let socket = self.socket()?;
+        match socket.state() {
+            slot_state::CONNECTED if !socket.is_dead() => {}
+            slot_state::LISTENING if rx => {
+                process::ask(|client| client.unlisten(self.slot))?;
+                socket.set_flag(toe::socket::own_flags::RX_SHUT, true);
+                hub::lock().changed(self.slot, toe::Change::IN.with(toe::Change::END));
+                return Ok(());
+            }
+            slot_state::LISTENING => return Ok(()),
+            _ => return Err(Errno::NOTCONN),
+        }
+        let mut tell = false;
+        if tx {
+            // After what other threads are putting into the buffer now.
+            let _lock = toe::link::lock::SlotLock::lock(&socket.slot().tx.lock, process::thread_id());
+            tell |= socket.shutdown_tx();
+        }
+        if rx {
+            tell |= socket.shutdown_rx();
+        }
+        let mut hub = hub::lock();
+        if tell {
+            hub.update(self.slot);
+        }
+        hub.changed(self.slot, toe::Change::IN.with(toe::Change::OUT).with(toe::Change::END));
+        Ok(())
+    }
+}

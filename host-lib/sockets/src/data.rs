@@ -1,0 +1,263 @@
+//! Moving bytes: recv, send and sendfile, blocking or not, with Linux's flags.
+
+use crate::hub::{self, Interest};
+use crate::process::thread_id;
+use crate::waiting::{Step, Wait};
+use crate::{Errno, Sock};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use toe::Socket;
+use toe::link::lock::SlotLock;
+use toe::link::sys::AppFd;
+use toe::link::user::{IoSpan, Sink, Source, total};
+use toe::socket::{Take, own_flags, ready};
+use toe_abi::desc::hc_flags;
+use toe_abi::region::slot_state;
+
+/// Most spans in one call (UIO_MAXIOV).
+pub const SPANS_MAX: usize = 1024;
+/// Most bytes that one call moves (MAX_RW_COUNT).
+const CALL_MAX: usize = 0x7fff_f000;
+
+/// Which of a socket's two timeouts.
+#[derive(Clone, Copy)]
+pub(crate) enum Side {
+    Rx,
+    Tx,
+}
+
+/// The socket's SO_RCVTIMEO or SO_SNDTIMEO.
+pub(crate) fn timeout(socket: &Socket<'_>, side: Side) -> Option<Duration> {
+    let us = match side {
+        Side::Rx => socket.slot().rx.timeout_us.load(Relaxed),
+        Side::Tx => socket.slot().tx.timeout_us.load(Relaxed),
+    };
+    (us != 0).then(|| Duration::from_micros(us.into()))
+}
+
+pub(crate) fn is_nonblocking(socket: &Socket<'_>) -> bool {
+    socket.slot().tx.nonblocking.load(Relaxed) != 0
+}
+
+/// How a call waits.
+#[derive(Clone, Copy)]
+pub(crate) struct Patience {
+    /// Bits of [`ready`] that promise `attempt` an outcome.
+    pub want: u32,
+    /// Wait at all.
+    pub wait: bool,
+    pub timeout: Option<Duration>,
+}
+
+/// Repeats `attempt` until it has an outcome. EAGAIN: that would take waiting, or the time is over.
+pub(crate) fn block<T>(
+    socket: Socket<'_>,
+    patience: Patience,
+    mut attempt: impl FnMut() -> Result<Option<T>, Errno>,
+) -> Result<T, Errno> {
+    if let Some(outcome) = attempt()? {
+        return Ok(outcome);
+    }
+    let slot = socket.index();
+    let mut waiting = None;
+    let mut interest = Interest::default();
+    loop {
+        let mut hub = hub::lock();
+        hub.drain();
+        if hub.is_closed(slot) {
+            return Err(Errno::BADF);
+        }
+        if patience.want & ready::OUT != 0 {
+            hub.note_unwritable(slot);
+        }
+        // Under the lock under which `Wait::step` registers: what changes from here on wakes us.
+        if socket.readiness() & (patience.want | ready::ERR | ready::HUP) != 0 {
+            drop(hub);
+            if let Some(outcome) = attempt()? {
+                return Ok(outcome);
+            }
+            hub = hub::lock();
+        }
+        if !patience.wait {
+            return Err(Errno::AGAIN);
+        }
+        if interest.slots.is_empty() {
+            interest.slots.push(slot);
+        }
+        // Somebody else may have taken what was there while the lock was not held.
+        if socket.readiness() & patience.want != 0 {
+            continue;
+        }
+        let waiting = waiting.get_or_insert_with(|| Wait::new(patience.timeout, None));
+        if waiting.step(hub, &interest, &mut [])? == Step::Timeout {
+            return Err(Errno::AGAIN);
+        }
+    }
+}
+
+/// Checks what the kernel checks first: too many spans, too many bytes. Answers the bytes.
+fn measure(spans: &[IoSpan], too_many: Errno) -> Result<usize, Errno> {
+    if spans.len() > SPANS_MAX {
+        return Err(too_many);
+    }
+    total(spans).ok_or(Errno::INVAL)
+}
+
+impl Sock {
+    /// recv(2), read(2), readv(2), recvmsg(2) without their addresses.
+    pub fn recv(self, spans: &[IoSpan], flags: i32) -> Result<usize, Errno> {
+        let socket = self.socket()?;
+        let len = measure(spans, Errno::INVAL)?;
+        if flags & libc::MSG_OOB != 0 {
+            return Err(Errno::INVAL);
+        }
+        if flags & libc::MSG_ERRQUEUE != 0 {
+            return Err(Errno::AGAIN);
+        }
+        if len == 0 && socket.state() == slot_state::CONNECTED {
+            return Ok(0);
+        }
+        let patience = Patience {
+            want: ready::IN,
+            wait: !is_nonblocking(&socket) && flags & libc::MSG_DONTWAIT == 0,
+            timeout: timeout(&socket, Side::Rx),
+        };
+        let mut sink = Sink::new(spans);
+        let mut done = 0;
+        loop {
+            let step = block(socket, patience, || self.recv_step(&socket, &mut sink, len - done, flags));
+            match step {
+                Ok(0) => return Ok(done),
+                Ok(n) => done += n,
+                Err(_) if done > 0 => return Ok(done),
+                Err(e) => return Err(e),
+            }
+            let all = flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0;
+            if done >= len || !all {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// Receives what is there.
+    fn recv_step(
+        self,
+        socket: &Socket<'_>,
+        sink: &mut Sink<'_>,
+        len: usize,
+        flags: i32,
+    ) -> Result<Option<usize>, Errno> {
+        let take = if flags & libc::MSG_PEEK != 0 { Take::Peek } else { Take::Consume };
+        let got = {
+            let _lock = SlotLock::lock(&socket.slot().rx.lock, thread_id());
+            if flags & libc::MSG_TRUNC != 0 && take == Take::Consume {
+                socket.discard(len)?
+            } else {
+                socket.receive(sink, take)?
+            }
+        };
+        if let Some((_, true)) = got {
+            hub::lock().update(self.slot);
+        }
+        Ok(got.map(|(n, _)| n))
+    }
+
+    /// send(2), write(2), writev(2), sendmsg(2). EPIPE is the caller's to turn into SIGPIPE.
+    pub fn send(self, spans: &[IoSpan], flags: i32) -> Result<usize, Errno> {
+        let socket = self.socket()?;
+        let len = measure(spans, Errno::MSGSIZE)?.min(CALL_MAX);
+        if flags & libc::MSG_OOB != 0 {
+            return Err(Errno::OPNOTSUPP);
+        }
+        self.hold_back(&socket, flags & libc::MSG_MORE != 0);
+        let mut source = Source::new(spans);
+        self.send_all(&socket, flags, len, |_| {
+            if source.left() == 0 { socket.may_send().map(|_| Some(0)) } else { socket.send(&mut source) }
+        })
+    }
+
+    /// Repeats `step` (which sends what fits, given how much is done) until `len` bytes are sent, or an end.
+    fn send_all(
+        self,
+        socket: &Socket<'_>,
+        flags: i32,
+        len: usize,
+        mut step: impl FnMut(usize) -> Result<Option<usize>, Errno>,
+    ) -> Result<usize, Errno> {
+        let patience = Patience {
+            want: ready::OUT,
+            wait: !is_nonblocking(socket) && flags & libc::MSG_DONTWAIT == 0,
+            timeout: timeout(socket, Side::Tx),
+        };
+        let mut done = 0;
+        loop {
+            let attempt = block(*socket, patience, || {
+                let sent = {
+                    let _lock = SlotLock::lock(&socket.slot().tx.lock, thread_id());
+                    step(done)?
+                };
+                let Some(n) = sent else { return Ok(None) };
+                if n > 0 {
+                    let mut hub = hub::lock();
+                    hub.update(self.slot);
+                    if done + n < len {
+                        // Whoever sees a short count waits to hear of room.
+                        hub.note_unwritable(self.slot);
+                        hub.changed(self.slot, toe::Change::OUT);
+                    }
+                }
+                Ok(sent)
+            });
+            match attempt {
+                Ok(0) => return Ok(done),
+                Ok(n) => done += n,
+                Err(_) if done > 0 => return Ok(done),
+                Err(e) => return Err(e),
+            }
+            if done >= len {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// MSG_MORE: the card is to hold partial segments back until a call without it.
+    fn hold_back(self, socket: &Socket<'_>, more: bool) {
+        if more && socket.tx_flags() & hc_flags::CORK == 0 {
+            socket.set_flag(own_flags::MORE, true);
+            socket.set_tx_flags(hc_flags::CORK, true);
+        } else if !more && socket.has_flag(own_flags::MORE) {
+            socket.set_flag(own_flags::MORE, false);
+            socket.set_tx_flags(hc_flags::CORK, false);
+        }
+    }
+
+    /// sendfile(2) to this socket: the file's bytes go straight into the transmit buffer. `offset` as in the call.
+    pub fn sendfile(self, file: i32, offset: Option<&mut i64>, count: usize) -> Result<usize, Errno> {
+        let socket = self.socket()?;
+        if crate::kind(file) != crate::Kind::Other {
+            return Err(Errno::INVAL);
+        }
+        let file = AppFd(file);
+        let stat = rustix::fs::fstat(file)?;
+        use rustix::fs::FileType;
+        if !matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::BlockDevice) {
+            return Err(Errno::INVAL);
+        }
+        let start = match &offset {
+            Some(at) => Some(u64::try_from(**at).map_err(|_| Errno::INVAL)?),
+            None => None,
+        };
+        let count = count.min(CALL_MAX);
+        if count == 0 {
+            return Ok(0);
+        }
+        self.hold_back(&socket, false);
+        let done = self.send_all(&socket, 0, count, |done| {
+            socket.send_file(file, start.map(|at| at + done as u64), count - done)
+        })?;
+        if let Some(at) = offset {
+            *at += done as i64;
+        }
+        Ok(done)
+    }
+}

@@ -1,0 +1,431 @@
+//! The hub: this process's queues, who watches which socket, and who sleeps.
+//!
+//! One lock covers all of it. Nothing under it waits; the system calls under it are kicks and wake-ups (eventfd writes).
+//!
+//! ```text
+//!   card ──event──► drain ──► slot ──► watchers of the slot ──► an epoll item: onto its ready list, wake one of its waiters
+//!   toed ──notice─┘                                        └──► a thread in recv, poll, ...: wake it
+//! ```
+
+use crate::epoll::Epoll;
+use crate::fdtable::{self, Kind};
+use crate::process;
+use rustix::fd::AsRawFd;
+use rustix::io::Errno;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, TryLockResult};
+use toe::link::client::Doorbell;
+use toe::link::sys::AppFd;
+use toe::socket::ready;
+use toe::{Change, Channel};
+use toe_abi::region::slot_state;
+
+/// Events taken from the queue at once.
+const BATCH: usize = 128;
+
+/// The open context.
+pub(crate) struct Link {
+    pub channel: Channel,
+    pub bell: Doorbell,
+    /// The connection to toed, watched for its end.
+    pub conn: i32,
+}
+
+/// Who wants to know about a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Watcher {
+    /// A sleeping thread, by its ticket.
+    Waiter(u64),
+    /// An item of an epoll instance: the instance and the descriptor.
+    Item(u32, i32),
+}
+
+/// What this process keeps of a slot.
+#[derive(Default)]
+pub(crate) struct Local {
+    watchers: Vec<Watcher>,
+    /// Descriptor numbers that mean this slot.
+    pub refs: u32,
+    /// Somebody found no room to send and waits to hear of some.
+    pub no_space: bool,
+}
+
+/// A sleeping thread.
+struct Waiter {
+    ticket: u64,
+    /// Its eventfd.
+    wake: i32,
+    woken: bool,
+}
+
+/// What a thread waits for.
+#[derive(Default)]
+pub(crate) struct Interest {
+    pub slots: Vec<u32>,
+    pub epolls: Vec<u32>,
+}
+
+pub(crate) struct Hub {
+    link: Option<Link>,
+    slots: Vec<Local>,
+    /// Slots that connect or listen.
+    noticed: Vec<u32>,
+    waiters: Vec<Waiter>,
+    next_ticket: u64,
+    /// The waiter that waits for the card.
+    leader: Option<u64>,
+    pub epolls: Vec<Option<Epoll>>,
+    /// Scratch for `drain`.
+    changes: Vec<(u32, Change)>,
+}
+
+static HUB: Mutex<Hub> = Mutex::new(Hub {
+    link: None,
+    slots: Vec::new(),
+    noticed: Vec::new(),
+    waiters: Vec::new(),
+    next_ticket: 0,
+    leader: None,
+    epolls: Vec::new(),
+    changes: Vec::new(),
+});
+
+/// Index of this process's context; `u32::MAX`: none.
+static CTX: AtomicU32 = AtomicU32::new(u32::MAX);
+
+pub(crate) fn lock() -> MutexGuard<'static, Hub> {
+    HUB.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+pub(crate) fn try_lock() -> TryLockResult<MutexGuard<'static, Hub>> {
+    HUB.try_lock()
+}
+
+pub(crate) fn ctx() -> u32 {
+    CTX.load(Ordering::Relaxed)
+}
+
+impl Hub {
+    /// The process has a context from now on.
+    pub fn link(&mut self, link: Link) {
+        CTX.store(link.channel.ctx(), Ordering::Relaxed);
+        self.link = Some(link);
+    }
+
+    fn local(&mut self, slot: u32) -> &mut Local {
+        let i = slot as usize;
+        if i >= self.slots.len() {
+            self.slots.resize_with(i + 1, Local::default);
+        }
+        &mut self.slots[i]
+    }
+
+    // --- towards the card
+
+    /// The card is to learn what the slot says. Kicks it if it sleeps.
+    pub fn update(&mut self, slot: u32) {
+        if let Some(link) = &mut self.link {
+            link.channel.update(slot);
+        }
+        self.flush();
+    }
+
+    pub fn rebind(&mut self, slot: u32) {
+        if let Some(link) = &mut self.link {
+            link.channel.rebind(slot);
+        }
+        self.flush();
+    }
+
+    pub fn flush(&mut self) {
+        if let Some(link) = &mut self.link
+            && link.channel.flush()
+        {
+            link.bell.kick();
+        }
+    }
+
+    // --- from the card
+
+    /// Takes what the card and toed have said and passes it on to who watches.
+    pub fn drain(&mut self) {
+        let Some(link) = &mut self.link else { return };
+        let mut changes = std::mem::take(&mut self.changes);
+        while link.channel.poll(BATCH, |slot, change| changes.push((slot, change))) == BATCH {}
+        let noticed = link.channel.take_notice();
+        let failed = link.channel.failed();
+        let backlog = link.channel.has_backlog();
+        for (slot, change) in changes.drain(..) {
+            self.changed(slot, change);
+        }
+        self.changes = changes;
+        if noticed {
+            self.look_at_noticed();
+        }
+        if failed {
+            self.lose();
+        }
+        if backlog {
+            self.flush();
+        }
+    }
+
+    /// A slot that toed's notices may be about from now on.
+    pub fn watch_notices(&mut self, slot: u32) {
+        if !self.noticed.contains(&slot) {
+            self.noticed.push(slot);
+        }
+        // toed may have been faster than we were.
+        self.look_at_noticed();
+    }
+
+    fn look_at_noticed(&mut self) {
+        let mut noticed = std::mem::take(&mut self.noticed);
+        noticed.retain(|&slot| {
+            let Ok(socket) = process::view(slot) else { return false };
+            match socket.state() {
+                slot_state::CONNECTING => true,
+                slot_state::LISTENING => {
+                    if socket.readiness() & ready::IN != 0 {
+                        self.changed(slot, Change::IN);
+                    }
+                    true
+                }
+                slot_state::CONNECTED => {
+                    // Events may have come before the slot knew its flow: ask for one that says everything.
+                    process::set_bound(slot);
+                    self.rebind(slot);
+                    self.changed(slot, Change::IN.with(Change::OUT).with(Change::END));
+                    false
+                }
+                _ => {
+                    self.changed(slot, Change::IN.with(Change::OUT).with(Change::END));
+                    false
+                }
+            }
+        });
+        noticed.append(&mut self.noticed);
+        self.noticed = noticed;
+    }
+
+    /// Wakes who watches a slot.
+    pub fn changed(&mut self, slot: u32, change: Change) {
+        let mut change = change;
+        let local = self.local(slot);
+        // Room to send is news only to who ran out of it, and only when there is enough of it.
+        if change.has(Change::OUT) && !change.has(Change::END) {
+            let writable = || process::view(slot).is_ok_and(|s| s.readiness() & ready::OUT != 0);
+            if local.no_space && writable() {
+                local.no_space = false;
+            } else if change.has(Change::IN) {
+                change = Change::IN;
+            } else {
+                return;
+            }
+        }
+        if local.watchers.is_empty() {
+            return;
+        }
+        let watchers = std::mem::take(&mut local.watchers);
+        for watcher in &watchers {
+            match *watcher {
+                Watcher::Waiter(ticket) => self.wake(ticket),
+                Watcher::Item(epoll, fd) => self.item_changed(epoll, fd, change),
+            }
+        }
+        self.slots[slot as usize].watchers = watchers;
+    }
+
+    fn item_changed(&mut self, epoll: u32, fd: i32, change: Change) {
+        let Some(Some(instance)) = self.epolls.get_mut(epoll as usize) else { return };
+        if instance.item_changed(fd, change) {
+            self.wake_one_of(epoll);
+        }
+    }
+
+    /// Wakes a thread that waits for an epoll instance: one that has not been woken yet.
+    pub fn wake_one_of(&mut self, epoll: u32) {
+        let Some(Some(instance)) = self.epolls.get(epoll as usize) else { return };
+        let sleeping = |t: &&u64| self.waiters.iter().any(|w| w.ticket == **t && !w.woken);
+        if let Some(&ticket) = instance.waiters.iter().find(sleeping) {
+            self.wake(ticket);
+        }
+    }
+
+    // --- who watches
+
+    pub fn watch(&mut self, slot: u32, watcher: Watcher) {
+        self.local(slot).watchers.push(watcher);
+    }
+
+    pub fn unwatch(&mut self, slot: u32, watcher: Watcher) {
+        self.local(slot).watchers.retain(|w| *w != watcher);
+    }
+
+    /// Somebody could not send all, or asked and was told no: room is news from now on. Look once more after this.
+    pub fn note_unwritable(&mut self, slot: u32) {
+        self.local(slot).no_space = true;
+    }
+
+    /// Epoll items that watch a slot.
+    pub fn items_of(&mut self, slot: u32) -> Vec<(u32, i32)> {
+        let watchers = self.local(slot).watchers.iter();
+        watchers.filter_map(|w| if let Watcher::Item(epoll, fd) = *w { Some((epoll, fd)) } else { None }).collect()
+    }
+
+    // --- who holds
+
+    /// This process has closed the socket.
+    pub fn is_closed(&mut self, slot: u32) -> bool {
+        self.local(slot).refs == 0
+    }
+
+    /// How many numbers of this process mean the slot.
+    pub fn holders(&mut self, slot: u32) -> u32 {
+        self.local(slot).refs
+    }
+
+    pub fn hold(&mut self, slot: u32) {
+        self.local(slot).refs += 1;
+    }
+
+    /// A number that meant this slot is gone. `true`: it was the last in this process.
+    pub fn release(&mut self, slot: u32) -> bool {
+        let local = self.local(slot);
+        local.refs = local.refs.saturating_sub(1);
+        if local.refs > 0 {
+            return false;
+        }
+        local.no_space = false;
+        self.noticed.retain(|&s| s != slot);
+        // What it still has to say is said now, or found in the slot by toed.
+        self.flush();
+        if let Some(link) = &mut self.link {
+            link.channel.forget(slot);
+        }
+        // Threads that sleep on it find the socket gone.
+        self.changed(slot, Change::IN.with(Change::END));
+        true
+    }
+
+    // --- sleeping
+
+    /// Registers a thread that is about to sleep and looks after it afterwards.
+    pub fn register(&mut self, wake: i32, interest: &Interest) -> u64 {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.waiters.push(Waiter { ticket, wake, woken: false });
+        for &slot in &interest.slots {
+            self.watch(slot, Watcher::Waiter(ticket));
+        }
+        for &epoll in &interest.epolls {
+            if let Some(Some(instance)) = self.epolls.get_mut(epoll as usize) {
+                instance.waiters.push(ticket);
+            }
+        }
+        ticket
+    }
+
+    pub fn unregister(&mut self, ticket: u64, interest: &Interest) {
+        for &slot in &interest.slots {
+            self.unwatch(slot, Watcher::Waiter(ticket));
+        }
+        for &epoll in &interest.epolls {
+            if let Some(Some(instance)) = self.epolls.get_mut(epoll as usize) {
+                instance.waiters.retain(|t| *t != ticket);
+            }
+        }
+        self.waiters.retain(|w| w.ticket != ticket);
+        if self.leader == Some(ticket) {
+            self.leader = None;
+            if let Some(link) = &self.link {
+                link.channel.disarm();
+            }
+        }
+        self.hand_over();
+    }
+
+    /// If nobody waits for the card, some sleeping thread has to: it is woken, and leads when it sleeps again.
+    fn hand_over(&mut self) {
+        if self.leader.is_some() || self.waiters.iter().any(|w| w.woken) {
+            return;
+        }
+        if let Some(ticket) = self.waiters.first().map(|w| w.ticket) {
+            self.wake(ticket);
+        }
+    }
+
+    /// Makes `ticket` the leader if there is none. `Err`: something has come in between, don't sleep.
+    pub fn lead(&mut self, ticket: u64) -> Result<Option<[i32; 2]>, ()> {
+        let Some(link) = &self.link else { return Ok(None) };
+        if self.leader.is_some() {
+            return Ok(None);
+        }
+        if !link.channel.arm() {
+            return Err(());
+        }
+        self.leader = Some(ticket);
+        Ok(Some([link.bell.irq().as_raw_fd(), link.conn]))
+    }
+
+    /// Whether something waits for room in the queue to the card.
+    pub fn has_backlog(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.channel.has_backlog())
+    }
+
+    /// Takes the interrupts that are pending.
+    pub fn acknowledge(&self) {
+        if let Some(link) = &self.link {
+            link.bell.acknowledge();
+        }
+    }
+
+    fn wake(&mut self, ticket: u64) {
+        if let Some(waiter) = self.waiters.iter_mut().find(|w| w.ticket == ticket)
+            && !std::mem::replace(&mut waiter.woken, true)
+        {
+            // Cannot block: the counter is far from full.
+            let _ = rustix::io::write(AppFd(waiter.wake), &1u64.to_ne_bytes());
+        }
+    }
+
+    // --- ends
+
+    /// toed or the card has gone: every socket of this process ends, everybody is woken.
+    pub fn lose(&mut self) {
+        process::set_lost();
+        if let Some(link) = self.link.take() {
+            for fd in link.bell.fds() {
+                fdtable::clear(fd);
+            }
+        }
+        for (_, kind) in fdtable::ours(0, u32::MAX) {
+            let Kind::Socket(slot) = kind else { continue };
+            if let Ok(socket) = process::view(slot) {
+                let connected = socket.state() == slot_state::CONNECTED;
+                socket.fail(if connected { Errno::CONNRESET } else { Errno::NETDOWN });
+            }
+            self.changed(slot, Change::IN.with(Change::OUT).with(Change::END));
+        }
+        let tickets: Vec<u64> = self.waiters.iter().map(|w| w.ticket).collect();
+        for ticket in tickets {
+            self.wake(ticket);
+        }
+    }
+
+    /// In a forked child: threads and queues were the parent's. Epoll items are the child's as well.
+    pub fn forget_parent(&mut self) {
+        CTX.store(u32::MAX, Ordering::Relaxed);
+        // Its descriptors were closed by number; its queues belong to the parent.
+        std::mem::forget(self.link.take());
+        self.waiters.clear();
+        self.leader = None;
+        self.noticed.clear();
+        for local in &mut self.slots {
+            local.watchers.retain(|w| matches!(w, Watcher::Item(..)));
+        }
+        for epoll in self.epolls.iter_mut().flatten() {
+            epoll.waiters.clear();
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! How a socket comes to be and to be connected: socket, bind, listen, accept, connect.
+
+use crate::data::{Patience, Side, block, is_nonblocking, timeout};
+use crate::fdtable::{self, Kind};
+use crate::names::{self, Name, SOCKADDR_IN_LEN};
+use crate::process::{self, Verdict};
+use crate::{Errno, Sock, hub, kernel};
+use rustix::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::sync::atomic::Ordering::Relaxed;
+use toe::Socket;
+use toe::link::client::Daemon;
+use toe::link::fdnum;
+use toe::link::slot::Addr;
+use toe::socket::{own_flags, ready};
+use toe_abi::app::bind_flags;
+use toe_abi::region::slot_state;
+
+/// What became of a call on a socket of ours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    Done,
+    /// The socket has just become the kernel's, at the same number: repeat the call there.
+    Kernel,
+}
+
+/// socket(2). `Ok(None)`: not our kind of socket, the kernel is to make it.
+pub fn socket(domain: i32, kind: i32, protocol: i32) -> Result<Option<i32>, Errno> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let ours = domain == libc::AF_INET
+        && kind & !flags == libc::SOCK_STREAM
+        && (protocol == 0 || protocol == libc::IPPROTO_TCP);
+    if !ours {
+        return Ok(None);
+    }
+    match process::verdict() {
+        Verdict::Ours => {}
+        Verdict::Kernel => return Ok(None),
+        Verdict::Fail(e) => return Err(e),
+    }
+    let (slot, token) = process::take_token()?;
+    publish(slot, token, kind & libc::SOCK_NONBLOCK != 0, kind & libc::SOCK_CLOEXEC != 0).map(Some)
+}
+
+/// Gives a token the lowest free number, as the application expects.
+fn publish(slot: u32, token: OwnedFd, nonblocking: bool, cloexec: bool) -> Result<i32, Errno> {
+    let lowered = match fdnum::lower(&token, cloexec) {
+        Ok(fd) if fdtable::fits(fd.as_raw_fd()) => Ok(fd),
+        Ok(_) => Err(Errno::MFILE),
+        Err(e) => Err(e),
+    };
+    let fd = match lowered {
+        Ok(fd) => fd.into_raw_fd(),
+        Err(e) => {
+            // toed sees the token close and ends what the slot names.
+            process::close_hidden(token);
+            return Err(e);
+        }
+    };
+    process::close_hidden(token);
+    if let Ok(socket) = process::view(slot) {
+        socket.slot().tx.nonblocking.store(nonblocking.into(), Relaxed);
+    }
+    hub::lock().hold(slot);
+    fdtable::set(fd, Kind::Socket(slot));
+    Ok(fd)
+}
+
+impl Sock {
+    /// bind(2).
+    pub fn bind(self, name: &[u8]) -> Result<Outcome, Errno> {
+        let socket = self.words()?;
+        let addr = match names::parse(name)? {
+            Name::Inet(addr) => addr,
+            // As Linux: AF_UNSPEC stands for AF_INET if the address is the wildcard.
+            Name::Unspecified if name.len() >= SOCKADDR_IN_LEN && name[4..8] == [0; 4] => {
+                Addr::v4([0; 4], u16::from_be_bytes([name[2], name[3]]))
+            }
+            Name::Unspecified => return Err(Errno::AFNOSUPPORT),
+        };
+        if socket.state() != slot_state::OPEN || socket.has_flag(own_flags::BOUND) {
+            return Err(Errno::INVAL);
+        }
+        let cards = process::welcome().map(|w| w.addr.ip);
+        if !addr.is_any() && cards != Some(addr.ip) {
+            // Not the card's: the kernel knows whether it is its own.
+            kernel::convert(self, &socket)?;
+            return Ok(Outcome::Kernel);
+        }
+        self.bind_to(&socket, addr)?;
+        Ok(Outcome::Done)
+    }
+
+    fn bind_to(self, socket: &Socket<'_>, addr: Addr) -> Result<(), Errno> {
+        let mut flags = 0;
+        if socket.has_flag(own_flags::REUSEADDR) {
+            flags |= bind_flags::REUSEADDR;
+        }
+        if socket.has_flag(own_flags::REUSEPORT) {
+            flags |= bind_flags::REUSEPORT;
+        }
+        let bound = process::ask(|client| client.bind(self.slot, addr, flags))?;
+        // A wildcard stays one in the socket's name, as with Linux.
+        socket.slot().names.set_local(Addr { port: bound.port, ..addr });
+        socket.set_flag(own_flags::BOUND, true);
+        Ok(())
+    }
+
+    /// listen(2).
+    pub fn listen(self, backlog: i32) -> Result<Outcome, Errno> {
+        let socket = self.words()?;
+        match socket.state() {
+            slot_state::OPEN | slot_state::LISTENING => {}
+            _ => return Err(Errno::INVAL),
+        }
+        if socket.state() == slot_state::OPEN && !socket.has_flag(own_flags::BOUND) {
+            self.bind_to(&socket, Addr::v4([0; 4], 0))?;
+        }
+        // Negative means as many as possible, since 4.3BSD.
+        let backlog = u32::try_from(backlog).unwrap_or(4096).clamp(1, 4096);
+        process::attach()?;
+        let ctx = hub::ctx();
+        process::ask(|client| client.listen(self.slot, backlog, ctx))?;
+        socket.set_flag(own_flags::RX_SHUT, false);
+        process::set_bound(self.slot);
+        hub::lock().watch_notices(self.slot);
+        Ok(Outcome::Done)
+    }
+
+    /// accept4(2). The new socket's number and its peer's name.
+    pub fn accept(self, flags: i32) -> Result<(i32, [u8; SOCKADDR_IN_LEN]), Errno> {
+        if flags & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) != 0 {
+            return Err(Errno::INVAL);
+        }
+        let socket = self.socket()?;
+        let patience = Patience {
+            want: ready::IN,
+            wait: !is_nonblocking(&socket),
+            timeout: timeout(&socket, Side::Rx),
+        };
+        let (slot, token) = block(socket, patience, || self.accept_step(&socket))?;
+        let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
+        let fd = publish(slot, token, nonblocking, flags & libc::SOCK_CLOEXEC != 0)?;
+        Ok((fd, names::encode(process::view(slot)?.slot().names.remote())))
+    }
+
+    /// Takes a waiting connection into a slot of the pool.
+    fn accept_step(self, listener: &Socket<'_>) -> Result<Option<(u32, OwnedFd)>, Errno> {
+        match listener.state() {
+            slot_state::LISTENING if !listener.has_flag(own_flags::RX_SHUT) => {}
+            slot_state::FAILED => return Err(listener.take_error().unwrap_or(Errno::INVAL)),
+            _ => return Err(Errno::INVAL),
+        }
+        if !listener.region().has_accept(listener.slot()) {
+            return Ok(None);
+        }
+        // The slot first: a connection taken out of the ring without one would be lost.
+        let (slot, token) = process::take_token()?;
+        let Some(record) = listener.region().pop_accept(listener.slot()) else {
+            process::return_token(slot, token);
+            return Ok(None);
+        };
+        let socket = process::view(slot)?;
+        inherit(listener, &socket);
+        socket.slot().adopt(&record);
+        process::set_bound(slot);
+        hub::lock().rebind(slot);
+        Ok(Some((slot, token)))
+    }
+
+    /// connect(2).
+    pub fn connect(self, name: &[u8]) -> Result<Outcome, Errno> {
+        let socket = self.socket()?;
+        let addr = match names::parse(name)? {
+            Name::Inet(addr) => addr,
+            // Dissolving a connection, so that the socket can be used again, is not supported.
+            Name::Unspecified => return Err(Errno::OPNOTSUPP),
+        };
+        match socket.state() {
+            slot_state::OPEN => {}
+            slot_state::CONNECTING if is_nonblocking(&socket) => return Err(Errno::ALREADY),
+            slot_state::CONNECTING => return self.await_connect(&socket),
+            slot_state::FAILED => match socket.take_error() {
+                Some(error) => return Err(error),
+                // Reported already: the socket can try again.
+                None => socket.slot().conn.store_state(slot_state::OPEN),
+            },
+            slot_state::CONNECTED if !socket.has_flag(own_flags::CONNECT_SEEN) => {
+                socket.set_flag(own_flags::CONNECT_SEEN, true);
+                return Ok(Outcome::Done);
+            }
+            slot_state::LISTENING | slot_state::CONNECTED => return Err(Errno::ISCONN),
+            _ => return Err(Errno::INVAL),
+        }
+        if self.is_for_kernel(addr) {
+            kernel::convert(self, &socket)?;
+            return Ok(Outcome::Kernel);
+        }
+        self.start_connect(&socket, addr)?;
+        if is_nonblocking(&socket) {
+            // toed may have been faster: then the state says so, as on a fast network.
+            return Err(Errno::INPROGRESS);
+        }
+        self.await_connect(&socket)
+    }
+
+    /// Whether `addr` is on this machine, where the card does not reach.
+    fn is_for_kernel(self, addr: Addr) -> bool {
+        if addr.is_any() || names::is_loopback(addr) {
+            return true;
+        }
+        let Some(welcome) = process::welcome() else { return false };
+        let (Some(ip), Some(card)) = (addr.as_v4(), welcome.addr.as_v4()) else { return false };
+        let mask = u32::MAX.checked_shl(32u32.saturating_sub(welcome.prefix)).unwrap_or(0);
+        let in_subnet = (u32::from_be_bytes(ip) ^ u32::from_be_bytes(card)) & mask == 0;
+        ip != card && !in_subnet && names::is_kernels_own(addr)
+    }
+
+    fn start_connect(self, socket: &Socket<'_>, addr: Addr) -> Result<(), Errno> {
+        let slot = socket.slot();
+        slot.names.set_remote(addr);
+        socket.set_flag(own_flags::ERROR_TAKEN | own_flags::CONNECT_SEEN, false);
+        // Before the request: toed may write the outcome before its answer is here.
+        slot.conn.store_state(slot_state::CONNECTING);
+        process::attach()?;
+        let ctx = hub::ctx();
+        match process::ask(|client| client.connect(self.slot, addr, ctx)) {
+            Ok(local) => slot.names.set_local(local),
+            Err(e) => {
+                slot.conn.store_state(slot_state::OPEN);
+                return Err(e);
+            }
+        }
+        process::set_bound(self.slot);
+        hub::lock().watch_notices(self.slot);
+        Ok(())
+    }
+
+    fn await_connect(self, socket: &Socket<'_>) -> Result<Outcome, Errno> {
+        let patience = Patience { want: ready::OUT, wait: true, timeout: timeout(socket, Side::Tx) };
+        let connected = block(*socket, patience, || match socket.state() {
+            slot_state::CONNECTING => Ok(None),
+            slot_state::CONNECTED => {
+                socket.set_flag(own_flags::CONNECT_SEEN, true);
+                Ok(Some(()))
+            }
+            _ => Err(socket.take_error().unwrap_or(Errno::CONNABORTED)),
+        });
+        match connected {
+            Ok(()) => Ok(Outcome::Done),
+            // SO_SNDTIMEO.
+            Err(Errno::AGAIN) => Err(Errno::INPROGRESS),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// An accepted socket has its listener's options (but not its O_NONBLOCK).
+fn inherit(listener: &Socket<'_>, socket: &Socket<'_>) {
+    let (from, to) = (listener.slot(), socket.slot());
+    to.tx.flags.store(from.tx.flags.load(Relaxed), Relaxed);
+    to.tx.timeout_us.store(from.tx.timeout_us.load(Relaxed), Relaxed);
+    to.tx.linger.store(from.tx.linger.load(Relaxed), Relaxed);
+    to.rx.timeout_us.store(from.rx.timeout_us.load(Relaxed), Relaxed);
+    to.rx.low_water.store(from.rx.low_water.load(Relaxed), Relaxed);
+    let kept = own_flags::REUSEADDR | own_flags::REUSEPORT;
+    to.tx.slot_flags.store(from.tx.slot_flags.load(Relaxed) & kept | own_flags::CONNECT_SEEN, Relaxed);
+}

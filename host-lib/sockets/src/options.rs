@@ -1,0 +1,321 @@
+//! Socket options: one table.
+//!
+//! An option is *supported* (the card does it), *emulated* (a program gets what it expects to read and nothing breaks), or
+//! *refused* with the errno that Linux gives where it lacks the option. What is not in the table is refused with ENOPROTOOPT.
+
+use crate::{Errno, Sock, hub};
+use libc::{IPPROTO_IP, IPPROTO_TCP, SOL_SOCKET};
+use std::sync::atomic::Ordering::Relaxed;
+use toe::Socket;
+use toe::socket::own_flags;
+use toe_abi::desc::{ev_flags, hc_flags};
+use toe_abi::region::slot_state;
+
+/// How an option is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum How {
+    /// A flag that the card is told.
+    Card(u32),
+    /// A flag of the slot.
+    Own(u32),
+    RxTimeout,
+    TxTimeout,
+    LowWater,
+    Linger,
+    Error,
+    /// Read only, this value.
+    Value(i32),
+    /// Takes any value and ignores it; reads as this.
+    Ignored(i32),
+    TxBuffer,
+    RxBuffer,
+    Listening,
+    MaxSegment,
+    Info,
+    Congestion,
+    /// Not to be set or read.
+    Refused(Errno),
+}
+
+/// Buffers of a socket that has none yet.
+const BUFFER_DEFAULT: i32 = 256 << 10;
+/// Payload of a full segment on Ethernet with timestamps, for sockets that don't say.
+const MSS_DEFAULT: i32 = 1448;
+
+/// The table.
+const OPTIONS: &[(i32, i32, How)] = &[
+    // Supported.
+    (SOL_SOCKET, libc::SO_REUSEADDR, How::Own(own_flags::REUSEADDR)),
+    (SOL_SOCKET, libc::SO_REUSEPORT, How::Own(own_flags::REUSEPORT)),
+    (SOL_SOCKET, libc::SO_KEEPALIVE, How::Card(hc_flags::KEEPALIVE)),
+    (SOL_SOCKET, libc::SO_LINGER, How::Linger),
+    (SOL_SOCKET, libc::SO_RCVTIMEO, How::RxTimeout),
+    (SOL_SOCKET, libc::SO_SNDTIMEO, How::TxTimeout),
+    (SOL_SOCKET, libc::SO_RCVLOWAT, How::LowWater),
+    (SOL_SOCKET, libc::SO_ERROR, How::Error),
+    (SOL_SOCKET, libc::SO_TYPE, How::Value(libc::SOCK_STREAM)),
+    (SOL_SOCKET, libc::SO_DOMAIN, How::Value(libc::AF_INET)),
+    (SOL_SOCKET, libc::SO_PROTOCOL, How::Value(IPPROTO_TCP)),
+    (SOL_SOCKET, libc::SO_ACCEPTCONN, How::Listening),
+    (IPPROTO_TCP, libc::TCP_NODELAY, How::Card(hc_flags::NODELAY)),
+    (IPPROTO_TCP, libc::TCP_CORK, How::Card(hc_flags::CORK)),
+    (IPPROTO_TCP, libc::TCP_INFO, How::Info),
+    // Emulated: buffers have the size that toed gives them.
+    (SOL_SOCKET, libc::SO_SNDBUF, How::TxBuffer),
+    (SOL_SOCKET, libc::SO_RCVBUF, How::RxBuffer),
+    (SOL_SOCKET, libc::SO_SNDBUFFORCE, How::Refused(Errno::PERM)),
+    (SOL_SOCKET, libc::SO_RCVBUFFORCE, How::Refused(Errno::PERM)),
+    (SOL_SOCKET, libc::SO_SNDLOWAT, How::Value(1)),
+    // Emulated: advice that the card has no use for.
+    (SOL_SOCKET, libc::SO_PRIORITY, How::Ignored(0)),
+    (SOL_SOCKET, libc::SO_DONTROUTE, How::Ignored(0)),
+    (SOL_SOCKET, libc::SO_BROADCAST, How::Ignored(0)),
+    (SOL_SOCKET, libc::SO_OOBINLINE, How::Ignored(0)),
+    (SOL_SOCKET, libc::SO_BUSY_POLL, How::Ignored(0)),
+    (SOL_SOCKET, libc::SO_INCOMING_CPU, How::Ignored(0)),
+    (SOL_SOCKET, libc::SO_INCOMING_NAPI_ID, How::Value(0)),
+    (SOL_SOCKET, libc::SO_TIMESTAMP, How::Ignored(0)),
+    (SOL_SOCKET, libc::SO_MARK, How::Refused(Errno::PERM)),
+    (SOL_SOCKET, libc::SO_BINDTODEVICE, How::Refused(Errno::PERM)),
+    (SOL_SOCKET, libc::SO_ZEROCOPY, How::Refused(Errno::OPNOTSUPP)),
+    (IPPROTO_TCP, libc::TCP_MAXSEG, How::MaxSegment),
+    (IPPROTO_TCP, libc::TCP_QUICKACK, How::Ignored(1)),
+    (IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, How::Ignored(0)),
+    (IPPROTO_TCP, libc::TCP_USER_TIMEOUT, How::Ignored(0)),
+    (IPPROTO_TCP, libc::TCP_KEEPIDLE, How::Ignored(7200)),
+    (IPPROTO_TCP, libc::TCP_KEEPINTVL, How::Ignored(75)),
+    (IPPROTO_TCP, libc::TCP_KEEPCNT, How::Ignored(9)),
+    (IPPROTO_TCP, libc::TCP_SYNCNT, How::Ignored(6)),
+    (IPPROTO_TCP, libc::TCP_LINGER2, How::Ignored(60)),
+    (IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, How::Ignored(0)),
+    (IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, How::Ignored(-1)),
+    (IPPROTO_TCP, libc::TCP_CONGESTION, How::Congestion),
+    (IPPROTO_IP, libc::IP_TOS, How::Ignored(0)),
+    (IPPROTO_IP, libc::IP_TTL, How::Ignored(64)),
+    (IPPROTO_IP, libc::IP_MTU_DISCOVER, How::Ignored(1)),
+    (IPPROTO_IP, libc::IP_RECVERR, How::Ignored(0)),
+    (IPPROTO_IP, libc::IP_PKTINFO, How::Ignored(0)),
+    (IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, How::Ignored(0)),
+    (IPPROTO_IP, libc::IP_FREEBIND, How::Refused(Errno::NOPROTOOPT)),
+    (IPPROTO_IP, libc::IP_TRANSPARENT, How::Refused(Errno::PERM)),
+    // Refused as by a kernel that was built without.
+    (IPPROTO_TCP, libc::TCP_FASTOPEN, How::Refused(Errno::NOPROTOOPT)),
+    (IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, How::Refused(Errno::NOPROTOOPT)),
+    (IPPROTO_TCP, libc::TCP_MD5SIG, How::Refused(Errno::NOPROTOOPT)),
+    (IPPROTO_TCP, libc::TCP_REPAIR, How::Refused(Errno::PERM)),
+    (IPPROTO_TCP, libc::TCP_ULP, How::Refused(Errno::NOENT)),
+];
+
+fn find(level: i32, name: i32) -> Result<How, Errno> {
+    // Linux answers EOPNOTSUPP for a level that the protocol does not know.
+    if ![SOL_SOCKET, IPPROTO_TCP, IPPROTO_IP].contains(&level) {
+        return Err(Errno::OPNOTSUPP);
+    }
+    let row = OPTIONS.iter().find(|(l, n, _)| (*l, *n) == (level, name));
+    row.map(|(_, _, how)| *how).ok_or(Errno::NOPROTOOPT)
+}
+
+fn int(value: &[u8]) -> Result<i32, Errno> {
+    value.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes)).ok_or(Errno::INVAL)
+}
+
+/// A `struct timeval` as microseconds; 0: none. What is longer than a u32 of them (71 minutes) is cut to that.
+fn timeval(value: &[u8]) -> Result<u32, Errno> {
+    let word = |at: usize| value.get(at..at + 8).and_then(|b| b.try_into().ok()).map(i64::from_ne_bytes);
+    let (Some(seconds), Some(micros)) = (word(0), word(8)) else { return Err(Errno::INVAL) };
+    if !(0..1_000_000).contains(&micros) {
+        return Err(Errno::DOM);
+    }
+    if seconds < 0 {
+        // As Linux: a wait that is over at once.
+        return Ok(1);
+    }
+    Ok(u32::try_from(seconds.saturating_mul(1_000_000).saturating_add(micros)).unwrap_or(u32::MAX))
+}
+
+fn timeval_bytes(us: u32) -> [u8; 16] {
+    let mut out = [0; 16];
+    out[..8].copy_from_slice(&i64::from(us / 1_000_000).to_ne_bytes());
+    out[8..].copy_from_slice(&i64::from(us % 1_000_000).to_ne_bytes());
+    out
+}
+
+/// Copies as much as there is room for; answers the length.
+fn give(out: &mut [u8], value: &[u8]) -> usize {
+    let n = value.len().min(out.len());
+    out[..n].copy_from_slice(&value[..n]);
+    n
+}
+
+impl Sock {
+    /// setsockopt(2).
+    pub fn set_option(self, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
+        let socket = self.words()?;
+        let slot = socket.slot();
+        match find(level, name)? {
+            How::Card(bit) => {
+                let on = int(value)? != 0;
+                if bit == hc_flags::CORK {
+                    // From now on it is the program's.
+                    socket.set_flag(own_flags::MORE, false);
+                }
+                if socket.set_tx_flags(bit, on) && socket.state() == slot_state::CONNECTED {
+                    let socket = self.socket()?;
+                    hub::lock().update(socket.index());
+                }
+            }
+            How::Own(flag) => socket.set_flag(flag, int(value)? != 0),
+            How::RxTimeout => slot.rx.timeout_us.store(timeval(value)?, Relaxed),
+            How::TxTimeout => slot.tx.timeout_us.store(timeval(value)?, Relaxed),
+            How::LowWater => slot.rx.low_water.store(int(value)?.max(0).cast_unsigned(), Relaxed),
+            How::Linger => {
+                let (on, seconds) = (int(value)?, int(value.get(4..).unwrap_or(&[]))?);
+                let stored = if on != 0 { seconds.clamp(0, 65535).cast_unsigned() + 1 } else { 0 };
+                slot.tx.linger.store(stored, Relaxed);
+            }
+            How::Ignored(_) | How::TxBuffer | How::RxBuffer | How::MaxSegment => drop(int(value)?),
+            How::Congestion => congestion(value)?,
+            How::Error | How::Value(_) | How::Listening | How::Info => return Err(Errno::NOPROTOOPT),
+            How::Refused(errno) => return Err(errno),
+        }
+        Ok(())
+    }
+
+    /// getsockopt(2): writes to `out` and answers how many bytes.
+    pub fn option(self, level: i32, name: i32, out: &mut [u8]) -> Result<usize, Errno> {
+        let socket = self.words()?;
+        let slot = socket.slot();
+        let buffer = |len: u32| if len == 0 { BUFFER_DEFAULT } else { len as i32 };
+        let value = match find(level, name)? {
+            How::Card(hc_flags::CORK) if socket.has_flag(own_flags::MORE) => 0,
+            How::Card(bit) => (socket.tx_flags() & bit != 0).into(),
+            How::Own(flag) => socket.has_flag(flag).into(),
+            How::RxTimeout => return Ok(give(out, &timeval_bytes(slot.rx.timeout_us.load(Relaxed)))),
+            How::TxTimeout => return Ok(give(out, &timeval_bytes(slot.tx.timeout_us.load(Relaxed)))),
+            How::LowWater => slot.rx.low_water.load(Relaxed).max(1) as i32,
+            How::Linger => {
+                let stored = slot.tx.linger.load(Relaxed) as i32;
+                let mut both = [0; 8];
+                both[..4].copy_from_slice(&i32::from(stored != 0).to_ne_bytes());
+                both[4..].copy_from_slice(&(stored - 1).max(0).to_ne_bytes());
+                return Ok(give(out, &both));
+            }
+            How::Error => {
+                hub::lock().drain();
+                socket.take_error().map_or(0, Errno::raw_os_error)
+            }
+            How::Value(value) | How::Ignored(value) => value,
+            How::TxBuffer => buffer(slot.conn.tx_len.load(Relaxed)),
+            How::RxBuffer => buffer(slot.conn.rx_len.load(Relaxed)),
+            How::Listening => (socket.state() == slot_state::LISTENING).into(),
+            How::MaxSegment => MSS_DEFAULT,
+            How::Info => return Ok(give(out, &info(&socket))),
+            How::Congestion => return Ok(give(out, b"cubic\0\0\0\0\0\0\0\0\0\0\0")),
+            How::Refused(errno) => return Err(errno),
+        };
+        Ok(give(out, &value.to_ne_bytes()))
+    }
+}
+
+/// TCP_CONGESTION: the algorithm is chosen by toed for all; a program may ask for one that exists.
+fn congestion(value: &[u8]) -> Result<(), Errno> {
+    let name = value.split(|b| *b == 0).next().unwrap_or(&[]);
+    if [&b"cubic"[..], b"reno", b"newreno"].contains(&name) { Ok(()) } else { Err(Errno::NOENT) }
+}
+
+/// Bytes of the part of `struct tcp_info` that is filled in.
+const INFO_LEN: usize = 104;
+
+/// `struct tcp_info`: state, window and round-trip time as the card last told.
+fn info(socket: &Socket<'_>) -> [u8; INFO_LEN] {
+    let mut out = [0; INFO_LEN];
+    let event = &socket.slot().event;
+    let mut put = |at: usize, value: u32| out[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+    let mss = MSS_DEFAULT as u32;
+    let srtt_us = event.srtt_us.load(Relaxed);
+    put(8, 200_000); // tcpi_rto, the minimum
+    put(12, 40_000); // tcpi_ato
+    put(16, mss); // tcpi_snd_mss
+    put(20, mss); // tcpi_rcv_mss
+    put(24, socket.unacked().div_ceil(mss)); // tcpi_unacked
+    put(60, mss + 52); // tcpi_pmtu
+    put(64, socket.slot().conn.rx_len.load(Relaxed)); // tcpi_rcv_ssthresh
+    put(68, srtt_us); // tcpi_rtt
+    put(72, srtt_us / 2); // tcpi_rttvar
+    put(76, u32::MAX >> 1); // tcpi_snd_ssthresh
+    put(80, (event.cwnd.load(Relaxed) / mss).max(1)); // tcpi_snd_cwnd
+    put(84, mss); // tcpi_advmss
+    put(88, 3); // tcpi_reordering
+    put(96, socket.slot().conn.rx_len.load(Relaxed)); // tcpi_rcv_space
+    out[0] = tcp_state(socket);
+    out
+}
+
+/// As in <netinet/tcp.h>: TCP_ESTABLISHED = 1, ...
+fn tcp_state(socket: &Socket<'_>) -> u8 {
+    let flags = socket.slot().event.flags.load(Relaxed);
+    let fin_sent = socket.tx_flags() & hc_flags::FIN != 0;
+    let fin_seen = flags & ev_flags::RX_FIN != 0;
+    match socket.state() {
+        slot_state::LISTENING => 10,
+        slot_state::CONNECTING => 2,
+        slot_state::CONNECTED if flags & (ev_flags::ERROR | ev_flags::CLOSED) != 0 => 7,
+        slot_state::CONNECTED => match (fin_sent, fin_seen) {
+            (false, false) => 1,
+            (false, true) => 8,
+            (true, false) if flags & ev_flags::TX_FIN_ACKED != 0 => 5,
+            (true, false) => 4,
+            (true, true) => 9,
+        },
+        _ => 7,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_option_has_two_rows() {
+        for (i, (level, name, _)) in OPTIONS.iter().enumerate() {
+            let again = OPTIONS[i + 1..].iter().any(|(l, n, _)| (l, n) == (level, name));
+            assert!(!again, "level {level}, option {name}");
+        }
+    }
+
+    #[test]
+    fn unknown_options_are_refused_as_by_linux() {
+        assert_eq!(find(SOL_SOCKET, 9999), Err(Errno::NOPROTOOPT));
+        assert_eq!(find(IPPROTO_TCP, 9999), Err(Errno::NOPROTOOPT));
+        assert_eq!(find(12345, 1), Err(Errno::OPNOTSUPP));
+        assert_eq!(find(IPPROTO_TCP, libc::TCP_FASTOPEN), Ok(How::Refused(Errno::NOPROTOOPT)));
+    }
+
+    #[test]
+    fn timeouts_survive_the_round_trip() {
+        for us in [0, 1, 1_500_000, u32::MAX] {
+            assert_eq!(timeval(&timeval_bytes(us)), Ok(us));
+        }
+        assert_eq!(timeval(&[0; 15]), Err(Errno::INVAL));
+        let mut bad = timeval_bytes(0);
+        bad[8..].copy_from_slice(&1_000_000i64.to_ne_bytes());
+        assert_eq!(timeval(&bad), Err(Errno::DOM));
+        bad[..8].copy_from_slice(&i64::MAX.to_ne_bytes());
+        bad[8..].fill(0);
+        assert_eq!(timeval(&bad), Ok(u32::MAX));
+    }
+
+    #[test]
+    fn algorithms_that_exist_may_be_asked_for() {
+        assert_eq!(congestion(b"cubic\0"), Ok(()));
+        assert_eq!(congestion(b"reno"), Ok(()));
+        assert_eq!(congestion(b"bbr"), Err(Errno::NOENT));
+        assert_eq!(congestion(b""), Err(Errno::NOENT));
+    }
+
+    #[test]
+    fn short_buffers_get_what_fits() {
+        assert_eq!(give(&mut [0; 2], &[1, 2, 3]), 2);
+        assert_eq!(int(&[1, 0, 0]), Err(Errno::INVAL));
+    }
+}

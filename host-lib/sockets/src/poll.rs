@@ -1,0 +1,185 @@
+//! poll(2) and select(2) over sockets of ours, epoll instances and kernel descriptors.
+
+use crate::Errno;
+use crate::fdtable::{self, Kind};
+use crate::hub::{self, Hub, Interest};
+use crate::process;
+use crate::waiting::{Step, Wait};
+use std::time::Duration;
+use toe::link::sys::{SigMask, ppoll};
+use toe::socket::ready;
+
+/// Always reported.
+const ALWAYS: u32 = ready::ERR | ready::HUP;
+
+/// Whether a set contains anything that the kernel alone cannot answer for.
+pub fn concerns_us(mut fds: impl Iterator<Item = i32>) -> bool {
+    fds.any(|fd| fdtable::kind(fd) != Kind::Other)
+}
+
+/// poll(2) and ppoll(2). `timeout`: `None` waits for ever.
+pub fn poll(fds: &mut [libc::pollfd], timeout: Option<Duration>, mask: Option<SigMask>) -> Result<usize, Errno> {
+    // The same list for the kernel, with holes where ours are. An instance of epoll is both.
+    let mut kernel: Vec<libc::pollfd> = fds.to_vec();
+    let mut interest = Interest::default();
+    for (theirs, fd) in kernel.iter_mut().zip(fds.iter()) {
+        theirs.revents = 0;
+        match fdtable::kind(fd.fd) {
+            Kind::Socket(slot) => {
+                theirs.fd = -1;
+                // A socket that cannot be used any more is reported as such below.
+                let _ = process::touch(slot);
+                interest.slots.push(slot);
+            }
+            Kind::Epoll(index) => interest.epolls.push(index),
+            // Hidden: the kernel is asked about a number that is never open.
+            Kind::Internal => theirs.fd = i32::MAX,
+            Kind::Other => {}
+        }
+    }
+    let kernel_alone = interest.slots.is_empty();
+    let has_kernel = kernel.iter().any(|fd| fd.fd >= 0);
+    let mut waiting = None;
+    loop {
+        if has_kernel {
+            ppoll(&mut kernel, Some(Duration::ZERO), None)?;
+        }
+        let mut hub = hub::lock();
+        hub.drain();
+        let n = report(&mut hub, fds, &kernel);
+        if n > 0 {
+            return Ok(n);
+        }
+        let waiting = waiting.get_or_insert_with(|| Wait::new(timeout, mask));
+        if kernel_alone {
+            waiting.no_spin();
+        }
+        let step = waiting.step(hub, &interest, if has_kernel { &mut kernel } else { &mut [] })?;
+        if step == Step::Timeout {
+            return Ok(0);
+        }
+    }
+}
+
+/// Fills in `revents`; answers how many are not 0.
+fn report(hub: &mut Hub, fds: &mut [libc::pollfd], kernel: &[libc::pollfd]) -> usize {
+    let mut n = 0;
+    for (fd, theirs) in fds.iter_mut().zip(kernel) {
+        let asked = u32::from(fd.events.cast_unsigned());
+        let now = match fdtable::kind(fd.fd) {
+            Kind::Socket(slot) => {
+                let now = process::view(slot).map_or(ALWAYS, |s| s.readiness());
+                if asked & ready::OUT != 0 && now & ready::OUT == 0 {
+                    hub.note_unwritable(slot);
+                }
+                now & (asked | ALWAYS)
+            }
+            Kind::Epoll(index) => {
+                let ours = if hub.epoll_is_ready(index) { ready::IN | ready::RDNORM } else { 0 };
+                ours & asked | u32::from(theirs.revents.cast_unsigned())
+            }
+            Kind::Internal | Kind::Other => u32::from(theirs.revents.cast_unsigned()),
+        };
+        fd.revents = (now as u16).cast_signed();
+        n += usize::from(now != 0);
+    }
+    n
+}
+
+/// The three sets of select(2): a bit per descriptor, in words of 64.
+pub type Sets<'a> = [Option<&'a mut [u64]>; 3];
+
+/// What each set of select(2) asks for, and what counts for it (as Linux has it).
+const ASKED: [u32; 3] = [ready::IN | ready::RDNORM, ready::OUT | ready::WRNORM, ready::PRI];
+const COUNTS: [u32; 3] =
+    [ready::IN | ready::RDNORM | ready::HUP | ready::ERR, ready::OUT | ready::WRNORM | ready::ERR, ready::PRI];
+
+/// The descriptors named in the sets, below `nfds`.
+pub fn members(sets: &Sets<'_>, nfds: usize) -> impl Iterator<Item = i32> {
+    (0..nfds).filter(|&fd| sets.iter().flatten().any(|set| has(set, fd))).map(|fd| fd as i32)
+}
+
+fn has(set: &[u64], fd: usize) -> bool {
+    set.get(fd / 64).is_some_and(|word| word >> (fd % 64) & 1 != 0)
+}
+
+/// select(2) and pselect(2). Answers the number of bits left set.
+pub fn select(
+    nfds: usize,
+    mut sets: Sets<'_>,
+    timeout: Option<Duration>,
+    mask: Option<SigMask>,
+) -> Result<usize, Errno> {
+    let mut fds: Vec<libc::pollfd> = members(&sets, nfds)
+        .map(|fd| {
+            let named = |i: usize| sets[i].as_deref().is_some_and(|set| has(set, fd.unsigned_abs() as usize));
+            let events = (0..3).filter(|&i| named(i)).fold(0, |bits, i| bits | ASKED[i]);
+            libc::pollfd { fd, events: (events as u16).cast_signed(), revents: 0 }
+        })
+        .collect();
+    poll(&mut fds, timeout, mask)?;
+    if fds.iter().any(|fd| fd.revents & libc::POLLNVAL != 0) {
+        return Err(Errno::BADF);
+    }
+    let mut n = 0;
+    for (i, set) in sets.iter_mut().enumerate() {
+        let Some(set) = set.as_deref_mut() else { continue };
+        let asked: Vec<bool> = fds.iter().map(|fd| has(set, fd.fd.unsigned_abs() as usize)).collect();
+        let words = nfds.div_ceil(64).min(set.len());
+        set[..words].fill(0);
+        for (fd, _) in fds.iter().zip(asked).filter(|(_, asked)| *asked) {
+            let revents = u32::from(fd.revents.cast_unsigned());
+            if revents & COUNTS[i] != 0 {
+                let number = fd.fd.unsigned_abs() as usize;
+                set[number / 64] |= 1 << (number % 64);
+                n += 1;
+            }
+        }
+    }
+    Ok(n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::{EventfdFlags, eventfd};
+    use rustix::fd::AsRawFd;
+
+    #[test]
+    fn kernel_descriptors_are_polled_as_ever() {
+        let event = eventfd(1, EventfdFlags::CLOEXEC).unwrap();
+        let mut fds = [libc::pollfd { fd: event.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+        assert_eq!(poll(&mut fds, None, None), Ok(1));
+        assert_eq!(fds[0].revents, libc::POLLIN);
+    }
+
+    #[test]
+    fn the_time_runs_out() {
+        let event = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let mut fds = [libc::pollfd { fd: event.as_raw_fd(), events: libc::POLLIN, revents: 7 }];
+        assert_eq!(poll(&mut fds, Some(Duration::from_millis(2)), None), Ok(0));
+        assert_eq!(fds[0].revents, 0);
+    }
+
+    #[test]
+    fn select_keeps_only_the_bits_that_are_ready() {
+        let (quiet, loud) = (eventfd(0, EventfdFlags::CLOEXEC).unwrap(), eventfd(1, EventfdFlags::CLOEXEC).unwrap());
+        let numbers = [quiet.as_raw_fd() as usize, loud.as_raw_fd() as usize];
+        let words = numbers.iter().max().unwrap() / 64 + 1;
+        let mut read = vec![0u64; words];
+        for n in numbers {
+            read[n / 64] |= 1 << (n % 64);
+        }
+        let sets: Sets<'_> = [Some(&mut read), None, None];
+        assert_eq!(select(words * 64, sets, Some(Duration::ZERO), None), Ok(1));
+        assert!(!has(&read, numbers[0]) && has(&read, numbers[1]));
+    }
+
+    #[test]
+    fn select_on_a_closed_number_is_an_error() {
+        let mut read = vec![0u64; 1024];
+        read[900] = 1;
+        let sets: Sets<'_> = [Some(&mut read), None, None];
+        assert_eq!(select(65536, sets, Some(Duration::ZERO), None), Err(Errno::BADF));
+    }
+}

@@ -1,0 +1,400 @@
+//! The process as a whole: its region, its connection to toed, its pool of tokens, and what fork does to them.
+//!
+//! ```text
+//!   Untried ──attach──► Attached ──toed or card gone──► Lost
+//!      │ no daemon          │ fork (in the child)
+//!      ▼                    ▼
+//!   Refused             Inherited ──first use of a socket──► Attached
+//! ```
+
+use crate::fdtable::{self, Kind};
+use crate::hub::{self, Hub, Link};
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::io::Errno;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use toe::link::Region;
+use toe::link::client::{Client, Daemon, OpenError, Welcome, run_dir};
+use toe::link::sys::AppFd;
+use toe::{Channel, Socket};
+use toe_abi::region::{slot_flags, slot_state};
+
+/// Tokens fetched at once.
+const POOL: u32 = 32;
+
+/// What this process shares with its family: made once, inherited by fork.
+struct Family {
+    region: Arc<Region>,
+    /// Proof of membership for children.
+    region_fd: OwnedFd,
+    welcome: Welcome,
+    /// Per slot: bits of [`local`].
+    local: Box<[AtomicU8]>,
+}
+
+static FAMILY: OnceLock<Family> = OnceLock::new();
+
+/// What this process has done for a slot.
+mod local {
+    /// The slot's events come to our context, or its notices do.
+    pub const BOUND: u8 = 1;
+}
+
+/// The connection to toed. Locked before the hub, never after.
+pub(crate) struct Control {
+    client: Option<Client>,
+    pool: VecDeque<(u32, OwnedFd)>,
+}
+
+static CONTROL: Mutex<Control> = Mutex::new(Control { client: None, pool: VecDeque::new() });
+
+/// Where the process stands: [`state`].
+static STATE: AtomicU8 = AtomicU8::new(state::UNTRIED);
+
+mod state {
+    pub const UNTRIED: u8 = 0;
+    pub const ATTACHED: u8 = 1;
+    /// No daemon: sockets are the kernel's.
+    pub const REFUSED: u8 = 2;
+    /// After fork: region and tokens are there, queues are not.
+    pub const INHERITED: u8 = 3;
+    /// Daemon or card have gone.
+    pub const LOST: u8 = 4;
+}
+
+/// Rises with each fork, in the child: what belongs to threads of the parent is void.
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+/// This process, to tell a vfork child, which shares our memory.
+static PID: AtomicU32 = AtomicU32::new(0);
+/// The process has forked or is a child: others may hold its sockets.
+static FORKED: AtomicU8 = AtomicU8::new(0);
+
+fn lock() -> MutexGuard<'static, Control> {
+    CONTROL.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn pid() -> u32 {
+    rustix::process::getpid().as_raw_nonzero().get().unsigned_abs()
+}
+
+/// Whether this is the process that the library's memory belongs to, and not a vfork child that borrows it.
+pub(crate) fn is_own() -> bool {
+    let known = PID.load(Ordering::Relaxed);
+    known == 0 || known == pid()
+}
+
+pub(crate) fn generation() -> u32 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
+pub(crate) fn has_forked() -> bool {
+    FORKED.load(Ordering::Relaxed) != 0
+}
+
+pub(crate) fn is_attached() -> bool {
+    STATE.load(Ordering::Acquire) == state::ATTACHED
+}
+
+fn family() -> Result<&'static Family, Errno> {
+    FAMILY.get().ok_or(Errno::NETDOWN)
+}
+
+/// What the daemon said about the card.
+pub(crate) fn welcome() -> Option<Welcome> {
+    FAMILY.get().map(|f| f.welcome)
+}
+
+/// This thread's id, for slot locks.
+pub(crate) fn thread_id() -> u32 {
+    thread_local!(static ID: Cell<(u32, u32)> = const { Cell::new((0, 0)) });
+    let now = generation();
+    let fresh = || rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+    ID.try_with(|id| match id.get() {
+        (generation, tid) if tid != 0 && generation == now => tid,
+        _ => {
+            let tid = fresh();
+            id.set((now, tid));
+            tid
+        }
+    })
+    .unwrap_or_else(|_| fresh())
+}
+
+/// Whether programs are to fail rather than to use the kernel when there is no daemon.
+fn required() -> bool {
+    std::env::var_os("TOE_REQUIRE").is_some_and(|v| !v.is_empty() && v != "0")
+}
+
+/// What socket() is to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// Make it ours.
+    Ours,
+    /// Leave it to the kernel.
+    Kernel,
+    Fail(Errno),
+}
+
+/// Whether sockets can be ours, attaching on first use.
+pub(crate) fn verdict() -> Verdict {
+    match attach() {
+        Ok(()) => Verdict::Ours,
+        Err(_) if required() => Verdict::Fail(Errno::NETDOWN),
+        Err(_) => Verdict::Kernel,
+    }
+}
+
+/// Makes sure that this process has queues of its own.
+pub(crate) fn attach() -> Result<(), Errno> {
+    match STATE.load(Ordering::Acquire) {
+        state::ATTACHED => return Ok(()),
+        state::REFUSED | state::LOST => return Err(Errno::NETDOWN),
+        _ => {}
+    }
+    let mut control = lock();
+    match STATE.load(Ordering::Acquire) {
+        state::ATTACHED => return Ok(()),
+        state::REFUSED | state::LOST => return Err(Errno::NETDOWN),
+        _ => {}
+    }
+    PID.store(pid(), Ordering::Relaxed);
+    match open(&mut control) {
+        Ok(()) => {
+            STATE.store(state::ATTACHED, Ordering::Release);
+            Ok(())
+        }
+        Err(message) => {
+            complain(&message);
+            STATE.store(state::REFUSED, Ordering::Release);
+            // A child whose parent's sockets can't be used any more must not wait for them.
+            if FAMILY.get().is_some() {
+                hub::lock().lose();
+            }
+            Err(Errno::NETDOWN)
+        }
+    }
+}
+
+/// One line on stderr, once per process.
+fn complain(message: &str) {
+    let what = if required() { "sockets fail (TOE_REQUIRE is set)" } else { "using the kernel's sockets instead" };
+    let line = format!("libtoe: {message}; {what}\n");
+    let _ = rustix::io::write(AppFd(2), line.as_bytes());
+}
+
+/// HELLO, the region, a context.
+fn open(control: &mut Control) -> Result<(), String> {
+    let text = |e: OpenError| e.to_string();
+    let proof = FAMILY.get().map(|f| rustix::fd::AsFd::as_fd(&f.region_fd));
+    let (mut client, region_fd) = Client::open(&run_dir().join("toed.sock"), proof).map_err(text)?;
+    if FAMILY.get().is_none() {
+        let region = Region::map(&region_fd).map_err(|e| e.to_string())?;
+        let sockets = region.header().n_sockets as usize;
+        hide(&region_fd);
+        let local = (0..sockets).map(|_| AtomicU8::new(0)).collect();
+        let family = Family { region: Arc::new(region), region_fd, welcome: client.welcome(), local };
+        // Nobody else can have set it: attaching happens under the control lock.
+        let _ = FAMILY.set(family);
+    }
+    let family = family().map_err(|e| e.to_string())?;
+    if client.welcome().region != family.welcome.region {
+        return Err("toed was started anew; this program's sockets are gone".to_owned());
+    }
+    let bell = client.open_context().map_err(text)?;
+    let channel = Channel::attach(family.region.clone(), bell.ctx).ok_or("toed opened an impossible context")?;
+    for fd in bell.fds() {
+        fdtable::set(fd, Kind::Internal);
+    }
+    let conn = client.socket().as_raw_fd();
+    fdtable::set(conn, Kind::Internal);
+    hub::lock().link(Link { channel, bell, conn });
+    control.client = Some(client);
+    Ok(())
+}
+
+/// Marks a descriptor as ours, so that the application cannot close it by accident.
+pub(crate) fn hide(fd: &OwnedFd) {
+    fdtable::set(fd.as_raw_fd(), Kind::Internal);
+}
+
+/// Closes one of our own descriptors. (Dropping it alone would be refused: close() is ours, and protects it.)
+pub(crate) fn close_hidden(fd: OwnedFd) {
+    fdtable::clear(fd.as_raw_fd());
+    drop(fd);
+}
+
+/// Asks toed something.
+pub(crate) fn ask<T>(question: impl FnOnce(&mut Client) -> Result<T, Errno>) -> Result<T, Errno> {
+    attach()?;
+    let mut control = lock();
+    question(control.client.as_mut().ok_or(Errno::NETDOWN)?)
+}
+
+/// A fresh slot and its token, still at a high number and hidden.
+pub(crate) fn take_token() -> Result<(u32, OwnedFd), Errno> {
+    attach()?;
+    let family = family()?;
+    let mut control = lock();
+    if control.pool.is_empty() {
+        let tokens = control.client.as_mut().ok_or(Errno::NETDOWN)?.pool(POOL)?;
+        for (slot, token) in tokens {
+            if family.local.get(slot as usize).is_some() {
+                hide(&token);
+                control.pool.push_back((slot, token));
+            }
+        }
+    }
+    let (slot, token) = control.pool.pop_front().ok_or(Errno::NFILE)?;
+    drop(control);
+    if let Some(local) = family.local.get(slot as usize) {
+        local.store(0, Ordering::Relaxed);
+    }
+    view(slot)?.slot().reset();
+    Ok((slot, token))
+}
+
+/// Gives a token back that was not used.
+pub(crate) fn return_token(slot: u32, token: OwnedFd) {
+    if let Ok(socket) = view(slot) {
+        socket.slot().conn.store_state(slot_state::FREE);
+    }
+    lock().pool.push_front((slot, token));
+}
+
+/// The words of a slot.
+pub(crate) fn view(slot: u32) -> Result<Socket<'static>, Errno> {
+    Socket::new(&family()?.region, slot).ok_or(Errno::BADF)
+}
+
+/// Notes that this process gets the slot's events (or notices) already.
+pub(crate) fn set_bound(slot: u32) {
+    if let Some(bits) = FAMILY.get().and_then(|f| f.local.get(slot as usize)) {
+        bits.fetch_or(local::BOUND, Ordering::Relaxed);
+    }
+}
+
+/// The slot, after making sure that its events or notices come to this process.
+#[inline]
+pub(crate) fn touch(slot: u32) -> Result<Socket<'static>, Errno> {
+    let family = family()?;
+    let socket = Socket::new(&family.region, slot).ok_or(Errno::BADF)?;
+    let bits = family.local.get(slot as usize).ok_or(Errno::BADF)?;
+    // The other process may have taken it back since: then the slot names its context.
+    let bound = bits.load(Ordering::Relaxed) & local::BOUND != 0;
+    if bound && (!has_forked() || socket.slot().conn.ctx.load(Ordering::Relaxed) == hub::ctx()) {
+        return Ok(socket);
+    }
+    bind_here(socket, bits)?;
+    Ok(socket)
+}
+
+#[cold]
+fn bind_here(socket: Socket<'static>, bits: &AtomicU8) -> Result<(), Errno> {
+    match attach() {
+        Ok(()) => {}
+        // What has arrived can still be read, and the rest ends in an error that the slot holds by now.
+        Err(_) if socket.is_dead() => return Ok(()),
+        Err(e) => return Err(e),
+    }
+    let slot = socket.index();
+    match socket.state() {
+        slot_state::LISTENING if bits.load(Ordering::Relaxed) & local::BOUND == 0 => {
+            let ctx = hub::ctx();
+            ask(|client| client.subscribe(slot, ctx))?;
+            bits.fetch_or(local::BOUND, Ordering::Relaxed);
+            hub::lock().watch_notices(slot);
+        }
+        slot_state::CONNECTED => {
+            // From now on this process holds it: should it die, the peer is to learn.
+            socket.set_flag(slot_flags::CLEAN, false);
+            bits.fetch_or(local::BOUND, Ordering::Relaxed);
+            hub::lock().rebind(slot);
+        }
+        slot_state::CONNECTING => {
+            bits.fetch_or(local::BOUND, Ordering::Relaxed);
+            hub::lock().watch_notices(slot);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// toed or the card has gone: no new sockets from here.
+pub(crate) fn set_lost() {
+    STATE.store(state::LOST, Ordering::Release);
+}
+
+// --- fork and exit
+
+thread_local! {
+    /// What the forking thread holds across fork(): no other thread is half-way through anything then.
+    static HELD: RefCell<Option<(MutexGuard<'static, Control>, MutexGuard<'static, Hub>)>> = const { RefCell::new(None) };
+}
+
+/// Before fork(), in the parent.
+pub fn fork_prepare() {
+    if FAMILY.get().is_some() {
+        let _ = HELD.try_with(|held| *held.borrow_mut() = Some((lock(), hub::lock())));
+    }
+}
+
+/// After fork(), in the parent.
+pub fn fork_parent() {
+    let held = HELD.try_with(|held| held.borrow_mut().take()).ok().flatten();
+    if held.is_some() {
+        FORKED.store(1, Ordering::Relaxed);
+    }
+}
+
+/// After fork(), in the child: gives up the parent's queues and its connection, which it must neither use nor keep open.
+pub fn fork_child() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+    if PID.load(Ordering::Relaxed) != 0 {
+        PID.store(pid(), Ordering::Relaxed);
+    }
+    let Some((mut control, mut hub)) = HELD.try_with(|held| held.borrow_mut().take()).ok().flatten() else { return };
+    FORKED.store(1, Ordering::Relaxed);
+    let keep = FAMILY.get().map_or(-1, |f| f.region_fd.as_raw_fd());
+    for (fd, kind) in fdtable::ours(0, u32::MAX) {
+        if kind == Kind::Internal && fd != keep {
+            fdtable::clear(fd);
+            let _ = AppFd(fd).close();
+        }
+    }
+    // Their descriptors were closed just now, by number: the owners must not do it again.
+    std::mem::forget(control.client.take());
+    std::mem::forget(std::mem::take(&mut control.pool));
+    hub.forget_parent();
+    for bits in FAMILY.get().iter().flat_map(|f| f.local.iter()) {
+        bits.store(0, Ordering::Relaxed);
+    }
+    if STATE.load(Ordering::Relaxed) == state::ATTACHED {
+        STATE.store(state::INHERITED, Ordering::Relaxed);
+    }
+}
+
+/// The process ends in order (exit, _exit): what it holds is closed and not reset.
+pub fn exiting() {
+    if !is_attached() || !is_own() {
+        return;
+    }
+    for (_, kind) in fdtable::ours(0, u32::MAX) {
+        if let Kind::Socket(slot) = kind
+            && let Ok(socket) = view(slot)
+        {
+            // SO_LINGER with zero seconds asks for a reset.
+            socket.mark_clean(socket.slot().tx.linger.load(Ordering::Relaxed) != 1);
+        }
+    }
+    // A thread that exits while another holds a lock does not wait for it: toed finds what was written in the slots.
+    if let Ok(mut hub) = hub::try_lock() {
+        hub.flush();
+    }
+    if let Ok(mut control) = CONTROL.try_lock()
+        && let Some(client) = control.client.as_mut()
+    {
+        client.bye();
+    }
+}
