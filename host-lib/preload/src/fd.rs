@@ -1,0 +1,161 @@
+//! Descriptors: close, dup, fcntl, ioctl, and the end of the process.
+
+use crate::real::{answer, status};
+use libc::{c_int, c_long, c_uint, c_ulong};
+use toe_sockets::{Errno, Kind, Sock, close as closing, kind};
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn close(fd: c_int) -> c_int {
+    match kind(fd) {
+        // SAFETY: its argument, passed on.
+        Kind::Other => unsafe { real!(close as fn(c_int) -> c_int)(fd) },
+        _ => status(closing::close(fd)),
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+    let real = real!(close_range as fn(c_uint, c_uint, c_int) -> c_int);
+    if flags != 0 {
+        // CLOSE_RANGE_CLOEXEC only marks, and ours are marked; CLOSE_RANGE_UNSHARE is for children that exec.
+        // SAFETY: its arguments, passed on.
+        return unsafe { real(first, last, flags) };
+    }
+    // SAFETY: numbers that the application wants closed.
+    closing::close_range(first, last, |first, last| unsafe { real(first, last, 0) })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn closefrom(first: c_int) {
+    // SAFETY: numbers only.
+    unsafe { close_range(first.max(0).unsigned_abs(), c_uint::MAX, 0) };
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn dup(fd: c_int) -> c_int {
+    let real = real!(dup as fn(c_int) -> c_int);
+    match kind(fd) {
+        Kind::Internal => answer(Err(Errno::BADF)),
+        _ => {
+            // SAFETY: its argument, passed on.
+            let new = unsafe { real(fd) };
+            closing::duplicated(fd, new);
+            new
+        }
+    }
+}
+
+/// Whether neither number concerns us.
+fn foreign(old: c_int, new: c_int) -> bool {
+    kind(old) == Kind::Other && kind(new) == Kind::Other
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
+    if foreign(old, new) {
+        // SAFETY: its arguments, passed on.
+        return unsafe { real!(dup2 as fn(c_int, c_int) -> c_int)(old, new) };
+    }
+    answer(closing::dup3(old, new, 0))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
+    if foreign(old, new) || old == new || flags & !libc::O_CLOEXEC != 0 {
+        // SAFETY: its arguments, passed on. (The same number twice, or strange flags: EINVAL from the kernel.)
+        return unsafe { real!(dup3 as fn(c_int, c_int, c_int) -> c_int)(old, new, flags) };
+    }
+    answer(closing::dup3(old, new, flags))
+}
+
+/// fcntl on a socket of ours; `None`: the kernel does it on the token.
+fn control(sock: Sock, command: c_int, argument: usize) -> Option<c_int> {
+    match command {
+        libc::F_GETFL => Some(answer(sock.status_flags())),
+        libc::F_SETFL => Some(status(sock.set_nonblocking(argument as c_int & libc::O_NONBLOCK != 0))),
+        _ => None,
+    }
+}
+
+/// # Safety
+/// As fcntl(2).
+unsafe fn fcntl_with(
+    real: unsafe extern "C" fn(c_int, c_int, usize) -> c_int,
+    fd: c_int,
+    command: c_int,
+    argument: usize,
+) -> c_int {
+    let kind = kind(fd);
+    if kind == Kind::Internal {
+        return answer(Err(Errno::BADF));
+    }
+    if let Some(done) = Sock::find(fd).and_then(|sock| control(sock, command, argument)) {
+        return done;
+    }
+    // SAFETY: its arguments, passed on.
+    let result = unsafe { real(fd, command, argument) };
+    if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) && kind != Kind::Other {
+        closing::duplicated(fd, result);
+    }
+    result
+}
+
+/// The third argument, if there is one, is an int or a pointer: in a register either way on the ABIs of this library.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
+    // SAFETY: its arguments, passed on.
+    unsafe { fcntl_with(real!(fcntl as fn(c_int, c_int, usize) -> c_int), fd, command, argument) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int {
+    // SAFETY: its arguments, passed on.
+    unsafe { fcntl_with(real!(fcntl64 as fn(c_int, c_int, usize) -> c_int), fd, command, argument) }
+}
+
+/// The third argument as in [`fcntl`].
+#[unsafe(no_mangle)]
+unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_int) -> c_int {
+    let put = |value: Result<c_int, Errno>| {
+        if argument.is_null() {
+            return status(Err(Errno::FAULT));
+        }
+        // SAFETY: these requests take a pointer to an int.
+        status(value.map(|v| unsafe { *argument = v }))
+    };
+    match (Sock::find(fd), request) {
+        (Some(sock), libc::FIONREAD) => put(sock.queued_in()),
+        (Some(sock), libc::TIOCOUTQ) => put(sock.queued_out()),
+        (Some(_), libc::FIONBIO | libc::FIOASYNC) if argument.is_null() => status(Err(Errno::FAULT)),
+        // SAFETY: this request takes a pointer to an int.
+        (Some(sock), libc::FIONBIO) => status(sock.set_nonblocking(unsafe { *argument } != 0)),
+        // Signal-driven I/O is not there; programs that only switch it off must not notice.
+        (Some(_), libc::FIOASYNC) => 0,
+        // SAFETY: its arguments, passed on.
+        _ => unsafe { real!(ioctl as fn(c_int, c_ulong, *mut c_int) -> c_int)(fd, request, argument) },
+    }
+}
+
+/// Raw system calls: some programs (libuv) close descriptors this way.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long {
+    if number == libc::SYS_close && kind(a as c_int) != Kind::Other {
+        return status(closing::close(a as c_int)).into();
+    }
+    let real = real!(syscall as fn(c_long, usize, usize, usize, usize, usize, usize) -> c_long);
+    // SAFETY: its arguments, passed on; a call with fewer finds junk in the rest, as it would in libc.
+    unsafe { real(number, a, b, c, d, e, f) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn _exit(code: c_int) -> ! {
+    closing::exiting();
+    // SAFETY: its argument, passed on.
+    unsafe { real!(_exit as fn(c_int) -> !)(code) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn _Exit(code: c_int) -> ! {
+    // SAFETY: the same function by another name.
+    unsafe { _exit(code) }
+}

@@ -1,0 +1,339 @@
+//! Bytes: read, write, send, recv and their kin.
+
+use crate::real::{answer, length, set_errno};
+use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t, timespec};
+use toe_sockets::{Errno, IoSpan, Sock};
+
+/// The iovecs of a call. More than Linux takes are refused later, by their number.
+///
+/// # Safety
+/// `iov` points to `n` iovecs that describe memory of the caller.
+unsafe fn spans<'a>(iov: *const iovec, n: usize) -> &'a [IoSpan] {
+    // SAFETY: the caller's promise.
+    unsafe { IoSpan::from_iovec(iov, n) }
+}
+
+/// # Safety
+/// `len` bytes at `buf` belong to the call.
+unsafe fn one(buf: *const c_void, len: usize) -> [IoSpan; 1] {
+    // SAFETY: the caller's promise.
+    [unsafe { IoSpan::new(buf.cast_mut().cast(), len) }]
+}
+
+/// Sends; EPIPE comes with SIGPIPE unless the call said no.
+fn send(sock: Sock, spans: &[IoSpan], flags: c_int) -> ssize_t {
+    let sent = sock.send(spans, flags);
+    if sent == Err(Errno::PIPE) && flags & libc::MSG_NOSIGNAL == 0 {
+        // SAFETY: no memory involved; the handler is the application's business.
+        unsafe { libc::raise(libc::SIGPIPE) };
+    }
+    length(sent)
+}
+
+/// An iovec count as the kernel takes it.
+fn checked(n: c_int) -> Result<usize, Errno> {
+    usize::try_from(n).map_err(|_| Errno::INVAL)
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
+    match Sock::find(fd) {
+        // SAFETY: the application's buffer.
+        Some(sock) => length(sock.recv(&unsafe { one(buf, len) }, 0)),
+        // SAFETY: its arguments, passed on.
+        None => unsafe { real!(read as fn(c_int, *mut c_void, size_t) -> ssize_t)(fd, buf, len) },
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __read_chk(fd: c_int, buf: *mut c_void, len: size_t, buflen: size_t) -> ssize_t {
+    match Sock::find(fd) {
+        // SAFETY: the application's buffer. A length beyond it is left to libc's check.
+        Some(sock) if len <= buflen => length(sock.recv(&unsafe { one(buf, len) }, 0)),
+        // SAFETY: its arguments, passed on.
+        _ => unsafe { real!(__read_chk as fn(c_int, *mut c_void, size_t, size_t) -> ssize_t)(fd, buf, len, buflen) },
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn write(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t {
+    match Sock::find(fd) {
+        // SAFETY: the application's buffer.
+        Some(sock) => send(sock, &unsafe { one(buf, len) }, 0),
+        // SAFETY: its arguments, passed on.
+        None => unsafe { real!(write as fn(c_int, *const c_void, size_t) -> ssize_t)(fd, buf, len) },
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn readv(fd: c_int, iov: *const iovec, n: c_int) -> ssize_t {
+    match Sock::find(fd) {
+        // SAFETY: the application's array.
+        Some(sock) => length(checked(n).and_then(|n| sock.recv(unsafe { spans(iov, n) }, 0))),
+        // SAFETY: its arguments, passed on.
+        None => unsafe { real!(readv as fn(c_int, *const iovec, c_int) -> ssize_t)(fd, iov, n) },
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn writev(fd: c_int, iov: *const iovec, n: c_int) -> ssize_t {
+    match Sock::find(fd) {
+        Some(sock) => match checked(n) {
+            Ok(n) if n <= toe_sockets::data::SPANS_MAX => {
+                // SAFETY: the application's array.
+                send(sock, unsafe { spans(iov, n) }, 0)
+            }
+            _ => length(Err(Errno::INVAL)),
+        },
+        // SAFETY: its arguments, passed on.
+        None => unsafe { real!(writev as fn(c_int, *const iovec, c_int) -> ssize_t)(fd, iov, n) },
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
+    match Sock::find(fd) {
+        // SAFETY: the application's buffer.
+        Some(sock) => length(sock.recv(&unsafe { one(buf, len) }, flags)),
+        // SAFETY: its arguments, passed on.
+        None => unsafe { real!(recv as fn(c_int, *mut c_void, size_t, c_int) -> ssize_t)(fd, buf, len, flags) },
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __recv_chk(fd: c_int, buf: *mut c_void, len: size_t, buflen: size_t, flags: c_int) -> ssize_t {
+    match Sock::find(fd) {
+        // SAFETY: the application's buffer.
+        Some(sock) if len <= buflen => length(sock.recv(&unsafe { one(buf, len) }, flags)),
+        // SAFETY: its arguments, passed on.
+        _ => unsafe {
+            real!(__recv_chk as fn(c_int, *mut c_void, size_t, size_t, c_int) -> ssize_t)(fd, buf, len, buflen, flags)
+        },
+    }
+}
+
+/// A stream's receive names nobody, as on Linux.
+///
+/// # Safety
+/// `len` is null or writable.
+unsafe fn no_name(len: *mut socklen_t) {
+    if !len.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { *len = 0 };
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn recvfrom(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    flags: c_int,
+    addr: *mut sockaddr,
+    addrlen: *mut socklen_t,
+) -> ssize_t {
+    match Sock::find(fd) {
+        Some(sock) => {
+            // SAFETY: the application's buffer and length.
+            let got = unsafe {
+                no_name(addrlen);
+                sock.recv(&one(buf, len), flags)
+            };
+            length(got)
+        }
+        // SAFETY: its arguments, passed on.
+        None => unsafe {
+            real!(recvfrom as fn(c_int, *mut c_void, size_t, c_int, *mut sockaddr, *mut socklen_t) -> ssize_t)(
+                fd, buf, len, flags, addr, addrlen,
+            )
+        },
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __recvfrom_chk(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    buflen: size_t,
+    flags: c_int,
+    addr: *mut sockaddr,
+    addrlen: *mut socklen_t,
+) -> ssize_t {
+    match Sock::find(fd) {
+        // SAFETY: the application's arguments.
+        Some(_) if len <= buflen => unsafe { recvfrom(fd, buf, len, flags, addr, addrlen) },
+        // SAFETY: its arguments, passed on.
+        _ => unsafe {
+            real!(__recvfrom_chk as fn(c_int, *mut c_void, size_t, size_t, c_int, *mut sockaddr, *mut socklen_t) -> ssize_t)(
+                fd, buf, len, buflen, flags, addr, addrlen,
+            )
+        },
+    }
+}
+
+#[unsafe(export_name = "send")]
+unsafe extern "C" fn send_symbol(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
+    match Sock::find(fd) {
+        // SAFETY: the application's buffer.
+        Some(sock) => send(sock, &unsafe { one(buf, len) }, flags),
+        // SAFETY: its arguments, passed on.
+        None => unsafe { real!(send as fn(c_int, *const c_void, size_t, c_int) -> ssize_t)(fd, buf, len, flags) },
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sendto(
+    fd: c_int,
+    buf: *const c_void,
+    len: size_t,
+    flags: c_int,
+    addr: *const sockaddr,
+    addrlen: socklen_t,
+) -> ssize_t {
+    match Sock::find(fd) {
+        // SAFETY: the application's buffer. A stream ignores the address.
+        Some(sock) => send(sock, &unsafe { one(buf, len) }, flags),
+        // SAFETY: its arguments, passed on.
+        None => unsafe {
+            real!(sendto as fn(c_int, *const c_void, size_t, c_int, *const sockaddr, socklen_t) -> ssize_t)(
+                fd, buf, len, flags, addr, addrlen,
+            )
+        },
+    }
+}
+
+/// recvmsg on a socket of ours: no name, no control data.
+///
+/// # Safety
+/// `msg` is the application's.
+unsafe fn receive_message(sock: Sock, msg: *mut msghdr, flags: c_int) -> Result<usize, Errno> {
+    // SAFETY: the caller's promise.
+    let msg = unsafe { &mut *msg };
+    // SAFETY: the application's array.
+    let n = sock.recv(unsafe { spans(msg.msg_iov, msg.msg_iovlen) }, flags)?;
+    msg.msg_namelen = 0;
+    msg.msg_controllen = 0;
+    msg.msg_flags = 0;
+    Ok(n)
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
+    match Sock::find(fd) {
+        // SAFETY: the application's message.
+        Some(sock) => length(unsafe { receive_message(sock, msg, flags) }),
+        // SAFETY: its arguments, passed on.
+        None => unsafe { real!(recvmsg as fn(c_int, *mut msghdr, c_int) -> ssize_t)(fd, msg, flags) },
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
+    match Sock::find(fd) {
+        Some(sock) => {
+            // SAFETY: the application's message.
+            let msg = unsafe { &*msg };
+            // SAFETY: its array.
+            send(sock, unsafe { spans(msg.msg_iov, msg.msg_iovlen) }, flags)
+        }
+        // SAFETY: its arguments, passed on.
+        None => unsafe { real!(sendmsg as fn(c_int, *const msghdr, c_int) -> ssize_t)(fd, msg, flags) },
+    }
+}
+
+/// Runs `each` on the messages until one fails; how many were done, or the first's error.
+fn many(n: c_uint, mut each: impl FnMut(usize) -> ssize_t) -> c_int {
+    for i in 0..n.min(1024) as usize {
+        if each(i) < 0 {
+            return if i == 0 { -1 } else { i as c_int };
+        }
+    }
+    n.min(1024) as c_int
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sendmmsg(fd: c_int, messages: *mut mmsghdr, n: c_uint, flags: c_int) -> c_int {
+    if Sock::find(fd).is_none() {
+        // SAFETY: its arguments, passed on.
+        return unsafe { real!(sendmmsg as fn(c_int, *mut mmsghdr, c_uint, c_int) -> c_int)(fd, messages, n, flags) };
+    }
+    many(n, |i| {
+        // SAFETY: the application's array of `n` messages.
+        unsafe {
+            let message = messages.add(i);
+            let sent = sendmsg(fd, &raw const (*message).msg_hdr, flags);
+            (*message).msg_len = sent.max(0) as c_uint;
+            sent
+        }
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn recvmmsg(fd: c_int, messages: *mut mmsghdr, n: c_uint, flags: c_int, time: *mut timespec) -> c_int {
+    if Sock::find(fd).is_none() {
+        // SAFETY: its arguments, passed on.
+        return unsafe {
+            real!(recvmmsg as fn(c_int, *mut mmsghdr, c_uint, c_int, *mut timespec) -> c_int)(fd, messages, n, flags, time)
+        };
+    }
+    many(n, |i| {
+        // Only the first message of a stream is worth waiting for.
+        let flags = if i == 0 { flags } else { flags | libc::MSG_DONTWAIT };
+        // SAFETY: the application's array of `n` messages.
+        unsafe {
+            let message = messages.add(i);
+            let got = recvmsg(fd, &raw mut (*message).msg_hdr, flags);
+            (*message).msg_len = got.max(0) as c_uint;
+            got
+        }
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sendfile(out: c_int, file: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
+    match Sock::find(out) {
+        Some(sock) => {
+            // SAFETY: null or the application's offset.
+            let sent = sock.sendfile(file, unsafe { offset.as_mut() }, count);
+            if sent == Err(Errno::PIPE) {
+                // SAFETY: as in `send`.
+                unsafe { libc::raise(libc::SIGPIPE) };
+            }
+            length(sent)
+        }
+        None if Sock::find(file).is_some() => answer(Err(Errno::INVAL)),
+        // SAFETY: its arguments, passed on.
+        None => unsafe {
+            real!(sendfile as fn(c_int, c_int, *mut off_t, size_t) -> ssize_t)(out, file, offset, count)
+        },
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sendfile64(out: c_int, file: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
+    // SAFETY: off_t and off64_t are the same on 64-bit Linux.
+    unsafe { sendfile(out, file, offset, count) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn splice(
+    from: c_int,
+    from_at: *mut off_t,
+    to: c_int,
+    to_at: *mut off_t,
+    len: size_t,
+    flags: c_uint,
+) -> ssize_t {
+    if Sock::find(from).is_some() || Sock::find(to).is_some() {
+        // As for any descriptor that cannot: programs fall back to copying.
+        set_errno(Errno::INVAL);
+        return -1;
+    }
+    // SAFETY: its arguments, passed on.
+    unsafe {
+        real!(splice as fn(c_int, *mut off_t, c_int, *mut off_t, size_t, c_uint) -> ssize_t)(
+            from, from_at, to, to_at, len, flags,
+        )
+    }
+}
