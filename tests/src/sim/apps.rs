@@ -3,6 +3,7 @@
 use super::host::{App, SimDaemon};
 use super::stream::Duplex;
 use super::world::Scripted;
+use rustix::io::Errno;
 use std::collections::HashMap;
 use toe::{Context, Error, Event, SocketId};
 use toe_link::slot::Addr;
@@ -114,6 +115,11 @@ impl App for Carrier {
 impl Scripted for Carrier {
     fn done(&self) -> bool {
         self.duplex.done()
+    }
+
+    fn refused(&self) -> bool {
+        let unreached = matches!(self.error, Some(Error::Os(Errno::HOSTUNREACH | Errno::TIMEDOUT)));
+        unreached && self.duplex.progress() == (0, 0)
     }
 
     fn describe(&self) -> String {

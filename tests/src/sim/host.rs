@@ -113,7 +113,8 @@ impl Below {
 
     /// Delivers kicks and interrupts.
     fn wake(&mut self) {
-        if self.shared.borrow().control.must_kick() {
+        let published = std::mem::take(&mut self.shared.borrow_mut().published);
+        if published && self.shared.borrow().control.must_kick() {
             self.card_kicked(CtxId::CONTROL);
         }
         let mut interrupts = self.kick.take();
@@ -182,10 +183,10 @@ pub struct SimDaemon {
 impl SimDaemon {
     fn call(&mut self, request: Request) -> Result<Reply, Errno> {
         let (reply, _) = self.below.borrow_mut().call(&request);
-        match Errno::from_raw_os_error(reply.errno as i32) {
-            _ if reply.errno == 0 => Ok(reply),
-            Errno::INPROGRESS => Ok(reply),
-            e => Err(e),
+        match reply.errno {
+            0 => Ok(reply),
+            e if e == Errno::INPROGRESS.raw_os_error() as u32 => Ok(reply),
+            e => Err(Errno::from_raw_os_error(e as i32)),
         }
     }
 }

@@ -25,6 +25,8 @@ pub enum CardOp {
 /// State that the core's [`Host`] shares with the simulated host around it.
 pub struct Shared {
     pub control: ControlRegion,
+    /// Something was put into the control region's queues since the card was last woken.
+    pub published: bool,
     pub card_ops: VecDeque<CardOp>,
     pub replies: VecDeque<(ClientId, Reply, Vec<Attachment>)>,
     /// Contexts interrupted by toed.
@@ -41,6 +43,7 @@ impl Shared {
         let memory = memory.expect("memory for the control region");
         Self {
             control: ControlRegion::new(memory).expect("a control region"),
+            published: false,
             card_ops: VecDeque::new(),
             replies: VecDeque::new(),
             interrupts: Vec::new(),
@@ -104,11 +107,15 @@ impl Host for Machine {
     }
 
     fn submit(&mut self, msg: &ControlMsg) -> bool {
-        self.0.borrow_mut().control.submit(msg)
+        let mut shared = self.0.borrow_mut();
+        shared.published = true;
+        shared.control.submit(msg)
     }
 
     fn packet(&mut self, record: &FrameRecord, frame: &[u8]) -> bool {
-        self.0.borrow_mut().control.packet(record, frame).is_ok()
+        let mut shared = self.0.borrow_mut();
+        shared.published = true;
+        shared.control.packet(record, frame).is_ok()
     }
 
     fn reply(&mut self, client: ClientId, reply: &Reply, attach: &[Attachment]) {

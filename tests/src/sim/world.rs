@@ -17,6 +17,10 @@ pub trait End {
     fn next_us(&mut self, now_us: u64) -> Option<u64>;
     /// Nothing is left to do.
     fn done(&self) -> bool;
+    /// Its connection could not be opened, and it was told so.
+    fn refused(&self) -> bool {
+        false
+    }
     /// One line for whoever looks into a run that went wrong.
     fn describe(&mut self) -> String;
 }
@@ -30,6 +34,10 @@ pub struct ToeEnd<A> {
 /// What a test wants to know of an application.
 pub trait Scripted: App {
     fn done(&self) -> bool;
+    /// See [`End::refused`].
+    fn refused(&self) -> bool {
+        false
+    }
     fn describe(&self) -> String;
 }
 
@@ -48,6 +56,9 @@ impl<A: Scripted> End for ToeEnd<A> {
     }
     fn done(&self) -> bool {
         self.app.done()
+    }
+    fn refused(&self) -> bool {
+        self.app.refused()
     }
     fn describe(&mut self) -> String {
         format!("ours: {}", self.app.describe())
@@ -110,8 +121,17 @@ fn drive_smol(socket: &mut tcp::Socket<'_>, duplex: &mut Duplex) {
     }
 }
 
+/// How a run ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Every byte arrived.
+    Delivered,
+    /// An end could not open its connection and was told so.
+    Refused,
+}
+
 /// Runs until both ends are done. Panics with what both say if that takes longer than `limit_us` of virtual time.
-pub fn run<'a>(a: &'a mut dyn End, b: &'a mut dyn End, wire: &mut Wire, limit_us: u64) -> u64 {
+pub fn run<'a>(a: &'a mut dyn End, b: &'a mut dyn End, wire: &mut Wire, limit_us: u64) -> Outcome {
     let ends = &mut [a, b];
     let mut now_us = 0;
     loop {
@@ -125,7 +145,10 @@ pub fn run<'a>(a: &'a mut dyn End, b: &'a mut dyn End, wire: &mut Wire, limit_us
             }
         }
         if ends.iter().all(|e| e.done()) {
-            return now_us;
+            return Outcome::Delivered;
+        }
+        if ends.iter().any(|e| e.refused()) {
+            return Outcome::Refused;
         }
         let times = ends.iter_mut().filter_map(|e| e.next_us(now_us)).chain(wire.next_us());
         let Some(next) = times.min() else {
