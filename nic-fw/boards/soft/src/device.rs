@@ -172,7 +172,7 @@ impl Device {
 }
 
 fn is_words(offset: u64, len: usize) -> bool {
-    offset % 4 == 0 && len % 4 == 0 && offset.checked_add(len as u64).is_some_and(|end| end <= regs::BAR0_LEN)
+    offset.is_multiple_of(4) && len.is_multiple_of(4) && offset.checked_add(len as u64).is_some_and(|end| end <= regs::BAR0_LEN)
 }
 
 fn errno(code: i32) -> io::Error {

@@ -67,7 +67,7 @@ impl Mapping {
     /// Maps `len` bytes of `fd` from `offset` on, to be known as `iova`.
     pub fn new(fd: impl AsFd, offset: u64, iova: u64, len: u64) -> Result<Self, MapRefused> {
         let geometry = MapRefused::Geometry { iova, len, offset };
-        let aligned = [offset, iova, len].iter().all(|x| x % PAGE == 0);
+        let aligned = [offset, iova, len].iter().all(|x| x.is_multiple_of(PAGE));
         let (Some(end), Some(_)) = (offset.checked_add(len), iova.checked_add(len)) else { return Err(geometry) };
         let Ok(map_len) = usize::try_from(len) else { return Err(geometry) };
         if len == 0 || !aligned || isize::try_from(map_len).is_err() {
@@ -247,7 +247,7 @@ impl SoftMemory {
     }
 
     fn word(&self, addr: HostAddr) -> Result<&AtomicU32, DmaFault> {
-        if addr.offset % 4 != 0 {
+        if !addr.offset.is_multiple_of(4) {
             return Err(DmaFault);
         }
         let ptr = self.resolve(addr, 4)?;
@@ -264,7 +264,7 @@ impl HostMemory for SoftMemory {
         // Only what this host has mapped: an address that a dead one used may mean other memory today.
         let session = self.session;
         let mapping = self.maps.iter().find(|m| m.session == session && m.holds(iova, len)).ok_or(DmaFault)?;
-        if len == 0 || (iova - mapping.iova) % PAGE != 0 {
+        if len == 0 || !(iova - mapping.iova).is_multiple_of(PAGE) {
             return Err(DmaFault);
         }
         // SAFETY: `holds` has checked that iova + len lies inside the mapping.

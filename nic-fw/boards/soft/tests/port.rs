@@ -286,7 +286,7 @@ fn headers(s: &Segment<'_>, peer_port: u16) -> (Vec<u8>, TxOffload) {
     ip[10..12].copy_from_slice(&sum.to_be_bytes());
     let mut pseudo = [&CARD_IP[..], &PEER_IP, &[0, 6]].concat();
     pseudo.extend((tcp_len as u16).to_be_bytes());
-    let offset = ((20 + s.options.len()) / 4 << 4) as u8;
+    let offset = ((20 + s.options.len()) << 2) as u8;
     let tcp = [
         &CARD_PORT.to_be_bytes()[..],
         &peer_port.to_be_bytes(),
@@ -376,9 +376,8 @@ fn super_frames_both_ways_over_tap() {
     in_namespace("super_frames_both_ways_over_tap", || {
         let opened = Port::open(&"tap:tap0,mac=02:00:00:00:00:0c".parse().unwrap(), None);
         let port = match opened {
-            Err(PortError::NoRight { .. }) if !rustix::process::geteuid().is_root() => return eprintln!("skipped: /dev/net/tun is not open to all"),
             // In a user namespace everyone is root, but the device node's mode still holds.
-            Err(PortError::NoRight { .. }) => return eprintln!("skipped: no right to /dev/net/tun"),
+            Err(PortError::NoDevice { .. }) => return eprintln!("skipped: /dev/net/tun is not open to this user"),
             other => other.unwrap_or_else(|e| panic!("{e}")),
         };
         assert_eq!(port.caps().mac, CARD_MAC);
@@ -404,4 +403,69 @@ fn a_port_is_waited_on_by_its_descriptor() {
         receive(&mut port, |b, _| is_numbered(b));
         assert!(!readable(&port, 0), "all frames taken and released");
     });
+}
+
+/// Not a verdict: prints what the port moves from one end of a veth to the other, both ends ours.
+/// `cargo test --release -p toe-nic --test port -- --ignored --nocapture speed_of_af_packet`
+#[test]
+#[ignore = "a measurement"]
+fn speed_of_af_packet() {
+    for (len, gso_size) in [(64, 0), (1514, 0), (60_054, 1448)] {
+        // Frames of the far end, made in the namespace of this thread's process.
+        let name = "speed_of_af_packet";
+        in_namespace_for(name, len, || {
+            veth();
+            let (mut near, mut far) = (open("af_packet:card0"), open("af_packet:peer0"));
+            let data = vec![1; 65_536];
+            let memory = host_memory(&data);
+            let segment = Segment { seq: 1, ack: 1, flags: 0x10, options: &[1, 1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0], payload_len: (len as usize).max(66) - 66 };
+            let (header, offload) = headers(&segment, 9);
+            let offload = TxOffload { gso_size, ..offload };
+            let payload = [slice(&memory, 0, segment.payload_len as u32)];
+            let (mut sent, mut received, mut sending, mut receiving) = (0u64, 0u64, Duration::ZERO, Duration::ZERO);
+            let end = Instant::now() + Duration::from_secs(2);
+            while Instant::now() < end {
+                let start = Instant::now();
+                for _ in 0..32 {
+                    let frame = TxFrame { header: &header, payload: &payload, payload_len: segment.payload_len as u32, offload };
+                    near.transmit(&frame).unwrap();
+                }
+                sent += 32 - near.flush() as u64;
+                sending += start.elapsed();
+                let start = Instant::now();
+                let mut burst = RxBurst::new();
+                while far.receive(&mut burst) > 0 {
+                    for frame in burst.iter() {
+                        std::hint::black_box(far.frame(frame.lease)[0]);
+                        far.release(frame.lease);
+                    }
+                    received += burst.len() as u64;
+                    burst.clear();
+                }
+                receiving += start.elapsed();
+            }
+            let gbit = |n: u64, t: Duration| n as f64 * f64::from(len) * 8.0 / t.as_secs_f64() / 1e9;
+            let mpps = |n: u64, t: Duration| n as f64 / t.as_secs_f64() / 1e6;
+            println!(
+                "{len:6} B: send {:.3} Mpps {:.1} Gbit/s, receive {:.2} Mpps (from the ring), lost {}",
+                mpps(sent, sending), gbit(sent, sending), mpps(received, receiving), sent - received
+            );
+        });
+    }
+}
+
+/// As [`in_namespace`], for one of several sizes.
+fn in_namespace_for(name: &str, len: u32, body: impl FnOnce()) {
+    const SIZE: &str = "TOE_TEST_SIZE";
+    match std::env::var(SIZE) {
+        Ok(size) if size != len.to_string() => {}
+        Ok(_) => in_namespace(name, body),
+        Err(_) => {
+            let status = std::process::Command::new(std::env::current_exe().unwrap())
+                .args([name, "--exact", "--ignored", "--nocapture"])
+                .env(SIZE, len.to_string())
+                .status();
+            assert!(status.unwrap().success());
+        }
+    }
 }

@@ -35,6 +35,8 @@ pub enum PortError {
     NotEthernet(String),
     #[error("{step} needs the right {right}: run as root, in a user namespace (unshare -Urn), or setcap {right}+ep")]
     NoRight { right: &'static str, step: &'static str },
+    #[error("{path} can't be used: {source}; this user must be able to read and write it")]
+    NoDevice { path: &'static str, source: io::Error },
     #[error("interface `{0}` is in use by another card")]
     InUse(String),
     #[error("interface `{0}` has gone")]

@@ -18,6 +18,7 @@ pub const OPTIONS: &[(&str, &str)] = &[
     ("mac", "the card's MAC address; default: derived from the interface's"),
 ];
 
+const DEVICE: &str = "/dev/net/tun";
 const RX_FRAMES: u32 = 256;
 const TSO_MAX: u32 = 65_000;
 /// Where a frame begins in its buffer: 16-byte alignment for the IP header behind 14 bytes of Ethernet.
@@ -53,8 +54,8 @@ impl Tap {
     pub fn open(spec: &PortSpec) -> Result<Self, PortError> {
         let count = spec.number("rx_frames", RX_FRAMES, 16, 16384)?;
         let mac = spec.mac("mac")?;
-        let fd = rustix::fs::open("/dev/net/tun", OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| PortError::needs("CAP_NET_ADMIN", "opening /dev/net/tun", e))?;
+        let fd = rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| PortError::NoDevice { path: DEVICE, source: e.into() })?;
         attach(&fd, &spec.interface)?;
         let interface = Interface::open(&spec.interface)?;
         interface.bring_up()?;

@@ -17,7 +17,7 @@ pub fn in_namespace(name: &str, body: impl FnOnce()) {
     let status = Command::new("unshare")
         .args([flags, "--"])
         .arg(std::env::current_exe().unwrap())
-        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .args([name, "--exact", "--nocapture", "--include-ignored"])
         .env(INSIDE, "1")
         .status()
         .expect("unshare (util-linux)");
