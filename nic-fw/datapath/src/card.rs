@@ -44,6 +44,10 @@ where
     K: Kick,
 {
     pub fn new(config: CardConfig, port: P, memory: M, kick: K) -> Self {
+        // A burst must fit, and leave room for what it leads to.
+        let dma_entries = config.dma_entries.max(8 * BURST as u16);
+        let egress_entries = config.egress_entries.max(2 * BURST as u16);
+        let config = CardConfig { dma_entries, egress_entries, ..config };
         Self { stages: Stages::new(&config, port, memory, kick), burst: RxBurst::new() }
     }
 
@@ -194,15 +198,15 @@ where
     fn host(&mut self) -> bool {
         let mut any = false;
         for _ in 0..self.stages.contexts.round().max(1) {
-            any |= self.run_all(usize::MAX, Stages::host_work);
+            any |= self.run_all(BURST, Stages::host_work);
             any |= self.stages.visit();
-            any |= self.run_all(usize::MAX, Stages::host_work);
+            any |= self.run_all(BURST, Stages::host_work);
         }
         any
     }
 
     fn timers(&mut self) -> bool {
-        self.run_all(usize::MAX, Stages::timer_work)
+        self.run_all(4 * BUDGET, Stages::timer_work)
     }
 
     fn send(&mut self) -> bool {

@@ -257,10 +257,14 @@ where
                 self.stages.give_back(msg.frame.source);
             }
         }
-        for msg in self.out.drain(..) {
-            if let Some(frame) = msg.frame {
-                self.stages.give_back(frame.source);
+        // They have their numbers: through the order with them.
+        while let Some(msg) = self.out.pop_front() {
+            while self.stages.dma.room() == 0 {
+                self.stages.post.clear();
+                self.stages.complete();
+                self.stages.release();
             }
+            self.stages.order(msg);
         }
         self.stages.reset();
     }

@@ -80,12 +80,6 @@ impl Links {
             n => self.nodes[n as usize].prev = prev,
         }
     }
-
-    /// The item behind `i`.
-    pub fn after(&self, i: u32) -> Option<u32> {
-        let next = self.nodes[i as usize].next;
-        (next != NIL && next != OUT).then_some(next)
-    }
 }
 
 #[cfg(test)]
@@ -93,6 +87,11 @@ mod tests {
     use super::*;
     use alloc::{collections::VecDeque, vec::Vec};
     use proptest::prelude::*;
+
+    fn walk(links: &Links, list: &List) -> Vec<u32> {
+        let after = |&i: &u32| Some(links.nodes[i as usize].next).filter(|&next| next != NIL);
+        core::iter::successors(list.first(), after).collect()
+    }
 
     proptest! {
         #[test]
@@ -114,7 +113,7 @@ mod tests {
                     _ => {}
                 }
                 for (list, model) in lists.iter().zip(&model) {
-                    let walked: Vec<u32> = core::iter::successors(list.first(), |&i| links.after(i)).collect();
+                    let walked: Vec<u32> = walk(&links, list);
                     prop_assert_eq!(&walked, &model.iter().copied().collect::<Vec<_>>());
                 }
             }

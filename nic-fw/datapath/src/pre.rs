@@ -118,3 +118,63 @@ fn drop_reason(e: FrameError) -> Drop {
         FrameError::BadTcpOptions => Drop::BadTcpOptions,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::msg::Source;
+    use proptest::prelude::*;
+    use toe_hal::{Lease, RxOffload};
+
+    fn look(bytes: &[u8], offload: RxOffload) -> Verdict {
+        let rx = RxRef { source: Source::Port(Lease(0)), len: bytes.len() as u32, offload, tcp_at: 0 };
+        classify(bytes, rx, [2; 6], &FlowStore::new(1, [0; 2]), &Tables::new(1, 1, 1))
+    }
+
+    #[test]
+    fn fragments_icmp_and_options_are_told_apart() {
+        let mut frame = [0u8; 64];
+        frame[..6].copy_from_slice(&[2; 6]);
+        frame[12..14].copy_from_slice(&[8, 0]);
+        let packet = |ihl: u8, fragment: u16, proto: u8| {
+            let mut f = frame;
+            f[14] = 0x40 | ihl;
+            f[17] = 50;
+            f[20..22].copy_from_slice(&fragment.to_be_bytes());
+            f[23] = proto;
+            let sum = toe_wire::checksum::checksum(&f[14..14 + usize::from(ihl) * 4]);
+            f[24..26].copy_from_slice(&sum.to_be_bytes());
+            f
+        };
+        let reason = |f: &[u8]| match look(f, RxOffload::default()) {
+            Verdict::Exception(reason, _) => reason,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(reason(&packet(5, 0x2000, 6)), Exception::Fragment);
+        assert_eq!(reason(&packet(5, 0x0001, 1)), Exception::Fragment);
+        assert_eq!(reason(&packet(5, 0x4000, 1)), Exception::Icmp);
+        assert_eq!(reason(&packet(6, 0, 17)), Exception::IpOptions);
+        assert_eq!(reason(&packet(5, 0, 17)), Exception::OtherProtocol);
+        frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+        assert_eq!(reason(&frame), Exception::OtherProtocol);
+    }
+
+    #[test]
+    fn super_frames_count_their_segments() {
+        assert_eq!([wire_segments(0, 1000), wire_segments(1000, 1000), wire_segments(1001, 1000)], [1, 1, 2]);
+        assert_eq!(wire_segments(60_000, 0), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn no_frame_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..200), ours in any::<bool>(), ip in any::<bool>(), csum_ok in any::<bool>()) {
+            if ours && bytes.len() >= 15 {
+                bytes[..6].copy_from_slice(&[2; 6]);
+                if ip {
+                    bytes[12..15].copy_from_slice(&[8, 0, 0x45]);
+                }
+            }
+            look(&bytes, RxOffload { csum_ok, ..RxOffload::default() });
+        }
+    }
+}

@@ -56,6 +56,8 @@ pub struct Stages<P, M, K> {
     pub direct: bool,
     /// Flows to be reset because payload of theirs was lost.
     poisoned: Vec<FlowId>,
+    /// Number of the next message to come out of the order.
+    next_released: u32,
 }
 
 struct Sources<'a, P, S> {
@@ -131,7 +133,8 @@ where
             post: Post::new(caps, config.egress_entries),
             now: Instant(0),
             direct: true,
-            poisoned: Vec::with_capacity(16),
+            poisoned: Vec::with_capacity(config.dma_entries.max(16).into()),
+            next_released: 0,
         }
     }
 
@@ -317,6 +320,8 @@ where
 
     fn flow_released(&mut self, msg: DmaMsg, fault: bool) {
         let flow = msg.tag.flow;
+        debug_assert_eq!((msg.tag.group, msg.tag.number), (0, self.next_released), "out of order");
+        self.next_released = msg.tag.number.wrapping_add(1);
         let phase = self.flows.phase(flow);
         if let Some(frame) = msg.frame {
             match (msg.dropped, fault) {

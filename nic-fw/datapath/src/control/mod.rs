@@ -145,10 +145,6 @@ impl Control {
         }
     }
 
-    pub fn attached(&self) -> bool {
-        self.attached
-    }
-
     /// Whether the packet ring holds something.
     pub fn any_packet<M: HostMemory>(&self, memory: &M) -> bool {
         self.attached && self.packets.any(memory)

@@ -400,18 +400,17 @@ impl<C: Fake> Bench<C> {
     /// Bytes at receive position `pos` of flow number `n`.
     pub fn received(&mut self, region: u16, n: u16, pos: u32, len: u32) -> Vec<u8> {
         let (_, rx) = self.buffers(n);
-        (pos..pos.wrapping_add(len))
-            .map(|p| self.card.memory().peek(HostAddr::new(RegionId(region), rx + u64::from(p) % BUF), 1)[0])
-            .collect()
+        let ring = self.card.memory().peek(HostAddr::new(RegionId(region), rx), BUF as usize);
+        (pos..pos.wrapping_add(len)).map(|p| ring[p as usize % BUF as usize]).collect()
     }
 
     /// Fills the transmit buffer of flow number `n` from position `pos`.
     pub fn fill(&mut self, region: u16, n: u16, pos: u32, bytes: &[u8]) {
         let (tx, _) = self.buffers(n);
-        for (i, &b) in bytes.iter().enumerate() {
-            let p = u64::from(pos.wrapping_add(i as u32)) % BUF;
-            self.card.memory().poke(HostAddr::new(RegionId(region), tx + p), &[b]);
-        }
+        let offset = u64::from(pos) % BUF;
+        let first = bytes.len().min((BUF - offset) as usize);
+        self.card.memory().poke(HostAddr::new(RegionId(region), tx + offset), &bytes[..first]);
+        self.card.memory().poke(HostAddr::new(RegionId(region), tx), &bytes[first..]);
     }
 
     // ---- flows and the peer ----
