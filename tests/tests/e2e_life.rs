@@ -205,3 +205,18 @@ fn a_hundred_idle_connections_cost_next_to_nothing() {
     let established = connections.as_array().map_or(0, |all| all.iter().filter(|c| c["state"] == "ESTAB").count());
     assert_eq!(established, 100);
 }
+
+/// A filter that somebody else has on the interface stays.
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn a_queueing_discipline_that_was_there_before_stays() {
+    let pair = Pair::new().expect("two hosts");
+    pair.near().run("tc", &["qdisc", "add", "dev", "toe0", "clsact"], LIMIT).expect("tc");
+    let card = pair.card_up().expect("card");
+    job::signal(card.pid(&pair.lab, "toe-nic").expect("pid"), Signal::KILL);
+    card.down().expect("down");
+    let qdiscs = pair.near().run("tc", &["qdisc", "show", "dev", "toe0"], LIMIT).expect("tc").stdout();
+    assert!(qdiscs.contains("clsact"), "{qdiscs}");
+    let filters = pair.near().run("tc", &["filter", "show", "dev", "toe0", "ingress"], LIMIT).expect("tc").stdout();
+    assert_eq!(filters.trim(), "");
+}

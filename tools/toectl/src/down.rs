@@ -46,8 +46,8 @@ pub fn clean(dir: &RunDir, and_folder: bool) -> Result<()> {
     if let Some(undo) = dir.read_undo() {
         if qdisc::netns() != undo.netns {
             left.push(format!("interface {} is in another network namespace; run 'toectl down' there", undo.interface));
-        } else if !undo.had_clsact && qdisc::has_clsact(&undo.interface) {
-            left.extend(qdisc::remove_clsact(&undo.interface).err());
+        } else if qdisc::has_clsact(&undo.interface) {
+            left.extend(qdisc::remove(&undo.interface, undo.had_clsact).err());
         }
     }
     if left.is_empty() {

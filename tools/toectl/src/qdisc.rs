@@ -1,6 +1,6 @@
 //! The clsact qdisc of an af_packet port: the card hangs a filter there that drops the kernel's
-//! copy of each frame. A card that is killed cannot remove it, so `down` does, if it was not
-//! there before. Without it the interface would stay deaf.
+//! copy of each frame. A card that is killed cannot remove it, so `down` does; else the
+//! interface would stay deaf.
 
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
@@ -22,10 +22,28 @@ pub fn has_clsact(interface: &str) -> bool {
     shown.is_ok_and(|out| String::from_utf8_lossy(&out.stdout).lines().any(|line| line.starts_with("qdisc clsact ")))
 }
 
-/// Removes it with its filters. The error is a line for the operator.
-pub fn remove_clsact(interface: &str) -> Result<(), String> {
-    let line = format!("tc qdisc del dev {interface} clsact");
-    match Command::new("tc").args(["qdisc", "del", "dev", interface, "clsact"]).output() {
+/// Preference of the card's filter (`toe_nic::ports::filter::PREF`).
+const FILTER_PREF: &str = "63239";
+
+/// Removes what a killed card left: the whole qdisc if there was none before, else our filter in
+/// it. The error is a line for the operator.
+pub fn remove(interface: &str, had_clsact: bool) -> Result<(), String> {
+    if !had_clsact {
+        return tc(&["qdisc", "del", "dev", interface, "clsact"]);
+    }
+    let shown = Command::new("tc").args(["filter", "show", "dev", interface, "ingress"]).stderr(Stdio::null()).output();
+    let ours = format!("pref {FILTER_PREF} ");
+    match shown {
+        Ok(out) if String::from_utf8_lossy(&out.stdout).contains(&ours) => {
+            tc(&["filter", "del", "dev", interface, "ingress", "pref", FILTER_PREF])
+        }
+        _ => Ok(()),
+    }
+}
+
+fn tc(words: &[&str]) -> Result<(), String> {
+    let line = format!("tc {}", words.join(" "));
+    match Command::new("tc").args(words).output() {
         Ok(out) if out.status.success() => Ok(()),
         Ok(out) => Err(format!("'{line}' failed: {}", String::from_utf8_lossy(&out.stderr).trim())),
         Err(e) => Err(format!("cannot run '{line}' (package iproute2): {e}")),
@@ -48,7 +66,8 @@ mod tests {
     #[test]
     fn an_interface_that_is_not_there_has_no_qdisc() {
         assert!(!has_clsact("no-such-if"));
-        assert!(remove_clsact("no-such-if").unwrap_err().contains("no-such-if"));
+        assert!(remove("no-such-if", false).unwrap_err().contains("no-such-if"));
+        assert_eq!(remove("no-such-if", true), Ok(()));
         assert_ne!(netns(), 0);
     }
 }

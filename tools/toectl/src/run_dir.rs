@@ -1,13 +1,15 @@
 //! The folder of one instance: sockets, pid files, logs, and what `down` has to know.
 
 use std::env;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{FlockOperation, flock};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
@@ -34,10 +36,11 @@ pub struct RunDir {
     path: PathBuf,
 }
 
-/// Held while an instance is started or stopped.
+/// Held while an instance is started or stopped. The kernel gives it back when the process ends,
+/// and no file is left.
 #[derive(Debug)]
 pub struct Locked {
-    _folder: File,
+    _socket: UnixDatagram,
 }
 
 impl RunDir {
@@ -62,13 +65,15 @@ impl RunDir {
         self.path.symlink_metadata().is_ok()
     }
 
-    /// Makes the folder (mode 0700) if it is not there; true if it did. What is there must be
-    /// ours and closed to others: who can write here can stop our processes' clients.
+    /// Makes the folder if it is not there; true if it did. What is there must be ours, and others
+    /// must not be able to write: they could put sockets of their own in place of ours.
     pub fn make(&self) -> Result<bool> {
         if let Some(parent) = self.path.parent() {
             fs::create_dir_all(parent).map_err(|e| self.refuse(&format!("cannot make {}: {e}", parent.display())))?;
         }
-        let made = match DirBuilder::new().mode(0o700).create(&self.path) {
+        // Root's card serves programs that have given up root, such as a server's workers.
+        let mode = if geteuid().is_root() { 0o755 } else { 0o700 };
+        let made = match DirBuilder::new().mode(mode).create(&self.path) {
             Ok(()) => true,
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
             Err(e) => return Err(self.refuse(&format!("cannot make {}: {e}", self.path.display()))),
@@ -95,12 +100,14 @@ impl RunDir {
         environment(format!("{what}; name another folder with TOE_RUN_DIR or --run-dir"))
     }
 
-    /// Waits for nobody: two `up`s at a time are a mistake.
+    /// Waits for nobody: two `up`s at a time are a mistake. (toed locks the folder itself.)
     pub fn lock(&self) -> Result<Locked> {
-        let folder = File::open(&self.path).with_context(|| self.path.display().to_string())?;
-        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Locked { _folder: folder }),
-            Err(rustix::io::Errno::WOULDBLOCK) => bail!("another toectl is at work in {}", self.path.display()),
+        let mut hasher = DefaultHasher::new();
+        self.path.hash(&mut hasher);
+        let name = format!("ferrotoe-toectl-{:016x}", hasher.finish());
+        match SocketAddr::from_abstract_name(name).and_then(|address| UnixDatagram::bind_addr(&address)) {
+            Ok(socket) => Ok(Locked { _socket: socket }),
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => bail!("another toectl is at work in {}", self.path.display()),
             Err(e) => bail!("cannot lock {}: {e}", self.path.display()),
         }
     }
@@ -166,10 +173,11 @@ mod tests {
     }
 
     #[test]
-    fn made_private_and_cleared_to_nothing() {
+    fn made_and_cleared_to_nothing() {
         let dir = scratch("make");
         assert!(dir.make().expect("made"));
-        assert_eq!(dir.path().metadata().expect("there").permissions().mode() & 0o777, 0o700);
+        let expected = if geteuid().is_root() { 0o755 } else { 0o700 };
+        assert_eq!(dir.path().metadata().expect("there").permissions().mode() & 0o777, expected);
         assert!(!dir.make().expect("there already"));
         let undo = Undo { netns: 1, interface: "eth9".into(), had_clsact: true, made_folder: true };
         dir.write_undo(&undo).expect("written");
