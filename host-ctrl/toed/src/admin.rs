@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn a_status_survives_the_wire() {
-        let status = Status { version: "1".into(), applications: vec![Application { pids: vec![7], ..Default::default() }], ..Default::default() };
+        let status =
+            Status { version: "1".into(), applications: vec![Application { pids: vec![7], ..Default::default() }], ..Default::default() };
         let line = serde_json::to_string(&status).expect("serializes");
         assert!(!line.contains('\n'));
         assert_eq!(serde_json::from_str::<Status>(&line).expect("parses"), status);

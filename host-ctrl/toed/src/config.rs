@@ -203,7 +203,11 @@ impl Settings {
             routes: options.ip_route.iter().map(|r| route(r)).collect::<Result<_>>()?,
             cc: algorithm(options.cc.as_deref().unwrap_or("cubic"))?,
             huge_pages: options.huge_pages == Some(true),
-            log_filter: options.log_level.clone().unwrap_or_else(|| level.to_owned()),
+            // The link's library logs every message at debug: only who asks for it by name gets that.
+            log_filter: match options.log_level.as_deref().unwrap_or(level) {
+                word if word.contains(['=', ',']) => word.to_owned(),
+                word => format!("{word},vfio_user=warn"),
+            },
             card,
             run_dir,
             ip,
@@ -397,9 +401,10 @@ mod tests {
     fn flags_win_over_the_file() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("toed.toml");
-        std::fs::write(&path, "tcp-rxbuf-len = 8192\ntcp-txbuf-len = 8192\nip-route = [\"10.1.0.0/16,10.0.0.1\"]\nquiet = true\n").expect("written");
+        std::fs::write(&path, "tcp-rxbuf-len = 8192\ntcp-txbuf-len = 8192\nip-route = [\"10.1.0.0/16,10.0.0.1\"]\nquiet = true\n")
+            .expect("written");
         let s = settings(&["--config", path.to_str().expect("utf-8"), "--tcp-rxbuf-len", "16384"]).expect("fine");
-        assert_eq!((s.buffers.rx, s.buffers.tx, s.routes.len(), s.log_filter.as_str()), (14, 13, 1, "warn"));
+        assert_eq!((s.buffers.rx, s.buffers.tx, s.routes.len(), s.log_filter.as_str()), (14, 13, 1, "warn,vfio_user=warn"));
     }
 
     #[test]

@@ -122,8 +122,7 @@ impl Buddies {
     }
 
     fn undirty(&mut self, start: u64, end: u64) {
-        let overlapping: Vec<(u64, u64)> =
-            self.dirty.range(..end).rev().take_while(|&(_, &e)| e > start).map(|(&s, &e)| (s, e)).collect();
+        let overlapping: Vec<(u64, u64)> = self.dirty.range(..end).rev().take_while(|&(_, &e)| e > start).map(|(&s, &e)| (s, e)).collect();
         for (s, e) in overlapping {
             self.dirty.remove(&s);
             if s < start {

@@ -12,7 +12,9 @@ pub(super) enum Stage {
     Starting,
     Running,
     /// All its processes are gone; connections closed in order may still send until then.
-    Ending { until_us: u64 },
+    Ending {
+        until_us: u64,
+    },
     /// UNMAP_REGION is on its way.
     Unmapping,
 }

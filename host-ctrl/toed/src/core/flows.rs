@@ -19,7 +19,7 @@ const BUFFER_UNIT: u64 = 64;
 impl<H: Host> Core<H> {
     /// Takes buffers for an established connection and asks the card to install it.
     pub(super) fn install(&mut self, conn: ConnId, owner: Owner, mut state: FlowState, now_us: u64) {
-        if let Err(e) = self.try_install(conn, owner, &mut state) {
+        if let Err(e) = self.try_install(conn, owner, &mut state, now_us) {
             if e == InstallError::NoMemory {
                 self.tally.out_of_memory += 1;
             }
@@ -27,7 +27,7 @@ impl<H: Host> Core<H> {
         }
     }
 
-    fn try_install(&mut self, conn: ConnId, owner: Owner, state: &mut FlowState) -> Result<(), InstallError> {
+    fn try_install(&mut self, conn: ConnId, owner: Owner, state: &mut FlowState, now_us: u64) -> Result<(), InstallError> {
         let region = self.owners.get(&owner).ok_or(InstallError::OwnerGone)?;
         let app = self.apps.get_mut(region).ok_or(InstallError::OwnerGone)?;
         if app.stage != Stage::Running {
@@ -49,7 +49,11 @@ impl<H: Host> Core<H> {
         app.connections += 1;
         app.in_flight += 1;
         let pending = Pending::Install { conn, owner, key: state.id.key, buffers };
-        self.outbox.send(&mut self.host, kind::INSTALL, pending, |m| m.set_flow_state(state));
+        self.outbox.send(&mut self.host, kind::INSTALL, pending, |m| {
+            m.set_flow_state(state);
+            // Our clock, in which the state's times are; the card moves them to its own.
+            m.args[0] = now_us;
+        });
         Ok(())
     }
 

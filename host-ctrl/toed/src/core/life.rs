@@ -309,4 +309,3 @@ impl<H: Host> Core<H> {
 fn is_open_for(context: &Option<super::app::Context>, client: ClientId) -> bool {
     context.is_some_and(|c| c.client == client && c.stage == ContextStage::Open)
 }
-

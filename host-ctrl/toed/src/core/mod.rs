@@ -155,8 +155,8 @@ pub struct Core<H: Host> {
 
 impl<H: Host> Core<H> {
     pub fn new(config: CoreConfig, host: H, engine: Engine) -> Self {
-        // Context 0 is toed's, the last number means none.
-        let free_contexts = (1..config.card_contexts.min(CtxId::NONE.0)).collect();
+        // Context 0 is toed's; the range ends before the number that means none.
+        let free_contexts = (1..config.card_contexts).collect();
         let mut core = Self {
             host,
             engine,

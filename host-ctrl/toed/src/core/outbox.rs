@@ -17,17 +17,43 @@ const PACKET_BYTES_MAX: usize = 8 << 20;
 /// What to do when the answer comes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Pending {
-    MapRegion { region: u16, client: ClientId },
-    UnmapRegion { region: u16 },
-    OpenContext { owner: Owner, index: u32, ctx: CtxId, client: ClientId },
-    CloseContext { owner: Owner, index: u32, ctx: CtxId },
+    MapRegion {
+        region: u16,
+        client: ClientId,
+    },
+    UnmapRegion {
+        region: u16,
+    },
+    OpenContext {
+        owner: Owner,
+        index: u32,
+        ctx: CtxId,
+        client: ClientId,
+    },
+    CloseContext {
+        owner: Owner,
+        index: u32,
+        ctx: CtxId,
+    },
     /// `tx` and `rx`: offsets of the buffers in the payload area.
-    Install { conn: ConnId, owner: Owner, key: FlowKey, buffers: Buffers },
+    Install {
+        conn: ConnId,
+        owner: Owner,
+        key: FlowKey,
+        buffers: Buffers,
+    },
     /// For the engine.
-    Query { flow: FlowId },
+    Query {
+        flow: FlowId,
+    },
     /// For a report.
-    Sample { job: JobId, flow: FlowId },
-    Counters { job: JobId },
+    Sample {
+        job: JobId,
+        flow: FlowId,
+    },
+    Counters {
+        job: JobId,
+    },
     /// Nothing depends on it.
     Plain,
 }

@@ -1,10 +1,6 @@
 //! What operators see: status at once, connections and counters after asking the card.
 
-use super::{
-    Core, Host,
-    app::ContextStage,
-    outbox::Pending,
-};
+use super::{Core, Host, app::ContextStage, outbox::Pending};
 use crate::admin;
 use std::collections::{BTreeMap, VecDeque};
 use toe_abi::{
@@ -256,11 +252,7 @@ impl<H: Host> Core<H> {
 }
 
 fn neighbour(n: &toe_engine::NeighbourView) -> admin::Neighbour {
-    admin::Neighbour {
-        ip: std::net::Ipv4Addr::from(n.ip).to_string(),
-        mac: n.mac.map(|m| mac_text(&m)),
-        state: n.state.into(),
-    }
+    admin::Neighbour { ip: std::net::Ipv4Addr::from(n.ip).to_string(), mac: n.mac.map(|m| mac_text(&m)), state: n.state.into() }
 }
 
 /// `02:00:00:00:00:01`.

@@ -140,8 +140,8 @@ impl<H: Host> Core<H> {
         if self.stopping {
             return Err(Errno::SHUTDOWN);
         }
-        // Region 0 is toed's, the last number means none.
-        let last = self.config.card_regions.min(RegionId::NONE.0);
+        // Region 0 is toed's; the range ends before the number that means none.
+        let last = self.config.card_regions;
         let region = (1..last).find(|r| !self.apps.contains_key(r)).ok_or(Errno::USERS)?;
         let l = &self.config.limits;
         let geometry = RegionHeader::new(&RegionConfig {

@@ -7,8 +7,8 @@ use toe_abi::{
     context::{ContextPage, DaemonLine, HostLine},
     flow::FlowKey,
     region::{
-        ACCEPT_RECORD_LEN, AcceptRecord, RegionHeader, SOCKET_SLOT_LEN, SlotConn, SlotEvent, SlotListen, SlotNames,
-        SlotRx, SlotTx, SocketSlot, slot_flags, slot_state,
+        ACCEPT_RECORD_LEN, AcceptRecord, RegionHeader, SOCKET_SLOT_LEN, SlotConn, SlotEvent, SlotListen, SlotNames, SlotRx, SlotTx,
+        SocketSlot, slot_flags, slot_state,
     },
 };
 use zerocopy::IntoBytes;

@@ -41,8 +41,7 @@ impl Admin {
             }
             self.next += 1;
             let Ok(key) = watch.add(&socket, Watched::Admin(self.next), EventFlags::IN) else { continue };
-            let session =
-                Session { socket, key, input: Vec::new(), output: VecDeque::new(), waiting: None, ended: false };
+            let session = Session { socket, key, input: Vec::new(), output: VecDeque::new(), waiting: None, ended: false };
             self.sessions.insert(self.next, session);
         }
     }

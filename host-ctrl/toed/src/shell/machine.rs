@@ -78,10 +78,8 @@ impl Watch {
 
     /// What has something to say, and the event's flags.
     pub fn wait(&self, timeout_us: Option<u64>, found: &mut Vec<(Watched, epoll::EventFlags)>) -> Result<(), Errno> {
-        let timeout = timeout_us.map(|us| rustix::time::Timespec {
-            tv_sec: (us / 1_000_000) as i64,
-            tv_nsec: (us % 1_000_000 * 1000) as _,
-        });
+        let timeout =
+            timeout_us.map(|us| rustix::time::Timespec { tv_sec: (us / 1_000_000) as i64, tv_nsec: (us % 1_000_000 * 1000) as _ });
         let mut events = Vec::with_capacity(64);
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -152,8 +150,7 @@ impl Machine {
     pub fn new(mut card: Box<dyn Card>, huge_pages: bool) -> Result<Self, CardError> {
         card.enable(0, regs::enable::RESET)?;
         let memory = SharedMemory::create("toe-control", toe_abi::control::CONTROL_REGION_LEN, MemoryOptions::default())?;
-        let control =
-            ControlRegion::new(memory).map_err(|e| CardError::Os { step: "control region", error: std::io::Error::other(e) })?;
+        let control = ControlRegion::new(memory).map_err(|e| CardError::Os { step: "control region", error: std::io::Error::other(e) })?;
         let (kick, interrupt) = (new_eventfd().map_err(os("eventfd"))?, new_eventfd().map_err(os("eventfd"))?);
         let mut watch = Watch::new().map_err(os("epoll"))?;
         watch.add(&interrupt, Watched::Card, epoll::EventFlags::IN | epoll::EventFlags::ET).map_err(os("epoll"))?;
@@ -277,9 +274,7 @@ impl Machine {
                 Attachment::Region(r) => self.regions.get(r).map(|r| r.memfd.as_fd()),
                 Attachment::Kick(c) => self.contexts.get(c).map(|c| c.kick.as_fd()),
                 Attachment::Irq(c) => self.contexts.get(c).map(|c| c.wait.as_fd()),
-                Attachment::Token(r, s) => {
-                    self.tokens.get(&(*r, *s)).and_then(|t| t.app_end.as_ref()).map(AsFd::as_fd)
-                }
+                Attachment::Token(r, s) => self.tokens.get(&(*r, *s)).and_then(|t| t.app_end.as_ref()).map(AsFd::as_fd),
             };
             fds.push(fd.ok_or(Errno::BADF)?);
         }
@@ -347,16 +342,10 @@ impl Host for Machine {
     }
 
     fn open_context(&mut self, ctx: CtxId) -> Result<(), Errno> {
-        let signals = Signals {
-            kick: new_eventfd()?,
-            interrupt: new_eventfd()?,
-            wait: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-        };
+        let signals = Signals { kick: new_eventfd()?, interrupt: new_eventfd()?, wait: epoll::create(epoll::CreateFlags::CLOEXEC)? };
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&signals.wait, &signals.interrupt, epoll::EventData::new_u64(0), edge)?;
-        self.card
-            .set_signals(ctx, signals.interrupt.as_fd(), signals.kick.as_fd())
-            .map_err(|e| errno_of(self, e))?;
+        self.card.set_signals(ctx, signals.interrupt.as_fd(), signals.kick.as_fd()).map_err(|e| errno_of(self, e))?;
         self.contexts.insert(ctx, signals);
         Ok(())
     }
@@ -401,7 +390,9 @@ impl Host for Machine {
             Ok(()) => self.published = true,
             Err(PushError::Full) => return false,
             // It will never fit: waiting for room is of no use.
-            Err(PushError::TooLong | PushError::PeerInsane) => tracing::debug!(len = frame.len(), "frame dropped: the packet ring refuses it"),
+            Err(PushError::TooLong | PushError::PeerInsane) => {
+                tracing::debug!(len = frame.len(), "frame dropped: the packet ring refuses it")
+            }
         }
         true
     }

@@ -43,6 +43,9 @@ const CLIENTS_MAX: usize = 8192;
 /// How long an orderly end may take before the rest is left to the card.
 const DRAIN_US: u64 = 2_000_000;
 
+/// The card's status is read at most so often.
+const LOOK_EVERY_US: u64 = 10_000;
+
 /// Microseconds on the monotonic clock, which the soft card reads as well.
 fn now_us() -> u64 {
     let t = clock_gettime(ClockId::Monotonic);
@@ -83,6 +86,8 @@ struct Daemon<'a> {
     /// Clients whose next request waits for the answer to the last.
     held: BTreeSet<ClientId>,
     started_us: u64,
+    /// The card's status is not read again before.
+    look_again_us: u64,
     stop: bool,
     frame: Vec<u8>,
     _run_dir: RunDir,
@@ -121,6 +126,7 @@ impl<'a> Daemon<'a> {
             next_client: 1,
             held: BTreeSet::new(),
             started_us: now,
+            look_again_us: 0,
             stop: false,
             frame: Vec::new(),
             _run_dir: run_dir,
@@ -169,6 +175,18 @@ impl<'a> Daemon<'a> {
         Ok(())
     }
 
+    fn look_at_card(&mut self) -> Result<()> {
+        let now = now_us();
+        if now < self.look_again_us {
+            return Ok(());
+        }
+        self.look_again_us = now + LOOK_EVERY_US;
+        match self.core.host().card_status() {
+            "failed" => self.card_failed(anyhow::anyhow!("the card reports a failure; see toe-nic's log")),
+            _ => Ok(()),
+        }
+    }
+
     fn card_failed(&mut self, e: anyhow::Error) -> Result<()> {
         self.core.card_failed();
         self.core.host().flush();
@@ -177,8 +195,13 @@ impl<'a> Daemon<'a> {
 
     fn event(&mut self, what: Watched, flags: EventFlags) -> Result<()> {
         match what {
-            // Looked at in every turn.
-            Watched::Card => {}
+            // Its queues are looked at in every turn. An interrupt with nothing in them is how a failing card calls.
+            Watched::Card => {
+                if self.core.host().park() {
+                    self.core.host().unpark();
+                    return self.look_at_card();
+                }
+            }
             Watched::CardGone => {
                 let hint = "toe-nic has ended; see its log";
                 return self.card_failed(anyhow::anyhow!("the card at {} is gone: {hint}", self.settings.card.display()));
@@ -388,9 +411,7 @@ fn raise_descriptor_limit() {
 /// 16 random bytes: the key of sequence numbers (RFC 6528).
 fn secret() -> Result<[u8; 16]> {
     let mut secret = [0; 16];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut f| f.read_exact(&mut secret))
-        .context("/dev/urandom: reading a secret")?;
+    std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut secret)).context("/dev/urandom: reading a secret")?;
     if secret == [0; 16] {
         bail!("/dev/urandom: gives zeroes");
     }

@@ -18,6 +18,8 @@ pub(super) struct RunDir {
     _lock: OwnedFd,
     made: Vec<PathBuf>,
     path: PathBuf,
+    /// The directory itself is ours: it goes as well, if nothing else is in it.
+    ours: bool,
 }
 
 impl RunDir {
@@ -26,14 +28,15 @@ impl RunDir {
         let show = path.display();
         // Applications of other users need to reach toed.sock when toed runs as root (a server's workers, say).
         let mode = if rustix::process::geteuid().is_root() { 0o755 } else { 0o700 };
-        match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
-            Ok(()) | Err(Errno::EXIST) => {}
+        let ours = match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
             Err(e) => bail!("run directory {show}: {e}; choose another one with --run-dir"),
-        }
+        };
         let lock = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .with_context(|| format!("run directory {show}"))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _lock: lock, made: Vec::new(), path: path.to_owned() }),
+            Ok(()) => Ok(Self { _lock: lock, made: Vec::new(), path: path.to_owned(), ours }),
             Err(Errno::WOULDBLOCK) => bail!("another toed runs in {show}; stop it (toectl down) or choose another --run-dir"),
             Err(e) => bail!("run directory {show}: locking it: {e}"),
         }
@@ -72,6 +75,9 @@ impl Drop for RunDir {
         for path in &self.made {
             let _ = remove_socket(path);
         }
+        if self.ours {
+            let _ = rustix::fs::rmdir(&self.path);
+        }
     }
 }
 
@@ -97,6 +103,7 @@ mod tests {
         let second = RunDir::lock(&path).err().expect("taken").to_string();
         assert!(second.contains("another toed"), "{second}");
         drop(first);
+        assert!(!path.exists(), "it was made here, and nothing is in it");
         RunDir::lock(&path).expect("free again");
     }
 

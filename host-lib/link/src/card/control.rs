@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use toe_abi::{
     context::{CardLine, ContextPage, DaemonLine, HostLine},
     control::{
-        COMPLETIONS_OFF, CONTROL_ENTRIES, CONTROL_MSG_LEN, CONTROL_REGION_LEN, ControlMsg, EXCEPTIONS_OFF,
-        FRAME_RING_LEN, PACKETS_OFF, SUBMISSIONS_OFF,
+        COMPLETIONS_OFF, CONTROL_ENTRIES, CONTROL_MSG_LEN, CONTROL_REGION_LEN, ControlMsg, EXCEPTIONS_OFF, FRAME_RING_LEN, PACKETS_OFF,
+        SUBMISSIONS_OFF,
     },
     frames::{FRAME_MAX, FrameRecord, RING_HEADER_LEN},
 };
@@ -69,8 +69,7 @@ impl ControlRegion {
             let descs: Words = at(off, CONTROL_ENTRIES as usize * CONTROL_MSG_LEN);
             QueueMemory::new(descs, CONTROL_ENTRIES, words.word(tail), words.word(head)).ok_or(too_small)
         };
-        let ring =
-            |off| FrameRingMemory::new(at(off, RING_HEADER_LEN + FRAME_RING_LEN as usize)).ok_or(too_small);
+        let ring = |off| FrameRingMemory::new(at(off, RING_HEADER_LEN + FRAME_RING_LEN as usize)).ok_or(too_small);
         Ok(Self {
             submissions: Producer::new(queue(SUBMISSIONS_OFF, HC_TAIL, HC_HEAD)?),
             completions: Consumer::new(queue(COMPLETIONS_OFF, EV_TAIL, EV_HEAD)?),
@@ -177,9 +176,8 @@ mod tests {
             let descs = w.slice(off as usize / 4, CONTROL_ENTRIES as usize * CONTROL_MSG_LEN / 4);
             QueueMemory::new(descs, CONTROL_ENTRIES, w.word(tail), w.word(head)).expect("fits")
         };
-        let ring = |off: u64| {
-            FrameRingMemory::new(w.slice(off as usize / 4, (RING_HEADER_LEN + FRAME_RING_LEN as usize) / 4)).expect("fits")
-        };
+        let ring =
+            |off: u64| FrameRingMemory::new(w.slice(off as usize / 4, (RING_HEADER_LEN + FRAME_RING_LEN as usize) / 4)).expect("fits");
         let card = CardEnds {
             submissions: Consumer::new(queue(SUBMISSIONS_OFF, HC_TAIL, HC_HEAD)),
             completions: Producer::new(queue(COMPLETIONS_OFF, EV_TAIL, EV_HEAD)),

@@ -53,10 +53,11 @@ impl Card for Loopback {
 
     fn unmap(&mut self, iova: u64, len: u64) -> Result<(), CardError> {
         self.alive("DMA_UNMAP")?;
-        self.mappings.remove(&iova).filter(|&l| l == len).map(|_| ()).ok_or(CardError::Os {
-            step: "DMA_UNMAP",
-            error: rustix::io::Errno::INVAL.into(),
-        })
+        self.mappings
+            .remove(&iova)
+            .filter(|&l| l == len)
+            .map(|_| ())
+            .ok_or(CardError::Os { step: "DMA_UNMAP", error: rustix::io::Errno::INVAL.into() })
     }
 
     fn set_signals(&mut self, ctx: CtxId, _interrupt: BorrowedFd<'_>, _kick: BorrowedFd<'_>) -> Result<(), CardError> {

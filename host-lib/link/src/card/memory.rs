@@ -170,13 +170,7 @@ impl SharedMemory {
             && !m.huge
             && offset.is_multiple_of(PAGE)
             && len.is_multiple_of(PAGE)
-            && rustix::fs::fallocate(
-                &m.memfd,
-                FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
-                offset,
-                len,
-            )
-            .is_ok()
+            && rustix::fs::fallocate(&m.memfd, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len).is_ok()
         {
             return;
         }

@@ -14,9 +14,7 @@ use std::{
     time::Duration,
 };
 use toe_abi::{CtxId, regs};
-use vfio_bindings::bindings::vfio::{
-    VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD, VFIO_PCI_BAR0_REGION_INDEX,
-};
+use vfio_bindings::bindings::vfio::{VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD, VFIO_PCI_BAR0_REGION_INDEX};
 use vfio_user::Client;
 
 /// A card that does not answer for so long is gone. Its device thread only ever waits for its data path.
@@ -40,8 +38,7 @@ impl VfioUser {
         let watch = new_socket(&before, path).ok_or_else(|| refuse("its socket can't be found in /proc/self/fd".into()))?;
         // The client blocks in reads; from here on none takes longer than this. (The option belongs to the socket, which both share.)
         for direction in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
-            sockopt::set_socket_timeout(&watch, direction, Some(DEADLINE))
-                .map_err(|e| refuse(format!("setting a time limit: {e}")))?;
+            sockopt::set_socket_timeout(&watch, direction, Some(DEADLINE)).map_err(|e| refuse(format!("setting a time limit: {e}")))?;
         }
         let info = read_info(&path.display().to_string(), |at| read_register(&mut client, at))?;
         Ok(Self { client, watch, path: path.to_owned(), info })
@@ -53,9 +50,7 @@ impl VfioUser {
     }
 
     fn write_register(&mut self, at: u64, value: u32) -> Result<(), CardError> {
-        self.client
-            .region_write(VFIO_PCI_BAR0_REGION_INDEX, at, &value.to_le_bytes())
-            .map_err(gone("writing a register"))
+        self.client.region_write(VFIO_PCI_BAR0_REGION_INDEX, at, &value.to_le_bytes()).map_err(gone("writing a register"))
     }
 
     fn set_irq(&mut self, index: u32, ctx: CtxId, fds: &[RawFd]) -> Result<(), CardError> {
@@ -78,10 +73,7 @@ fn read_register(client: &mut Client, at: u64) -> Result<u32, CardError> {
 fn open_client(path: &Path) -> Result<Client, String> {
     let (tx, rx) = mpsc::channel();
     let to = path.to_owned();
-    std::thread::Builder::new()
-        .name("card-connect".into())
-        .spawn(move || tx.send(Client::new(&to)))
-        .map_err(|e| e.to_string())?;
+    std::thread::Builder::new().name("card-connect".into()).spawn(move || tx.send(Client::new(&to))).map_err(|e| e.to_string())?;
     match rx.recv_timeout(DEADLINE) {
         Ok(Ok(client)) => Ok(client),
         Ok(Err(vfio_user::Error::Connect(e))) => Err(e.to_string()),

@@ -140,8 +140,7 @@ fn take(w: &mut World, clients: &mut [ClientId], step: Step) {
         }
         Step::Pass { ms } => w.pass(u64::from(ms) * 1000),
         Step::FlowEnds { nth } => {
-            let flows: Vec<FlowId> =
-                w.a.card.flows.iter().map(|(i, (g, _))| FlowId { index: *i, generation: *g }).collect();
+            let flows: Vec<FlowId> = w.a.card.flows.iter().map(|(i, (g, _))| FlowId { index: *i, generation: *g }).collect();
             if let Some(flow) = flows.get(usize::from(nth) % flows.len().max(1)) {
                 w.a.flow_ends(*flow, toe_abi::control::close_reason::RESET, now);
             }

@@ -1,9 +1,6 @@
 //! Two daemons, each with a card that answers control messages and does nothing else, joined by a wire.
 
-use crate::core::{
-    Attachment, ClientId, Core, CoreConfig, Host, Incoming, Limits, Memory, Proof,
-    alloc::Buddies,
-};
+use crate::core::{Attachment, ClientId, Core, CoreConfig, Host, Incoming, Limits, Memory, Proof, alloc::Buddies};
 use rustix::io::Errno;
 use std::{
     cell::RefCell,
@@ -192,12 +189,8 @@ impl FakeCard {
                 kind::UNMAP_REGION => {
                     let region = RegionId(msg.args[0] as u16);
                     let of_region = |(_, (_, s)): &(&u32, &(u32, FlowState))| s.id.region == region;
-                    let ids: Vec<FlowId> = self
-                        .flows
-                        .iter()
-                        .filter(of_region)
-                        .map(|(i, (g, _))| FlowId { index: *i, generation: *g })
-                        .collect();
+                    let ids: Vec<FlowId> =
+                        self.flows.iter().filter(of_region).map(|(i, (g, _))| FlowId { index: *i, generation: *g }).collect();
                     out.extend(ids.into_iter().filter_map(|f| self.end(f, close_reason::REGION_GONE)));
                 }
                 kind::QUERY => match self.flows.get(&msg.flow.index) {
@@ -257,12 +250,7 @@ pub struct Node {
 impl Node {
     pub fn new(host: u8, limits: Limits) -> Self {
         let ip = [10, 0, 0, host];
-        let engine = Config {
-            answer_arp: true,
-            timestamps: false,
-            secret: [host; 16],
-            ..Config::new(mac(host), ip, 24)
-        };
+        let engine = Config { answer_arp: true, timestamps: false, secret: [host; 16], ..Config::new(mac(host), ip, 24) };
         let config = CoreConfig {
             limits,
             buffers: BufferLog2 { tx: 13, rx: 13 },
@@ -405,16 +393,7 @@ pub struct World {
 }
 
 pub fn limits() -> Limits {
-    Limits {
-        contexts: 2,
-        hc_entries: 4,
-        ev_entries: 4,
-        sockets: 16,
-        listeners: 2,
-        accept_entries: 4,
-        connections: 6,
-        payload_len: 1 << 18,
-    }
+    Limits { contexts: 2, hc_entries: 4, ev_entries: 4, sockets: 16, listeners: 2, accept_entries: 4, connections: 6, payload_len: 1 << 18 }
 }
 
 impl World {
@@ -518,8 +497,7 @@ impl World {
     pub fn kill(&mut self, app: App) {
         let now = self.now;
         let node = self.node(app.side);
-        let tokens: Vec<u32> =
-            node.core.host().tokens.iter().filter(|(r, _)| r.0 == app.region).map(|(_, s)| *s).collect();
+        let tokens: Vec<u32> = node.core.host().tokens.iter().filter(|(r, _)| r.0 == app.region).map(|(_, s)| *s).collect();
         for slot in tokens {
             node.core.token_closed(RegionId(app.region), slot, now);
         }
