@@ -1,6 +1,10 @@
 //! The fused composition: one core runs a burst through all stages by direct calls.
 
-use crate::{CardConfig, Counters, msg::{RxRef, Source, Work}, stages::Stages};
+use crate::{
+    CardConfig, Counters,
+    msg::{RxRef, Source, Work},
+    stages::Stages,
+};
 use toe_abi::CtxId;
 use toe_hal::{EthPort, HostMemory, Instant, Kick, RxBurst, port::BURST};
 

@@ -58,8 +58,7 @@ impl Counters {
     pub fn unaccounted(&self) -> i64 {
         let received = self.get(Counter::RxFrames) + self.get(Counter::RxInjected);
         let drops: u64 = Drop::ALL.iter().map(|&d| self.drops(d)).sum();
-        let known =
-            self.get(Counter::RxDelivered) + self.get(Counter::RxExceptions) + self.get(Counter::RxAnswered) + drops;
+        let known = self.get(Counter::RxDelivered) + self.get(Counter::RxExceptions) + self.get(Counter::RxAnswered) + drops;
         received.wrapping_sub(known) as i64
     }
 }

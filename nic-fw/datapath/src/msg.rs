@@ -93,11 +93,18 @@ pub enum ControlOp {
 pub enum Work {
     Rx(RxMsg),
     Host(HcMsg),
-    Control { op: ControlOp, flow: FlowId },
+    Control {
+        op: ControlOp,
+        flow: FlowId,
+    },
     /// The scheduler's turn for a flow.
-    Send { flow: u32 },
+    Send {
+        flow: u32,
+    },
     /// A flow's timer has expired.
-    Timer { flow: u32 },
+    Timer {
+        flow: u32,
+    },
 }
 
 /// Bytes to be written to host memory.

@@ -12,9 +12,7 @@ use toe_abi::{
     flow::FlowKey,
 };
 use toe_tcp::SegmentIn;
-use toe_wire::{
-    Arp, Frame, FrameError, Ip, Mac, Payload, Tcp, TcpFlags, ip_proto, parse_frame,
-};
+use toe_wire::{Arp, Frame, FrameError, Ip, Mac, Payload, Tcp, TcpFlags, ip_proto, parse_frame};
 
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +22,10 @@ pub enum Verdict {
     /// To the control plane. The reference knows now where the TCP header is.
     Exception(Exception, RxRef),
     /// A request for an address of our own: send this.
-    Answer { reply: Arp, vlan: Option<u16> },
+    Answer {
+        reply: Arp,
+        vlan: Option<u16>,
+    },
 }
 
 /// Judges a frame from the wire or from the control plane.

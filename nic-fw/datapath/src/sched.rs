@@ -4,7 +4,10 @@
 //! its quantum goes to the end of its list, so flows share the wire by turns. A flow index may stay in a list
 //! when its flow has ended: the visit finds nothing to send.
 
-use crate::{list::{Links, List}, wheel::Wheel};
+use crate::{
+    list::{Links, List},
+    wheel::Wheel,
+};
 
 pub struct Sched {
     links: Links,

@@ -10,7 +10,10 @@ use toe_abi::{
     desc::{HostDesc, ev_flags, hc, hc_flags},
     frames,
 };
-use toe_hal::{HostMemory, PortCaps, RxOffload, fake::{FakeFrame, PortKnobs}};
+use toe_hal::{
+    HostMemory, PortCaps, RxOffload,
+    fake::{FakeFrame, PortKnobs},
+};
 use toe_wire::{Arp, ArpOp, TcpFlags};
 
 const NO_FLAGS: TcpFlags = TcpFlags::empty();
@@ -210,7 +213,13 @@ fn each_kind_of_garbage_has_its_counter() {
         (Drop::BadIpChecksum, mutate(&|f| f[24] ^= 1)),
         (Drop::BadTcpHeader, mutate(&|f| f[46] = 0x10)),
         (Drop::BadTcpChecksum, mutate(&|f| f[54] ^= 1)),
-        (Drop::BadTcpChecksum, mutate(&|f| { f[16..18].copy_from_slice(&44u16.to_be_bytes()); fix(f) })),
+        (
+            Drop::BadTcpChecksum,
+            mutate(&|f| {
+                f[16..18].copy_from_slice(&44u16.to_be_bytes());
+                fix(f)
+            }),
+        ),
     ];
     for (i, (reason, frame)) in cases.into_iter().enumerate() {
         let before = b.card.counters().drops(reason);

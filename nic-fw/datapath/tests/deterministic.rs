@@ -20,12 +20,7 @@ const SEEDS: u64 = 1200;
 
 fn slow(chance: &mut Chance) -> MemoryKnobs {
     let min_delay = chance.below(4) as u32;
-    MemoryKnobs {
-        min_delay,
-        max_delay: min_delay + 1 + chance.below(30) as u32,
-        full_percent: chance.below(40) as u8,
-        fault_percent: 0,
-    }
+    MemoryKnobs { min_delay, max_delay: min_delay + 1 + chance.below(30) as u32, full_percent: chance.below(40) as u8, fault_percent: 0 }
 }
 
 /// One flow's traffic, and what everybody has been told so far.
@@ -73,7 +68,8 @@ fn talk(seed: u64) -> u32 {
     let mut chance = Chance::new(seed);
     let mut b = actors(seed);
     let flows = [b.install(0, 1), b.install(1, 2)];
-    let mut talks = [0, 1].map(|n| Talk { n, ctx: n + 1, told: 0, acked: 0, edge: BUF as u32, consumed: 0, freed: 0, sent_by_peer: 0, echoed: 0 });
+    let mut talks =
+        [0, 1].map(|n| Talk { n, ctx: n + 1, told: 0, acked: 0, edge: BUF as u32, consumed: 0, freed: 0, sent_by_peer: 0, echoed: 0 });
     b.card.memory().set_knobs(slow(&mut chance));
     let busy_percent = chance.below(50) as u8;
     b.card.port().set_knobs(PortKnobs { tx_room: 1 + chance.below(4) as usize, busy_percent, rx_burst: 8, ..Default::default() });
@@ -229,7 +225,13 @@ fn garbage_and_floods_leave_nothing_behind() {
         b.install(0, 1);
         b.card.memory().set_knobs(slow(&mut chance));
         for _ in 0..60 {
-            let mut frame = peer_segment(chance.below(3) as u16, chance.below(2000) as u32, 0, TcpFlags::from_bits_retain(chance.draw() as u8), &stream(0, chance.below(300) as u32));
+            let mut frame = peer_segment(
+                chance.below(3) as u16,
+                chance.below(2000) as u32,
+                0,
+                TcpFlags::from_bits_retain(chance.draw() as u8),
+                &stream(0, chance.below(300) as u32),
+            );
             for _ in 0..chance.below(4) {
                 let at = chance.below(frame.len() as u64) as usize;
                 frame[at] ^= chance.draw() as u8;

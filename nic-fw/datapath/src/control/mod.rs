@@ -121,11 +121,7 @@ pub struct Control {
 
 impl Control {
     pub fn new(flows: u32) -> Self {
-        let queue = |off| Queue {
-            base: HostAddr::new(RegionId::CONTROL, off),
-            entries: CONTROL_ENTRIES,
-            desc_len: CONTROL_MSG_LEN as u32,
-        };
+        let queue = |off| Queue { base: HostAddr::new(RegionId::CONTROL, off), entries: CONTROL_ENTRIES, desc_len: CONTROL_MSG_LEN as u32 };
         Self {
             attached: false,
             epoch: 0,
@@ -370,8 +366,7 @@ impl Control {
     fn free<M: HostMemory>(&mut self, memory: &M) -> Result<u32, DmaFault> {
         let used = self.comp_tail.wrapping_sub(self.comp_head);
         if used >= CONTROL_ENTRIES / 2 || self.notices.any_posted() {
-            const EV_HEAD: u64 =
-                (core::mem::offset_of!(ContextPage, host) + core::mem::offset_of!(HostLine, ev_head)) as u64;
+            const EV_HEAD: u64 = (core::mem::offset_of!(ContextPage, host) + core::mem::offset_of!(HostLine, ev_head)) as u64;
             let claimed = memory.load(HostAddr::new(RegionId::CONTROL, EV_HEAD))?;
             if self.comp_tail.wrapping_sub(claimed) > CONTROL_ENTRIES {
                 return Err(DmaFault);
@@ -419,7 +414,9 @@ impl Control {
         // entry is the answer's.
         let for_answer = u32::from(self.job != Job::Idle);
         let index = self.comp_tail;
-        if free > for_answer && let Some(flow) = self.notices.post(index) {
+        if free > for_answer
+            && let Some(flow) = self.notices.post(index)
+        {
             self.out = ControlMsg::new(kind::FLOW_CLOSED, 0);
             self.out.flow = flow;
             self.out.args[0] = env.flows.close_reason(flow.index).into();
@@ -432,17 +429,8 @@ impl Control {
         }
         self.comp_tail = index.wrapping_add(1);
         self.out_busy = true;
-        let item = Item::Completion {
-            phase_at: self.completions.phase_at(index),
-            phase: self.completions.phase(index),
-            epoch: self.epoch,
-        };
-        let write = Write {
-            source: Source::Completion,
-            at: 0,
-            len: CONTROL_MSG_LEN as u32 - 4,
-            dst: self.completions.slot(index),
-        };
+        let item = Item::Completion { phase_at: self.completions.phase_at(index), phase: self.completions.phase(index), epoch: self.epoch };
+        let write = Write { source: Source::Completion, at: 0, len: CONTROL_MSG_LEN as u32 - 4, dst: self.completions.slot(index) };
         Some(Posting { item, write, bytes: [0; 8] })
     }
 

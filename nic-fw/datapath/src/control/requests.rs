@@ -150,8 +150,7 @@ fn open_context<M: HostMemory>(args: &[u64; 5], env: &mut Env<'_, M>) -> u32 {
     let (Some(ctx), Some(region)) = (context_id(ctx), region_id(region)) else { return status::INVALID };
     let offset = |arg: u64| arg & ((1 << OFFSET_BITS) - 1);
     let log2 = |arg: u64| (arg >> OFFSET_BITS) as u32;
-    let geometry =
-        Geometry { region, page, hc_off: offset(hc), hc_log2: log2(hc), ev_off: offset(ev), ev_log2: log2(ev) };
+    let geometry = Geometry { region, page, hc_off: offset(hc), hc_log2: log2(hc), ev_off: offset(ev), ev_log2: log2(ev) };
     env.contexts.open(ctx, &geometry, env.now, env.tables, env.memory)
 }
 
@@ -184,9 +183,7 @@ fn check_install<M>(s: &FlowState, env: &Env<'_, M>) -> u32 {
     let Some(_) = env.tables.region_len(id.region).filter(|_| env.tables.is_application(id.region)) else {
         return status::NOT_FOUND;
     };
-    let buffer = |buf: u32, log2: u8| {
-        (12..=30).contains(&log2) && env.tables.contains(id.region, u64::from(buf) * 64, 1 << log2)
-    };
+    let buffer = |buf: u32, log2: u8| (12..=30).contains(&log2) && env.tables.contains(id.region, u64::from(buf) * 64, 1 << log2);
     let bound = id.ctx == CtxId::NONE || (id.ctx != CtxId::CONTROL && env.contexts.region(id.ctx) == Some(id.region));
     let sequence = s.tx.snd_max.wrapping_sub(s.tx.snd_una) <= (1 << 30) + 1
         && s.tx.snd_nxt.wrapping_sub(s.tx.snd_una) <= s.tx.snd_max.wrapping_sub(s.tx.snd_una);

@@ -61,12 +61,7 @@ impl Exceptions {
             Placing::Put { at, advance } => {
                 self.tail = self.tail.wrapping_add(advance);
                 let item = Item::Exception { msg: Some(*msg), tail: self.tail, epoch };
-                let frame = Write {
-                    source: msg.frame.source,
-                    at: 0,
-                    len: msg.frame.len,
-                    dst: exceptions(data(at + RECORD_LEN)),
-                };
+                let frame = Write { source: msg.frame.source, at: 0, len: msg.frame.len, dst: exceptions(data(at + RECORD_LEN)) };
                 Ok(Put::Frame(posting(item, at, exception_record(msg)), frame))
             }
             Placing::Skip { at, len } => {
@@ -120,7 +115,11 @@ enum State {
     /// Fetching the record.
     Record,
     /// Fetching: so many bytes of so many are there.
-    Body { got: u32, want: u32, fetching: bool },
+    Body {
+        got: u32,
+        want: u32,
+        fetching: bool,
+    },
     Ready,
     /// The injected frame is under way.
     Lent,

@@ -185,13 +185,7 @@ impl Contexts {
     }
 
     /// Parks context 0 if it has been idle. `look_again` looks at what else its owner kicks for.
-    pub fn park_control<M: HostMemory>(
-        &mut self,
-        now: Instant,
-        memory: &M,
-        counters: &mut Counters,
-        look_again: impl FnOnce(&M) -> bool,
-    ) {
+    pub fn park_control<M: HostMemory>(&mut self, now: Instant, memory: &M, counters: &mut Counters, look_again: impl FnOnce(&M) -> bool) {
         let ctx = CtxId::CONTROL;
         let c = &self.contexts[usize::from(ctx.0)];
         if !c.active || now.micros().saturating_sub(c.idle_since.micros()) < self.spin_us {

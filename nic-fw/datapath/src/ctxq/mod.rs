@@ -244,15 +244,7 @@ impl Contexts {
         self.start(CtxId::CONTROL, HostAddr::new(region, 0), submissions, submissions, now, memory)
     }
 
-    fn start<M: HostMemory>(
-        &mut self,
-        ctx: CtxId,
-        page: HostAddr,
-        hc: Queue,
-        ev: Queue,
-        now: Instant,
-        memory: &M,
-    ) -> Result<(), DmaFault> {
+    fn start<M: HostMemory>(&mut self, ctx: CtxId, page: HostAddr, hc: Queue, ev: Queue, now: Instant, memory: &M) -> Result<(), DmaFault> {
         for word in [HC_HEAD, EV_TAIL, CARD_PARKED, CARD_FAILED] {
             memory.store(page.add(word), 0)?;
         }
@@ -442,4 +434,3 @@ impl Contexts {
         self.shown[i as usize] = Shown::default();
     }
 }
-

@@ -5,8 +5,8 @@ use toe_abi::{
     CtxId, FlowId, HostAddr, RegionId,
     context::ContextPage,
     control::{
-        COMPLETIONS_OFF, CONTROL_ENTRIES, CONTROL_REGION_LEN, ControlMsg, EXCEPTIONS_OFF, FRAME_RING_LEN, PACKETS_OFF,
-        SUBMISSIONS_OFF, kind, status,
+        COMPLETIONS_OFF, CONTROL_ENTRIES, CONTROL_REGION_LEN, ControlMsg, EXCEPTIONS_OFF, FRAME_RING_LEN, PACKETS_OFF, SUBMISSIONS_OFF,
+        kind, status,
     },
     desc::{EventDesc, HostDesc, phase, slot},
     flow::{FlowKey, FlowState, v4_mapped},

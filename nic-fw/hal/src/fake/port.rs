@@ -40,11 +40,8 @@ pub struct SentFrame {
 impl SentFrame {
     /// The same frame as a peer on the same machine receives it: not cut, checksum not finished.
     pub fn into_received(self) -> FakeFrame {
-        let offload = RxOffload {
-            csum_ok: self.offload.partial_csum,
-            partial_csum: self.offload.partial_csum,
-            gso_size: self.offload.gso_size,
-        };
+        let offload =
+            RxOffload { csum_ok: self.offload.partial_csum, partial_csum: self.offload.partial_csum, gso_size: self.offload.gso_size };
         FakeFrame { bytes: self.bytes, offload }
     }
 }
