@@ -30,7 +30,7 @@ use outbox::{Outbox, Pending};
 use report::Jobs;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use toe_abi::{
-    CtxId, FlowId,
+    FlowId,
     control::{ControlMsg, kind, status},
     counters::Exception,
     frames::{self, FrameRecord},
