@@ -55,7 +55,7 @@ pub struct Args {
     pub impair: Option<Impairments>,
 
     /// What to log on standard error: off, error, warn, info, debug, trace, or a filter like toe_nic=debug,warn.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    #[arg(long, value_name = "LEVEL", default_value = "info,vfio_user=warn")]
     pub log_level: String,
 }
 

@@ -87,17 +87,19 @@ impl Runner {
         let mut looked = worked;
         while !self.stop {
             let now = now();
-            if self.letters() | self.card.poll(now) {
+            let did = self.letters() | self.card.poll(now);
+            if did {
                 worked = now;
             }
             let idle_us = now.0.saturating_sub(worked.0);
-            if idle_us >= self.spin_us && self.card.park(now) {
+            // After a round with work there is always another: only one without may come before sleep.
+            if !did && idle_us >= self.spin_us && self.card.park(now) {
                 self.sleep(now)?;
                 looked = now;
             } else if now.0.saturating_sub(looked.0) >= LOOK_EVERY_US {
                 self.wait(Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
                 looked = now;
-            } else if idle_us > 0 {
+            } else if !did {
                 std::hint::spin_loop();
             }
         }
