@@ -34,7 +34,7 @@ fn every_measurement_works_with_server_or_client_on_the_card() {
 fn iperf3_both_ways_with_parallel_streams() {
     let pair = Pair::new().expect("two hosts");
     let card = pair.card_up().expect("card");
-    let mut server = card.place().start(&pair.lab, "iperf3", "iperf3", &["-s", "-B", CARD_IP]).expect("starts");
+    let mut server = card.place().start(&pair.lab, "iperf3", "iperf3", &["-s", "-B", CARD_IP, "--forceflush"]).expect("starts");
     let log = pair.lab.log_path("iperf3");
     server.wait_ready(LIMIT, || std::fs::read_to_string(&log).is_ok_and(|t| t.contains("listening"))).expect("listens");
     for direction in ["-P1", "-R"] {
