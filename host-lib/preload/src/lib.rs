@@ -23,7 +23,7 @@ mod io;
 mod net;
 mod ready;
 
-use toe_sockets::close::{exiting, fork_child, fork_parent, fork_prepare};
+use toe_sockets::close::{exiting, fork_child, fork_parent, fork_prepare, start};
 
 extern "C" fn prepare() {
     fork_prepare();
@@ -42,6 +42,7 @@ extern "C" fn at_exit() {
 }
 
 extern "C" fn init() {
+    start();
     // SAFETY: the handlers are functions of this library, which is never unloaded (preloaded libraries are not).
     unsafe {
         libc::pthread_atfork(Some(prepare), Some(parent), Some(child));

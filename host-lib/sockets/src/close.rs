@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use toe::link::sys::{AppFd, ppoll};
 
-pub use crate::process::{exiting, fork_child, fork_parent, fork_prepare};
+pub use crate::process::{exiting, fork_child, fork_parent, fork_prepare, start};
 
 /// close(2) of a number that is ours.
 pub fn close(fd: i32) -> Result<(), Errno> {

@@ -13,8 +13,10 @@ use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::io::Errno;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
 use toe::link::Region;
 use toe::link::client::{Client, Daemon, OpenError, Welcome, run_dir};
 use toe::link::sys::AppFd;
@@ -122,9 +124,38 @@ pub(crate) fn thread_id() -> u32 {
     .unwrap_or_else(|_| fresh())
 }
 
-/// Whether programs are to fail rather than to use the kernel when there is no daemon.
+/// What the environment says. Read once, early: programs such as nginx clear it for their workers.
+pub(crate) struct Settings {
+    /// The daemon's socket.
+    path: PathBuf,
+    /// `TOE_REQUIRE`: programs are to fail rather than to use the kernel's sockets when there is no daemon.
+    required: bool,
+    /// `TOE_SPIN_US`: how long a thread spins before it sleeps.
+    pub spin: Duration,
+}
+
+/// How long a thread spins, unless told otherwise.
+const SPIN_US: u64 = 20;
+
+pub(crate) fn settings() -> &'static Settings {
+    static SETTINGS: OnceLock<Settings> = OnceLock::new();
+    SETTINGS.get_or_init(|| {
+        let spin = std::env::var("TOE_SPIN_US").ok().and_then(|v| v.parse().ok()).unwrap_or(SPIN_US);
+        Settings {
+            path: run_dir().join("toed.sock"),
+            required: std::env::var_os("TOE_REQUIRE").is_some_and(|v| !v.is_empty() && v != "0"),
+            spin: Duration::from_micros(spin.min(1_000_000)),
+        }
+    })
+}
+
+/// When the library is loaded.
+pub fn start() {
+    settings();
+}
+
 fn required() -> bool {
-    std::env::var_os("TOE_REQUIRE").is_some_and(|v| !v.is_empty() && v != "0")
+    settings().required
 }
 
 /// What socket() is to do.
@@ -188,7 +219,7 @@ fn complain(message: &str) {
 fn open(control: &mut Control) -> Result<(), String> {
     let text = |e: OpenError| e.to_string();
     let proof = FAMILY.get().map(|f| rustix::fd::AsFd::as_fd(&f.region_fd));
-    let (mut client, region_fd) = Client::open(&run_dir().join("toed.sock"), proof).map_err(text)?;
+    let (mut client, region_fd) = Client::open(&settings().path, proof).map_err(text)?;
     if FAMILY.get().is_none() {
         let region = Region::map(&region_fd).map_err(|e| e.to_string())?;
         let sockets = region.header().n_sockets as usize;

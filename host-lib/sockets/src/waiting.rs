@@ -7,25 +7,18 @@ use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::io::Errno;
 use std::cell::RefCell;
 use std::sync::MutexGuard;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use toe::link::fdnum;
 use toe::link::sys::{SigMask, ppoll};
 
-/// How long a thread spins before it sleeps, unless `TOE_SPIN_US` says otherwise.
-const SPIN_US: u64 = 20;
 /// How soon a full queue to the card is tried again.
 const BACKLOG: Duration = Duration::from_millis(1);
 /// How often a process that shares sockets with others looks by itself: events go to the process that used a socket last.
 const SHARED: Duration = Duration::from_millis(250);
 
 fn spin() -> Duration {
-    static SPIN: OnceLock<Duration> = OnceLock::new();
-    *SPIN.get_or_init(|| {
-        let set = std::env::var("TOE_SPIN_US").ok().and_then(|v| v.parse::<u64>().ok());
-        Duration::from_micros(set.unwrap_or(SPIN_US).min(1_000_000))
-    })
+    process::settings().spin
 }
 
 /// What a step of waiting came to.
