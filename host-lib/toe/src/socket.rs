@@ -30,6 +30,8 @@ pub mod own_flags {
     pub const CONNECT_SEEN: u32 = 1 << 13;
     /// CORK is set on behalf of MSG_MORE, not of TCP_CORK.
     pub const MORE: u32 = 1 << 14;
+    /// It listened until the card or the daemon went.
+    pub const LISTENED: u32 = 1 << 15;
 }
 
 /// Readiness, with the numbers of poll(2) and epoll(7).
@@ -159,7 +161,8 @@ impl<'a> Socket<'a> {
                 }
             }
             slot_state::FAILED => {}
-            _ => {
+            state => {
+                self.set_flag(own_flags::LISTENED, state == slot_state::LISTENING);
                 self.slot.conn.error.store(code, Ordering::Relaxed);
                 self.slot.conn.store_state(slot_state::FAILED);
             }
@@ -363,6 +366,11 @@ impl<'a> Socket<'a> {
             }
             slot_state::CONNECTING => return 0,
             slot_state::CONNECTED => {}
+            // Its error is reported once. A server that looked again and again, as it may do when there is something to accept, would
+            // spin for as long as it lives.
+            slot_state::FAILED if self.has_flag(own_flags::LISTENED) => {
+                return if self.pending_error().is_some() { IN | RDNORM | ERR } else { 0 };
+            }
             slot_state::FAILED => {
                 let error = if self.pending_error().is_some() { ERR } else { 0 };
                 return IN | RDNORM | RDHUP | OUT | WRNORM | HUP | error;
@@ -429,6 +437,17 @@ mod tests {
 
     fn socket(bench: &Bench) -> Socket<'_> {
         Socket::new(&bench.region, 0).unwrap()
+    }
+
+    #[test]
+    fn a_listener_whose_card_has_gone_reports_it_once() {
+        let bench = bench(8);
+        let socket = Socket::new(&bench.region, 1).unwrap();
+        socket.slot().conn.store_state(slot_state::LISTENING);
+        socket.fail(Errno::NETDOWN);
+        assert_eq!(socket.readiness(), ready::IN | ready::RDNORM | ready::ERR);
+        assert_eq!(socket.take_error(), Some(Errno::NETDOWN));
+        assert_eq!(socket.readiness(), 0);
     }
 
     #[test]
