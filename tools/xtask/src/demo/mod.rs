@@ -113,7 +113,7 @@ fn keep(stage: Stage) -> Result<()> {
     println!("\nIt is still running. To look at the card:\n");
     println!("    {near} env TOE_RUN_DIR={run_dir} {}/toectl ss", bin.display());
     println!("    {near} env TOE_RUN_DIR={run_dir} {}/toectl stats --nonzero", bin.display());
-    println!("\nTo run a program on it (a shell that can be talked to from the peer, say), and one on the peer:\n");
+    println!("\nTo run a program of yours on it, and one on the peer:\n");
     println!("    {near} env TOE_RUN_DIR={run_dir} {}/toectl run -- PROGRAM", bin.display());
     println!("    {peer} curl -s -o /dev/null -w '%{{speed_download}}\\n' http://10.77.0.2:8080/file");
     println!("\nTo end all of it:\n\n    kill -9 {init}");
