@@ -2,8 +2,8 @@
 //!
 //! A failure names its seed; `TOE_SIM_SEED=n` runs that one alone. `TOE_SIM_SEEDS=n` sets how many each case runs.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use toe_datapath::{Card, CardConfig, DeterministicCard, Interleaving};
 use toe_engine::{Config, Engine};
 use toe_hal::PortCaps;
@@ -188,4 +188,18 @@ fn a_closed_window_opens_again() {
         let mut b = ToeEnd { host: toe_host(&setup(B_IP, B_MAC, 0, seed ^ 0x5555)), app };
         world::run(&mut a, &mut b, &mut Wire::new(knobs, seed), LIMIT_US)
     });
+}
+
+/// 1 GiB each way at once, with 1 % loss, duplication and reordering.
+#[test]
+fn a_gibibyte_each_way_over_a_lossy_wire() {
+    let volume = 1 << 30;
+    let knobs = WireKnobs { loss: 1, duplicate: 1, jitter_us: 5, faults_until: u64::MAX, ..WireKnobs::default() };
+    let setup = |ip, mac, seed| Setup { ip, mac, tso_max: 65_000, buffer_log2: 18, seed };
+    let app = Carrier::connector(Addr::v4(B_IP, 80), Duplex::new(true, volume, volume, 3));
+    let mut a = ToeEnd { host: toe_host(&setup(A_IP, A_MAC, 3)), app };
+    let app = Carrier::listener(80, Duplex::new(false, volume, volume, 9));
+    let mut b = ToeEnd { host: toe_host(&setup(B_IP, B_MAC, 9)), app };
+    let outcome = world::run(&mut a, &mut b, &mut Wire::new(knobs, 3), 24 * LIMIT_US);
+    assert_eq!(outcome, Outcome::Delivered);
 }

@@ -268,17 +268,7 @@ impl ToeHost {
         card.memory().bind(RegionId::CONTROL, CONTROL_IOVA, len as u64).expect("the control region was just mapped");
         card.attach_control();
         let core = Core::new(config, machine, engine);
-        let mut below = Below {
-            card,
-            kick,
-            core,
-            shared,
-            now_us: 0,
-            card_awake: true,
-            toed_awake: true,
-            app_awake: true,
-            app_ctx: None,
-        };
+        let mut below = Below { card, kick, core, shared, now_us: 0, card_awake: true, toed_awake: true, app_awake: true, app_ctx: None };
         let (region, map, ctx) = below.join();
         let below = Rc::new(RefCell::new(below));
         let daemon = SimDaemon { below: below.clone(), region };

@@ -70,9 +70,7 @@ impl SmolHost {
         let mut config = Config::new(HardwareAddress::Ethernet(EthernetAddress(mac)));
         config.random_seed = seed;
         let mut iface = Interface::new(config, &mut queues, at(0));
-        iface.update_ip_addrs(|a| {
-            a.push(IpCidr::new(IpAddress::v4(ip[0], ip[1], ip[2], ip[3]), prefix)).expect("room for one address")
-        });
+        iface.update_ip_addrs(|a| a.push(IpCidr::new(IpAddress::v4(ip[0], ip[1], ip[2], ip[3]), prefix)).expect("room for one address"));
         Self { queues, iface, sockets: SocketSet::new(vec![]) }
     }
 

@@ -23,15 +23,7 @@ pub struct Duplex {
 impl Duplex {
     /// `first`: whether this is the end that opened the connection.
     pub fn new(first: bool, send_total: u64, receive_total: u64, seed: u64) -> Self {
-        Self {
-            send_dir: u8::from(first),
-            sent: 0,
-            send_total,
-            received: 0,
-            receive_total,
-            chance: Chance::new(seed),
-            ended: false,
-        }
+        Self { send_dir: u8::from(first), sent: 0, send_total, received: 0, receive_total, chance: Chance::new(seed), ended: false }
     }
 
     /// The next bytes to send, in pieces of all sizes; empty when all is sent.

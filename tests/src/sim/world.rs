@@ -107,7 +107,14 @@ fn drive_smol(socket: &mut tcp::Socket<'_>, duplex: &mut Duplex) {
         duplex.sent(n);
     }
     while socket.can_recv() {
-        let n = socket.recv(|b| (b.len(), { duplex.received(b); b.len() })).expect("it can receive");
+        let n = socket
+            .recv(|b| {
+                (b.len(), {
+                    duplex.received(b);
+                    b.len()
+                })
+            })
+            .expect("it can receive");
         if n == 0 {
             break;
         }
