@@ -73,7 +73,10 @@ impl Doorbell {
 
     /// Takes the interrupts that are pending; `true` if there was one.
     pub fn acknowledge(&self) -> bool {
-        let mut events = [rustix::event::epoll::Event { flags: rustix::event::epoll::EventFlags::empty(), data: rustix::event::epoll::EventData::new_u64(0) }; 1];
+        let mut events = [rustix::event::epoll::Event {
+            flags: rustix::event::epoll::EventFlags::empty(),
+            data: rustix::event::epoll::EventData::new_u64(0),
+        }; 1];
         let zero = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
         rustix::event::epoll::wait(&self.irq, &mut events[..], Some(&zero)).is_ok_and(|n| n > 0)
     }
@@ -121,11 +124,8 @@ impl Client {
         }
         status(&reply).map_err(refused)?;
         let region = fds.pop().ok_or(OpenError::NoDescriptor { step: "HELLO" })?;
-        client.welcome = Welcome {
-            region: reply.args[1] as u32,
-            addr: Addr { ip: reply.ip, port: 0 },
-            prefix: (reply.args[2] as u32).min(128),
-        };
+        client.welcome =
+            Welcome { region: reply.args[1] as u32, addr: Addr { ip: reply.ip, port: 0 }, prefix: (reply.args[2] as u32).min(128) };
         Ok((client, fdnum::raise(region)))
     }
 

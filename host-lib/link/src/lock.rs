@@ -55,9 +55,7 @@ impl Drop for SlotLock<'_> {
 fn wait_for(word: &AtomicU32, me: u32) {
     for _ in 0..SPINS {
         // Acquire: as in `lock`.
-        if word.load(Ordering::Relaxed) == 0
-            && word.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok()
-        {
+        if word.load(Ordering::Relaxed) == 0 && word.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
             return;
         }
         std::hint::spin_loop();
@@ -71,9 +69,7 @@ fn wait_for(word: &AtomicU32, me: u32) {
             }
             continue;
         }
-        if held & WAITERS == 0
-            && word.compare_exchange(held, held | WAITERS, Ordering::Relaxed, Ordering::Relaxed).is_err()
-        {
+        if held & WAITERS == 0 && word.compare_exchange(held, held | WAITERS, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             continue;
         }
         let sleep = futex::wait(word, futex::Flags::empty(), held | WAITERS, Some(&PATIENCE));

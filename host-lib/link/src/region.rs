@@ -209,8 +209,7 @@ impl Region {
             return;
         }
         let queues = (self.header.hc_entries as usize + self.header.ev_entries as usize) * DESC_LEN;
-        let parts =
-            [(self.header.context_page(i), toe_abi::context::CONTEXT_PAGE_LEN), (self.header.hc_queue(i), queues)];
+        let parts = [(self.header.context_page(i), toe_abi::context::CONTEXT_PAGE_LEN), (self.header.hc_queue(i), queues)];
         for (off, len) in parts {
             let words = self.words(off, len);
             for w in 0..words.len() {

@@ -6,9 +6,7 @@
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use toe_abi::FlowId;
 use toe_abi::context::{CardLine, ContextPage, DaemonLine, HostLine};
-use toe_abi::region::{
-    AcceptRecord, SlotConn, SlotEvent, SlotListen, SlotNames, SlotRx, SlotTx, SocketSlot, slot_state,
-};
+use toe_abi::region::{AcceptRecord, SlotConn, SlotEvent, SlotListen, SlotNames, SlotRx, SlotTx, SocketSlot, slot_state};
 
 /// Asserts that an atomic mirror has the size and field offsets of the plain type.
 macro_rules! mirrors {
@@ -179,10 +177,7 @@ impl Addr {
 impl Conn {
     /// The flow; meaningful after [`state`](Conn::state) was read as connected (acquire).
     pub fn flow(&self) -> FlowId {
-        FlowId {
-            index: self.flow_index.load(Ordering::Relaxed),
-            generation: self.flow_generation.load(Ordering::Relaxed),
-        }
+        FlowId { index: self.flow_index.load(Ordering::Relaxed), generation: self.flow_generation.load(Ordering::Relaxed) }
     }
 
     pub fn set_flow(&self, flow: FlowId) {

@@ -49,10 +49,8 @@ pub struct SigMask(pub u64);
 /// meanwhile. `None` for the timeout: for ever.
 pub fn ppoll(fds: &mut [libc::pollfd], timeout: Option<Duration>, mask: Option<SigMask>) -> Result<usize, Errno> {
     // The kernel writes the time that is left into it.
-    let mut time = timeout.map(|t| libc::timespec {
-        tv_sec: t.as_secs().min(i64::MAX as u64) as libc::time_t,
-        tv_nsec: t.subsec_nanos().into(),
-    });
+    let mut time =
+        timeout.map(|t| libc::timespec { tv_sec: t.as_secs().min(i64::MAX as u64) as libc::time_t, tv_nsec: t.subsec_nanos().into() });
     let time_ptr = time.as_mut().map_or(std::ptr::null_mut(), std::ptr::from_mut);
     let mask_ptr = mask.as_ref().map_or(std::ptr::null(), |m| std::ptr::from_ref(&m.0));
     let args = [fds.as_mut_ptr().addr(), fds.len(), time_ptr.expose_provenance(), mask_ptr.expose_provenance(), size_of::<u64>()];

@@ -79,12 +79,7 @@ fn control(sock: Sock, command: c_int, argument: usize) -> Option<c_int> {
 
 /// # Safety
 /// As fcntl(2).
-unsafe fn fcntl_with(
-    real: unsafe extern "C" fn(c_int, c_int, usize) -> c_int,
-    fd: c_int,
-    command: c_int,
-    argument: usize,
-) -> c_int {
+unsafe fn fcntl_with(real: unsafe extern "C" fn(c_int, c_int, usize) -> c_int, fd: c_int, command: c_int, argument: usize) -> c_int {
     let kind = kind(fd);
     if kind == Kind::Internal {
         return answer(Err(Errno::BADF));

@@ -106,9 +106,7 @@ unsafe extern "C" fn __recv_chk(fd: c_int, buf: *mut c_void, len: size_t, buflen
         // SAFETY: the application's buffer.
         Some(sock) if len <= buflen => length(sock.recv(&unsafe { one(buf, len) }, flags)),
         // SAFETY: its arguments, passed on.
-        _ => unsafe {
-            real!(__recv_chk as fn(c_int, *mut c_void, size_t, size_t, c_int) -> ssize_t)(fd, buf, len, buflen, flags)
-        },
+        _ => unsafe { real!(__recv_chk as fn(c_int, *mut c_void, size_t, size_t, c_int) -> ssize_t)(fd, buf, len, buflen, flags) },
     }
 }
 
@@ -273,9 +271,7 @@ unsafe extern "C" fn sendmmsg(fd: c_int, messages: *mut mmsghdr, n: c_uint, flag
 unsafe extern "C" fn recvmmsg(fd: c_int, messages: *mut mmsghdr, n: c_uint, flags: c_int, time: *mut timespec) -> c_int {
     if Sock::find(fd).is_none() {
         // SAFETY: its arguments, passed on.
-        return unsafe {
-            real!(recvmmsg as fn(c_int, *mut mmsghdr, c_uint, c_int, *mut timespec) -> c_int)(fd, messages, n, flags, time)
-        };
+        return unsafe { real!(recvmmsg as fn(c_int, *mut mmsghdr, c_uint, c_int, *mut timespec) -> c_int)(fd, messages, n, flags, time) };
     }
     many(n, |i| {
         // Only the first message of a stream is worth waiting for.
@@ -304,9 +300,7 @@ unsafe extern "C" fn sendfile(out: c_int, file: c_int, offset: *mut off_t, count
         }
         None if Sock::find(file).is_some() => answer(Err(Errno::INVAL)),
         // SAFETY: its arguments, passed on.
-        None => unsafe {
-            real!(sendfile as fn(c_int, c_int, *mut off_t, size_t) -> ssize_t)(out, file, offset, count)
-        },
+        None => unsafe { real!(sendfile as fn(c_int, c_int, *mut off_t, size_t) -> ssize_t)(out, file, offset, count) },
     }
 }
 
@@ -317,23 +311,12 @@ unsafe extern "C" fn sendfile64(out: c_int, file: c_int, offset: *mut off_t, cou
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn splice(
-    from: c_int,
-    from_at: *mut off_t,
-    to: c_int,
-    to_at: *mut off_t,
-    len: size_t,
-    flags: c_uint,
-) -> ssize_t {
+unsafe extern "C" fn splice(from: c_int, from_at: *mut off_t, to: c_int, to_at: *mut off_t, len: size_t, flags: c_uint) -> ssize_t {
     if Sock::find(from).is_some() || Sock::find(to).is_some() {
         // As for any descriptor that cannot: programs fall back to copying.
         set_errno(Errno::INVAL);
         return -1;
     }
     // SAFETY: its arguments, passed on.
-    unsafe {
-        real!(splice as fn(c_int, *mut off_t, c_int, *mut off_t, size_t, c_uint) -> ssize_t)(
-            from, from_at, to, to_at, len, flags,
-        )
-    }
+    unsafe { real!(splice as fn(c_int, *mut off_t, c_int, *mut off_t, size_t, c_uint) -> ssize_t)(from, from_at, to, to_at, len, flags) }
 }

@@ -66,8 +66,7 @@ unsafe extern "C" fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -
     // SAFETY: the application's address.
     let outcome = Sock::find(fd).and_then(|sock| done(sock.connect(unsafe { bytes(addr, len) })));
     // SAFETY: its arguments, passed on.
-    outcome
-        .unwrap_or_else(|| unsafe { real!(connect as fn(c_int, *const sockaddr, socklen_t) -> c_int)(fd, addr, len) })
+    outcome.unwrap_or_else(|| unsafe { real!(connect as fn(c_int, *const sockaddr, socklen_t) -> c_int)(fd, addr, len) })
 }
 
 #[unsafe(no_mangle)]
@@ -85,9 +84,7 @@ unsafe extern "C" fn accept4(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t
             unsafe { put(&name, addr, len) }.map(|()| new)
         })),
         // SAFETY: its arguments, passed on.
-        None => unsafe {
-            real!(accept4 as fn(c_int, *mut sockaddr, *mut socklen_t, c_int) -> c_int)(fd, addr, len, flags)
-        },
+        None => unsafe { real!(accept4 as fn(c_int, *mut sockaddr, *mut socklen_t, c_int) -> c_int)(fd, addr, len, flags) },
     }
 }
 
@@ -136,9 +133,7 @@ unsafe extern "C" fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *co
         // SAFETY: the application's value.
         Some(sock) => status(sock.set_option(level, name, unsafe { bytes(value.cast(), len) })),
         // SAFETY: its arguments, passed on.
-        None => unsafe {
-            real!(setsockopt as fn(c_int, c_int, c_int, *const c_void, socklen_t) -> c_int)(fd, level, name, value, len)
-        },
+        None => unsafe { real!(setsockopt as fn(c_int, c_int, c_int, *const c_void, socklen_t) -> c_int)(fd, level, name, value, len) },
     }
 }
 
@@ -161,8 +156,6 @@ unsafe extern "C" fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *mu
             }))
         }
         // SAFETY: its arguments, passed on.
-        None => unsafe {
-            real!(getsockopt as fn(c_int, c_int, c_int, *mut c_void, *mut socklen_t) -> c_int)(fd, level, name, value, len)
-        },
+        None => unsafe { real!(getsockopt as fn(c_int, c_int, c_int, *mut c_void, *mut socklen_t) -> c_int)(fd, level, name, value, len) },
     }
 }

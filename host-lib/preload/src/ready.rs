@@ -79,13 +79,7 @@ unsafe extern "C" fn ppoll(fds: *mut pollfd, n: nfds_t, time: *const timespec, m
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __ppoll_chk(
-    fds: *mut pollfd,
-    n: nfds_t,
-    time: *const timespec,
-    mask: *const sigset_t,
-    len: size_t,
-) -> c_int {
+unsafe extern "C" fn __ppoll_chk(fds: *mut pollfd, n: nfds_t, time: *const timespec, mask: *const sigset_t, len: size_t) -> c_int {
     if len / size_of::<pollfd>() >= n as usize {
         // SAFETY: same arguments.
         return unsafe { ppoll(fds, n, time, mask) };
@@ -99,19 +93,11 @@ unsafe extern "C" fn __ppoll_chk(
 /// Each pointer is null or an fd_set with room for `n` bits.
 unsafe fn sets<'a>(n: usize, pointers: [*mut fd_set; 3]) -> Sets<'a> {
     // SAFETY: the caller's promise: programs may pass sets larger or smaller than an fd_set, only `n` counts.
-    pointers.map(|p| {
-        (!p.is_null()).then(|| unsafe { std::slice::from_raw_parts_mut(p.cast::<u64>(), n.div_ceil(64)) })
-    })
+    pointers.map(|p| (!p.is_null()).then(|| unsafe { std::slice::from_raw_parts_mut(p.cast::<u64>(), n.div_ceil(64)) }))
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn select(
-    n: c_int,
-    read: *mut fd_set,
-    write: *mut fd_set,
-    except: *mut fd_set,
-    time: *mut timeval,
-) -> c_int {
+unsafe extern "C" fn select(n: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, time: *mut timeval) -> c_int {
     let number = usize::try_from(n).unwrap_or(0);
     // SAFETY: the application's sets.
     let sets = unsafe { sets(number, [read, write, except]) };
@@ -153,9 +139,7 @@ unsafe extern "C" fn pselect(
     // SAFETY: the application's sets.
     let sets = unsafe { sets(number, [read, write, except]) };
     if !concerns_us(members(&sets, number)) {
-        let real = real!(
-            pselect as fn(c_int, *mut fd_set, *mut fd_set, *mut fd_set, *const timespec, *const sigset_t) -> c_int
-        );
+        let real = real!(pselect as fn(c_int, *mut fd_set, *mut fd_set, *mut fd_set, *const timespec, *const sigset_t) -> c_int);
         // SAFETY: its arguments, passed on.
         return unsafe { real(n, read, write, except, time, mask) };
     }
@@ -237,13 +221,7 @@ unsafe extern "C" fn epoll_wait(epfd: c_int, events: *mut epoll_event, max: c_in
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn epoll_pwait(
-    epfd: c_int,
-    events: *mut epoll_event,
-    max: c_int,
-    timeout: c_int,
-    mask: *const sigset_t,
-) -> c_int {
+unsafe extern "C" fn epoll_pwait(epfd: c_int, events: *mut epoll_event, max: c_int, timeout: c_int, mask: *const sigset_t) -> c_int {
     if !known(epfd) {
         let real = real!(epoll_pwait as fn(c_int, *mut epoll_event, c_int, c_int, *const sigset_t) -> c_int);
         // SAFETY: its arguments, passed on.
@@ -262,8 +240,7 @@ unsafe extern "C" fn epoll_pwait2(
     mask: *const sigset_t,
 ) -> c_int {
     if !known(epfd) {
-        let real =
-            real!(epoll_pwait2 as fn(c_int, *mut epoll_event, c_int, *const timespec, *const sigset_t) -> c_int);
+        let real = real!(epoll_pwait2 as fn(c_int, *mut epoll_event, c_int, *const timespec, *const sigset_t) -> c_int);
         // SAFETY: its arguments, passed on.
         return unsafe { real(epfd, events, max, time, mask) };
     }

@@ -50,11 +50,7 @@ pub(crate) struct Patience {
 }
 
 /// Repeats `attempt` until it has an outcome. EAGAIN: that would take waiting, or the time is over.
-pub(crate) fn block<T>(
-    socket: Socket<'_>,
-    patience: Patience,
-    mut attempt: impl FnMut() -> Result<Option<T>, Errno>,
-) -> Result<T, Errno> {
+pub(crate) fn block<T>(socket: Socket<'_>, patience: Patience, mut attempt: impl FnMut() -> Result<Option<T>, Errno>) -> Result<T, Errno> {
     if let Some(outcome) = attempt()? {
         return Ok(outcome);
     }
@@ -140,21 +136,11 @@ impl Sock {
     }
 
     /// Receives what is there.
-    fn recv_step(
-        self,
-        socket: &Socket<'_>,
-        sink: &mut Sink<'_>,
-        len: usize,
-        flags: i32,
-    ) -> Result<Option<usize>, Errno> {
+    fn recv_step(self, socket: &Socket<'_>, sink: &mut Sink<'_>, len: usize, flags: i32) -> Result<Option<usize>, Errno> {
         let take = if flags & libc::MSG_PEEK != 0 { Take::Peek } else { Take::Consume };
         let got = {
             let _lock = SlotLock::lock(&socket.slot().rx.lock, thread_id());
-            if flags & libc::MSG_TRUNC != 0 && take == Take::Consume {
-                socket.discard(len)?
-            } else {
-                socket.receive(sink, take)?
-            }
+            if flags & libc::MSG_TRUNC != 0 && take == Take::Consume { socket.discard(len)? } else { socket.receive(sink, take)? }
         };
         if let Some((_, true)) = got {
             hub::lock().update(self.slot);
@@ -171,9 +157,14 @@ impl Sock {
         }
         self.hold_back(&socket, flags & libc::MSG_MORE != 0);
         let mut source = Source::new(spans);
-        self.send_all(&socket, flags, len, |_| {
-            if source.left() == 0 { socket.may_send().map(|_| Some(0)) } else { socket.send(&mut source) }
-        })
+        self.send_all(
+            &socket,
+            flags,
+            len,
+            |_| {
+                if source.left() == 0 { socket.may_send().map(|_| Some(0)) } else { socket.send(&mut source) }
+            },
+        )
     }
 
     /// Repeats `step` (which sends what fits, given how much is done) until `len` bytes are sent, or an end.
@@ -252,9 +243,7 @@ impl Sock {
             return Ok(0);
         }
         self.hold_back(&socket, false);
-        let done = self.send_all(&socket, 0, count, |done| {
-            socket.send_file(file, start.map(|at| at + done as u64), count - done)
-        })?;
+        let done = self.send_all(&socket, 0, count, |done| socket.send_file(file, start.map(|at| at + done as u64), count - done))?;
         if let Some(at) = offset {
             *at += done as i64;
         }

@@ -83,13 +83,7 @@ impl Epoll {
 
     /// Moves what is ready into `out`, at most up to `max` there. `ready_now` tells a slot's readiness; slots that lack room
     /// to send although it was asked for are put into `starved`.
-    fn collect(
-        &mut self,
-        out: &mut Vec<Asked>,
-        max: usize,
-        mut ready_now: impl FnMut(u32) -> u32,
-        starved: &mut Vec<u32>,
-    ) {
+    fn collect(&mut self, out: &mut Vec<Asked>, max: usize, mut ready_now: impl FnMut(u32) -> u32, starved: &mut Vec<u32>) {
         for _ in 0..self.ready.len() {
             if out.len() >= max {
                 return;

@@ -15,8 +15,7 @@ use toe_abi::desc::hc_flags;
 /// Makes every number of this process that means `sock` a kernel socket.
 pub(crate) fn convert(sock: Sock, socket: &Socket<'_>) -> Result<(), Errno> {
     let fresh = make(socket)?;
-    let numbers: Vec<i32> =
-        fdtable::ours(0, u32::MAX).filter(|(_, kind)| *kind == Kind::Socket(sock.slot)).map(|(fd, _)| fd).collect();
+    let numbers: Vec<i32> = fdtable::ours(0, u32::MAX).filter(|(_, kind)| *kind == Kind::Socket(sock.slot)).map(|(fd, _)| fd).collect();
     for fd in numbers {
         let cloexec = rustix::io::fcntl_getfd(AppFd(fd))?.contains(FdFlags::CLOEXEC);
         let items = hub::lock().take_items(sock.slot, fd);

@@ -26,9 +26,7 @@ pub enum Outcome {
 /// socket(2). `Ok(None)`: not our kind of socket, the kernel is to make it.
 pub fn socket(domain: i32, kind: i32, protocol: i32) -> Result<Option<i32>, Errno> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    let ours = domain == libc::AF_INET
-        && kind & !flags == libc::SOCK_STREAM
-        && (protocol == 0 || protocol == libc::IPPROTO_TCP);
+    let ours = domain == libc::AF_INET && kind & !flags == libc::SOCK_STREAM && (protocol == 0 || protocol == libc::IPPROTO_TCP);
     if !ours {
         return Ok(None);
     }
@@ -132,11 +130,7 @@ impl Sock {
             return Err(Errno::INVAL);
         }
         let socket = self.socket()?;
-        let patience = Patience {
-            want: ready::IN,
-            wait: !is_nonblocking(&socket),
-            timeout: timeout(&socket, Side::Rx),
-        };
+        let patience = Patience { want: ready::IN, wait: !is_nonblocking(&socket), timeout: timeout(&socket, Side::Rx) };
         let (slot, token) = block(socket, patience, || self.accept_step(&socket))?;
         let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
         let fd = publish(slot, token, nonblocking, flags & libc::SOCK_CLOEXEC != 0)?;

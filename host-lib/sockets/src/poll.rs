@@ -91,8 +91,7 @@ pub type Sets<'a> = [Option<&'a mut [u64]>; 3];
 
 /// What each set of select(2) asks for, and what counts for it (as Linux has it).
 const ASKED: [u32; 3] = [ready::IN | ready::RDNORM, ready::OUT | ready::WRNORM, ready::PRI];
-const COUNTS: [u32; 3] =
-    [ready::IN | ready::RDNORM | ready::HUP | ready::ERR, ready::OUT | ready::WRNORM | ready::ERR, ready::PRI];
+const COUNTS: [u32; 3] = [ready::IN | ready::RDNORM | ready::HUP | ready::ERR, ready::OUT | ready::WRNORM | ready::ERR, ready::PRI];
 
 /// The descriptors named in the sets, below `nfds`.
 pub fn members(sets: &Sets<'_>, nfds: usize) -> impl Iterator<Item = i32> {
@@ -104,12 +103,7 @@ fn has(set: &[u64], fd: usize) -> bool {
 }
 
 /// select(2) and pselect(2). Answers the number of bits left set.
-pub fn select(
-    nfds: usize,
-    mut sets: Sets<'_>,
-    timeout: Option<Duration>,
-    mask: Option<SigMask>,
-) -> Result<usize, Errno> {
+pub fn select(nfds: usize, mut sets: Sets<'_>, timeout: Option<Duration>, mask: Option<SigMask>) -> Result<usize, Errno> {
     let mut fds: Vec<libc::pollfd> = members(&sets, nfds)
         .map(|fd| {
             let named = |i: usize| sets[i].as_deref().is_some_and(|set| has(set, fd.unsigned_abs() as usize));

@@ -51,12 +51,7 @@ impl Wait {
 
     /// Waits some, having found nothing under `hub`. `kernel` are descriptors to be watched besides; their `revents` are set.
     /// EINTR: a signal was handled.
-    pub fn step(
-        &mut self,
-        hub: MutexGuard<'static, Hub>,
-        interest: &Interest,
-        kernel: &mut [libc::pollfd],
-    ) -> Result<Step, Errno> {
+    pub fn step(&mut self, hub: MutexGuard<'static, Hub>, interest: &Interest, kernel: &mut [libc::pollfd]) -> Result<Step, Errno> {
         let now = Instant::now();
         if self.deadline.is_some_and(|d| now >= d) {
             return Ok(Step::Timeout);

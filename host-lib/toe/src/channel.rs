@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use toe_abi::desc::{EventDesc, HostDesc, ev, ev_flags, hc};
 use toe_abi::region::slot_state;
-use toe_link::{Page, Region, Slot};
 use toe_link::sync::queue::{Consumer, Producer};
 use toe_link::sync::sleep;
+use toe_link::{Page, Region, Slot};
 
 /// What an event changed for one socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

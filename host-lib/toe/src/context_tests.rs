@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::channel::tests::{Bench, bench};
-use std::sync::atomic::Ordering;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use toe_abi::FlowId;
 use toe_abi::desc::{EventDesc, HostDesc, hc};
 use toe_abi::region::AcceptRecord;

@@ -104,11 +104,8 @@ impl<'a> Socket<'a> {
 
     /// Sets or clears bits of [`hc_flags`]; `true` if that changed something (then the card has to be told).
     pub fn set_tx_flags(&self, bits: u32, on: bool) -> bool {
-        let was = if on {
-            self.slot.tx.flags.fetch_or(bits, Ordering::Relaxed)
-        } else {
-            self.slot.tx.flags.fetch_and(!bits, Ordering::Relaxed)
-        };
+        let was =
+            if on { self.slot.tx.flags.fetch_or(bits, Ordering::Relaxed) } else { self.slot.tx.flags.fetch_and(!bits, Ordering::Relaxed) };
         (was & bits == bits) != on
     }
 
@@ -133,9 +130,7 @@ impl<'a> Socket<'a> {
         }
         let code = match self.state() {
             slot_state::FAILED => self.slot.conn.error.load(Ordering::Relaxed),
-            slot_state::CONNECTED if self.event_flags() & ev_flags::ERROR != 0 => {
-                self.slot.event.error.load(Ordering::Relaxed)
-            }
+            slot_state::CONNECTED if self.event_flags() & ev_flags::ERROR != 0 => self.slot.event.error.load(Ordering::Relaxed),
             _ => return None,
         };
         Some(errno(code))
@@ -233,11 +228,7 @@ impl<'a> Socket<'a> {
         let ended = self.rx_ended();
         let available = self.readable();
         if available == 0 {
-            return if !ended {
-                Ok(None)
-            } else {
-                self.take_error().map_or(Ok(Some((0, false))), Err)
-            };
+            return if !ended { Ok(None) } else { self.take_error().map_or(Ok(Some((0, false))), Err) };
         }
         let ring = self.rx_ring().ok_or(Errno::IO)?;
         let n = ring.drain(self.slot.rx.tail.load(Ordering::Relaxed), available, sink);
@@ -318,12 +309,7 @@ impl<'a> Socket<'a> {
     }
 
     /// Reads up to `max` bytes of a file straight into the transmit buffer. `Ok(None)`: no room; `Ok(Some(0))`: end of the file.
-    pub fn send_file(
-        &self,
-        file: impl rustix::fd::AsFd,
-        offset: Option<u64>,
-        max: usize,
-    ) -> Result<Option<usize>, Errno> {
+    pub fn send_file(&self, file: impl rustix::fd::AsFd, offset: Option<u64>, max: usize) -> Result<Option<usize>, Errno> {
         if !self.may_send()? {
             return Ok(None);
         }
