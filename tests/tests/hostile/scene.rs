@@ -1,0 +1,206 @@
+//! A card with a well-behaved application on it, a peer, and room for one that means harm.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toe_lab::job::{self, Job, wait_until};
+use toe_lab::{CARD_IP, Card, Host, PEER_IP, Pair, proc, servers};
+
+/// Generous: how long anything may take on a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(60);
+/// Bytes of the file that the other application serves.
+const FILE: u64 = 16 << 20;
+
+/// What toe-nic and toed hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// Open descriptors of toe-nic and toed.
+    fds: [usize; 2],
+    /// Bytes of memory of each, shared memory included.
+    rss: [u64; 2],
+}
+
+/// Memory that an allocator or a ring may keep for good once it was used, bytes.
+const MEMORY_SLACK: u64 = 24 << 20;
+
+pub struct Scene {
+    pub card: Card,
+    pub nginx: Option<Job>,
+    hash: String,
+    pids: [u32; 2],
+    pub start: Footprint,
+    pub pair: Pair,
+}
+
+/// Puts one of the scripts of this folder into the lab and returns its path there.
+pub fn script(pair: &Pair, name: &str, text: &str) -> String {
+    let inside = format!("/run/{name}");
+    std::fs::write(pair.lab.path(&inside), text).expect("script");
+    inside
+}
+
+impl Scene {
+    pub fn new() -> Scene {
+        let pair = Pair::new().expect("two hosts");
+        let card = pair.card_up().expect("card");
+        let pids = ["toe-nic", "toed"].map(|name| card.pid(&pair.lab, name).expect("pid"));
+        let start = Footprint::of(pids);
+        let hash = servers::make_file(&pair.lab.path("/run/www/file"), FILE, 77).expect("file");
+        let mut nginx = servers::nginx(&pair.lab, &card.place(), "nginx", 80).expect("nginx");
+        servers::wait_listening(&mut nginx, pair.peer(), CARD_IP, 80).expect("nginx listens");
+        Scene { pair, card, nginx: Some(nginx), hash, pids, start }
+    }
+
+    pub fn peer(&self) -> &Host {
+        self.pair.peer()
+    }
+
+    /// One download from the other application; every byte must be right.
+    pub fn fetch(&self) {
+        let url = format!("http://{CARD_IP}/file");
+        if let Err(e) = servers::fetch(&self.pair.lab, &self.pair.peer_place(), &url, &self.hash, LIMIT) {
+            panic!("the other application: {e:#}\n{}", self.card.logs(&self.pair.lab, 30));
+        }
+    }
+
+    /// A program that comes only now gets its socket and its connection.
+    pub fn newcomer(&self, port: u16) {
+        let script = "import socket, sys\ns = socket.create_connection((sys.argv[1], int(sys.argv[2])), 30)\ns.sendall(b'hello')\ns.close()\n";
+        let args = ["-c", script, PEER_IP, &port.to_string()];
+        if let Err(e) = self.card.place().run("python3", &args, LIMIT) {
+            panic!("a newcomer: {e:#}\n{}", self.card.logs(&self.pair.lab, 30));
+        }
+    }
+
+    pub fn start_peer(&self, connections: u32) -> Job {
+        let path = script(&self.pair, "peer.py", include_str!("peer.py"));
+        let args = ["-u", &path, CARD_IP, &connections.to_string()];
+        let mut peer = self.pair.peer_place().start(&self.pair.lab, "peer", "python3", &args).expect("peer");
+        wait_log(&mut peer, "ready");
+        peer
+    }
+
+    /// The hostile application, up to its saying "raging".
+    pub fn start_hostile(&self, attack: &str) -> Job {
+        let path = script(&self.pair, "app.py", include_str!("app.py"));
+        let mut command = self.pair.near().command(toe_lab::programs::require("python3").expect("python3"));
+        command.env("TOE_RUN_DIR", &self.card.run_dir).args(["-u", &path, attack, PEER_IP, "20260"]);
+        let mut hostile = Job::start("hostile", command, &self.pair.lab.log_path("hostile")).expect("starts");
+        wait_log(&mut hostile, "raging");
+        hostile
+    }
+
+    pub fn counter(&self, name: &str) -> u64 {
+        let stats = self.card.stats().unwrap_or_else(|e| panic!("stats: {e:#}\n{}", self.card.logs(&self.pair.lab, 30)));
+        *stats.get(name).unwrap_or_else(|| panic!("no counter {name}"))
+    }
+
+    pub fn assert_counted(&self, names: &[&str]) {
+        for name in names {
+            assert!(self.counter(name) > 0, "{name} is 0");
+        }
+    }
+
+    pub fn assert_alive(&self) {
+        for (pid, name) in self.pids.iter().zip(["toe-nic", "toed"]) {
+            assert!(proc::Stat::read(*pid).is_some_and(|s| !s.ended()), "{name} has ended\n{}", self.card.logs(&self.pair.lab, 40));
+        }
+    }
+
+    /// With all applications gone, everything has returned, and nobody is busy.
+    pub fn assert_clean(&mut self) {
+        drop(self.nginx.take());
+        let mut seen = String::new();
+        let gone = wait_until("applications are forgotten", LIMIT, || {
+            let status = self.card.json("status").unwrap_or_default();
+            seen = format!("{:#}", status["applications"]);
+            status["applications"].as_array().is_some_and(Vec::is_empty)
+        });
+        assert!(gone.is_ok(), "{seen}\n{}", self.card.logs(&self.pair.lab, 40));
+        let mut now = self.start;
+        let back = wait_until("descriptors and memory are back", LIMIT, || {
+            now = Footprint::of(self.pids);
+            now.is_back_at(&self.start)
+        });
+        assert!(back.is_ok(), "{now:?} at the end, {:?} at the start: {:#?}", self.start, self.descriptors());
+        assert_eq!(["toed_flows", "toed_clients", "toed_listeners"].map(|name| self.counter(name)), [0, 0, 0]);
+        self.assert_idle();
+    }
+
+    /// Two seconds in which next to nothing is used: a loop that never sleeps would use all of them.
+    fn assert_idle(&self) {
+        let ticks = || self.pids.map(|pid| proc::Stat::read(pid).map_or(0, |s| s.cpu_ticks));
+        let before = ticks();
+        std::thread::sleep(Duration::from_secs(1));
+        let after = ticks();
+        for ((name, before), after) in ["toe-nic", "toed"].iter().zip(before).zip(after) {
+            assert!(after - before < proc::ticks_per_second() / 4, "{name} is busy with nothing: {} ticks in a second", after - before);
+        }
+    }
+
+    fn descriptors(&self) -> Vec<Vec<PathBuf>> {
+        let of = |pid: &u32| {
+            let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).map(|all| all.flatten().collect::<Vec<_>>()).unwrap_or_default();
+            entries.iter().filter_map(|e| std::fs::read_link(e.path()).ok()).collect()
+        };
+        self.pids.iter().map(of).collect()
+    }
+
+    /// The whole course of an attack: while it goes on others work, and after it nothing of it is left.
+    /// `ended`: what the peer must have seen when the hostile one was killed.
+    pub fn survive(&mut self, attack: &str, connections: u32, ended: &str) -> String {
+        let mut peer = self.start_peer(connections);
+        let hostile = self.start_hostile(attack);
+        self.assert_alive();
+        self.fetch();
+        self.newcomer(9);
+        self.fetch();
+        self.assert_alive();
+        let said = hostile.log();
+        // With all its children; SIGKILL.
+        drop(hostile);
+        if !ended.is_empty() {
+            let seen = peer.wait_ready(LIMIT, || peer_log(&self.pair).contains(ended));
+            assert!(seen.is_ok(), "the peer saw no '{ended}' but:\n{}\n{said}", peer_log(&self.pair));
+        }
+        self.fetch();
+        said
+    }
+}
+
+fn peer_log(pair: &Pair) -> String {
+    std::fs::read_to_string(pair.lab.log_path("peer")).unwrap_or_default()
+}
+
+/// Waits for a word in what a job prints.
+pub fn wait_log(job: &mut Job, word: &str) {
+    let deadline = std::time::Instant::now() + LIMIT;
+    while !job.log().contains(word) {
+        assert!(job.is_running(), "ended before it said '{word}':\n{}", job.log_tail(30));
+        assert!(std::time::Instant::now() < deadline, "did not say '{word}':\n{}", job.log_tail(30));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+impl Footprint {
+    fn of(pids: [u32; 2]) -> Footprint {
+        let fds = |pid| std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |d| d.count());
+        Footprint { fds: pids.map(fds), rss: pids.map(|pid| memory_of(pid).unwrap_or(0)) }
+    }
+
+    fn is_back_at(&self, start: &Footprint) -> bool {
+        self.fds == start.fds && self.rss.iter().zip(start.rss).all(|(now, then)| *now <= then + MEMORY_SLACK)
+    }
+}
+
+/// VmRSS: anonymous, files and shared memory.
+fn memory_of(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Kills one of the programs of an instance.
+pub fn kill(scene: &Scene, name: &str) {
+    job::signal(scene.card.pid(&scene.pair.lab, name).expect("pid"), rustix::process::Signal::KILL);
+}
