@@ -1,7 +1,7 @@
 //! Options: flags, a TOML file with the same names, defaults. FlexTOE's names and units where the thing exists here;
 //! `docs/toed.md` lists what differs.
 
-use crate::core::{CoreConfig, Limits};
+use crate::core::{BUFFER_LOG2, CoreConfig, Limits};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,7 @@ pub struct Options {
     #[arg(long, value_name = "DIR", help_heading = "Card")]
     pub run_dir: Option<PathBuf>,
 
-    /// Bytes of payload buffers of one application; memory is taken when used. [default: 1073741824]
+    /// Bytes of payload buffers of one application; memory is taken when used. [default: 17179869184]
     #[arg(long, value_name = "BYTES", help_heading = "Memory and limits of one application")]
     pub shm_len: Option<u64>,
     /// Bytes of each application-to-card queue, 64 a descriptor, a power of two. [default: 262144]
@@ -70,10 +70,10 @@ pub struct Options {
     /// Link bandwidth, Gbit/s. Only rate-based congestion control needs it: taken, and not used yet. [default: 40]
     #[arg(long, value_name = "GBPS", help_heading = "TCP")]
     pub tcp_link_bw: Option<u32>,
-    /// Receive buffer of a connection, bytes, a power of two from 4096 to 1073741824. [default: 262144]
+    /// Receive buffer of a connection, bytes, a power of two from 4096 to 1073741824. [default: 1048576]
     #[arg(long, value_name = "BYTES", help_heading = "TCP")]
     pub tcp_rxbuf_len: Option<u64>,
-    /// Transmit buffer of a connection, bytes, a power of two from 4096 to 1073741824. [default: 262144]
+    /// Transmit buffer of a connection, bytes, a power of two from 4096 to 1073741824. [default: 1048576]
     #[arg(long, value_name = "BYTES", help_heading = "TCP")]
     pub tcp_txbuf_len: Option<u64>,
     /// First retransmission of a SYN or SYN-ACK after this, microseconds; doubles each time. [default: 1000000]
@@ -319,7 +319,7 @@ fn power_of_two(option: &str, value: u64, range: std::ops::RangeInclusive<u64>) 
 }
 
 fn buffer_log2(option: &str, bytes: Option<u64>) -> Result<u8> {
-    let bytes = power_of_two(option, bytes.unwrap_or(1 << 18), 4096..=1 << 30)?;
+    let bytes = power_of_two(option, bytes.unwrap_or(1 << BUFFER_LOG2), 4096..=1 << 30)?;
     Ok(bytes.ilog2() as u8)
 }
 
@@ -379,8 +379,8 @@ mod tests {
     #[test]
     fn defaults_are_what_the_help_says() {
         let s = settings(&[]).expect("defaults are fine");
-        assert_eq!((s.buffers.tx, s.buffers.rx, s.cc), (18, 18, cc::CUBIC));
-        assert_eq!((s.limits.payload_len, s.limits.hc_entries * 64), (1 << 30, 262_144));
+        assert_eq!((s.buffers.tx, s.buffers.rx, s.cc), (20, 20, cc::CUBIC));
+        assert_eq!((s.limits.payload_len, s.limits.hc_entries * 64), (1 << 34, 262_144));
         let e = s.engine(&CardInfo { mac: [2; 6], mtu: 1500, max_flows: 10, max_next_hops: 5, ..CardInfo::default() }, [0; 16]);
         assert_eq!((e.handshake_timeout_us, e.handshake_retries, e.time_wait_us), (1_000_000, 6, 60_000_000));
         assert_eq!((e.arp_timeout_us, e.arp_timeout_max_us, e.arp_expire_us), (250_000, 1_000_000, 30_000_000));

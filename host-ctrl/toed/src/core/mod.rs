@@ -37,6 +37,10 @@ use toe_abi::{
 };
 use toe_engine::{Action, BufferLog2, ConnId, Engine, FrameMeta, ListenerId, Owner};
 
+/// Buffers of a connection, log2 of bytes: with less, a peer on the same machine waits for the window whenever the scheduler keeps one of the
+/// processes in between waiting for some hundred microseconds.
+pub const BUFFER_LOG2: u8 = 20;
+
 /// What one application may hold, and how its region is laid out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -67,7 +71,7 @@ impl Default for Limits {
             listeners: 256,
             accept_entries: 1024,
             connections: 8192,
-            payload_len: 1 << 30,
+            payload_len: 1 << 34,
         }
     }
 }
@@ -92,7 +96,7 @@ impl CoreConfig {
     pub fn new(ip: [u8; 16], prefix: u8) -> Self {
         Self {
             limits: Limits::default(),
-            buffers: BufferLog2 { tx: 18, rx: 18 },
+            buffers: BufferLog2 { tx: BUFFER_LOG2, rx: BUFFER_LOG2 },
             ip,
             prefix,
             card_contexts: 256,
@@ -196,6 +200,11 @@ impl<H: Host> Core<H> {
     /// A process has connected.
     pub fn client_connected(&mut self, client: ClientId, pid: i32) {
         self.clients.insert(client, Client { pid, region: None, busy: false });
+    }
+
+    /// The client that has been connected longest without belonging to an application.
+    pub fn stranger(&self) -> Option<ClientId> {
+        self.clients.iter().find(|(_, c)| c.region.is_none()).map(|(id, _)| *id)
     }
 
     /// Whether the client's last request has no answer yet: give its next one later.
