@@ -1,7 +1,8 @@
 //! Messages with descriptors over SOCK_SEQPACKET UNIX sockets.
 //!
 //! Everything is bounded: one message at a time, at most [`FDS_MAX`] descriptors with it. Descriptors received are
-//! close-on-exec from the first moment; those of a message that is too long or brings too many are closed.
+//! close-on-exec from the first moment. Closing them is the receiver's business even if the message is refused: the last close
+//! of a file may take long, and the receiver decides who waits for it.
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, IoSlice, IoSliceMut};
@@ -14,6 +15,8 @@ use std::path::Path;
 
 /// Most descriptors in one message.
 pub const FDS_MAX: usize = 32;
+/// Most that the kernel lets anybody send (SCM_MAX_FD): with room for all, it closes none of them on our time.
+const FDS_ANY: usize = 253;
 
 /// Connects to the daemon's socket at `path`. The result blocks.
 pub fn connect(path: &Path) -> Result<OwnedFd, Errno> {
@@ -69,9 +72,9 @@ pub fn send(socket: impl AsFd, message: &[u8], fds: &[BorrowedFd<'_>]) -> Result
 
 /// Receives one message into `buf`; its descriptors are appended to `fds`. 0: the other side has gone.
 ///
-/// [`Errno::MSGSIZE`]: the message, or the number of descriptors, was larger than agreed.
+/// [`Errno::MSGSIZE`]: the message, or the number of descriptors, was larger than agreed. The descriptors are in `fds` all the same.
 pub fn recv(socket: impl AsFd, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_ANY))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let message = loop {
         let mut parts = [IoSliceMut::new(buf)];
@@ -87,8 +90,7 @@ pub fn recv(socket: impl AsFd, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result
             fds.extend(received);
         }
     }
-    if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-        fds.truncate(before);
+    if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) || fds.len() - before > FDS_MAX {
         return Err(Errno::MSGSIZE);
     }
     Ok(message.bytes)
@@ -117,13 +119,29 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_is_too_long_is_refused_and_its_descriptors_closed() {
+    fn a_message_that_is_too_long_is_refused_and_its_descriptors_handed_over() {
         let (a, b) = pair();
         let (token, _other) = token_pair().unwrap();
         send(&a, &[7; 32], &[token.as_fd()]).unwrap();
         let (mut buf, mut fds) = ([0; 16], Vec::new());
         assert_eq!(recv(&b, &mut buf, &mut fds), Err(Errno::MSGSIZE));
-        assert!(fds.is_empty());
+        assert_eq!(fds.len(), 1);
+    }
+
+    #[test]
+    fn more_descriptors_than_agreed_are_refused_and_handed_over() {
+        let (a, b) = pair();
+        let (token, _other) = token_pair().unwrap();
+        // Our own side refuses to send so many; another's would not.
+        let many = [token.as_fd(); FDS_ANY];
+        assert_eq!(send(&a, b"x", &many), Err(Errno::INVAL));
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_ANY))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&many)));
+        rustix::net::sendmsg(&a, &[IoSlice::new(b"x")], &mut ancillary, SendFlags::empty()).unwrap();
+        let (mut buf, mut fds) = ([0; 16], Vec::new());
+        assert_eq!(recv(&b, &mut buf, &mut fds), Err(Errno::MSGSIZE));
+        assert_eq!(fds.len(), FDS_ANY);
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Descriptors: close, dup, fcntl, ioctl, and the end of the process.
+//! Descriptors: close, dup, fcntl, ioctl, and the end of the program (exit, exec).
 
 use crate::real::{answer, status};
-use libc::{c_int, c_long, c_uint, c_ulong};
+use libc::{c_char, c_int, c_long, c_uint, c_ulong};
 use toe_sockets::{Errno, Kind, Sock, close as closing, kind};
 
 #[unsafe(no_mangle)]
@@ -140,6 +140,43 @@ unsafe extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: us
     let real = real!(syscall as fn(c_long, usize, usize, usize, usize, usize, usize) -> c_long);
     // SAFETY: its arguments, passed on; a call with fewer finds junk in the rest, as it would in libc.
     unsafe { real(number, a, b, c, d, e, f) }
+}
+
+type Strings = *const *const c_char;
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn execve(path: *const c_char, argv: Strings, envp: Strings) -> c_int {
+    closing::exec();
+    // SAFETY: its arguments, passed on.
+    unsafe { real!(execve as fn(*const c_char, Strings, Strings) -> c_int)(path, argv, envp) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn execv(path: *const c_char, argv: Strings) -> c_int {
+    closing::exec();
+    // SAFETY: its arguments, passed on.
+    unsafe { real!(execv as fn(*const c_char, Strings) -> c_int)(path, argv) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn execvp(file: *const c_char, argv: Strings) -> c_int {
+    closing::exec();
+    // SAFETY: its arguments, passed on.
+    unsafe { real!(execvp as fn(*const c_char, Strings) -> c_int)(file, argv) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn execvpe(file: *const c_char, argv: Strings, envp: Strings) -> c_int {
+    closing::exec();
+    // SAFETY: its arguments, passed on.
+    unsafe { real!(execvpe as fn(*const c_char, Strings, Strings) -> c_int)(file, argv, envp) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fexecve(fd: c_int, argv: Strings, envp: Strings) -> c_int {
+    closing::exec();
+    // SAFETY: its arguments, passed on.
+    unsafe { real!(fexecve as fn(c_int, Strings, Strings) -> c_int)(fd, argv, envp) }
 }
 
 #[unsafe(no_mangle)]

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use toe::link::sys::{AppFd, ppoll};
 
-pub use crate::process::{exiting, fork_child, fork_parent, fork_prepare, start};
+pub use crate::process::{exec, exiting, fork_child, fork_parent, fork_prepare, start};
 
 /// close(2) of a number that is ours.
 pub fn close(fd: i32) -> Result<(), Errno> {
@@ -56,6 +56,8 @@ fn say_goodbye(slot: u32) {
     if process::is_attached()
         && let Ok(socket) = process::view(slot)
     {
+        // toed looks in the slot whether bytes were left unread: then the peer is to get a reset (RFC 2525, 2.17).
+        hub::lock().drain();
         // SO_LINGER with zero seconds asks for a reset.
         socket.mark_clean(socket.slot().tx.linger.load(Relaxed) != 1);
     }

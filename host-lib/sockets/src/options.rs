@@ -5,7 +5,9 @@
 
 use crate::{Errno, Sock, hub};
 use libc::{IPPROTO_IP, IPPROTO_TCP, SOL_SOCKET};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use toe::Socket;
 use toe::socket::own_flags;
 use toe_abi::desc::{ev_flags, hc_flags};
@@ -25,8 +27,12 @@ enum How {
     Error,
     /// Read only, this value.
     Value(i32),
-    /// Takes any value and ignores it; reads as this.
-    Ignored(i32),
+    /// Takes any value and does nothing with it; reads as what was set, at first as this.
+    Kept(i32),
+    /// As `Kept`, but 0 or 1.
+    KeptBool(i32),
+    /// As `Kept`, of the IP layer: one byte will do.
+    KeptByte(i32),
     TxBuffer,
     RxBuffer,
     Listening,
@@ -39,6 +45,8 @@ enum How {
 
 /// Buffers of a socket that has none yet.
 const BUFFER_DEFAULT: i32 = 256 << 10;
+/// Most that SO_RCVLOWAT takes: half of the largest receive buffer, as Linux has it.
+const LOW_WATER_MAX: i32 = 16 << 20;
 /// Payload of a full segment on Ethernet with timestamps, for sockets that don't say.
 const MSS_DEFAULT: i32 = 1448;
 
@@ -67,35 +75,37 @@ const OPTIONS: &[(i32, i32, How)] = &[
     (SOL_SOCKET, libc::SO_RCVBUFFORCE, How::Refused(Errno::PERM)),
     (SOL_SOCKET, libc::SO_SNDLOWAT, How::Value(1)),
     // Emulated: advice that the card has no use for.
-    (SOL_SOCKET, libc::SO_PRIORITY, How::Ignored(0)),
-    (SOL_SOCKET, libc::SO_DONTROUTE, How::Ignored(0)),
-    (SOL_SOCKET, libc::SO_BROADCAST, How::Ignored(0)),
-    (SOL_SOCKET, libc::SO_OOBINLINE, How::Ignored(0)),
-    (SOL_SOCKET, libc::SO_BUSY_POLL, How::Ignored(0)),
-    (SOL_SOCKET, libc::SO_INCOMING_CPU, How::Ignored(0)),
+    (SOL_SOCKET, libc::SO_PRIORITY, How::Kept(0)),
+    (SOL_SOCKET, libc::SO_DONTROUTE, How::KeptBool(0)),
+    (SOL_SOCKET, libc::SO_BROADCAST, How::KeptBool(0)),
+    (SOL_SOCKET, libc::SO_OOBINLINE, How::KeptBool(0)),
+    (SOL_SOCKET, libc::SO_BUSY_POLL, How::Kept(0)),
+    (SOL_SOCKET, libc::SO_INCOMING_CPU, How::Kept(0)),
     (SOL_SOCKET, libc::SO_INCOMING_NAPI_ID, How::Value(0)),
-    (SOL_SOCKET, libc::SO_TIMESTAMP, How::Ignored(0)),
+    (SOL_SOCKET, libc::SO_TIMESTAMP, How::KeptBool(0)),
+    (SOL_SOCKET, libc::SO_NO_CHECK, How::KeptBool(0)),
+    (SOL_SOCKET, libc::SO_PASSCRED, How::Refused(Errno::OPNOTSUPP)),
     (SOL_SOCKET, libc::SO_MARK, How::Refused(Errno::PERM)),
     (SOL_SOCKET, libc::SO_BINDTODEVICE, How::Refused(Errno::PERM)),
     (SOL_SOCKET, libc::SO_ZEROCOPY, How::Refused(Errno::OPNOTSUPP)),
     (IPPROTO_TCP, libc::TCP_MAXSEG, How::MaxSegment),
-    (IPPROTO_TCP, libc::TCP_QUICKACK, How::Ignored(1)),
-    (IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, How::Ignored(0)),
-    (IPPROTO_TCP, libc::TCP_USER_TIMEOUT, How::Ignored(0)),
-    (IPPROTO_TCP, libc::TCP_KEEPIDLE, How::Ignored(7200)),
-    (IPPROTO_TCP, libc::TCP_KEEPINTVL, How::Ignored(75)),
-    (IPPROTO_TCP, libc::TCP_KEEPCNT, How::Ignored(9)),
-    (IPPROTO_TCP, libc::TCP_SYNCNT, How::Ignored(6)),
-    (IPPROTO_TCP, libc::TCP_LINGER2, How::Ignored(60)),
-    (IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, How::Ignored(0)),
-    (IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, How::Ignored(-1)),
+    (IPPROTO_TCP, libc::TCP_QUICKACK, How::KeptBool(1)),
+    (IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, How::Kept(0)),
+    (IPPROTO_TCP, libc::TCP_USER_TIMEOUT, How::Kept(0)),
+    (IPPROTO_TCP, libc::TCP_KEEPIDLE, How::Kept(7200)),
+    (IPPROTO_TCP, libc::TCP_KEEPINTVL, How::Kept(75)),
+    (IPPROTO_TCP, libc::TCP_KEEPCNT, How::Kept(9)),
+    (IPPROTO_TCP, libc::TCP_SYNCNT, How::Kept(6)),
+    (IPPROTO_TCP, libc::TCP_LINGER2, How::Kept(60)),
+    (IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, How::Kept(0)),
+    (IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, How::Kept(0)),
     (IPPROTO_TCP, libc::TCP_CONGESTION, How::Congestion),
-    (IPPROTO_IP, libc::IP_TOS, How::Ignored(0)),
-    (IPPROTO_IP, libc::IP_TTL, How::Ignored(64)),
-    (IPPROTO_IP, libc::IP_MTU_DISCOVER, How::Ignored(1)),
-    (IPPROTO_IP, libc::IP_RECVERR, How::Ignored(0)),
-    (IPPROTO_IP, libc::IP_PKTINFO, How::Ignored(0)),
-    (IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, How::Ignored(0)),
+    (IPPROTO_IP, libc::IP_TOS, How::KeptByte(0)),
+    (IPPROTO_IP, libc::IP_TTL, How::KeptByte(64)),
+    (IPPROTO_IP, libc::IP_MTU_DISCOVER, How::KeptByte(1)),
+    (IPPROTO_IP, libc::IP_RECVERR, How::KeptByte(0)),
+    (IPPROTO_IP, libc::IP_PKTINFO, How::KeptByte(0)),
+    (IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, How::KeptByte(0)),
     (IPPROTO_IP, libc::IP_FREEBIND, How::Refused(Errno::NOPROTOOPT)),
     (IPPROTO_IP, libc::IP_TRANSPARENT, How::Refused(Errno::PERM)),
     // Refused as by a kernel that was built without.
@@ -106,18 +116,51 @@ const OPTIONS: &[(i32, i32, How)] = &[
     (IPPROTO_TCP, libc::TCP_ULP, How::Refused(Errno::NOENT)),
 ];
 
-fn find(level: i32, name: i32) -> Result<How, Errno> {
-    // Linux answers EOPNOTSUPP for a level that the protocol does not know.
+/// `unknown_level`: what Linux answers for a level that the protocol does not know; setsockopt() and getsockopt() differ.
+fn find(level: i32, name: i32, unknown_level: Errno) -> Result<How, Errno> {
     if ![SOL_SOCKET, IPPROTO_TCP, IPPROTO_IP].contains(&level) {
-        return Err(Errno::OPNOTSUPP);
+        return Err(unknown_level);
     }
     let row = OPTIONS.iter().find(|(l, n, _)| (*l, *n) == (level, name));
     row.map(|(_, _, how)| *how).ok_or(Errno::NOPROTOOPT)
 }
 
+/// Values that programs have set and may read again, per slot. They do nothing, so they need not go through exec.
+type Kept = BTreeMap<(u32, i32, i32), i32>;
+
+static KEPT: Mutex<Kept> = Mutex::new(BTreeMap::new());
+
+fn kept() -> MutexGuard<'static, Kept> {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn of_slot(slot: u32) -> std::ops::RangeInclusive<(u32, i32, i32)> {
+    (slot, i32::MIN, i32::MIN)..=(slot, i32::MAX, i32::MAX)
+}
+
+/// The slot holds a new socket, which starts with what `from` has: an accepted one with its listener's, another with nothing.
+pub(crate) fn start(slot: u32, from: Option<u32>) {
+    let mut kept = kept();
+    let old: Vec<_> = kept.range(of_slot(slot)).map(|(key, _)| *key).collect();
+    for key in old {
+        kept.remove(&key);
+    }
+    let Some(from) = from else { return };
+    let inherited: Vec<_> = kept.range(of_slot(from)).map(|((_, level, name), v)| ((slot, *level, *name), *v)).collect();
+    kept.extend(inherited);
+}
+
+/// The kept values are whole: no thread is half-way through a change. Held across fork().
+pub(crate) fn hold_for_fork() -> MutexGuard<'static, Kept> {
+    kept()
+}
+
 fn int(value: &[u8]) -> Result<i32, Errno> {
     value.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes)).ok_or(Errno::INVAL)
 }
+
+/// Microseconds that stand for a timeout in the past.
+const AT_ONCE: u32 = 1;
 
 /// A `struct timeval` as microseconds; 0: none. What is longer than a u32 of them (71 minutes) is cut to that.
 fn timeval(value: &[u8]) -> Result<u32, Errno> {
@@ -127,14 +170,17 @@ fn timeval(value: &[u8]) -> Result<u32, Errno> {
         return Err(Errno::DOM);
     }
     if seconds < 0 {
-        // As Linux: a wait that is over at once.
-        return Ok(1);
+        // As Linux: a wait that is over at once, and reads as none.
+        return Ok(AT_ONCE);
     }
     Ok(u32::try_from(seconds.saturating_mul(1_000_000).saturating_add(micros)).unwrap_or(u32::MAX))
 }
 
 fn timeval_bytes(us: u32) -> [u8; 16] {
     let mut out = [0; 16];
+    if us == AT_ONCE {
+        return out;
+    }
     out[..8].copy_from_slice(&i64::from(us / 1_000_000).to_ne_bytes());
     out[8..].copy_from_slice(&i64::from(us % 1_000_000).to_ne_bytes());
     out
@@ -152,7 +198,11 @@ impl Sock {
     pub fn set_option(self, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
         let socket = self.words()?;
         let slot = socket.slot();
-        match find(level, name)? {
+        // Linux looks at the size first, then whether there is such an option of sockets at all.
+        if level == SOL_SOCKET && name != libc::SO_BINDTODEVICE {
+            int(value)?;
+        }
+        match find(level, name, Errno::NOPROTOOPT)? {
             How::Card(bit) => {
                 let on = int(value)? != 0;
                 if bit == hc_flags::CORK {
@@ -167,13 +217,23 @@ impl Sock {
             How::Own(flag) => socket.set_flag(flag, int(value)? != 0),
             How::RxTimeout => slot.rx.timeout_us.store(timeval(value)?, Relaxed),
             How::TxTimeout => slot.tx.timeout_us.store(timeval(value)?, Relaxed),
-            How::LowWater => slot.rx.low_water.store(int(value)?.max(0).cast_unsigned(), Relaxed),
+            How::LowWater => {
+                // Negative: as much as can be. The receive buffer is a bound of its own.
+                let bytes = match int(value)? {
+                    n @ 0.. => n,
+                    _ => LOW_WATER_MAX,
+                };
+                slot.rx.low_water.store(bytes.cast_unsigned(), Relaxed);
+            }
             How::Linger => {
                 let (on, seconds) = (int(value)?, int(value.get(4..).unwrap_or(&[]))?);
                 let stored = if on != 0 { seconds.clamp(0, 65535).cast_unsigned() + 1 } else { 0 };
                 slot.tx.linger.store(stored, Relaxed);
             }
-            How::Ignored(_) | How::TxBuffer | How::RxBuffer | How::MaxSegment => drop(int(value)?),
+            How::Kept(_) => self.keep(level, name, int(value)?),
+            How::KeptBool(_) => self.keep(level, name, (int(value)? != 0).into()),
+            How::KeptByte(_) => self.keep(level, name, int(value).or_else(|e| value.first().map(|&b| b.into()).ok_or(e))?),
+            How::TxBuffer | How::RxBuffer | How::MaxSegment => drop(int(value)?),
             How::Congestion => congestion(value)?,
             How::Error | How::Value(_) | How::Listening | How::Info => return Err(Errno::NOPROTOOPT),
             How::Refused(errno) => return Err(errno),
@@ -181,12 +241,21 @@ impl Sock {
         Ok(())
     }
 
+    fn keep(self, level: i32, name: i32, value: i32) {
+        kept().insert((self.slot, level, name), value);
+    }
+
+    /// What was set, or `first`.
+    fn kept(self, level: i32, name: i32, first: i32) -> i32 {
+        kept().get(&(self.slot, level, name)).copied().unwrap_or(first)
+    }
+
     /// getsockopt(2): writes to `out` and answers how many bytes.
     pub fn option(self, level: i32, name: i32, out: &mut [u8]) -> Result<usize, Errno> {
         let socket = self.words()?;
         let slot = socket.slot();
         let buffer = |len: u32| if len == 0 { BUFFER_DEFAULT } else { len as i32 };
-        let value = match find(level, name)? {
+        let value = match find(level, name, Errno::OPNOTSUPP)? {
             How::Card(hc_flags::CORK) if socket.has_flag(own_flags::MORE) => 0,
             How::Card(bit) => (socket.tx_flags() & bit != 0).into(),
             How::Own(flag) => socket.has_flag(flag).into(),
@@ -204,7 +273,16 @@ impl Sock {
                 hub::lock().drain();
                 socket.take_error().map_or(0, Errno::raw_os_error)
             }
-            How::Value(value) | How::Ignored(value) => value,
+            How::Value(value) => value,
+            How::Kept(first) | How::KeptBool(first) => self.kept(level, name, first),
+            How::KeptByte(first) => {
+                let value = self.kept(level, name, first);
+                // As Linux: who asks for less than an int gets a byte, if it fits.
+                if (1..4).contains(&out.len()) && (0..256).contains(&value) {
+                    return Ok(give(out, &[value as u8]));
+                }
+                value
+            }
             How::TxBuffer => buffer(slot.conn.tx_len.load(Relaxed)),
             How::RxBuffer => buffer(slot.conn.rx_len.load(Relaxed)),
             How::Listening => (socket.state() == slot_state::LISTENING).into(),
@@ -219,6 +297,9 @@ impl Sock {
 
 /// TCP_CONGESTION: the algorithm is chosen by toed for all; a program may ask for one that exists.
 fn congestion(value: &[u8]) -> Result<(), Errno> {
+    if value.is_empty() {
+        return Err(Errno::INVAL);
+    }
     let name = value.split(|b| *b == 0).next().unwrap_or(&[]);
     if [&b"cubic"[..], b"reno", b"newreno"].contains(&name) { Ok(()) } else { Err(Errno::NOENT) }
 }
@@ -265,6 +346,8 @@ fn tcp_state(socket: &Socket<'_>) -> u8 {
             (false, true) => 8,
             (true, false) if flags & ev_flags::TX_FIN_ACKED != 0 => 5,
             (true, false) => 4,
+            // TIME-WAIT is no state of a socket that a program holds: Linux calls it closed.
+            (true, true) if flags & ev_flags::TX_FIN_ACKED != 0 => 7,
             (true, true) => 9,
         },
         _ => 7,
@@ -285,15 +368,15 @@ mod tests {
 
     #[test]
     fn unknown_options_are_refused_as_by_linux() {
-        assert_eq!(find(SOL_SOCKET, 9999), Err(Errno::NOPROTOOPT));
-        assert_eq!(find(IPPROTO_TCP, 9999), Err(Errno::NOPROTOOPT));
-        assert_eq!(find(12345, 1), Err(Errno::OPNOTSUPP));
-        assert_eq!(find(IPPROTO_TCP, libc::TCP_FASTOPEN), Ok(How::Refused(Errno::NOPROTOOPT)));
+        assert_eq!(find(SOL_SOCKET, 9999, Errno::OPNOTSUPP), Err(Errno::NOPROTOOPT));
+        assert_eq!(find(IPPROTO_TCP, 9999, Errno::OPNOTSUPP), Err(Errno::NOPROTOOPT));
+        assert_eq!(find(12345, 1, Errno::OPNOTSUPP), Err(Errno::OPNOTSUPP));
+        assert_eq!(find(IPPROTO_TCP, libc::TCP_FASTOPEN, Errno::OPNOTSUPP), Ok(How::Refused(Errno::NOPROTOOPT)));
     }
 
     #[test]
     fn timeouts_survive_the_round_trip() {
-        for us in [0, 1, 1_500_000, u32::MAX] {
+        for us in [0, 2, 1_500_000, u32::MAX] {
             assert_eq!(timeval(&timeval_bytes(us)), Ok(us));
         }
         assert_eq!(timeval(&[0; 15]), Err(Errno::INVAL));
@@ -310,7 +393,7 @@ mod tests {
         assert_eq!(congestion(b"cubic\0"), Ok(()));
         assert_eq!(congestion(b"reno"), Ok(()));
         assert_eq!(congestion(b"bbr"), Err(Errno::NOENT));
-        assert_eq!(congestion(b""), Err(Errno::NOENT));
+        assert_eq!(congestion(b""), Err(Errno::INVAL));
     }
 
     #[test]

@@ -9,17 +9,17 @@
 
 use crate::fdtable::{self, Kind};
 use crate::hub::{self, Hub, Link};
-use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::io::Errno;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use toe::link::Region;
 use toe::link::client::{Client, Daemon, OpenError, Welcome, run_dir};
-use toe::link::sys::AppFd;
+use toe::link::sys::{AppFd, ppoll};
 use toe::{Channel, Socket};
 use toe_abi::region::{slot_flags, slot_state};
 
@@ -149,9 +149,37 @@ pub(crate) fn settings() -> &'static Settings {
     })
 }
 
-/// When the library is loaded.
+/// When the library is loaded: sockets that came through exec are found, while nothing else has been opened.
 pub fn start() {
     settings();
+    let tokens: Vec<i32> = (0..INHERITED_MAX).filter(|&fd| is_token(AppFd(fd))).collect();
+    let Some(&first) = tokens.first() else { return };
+    if attach_with(Some(AppFd(first))).is_err() {
+        return;
+    }
+    for fd in tokens {
+        let slot = ask(|client| client.identify(AppFd(fd).as_fd()));
+        if let Ok(slot) = slot
+            && view(slot).is_ok()
+        {
+            hub::lock().hold(slot);
+            fdtable::set(fd, Kind::Socket(slot));
+        }
+    }
+}
+
+/// Descriptors looked at after exec.
+const INHERITED_MAX: i32 = 64;
+
+/// Whether a descriptor may be one of toed's tokens: an end of a socketpair that a process called toed has made.
+fn is_token(fd: AppFd) -> bool {
+    use rustix::net::{AddressFamily, sockopt};
+    if sockopt::socket_domain(fd) != Ok(AddressFamily::UNIX) {
+        return false;
+    }
+    let Ok(maker) = sockopt::socket_peercred(fd) else { return false };
+    let comm = std::fs::read(format!("/proc/{}/comm", maker.pid.as_raw_nonzero()));
+    comm.is_ok_and(|name| name == b"toed\n")
 }
 
 fn required() -> bool {
@@ -179,6 +207,11 @@ pub(crate) fn verdict() -> Verdict {
 
 /// Makes sure that this process has queues of its own.
 pub(crate) fn attach() -> Result<(), Errno> {
+    attach_with(None)
+}
+
+/// `token`: one that this process was given by another, as proof that it belongs to that family.
+fn attach_with(token: Option<AppFd>) -> Result<(), Errno> {
     match STATE.load(Ordering::Acquire) {
         state::ATTACHED => return Ok(()),
         state::REFUSED | state::LOST => return Err(Errno::NETDOWN),
@@ -191,7 +224,7 @@ pub(crate) fn attach() -> Result<(), Errno> {
         _ => {}
     }
     PID.store(pid(), Ordering::Relaxed);
-    match open(&mut control) {
+    match open(&mut control, token) {
         Ok(()) => {
             STATE.store(state::ATTACHED, Ordering::Release);
             Ok(())
@@ -216,9 +249,9 @@ fn complain(message: &str) {
 }
 
 /// HELLO, the region, a context.
-fn open(control: &mut Control) -> Result<(), String> {
+fn open(control: &mut Control, token: Option<AppFd>) -> Result<(), String> {
     let text = |e: OpenError| e.to_string();
-    let proof = FAMILY.get().map(|f| rustix::fd::AsFd::as_fd(&f.region_fd));
+    let proof = FAMILY.get().map(|f| f.region_fd.as_fd()).or(token.as_ref().map(AsFd::as_fd));
     let (mut client, region_fd) = Client::open(&settings().path, proof).map_err(text)?;
     if FAMILY.get().is_none() {
         let region = Region::map(&region_fd).map_err(|e| e.to_string())?;
@@ -411,6 +444,35 @@ pub fn exiting() {
     if !is_attached() || !is_own() {
         return;
     }
+    let_go();
+    if let Ok(mut control) = CONTROL.try_lock()
+        && let Some(client) = control.client.as_mut()
+    {
+        client.bye();
+    }
+}
+
+/// Another program is about to take this process over: it may inherit sockets, but neither queues nor connection.
+pub fn exec() {
+    if !is_attached() || !is_own() {
+        return;
+    }
+    let_go();
+    // The queue goes with this program: what is in it must have been read by then. A card that takes longer than this has
+    // trouble of its own, and toed still finds in the slots what was sent.
+    let deadline = Instant::now() + Duration::from_millis(20);
+    while hub::try_lock().is_ok_and(|mut hub| hub.has_unread()) && Instant::now() < deadline {
+        let _ = ppoll(&mut [], Some(Duration::from_micros(100)), None);
+    }
+}
+
+/// Says in the slots that their closing is meant.
+fn let_go() {
+    // A thread that ends the process while another holds the lock does not wait for it: toed finds what the slots say.
+    if let Ok(mut hub) = hub::try_lock() {
+        hub.drain();
+        hub.flush();
+    }
     for (_, kind) in fdtable::ours(0, u32::MAX) {
         if let Kind::Socket(slot) = kind
             && let Ok(socket) = view(slot)
@@ -418,14 +480,5 @@ pub fn exiting() {
             // SO_LINGER with zero seconds asks for a reset.
             socket.mark_clean(socket.slot().tx.linger.load(Ordering::Relaxed) != 1);
         }
-    }
-    // A thread that exits while another holds a lock does not wait for it: toed finds what was written in the slots.
-    if let Ok(mut hub) = hub::try_lock() {
-        hub.flush();
-    }
-    if let Ok(mut control) = CONTROL.try_lock()
-        && let Some(client) = control.client.as_mut()
-    {
-        client.bye();
     }
 }
