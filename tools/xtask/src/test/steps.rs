@@ -48,7 +48,7 @@ fn format(step: &Step, _: &Options) -> Result<Outcome> {
     if !has_component("fmt") {
         return Ok(Outcome::Skipped("'rustup component add rustfmt' brings it".into()));
     }
-    ran(step, "format", cargo(&["fmt", "--all", "--check"]))
+    ran(step, "format", cargo(&["fmt", "--all", "--check", "--", "-l"]))
 }
 
 fn lint(step: &Step, _: &Options) -> Result<Outcome> {
