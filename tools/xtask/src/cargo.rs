@@ -118,7 +118,7 @@ pub fn build_release() -> Result<()> {
 
 /// The C header of `toe-abi`, which firmware in other languages includes.
 pub fn write_header() -> Result<()> {
-    let status = cargo(&["run", "--quiet", "-p", "toe-nfp-header"]).status().context("cannot run cargo")?;
+    let status = cargo(&["run", "--quiet", "-p", "toe-nfp-header", "--", "--write"]).status().context("cannot run cargo")?;
     if !status.success() {
         bail!("the header could not be written ({status})");
     }
