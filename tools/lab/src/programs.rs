@@ -15,6 +15,16 @@ pub const BUILT: [&str; 5] = ["toe-nic", "toed", "toectl", "toe-rpc", "libtoe_pr
 /// Names the folder with our programs, for tests that run from a copy of it.
 pub const BIN_DIR_ENV: &str = "TOE_BIN_DIR";
 
+/// Names the folder with programs in other languages (`tests/programs`), for tests that run from a
+/// copy of it: a user may be unable to read the repository.
+pub const SOURCES_ENV: &str = "TOE_TEST_PROGRAMS";
+
+/// That folder: `$TOE_TEST_PROGRAMS`, else `programs` in the package that asks, which gives its
+/// own `CARGO_MANIFEST_DIR`.
+pub fn sources(package: &str) -> PathBuf {
+    env::var_os(SOURCES_ENV).map_or_else(|| Path::new(package).join("programs"), PathBuf::from)
+}
+
 /// A program of the distribution, by name.
 pub fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();

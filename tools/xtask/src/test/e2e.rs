@@ -62,7 +62,7 @@ fn run_all(step: &Step, stage: &Stage, log: &str, options: &Options, command: im
         let name = program.file_name().and_then(|n| n.to_str()).context("a test program without a name")?;
         let mut command = command();
         command.arg(program).args(["--include-ignored", "--test-threads=1"]);
-        command.env(programs::BIN_DIR_ENV, &stage.dir).current_dir(&stage.dir);
+        command.env(programs::BIN_DIR_ENV, &stage.dir).env(programs::SOURCES_ENV, stage.sources()).current_dir(&stage.dir);
         // Messages name what was done and seen; stacks would hide them.
         command.env("RUST_BACKTRACE", "0");
         if options.full {
@@ -99,12 +99,18 @@ impl Stage {
             copy(&from, &to)?;
             stage.programs.push(to);
         }
+        copy_tree(&cargo::root().join("tests/programs"), &stage.sources())?;
         let home = stage.home();
         fs::create_dir(&home)?;
         if is_root() {
             chown(&home, Some(USER), Some(USER))?;
         }
         Ok(stage)
+    }
+
+    /// Programs in other languages that tests compile or run.
+    fn sources(&self) -> PathBuf {
+        self.dir.join("programs")
     }
 
     fn home(&self) -> PathBuf {
@@ -132,6 +138,21 @@ impl Drop for Stage {
 fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
     fs::set_permissions(to, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// Copies a folder; one that is not there is empty.
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir(to).with_context(|| format!("cannot make {}", to.display()))?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755))?;
+    for entry in fs::read_dir(from).into_iter().flatten().flatten() {
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &to)?;
+        } else {
+            copy(&entry.path(), &to)?;
+        }
+    }
     Ok(())
 }
 
