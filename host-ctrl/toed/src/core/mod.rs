@@ -28,6 +28,7 @@ pub use report::{JobId, Report, mac_text};
 use app::{App, Flow, Listener};
 use outbox::{Outbox, Pending};
 use report::Jobs;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use toe_abi::{
     FlowId,
@@ -202,9 +203,18 @@ impl<H: Host> Core<H> {
         self.clients.insert(client, Client { pid, region: None, busy: false });
     }
 
-    /// The client that has been connected longest without belonging to an application.
-    pub fn stranger(&self) -> Option<ClientId> {
-        self.clients.iter().find(|(_, c)| c.region.is_none()).map(|(id, _)| *id)
+    /// Clients that belong to no application: they have not said HELLO yet, or have said BYE.
+    pub fn strangers(&self) -> usize {
+        self.clients.len() - self.apps.values().map(|a| a.clients.len()).sum::<usize>()
+    }
+
+    /// The stranger to send away if there are too many: the oldest of the process that has most of them.
+    pub fn worst_stranger(&self) -> Option<ClientId> {
+        let mut by_pid: HashMap<i32, (usize, Reverse<ClientId>)> = HashMap::new();
+        for (id, c) in self.clients.iter().filter(|(_, c)| c.region.is_none()) {
+            by_pid.entry(c.pid).or_insert((0, Reverse(*id))).0 += 1;
+        }
+        by_pid.into_values().max().map(|(_, Reverse(oldest))| oldest)
     }
 
     /// Whether the client's last request has no answer yet: give its next one later.

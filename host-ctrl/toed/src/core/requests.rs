@@ -18,6 +18,9 @@ use toe_abi::{
 use toe_engine::Endpoint;
 use zerocopy::IntoBytes;
 
+/// Processes of an application for each context that it may have: most that say HELLO open one, and some have just left theirs.
+const PROCESSES_PER_CONTEXT: usize = 2;
+
 /// What a request comes to.
 enum Outcome {
     Answer(Reply, Vec<Attachment>),
@@ -112,7 +115,11 @@ impl<H: Host> Core<H> {
     }
 
     fn join(&mut self, client: ClientId, region: u16) -> Result {
+        let most = self.config.limits.contexts as usize * PROCESSES_PER_CONTEXT;
         let app = self.apps.get_mut(&region).ok_or(Errno::STALE)?;
+        if app.clients.len() >= most {
+            return Err(Errno::USERS);
+        }
         // A descriptor that was passed on can revive a family whose processes had all gone, as long as its memory is there.
         if let Stage::Ending { .. } = app.stage {
             app.stage = Stage::Running;

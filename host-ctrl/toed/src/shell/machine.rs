@@ -1,9 +1,11 @@
 //! The machine under the core: memfds, eventfds, socketpairs, and the card.
 
+use super::closer::Closer;
 use crate::core::{Attachment, ClientId, Host, Memory, Proof};
 use rustix::{
     event::{EventfdFlags, epoll, eventfd},
     fd::{AsFd, BorrowedFd, OwnedFd},
+    fs::{AtFlags, StatxFlags},
     io::Errno,
 };
 use std::collections::HashMap;
@@ -21,9 +23,10 @@ struct FileId {
     ino: u64,
 }
 
+/// As far as the kernel knows without asking: a file system in user space would answer when it likes.
 fn file_id(fd: impl AsFd) -> Result<FileId, Errno> {
-    let s = rustix::fs::fstat(fd)?;
-    Ok(FileId { dev: s.st_dev, ino: s.st_ino })
+    let s = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::INO)?;
+    Ok(FileId { dev: u64::from(s.stx_dev_major) << 32 | u64::from(s.stx_dev_minor), ino: s.stx_ino })
 }
 
 /// Something in the epoll instance.
@@ -134,7 +137,15 @@ pub struct Machine {
     pub(super) broken: Vec<ClientId>,
     /// Something was published for the card since it was last kicked.
     published: bool,
+    closer: Closer,
+    /// Descriptors that this process may have open.
+    descriptors_max: usize,
     failure: Option<CardError>,
+}
+
+/// Of `max` descriptors, those that applications can use up. The rest is for operators, the card, and what comes with requests.
+pub(super) fn descriptors_lent(max: usize) -> usize {
+    max - (max / 4).min(1024)
 }
 
 fn new_eventfd() -> Result<OwnedFd, Errno> {
@@ -147,7 +158,7 @@ fn os(step: &'static str) -> impl Fn(Errno) -> CardError {
 
 impl Machine {
     /// Takes the card over: whatever it held is forgotten, and the control region attached.
-    pub fn new(mut card: Box<dyn Card>, huge_pages: bool) -> Result<Self, CardError> {
+    pub fn new(mut card: Box<dyn Card>, huge_pages: bool, descriptors_max: usize) -> Result<Self, CardError> {
         card.enable(0, regs::enable::RESET)?;
         let memory = SharedMemory::create("toe-control", toe_abi::control::CONTROL_REGION_LEN, MemoryOptions::default())?;
         let control = ControlRegion::new(memory).map_err(|e| CardError::Os { step: "control region", error: std::io::Error::other(e) })?;
@@ -182,6 +193,8 @@ impl Machine {
             clients: HashMap::new(),
             broken: Vec::new(),
             published: false,
+            closer: Closer::start().map_err(|error| CardError::Os { step: "starting threads", error })?,
+            descriptors_max,
             failure: None,
         })
     }
@@ -255,10 +268,35 @@ impl Machine {
     pub(super) fn disconnect(&mut self, client: ClientId) {
         if let Some(c) = self.clients.remove(&client) {
             self.watch.remove(&c.socket, c.key);
+            self.close_foreign(c.socket);
         }
     }
 
+    /// Closes a descriptor that others had a hand in, and that may take its time.
+    pub(super) fn close_foreign(&self, fd: OwnedFd) {
+        self.closer.close(fd);
+    }
+
+    /// Whether `more` descriptors that applications cause may be opened.
+    pub(super) fn has_descriptors_for(&self, more: usize) -> bool {
+        let used = self.tokens.len() + 3 * self.contexts.len() + 2 * self.regions.len() + self.clients.len();
+        used + more <= descriptors_lent(self.descriptors_max)
+    }
+
+    /// Most clients that belong to no application.
+    pub(super) fn strangers_max(&self) -> usize {
+        (descriptors_lent(self.descriptors_max) / 4).min(1024)
+    }
+
+    /// Whether so many descriptors wait to be closed that no more should be taken in.
+    pub(super) fn is_behind(&self) -> bool {
+        self.closer.pending() > (self.descriptors_max - descriptors_lent(self.descriptors_max)) / 2
+    }
+
     fn make_token(&mut self, region: RegionId, slot: u32) -> Result<Token, Errno> {
+        if !self.has_descriptors_for(2) {
+            return Err(Errno::NFILE);
+        }
         let (daemon_end, app_end) = uds::token_pair()?;
         let id = file_id(&app_end)?;
         // No event is asked for: hang-ups are always reported, and what an application writes there is nobody's business.
@@ -342,6 +380,9 @@ impl Host for Machine {
     }
 
     fn open_context(&mut self, ctx: CtxId) -> Result<(), Errno> {
+        if !self.has_descriptors_for(3) {
+            return Err(Errno::NFILE);
+        }
         let signals = Signals { kick: new_eventfd()?, interrupt: new_eventfd()?, wait: epoll::create(epoll::CreateFlags::CLOEXEC)? };
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&signals.wait, &signals.interrupt, epoll::EventData::new_u64(0), edge)?;

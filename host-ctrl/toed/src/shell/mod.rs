@@ -7,6 +7,7 @@
 //! ```
 
 mod admin;
+mod closer;
 mod machine;
 mod rundir;
 
@@ -19,7 +20,7 @@ use crate::{
 };
 use admin::Admin;
 use anyhow::{Context, Result, bail};
-use machine::{Connection, Watched};
+use machine::{Connection, Key, Watched};
 use rundir::RunDir;
 use rustix::{
     event::epoll::EventFlags,
@@ -43,6 +44,8 @@ const CLIENTS_MAX: usize = 8192;
 /// How long an orderly end may take before the rest is left to the card.
 const DRAIN_US: u64 = 2_000_000;
 
+/// After accept() has failed for want of something, others are not asked in before.
+const ACCEPT_AGAIN_US: u64 = 100_000;
 /// The card's status is read at most so often.
 const LOOK_EVERY_US: u64 = 10_000;
 
@@ -80,6 +83,9 @@ struct Daemon<'a> {
     core: Core<Machine>,
     admin: Admin,
     app_listener: OwnedFd,
+    app_key: Key,
+    /// Nobody is asked in before.
+    accept_again_us: Option<u64>,
     admin_listener: OwnedFd,
     signals: UnixStream,
     next_client: u64,
@@ -97,18 +103,21 @@ impl<'a> Daemon<'a> {
     fn start(settings: &'a Settings) -> Result<Self> {
         // Before anything that takes a thread or a descriptor.
         let signals = signal_pipe().context("setting up signals")?;
-        raise_descriptor_limit();
+        let descriptors = raise_descriptor_limit();
         let mut run_dir = RunDir::lock(&settings.run_dir)?;
         let card = VfioUser::connect(&settings.card)?;
         let info = *card.info();
         let now = now_us();
         let engine = Engine::new(settings.engine(&info, secret()?), now).map_err(|e| anyhow::anyhow!("options: {e}"))?;
-        let machine = Machine::new(Box::new(card), settings.huge_pages)?;
-        let mut core = Core::new(settings.core(&info), machine, engine);
+        let machine = Machine::new(Box::new(card), settings.huge_pages, descriptors)?;
+        let mut config = settings.core(&info);
+        // Each socket is a descriptor here: one application must not have all of them.
+        config.limits.sockets = config.limits.sockets.min(u32::try_from(machine::descriptors_lent(descriptors) / 2).unwrap_or(u32::MAX));
+        let mut core = Core::new(config, machine, engine);
         let app_listener = run_dir.listen_apps()?;
         let watch = &mut core.host().watch;
         watch.add(&signals, Watched::Signals, EventFlags::IN)?;
-        watch.add(&app_listener, Watched::AppListener, EventFlags::IN)?;
+        let app_key = watch.add(&app_listener, Watched::AppListener, EventFlags::IN)?;
         // Last: who gets an answer there knows that everything else is ready.
         let admin_listener = run_dir.listen_admin()?;
         watch.add(&admin_listener, Watched::AdminListener, EventFlags::IN)?;
@@ -121,6 +130,8 @@ impl<'a> Daemon<'a> {
             core,
             admin: Admin::default(),
             app_listener,
+            app_key,
+            accept_again_us: None,
             admin_listener,
             signals,
             next_client: 1,
@@ -155,6 +166,10 @@ impl<'a> Daemon<'a> {
         if self.core.next_deadline(now).is_some_and(|t| t <= now) {
             self.core.timer(now);
         }
+        if self.accept_again_us.is_some_and(|t| t <= now) {
+            self.accept_again_us = None;
+            self.core.host().watch.modify(&self.app_listener, self.app_key, EventFlags::IN).context("listening to applications")?;
+        }
         self.finish_reports();
         self.drop_broken();
         self.resume_held();
@@ -164,7 +179,7 @@ impl<'a> Daemon<'a> {
         }
         // While ending, a card that does not answer must not hold us up.
         let patience = self.stop.then_some(now + DRAIN_US);
-        let deadline = self.core.next_deadline(now).into_iter().chain(patience).min();
+        let deadline = self.core.next_deadline(now).into_iter().chain(patience).chain(self.accept_again_us).min();
         let machine = self.core.host();
         let timeout = if machine.park() { deadline.map(|t| t.saturating_sub(now)) } else { Some(0) };
         machine.watch.wait(timeout, found).context("waiting for events")?;
@@ -247,16 +262,21 @@ impl<'a> Daemon<'a> {
 
     fn accept_clients(&mut self) {
         for _ in 0..BATCH {
+            if self.core.host().is_behind() {
+                return self.accept_later();
+            }
             let socket = match uds::accept(&self.app_listener) {
                 Ok(socket) => socket,
                 Err(Errno::AGAIN) => return,
                 Err(e) => {
                     tracing::warn!("an application could not connect: {e}");
-                    return;
+                    return self.accept_later();
                 }
             };
-            if self.core.host().clients.len() >= CLIENTS_MAX {
-                tracing::warn!("an application was turned away: {CLIENTS_MAX} processes are connected");
+            if !self.make_room() {
+                let machine = self.core.host();
+                tracing::debug!("a process was turned away: {} are connected", machine.clients.len());
+                machine.close_foreign(socket);
                 continue;
             }
             let Ok(peer) = rustix::net::sockopt::socket_peercred(&socket) else { continue };
@@ -266,6 +286,27 @@ impl<'a> Daemon<'a> {
             let Ok(key) = machine.watch.add(&socket, Watched::Client(client), EventFlags::IN) else { continue };
             machine.clients.insert(client, Connection { socket, key });
             self.core.client_connected(client, peer.pid.as_raw_nonzero().get());
+        }
+    }
+
+    /// Makes room for one more client. Those who do not say HELLO are there at others' expense, so they go first.
+    fn make_room(&mut self) -> bool {
+        let strangers = self.core.strangers();
+        let machine = self.core.host();
+        let room = machine.clients.len() < CLIENTS_MAX && machine.has_descriptors_for(1);
+        if room && strangers < machine.strangers_max() {
+            return true;
+        }
+        let Some(client) = self.core.worst_stranger() else { return false };
+        self.end_client(client);
+        true
+    }
+
+    /// Something is lacking (descriptors, memory). Those who wait stay where they are, so asking at once would be in vain,
+    /// again and again.
+    fn accept_later(&mut self) {
+        if self.core.host().watch.modify(&self.app_listener, self.app_key, EventFlags::empty()).is_ok() {
+            self.accept_again_us = Some(now_us() + ACCEPT_AGAIN_US);
         }
     }
 
@@ -279,20 +320,22 @@ impl<'a> Daemon<'a> {
             let machine = self.core.host();
             let Some(connection) = machine.clients.get(&client) else { return };
             let (mut buf, mut fds) = ([0; MSG_LEN], Vec::new());
-            match uds::recv(&connection.socket, &mut buf, &mut fds) {
+            let received = uds::recv(&connection.socket, &mut buf, &mut fds);
+            let proof = fds.first().map(|fd| machine.proof(fd.as_fd()));
+            fds.into_iter().for_each(|fd| machine.close_foreign(fd));
+            match received {
                 Ok(MSG_LEN) => {}
                 Err(Errno::AGAIN) => return,
                 Ok(0) | Err(Errno::CONNRESET) => return self.end_client(client),
                 Ok(n) => {
-                    tracing::warn!(client = client.0, "disconnected: a message of {n} bytes, not {MSG_LEN}");
+                    tracing::debug!(client = client.0, "disconnected: a message of {n} bytes, not {MSG_LEN}");
                     return self.end_client(client);
                 }
                 Err(e) => {
-                    tracing::warn!(client = client.0, "disconnected: {e}");
+                    tracing::debug!(client = client.0, "disconnected: {e}");
                     return self.end_client(client);
                 }
             }
-            let proof = fds.first().map(|fd| machine.proof(fd.as_fd()));
             let Ok(request) = Request::read_from_bytes(&buf) else { return };
             self.core.request(&Incoming { client, request: &request, proof }, now_us());
         }
@@ -399,13 +442,14 @@ fn signal_pipe() -> Result<UnixStream> {
     Ok(read)
 }
 
-/// Each socket of an application is a descriptor here as well.
-fn raise_descriptor_limit() {
+/// Each socket of an application is a descriptor here as well. Returns how many there may be.
+fn raise_descriptor_limit() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     if setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).is_err() {
         tracing::warn!("the limit of open files can't be raised: {:?}", limit.current);
     }
+    getrlimit(Resource::Nofile).current.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX)
 }
 
 /// 16 random bytes: the key of sequence numbers (RFC 6528).

@@ -3,6 +3,7 @@
 use super::world::*;
 use crate::core::{ClientId, Incoming, Proof};
 use proptest::prelude::*;
+use rustix::io::Errno;
 use toe_abi::{
     FlowId, RegionId,
     app::{MSG_LEN, Request},
@@ -187,4 +188,39 @@ proptest! {
         w.run();
         prop_assert!(w.a.core.host().replies.len() <= 1);
     }
+}
+
+#[test]
+fn a_family_has_so_many_processes_and_no_more() {
+    let mut w = World::new();
+    let app = w.start(Side::A);
+    let proof = Some(Proof::Region(RegionId(app.region)));
+    let most = 2 * limits().contexts as usize;
+    let mut others: Vec<ClientId> = Vec::new();
+    for _ in 1..most {
+        others.push(w.a.connect_client());
+        w.ask(Side::A, others[others.len() - 1], hello(), proof).ok();
+    }
+    let one_more = w.a.connect_client();
+    w.ask(Side::A, one_more, hello(), proof).fails(Errno::USERS);
+    // When one has gone, another may come.
+    let now = w.now;
+    w.a.core.client_gone(others[0], now);
+    w.ask(Side::A, one_more, hello(), proof).ok();
+}
+
+#[test]
+fn the_process_with_most_idle_connections_is_sent_away_first() {
+    let mut w = World::new();
+    let app = w.start(Side::A);
+    assert_eq!((w.a.core.strangers(), w.a.core.worst_stranger()), (0, None));
+    for (client, pid) in [(101, 7), (102, 8), (103, 8), (104, 7), (105, 8), (106, 9)] {
+        w.a.core.client_connected(ClientId(client), pid);
+    }
+    assert_eq!((w.a.core.strangers(), w.a.core.worst_stranger()), (6, Some(ClientId(102))));
+    let now = w.now;
+    w.a.core.client_gone(ClientId(102), now);
+    w.a.core.client_gone(ClientId(103), now);
+    assert_eq!((w.a.core.strangers(), w.a.core.worst_stranger()), (4, Some(ClientId(101))));
+    assert_ne!(w.a.core.worst_stranger(), Some(app.client));
 }
