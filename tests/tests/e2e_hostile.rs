@@ -1,7 +1,8 @@
-//! Applications that mean harm: what they hold is theirs to ruin, and nothing else.
+//! Applications and hosts that mean harm: what they hold is theirs to ruin, and nothing else.
 //!
-//! Each test lets one attack of `hostile/app.py` go on while another application serves a file and a third comes
-//! along; then it kills the attacker and looks whether everything it held has returned.
+//! Most tests let one attack of `hostile/app.py` go on while another application serves a file and a third comes
+//! along; then they kill the attacker and look whether everything it held has returned. The others send what
+//! `hostile/wire.py` makes up.
 
 #[path = "hostile/scene.rs"]
 mod scene;
@@ -85,11 +86,100 @@ fn everything_it_may_have_and_more() {
     scene.assert_clean();
 }
 
+/// Each socket is a descriptor of toed: one application must not take all of them.
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn everything_it_may_have_where_descriptors_are_few() {
+    let mut scene = Scene::with_descriptors(1024);
+    let said = scene.survive("exhaust", 0, "reset accepted");
+    assert!(said.contains("errno ENFILE: tokens"), "{said}");
+    scene.assert_clean();
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn a_crowd_where_descriptors_are_few() {
+    let mut scene = Scene::with_descriptors(512);
+    let said = scene.survive("crowd", 0, "");
+    assert!(said.contains("errno EUSERS: processes after 127"), "{said}");
+    scene.assert_clean();
+}
+
 #[test]
 #[ignore = "end to end: cargo xtask test"]
 fn requests_that_are_none() {
     let mut scene = Scene::new();
     scene.survive("requests", 0, "");
     scene.assert_counted(&["toed_requests_refused"]);
+    scene.assert_clean();
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn malformed_frames_are_counted_by_reason() {
+    let mut scene = Scene::new();
+    scene.on_the_wire("malformed");
+    scene.fetch();
+    let reasons = ["truncated", "other_mac", "bad_ip_header", "bad_ip_checksum", "bad_tcp_header", "bad_tcp_checksum", "bad_tcp_options"];
+    for reason in reasons {
+        assert!(scene.counter(&format!("drop_{reason}")) >= 20, "{reason}: {:?}", scene.card.stats());
+    }
+    for reason in ["arp", "icmp", "fragment", "ip_options", "syn", "unknown_flow", "other_protocol"] {
+        assert!(scene.counter(&format!("exception_{reason}")) >= 20, "{reason}");
+    }
+    scene.assert_books_balance();
+    scene.assert_clean();
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn random_frames() {
+    let mut scene = Scene::new();
+    scene.on_the_wire("noise");
+    scene.fetch();
+    scene.assert_books_balance();
+    scene.assert_clean();
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn a_flood_of_syns() {
+    let mut scene = Scene::new();
+    scene.on_the_wire("flood");
+    let half_open = scene.card.json("status").expect("status")["half_open"].as_u64().expect("a number");
+    assert!((1..=4096).contains(&half_open), "{half_open} half-open connections");
+    scene.fetch();
+    scene.assert_counted(&["exception_syn"]);
+    scene.assert_books_balance();
+    scene.assert_clean();
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn storms_of_arp_and_icmp() {
+    let mut scene = Scene::new();
+    scene.on_the_wire("storms");
+    scene.fetch();
+    scene.assert_counted(&["rx_answered", "exception_arp", "exception_icmp", "exception_fragment"]);
+    scene.assert_books_balance();
+    scene.assert_clean();
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn segments_injected_into_a_connection() {
+    let mut scene = Scene::new();
+    let said = scene.on_the_wire("injection");
+    assert!(said.contains(&format!("hash {}", scene.hash)), "{said}");
+    scene.assert_counted(&[
+        "drop_rst_challenged",
+        "drop_syn_challenged",
+        "drop_out_of_window",
+        "drop_no_ack",
+        "drop_bad_ack",
+        "drop_duplicate",
+        "drop_paws",
+    ]);
+    scene.assert_books_balance();
     scene.assert_clean();
 }

@@ -600,8 +600,39 @@ def requests():
     say("raging")
 
 
+def crowd():
+    """More connections than toed has descriptors, some with HELLO; they come again when they are turned away."""
+    app = App()
+    family = []
+    KEPT.append(family)
+
+    def join():
+        s = raw_socket()
+        family.append(s)
+        send(s, request(HELLO, args=(MAGIC, VERSION, 1)), [app.fd])
+        data = s.recv(256)
+        if not data or struct.unpack_from("=I", data)[0]:
+            raise Refused(struct.unpack_from("=I", data)[0] if data else errno.ECONNRESET)
+
+    refused("processes", join)
+
+    def many():
+        everybody = []
+        for _ in range(400):
+            try:
+                everybody.append(raw_socket())
+            except OSError:
+                break
+        time.sleep(0.2)
+
+    for _ in range(3):
+        forever(many)
+    time.sleep(1)
+    say("raging")
+
+
 if __name__ == "__main__":
-    attack = {f.__name__: f for f in (scribble, seals, forge, indices, slots, kicks, descriptors, exhaust, requests)}[sys.argv[1]]
+    attack = {f.__name__: f for f in (scribble, seals, forge, indices, slots, kicks, descriptors, exhaust, requests, crowd)}[sys.argv[1]]
     attack()
     say("done")
     while True:

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use toe_lab::job::{self, Job, wait_until};
-use toe_lab::{CARD_IP, Card, Host, PEER_IP, Pair, proc, servers};
+use toe_lab::instance::{CARD_IF, PEER_IF};
+use toe_lab::job::{Job, wait_until};
+use toe_lab::{Books, CARD_IP, Card, PEER_IP, Pair, proc, servers};
 
 /// Generous: how long anything may take on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -26,7 +27,7 @@ const MEMORY_SLACK: u64 = 24 << 20;
 pub struct Scene {
     pub card: Card,
     pub nginx: Option<Job>,
-    hash: String,
+    pub hash: String,
     pids: [u32; 2],
     pub start: Footprint,
     pub pair: Pair,
@@ -43,16 +44,28 @@ impl Scene {
     pub fn new() -> Scene {
         let pair = Pair::new().expect("two hosts");
         let card = pair.card_up().expect("card");
+        Scene::with(pair, card)
+    }
+
+    /// The daemons may open so many descriptors.
+    pub fn with_descriptors(most: u32) -> Scene {
+        let pair = Pair::new().expect("two hosts");
+        let card = Card::new(pair.near(), "/run/toe", CARD_IP).expect("card");
+        let toectl = toe_lab::programs::built_dir().expect("built").join("toectl");
+        let mut command = pair.near().command(toe_lab::programs::require("prlimit").expect("prlimit"));
+        command.env("TOE_RUN_DIR", &card.run_dir).arg(format!("--nofile={most}:{most}")).arg(toectl);
+        command.args(["up", "--port", &format!("af_packet:{CARD_IF}"), "--ip", &format!("{CARD_IP}/24")]);
+        toe_lab::job::run(command, LIMIT).and_then(|done| done.success()).expect("up");
+        Scene::with(pair, card)
+    }
+
+    fn with(pair: Pair, card: Card) -> Scene {
         let pids = ["toe-nic", "toed"].map(|name| card.pid(&pair.lab, name).expect("pid"));
         let start = Footprint::of(pids);
         let hash = servers::make_file(&pair.lab.path("/run/www/file"), FILE, 77).expect("file");
         let mut nginx = servers::nginx(&pair.lab, &card.place(), "nginx", 80).expect("nginx");
         servers::wait_listening(&mut nginx, pair.peer(), CARD_IP, 80).expect("nginx listens");
         Scene { pair, card, nginx: Some(nginx), hash, pids, start }
-    }
-
-    pub fn peer(&self) -> &Host {
-        self.pair.peer()
     }
 
     /// One download from the other application; every byte must be right.
@@ -65,7 +78,8 @@ impl Scene {
 
     /// A program that comes only now gets its socket and its connection.
     pub fn newcomer(&self, port: u16) {
-        let script = "import socket, sys\ns = socket.create_connection((sys.argv[1], int(sys.argv[2])), 30)\ns.sendall(b'hello')\ns.close()\n";
+        let script =
+            "import socket, sys\ns = socket.create_connection((sys.argv[1], int(sys.argv[2])), 30)\ns.sendall(b'hello')\ns.close()\n";
         let args = ["-c", script, PEER_IP, &port.to_string()];
         if let Err(e) = self.card.place().run("python3", &args, LIMIT) {
             panic!("a newcomer: {e:#}\n{}", self.card.logs(&self.pair.lab, 30));
@@ -88,6 +102,27 @@ impl Scene {
         let mut hostile = Job::start("hostile", command, &self.pair.lab.log_path("hostile")).expect("starts");
         wait_log(&mut hostile, "raging");
         hostile
+    }
+
+    /// Frames from the kernel's side, made by hand. Returns what the script printed.
+    pub fn on_the_wire(&self, attack: &str) -> String {
+        let path = script(&self.pair, "wire.py", include_str!("wire.py"));
+        let status = self.card.json("status").expect("status");
+        let mac = status["card"]["port_mac"].as_str().expect("a MAC address").to_owned();
+        let args = ["-u", &path, attack, PEER_IF, &mac, CARD_IP, PEER_IP];
+        let done = self.pair.peer_place().run("python3", &args, LIMIT);
+        done.unwrap_or_else(|e| panic!("{attack}: {e:#}\n{}", self.card.logs(&self.pair.lab, 30))).stdout()
+    }
+
+    /// Whatever was received was delivered, handed on, answered, or dropped for a reason.
+    pub fn assert_books_balance(&self) {
+        // Frames may be under way between two counters.
+        let mut books = Books::default();
+        let balanced = wait_until("the books balance", LIMIT, || {
+            books = Books::of(&self.card.stats().unwrap_or_default());
+            books.balance()
+        });
+        assert!(balanced.is_ok(), "{books}");
     }
 
     pub fn counter(&self, name: &str) -> u64 {
@@ -198,9 +233,4 @@ fn memory_of(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
-}
-
-/// Kills one of the programs of an instance.
-pub fn kill(scene: &Scene, name: &str) {
-    job::signal(scene.card.pid(&scene.pair.lab, name).expect("pid"), rustix::process::Signal::KILL);
 }
