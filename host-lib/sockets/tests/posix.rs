@@ -1,0 +1,485 @@
+//! POSIX rules, against a daemon and a card that connect the process to itself. One test per rule.
+
+mod world;
+
+use std::thread;
+use std::time::Duration;
+use toe_sockets::epoll;
+use toe_sockets::open::{Outcome, socket};
+use toe_sockets::{Errno, IoSpan, Kind, Sock, close, kind, poll};
+
+/// A descriptor that closes itself.
+struct Fd(i32);
+
+impl Drop for Fd {
+    fn drop(&mut self) {
+        let _ = close::close(self.0);
+    }
+}
+
+impl Fd {
+    fn sock(&self) -> Sock {
+        Sock::find(self.0).unwrap()
+    }
+
+    fn send(&self, bytes: &[u8], flags: i32) -> Result<usize, Errno> {
+        // SAFETY: the slice outlives the call and is only read.
+        let span = unsafe { IoSpan::new(bytes.as_ptr().cast_mut(), bytes.len()) };
+        self.sock().send(&[span], flags)
+    }
+
+    fn recv(&self, max: usize, flags: i32) -> Result<Vec<u8>, Errno> {
+        let mut buf = vec![0; max];
+        // SAFETY: the buffer outlives the call.
+        let span = unsafe { IoSpan::new(buf.as_mut_ptr(), max) };
+        let n = self.sock().recv(&[span], flags)?;
+        buf.truncate(n);
+        Ok(buf)
+    }
+
+    fn poll(&self, events: i16, ms: u64) -> i16 {
+        let mut fds = [libc::pollfd { fd: self.0, events, revents: 0 }];
+        poll::poll(&mut fds, Some(Duration::from_millis(ms)), None).unwrap();
+        fds[0].revents
+    }
+}
+
+fn name(ip: [u8; 4], port: u16) -> [u8; 16] {
+    toe_sockets::names::encode(toe::link::slot::Addr::v4(ip, port))
+}
+
+fn port_of(name: [u8; 16]) -> u16 {
+    u16::from_be_bytes([name[2], name[3]])
+}
+
+fn fresh(flags: i32) -> Fd {
+    world::start();
+    Fd(socket(libc::AF_INET, libc::SOCK_STREAM | flags, 0).unwrap().unwrap())
+}
+
+fn listener() -> (Fd, u16) {
+    let fd = fresh(0);
+    assert_eq!(fd.sock().bind(&name([0; 4], 0)), Ok(Outcome::Done));
+    assert_eq!(fd.sock().listen(8), Ok(Outcome::Done));
+    let port = port_of(fd.sock().local_name().unwrap());
+    (fd, port)
+}
+
+/// Both ends of a connection, and its listener.
+fn pair() -> (Fd, Fd, Fd) {
+    let (listener, port) = listener();
+    let client = fresh(0);
+    assert_eq!(client.sock().connect(&name(world::CARD, port)), Ok(Outcome::Done));
+    let (fd, _) = listener.sock().accept(0).unwrap();
+    (client, Fd(fd), listener)
+}
+
+const IN: i16 = libc::POLLIN;
+const OUT: i16 = libc::POLLOUT;
+
+#[test]
+fn bytes_go_both_ways_and_end() {
+    let (a, b, _l) = pair();
+    assert_eq!(a.send(b"hello", 0), Ok(5));
+    assert_eq!(b.recv(100, 0).unwrap(), b"hello");
+    assert_eq!(b.send(b"world", 0), Ok(5));
+    a.sock().shutdown(libc::SHUT_WR).unwrap();
+    assert_eq!(a.recv(100, libc::MSG_WAITALL | libc::MSG_PEEK).unwrap(), b"world");
+    assert_eq!(b.recv(10, 0).unwrap(), b"");
+    assert_eq!(a.send(b"x", 0), Err(Errno::PIPE));
+    assert_eq!(a.recv(100, 0).unwrap(), b"world");
+}
+
+#[test]
+fn names_are_those_of_both_ends() {
+    let (a, b, _l) = pair();
+    assert_eq!(a.sock().local_name(), b.sock().peer_name());
+    assert_eq!(a.sock().peer_name(), b.sock().local_name());
+    assert_eq!(fresh(0).sock().peer_name(), Err(Errno::NOTCONN));
+    assert_eq!(fresh(0).sock().local_name(), Ok(name([0; 4], 0)));
+}
+
+#[test]
+fn more_than_the_buffers_hold_arrives_whole() {
+    let (a, b, _l) = pair();
+    let data: Vec<u8> = (0..200_000u32).map(|i| (i * 7 >> 3) as u8).collect();
+    let sent = data.clone();
+    let sender = thread::spawn(move || (a.send(&sent, 0), a));
+    let got = b.recv(data.len(), libc::MSG_WAITALL).unwrap();
+    assert!(got == data, "every byte in its place");
+    assert_eq!(sender.join().unwrap().0, Ok(data.len()));
+}
+
+#[test]
+fn a_nonblocking_socket_never_waits() {
+    let (a, b, _l) = pair();
+    a.sock().set_nonblocking(true).unwrap();
+    assert_eq!(a.sock().status_flags().unwrap() & libc::O_NONBLOCK, libc::O_NONBLOCK);
+    assert_eq!(a.recv(1, 0), Err(Errno::AGAIN));
+    assert_eq!(b.recv(1, libc::MSG_DONTWAIT), Err(Errno::AGAIN));
+    let mut sent = 0;
+    // Until both buffers are full and the card has moved what it can: less room than a third does not count as writable.
+    loop {
+        match a.send(&[1; 4096], 0) {
+            Ok(n) => sent += n,
+            Err(e) if sent == 2 * world::BUFFER as usize => break assert_eq!(e, Errno::AGAIN),
+            Err(e) => assert!(e == Errno::AGAIN && a.poll(OUT, 20) & !OUT == 0),
+        }
+    }
+    assert_eq!(a.poll(OUT, 0), 0);
+    assert_eq!(sent, 2 * world::BUFFER as usize);
+    assert_eq!(b.recv(sent, libc::MSG_WAITALL).unwrap().len(), sent);
+    assert_eq!(a.poll(OUT, 5000), OUT);
+}
+
+#[test]
+fn timeouts_end_a_wait() {
+    let (a, _b, listener) = pair();
+    let mut tenth = [0; 16];
+    tenth[8..].copy_from_slice(&10_000i64.to_ne_bytes());
+    a.sock().set_option(libc::SOL_SOCKET, libc::SO_RCVTIMEO, &tenth).unwrap();
+    assert_eq!(a.recv(1, 0), Err(Errno::AGAIN));
+    listener.sock().set_option(libc::SOL_SOCKET, libc::SO_RCVTIMEO, &tenth).unwrap();
+    assert_eq!(listener.sock().accept(0).map(|(fd, _)| Fd(fd).0), Err(Errno::AGAIN));
+    let mute = fresh(0);
+    mute.sock().set_option(libc::SOL_SOCKET, libc::SO_SNDTIMEO, &tenth).unwrap();
+    assert_eq!(mute.sock().connect(&name([10, 77, 0, 9], 1)), Err(Errno::INPROGRESS));
+}
+
+#[test]
+fn a_thread_that_sleeps_is_woken_by_another_threads_bytes() {
+    let (a, b, _l) = pair();
+    let reader = thread::spawn(move || b.recv(5, 0));
+    thread::sleep(Duration::from_millis(20));
+    assert_eq!(a.send(b"wake!", 0), Ok(5));
+    assert_eq!(reader.join().unwrap().unwrap(), b"wake!");
+}
+
+#[test]
+fn many_sleeping_threads_each_get_their_own() {
+    let pairs: Vec<_> = (0..8).map(|_| pair()).collect();
+    thread::scope(|scope| {
+        for (i, (a, b, _)) in pairs.iter().enumerate() {
+            scope.spawn(move || {
+                for turn in 0..50u8 {
+                    assert_eq!(b.recv(2, libc::MSG_WAITALL).unwrap(), [i as u8, turn]);
+                    b.send(&[turn], 0).unwrap();
+                }
+            });
+            scope.spawn(move || {
+                for turn in 0..50u8 {
+                    a.send(&[i as u8, turn], 0).unwrap();
+                    assert_eq!(a.recv(1, 0).unwrap(), [turn]);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn connecting_to_nobody_is_refused() {
+    let fd = fresh(0);
+    assert_eq!(fd.sock().connect(&name([10, 77, 0, 9], 99)), Err(Errno::CONNREFUSED));
+    // And the socket can try again.
+    let (_l, port) = listener();
+    assert_eq!(fd.sock().connect(&name(world::CARD, port)), Ok(Outcome::Done));
+    assert_eq!(fd.sock().connect(&name(world::CARD, port)), Err(Errno::ISCONN));
+}
+
+#[test]
+fn a_nonblocking_connect_reports_by_poll_and_so_error() {
+    let fd = fresh(libc::SOCK_NONBLOCK);
+    assert_eq!(fd.sock().connect(&name([10, 77, 0, 9], 99)), Err(Errno::INPROGRESS));
+    assert_ne!(fd.poll(OUT, 5000) & libc::POLLERR, 0);
+    let mut value = [0; 4];
+    fd.sock().option(libc::SOL_SOCKET, libc::SO_ERROR, &mut value).unwrap();
+    assert_eq!(i32::from_ne_bytes(value), libc::ECONNREFUSED);
+    fd.sock().option(libc::SOL_SOCKET, libc::SO_ERROR, &mut value).unwrap();
+    assert_eq!(i32::from_ne_bytes(value), 0, "once");
+    let mute = fresh(libc::SOCK_NONBLOCK);
+    assert_eq!(mute.sock().connect(&name([10, 77, 0, 9], 1)), Err(Errno::INPROGRESS));
+    assert_eq!(mute.sock().connect(&name([10, 77, 0, 9], 1)), Err(Errno::ALREADY));
+    assert_eq!(mute.poll(OUT, 0), 0);
+}
+
+#[test]
+fn loopback_becomes_a_kernel_socket_at_the_same_number() {
+    let fd = fresh(libc::SOCK_NONBLOCK);
+    fd.sock().set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32.to_ne_bytes()).unwrap();
+    assert_eq!(fd.sock().bind(&name([127, 0, 0, 1], 0)), Ok(Outcome::Kernel));
+    assert_eq!(kind(fd.0), Kind::Other);
+    let kernel = toe::link::sys::AppFd(fd.0);
+    assert_eq!(rustix::net::sockopt::socket_domain(kernel), Ok(rustix::net::AddressFamily::INET));
+    assert_eq!(rustix::net::sockopt::tcp_nodelay(kernel), Ok(true));
+    assert!(rustix::fs::fcntl_getfl(kernel).unwrap().contains(rustix::fs::OFlags::NONBLOCK));
+}
+
+#[test]
+fn a_port_in_use_is_refused() {
+    let (_l, port) = listener();
+    assert_eq!(fresh(0).sock().bind(&name([0; 4], port)), Err(Errno::ADDRINUSE));
+}
+
+#[test]
+fn what_is_not_tcp_over_ipv4_is_the_kernels() {
+    world::start();
+    for (domain, kind) in [(libc::AF_INET, libc::SOCK_DGRAM), (libc::AF_UNIX, libc::SOCK_STREAM), (libc::AF_INET6, libc::SOCK_STREAM)] {
+        assert_eq!(socket(domain, kind, 0), Ok(None));
+    }
+}
+
+#[test]
+fn a_copy_keeps_the_connection_until_the_last_close() {
+    let (a, b, _l) = pair();
+    let copy = Fd(toe_sockets::close::dup3(a.0, 200, 0).unwrap());
+    drop(a);
+    assert_eq!(copy.send(b"still", 0), Ok(5));
+    assert_eq!(b.recv(5, 0).unwrap(), b"still");
+    assert_eq!(b.poll(IN, 20), 0, "no end yet");
+    drop(copy);
+    assert_eq!(b.recv(5, 0).unwrap(), b"");
+}
+
+#[test]
+fn what_was_sent_before_close_arrives() {
+    let (a, b, _l) = pair();
+    a.send(&[9; 1000], 0).unwrap();
+    drop(a);
+    assert_eq!(b.recv(2000, libc::MSG_WAITALL).unwrap().len(), 1000);
+}
+
+#[test]
+fn lingering_for_zero_seconds_resets() {
+    let (a, b, _l) = pair();
+    let mut linger = [0; 8];
+    linger[..4].copy_from_slice(&1i32.to_ne_bytes());
+    a.sock().set_option(libc::SOL_SOCKET, libc::SO_LINGER, &linger).unwrap();
+    drop(a);
+    assert_eq!(b.recv(1, 0), Err(Errno::CONNRESET));
+    assert_eq!(b.recv(1, 0).unwrap(), b"", "then the end");
+    assert_eq!(b.send(b"x", 0), Err(Errno::PIPE));
+}
+
+// --- epoll
+
+struct Epoll(Fd);
+
+impl Epoll {
+    fn new() -> Self {
+        use std::os::fd::IntoRawFd;
+        let fd = rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC).unwrap().into_raw_fd();
+        epoll::created(fd);
+        Self(Fd(fd))
+    }
+
+    fn ctl(&self, op: i32, fd: &Fd, events: i32) -> Result<(), Errno> {
+        epoll::ctl(self.0.0, op, fd.0, events as u32, fd.0 as u64).map(|done| assert!(done.is_some()))
+    }
+
+    /// What is ready within `ms`: descriptor and events.
+    fn wait(&self, ms: u64) -> Vec<(i32, u32)> {
+        let mut out = [libc::epoll_event { events: 0, u64: 0 }; 4];
+        let n = epoll::wait(self.0.0, &mut out, Some(Duration::from_millis(ms)), None).unwrap();
+        out[..n].iter().map(|e| ({ e.u64 } as i32, { e.events })).collect()
+    }
+}
+
+const ADD: i32 = libc::EPOLL_CTL_ADD;
+const MOD: i32 = libc::EPOLL_CTL_MOD;
+const DEL: i32 = libc::EPOLL_CTL_DEL;
+/// Long enough for what is coming; only a failing test waits it out.
+const LONG: u64 = 10_000;
+
+#[test]
+fn level_triggered_reports_as_long_as_there_is_something() {
+    let (a, b, _l) = pair();
+    let ep = Epoll::new();
+    ep.ctl(ADD, &b, libc::EPOLLIN).unwrap();
+    assert_eq!(ep.wait(0), []);
+    a.send(b"xy", 0).unwrap();
+    assert_eq!(ep.wait(LONG), [(b.0, 1)]);
+    b.recv(1, 0).unwrap();
+    assert_eq!(ep.wait(LONG), [(b.0, 1)]);
+    b.recv(1, 0).unwrap();
+    assert_eq!(ep.wait(0), []);
+}
+
+#[test]
+fn edge_triggered_reports_once_per_event() {
+    let (a, b, _l) = pair();
+    let ep = Epoll::new();
+    ep.ctl(ADD, &b, libc::EPOLLIN | libc::EPOLLET).unwrap();
+    a.send(b"x", 0).unwrap();
+    assert_eq!(ep.wait(LONG), [(b.0, 1)]);
+    assert_eq!(ep.wait(5), []);
+    a.send(b"y", 0).unwrap();
+    assert_eq!(ep.wait(LONG), [(b.0, 1)]);
+    // MOD looks again, as on Linux.
+    ep.ctl(MOD, &b, libc::EPOLLIN | libc::EPOLLET).unwrap();
+    assert_eq!(ep.wait(LONG), [(b.0, 1)]);
+}
+
+#[test]
+fn edge_triggered_room_is_reported_after_it_ran_out() {
+    let (a, b, _l) = pair();
+    a.sock().set_nonblocking(true).unwrap();
+    let ep = Epoll::new();
+    ep.ctl(ADD, &a, libc::EPOLLOUT | libc::EPOLLET).unwrap();
+    assert_eq!(ep.wait(LONG), [(a.0, 4)]);
+    let mut sent = 0;
+    while sent < 2 * world::BUFFER as usize {
+        match a.send(&[0; 3000], 0) {
+            Ok(n) => sent += n,
+            // What is freed may be less than a third, and no news.
+            Err(_) => assert!(ep.wait(20).len() <= 1),
+        }
+    }
+    while !ep.wait(20).is_empty() {}
+    assert_eq!(b.recv(sent, libc::MSG_WAITALL).unwrap().len(), sent);
+    assert_eq!(ep.wait(LONG), [(a.0, 4)]);
+}
+
+#[test]
+fn oneshot_is_silent_until_modified() {
+    let (a, b, _l) = pair();
+    let ep = Epoll::new();
+    ep.ctl(ADD, &b, libc::EPOLLIN | libc::EPOLLONESHOT).unwrap();
+    a.send(b"x", 0).unwrap();
+    assert_eq!(ep.wait(LONG), [(b.0, 1)]);
+    a.send(b"y", 0).unwrap();
+    assert_eq!(ep.wait(5), []);
+    ep.ctl(MOD, &b, libc::EPOLLIN | libc::EPOLLONESHOT).unwrap();
+    assert_eq!(ep.wait(LONG), [(b.0, 1)]);
+}
+
+#[test]
+fn the_end_is_reported_with_all_its_bits() {
+    let (a, b, _l) = pair();
+    let ep = Epoll::new();
+    ep.ctl(ADD, &b, libc::EPOLLIN | libc::EPOLLRDHUP).unwrap();
+    drop(a);
+    let both = (libc::EPOLLIN | libc::EPOLLRDHUP) as u32;
+    assert_eq!(ep.wait(LONG), [(b.0, both)]);
+    b.sock().shutdown(libc::SHUT_WR).unwrap();
+    assert_eq!(ep.wait(LONG), [(b.0, both | libc::EPOLLHUP as u32)]);
+}
+
+#[test]
+fn a_socket_added_while_a_thread_sleeps_wakes_it() {
+    let (a, b, _l) = pair();
+    let ep = Epoll::new();
+    thread::scope(|scope| {
+        let sleeper = scope.spawn(|| ep.wait(LONG));
+        thread::sleep(Duration::from_millis(20));
+        a.send(b"x", 0).unwrap();
+        ep.ctl(ADD, &b, libc::EPOLLIN).unwrap();
+        assert_eq!(sleeper.join().unwrap(), [(b.0, 1)]);
+    });
+}
+
+#[test]
+fn kernel_descriptors_are_mixed_in() {
+    use rustix::event::{EventfdFlags, epoll as kernel, eventfd};
+    let (a, b, _l) = pair();
+    let ep = Epoll::new();
+    let event = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+    let number = world::raw(&event);
+    let data = kernel::EventData::new_u64(number as u64);
+    kernel::add(toe::link::sys::AppFd(ep.0.0), &event, data, kernel::EventFlags::IN).unwrap();
+    ep.ctl(ADD, &b, libc::EPOLLIN).unwrap();
+    thread::scope(|scope| {
+        let sleeper = scope.spawn(|| ep.wait(LONG));
+        thread::sleep(Duration::from_millis(20));
+        rustix::io::write(&event, &1u64.to_ne_bytes()).unwrap();
+        assert_eq!(sleeper.join().unwrap(), [(number, 1)]);
+    });
+    a.send(b"x", 0).unwrap();
+    assert_eq!(b.poll(IN, LONG), IN);
+    // Neither starves the other.
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..50 {
+        seen.extend(ep.wait(LONG).into_iter().map(|(fd, _)| fd));
+    }
+    assert!(seen.contains(&number) && seen.contains(&b.0), "{seen:?}");
+}
+
+#[test]
+fn epoll_ctl_refuses_what_linux_refuses() {
+    let (_a, b, _l) = pair();
+    let ep = Epoll::new();
+    assert_eq!(ep.ctl(MOD, &b, 1), Err(Errno::NOENT));
+    assert_eq!(ep.ctl(DEL, &b, 1), Err(Errno::NOENT));
+    ep.ctl(ADD, &b, 1).unwrap();
+    assert_eq!(ep.ctl(ADD, &b, 1), Err(Errno::EXIST));
+    assert_eq!(ep.ctl(99, &b, 1), Err(Errno::INVAL));
+    ep.ctl(DEL, &b, 1).unwrap();
+    assert_eq!(ep.ctl(ADD, &b, libc::EPOLLEXCLUSIVE | libc::EPOLLONESHOT), Err(Errno::INVAL));
+}
+
+#[test]
+fn a_closed_socket_leaves_its_epoll_instances() {
+    let (a, b, _l) = pair();
+    let ep = Epoll::new();
+    ep.ctl(ADD, &b, libc::EPOLLIN).unwrap();
+    a.send(b"x", 0).unwrap();
+    assert_eq!(ep.wait(LONG).len(), 1);
+    drop(b);
+    assert_eq!(ep.wait(5), []);
+}
+
+#[test]
+fn a_listener_is_ready_while_connections_wait() {
+    let (listener, port) = listener();
+    let ep = Epoll::new();
+    ep.ctl(ADD, &listener, libc::EPOLLIN).unwrap();
+    assert_eq!(ep.wait(0), []);
+    let client = fresh(0);
+    client.sock().connect(&name(world::CARD, port)).unwrap();
+    assert_eq!(ep.wait(LONG), [(listener.0, 1)]);
+    let (fd, peer) = listener.sock().accept(libc::SOCK_NONBLOCK).unwrap();
+    let accepted = Fd(fd);
+    assert_eq!(peer, client.sock().local_name().unwrap());
+    assert_eq!(accepted.recv(1, 0), Err(Errno::AGAIN));
+    assert_eq!(ep.wait(0), []);
+}
+
+#[test]
+fn shutting_a_listener_down_ends_accept() {
+    let (listener, _) = listener();
+    thread::scope(|scope| {
+        let sleeper = scope.spawn(|| listener.sock().accept(0).map(|(fd, _)| Fd(fd).0));
+        thread::sleep(Duration::from_millis(20));
+        listener.sock().shutdown(libc::SHUT_RDWR).unwrap();
+        assert_eq!(sleeper.join().unwrap(), Err(Errno::INVAL));
+    });
+}
+
+#[test]
+fn a_file_is_sent_from_its_place() {
+    let (a, b, _l) = pair();
+    let file = rustix::fs::memfd_create("file", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let data: Vec<u8> = (0..60_000u32).map(|i| (i >> 2) as u8).collect();
+    rustix::io::pwrite(&file, &data, 0).unwrap();
+    let expected = data[100..].to_vec();
+    let reader = thread::spawn(move || b.recv(expected.len(), libc::MSG_WAITALL).unwrap() == expected);
+    let mut offset = 100;
+    assert_eq!(a.sock().sendfile(world::raw(&file), Some(&mut offset), usize::MAX), Ok(data.len() - 100));
+    assert_eq!(offset, data.len() as i64);
+    assert!(reader.join().unwrap());
+    assert_eq!(a.sock().sendfile(a.0, None, 1), Err(Errno::INVAL));
+}
+
+#[test]
+fn options_read_back() {
+    let (a, _b, _l) = pair();
+    let mut value = [0; 4];
+    for (level, option) in [(libc::IPPROTO_TCP, libc::TCP_NODELAY), (libc::SOL_SOCKET, libc::SO_KEEPALIVE)] {
+        a.sock().set_option(level, option, &1i32.to_ne_bytes()).unwrap();
+        assert_eq!(a.sock().option(level, option, &mut value), Ok(4));
+        assert_eq!(i32::from_ne_bytes(value), 1);
+    }
+    let mut info = [0; 256];
+    let n = a.sock().option(libc::IPPROTO_TCP, libc::TCP_INFO, &mut info).unwrap();
+    assert!(n >= 104);
+    assert_eq!(info[0], 1, "established");
+}
