@@ -348,7 +348,9 @@ struct toe_flow_identity {
     uint16_t vlan;            /*  46 */
     uint8_t ttl;              /*  48 */
     uint8_t tos;              /*  49 */
-    uint8_t _reserved[14];    /*  50 */
+    uint8_t _reserved[2];     /*  50 */
+    uint32_t retransmits;     /*  52 */
+    uint8_t _reserved2[8];    /*  56 */
 } TOE_ALIGNED(64);
 
 /* flow::RxState: 64 bytes */

@@ -96,10 +96,7 @@ fn counter_numbers(out: &mut String) {
 }
 
 fn structure(out: &mut String, s: &Struct) {
-    line(
-        out,
-        format_args!("\n/* {}: {} bytes */\nstruct {} {{", s.source.trim_start_matches("crate::"), s.size, s.name),
-    );
+    line(out, format_args!("\n/* {}: {} bytes */\nstruct {} {{", s.source.trim_start_matches("crate::"), s.size, s.name));
     let declarations: Vec<String> = s.fields.iter().map(declaration).collect();
     let width = declarations.iter().map(String::len).max().unwrap_or(0);
     for (field, text) in s.fields.iter().zip(&declarations) {

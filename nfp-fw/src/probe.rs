@@ -71,19 +71,8 @@ pub fn assertions() -> String {
         line(&mut out, format_args!("_Static_assert(_Alignof(struct {name}) == {}, \"{name}: alignment\");", s.align));
         for f in s.fields {
             let (field, size) = (f.name, size_of(f.ty));
-            line(
-                &mut out,
-                format_args!(
-                    "_Static_assert(offsetof(struct {name}, {field}) == {}, \"{name}.{field}: offset\");",
-                    f.offset
-                ),
-            );
-            line(
-                &mut out,
-                format_args!(
-                    "_Static_assert(sizeof(((struct {name} *)0)->{field}) == {size}, \"{name}.{field}: size\");"
-                ),
-            );
+            line(&mut out, format_args!("_Static_assert(offsetof(struct {name}, {field}) == {}, \"{name}.{field}: offset\");", f.offset));
+            line(&mut out, format_args!("_Static_assert(sizeof(((struct {name} *)0)->{field}) == {size}, \"{name}.{field}: size\");"));
         }
     }
     for constant in CONSTANTS {
@@ -97,13 +86,7 @@ pub fn assertions() -> String {
 pub fn filler() -> String {
     let mut out = String::from("#include <stdio.h>\n#include <string.h>\n#include \"ferrotoe_abi.h\"\n\n");
     for s in STRUCTS {
-        line(
-            &mut out,
-            format_args!(
-                "static void {0}(void)\n{{\n    static struct {0} s;\n    memset(&s, 0xff, sizeof s);",
-                s.name
-            ),
-        );
+        line(&mut out, format_args!("static void {0}(void)\n{{\n    static struct {0} s;\n    memset(&s, 0xff, sizeof s);", s.name));
         for (ordinal, leaf) in leaves(s).iter().enumerate() {
             let pattern = Leaf::pattern(ordinal);
             line(&mut out, format_args!("    s.{} = ({}){pattern:#x}ULL;", leaf.path, leaf.c_type));

@@ -24,11 +24,7 @@ fn fields_leave_no_gap() {
     for s in STRUCTS {
         let mut end = 0;
         for field in s.fields {
-            assert_eq!(
-                field.offset, end,
-                "{}: something is missing in toe_abi::layout before {}",
-                s.source, field.name
-            );
+            assert_eq!(field.offset, end, "{}: something is missing in toe_abi::layout before {}", s.source, field.name);
             end += probe::size_of(field.ty);
         }
         assert_eq!(end, s.size, "{}: something is missing in toe_abi::layout at the end", s.source);
@@ -113,11 +109,8 @@ fn c_compiler_agrees_on_sizes_offsets_and_constants() {
 #[test]
 fn c_compiler_finds_a_wrong_offset() {
     let folder = Folder::new("wrong");
-    let wrong = probe::assertions().replacen(
-        "(offsetof(struct toe_flow_rx, rcv_nxt) == ",
-        "(offsetof(struct toe_flow_rx, rcv_nxt) == 1 + ",
-        1,
-    );
+    let wrong =
+        probe::assertions().replacen("(offsetof(struct toe_flow_rx, rcv_nxt) == ", "(offsetof(struct toe_flow_rx, rcv_nxt) == 1 + ", 1);
     folder.write("wrong.c", &wrong);
     let output = folder.try_cc(&["-std=c11", "-c", "wrong.c", "-o", "wrong.o"]);
     assert!(!output.status.success());
@@ -145,13 +138,7 @@ fn rust_reads_what_c_writes() {
     for s in STRUCTS {
         let (filled, rest) = bytes.split_at(s.size);
         for (ordinal, leaf) in probe::leaves(s).iter().enumerate() {
-            assert_eq!(
-                word(&filled[leaf.offset..][..leaf.bytes]),
-                cut(Leaf::pattern(ordinal), leaf.bytes),
-                "{}.{}",
-                s.name,
-                leaf.path
-            );
+            assert_eq!(word(&filled[leaf.offset..][..leaf.bytes]), cut(Leaf::pattern(ordinal), leaf.bytes), "{}.{}", s.name, leaf.path);
         }
         if s.name == "toe_flow_state" {
             flow_state_through_its_own_type(s, filled);

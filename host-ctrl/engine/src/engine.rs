@@ -1,8 +1,7 @@
 //! The machine: its tables, its calls, and time.
 
 use crate::{
-    Action, BindId, BufferLog2, Config, ConfigError, ConnId, Counters, Endpoint, Errno, FrameMeta, InstallError, ListenerId,
-    Owner,
+    Action, BindId, BufferLog2, Config, ConfigError, ConnId, Counters, Endpoint, Errno, FrameMeta, InstallError, ListenerId, Owner,
     conn::{Conns, Phase},
     isn::Keys,
     limit::Bucket,

@@ -78,8 +78,7 @@ impl Engine {
 
     /// An error about a segment of ours.
     fn icmp_error(&mut self, kind: u8, code: u8, mtu: u16, quoted: &Quoted) {
-        let key =
-            FlowKey { local_ip: quoted.src, remote_ip: quoted.dst, local_port: quoted.src_port, remote_port: quoted.dst_port };
+        let key = FlowKey { local_ip: quoted.src, remote_ip: quoted.dst, local_port: quoted.src_port, remote_port: quoted.dst_port };
         let Some(id) = self.conns.by_key(&key) else {
             self.counters.icmp_ignored += 1;
             return;
@@ -92,12 +91,7 @@ impl Engine {
                 // Whether its sequence number is in flight is for the flow to say (RFC 5927, 4.1).
                 let flow = e.flow;
                 self.counters.icmp_errors_received += 1;
-                self.actions.push_back(Action::IcmpError {
-                    flow,
-                    kind: u16::from_be_bytes([kind, code]),
-                    mtu,
-                    seq: quoted.seq.0,
-                });
+                self.actions.push_back(Action::IcmpError { flow, kind: u16::from_be_bytes([kind, code]), mtu, seq: quoted.seq.0 });
             }
             // A SYN is never too big: forged.
             _ if too_big => self.counters.icmp_ignored += 1,

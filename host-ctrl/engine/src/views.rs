@@ -93,12 +93,6 @@ impl Engine {
     }
 
     pub fn neighbours(&self) -> impl Iterator<Item = NeighbourView> {
-        self.neighbours.iter().map(|(index, n)| NeighbourView {
-            index,
-            ip: n.ip,
-            mac: n.mac,
-            state: n.state.name(),
-            refs: n.refs,
-        })
+        self.neighbours.iter().map(|(index, n)| NeighbourView { index, ip: n.ip, mac: n.mac, state: n.state.name(), refs: n.refs })
     }
 }

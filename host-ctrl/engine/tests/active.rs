@@ -229,11 +229,9 @@ fn cancelled_opens_leave_nothing() {
 
 #[test]
 fn failed_installation_tells_both_sides() {
-    for (error, errno, resets) in [
-        (InstallError::NoMemory, ENOBUFS, 1),
-        (InstallError::Exists, EADDRNOTAVAIL, 0),
-        (InstallError::OwnerGone, ECONNABORTED, 1),
-    ] {
+    for (error, errno, resets) in
+        [(InstallError::NoMemory, ENOBUFS, 1), (InstallError::Exists, EADDRNOTAVAIL, 0), (InstallError::OwnerGone, ECONNABORTED, 1)]
+    {
         let (mut b, conn, peer, _) = syn_sent();
         only_install(b.frame(&peer.syn_ack()));
         b.engine.installed(conn, Err(error), b.now);

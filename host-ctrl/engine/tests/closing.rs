@@ -68,10 +68,9 @@ fn rst_does_not_end_it() {
 fn other_reasons_leave_nothing() {
     let mut b = Bench::new();
     b.listen(80, 5);
-    for (i, reason) in
-        [close_reason::DONE, close_reason::RESET, close_reason::TIMEOUT, close_reason::ABORTED, close_reason::REGION_GONE]
-            .into_iter()
-            .enumerate()
+    for (i, reason) in [close_reason::DONE, close_reason::RESET, close_reason::TIMEOUT, close_reason::ABORTED, close_reason::REGION_GONE]
+        .into_iter()
+        .enumerate()
     {
         let (flow, s) = b.accept(&mut Peer::new(4000 + i as u16, 80));
         b.engine.flow_closed(flow, reason, &s, b.now);

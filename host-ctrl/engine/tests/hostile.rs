@@ -104,8 +104,7 @@ impl World {
             (c.next_hops, c.time_wait_max) = (NEIGHBOURS, TIME_WAITS);
             (c.ecn, c.gateway) = (true, Some([10, 0, 0, 9]));
         });
-        let seen =
-            core::array::from_fn(|n| Peer { ip: [10, 0, 0, n as u8], mac: [2, 0, 0, 0, 0, n as u8], ..Peer::modern(4000, 80) });
+        let seen = core::array::from_fn(|n| Peer { ip: [10, 0, 0, n as u8], mac: [2, 0, 0, 0, 0, n as u8], ..Peer::modern(4000, 80) });
         Self { b, listener: None, opening: vec![], installing: vec![], flows: vec![], next_flow: 0, seen }
     }
 
@@ -173,8 +172,7 @@ impl World {
         let p = &self.seen[usize::from(*peer)];
         let syn = flags & 2 != 0;
         let timestamps = ts.map(|by| Timestamps { val: p.ts.unwrap_or(0).wrapping_add(by as u32), ecr: p.ts_recent });
-        let options =
-            if syn { TcpOptions { timestamps, ..p.syn_options } } else { TcpOptions { timestamps, ..Default::default() } };
+        let options = if syn { TcpOptions { timestamps, ..p.syn_options } } else { TcpOptions { timestamps, ..Default::default() } };
         let base = p.seq.add(u32::from(!syn));
         let at = |n: SeqNum, by: i8| n.add(by as u32);
         let payload = vec![0xaa; usize::from(*len)];

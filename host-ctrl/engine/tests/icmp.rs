@@ -119,10 +119,7 @@ fn errors_about_flows_go_to_the_card() {
     b.listen(80, 5);
     let (flow, _) = b.accept(&mut Peer::new(80, 80));
     let actions = b.frame(&error(3, 4, 80, SeqNum(1234)));
-    assert!(
-        matches!(actions[..], [Action::IcmpError { flow: f, kind: 0x304, mtu: 1400, seq: 1234 }] if f == flow),
-        "{actions:?}"
-    );
+    assert!(matches!(actions[..], [Action::IcmpError { flow: f, kind: 0x304, mtu: 1400, seq: 1234 }] if f == flow), "{actions:?}");
 }
 
 #[test]

@@ -47,9 +47,7 @@ fn three_way_handshake_installs_a_flow() {
 
     let (flow, actions) = b.installed(conn);
     assert!(matches!(&actions[0], Action::Inject { frame, .. } if *frame == peer.ack()), "{actions:?}");
-    assert!(
-        matches!(actions[1], Action::Accept { listener: l, flow: f, key, .. } if l == listener && f == flow && key == peer.key())
-    );
+    assert!(matches!(actions[1], Action::Accept { listener: l, flow: f, key, .. } if l == listener && f == flow && key == peer.key()));
     assert_eq!(b.engine.next_deadline().map(|_| ()), Some(()), "the next hop is being confirmed");
 }
 

@@ -53,17 +53,7 @@ impl End {
         secret[..8].copy_from_slice(&seed.to_be_bytes());
         let config = Config { secret, answer_arp: true, ecn: seed & 1 == 0, ..Config::new(MAC[me], IP[me], 24) };
         let engine = Engine::new(config, 0).expect("valid");
-        Self {
-            me,
-            engine,
-            flows: vec![],
-            installs: vec![],
-            out: vec![],
-            connected: vec![],
-            failed: 0,
-            accepted: vec![],
-            listener: None,
-        }
+        Self { me, engine, flows: vec![], installs: vec![], out: vec![], connected: vec![], failed: 0, accepted: vec![], listener: None }
     }
 
     fn deadline(&self, now: u64) -> Option<u64> {
@@ -251,8 +241,7 @@ fn check(seed: u64, ends: &[End; 2]) {
             continue;
         }
         let k = flow.state.id.key;
-        let mirrored =
-            FlowKey { local_ip: k.remote_ip, remote_ip: k.local_ip, local_port: k.remote_port, remote_port: k.local_port };
+        let mirrored = FlowKey { local_ip: k.remote_ip, remote_ip: k.local_ip, local_port: k.remote_port, remote_port: k.local_port };
         let peer = b.by_key(&mirrored).unwrap_or_else(|| panic!("seed {seed}: the request of {k:?} was acknowledged by nobody"));
         let (ours, theirs) = (&flow.state, &peer.state);
         assert_eq!((ours.tx.iss, ours.rx.irs), (theirs.rx.irs, theirs.tx.iss), "seed {seed}");

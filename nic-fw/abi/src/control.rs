@@ -54,17 +54,7 @@ assert_layout!(ControlMsg, CONTROL_MSG_LEN, flow @ 16, args @ 24, body @ 64, pha
 impl ControlMsg {
     /// A message with an empty body.
     pub const fn new(kind: u32, tag: u32) -> Self {
-        Self {
-            kind,
-            tag,
-            status: 0,
-            _reserved: 0,
-            flow: FlowId::NONE,
-            args: [0; 5],
-            body: [0; 440],
-            _reserved2: 0,
-            phase: 0,
-        }
+        Self { kind, tag, status: 0, _reserved: 0, flow: FlowId::NONE, args: [0; 5], body: [0; 440], _reserved2: 0, phase: 0 }
     }
 
     /// The flow state in the body.

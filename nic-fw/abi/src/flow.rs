@@ -67,7 +67,10 @@ pub struct Identity {
     pub ttl: u8,
     /// Type of service / traffic class without the ECN bits.
     pub tos: u8,
-    pub _reserved: [u8; 14],
+    pub _reserved: [u8; 2],
+    /// Segments sent again since the connection began: for operators. Written by protocol, and rarely.
+    pub retransmits: u32,
+    pub _reserved2: [u8; 8],
 }
 
 /// Buffers, negotiated options, receive side.

@@ -132,9 +132,7 @@ impl FrameRecord {
             return if fits { Found::Skip { advance: self.len } } else { Found::Corrupt };
         }
         match record_len(self.len) {
-            Some(advance) if advance <= ready && advance <= to_end => {
-                Found::Frame { at: at + RECORD_LEN, len: self.len, advance }
-            }
+            Some(advance) if advance <= ready && advance <= to_end => Found::Frame { at: at + RECORD_LEN, len: self.len, advance },
             _ => Found::Corrupt,
         }
     }

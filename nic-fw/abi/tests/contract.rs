@@ -238,8 +238,7 @@ fn flow_id_of_nobody_is_the_default() {
 fn control_region_is_laid_out_without_overlap() {
     let ring = u64::from(control::FRAME_RING_LEN) + frames::RING_HEADER_LEN as u64;
     let queue = u64::from(control::CONTROL_ENTRIES) * control::CONTROL_MSG_LEN as u64;
-    let starts =
-        [4096, control::SUBMISSIONS_OFF, control::COMPLETIONS_OFF, control::EXCEPTIONS_OFF, control::PACKETS_OFF];
+    let starts = [4096, control::SUBMISSIONS_OFF, control::COMPLETIONS_OFF, control::EXCEPTIONS_OFF, control::PACKETS_OFF];
     let ends = [4096, starts[1] + queue, starts[2] + queue, starts[3] + ring, starts[4] + ring];
     for i in 1..starts.len() {
         assert!(starts[i] >= ends[i - 1] && starts[i].is_multiple_of(64), "part {i}");

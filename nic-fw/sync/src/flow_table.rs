@@ -167,8 +167,7 @@ impl FlowWriter {
         if self.len == self.capacity || id.index == FlowId::NONE.index {
             return Err(NoSpace);
         }
-        let (probe, way) =
-            self.find(hash, |bucket, way| bucket.entry[way].load(Ordering::Relaxed) == EMPTY).ok_or(NoSpace)?;
+        let (probe, way) = self.find(hash, |bucket, way| bucket.entry[way].load(Ordering::Relaxed) == EMPTY).ok_or(NoSpace)?;
         for i in 0..probe {
             let passed = &self.table.bucket(hash, i).passed;
             passed.store(passed.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -186,8 +185,7 @@ impl FlowWriter {
     pub fn remove(&mut self, hash: FlowHash, id: FlowId) -> bool {
         let entry = pack(hash, id.index);
         let found = self.find(hash, |bucket, way| {
-            bucket.entry[way].load(Ordering::Relaxed) == entry
-                && bucket.generation[way].load(Ordering::Relaxed) == id.generation
+            bucket.entry[way].load(Ordering::Relaxed) == entry && bucket.generation[way].load(Ordering::Relaxed) == id.generation
         });
         let Some((probe, way)) = found else { return false };
         // Relaxed: who still sees it finds a flow that is refused or about to be.

@@ -72,12 +72,7 @@ impl<T: Phased> QueueMemory<T> {
     /// # Safety
     /// As [`Words::new`], for `entries` descriptors at `base` and for the two words.
     #[cfg(not(loom))]
-    pub unsafe fn from_raw(
-        base: NonNull<T>,
-        entries: u32,
-        tail: NonNull<AtomicU32>,
-        head: NonNull<AtomicU32>,
-    ) -> Option<Self> {
+    pub unsafe fn from_raw(base: NonNull<T>, entries: u32, tail: NonNull<AtomicU32>, head: NonNull<AtomicU32>) -> Option<Self> {
         let len = (entries as usize).checked_mul(T::WORDS)?;
         // SAFETY: the caller vouches for `entries` descriptors, which are `len` words, and for the index words.
         let (descs, tail, head) = unsafe { (Words::new(base.cast(), len), Word::new(tail), Word::new(head)) };

@@ -196,6 +196,7 @@ fn data(s: &mut FlowState, now: Now, len: u32, fin: bool) -> SegmentOut {
     if rexmit {
         // Karn's rule (RFC 6298, 3).
         s.clear(ff::RTT_PENDING);
+        s.id.retransmits = s.id.retransmits.wrapping_add(1);
     } else {
         rtt::start(s, end, now);
     }

@@ -47,14 +47,7 @@ impl Engine {
         }
         let h = self.answer_to(seg, buffers, iss_floor);
         let serial = h.serial;
-        let conn = Conn {
-            key: seg.key,
-            owner,
-            origin: Origin::Passive(listener),
-            phase: Phase::SynReceived(h),
-            hop: None,
-            deadline: None,
-        };
+        let conn = Conn { key: seg.key, owner, origin: Origin::Passive(listener), phase: Phase::SynReceived(h), hop: None, deadline: None };
         let Some(id) = self.conns.insert(conn) else { return };
         self.ports.hold(seg.key.local_port);
         if let Some(l) = self.ports.listener(listener) {

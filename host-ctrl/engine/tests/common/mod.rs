@@ -12,8 +12,7 @@ pub const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub const PEER_IP: [u8; 4] = [10, 0, 0, 2];
 pub const BUF: BufferLog2 = BufferLog2 { tx: 18, rx: 18 };
 pub const SEC: u64 = 1_000_000;
-pub const ON_WIRE: FrameMeta =
-    FrameMeta { csum_ok: false, needs_csum: false, reason: 0, csum_start: 0, csum_offset: 0, gso_size: 0 };
+pub const ON_WIRE: FrameMeta = FrameMeta { csum_ok: false, needs_csum: false, reason: 0, csum_start: 0, csum_offset: 0, gso_size: 0 };
 
 pub fn config() -> Config {
     Config { secret: *b"sixteen bytes ok", answer_arp: true, ..Config::new(OUR_MAC, OUR_IP, 24) }
@@ -246,8 +245,7 @@ pub fn arp(op: ArpOp, mac: [u8; 6], ip: [u8; 4], target_ip: [u8; 4]) -> Vec<u8> 
 
 pub fn only_install(actions: Vec<Action>) -> (ConnId, Box<FlowState>) {
     let text = format!("{actions:?}");
-    let mut all =
-        actions.into_iter().filter_map(|a| if let Action::Install { conn, state, .. } = a { Some((conn, state)) } else { None });
+    let mut all = actions.into_iter().filter_map(|a| if let Action::Install { conn, state, .. } = a { Some((conn, state)) } else { None });
     match (all.next(), all.next()) {
         (Some(one), None) => one,
         _ => panic!("one Install expected: {text}"),

@@ -243,7 +243,7 @@ impl<H: Host> Core<H> {
             srtt_us: s.tx.srtt_us,
             rttvar_us: s.tx.rttvar_us,
             backoff: s.tx.backoff.into(),
-            retransmits: None,
+            retransmits: Some(s.id.retransmits),
             flow: Some(format!("{}.{}", id.index, id.generation)),
             region: f.region.into(),
             pid: self.pid_of(f.region),

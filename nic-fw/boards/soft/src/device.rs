@@ -22,9 +22,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use toe_abi::{CtxId, regs};
 use vfio_bindings::bindings::vfio::{
-    VFIO_IRQ_INFO_EVENTFD, VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_ACTION_TYPE_MASK, VFIO_IRQ_SET_DATA_EVENTFD,
-    VFIO_IRQ_SET_DATA_NONE, VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_BAR1_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX,
-    VFIO_PCI_NUM_REGIONS, VFIO_REGION_INFO_FLAG_READ, VFIO_REGION_INFO_FLAG_WRITE, vfio_region_info,
+    VFIO_IRQ_INFO_EVENTFD, VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_ACTION_TYPE_MASK, VFIO_IRQ_SET_DATA_EVENTFD, VFIO_IRQ_SET_DATA_NONE,
+    VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_BAR1_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_NUM_REGIONS, VFIO_REGION_INFO_FLAG_READ,
+    VFIO_REGION_INFO_FLAG_WRITE, vfio_region_info,
 };
 use vfio_user::{DmaMapFlags, DmaUnmapFlags, IrqInfo, Server, ServerBackend, ServerRegion};
 
@@ -313,7 +313,10 @@ mod tests {
         let d = &mut device();
         assert_eq!(word(d, regs::MAGIC), regs::MAGIC_VALUE);
         assert_eq!(word(d, regs::VERSION), toe_abi::ABI_VERSION);
-        assert_eq!([word(d, regs::MAX_FLOWS), word(d, regs::MAX_CONTEXTS), word(d, regs::MAX_REGIONS), word(d, regs::MAX_NEXT_HOPS)], [9, 8, 7, 6]);
+        assert_eq!(
+            [word(d, regs::MAX_FLOWS), word(d, regs::MAX_CONTEXTS), word(d, regs::MAX_REGIONS), word(d, regs::MAX_NEXT_HOPS)],
+            [9, 8, 7, 6]
+        );
         assert_eq!((word(d, regs::MTU), word(d, regs::MAC_LO), word(d, regs::MAC_HI)), (1500, 0x0302_0102, 0x0504));
         let mut two = [0; 8];
         d.region_read(0, regs::MAGIC, &mut two).unwrap();
@@ -361,7 +364,9 @@ mod tests {
     fn irqs_outside_the_card_are_refused() {
         let d = &mut device();
         let events = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
-        for (index, flags, start, count) in [(0, events, 0, 1), (9, events, 0, 1), (2, events, 8, 1), (2, events, u32::MAX, 2), (2, 0, 0, 1)] {
+        for (index, flags, start, count) in
+            [(0, events, 0, 1), (9, events, 0, 1), (2, events, 8, 1), (2, events, u32::MAX, 2), (2, 0, 0, 1)]
+        {
             let result = d.set_irqs(index, flags, start, count, Vec::new());
             assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EINVAL), "{index} {flags} {start} {count}");
         }

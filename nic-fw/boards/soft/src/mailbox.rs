@@ -32,13 +32,22 @@ pub enum Signal {
 #[derive(Debug)]
 pub enum Command {
     Map(Mapping),
-    Unmap { iova: u64, len: u64 },
+    Unmap {
+        iova: u64,
+        len: u64,
+    },
     /// Use the control region at this I/O virtual address.
-    Attach { iova: u64 },
+    Attach {
+        iova: u64,
+    },
     Detach,
     Reset,
     /// Sets (or takes away) eventfds of contexts, from `first` on.
-    Signals { signal: Signal, first: CtxId, fds: Vec<Option<OwnedFd>> },
+    Signals {
+        signal: Signal,
+        first: CtxId,
+        fds: Vec<Option<OwnedFd>>,
+    },
     /// The host's connection has ended.
     EndSession,
 }

@@ -86,10 +86,9 @@ impl Mapping {
         }
         // SAFETY: a fresh mapping at an address of the kernel's choice disturbs nothing; the file can't
         // shrink (sealed) and covers the range, so no later access faults.
-        let base = unsafe {
-            rustix::mm::mmap(std::ptr::null_mut(), map_len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &fd, offset)
-        }
-        .map_err(os("mmap of host memory"))?;
+        let base =
+            unsafe { rustix::mm::mmap(std::ptr::null_mut(), map_len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &fd, offset) }
+                .map_err(os("mmap of host memory"))?;
         Ok(Self { iova, len, base: base.cast(), session: 0 })
     }
 
@@ -198,9 +197,11 @@ impl SoftMemory {
         self.unbind(RegionId::CONTROL);
         match control {
             Some(bound) => {
-                let shared = self.regions.iter().flatten().any(|r| {
-                    self.maps.iter().any(|m| m.holds(r.iova, r.len) && m.holds(bound.iova, bound.len))
-                });
+                let shared = self
+                    .regions
+                    .iter()
+                    .flatten()
+                    .any(|r| self.maps.iter().any(|m| m.holds(r.iova, r.len) && m.holds(bound.iova, bound.len)));
                 if shared { Vec::new() } else { self.retire(|m| m.holds(bound.iova, bound.len)) }
             }
             None => Vec::new(),

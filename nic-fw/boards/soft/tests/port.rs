@@ -418,7 +418,13 @@ fn speed_of_af_packet() {
             let (mut near, mut far) = (open("af_packet:card0"), open("af_packet:peer0"));
             let data = vec![1; 65_536];
             let memory = host_memory(&data);
-            let segment = Segment { seq: 1, ack: 1, flags: 0x10, options: &[1, 1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0], payload_len: (len as usize).max(66) - 66 };
+            let segment = Segment {
+                seq: 1,
+                ack: 1,
+                flags: 0x10,
+                options: &[1, 1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0],
+                payload_len: (len as usize).max(66) - 66,
+            };
             let (header, offload) = headers(&segment, 9);
             let offload = TxOffload { gso_size, ..offload };
             let payload = [slice(&memory, 0, segment.payload_len as u32)];
@@ -448,7 +454,10 @@ fn speed_of_af_packet() {
             let mpps = |n: u64, t: Duration| n as f64 / t.as_secs_f64() / 1e6;
             println!(
                 "{len:6} B: send {:.3} Mpps {:.1} Gbit/s, receive {:.2} Mpps (from the ring), lost {}",
-                mpps(sent, sending), gbit(sent, sending), mpps(received, receiving), sent - received
+                mpps(sent, sending),
+                gbit(sent, sending),
+                mpps(received, receiving),
+                sent - received
             );
         });
     }

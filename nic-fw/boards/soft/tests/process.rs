@@ -139,7 +139,10 @@ fn wrong_usage_exits_with_2_and_a_reason() {
         refused(&command(socket, "af_packet:nosuch0").output().unwrap(), "no interface `nosuch0`");
         refused(&command(socket, "af_packet:card0").args(["--placement", "map.toml"]).output().unwrap(), "only `fused` exists");
         refused(&command(socket, "af_packet:card0").args(["--log-level", "x=y=z"]).output().unwrap(), "log-level");
-        refused(&command(&std::env::temp_dir().join("toe-core"), "af_packet:card0").args(["--cores", "1023"]).output().unwrap(), "CPU 1023");
+        refused(
+            &command(&std::env::temp_dir().join("toe-core"), "af_packet:card0").args(["--cores", "1023"]).output().unwrap(),
+            "CPU 1023",
+        );
         assert!(!has_filter());
     });
 }
@@ -155,9 +158,10 @@ fn a_missing_right_is_named() {
         Command::new(TOE_NIC)
     };
     // lo is not Ethernet, but it is there everywhere and the socket comes first.
-    let name = std::fs::read_dir("/sys/class/net").unwrap().flatten().find(|d| {
-        std::fs::read_to_string(d.path().join("type")).is_ok_and(|t| t.trim() == "1")
-    });
+    let name = std::fs::read_dir("/sys/class/net")
+        .unwrap()
+        .flatten()
+        .find(|d| std::fs::read_to_string(d.path().join("type")).is_ok_and(|t| t.trim() == "1"));
     let Some(name) = name else { return eprintln!("skipped: no Ethernet interface here") };
     let port = format!("af_packet:{}", name.file_name().to_string_lossy());
     refused(&command.args(["--socket", "/nonexistent/x", "--port", &port]).output().unwrap(), "CAP_NET_RAW");

@@ -60,7 +60,9 @@ fn a_range_beyond_the_descriptor_is_refused() {
 
 #[test]
 fn odd_ranges_are_refused() {
-    for (offset, iova, len) in [(0, IOVA, 0), (1, IOVA, PAGE), (0, IOVA + 8, PAGE), (0, IOVA, 100), (0, !(PAGE - 1), PAGE * 2), (!(PAGE - 1), IOVA, PAGE * 2)] {
+    for (offset, iova, len) in
+        [(0, IOVA, 0), (1, IOVA, PAGE), (0, IOVA + 8, PAGE), (0, IOVA, 100), (0, !(PAGE - 1), PAGE * 2), (!(PAGE - 1), IOVA, PAGE * 2)]
+    {
         let refused = Mapping::new(sealed(LEN), offset, iova, len).unwrap_err();
         assert!(matches!(refused, MapRefused::Geometry { .. }), "{offset:#x} {iova:#x} {len:#x}: {refused}");
     }
@@ -106,7 +108,9 @@ fn the_edges_of_a_region_are_exact() {
 fn a_region_lies_inside_one_mapping() {
     let mut memory = memory();
     memory.map(mapping(IOVA + LEN, LEN)).unwrap();
-    for (iova, len) in [(IOVA - PAGE, PAGE), (IOVA, LEN + PAGE), (IOVA + LEN - PAGE, 2 * PAGE), (IOVA, 0), (IOVA + 8, PAGE), (0, u64::MAX), (u64::MAX, 1)] {
+    for (iova, len) in
+        [(IOVA - PAGE, PAGE), (IOVA, LEN + PAGE), (IOVA + LEN - PAGE, 2 * PAGE), (IOVA, 0), (IOVA + 8, PAGE), (0, u64::MAX), (u64::MAX, 1)]
+    {
         assert_eq!(memory.bind(RegionId(2), iova, len), Err(DmaFault), "{iova:#x} {len:#x}");
     }
     assert_eq!(memory.bind(RegionId(4), IOVA, PAGE), Err(DmaFault), "no such region on this card");

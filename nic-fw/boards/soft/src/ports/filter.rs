@@ -80,8 +80,7 @@ impl IngressDrop {
     pub fn install(interface: &Interface) -> Result<Self, PortError> {
         let step = "netlink socket for the ingress filter";
         // No protocol is protocol 0: NETLINK_ROUTE.
-        let socket = rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, None)
-            .map_err(|e| PortError::os(step, e))?;
+        let socket = rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, None).map_err(|e| PortError::os(step, e))?;
         let mut this = Self { socket, index: interface.index(), interface: interface.name().to_owned(), owns_qdisc: false };
         let flags = NLM_F_CREATE | NLM_F_EXCL;
         let needs = |step| move |e| PortError::needs("CAP_NET_ADMIN", step, e);

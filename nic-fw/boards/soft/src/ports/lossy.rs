@@ -59,12 +59,14 @@ impl FromStr for Impairments {
                 "delay" => out.delay = probability()?,
                 "delay_by" => out.delay_by = frames()?,
                 "seed" => out.seed = value.parse().map_err(|_| bad("a number"))?,
-                "dir" => (out.rx, out.tx) = match value {
-                    "rx" => (true, false),
-                    "tx" => (false, true),
-                    "both" => (true, true),
-                    _ => return Err(bad("rx, tx or both")),
-                },
+                "dir" => {
+                    (out.rx, out.tx) = match value {
+                        "rx" => (true, false),
+                        "tx" => (false, true),
+                        "both" => (true, true),
+                        _ => return Err(bad("rx, tx or both")),
+                    }
+                }
                 _ => return Err(format!("unknown impairment `{name}`; there are: loss, dup, reorder, depth, delay, delay_by, seed, dir")),
             }
         }

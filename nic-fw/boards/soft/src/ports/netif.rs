@@ -19,8 +19,7 @@ impl Interface {
     pub fn open(name: &str) -> Result<Self, PortError> {
         let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)
             .map_err(|e| PortError::os("socket for interface ioctls", e))?;
-        let index = rustix::net::netdevice::name_to_index(&socket, name)
-            .map_err(|_| PortError::NoInterface(name.to_owned()))?;
+        let index = rustix::net::netdevice::name_to_index(&socket, name).map_err(|_| PortError::NoInterface(name.to_owned()))?;
         Ok(Self { name: name.to_owned(), index, socket })
     }
 

@@ -90,18 +90,17 @@ fn warn_of_kernel_address(interface: &Interface, drop_copy: bool) {
 
 fn set_option<T>(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
     // SAFETY: `value` is a plain integer struct of the size passed; the kernel only reads it.
-    let result = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const *value).cast(), size_of::<T>() as libc::socklen_t)
-    };
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const *value).cast(), size_of::<T>() as libc::socklen_t) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn set_options(socket: &OwnedFd) -> Result<(), PortError> {
-    let packet = |option, value: libc::c_int, step| {
-        set_option(socket, libc::SOL_PACKET, option, &value).map_err(|e| PortError::os(step, e))
-    };
+    let packet =
+        |option, value: libc::c_int, step| set_option(socket, libc::SOL_PACKET, option, &value).map_err(|e| PortError::os(step, e));
     packet(libc::PACKET_VNET_HDR, 1, "PACKET_VNET_HDR")?;
-    packet(libc::PACKET_QDISC_BYPASS, 1, "PACKET_QDISC_BYPASS")?;
+    // Not PACKET_QDISC_BYPASS: past the queueing discipline the kernel drops each super-frame that it would have to cut itself,
+    // because the interface's own segmentation is off.
     packet(PACKET_IGNORE_OUTGOING, 1, "PACKET_IGNORE_OUTGOING")?;
     packet(libc::PACKET_VERSION, libc::tpacket_versions::TPACKET_V2 as libc::c_int, "PACKET_VERSION")?;
     packet(libc::PACKET_RESERVE, ring::RESERVE, "PACKET_RESERVE")?;
@@ -119,9 +118,7 @@ fn bind(socket: &OwnedFd, index: u32) -> Result<(), PortError> {
     address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
     address.sll_ifindex = index as libc::c_int;
     // SAFETY: the address is a sockaddr_ll of the length passed; the kernel only reads it.
-    let result = unsafe {
-        libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t)
-    };
+    let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t) };
     if result < 0 { Err(PortError::os("binding the packet socket", io::Error::last_os_error())) } else { Ok(()) }
 }
 

@@ -53,10 +53,9 @@ impl RxRing {
             .map_err(|e| PortError::os("PACKET_RX_RING (memory for the receive ring; try fewer rx_frames)", e))?;
         let map_len = blocks * BLOCK_LEN;
         // SAFETY: a fresh mapping at an address of the kernel's choice; the ring's memory belongs to the socket and can't shrink.
-        let map = unsafe {
-            rustix::mm::mmap(std::ptr::null_mut(), map_len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, socket, 0)
-        }
-        .map_err(|e| PortError::os("mmap of the receive ring", e))?;
+        let map =
+            unsafe { rustix::mm::mmap(std::ptr::null_mut(), map_len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, socket, 0) }
+                .map_err(|e| PortError::os("mmap of the receive ring", e))?;
         Ok(Self { map: map.cast(), map_len, slots: vec![Slot::default(); frames].into_boxed_slice(), next: 0 })
     }
 
@@ -160,8 +159,7 @@ pub fn overruns(socket: &OwnedFd) -> u64 {
     let mut stats = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
     let mut len = size_of_val(&stats) as libc::socklen_t;
     // SAFETY: the kernel writes at most `len` bytes into `stats`, plain integers.
-    let result = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_STATISTICS, (&raw mut stats).cast(), &mut len)
-    };
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_STATISTICS, (&raw mut stats).cast(), &mut len) };
     if result == 0 { stats.tp_drops.into() } else { 0 }
 }

@@ -90,9 +90,7 @@ impl TxQueue {
             let rest = &mut self.messages[sent..self.len];
             // SAFETY: each message points to an iovec array of `self` whose first entry is a buffer of `self` and whose
             // others are host memory that stays mapped until we return; the kernel only reads them.
-            let result = unsafe {
-                libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as libc::c_uint, libc::MSG_DONTWAIT)
-            };
+            let result = unsafe { libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as libc::c_uint, libc::MSG_DONTWAIT) };
             match usize::try_from(result) {
                 Ok(count) => sent += count.max(1),
                 Err(_) => match io::Error::last_os_error().raw_os_error() {
