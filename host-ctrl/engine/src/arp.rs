@@ -64,7 +64,7 @@ impl Engine {
         }
     }
 
-    /// The entry for `ip`; a new one may push out one that nobody uses.
+    /// The entry for `ip`; a new one may push out one that nobody uses, or one that does not answer.
     fn neighbour(&mut self, ip: [u8; 4]) -> Option<u16> {
         if let Some(index) = self.neighbours.find(ip) {
             return Some(index);
@@ -74,6 +74,10 @@ impl Engine {
         }
         self.counters.arp_table_full += 1;
         let old = self.neighbours.evictable()?;
+        let waiting = self.neighbours.get_mut(old).map(|n| core::mem::take(&mut n.waiting)).unwrap_or_default();
+        for conn in waiting {
+            self.unreachable(conn);
+        }
         self.forget_neighbour(old);
         self.neighbours.insert(ip, self.now)
     }

@@ -102,10 +102,12 @@ impl Neighbours {
         Some(index)
     }
 
-    /// The entry that nobody refers to and that was heard longest ago.
+    /// The entry that nobody refers to and that was heard longest ago; or else the one that has been asked longest in vain
+    /// and has no flows. An honest neighbour answers at once, and somebody who tries every address must not keep others out.
     pub fn evictable(&self) -> Option<u16> {
-        let idle = self.iter().filter(|(_, n)| n.refs == 0);
-        idle.min_by_key(|(_, n)| n.heard_us).map(|(i, _)| i)
+        let in_vain = |n: &Neighbour| n.state == State::Incomplete && n.refs as usize == n.waiting.len();
+        let candidates = self.iter().filter(|(_, n)| n.refs == 0 || in_vain(n));
+        candidates.min_by_key(|(_, n)| (n.refs > 0, n.heard_us)).map(|(i, _)| i)
     }
 
     pub fn remove(&mut self, index: u16) -> Option<Neighbour> {
@@ -128,6 +130,12 @@ mod tests {
         assert_eq!(n.evictable(), Some(1));
         n.get_mut(1).unwrap().refs = 1;
         assert_eq!(n.evictable(), Some(0));
+        n.get_mut(0).unwrap().refs = 1;
+        assert_eq!(n.evictable(), None, "flows use both");
+        n.get_mut(0).unwrap().waiting.push(ConnId { index: 0, generation: 0 });
+        assert_eq!(n.evictable(), Some(0), "an open waits for it in vain");
+        n.get_mut(0).unwrap().state = State::Probing;
+        assert_eq!(n.evictable(), None);
         n.remove(0);
         assert_eq!(n.find([1; 4]), None);
         assert_eq!(n.insert([3; 4], 7), Some(0));

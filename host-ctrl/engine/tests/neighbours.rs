@@ -187,3 +187,31 @@ fn router_outside_our_prefix_is_heard() {
     // Others out there are not.
     assert!(b.frame(&arp(ArpOp::Request, PEER_MAC, [172, 16, 0, 2], OUR_IP)).is_empty());
 }
+
+/// Somebody tries addresses that do not exist, more than the card has next hops for; others still find theirs.
+#[test]
+fn addresses_that_do_not_answer_make_room_for_others() {
+    let mut b = Bench::with(|c| c.next_hops = 4);
+    let connect = |b: &mut Bench, last: u8| b.engine.connect(1, None, Endpoint::v4([10, 0, 0, last], 80), BUF, b.now).expect("room").0;
+    let in_vain: Vec<_> = (100..104)
+        .map(|last| {
+            b.pass(10);
+            connect(&mut b, last)
+        })
+        .collect();
+    b.actions();
+    let honest = connect(&mut b, PEER_IP[3]);
+    let actions = b.actions();
+    assert_eq!(failed(&actions), Some((in_vain[0], toe_engine::Errno::EHOSTUNREACH.0)), "the oldest goes");
+    let actions = b.frame(&arp(ArpOp::Reply, PEER_MAC, PEER_IP, OUR_IP));
+    assert_eq!(hops(&actions), [(0, Some(PEER_MAC))]);
+    assert_eq!(segments(&actions).len(), 1, "its SYN");
+    // Known ones and those in use stay.
+    for last in 110..120 {
+        connect(&mut b, last);
+        b.actions();
+    }
+    assert!(b.engine.neighbours().any(|n| n.ip == PEER_IP && n.refs == 1));
+    assert_eq!(b.engine.neighbours().count(), 4);
+    b.engine.cancel(honest, b.now);
+}
