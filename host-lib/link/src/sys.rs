@@ -60,6 +60,30 @@ pub fn ppoll(fds: &mut [libc::pollfd], timeout: Option<Duration>, mask: Option<S
     if result < 0 { Err(Errno::from_raw_os_error(-result as i32)) } else { Ok(result as usize) }
 }
 
+/// What the kernel calls `struct sigaction`; handler and flags are at the same place on all of our machines.
+#[repr(C)]
+#[derive(Default)]
+struct KernelSigaction {
+    handler: usize,
+    flags: usize,
+    restorer: usize,
+    mask: u64,
+}
+
+/// Whether a call that a signal has interrupted goes on after the handler: every handler of this process asks for that
+/// (SA_RESTART). Which of them has just run cannot be known, so one that does not decides for all.
+pub fn signals_restart() -> bool {
+    const SIGNALS: usize = 64;
+    (1..=SIGNALS).all(|signal| {
+        let mut action = KernelSigaction::default();
+        let at = std::ptr::from_mut(&mut action).expose_provenance();
+        // SAFETY: SYS_rt_sigaction with nothing to set, room for what is set, and the size of its mask.
+        let result = unsafe { raw::call5(libc::SYS_rt_sigaction as usize, [signal, 0, at, size_of::<u64>(), 0]) };
+        let caught = result == 0 && action.handler != libc::SIG_DFL && action.handler != libc::SIG_IGN;
+        !caught || action.flags & libc::SA_RESTART as usize != 0
+    })
+}
+
 /// The system call instruction itself: libc's `ppoll` and `syscall` are names that the preload library replaces.
 mod raw {
     /// # Safety

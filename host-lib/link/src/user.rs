@@ -34,6 +34,15 @@ impl IoSpan {
     }
 }
 
+/// The first page is never mapped.
+const PAGE: usize = 4096;
+
+/// Whether no span is where no program's memory can be: null and what is near it, and the kernel's half of the address space.
+/// (Other pointers that lead nowhere end in SIGSEGV, as in any function of a library.)
+pub fn plausible(spans: &[IoSpan]) -> bool {
+    spans.iter().all(|s| s.0.iov_len == 0 || (PAGE..=isize::MAX as usize).contains(&s.0.iov_base.addr()))
+}
+
 /// Bytes of all spans; `None`: more than a call may move (SSIZE_MAX).
 pub fn total(spans: &[IoSpan]) -> Option<usize> {
     let sum = spans.iter().try_fold(0usize, |sum, s| sum.checked_add(s.0.iov_len))?;
@@ -194,6 +203,16 @@ mod tests {
         assert_eq!((source.take(span(&mut out)), source.left()), (3, 2));
         assert_eq!((source.take(span(&mut out)), source.left()), (2, 0));
         assert_eq!(&out[..2], b"lo");
+    }
+
+    #[test]
+    fn null_and_the_kernels_half_are_no_memory_of_a_program() {
+        // SAFETY: never dereferenced.
+        let at = |addr: usize, len| unsafe { IoSpan::new(std::ptr::without_provenance_mut(addr), len) };
+        assert!(plausible(&[at(0, 0), at(4096, 1), at(0x7fff_ffff_f000, 9)]));
+        for wrong in [0, 1, 4095, usize::MAX, 0xffff_8000_0000_0000] {
+            assert!(!plausible(&[at(4096, 1), at(wrong, 1)]), "{wrong:#x}");
+        }
     }
 
     #[test]

@@ -30,16 +30,30 @@ fn send(sock: Sock, spans: &[IoSpan], flags: c_int) -> ssize_t {
     length(sent)
 }
 
-/// An iovec count as the kernel takes it.
-fn checked(n: c_int) -> Result<usize, Errno> {
-    usize::try_from(n).map_err(|_| Errno::INVAL)
+/// The iovecs of readv() and writev(), as the kernel takes them.
+///
+/// # Safety
+/// `iov` is null or points to `n` iovecs that describe memory of the caller.
+unsafe fn vector<'a>(iov: *const iovec, n: c_int) -> Result<&'a [IoSpan], Errno> {
+    match usize::try_from(n) {
+        Ok(0) => Ok(&[]),
+        Ok(_) if iov.is_null() => Err(Errno::FAULT),
+        // SAFETY: the caller's promise.
+        Ok(n) if n <= toe_sockets::data::SPANS_MAX => Ok(unsafe { spans(iov, n) }),
+        _ => Err(Errno::INVAL),
+    }
+}
+
+/// read(2) and readv(2): unlike recv(2), they do not wait for room of no bytes to be filled.
+fn read_into(sock: Sock, spans: &[IoSpan]) -> Result<usize, Errno> {
+    if toe_sockets::is_empty(spans) { Ok(0) } else { sock.recv(spans, 0) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
     match Sock::find(fd) {
         // SAFETY: the application's buffer.
-        Some(sock) => length(sock.recv(&unsafe { one(buf, len) }, 0)),
+        Some(sock) => length(read_into(sock, &unsafe { one(buf, len) })),
         // SAFETY: its arguments, passed on.
         None => unsafe { real!(read as fn(c_int, *mut c_void, size_t) -> ssize_t)(fd, buf, len) },
     }
@@ -49,7 +63,7 @@ unsafe extern "C" fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
 unsafe extern "C" fn __read_chk(fd: c_int, buf: *mut c_void, len: size_t, buflen: size_t) -> ssize_t {
     match Sock::find(fd) {
         // SAFETY: the application's buffer. A length beyond it is left to libc's check.
-        Some(sock) if len <= buflen => length(sock.recv(&unsafe { one(buf, len) }, 0)),
+        Some(sock) if len <= buflen => length(read_into(sock, &unsafe { one(buf, len) })),
         // SAFETY: its arguments, passed on.
         _ => unsafe { real!(__read_chk as fn(c_int, *mut c_void, size_t, size_t) -> ssize_t)(fd, buf, len, buflen) },
     }
@@ -69,7 +83,7 @@ unsafe extern "C" fn write(fd: c_int, buf: *const c_void, len: size_t) -> ssize_
 unsafe extern "C" fn readv(fd: c_int, iov: *const iovec, n: c_int) -> ssize_t {
     match Sock::find(fd) {
         // SAFETY: the application's array.
-        Some(sock) => length(checked(n).and_then(|n| sock.recv(unsafe { spans(iov, n) }, 0))),
+        Some(sock) => length(unsafe { vector(iov, n) }.and_then(|spans| read_into(sock, spans))),
         // SAFETY: its arguments, passed on.
         None => unsafe { real!(readv as fn(c_int, *const iovec, c_int) -> ssize_t)(fd, iov, n) },
     }
@@ -78,12 +92,10 @@ unsafe extern "C" fn readv(fd: c_int, iov: *const iovec, n: c_int) -> ssize_t {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn writev(fd: c_int, iov: *const iovec, n: c_int) -> ssize_t {
     match Sock::find(fd) {
-        Some(sock) => match checked(n) {
-            Ok(n) if n <= toe_sockets::data::SPANS_MAX => {
-                // SAFETY: the application's array.
-                send(sock, unsafe { spans(iov, n) }, 0)
-            }
-            _ => length(Err(Errno::INVAL)),
+        // SAFETY: the application's array.
+        Some(sock) => match unsafe { vector(iov, n) } {
+            Ok(spans) => send(sock, spans, 0),
+            Err(e) => length(Err(e)),
         },
         // SAFETY: its arguments, passed on.
         None => unsafe { real!(writev as fn(c_int, *const iovec, c_int) -> ssize_t)(fd, iov, n) },
@@ -207,7 +219,7 @@ unsafe extern "C" fn sendto(
 /// `msg` is the application's.
 unsafe fn receive_message(sock: Sock, msg: *mut msghdr, flags: c_int) -> Result<usize, Errno> {
     // SAFETY: the caller's promise.
-    let msg = unsafe { &mut *msg };
+    let msg = unsafe { msg.as_mut() }.ok_or(Errno::FAULT)?;
     // SAFETY: the application's array.
     let n = sock.recv(unsafe { spans(msg.msg_iov, msg.msg_iovlen) }, flags)?;
     msg.msg_namelen = 0;
@@ -231,7 +243,7 @@ unsafe extern "C" fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssi
     match Sock::find(fd) {
         Some(sock) => {
             // SAFETY: the application's message.
-            let msg = unsafe { &*msg };
+            let Some(msg) = (unsafe { msg.as_ref() }) else { return length(Err(Errno::FAULT)) };
             // SAFETY: its array.
             send(sock, unsafe { spans(msg.msg_iov, msg.msg_iovlen) }, flags)
         }

@@ -179,7 +179,13 @@ unsafe extern "C" fn epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut ep
         }
     }
     // SAFETY: its arguments, passed on.
-    unsafe { real!(epoll_ctl as fn(c_int, c_int, c_int, *mut epoll_event) -> c_int)(epfd, op, fd, event) }
+    let result = unsafe { real!(epoll_ctl as fn(c_int, c_int, c_int, *mut epoll_event) -> c_int)(epfd, op, fd, event) };
+    if result == 0 && known(fd) && known(epfd) {
+        // SAFETY: null only for EPOLL_CTL_DEL, as the kernel has been content with it.
+        let (events, data) = if event.is_null() { (0, 0) } else { unsafe { ((*event).events, (*event).u64) } };
+        epoll::nested(epfd, op, fd, events, data);
+    }
+    result
 }
 
 /// # Safety

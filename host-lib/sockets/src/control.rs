@@ -48,7 +48,7 @@ impl Sock {
         };
         let socket = self.socket()?;
         match socket.state() {
-            slot_state::CONNECTED if !socket.is_dead() => {}
+            slot_state::CONNECTED if !socket.is_over() => {}
             slot_state::LISTENING if rx => {
                 process::ask(|client| client.unlisten(self.slot))?;
                 socket.set_flag(toe::socket::own_flags::RX_SHUT, true);

@@ -8,11 +8,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use toe::Socket;
 use toe::link::lock::SlotLock;
-use toe::link::sys::AppFd;
-use toe::link::user::{IoSpan, Sink, Source, total};
+use toe::link::sys::{AppFd, signals_restart};
+use toe::link::user::{IoSpan, Sink, Source, plausible, total};
 use toe::socket::{Take, own_flags, ready};
 use toe_abi::desc::hc_flags;
-use toe_abi::region::slot_state;
 
 /// Most spans in one call (UIO_MAXIOV).
 pub const SPANS_MAX: usize = 1024;
@@ -44,9 +43,20 @@ pub(crate) fn is_nonblocking(socket: &Socket<'_>) -> bool {
 pub(crate) struct Patience {
     /// Bits of [`ready`] that promise `attempt` an outcome.
     pub want: u32,
+    /// Bytes to receive without which there is none, unless the end has come. 0: any will do.
+    pub bytes: u32,
     /// Wait at all.
     pub wait: bool,
     pub timeout: Option<Duration>,
+}
+
+impl Patience {
+    /// Whether `attempt` has an outcome as the socket is now.
+    fn is_over(&self, socket: &Socket<'_>) -> bool {
+        let bits = socket.readiness();
+        let enough = self.bytes == 0 || socket.readable() >= self.bytes || socket.rx_ended();
+        bits & self.want != 0 && enough || bits & (ready::ERR | ready::HUP) != 0
+    }
 }
 
 /// Repeats `attempt` until it has an outcome. EAGAIN: that would take waiting, or the time is over.
@@ -67,7 +77,7 @@ pub(crate) fn block<T>(socket: Socket<'_>, patience: Patience, mut attempt: impl
             hub.note_unwritable(slot);
         }
         // Under the lock under which `Wait::step` registers: what changes from here on wakes us.
-        if socket.readiness() & (patience.want | ready::ERR | ready::HUP) != 0 {
+        if patience.is_over(&socket) {
             drop(hub);
             if let Some(outcome) = attempt()? {
                 return Ok(outcome);
@@ -81,14 +91,29 @@ pub(crate) fn block<T>(socket: Socket<'_>, patience: Patience, mut attempt: impl
             interest.slots.push(slot);
         }
         // Somebody else may have taken what was there while the lock was not held.
-        if socket.readiness() & patience.want != 0 {
+        if patience.is_over(&socket) && socket.readiness() & patience.want != 0 {
             continue;
         }
         let waiting = waiting.get_or_insert_with(|| Wait::new(patience.timeout, None));
-        if waiting.step(hub, &interest, &mut [])? == Step::Timeout {
-            return Err(Errno::AGAIN);
+        match waiting.step(hub, &interest, &mut []) {
+            Ok(Step::Again) => {}
+            Ok(Step::Timeout) => return Err(Errno::AGAIN),
+            // As Linux: with a timeout, a call is not restarted.
+            Err(Errno::INTR) if patience.timeout.is_none() && signals_restart() => {}
+            Err(e) => return Err(e),
         }
     }
+}
+
+/// What a call answers that has moved `done` bytes when `error` came up: the bytes, and the next call gets the error.
+fn partly(socket: &Socket<'_>, done: usize, error: Errno) -> Result<usize, Errno> {
+    if done == 0 {
+        return Err(error);
+    }
+    if !matches!(error, Errno::AGAIN | Errno::INTR | Errno::BADF) {
+        socket.return_error();
+    }
+    Ok(done)
 }
 
 /// Checks what the kernel checks first: too many spans, too many bytes. Answers the bytes.
@@ -103,33 +128,47 @@ impl Sock {
     /// recv(2), read(2), readv(2), recvmsg(2) without their addresses.
     pub fn recv(self, spans: &[IoSpan], flags: i32) -> Result<usize, Errno> {
         let socket = self.socket()?;
-        let len = measure(spans, Errno::INVAL)?;
+        let len = measure(spans, Errno::MSGSIZE)?;
         if flags & libc::MSG_OOB != 0 {
             return Err(Errno::INVAL);
         }
         if flags & libc::MSG_ERRQUEUE != 0 {
             return Err(Errno::AGAIN);
         }
-        if len == 0 && socket.state() == slot_state::CONNECTED {
-            return Ok(0);
-        }
-        let patience = Patience {
+        let whole = flags & libc::MSG_WAITALL != 0;
+        let peek = flags & libc::MSG_PEEK != 0;
+        let wait = !is_nonblocking(&socket) && flags & libc::MSG_DONTWAIT == 0;
+        let most = socket.slot().conn.rx_len.load(Relaxed);
+        let mut patience = Patience {
             want: ready::IN,
-            wait: !is_nonblocking(&socket) && flags & libc::MSG_DONTWAIT == 0,
+            bytes: if whole && peek && wait { most.min(u32::try_from(len).unwrap_or(u32::MAX)) } else { 0 },
+            wait,
             timeout: timeout(&socket, Side::Rx),
         };
+        let sane = flags & libc::MSG_TRUNC != 0 || plausible(spans);
         let mut sink = Sink::new(spans);
         let mut done = 0;
         loop {
-            let step = block(socket, patience, || self.recv_step(&socket, &mut sink, len - done, flags));
+            let step = block(socket, patience, || {
+                if patience.bytes > 0 && !patience.is_over(&socket) {
+                    return Ok(None);
+                }
+                if !sane && socket.readable() > 0 {
+                    return Err(Errno::FAULT);
+                }
+                self.recv_step(&socket, &mut sink, len - done, flags)
+            });
             match step {
+                // What there is of the bytes to be peeked at.
+                Err(Errno::AGAIN | Errno::INTR) if patience.bytes > 0 && socket.readable() > 0 => {
+                    patience = Patience { bytes: 0, wait: false, ..patience };
+                    continue;
+                }
                 Ok(0) => return Ok(done),
                 Ok(n) => done += n,
-                Err(_) if done > 0 => return Ok(done),
-                Err(e) => return Err(e),
+                Err(e) => return partly(&socket, done, e),
             }
-            let all = flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0;
-            if done >= len || !all {
+            if done >= len || !whole || peek {
                 return Ok(done);
             }
         }
@@ -152,6 +191,9 @@ impl Sock {
     pub fn send(self, spans: &[IoSpan], flags: i32) -> Result<usize, Errno> {
         let socket = self.socket()?;
         let len = measure(spans, Errno::MSGSIZE)?.min(CALL_MAX);
+        if !plausible(spans) {
+            return Err(Errno::FAULT);
+        }
         if flags & libc::MSG_OOB != 0 {
             return Err(Errno::OPNOTSUPP);
         }
@@ -177,6 +219,7 @@ impl Sock {
     ) -> Result<usize, Errno> {
         let patience = Patience {
             want: ready::OUT,
+            bytes: 0,
             wait: !is_nonblocking(socket) && flags & libc::MSG_DONTWAIT == 0,
             timeout: timeout(socket, Side::Tx),
         };
@@ -202,8 +245,7 @@ impl Sock {
             match attempt {
                 Ok(0) => return Ok(done),
                 Ok(n) => done += n,
-                Err(_) if done > 0 => return Ok(done),
-                Err(e) => return Err(e),
+                Err(e) => return partly(socket, done, e),
             }
             if done >= len {
                 return Ok(done);
@@ -229,6 +271,9 @@ impl Sock {
             return Err(Errno::INVAL);
         }
         let file = AppFd(file);
+        if rustix::fs::fcntl_getfl(file)? & rustix::fs::OFlags::RWMODE == rustix::fs::OFlags::WRONLY {
+            return Err(Errno::BADF);
+        }
         let stat = rustix::fs::fstat(file)?;
         use rustix::fs::FileType;
         if !matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::BlockDevice) {

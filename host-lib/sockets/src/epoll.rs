@@ -13,12 +13,12 @@
 
 use crate::fdtable::{self, Kind};
 use crate::hub::{self, Hub, Interest, Watcher};
-use crate::waiting::{Step, Wait};
+use crate::waiting::{SHARED, Step, Wait};
 use crate::{Errno, Sock, process};
 use rustix::event::epoll::{self as kernel_epoll, EventData, EventFlags};
 use rustix::time::Timespec;
 use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use toe::Change;
 use toe::link::sys::{AppFd, SigMask};
 use toe::socket::ready;
@@ -39,9 +39,17 @@ pub(crate) struct Asked {
     pub data: u64,
 }
 
+/// What an item is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Target {
+    Slot(u32),
+    /// Sockets of ours in another instance. What that holds of the kernel's is the kernel's to report.
+    Instance(u32),
+}
+
 /// A socket of ours in an instance.
 struct Item {
-    slot: u32,
+    target: Target,
     asked: Asked,
     /// On the ready list.
     queued: bool,
@@ -55,6 +63,10 @@ pub(crate) struct Epoll {
     ready: VecDeque<i32>,
     /// Tickets of threads that sleep on it.
     pub waiters: Vec<u64>,
+    /// Instances that contain this one, and its number there.
+    pub outers: Vec<(u32, i32)>,
+    /// When this process last made sure that it gets the items' events; `None`: it has forked since.
+    looked_after: Option<Instant>,
     /// Numbers of this process that mean it.
     refs: u32,
     turns: u32,
@@ -62,7 +74,15 @@ pub(crate) struct Epoll {
 
 impl Epoll {
     fn new() -> Self {
-        Self { items: HashMap::new(), ready: VecDeque::new(), waiters: Vec::new(), refs: 1, turns: 0 }
+        Self {
+            items: HashMap::new(),
+            ready: VecDeque::new(),
+            waiters: Vec::new(),
+            outers: Vec::new(),
+            looked_after: None,
+            refs: 1,
+            turns: 0,
+        }
     }
 
     /// Something happened to an item. `true`: a waiter should look.
@@ -81,9 +101,15 @@ impl Epoll {
         true
     }
 
-    /// Moves what is ready into `out`, at most up to `max` there. `ready_now` tells a slot's readiness; slots that lack room
+    /// In a forked child: threads were the parent's, and so are the items' events until it asks for them.
+    pub fn forget_parent(&mut self) {
+        self.waiters.clear();
+        self.looked_after = None;
+    }
+
+    /// Moves what is ready into `out`, at most up to `max` there. `ready_now` tells an item's readiness; slots that lack room
     /// to send although it was asked for are put into `starved`.
-    fn collect(&mut self, out: &mut Vec<Asked>, max: usize, mut ready_now: impl FnMut(u32) -> u32, starved: &mut Vec<u32>) {
+    fn collect(&mut self, out: &mut Vec<Asked>, max: usize, mut ready_now: impl FnMut(Target) -> u32, starved: &mut Vec<u32>) {
         for _ in 0..self.ready.len() {
             if out.len() >= max {
                 return;
@@ -94,15 +120,22 @@ impl Epoll {
             if item.disabled {
                 continue;
             }
-            let now = ready_now(item.slot);
-            if item.asked.events & ready::OUT != 0 && now & ready::OUT == 0 {
-                starved.push(item.slot);
+            let now = ready_now(item.target);
+            if let Target::Slot(slot) = item.target
+                && item.asked.events & ready::OUT != 0
+                && now & ready::OUT == 0
+            {
+                starved.push(slot);
             }
             let report = now & (item.asked.events | ALWAYS);
             if report == 0 {
                 continue;
             }
-            out.push(Asked { events: report, data: item.asked.data });
+            // The kernel may have reported the same instance for what is its own in there.
+            let nested = matches!(item.target, Target::Instance(_));
+            if !nested || out.iter().all(|told| told.data != item.asked.data) {
+                out.push(Asked { events: report, data: item.asked.data });
+            }
             if item.asked.events & ONESHOT != 0 {
                 item.disabled = true;
             } else if item.asked.events & ET == 0 {
@@ -136,7 +169,32 @@ impl Hub {
         let gone = self.epolls.get_mut(index as usize).and_then(Option::take);
         let Some(gone) = gone else { return };
         for (fd, item) in gone.items {
-            self.unwatch(item.slot, Watcher::Item(index, fd));
+            self.unwatch_target(item.target, index, fd);
+        }
+        for (outer, fd) in gone.outers {
+            self.drop_item(outer, fd);
+        }
+    }
+
+    fn watch_target(&mut self, target: Target, index: u32, fd: i32) {
+        match target {
+            Target::Slot(slot) => self.watch(slot, Watcher::Item(index, fd)),
+            Target::Instance(inner) => {
+                if let Some(inner) = self.instance(inner) {
+                    inner.outers.push((index, fd));
+                }
+            }
+        }
+    }
+
+    fn unwatch_target(&mut self, target: Target, index: u32, fd: i32) {
+        match target {
+            Target::Slot(slot) => self.unwatch(slot, Watcher::Item(index, fd)),
+            Target::Instance(inner) => {
+                if let Some(inner) = self.instance(inner) {
+                    inner.outers.retain(|outer| *outer != (index, fd));
+                }
+            }
         }
     }
 
@@ -167,9 +225,10 @@ impl Hub {
     /// Collects what is ready in an instance, up to `max` in all.
     fn collect(&mut self, index: u32, out: &mut Vec<Asked>, max: usize) {
         let mut starved = Vec::new();
-        if let Some(instance) = self.instance(index) {
-            let ready_now = |slot| process::view(slot).map_or(ready::HUP | ready::ERR, |s| s.readiness());
-            instance.collect(out, max, ready_now, &mut starved);
+        // Out of its place, as items may be about other instances.
+        if let Some(mut instance) = self.epolls.get_mut(index as usize).and_then(Option::take) {
+            instance.collect(out, max, |target| self.readiness(target), &mut starved);
+            self.epolls[index as usize] = Some(instance);
         }
         for slot in starved {
             self.note_unwritable(slot);
@@ -177,14 +236,35 @@ impl Hub {
     }
 
     /// Whether an instance has something ready among sockets of ours (for poll on an epoll descriptor).
-    pub fn epoll_is_ready(&mut self, index: u32) -> bool {
-        let Some(instance) = self.instance(index) else { return false };
+    pub fn epoll_is_ready(&self, index: u32) -> bool {
+        let Some(Some(instance)) = self.epolls.get(index as usize) else { return false };
         instance.ready.iter().any(|fd| {
             instance.items.get(fd).is_some_and(|item| {
-                let now = process::view(item.slot).map_or(ALWAYS, |s| s.readiness());
-                !item.disabled && now & (item.asked.events | ALWAYS) != 0
+                !item.disabled && self.readiness(item.target) & (item.asked.events | ALWAYS) != 0
             })
         })
+    }
+
+    fn readiness(&self, target: Target) -> u32 {
+        match target {
+            Target::Slot(slot) => process::view(slot).map_or(ALWAYS, |s| s.readiness()),
+            Target::Instance(inner) if self.epoll_is_ready(inner) => ready::IN | ready::RDNORM,
+            Target::Instance(_) => 0,
+        }
+    }
+
+    /// Items whose events may go to another process of the family, if it is time to see about that.
+    fn strays(&mut self, index: u32) -> Vec<(i32, u32)> {
+        let Some(instance) = self.instance(index) else { return Vec::new() };
+        if instance.looked_after.is_some_and(|t| t.elapsed() < SHARED) {
+            return Vec::new();
+        }
+        instance.looked_after = Some(Instant::now());
+        let slots = instance.items.iter().filter_map(|(fd, item)| match item.target {
+            Target::Slot(slot) => Some((*fd, slot)),
+            Target::Instance(_) => None,
+        });
+        slots.filter(|(_, slot)| !process::is_here(*slot)).collect()
     }
 }
 
@@ -216,55 +296,66 @@ pub fn ctl(epfd: i32, op: i32, fd: i32, events: u32, data: u64) -> Result<Option
     sock.socket()?;
     let asked = Asked { events, data };
     match op {
-        libc::EPOLL_CTL_ADD => add(index, sock, asked)?,
-        libc::EPOLL_CTL_MOD => modify(index, sock, asked)?,
-        libc::EPOLL_CTL_DEL => delete(index, sock)?,
+        libc::EPOLL_CTL_ADD => add(index, fd, Target::Slot(sock.slot), asked)?,
+        libc::EPOLL_CTL_MOD => modify(index, fd, asked)?,
+        libc::EPOLL_CTL_DEL => delete(index, fd)?,
         _ => return Err(Errno::INVAL),
     }
     Ok(Some(()))
 }
 
-fn add(index: u32, sock: Sock, asked: Asked) -> Result<(), Errno> {
+/// After epoll_ctl(2) on an instance inside another has succeeded in the kernel: the same for sockets of ours.
+pub fn nested(epfd: i32, op: i32, fd: i32, events: u32, data: u64) {
+    let (Kind::Epoll(index), Kind::Epoll(inner)) = (fdtable::kind(epfd), fdtable::kind(fd)) else { return };
+    let (target, asked) = (Target::Instance(inner), Asked { events, data });
+    // The kernel has judged the arguments already.
+    let _ = match op {
+        libc::EPOLL_CTL_ADD => add(index, fd, target, asked),
+        libc::EPOLL_CTL_MOD => modify(index, fd, asked),
+        libc::EPOLL_CTL_DEL => delete(index, fd),
+        _ => Ok(()),
+    };
+}
+
+fn add(index: u32, fd: i32, target: Target, asked: Asked) -> Result<(), Errno> {
     let allowed = ready::IN | ready::OUT | ALWAYS | WAKEUP | ET | EXCLUSIVE;
     if asked.events & EXCLUSIVE != 0 && asked.events & !allowed != 0 {
         return Err(Errno::INVAL);
     }
     let mut hub = hub::lock();
     let instance = hub.instance(index).ok_or(Errno::BADF)?;
-    if instance.items.contains_key(&sock.fd) {
+    if instance.items.contains_key(&fd) {
         return Err(Errno::EXIST);
     }
-    instance.items.insert(sock.fd, Item { slot: sock.slot, asked, queued: true, disabled: false });
-    instance.ready.push_back(sock.fd);
-    hub.watch(sock.slot, Watcher::Item(index, sock.fd));
-    hub.wake_one_of(index);
+    instance.items.insert(fd, Item { target, asked, queued: true, disabled: false });
+    instance.ready.push_back(fd);
+    hub.watch_target(target, index, fd);
+    hub.became_ready(index);
     Ok(())
 }
 
-fn modify(index: u32, sock: Sock, asked: Asked) -> Result<(), Errno> {
+fn modify(index: u32, fd: i32, asked: Asked) -> Result<(), Errno> {
     let mut hub = hub::lock();
     let instance = hub.instance(index).ok_or(Errno::BADF)?;
-    let item = instance.items.get_mut(&sock.fd).ok_or(Errno::NOENT)?;
+    let item = instance.items.get_mut(&fd).ok_or(Errno::NOENT)?;
     if (asked.events | item.asked.events) & EXCLUSIVE != 0 {
         return Err(Errno::INVAL);
     }
     item.asked = asked;
     item.disabled = false;
     if !std::mem::replace(&mut item.queued, true) {
-        instance.ready.push_back(sock.fd);
+        instance.ready.push_back(fd);
     }
-    hub.wake_one_of(index);
+    hub.became_ready(index);
     Ok(())
 }
 
-fn delete(index: u32, sock: Sock) -> Result<(), Errno> {
+fn delete(index: u32, fd: i32) -> Result<(), Errno> {
     let mut hub = hub::lock();
     let instance = hub.instance(index).ok_or(Errno::BADF)?;
-    if !instance.items.contains_key(&sock.fd) {
-        return Err(Errno::NOENT);
-    }
-    hub.drop_item(index, sock.fd);
-    hub.unwatch(sock.slot, Watcher::Item(index, sock.fd));
+    let target = instance.items.get(&fd).ok_or(Errno::NOENT)?.target;
+    hub.drop_item(index, fd);
+    hub.unwatch_target(target, index, fd);
     Ok(())
 }
 
@@ -291,17 +382,22 @@ pub fn wait(epfd: i32, out: &mut [Event], timeout: Option<Duration>, mask: Optio
     loop {
         let mut hub = hub::lock();
         hub.drain();
-        hub.collect(index, &mut found, out.len());
         let instance = hub.instance(index).ok_or(Errno::BADF)?;
-        let more = !instance.ready.is_empty();
         instance.turns = instance.turns.wrapping_add(1);
-        let look = found.is_empty() || instance.turns.is_multiple_of(FAIRNESS);
+        let kernel_first = instance.turns.is_multiple_of(FAIRNESS);
+        if kernel_first {
+            drop(hub);
+            ask_kernel(epfd, &mut found, out.len())?;
+            hub = hub::lock();
+        }
+        hub.collect(index, &mut found, out.len());
+        let more = hub.instance(index).is_some_and(|instance| !instance.ready.is_empty());
         if !found.is_empty() && more {
             // Another thread may take the rest.
             hub.wake_one_of(index);
         }
         drop(hub);
-        if look {
+        if found.is_empty() && !kernel_first {
             ask_kernel(epfd, &mut found, out.len())?;
         }
         if !found.is_empty() {
@@ -310,6 +406,7 @@ pub fn wait(epfd: i32, out: &mut [Event], timeout: Option<Duration>, mask: Optio
             }
             return Ok(found.len());
         }
+        look_after(index);
         let mut hub = hub::lock();
         hub.drain();
         if hub.epoll_is_ready(index) {
@@ -323,6 +420,21 @@ pub fn wait(epfd: i32, out: &mut [Event], timeout: Option<Duration>, mask: Optio
         }
         if waiting.step(hub, &interest, &mut kernel)? == Step::Timeout {
             return Ok(0);
+        }
+    }
+}
+
+/// In a process that shares sockets with others: events go to the process that used a socket last, so one that waits for them
+/// asks for them from time to time.
+fn look_after(index: u32) {
+    if !process::has_forked() {
+        return;
+    }
+    let strays = hub::lock().strays(index);
+    for (fd, slot) in strays {
+        if process::touch(slot).is_ok() {
+            // The other process may have put news into the slot already: then no event will say so again.
+            hub::lock().item_changed(index, fd, Change::IN.with(Change::OUT));
         }
     }
 }

@@ -48,6 +48,8 @@ pub(crate) struct Local {
     pub refs: u32,
     /// Somebody found no room to send and waits to hear of some.
     pub no_space: bool,
+    /// Options (level and name) that do nothing but can be read again.
+    kept: Vec<((i32, i32), i32)>,
 }
 
 /// A sleeping thread.
@@ -213,10 +215,13 @@ impl Hub {
         let mut change = change;
         let local = self.local(slot);
         // Room to send is news only to who ran out of it, and only when there is enough of it.
-        if change.has(Change::OUT) && !change.has(Change::END) {
-            let writable = || process::view(slot).is_ok_and(|s| s.readiness() & ready::OUT != 0);
-            if local.no_space && writable() {
+        if change.has(Change::OUT) {
+            let news = local.no_space && process::view(slot).is_ok_and(|s| s.readiness() & ready::OUT != 0);
+            if news {
                 local.no_space = false;
+            }
+            if news || change.has(Change::END) {
+                // As it is.
             } else if change.has(Change::IN) {
                 change = Change::IN;
             } else {
@@ -236,10 +241,20 @@ impl Hub {
         self.slots[slot as usize].watchers = watchers;
     }
 
-    fn item_changed(&mut self, epoll: u32, fd: i32, change: Change) {
+    pub fn item_changed(&mut self, epoll: u32, fd: i32, change: Change) {
         let Some(Some(instance)) = self.epolls.get_mut(epoll as usize) else { return };
         if instance.item_changed(fd, change) {
-            self.wake_one_of(epoll);
+            self.became_ready(epoll);
+        }
+    }
+
+    /// An instance may have something ready that it had not: for who waits for it, and for the instances that contain it.
+    pub fn became_ready(&mut self, epoll: u32) {
+        self.wake_one_of(epoll);
+        let Some(Some(instance)) = self.epolls.get(epoll as usize) else { return };
+        // The kernel sees to it that instances do not contain each other in a circle.
+        for (outer, fd) in instance.outers.clone() {
+            self.item_changed(outer, fd, Change::IN);
         }
     }
 
@@ -273,6 +288,25 @@ impl Hub {
         watchers.filter_map(|w| if let Watcher::Item(epoll, fd) = *w { Some((epoll, fd)) } else { None }).collect()
     }
 
+    // --- options
+
+    pub fn keep(&mut self, slot: u32, option: (i32, i32), value: i32) {
+        let kept = &mut self.local(slot).kept;
+        match kept.iter_mut().find(|(o, _)| *o == option) {
+            Some((_, old)) => *old = value,
+            None => kept.push((option, value)),
+        }
+    }
+
+    pub fn kept(&mut self, slot: u32, option: (i32, i32)) -> Option<i32> {
+        self.local(slot).kept.iter().find(|(o, _)| *o == option).map(|(_, value)| *value)
+    }
+
+    /// An accepted socket starts with its listener's.
+    pub fn inherit_kept(&mut self, from: u32, to: u32) {
+        self.local(to).kept = self.local(from).kept.clone();
+    }
+
     // --- who holds
 
     /// This process has closed the socket.
@@ -297,6 +331,7 @@ impl Hub {
             return false;
         }
         local.no_space = false;
+        local.kept = Vec::new();
         self.noticed.retain(|&s| s != slot);
         // What it still has to say is said now, or found in the slot by toed.
         self.flush();
@@ -430,7 +465,7 @@ impl Hub {
             local.watchers.retain(|w| matches!(w, Watcher::Item(..)));
         }
         for epoll in self.epolls.iter_mut().flatten() {
-            epoll.waiters.clear();
+            epoll.forget_parent();
         }
     }
 }

@@ -49,6 +49,11 @@ pub use toe::link::user::IoSpan;
 
 use toe::Socket;
 
+/// Whether spans have room for nothing.
+pub fn is_empty(spans: &[IoSpan]) -> bool {
+    toe::link::user::total(spans) == Some(0)
+}
+
 /// A socket of ours that the application names by a descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sock {

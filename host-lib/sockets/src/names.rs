@@ -73,7 +73,7 @@ impl Sock {
     /// getpeername(2).
     pub fn peer_name(self) -> Result<[u8; SOCKADDR_IN_LEN], Errno> {
         let socket = self.words()?;
-        if socket.state() != slot_state::CONNECTED || socket.is_dead() {
+        if socket.state() != slot_state::CONNECTED || socket.is_over() {
             return Err(Errno::NOTCONN);
         }
         Ok(encode(socket.slot().names.remote()))

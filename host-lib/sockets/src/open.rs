@@ -75,12 +75,16 @@ impl Sock {
             }
             Name::Unspecified => return Err(Errno::AFNOSUPPORT),
         };
+        let cards = process::welcome().map(|w| w.addr.ip);
+        let foreign = !addr.is_any() && cards != Some(addr.ip);
+        // A socket stays the card's, and can be bound again, if the kernel would refuse as well.
+        if foreign && !names::is_kernels_own(addr) {
+            return Err(Errno::ADDRNOTAVAIL);
+        }
         if socket.state() != slot_state::OPEN || socket.has_flag(own_flags::BOUND) {
             return Err(Errno::INVAL);
         }
-        let cards = process::welcome().map(|w| w.addr.ip);
-        if !addr.is_any() && cards != Some(addr.ip) {
-            // Not the card's: the kernel knows whether it is its own.
+        if foreign {
             kernel::convert(self, &socket)?;
             return Ok(Outcome::Kernel);
         }
@@ -130,7 +134,8 @@ impl Sock {
             return Err(Errno::INVAL);
         }
         let socket = self.socket()?;
-        let patience = Patience { want: ready::IN, wait: !is_nonblocking(&socket), timeout: timeout(&socket, Side::Rx) };
+        let patience = Patience { want: ready::IN,
+            bytes: 0, wait: !is_nonblocking(&socket), timeout: timeout(&socket, Side::Rx) };
         let (slot, token) = block(socket, patience, || self.accept_step(&socket))?;
         let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
         let fd = publish(slot, token, nonblocking, flags & libc::SOCK_CLOEXEC != 0)?;
@@ -157,7 +162,9 @@ impl Sock {
         inherit(listener, &socket);
         socket.slot().adopt(&record);
         process::set_bound(slot);
-        hub::lock().rebind(slot);
+        let mut hub = hub::lock();
+        hub.inherit_kept(self.slot, slot);
+        hub.rebind(slot);
         Ok(Some((slot, token)))
     }
 
@@ -166,18 +173,16 @@ impl Sock {
         let socket = self.socket()?;
         let addr = match names::parse(name)? {
             Name::Inet(addr) => addr,
+            Name::Unspecified if socket.state() == slot_state::OPEN => return Ok(Outcome::Done),
             // Dissolving a connection, so that the socket can be used again, is not supported.
             Name::Unspecified => return Err(Errno::OPNOTSUPP),
         };
         match socket.state() {
             slot_state::OPEN => {}
             slot_state::CONNECTING if is_nonblocking(&socket) => return Err(Errno::ALREADY),
-            slot_state::CONNECTING => return self.await_connect(&socket),
-            slot_state::FAILED => match socket.take_error() {
-                Some(error) => return Err(error),
-                // Reported already: the socket can try again.
-                None => socket.slot().conn.store_state(slot_state::OPEN),
-            },
+            slot_state::CONNECTING => return self.await_connect(&socket, Errno::ALREADY),
+            // Also if the error was reported already. After this call the socket can try again.
+            slot_state::FAILED => return Err(take_failure(&socket)),
             slot_state::CONNECTED if !socket.has_flag(own_flags::CONNECT_SEEN) => {
                 socket.set_flag(own_flags::CONNECT_SEEN, true);
                 return Ok(Outcome::Done);
@@ -194,7 +199,7 @@ impl Sock {
             // toed may have been faster: then the state says so, as on a fast network.
             return Err(Errno::INPROGRESS);
         }
-        self.await_connect(&socket)
+        self.await_connect(&socket, Errno::INPROGRESS)
     }
 
     /// Whether `addr` is on this machine, where the card does not reach.
@@ -229,23 +234,30 @@ impl Sock {
         Ok(())
     }
 
-    fn await_connect(self, socket: &Socket<'_>) -> Result<Outcome, Errno> {
-        let patience = Patience { want: ready::OUT, wait: true, timeout: timeout(socket, Side::Tx) };
+    /// `late`: what to answer when SO_SNDTIMEO is over.
+    fn await_connect(self, socket: &Socket<'_>, late: Errno) -> Result<Outcome, Errno> {
+        let patience = Patience { want: ready::OUT, bytes: 0, wait: true, timeout: timeout(socket, Side::Tx) };
         let connected = block(*socket, patience, || match socket.state() {
             slot_state::CONNECTING => Ok(None),
             slot_state::CONNECTED => {
                 socket.set_flag(own_flags::CONNECT_SEEN, true);
                 Ok(Some(()))
             }
-            _ => Err(socket.take_error().unwrap_or(Errno::CONNABORTED)),
+            _ => Err(take_failure(socket)),
         });
         match connected {
             Ok(()) => Ok(Outcome::Done),
-            // SO_SNDTIMEO.
-            Err(Errno::AGAIN) => Err(Errno::INPROGRESS),
+            Err(Errno::AGAIN) => Err(late),
             Err(e) => Err(e),
         }
     }
+}
+
+/// Why a connect() failed. As with Linux, the socket is as good as new once a connect() has said so.
+fn take_failure(socket: &Socket<'_>) -> Errno {
+    let error = socket.take_error().unwrap_or(Errno::CONNABORTED);
+    socket.slot().conn.store_state(slot_state::OPEN);
+    error
 }
 
 /// An accepted socket has its listener's options (but not its O_NONBLOCK).

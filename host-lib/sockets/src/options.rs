@@ -5,9 +5,7 @@
 
 use crate::{Errno, Sock, hub};
 use libc::{IPPROTO_IP, IPPROTO_TCP, SOL_SOCKET};
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use toe::Socket;
 use toe::socket::own_flags;
 use toe_abi::desc::{ev_flags, hc_flags};
@@ -125,36 +123,6 @@ fn find(level: i32, name: i32, unknown_level: Errno) -> Result<How, Errno> {
     row.map(|(_, _, how)| *how).ok_or(Errno::NOPROTOOPT)
 }
 
-/// Values that programs have set and may read again, per slot. They do nothing, so they need not go through exec.
-type Kept = BTreeMap<(u32, i32, i32), i32>;
-
-static KEPT: Mutex<Kept> = Mutex::new(BTreeMap::new());
-
-fn kept() -> MutexGuard<'static, Kept> {
-    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn of_slot(slot: u32) -> std::ops::RangeInclusive<(u32, i32, i32)> {
-    (slot, i32::MIN, i32::MIN)..=(slot, i32::MAX, i32::MAX)
-}
-
-/// The slot holds a new socket, which starts with what `from` has: an accepted one with its listener's, another with nothing.
-pub(crate) fn start(slot: u32, from: Option<u32>) {
-    let mut kept = kept();
-    let old: Vec<_> = kept.range(of_slot(slot)).map(|(key, _)| *key).collect();
-    for key in old {
-        kept.remove(&key);
-    }
-    let Some(from) = from else { return };
-    let inherited: Vec<_> = kept.range(of_slot(from)).map(|((_, level, name), v)| ((slot, *level, *name), *v)).collect();
-    kept.extend(inherited);
-}
-
-/// The kept values are whole: no thread is half-way through a change. Held across fork().
-pub(crate) fn hold_for_fork() -> MutexGuard<'static, Kept> {
-    kept()
-}
-
 fn int(value: &[u8]) -> Result<i32, Errno> {
     value.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes)).ok_or(Errno::INVAL)
 }
@@ -242,12 +210,12 @@ impl Sock {
     }
 
     fn keep(self, level: i32, name: i32, value: i32) {
-        kept().insert((self.slot, level, name), value);
+        hub::lock().keep(self.slot, (level, name), value);
     }
 
     /// What was set, or `first`.
     fn kept(self, level: i32, name: i32, first: i32) -> i32 {
-        kept().get(&(self.slot, level, name)).copied().unwrap_or(first)
+        hub::lock().kept(self.slot, (level, name)).unwrap_or(first)
     }
 
     /// getsockopt(2): writes to `out` and answers how many bytes.
@@ -287,7 +255,10 @@ impl Sock {
             How::RxBuffer => buffer(slot.conn.rx_len.load(Relaxed)),
             How::Listening => (socket.state() == slot_state::LISTENING).into(),
             How::MaxSegment => MSS_DEFAULT,
-            How::Info => return Ok(give(out, &info(&socket))),
+            How::Info => {
+                hub::lock().drain();
+                return Ok(give(out, &info(&socket)));
+            }
             How::Congestion => return Ok(give(out, b"cubic\0\0\0\0\0\0\0\0\0\0\0")),
             How::Refused(errno) => return Err(errno),
         };

@@ -354,6 +354,13 @@ pub(crate) fn touch(slot: u32) -> Result<Socket<'static>, Errno> {
     Ok(socket)
 }
 
+/// Whether this process gets the slot's events, as far as it knows.
+pub(crate) fn is_here(slot: u32) -> bool {
+    let bits = FAMILY.get().and_then(|f| f.local.get(slot as usize)).map_or(0, |bits| bits.load(Ordering::Relaxed));
+    let ctx = || view(slot).is_ok_and(|socket| socket.slot().conn.ctx.load(Ordering::Relaxed) == hub::ctx());
+    bits & local::BOUND != 0 && (!has_forked() || ctx())
+}
+
 #[cold]
 fn bind_here(socket: Socket<'static>, bits: &AtomicU8) -> Result<(), Errno> {
     match attach() {

@@ -15,7 +15,7 @@ use toe::link::sys::{SigMask, ppoll};
 /// How soon a full queue to the card is tried again.
 const BACKLOG: Duration = Duration::from_millis(1);
 /// How often a process that shares sockets with others looks by itself: events go to the process that used a socket last.
-const SHARED: Duration = Duration::from_millis(250);
+pub(crate) const SHARED: Duration = Duration::from_millis(250);
 
 fn spin() -> Duration {
     process::settings().spin
@@ -54,7 +54,8 @@ impl Wait {
     pub fn step(&mut self, hub: MutexGuard<'static, Hub>, interest: &Interest, kernel: &mut [libc::pollfd]) -> Result<Step, Errno> {
         let now = Instant::now();
         if self.deadline.is_some_and(|d| now >= d) {
-            return Ok(Step::Timeout);
+            drop(hub);
+            return self.last_look(kernel);
         }
         if self.spin_on(now) {
             drop(hub);
@@ -70,6 +71,13 @@ impl Wait {
         let left = self.deadline.map(|d| d.saturating_duration_since(now));
         sleep(hub, interest, kernel, left, self.mask)?;
         Ok(Step::Again)
+    }
+
+    /// The time is over. A call with a mask lets the signals in that it unblocks, even if it has not slept.
+    fn last_look(&mut self, kernel: &mut [libc::pollfd]) -> Result<Step, Errno> {
+        let Some(mask) = self.mask.take() else { return Ok(Step::Timeout) };
+        let ready = ppoll(kernel, Some(Duration::ZERO), Some(mask))?;
+        Ok(if ready > 0 { Step::Again } else { Step::Timeout })
     }
 
     /// Sleep at once.

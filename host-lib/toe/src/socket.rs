@@ -123,6 +123,13 @@ impl<'a> Socket<'a> {
         self.state() == slot_state::FAILED || self.event_flags() & ev_flags::ERROR != 0
     }
 
+    /// The connection is over in both directions, one way or another: Linux calls that closed.
+    pub fn is_over(&self) -> bool {
+        let flags = self.event_flags();
+        let both = ev_flags::RX_FIN | ev_flags::TX_FIN_ACKED;
+        self.is_dead() || flags & ev_flags::CLOSED != 0 || flags & both == both
+    }
+
     /// The error that waits to be reported, if any. Stays.
     pub fn pending_error(&self) -> Option<Errno> {
         if self.has_flag(own_flags::ERROR_TAKEN) {
@@ -141,6 +148,11 @@ impl<'a> Socket<'a> {
         let error = self.pending_error()?;
         let was = self.slot.tx.slot_flags.fetch_or(own_flags::ERROR_TAKEN, Ordering::Relaxed);
         (was & own_flags::ERROR_TAKEN == 0).then_some(error)
+    }
+
+    /// Gives back an error that was taken but could not be reported: the next call reports it.
+    pub fn return_error(&self) {
+        self.set_flag(own_flags::ERROR_TAKEN, false);
     }
 
     /// Ends the socket from this side: the card or the daemon has gone.
