@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use toe_lab::programs;
 
 /// A program that we run, and the Debian package that brings it.
-const NEEDED: [(&str, &str); 11] = [
+const NEEDED: [(&str, &str); 12] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("ethtool", "ethtool"),
@@ -25,6 +25,7 @@ const NEEDED: [(&str, &str); 11] = [
     ("python3", "python3"),
     ("gcc", "gcc"),
     ("iperf3", "iperf3"),
+    ("ping", "iputils-ping"),
 ];
 
 /// Packages whose servers Debian starts by itself.
