@@ -32,14 +32,8 @@ const NO_STD: &[&str] = &["toe-abi", "toe-wire", "toe-sync", "toe-tcp", "toe-hal
 const FORBID_UNSAFE: &[&str] = &["toe-abi", "toe-wire", "toe-tcp", "toe-datapath", "toe-engine"];
 
 /// Where `unsafe` may stand: packages, and the files below their `src` to which it is restricted (none: all of them).
-const UNSAFE_IN: &[(&str, &[&str])] = &[
-    ("toe-sync", &[]),
-    ("toe-hal", &[]),
-    ("toe-nic", &[]),
-    ("toe-link", &[]),
-    ("toe-preload", &[]),
-    ("libtoe", &["capi.rs", "capi/"]),
-];
+const UNSAFE_IN: &[(&str, &[&str])] =
+    &[("toe-sync", &[]), ("toe-hal", &[]), ("toe-nic", &[]), ("toe-link", &[]), ("toe-preload", &[]), ("libtoe", &["capi.rs", "capi/"])];
 
 /// A workspace member.
 struct Member {
@@ -53,8 +47,7 @@ struct Member {
 
 fn members() -> Vec<Member> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the workspace");
-    let metadata =
-        MetadataCommand::new().manifest_path(root.join("Cargo.toml")).no_deps().exec().expect("cargo metadata");
+    let metadata = MetadataCommand::new().manifest_path(root.join("Cargo.toml")).no_deps().exec().expect("cargo metadata");
     let ours: BTreeSet<&str> = metadata.packages.iter().map(|p| p.name.as_str()).collect();
     let member = |package: &cargo_metadata::Package| {
         let folder = package.manifest_path.parent().expect("a manifest lies in a folder").as_std_path().to_owned();
@@ -81,10 +74,7 @@ fn broken_edges(members: &[Member]) -> Vec<String> {
     let mut broken = Vec::new();
     for member in members.iter().filter(|m| !m.free) {
         if !MAY_USE.iter().any(|(name, _)| *name == member.name) {
-            broken.push(format!(
-                "{} has no rule: say in MAY_USE and in docs/architecture.md what it may use",
-                member.name
-            ));
+            broken.push(format!("{} has no rule: say in MAY_USE and in docs/architecture.md what it may use", member.name));
             continue;
         }
         let allowed = reach(&member.name);
@@ -134,10 +124,7 @@ fn a_broken_edge_is_named() {
         assert_eq!(broken, [format!("{user} must not depend on {used} (docs/architecture.md, Crates and edges)")]);
     }
     assert!(broken_edges(&[member("toe-new", &[])])[0].contains("has no rule"));
-    assert!(
-        broken_edges(&[member("toe-nic", &["toe-tcp", "toe-datapath"]), member("toe-preload", &["toe-abi"])])
-            .is_empty()
-    );
+    assert!(broken_edges(&[member("toe-nic", &["toe-tcp", "toe-datapath"]), member("toe-preload", &["toe-abi"])]).is_empty());
 }
 
 /// The rules have no cycle: each crate's reach is finite and leaves it out.
@@ -146,13 +133,8 @@ fn rules_have_no_cycle() {
     let mut below: BTreeMap<&str, usize> = BTreeMap::new();
     while below.len() < MAY_USE.len() {
         let ready = MAY_USE.iter().filter(|(name, _)| !below.contains_key(name));
-        let ready: Vec<&str> =
-            ready.filter(|(_, uses)| uses.iter().all(|used| below.contains_key(used))).map(|(name, _)| *name).collect();
-        assert!(
-            !ready.is_empty(),
-            "a cycle among {:?}",
-            MAY_USE.iter().filter(|(n, _)| !below.contains_key(n)).collect::<Vec<_>>()
-        );
+        let ready: Vec<&str> = ready.filter(|(_, uses)| uses.iter().all(|used| below.contains_key(used))).map(|(name, _)| *name).collect();
+        assert!(!ready.is_empty(), "a cycle among {:?}", MAY_USE.iter().filter(|(n, _)| !below.contains_key(n)).collect::<Vec<_>>());
         let level = below.len();
         below.extend(ready.into_iter().map(|name| (name, level)));
     }
@@ -162,9 +144,7 @@ fn rules_have_no_cycle() {
 fn firmware_needs_no_standard_library() {
     for member in members().iter().filter(|m| NO_STD.contains(&m.name.as_str())) {
         let root = read(&member.folder.join("src/lib.rs"));
-        let attribute = root
-            .lines()
-            .any(|l| l.starts_with("#![no_std]") || l.starts_with("#![cfg_attr(") && l.ends_with("no_std)]"));
+        let attribute = root.lines().any(|l| l.starts_with("#![no_std]") || l.starts_with("#![cfg_attr(") && l.ends_with("no_std)]"));
         assert!(attribute, "{}: src/lib.rs must be no_std", member.name);
     }
 }
@@ -174,11 +154,7 @@ fn pure_crates_forbid_unsafe() {
     for member in members().iter().filter(|m| FORBID_UNSAFE.contains(&m.name.as_str())) {
         let root = read(&member.folder.join("src/lib.rs"));
         let attribute = root.lines().any(|l| l == "#![forbid(unsafe_code)]");
-        assert!(
-            attribute,
-            "{}: src/lib.rs must say #![forbid(unsafe_code)] (docs/architecture.md, Crates and edges)",
-            member.name
-        );
+        assert!(attribute, "{}: src/lib.rs must say #![forbid(unsafe_code)] (docs/architecture.md, Crates and edges)", member.name);
     }
 }
 
@@ -193,10 +169,7 @@ fn unsafe_stands_only_where_it_may() {
             let fine = allowed.is_some_and(|files| files.is_empty() || files.iter().any(|f| below.starts_with(f)));
             let line = unsafe_line(&read(&file));
             found.extend(line.filter(|_| !fine).map(|line| {
-                format!(
-                    "{} has `unsafe` in src/{below}:{line}, where it must not (docs/architecture.md, Crates and edges)",
-                    member.name
-                )
+                format!("{} has `unsafe` in src/{below}:{line}, where it must not (docs/architecture.md, Crates and edges)", member.name)
             }));
         }
     }
@@ -209,9 +182,7 @@ fn unsafe_is_found_in_code_only() {
     assert_eq!(unsafe_line("#[unsafe(no_mangle)]"), Some(1));
     assert_eq!(unsafe_line("let x = r#\"\"#; let c = '\"'; unsafe { }"), Some(1));
     assert_eq!(
-        unsafe_line(
-            "#![forbid(unsafe_code)]\n// unsafe\n/* unsafe\n /* unsafe */ unsafe */\nlet a = \"unsafe \\\" unsafe\";"
-        ),
+        unsafe_line("#![forbid(unsafe_code)]\n// unsafe\n/* unsafe\n /* unsafe */ unsafe */\nlet a = \"unsafe \\\" unsafe\";"),
         None
     );
     assert_eq!(unsafe_line("let a = r#\"unsafe \" unsafe\"#; fn f<'a>(x: &'a str) {}"), None);
