@@ -78,9 +78,9 @@ fn descriptors_filled_blocked_and_nested() {
 #[test]
 #[ignore = "end to end: cargo xtask test"]
 fn everything_it_may_have_and_more() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::with_memory(64 << 20);
     let said = scene.survive("exhaust", 0, "reset accepted");
-    for refusal in ["EMFILE: contexts", "ENOBUFS: listeners", "EADDRINUSE: a port that is taken", "ENFILE: tokens"] {
+    for refusal in ["EMFILE: contexts", "ENOBUFS: listeners", "EADDRINUSE: a port that is taken", "ENFILE: tokens", "ENOBUFS: memory"] {
         assert!(said.contains(&format!("errno {refusal}")), "{refusal}:\n{said}");
     }
     scene.assert_clean();
@@ -98,6 +98,17 @@ fn everything_it_may_have_where_descriptors_are_few() {
 
 #[test]
 #[ignore = "end to end: cargo xtask test"]
+fn connections_to_nobody_and_everybody() {
+    let mut scene = Scene::new();
+    let said = scene.survive("addresses", 1, "reset accepted");
+    for ip in ["127.0.0.1", "10.77.0.255", "224.0.0.1", "255.255.255.255", "192.0.2.1"] {
+        assert!(said.contains(&format!(": {ip}\n")), "{ip} was not refused:\n{said}");
+    }
+    scene.assert_clean();
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
 fn a_crowd_where_descriptors_are_few() {
     let mut scene = Scene::with_descriptors(512);
     let said = scene.survive("crowd", 0, "");
@@ -109,7 +120,10 @@ fn a_crowd_where_descriptors_are_few() {
 #[ignore = "end to end: cargo xtask test"]
 fn requests_that_are_none() {
     let mut scene = Scene::new();
-    scene.survive("requests", 0, "");
+    let said = scene.survive("requests", 0, "");
+    for step in ["lingering descriptors", "garbage refused", "crowd"] {
+        assert!(said.contains(step), "{step}:\n{said}");
+    }
     scene.assert_counted(&["toed_requests_refused"]);
     scene.assert_clean();
 }

@@ -150,10 +150,10 @@ class App:
                 sys.exit(3)
             time.sleep(0.002)
 
-    def connect(self, port, ctx, slot=None, wait=True):
+    def connect(self, port, ctx, slot=None, wait=True, ip=PEER):
         slot = self.pool(1)[0] if slot is None else slot
         try:
-            self.call(CONNECT, slot, (ctx,), ip=mapped(PEER), port=port)
+            self.call(CONNECT, slot, (ctx,), ip=mapped(ip), port=port)
         except Refused as e:
             if e.number != errno.EINPROGRESS:
                 raise
@@ -223,7 +223,8 @@ def scribble():
             n = rng.choice([4, 64, 384, 4096, 65536])
             at = rng.randrange(0, app.payload - n) & ~3
             control[at : at + n] = os.urandom(n)
-        at = rng.randrange(app.payload, app.len - (1 << 20))
+        # Not all of the buffers: memory that is written to is taken.
+        at = rng.randrange(app.payload, min(app.len, app.payload + (256 << 20)) - (1 << 20))
         app.mem[at : at + (1 << 20)] = os.urandom(1 << 20)
 
     def where_it_hurts():
@@ -600,6 +601,38 @@ def requests():
     say("raging")
 
 
+def addresses():
+    """Connections to where nobody is, to everybody, and to itself."""
+    app, c, slot, listener = prelude()
+    names = {FAILED: "failed", CONNECTED: "connected", CONNECTING: "connecting"}
+    for ip in ("0.0.0.0", "127.0.0.1", "10.77.0.2", "10.77.0.0", "10.77.0.255", "224.0.0.1", "255.255.255.255", "240.0.0.1", "192.0.2.1"):
+        try:
+            s = app.connect(6000, c, ip=ip)
+            say(ip, names[app.word(app.slot(s))], app.word(app.slot(s) + 4))
+        except Refused as e:
+            say("errno", f"{e}:", ip)
+    for port in (0, 1, 6000, 65535):
+        try:
+            s = app.connect(port, c, wait=False)
+        except Refused as e:
+            say("errno", f"{e}:", "port", port)
+
+    def everywhere():
+        tried = []
+        for _ in range(64):
+            try:
+                tried.append(app.connect(rng.randrange(1, 65536), c, wait=False, ip=f"10.77.0.{rng.randrange(3, 255)}"))
+            except Refused:
+                pass
+        time.sleep(0.005)
+        for s in tried[: rng.randrange(64)]:
+            os.close(app.tokens.pop(s))
+
+    say("raging")
+    while len(app.tokens) < 7000:
+        everywhere()
+
+
 def crowd():
     """More connections than toed has descriptors, some with HELLO; they come again when they are turned away."""
     app = App()
@@ -632,7 +665,7 @@ def crowd():
 
 
 if __name__ == "__main__":
-    attack = {f.__name__: f for f in (scribble, seals, forge, indices, slots, kicks, descriptors, exhaust, requests, crowd)}[sys.argv[1]]
+    attack = {f.__name__: f for f in (scribble, seals, forge, indices, slots, kicks, descriptors, exhaust, requests, crowd, addresses)}[sys.argv[1]]
     attack()
     say("done")
     while True:
