@@ -89,11 +89,10 @@ impl Round {
         let mut application = start(&self.card.place(), "application", APPLICATION, &[CARD_IP, PEER_IP]);
         wait_log(&mut application, "going");
         std::thread::sleep(moment);
-        for victim in victims {
-            match *victim {
-                "application" => application.signal(Signal::KILL).expect("killed"),
-                name => job::signal(self.card.pid(lab, name).expect("pid"), Signal::KILL),
-            }
+        // All of them first: toed ends by itself soon after its card.
+        let pids: Vec<u32> = victims.iter().map(|v| self.pid_of(v, &application)).collect();
+        for pid in pids {
+            job::signal(pid, Signal::KILL);
         }
         match victims {
             ["application"] => self.after_the_application(application, &peer),
@@ -101,6 +100,13 @@ impl Round {
         }
         self.card.down().expect("down");
         self.assert_nothing_left();
+    }
+
+    fn pid_of(&self, victim: &str, application: &Job) -> u32 {
+        match victim {
+            "application" => application.pid().expect("pid"),
+            daemon => self.card.pid(&self.pair.lab, daemon).expect("pid"),
+        }
     }
 
     /// Every call of the application comes back, with an error.
