@@ -84,8 +84,10 @@ fn accepted(group: &str) -> Vec<(String, Option<String>)> {
     let text = std::fs::read_to_string(sources().join("differences.txt")).expect("readable");
     let mut all: Vec<(String, Option<String>)> = Vec::new();
     let mut reason = false;
-    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+    for line in text.lines() {
         match line.split_at_checked(2) {
+            // Each paragraph gives its own reason.
+            None => reason = false,
             Some(("# ", _)) => reason = true,
             Some(("- ", linux)) if reason => all.push((linux.to_owned(), None)),
             Some(("+ ", card)) if reason => all.last_mut().expect("a line of Linux first").1 = Some(card.to_owned()),
@@ -106,11 +108,14 @@ fn expected(mut linux: Vec<String>, accepted: Vec<(String, Option<String>)>) -> 
             linux.iter().position(|l| *l == line)
         });
         let at = from + at.ok_or(format!("differences.txt: Linux does not print: {line}"))?;
+        from = at;
         match instead {
-            Some(instead) => linux[at] = instead,
+            Some(instead) => {
+                linux[at] = instead;
+                from += 1;
+            }
             None => drop(linux.remove(at)),
         }
-        from = at;
     }
     Ok(linux)
 }

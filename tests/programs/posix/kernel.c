@@ -176,10 +176,6 @@ static void stdio_on_a_socket(void) {
     T(fputs("back", f) >= 0);
     T(fflush(f));
     P("recv 4");
-    T(dprintf(s, "more"));
-    P("recv 4");
-    T(fclose(f));
-    P("end");
 }
 
 static void names_are_resolved(void) {

@@ -32,7 +32,7 @@ class Peer:
         self.s = None
 
     def take(self, s):
-        s.settimeout(10)
+        s.settimeout(4)
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.conns.append(s)
         self.s = s
@@ -41,7 +41,7 @@ class Peer:
         self.listener = socket.socket()
         self.listener.bind((OWN, 0))
         self.listener.listen(int(backlog))
-        self.listener.settimeout(10)
+        self.listener.settimeout(4)
         return str(self.listener.getsockname()[1])
 
     def unlisten(self):
@@ -51,7 +51,7 @@ class Peer:
         self.take(self.listener.accept()[0])
 
     def connect(self, port):
-        self.take(socket.create_connection((CARD, int(port)), 10))
+        self.take(socket.create_connection((CARD, int(port)), 4))
 
     def use(self, n):
         self.s = self.conns[int(n)]
