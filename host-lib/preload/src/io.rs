@@ -228,13 +228,40 @@ unsafe fn receive_message(sock: Sock, msg: *mut msghdr, flags: c_int) -> Result<
     Ok(n)
 }
 
+/// Sockets of ours may be among descriptors that have come with a message.
+///
+/// # Safety
+/// `msg` is as recvmsg(2) has left it.
+unsafe fn adopt_descriptors(msg: &msghdr) {
+    // SAFETY: the kernel has filled the control data with whole headers; the macros stay inside it.
+    unsafe {
+        let mut head = libc::CMSG_FIRSTHDR(msg);
+        while let Some(&libc::cmsghdr { cmsg_level, cmsg_type, cmsg_len, .. }) = head.as_ref() {
+            if (cmsg_level, cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+                let bytes = (cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+                let fds = libc::CMSG_DATA(head).cast::<c_int>();
+                for i in 0..bytes / size_of::<c_int>() {
+                    toe_sockets::close::received(fds.add(i).read_unaligned());
+                }
+            }
+            head = libc::CMSG_NXTHDR(msg, head);
+        }
+    }
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
     match Sock::find(fd) {
         // SAFETY: the application's message.
         Some(sock) => length(unsafe { receive_message(sock, msg, flags) }),
-        // SAFETY: its arguments, passed on.
-        None => unsafe { real!(recvmsg as fn(c_int, *mut msghdr, c_int) -> ssize_t)(fd, msg, flags) },
+        // SAFETY: its arguments, passed on; after success the message is what the kernel has made of it.
+        None => unsafe {
+            let n = real!(recvmsg as fn(c_int, *mut msghdr, c_int) -> ssize_t)(fd, msg, flags);
+            if n >= 0 {
+                adopt_descriptors(&*msg);
+            }
+            n
+        },
     }
 }
 

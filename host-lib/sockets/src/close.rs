@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use toe::link::sys::{AppFd, ppoll};
 
-pub use crate::process::{exec, exiting, fork_child, fork_parent, fork_prepare, start};
+pub use crate::process::{exec, exiting, fork_child, fork_parent, fork_prepare, received, start};
 
 /// close(2) of a number that is ours.
 pub fn close(fd: i32) -> Result<(), Errno> {

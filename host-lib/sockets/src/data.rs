@@ -73,9 +73,6 @@ pub(crate) fn block<T>(socket: Socket<'_>, patience: Patience, mut attempt: impl
         if hub.is_closed(slot) {
             return Err(Errno::BADF);
         }
-        if patience.want & ready::OUT != 0 {
-            hub.note_unwritable(slot);
-        }
         // Under the lock under which `Wait::step` registers: what changes from here on wakes us.
         if patience.is_over(&socket) {
             drop(hub);
@@ -84,15 +81,18 @@ pub(crate) fn block<T>(socket: Socket<'_>, patience: Patience, mut attempt: impl
             }
             hub = hub::lock();
         }
+        // Something may have come, or somebody else may have taken what was there, while the lock was not held.
+        if patience.is_over(&socket) && socket.readiness() & patience.want != 0 {
+            continue;
+        }
+        if patience.want & ready::OUT != 0 {
+            hub.note_unwritable(slot);
+        }
         if !patience.wait {
             return Err(Errno::AGAIN);
         }
         if interest.slots.is_empty() {
             interest.slots.push(slot);
-        }
-        // Somebody else may have taken what was there while the lock was not held.
-        if patience.is_over(&socket) && socket.readiness() & patience.want != 0 {
-            continue;
         }
         let waiting = waiting.get_or_insert_with(|| Wait::new(patience.timeout, None));
         match waiting.step(hub, &interest, &mut []) {

@@ -200,6 +200,9 @@ impl Sock {
             }
             How::Kept(_) => self.keep(level, name, int(value)?),
             How::KeptBool(_) => self.keep(level, name, (int(value)? != 0).into()),
+            How::KeptByte(_) if name == libc::IP_TTL && int(value).is_ok_and(|ttl| ttl != -1 && !(1..=255).contains(&ttl)) => {
+                return Err(Errno::INVAL);
+            }
             How::KeptByte(_) => self.keep(level, name, int(value).or_else(|e| value.first().map(|&b| b.into()).ok_or(e))?),
             How::TxBuffer | How::RxBuffer | How::MaxSegment => drop(int(value)?),
             How::Congestion => congestion(value)?,

@@ -32,6 +32,9 @@ struct Family {
     /// Proof of membership for children.
     region_fd: OwnedFd,
     welcome: Welcome,
+    /// A token that is never a socket. Children inherit it, so a child whose parent has gone (a daemon) still has a family,
+    /// even if it holds no socket.
+    keeper: Option<OwnedFd>,
     /// Per slot: bits of [`local`].
     local: Box<[AtomicU8]>,
 }
@@ -157,14 +160,27 @@ pub fn start() {
     if attach_with(Some(AppFd(first))).is_err() {
         return;
     }
-    for fd in tokens {
-        let slot = ask(|client| client.identify(AppFd(fd).as_fd()));
-        if let Ok(slot) = slot
-            && view(slot).is_ok()
-        {
-            hub::lock().hold(slot);
-            fdtable::set(fd, Kind::Socket(slot));
-        }
+    tokens.into_iter().for_each(adopt);
+}
+
+/// A descriptor has come from another process (SCM_RIGHTS): it may be a socket of this family, or of one to be joined.
+pub fn received(fd: i32) {
+    if fdtable::kind(fd) == Kind::Other && is_own() && is_token(AppFd(fd)) && attach_with(Some(AppFd(fd))).is_ok() {
+        // The sender may use it as well.
+        FORKED.store(1, Ordering::Relaxed);
+        adopt(fd);
+    }
+}
+
+/// Makes a token that came from elsewhere a socket, if it is one of this family's.
+fn adopt(fd: i32) {
+    let slot = ask(|client| client.identify(AppFd(fd).as_fd()));
+    if let Ok(slot) = slot
+        && view(slot).is_ok()
+        && fdtable::fits(fd)
+    {
+        hub::lock().hold(slot);
+        fdtable::set(fd, Kind::Socket(slot));
     }
 }
 
@@ -258,7 +274,10 @@ fn open(control: &mut Control, token: Option<AppFd>) -> Result<(), String> {
         let sockets = region.header().n_sockets as usize;
         hide(&region_fd);
         let local = (0..sockets).map(|_| AtomicU8::new(0)).collect();
-        let family = Family { region: Arc::new(region), region_fd, welcome: client.welcome(), local };
+        let mut tokens = client.pool(POOL).unwrap_or_default().into_iter().inspect(|(_, token)| hide(token));
+        let keeper = tokens.next().map(|(_, token)| token);
+        control.pool.extend(tokens.filter(|(slot, _)| (*slot as usize) < sockets));
+        let family = Family { region: Arc::new(region), region_fd, welcome: client.welcome(), keeper, local };
         // Nobody else can have set it: attaching happens under the control lock.
         let _ = FAMILY.set(family);
     }
@@ -427,9 +446,10 @@ pub fn fork_child() {
     }
     let Some((mut control, mut hub)) = HELD.try_with(|held| held.borrow_mut().take()).ok().flatten() else { return };
     FORKED.store(1, Ordering::Relaxed);
-    let keep = FAMILY.get().map_or(-1, |f| f.region_fd.as_raw_fd());
+    let fds = FAMILY.get().map(|f| [Some(&f.region_fd), f.keeper.as_ref()]);
+    let keep = fds.map(|fds| fds.map(|fd| fd.map(AsRawFd::as_raw_fd)));
     for (fd, kind) in fdtable::ours(0, u32::MAX) {
-        if kind == Kind::Internal && fd != keep {
+        if kind == Kind::Internal && !keep.is_some_and(|keep| keep.contains(&Some(fd))) {
             fdtable::clear(fd);
             let _ = AppFd(fd).close();
         }
@@ -452,6 +472,10 @@ pub fn exiting() {
         return;
     }
     let_go();
+    if has_forked() {
+        // Others hold the sockets, so toed does not look into their slots now.
+        await_card();
+    }
     if let Ok(mut control) = CONTROL.try_lock()
         && let Some(client) = control.client.as_mut()
     {
@@ -465,8 +489,12 @@ pub fn exec() {
         return;
     }
     let_go();
-    // The queue goes with this program: what is in it must have been read by then. A card that takes longer than this has
-    // trouble of its own, and toed still finds in the slots what was sent.
+    await_card();
+}
+
+/// The queue goes with this program: what is in it must have been read by then. A card that takes longer than this has
+/// trouble of its own, and toed still finds in the slots what was sent when the last holder closes them.
+fn await_card() {
     let deadline = Instant::now() + Duration::from_millis(20);
     while hub::try_lock().is_ok_and(|mut hub| hub.has_unread()) && Instant::now() < deadline {
         let _ = ppoll(&mut [], Some(Duration::from_micros(100)), None);
