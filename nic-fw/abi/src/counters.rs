@@ -98,6 +98,12 @@ counters! {
         DmaFaults = "dma_faults",
         /// Times a core went to sleep.
         Sleeps = "sleeps",
+        /// Frames that the port lost because its receive ring was full: the card never saw them.
+        RxPortOverrun = "rx_port_overrun",
+        /// Frames that the port received but could not hand over: longer than a buffer, say.
+        RxPortUnusable = "rx_port_unusable",
+        /// Frames sent that the wire refused.
+        TxPortLost = "tx_port_lost",
     }
 }
 

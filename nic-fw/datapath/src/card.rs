@@ -5,7 +5,7 @@ use crate::{
     msg::{RxRef, Source, Work},
     stages::Stages,
 };
-use toe_abi::CtxId;
+use toe_abi::{CtxId, counters::Counter};
 use toe_hal::{EthPort, HostMemory, Instant, Kick, RxBurst, port::BURST};
 
 /// Control messages, packets, descriptors or segments handled in one round, each.
@@ -114,6 +114,11 @@ where
 
     pub fn counters(&self) -> &Counters {
         &self.stages.counters
+    }
+
+    /// What the port itself has counted, in all: `counter` is one of the port's.
+    pub fn set_port_counter(&mut self, counter: Counter, total: u64) {
+        self.stages.counters.set(counter, total);
     }
 
     /// Room in the order for new work: a share is left for what tells of work done.

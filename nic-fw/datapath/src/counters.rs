@@ -23,6 +23,11 @@ impl Counters {
         self.add(counter, 1);
     }
 
+    /// For what somebody else counts.
+    pub fn set(&mut self, counter: Counter, total: u64) {
+        self.words[counter as usize] = total;
+    }
+
     pub fn drop(&mut self, reason: Drop) {
         self.words[Counter::COUNT + reason as usize] += 1;
     }

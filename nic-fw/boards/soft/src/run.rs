@@ -21,12 +21,15 @@ use rustix::time::{ClockId, Timespec};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use toe_abi::counters::Counter;
 use toe_abi::{CtxId, RegionId, control, regs};
 use toe_datapath::{Card, CardConfig};
 use toe_hal::{HostMemory, Instant, Kick};
 
 /// How often a busy core looks at the descriptors it would sleep on, microseconds.
 const LOOK_EVERY_US: u64 = 20;
+/// How often a core that is awake asks the port what it has lost, microseconds. (Who asks for the counters wakes it.)
+const COUNT_EVERY_US: u64 = 100_000;
 /// Longest sleep while the port holds frames back, microseconds.
 const HOLDING_SLEEP_US: u64 = 1000;
 /// Descriptors looked at in one go.
@@ -85,8 +88,13 @@ impl Runner {
     pub fn run(&mut self) -> Result<(), RunError> {
         let mut worked = now();
         let mut looked = worked;
+        let mut counted = Instant(0);
         while !self.stop {
             let now = now();
+            if now.0.saturating_sub(counted.0) >= COUNT_EVERY_US {
+                self.count_port();
+                counted = now;
+            }
             let did = self.letters() | self.card.poll(now);
             if did {
                 worked = now;
@@ -104,6 +112,15 @@ impl Runner {
             }
         }
         Ok(())
+    }
+
+    fn count_port(&mut self) {
+        let lost = self.port_stats();
+        for (counter, total) in
+            [(Counter::RxPortOverrun, lost.rx_overrun), (Counter::RxPortUnusable, lost.rx_unusable), (Counter::TxPortLost, lost.tx_lost)]
+        {
+            self.card.set_port_counter(counter, total);
+        }
     }
 
     /// Tells the host that the card has failed, as far as it listens, for at most `patience`.
