@@ -36,7 +36,7 @@ pub struct Options {
     #[arg(long, value_name = "DIR", help_heading = "Card")]
     pub run_dir: Option<PathBuf>,
 
-    /// Bytes of payload buffers of one application; memory is taken when used. [default: 17179869184]
+    /// Bytes of payload buffers of one application; memory is taken when used. [default: half of the machine's memory, at most 17179869184]
     #[arg(long, value_name = "BYTES", help_heading = "Memory and limits of one application")]
     pub shm_len: Option<u64>,
     /// Bytes of each application-to-card queue, 64 a descriptor, a power of two. [default: 262144]
@@ -336,9 +336,15 @@ fn count(option: &str, value: Option<u32>, default: u32, most: u32) -> Result<u3
     Ok(value)
 }
 
+/// One application cannot take all of the machine's memory, unless it is told that it may (the bound that tmpfs has, too).
+fn half_of_memory() -> u64 {
+    let s = rustix::system::sysinfo();
+    ((s.totalram as u64).saturating_mul(u64::from(s.mem_unit)) / 2).max(1 << 26)
+}
+
 fn limits(o: &Options) -> Result<Limits> {
     let d = Limits::default();
-    let payload_len = o.shm_len.unwrap_or(d.payload_len);
+    let payload_len = o.shm_len.unwrap_or_else(|| d.payload_len.min(half_of_memory()));
     // Buffer offsets are 32-bit counts of 64 bytes, and the rest of a region stays below 16 GiB.
     ensure!((1 << 16..=1 << 37).contains(&payload_len), "--shm-len {payload_len}: must be from 65536 to {}", 1u64 << 37);
     let backlog = u64::from(o.max_backlog.unwrap_or(d.accept_entries));
@@ -380,7 +386,7 @@ mod tests {
     fn defaults_are_what_the_help_says() {
         let s = settings(&[]).expect("defaults are fine");
         assert_eq!((s.buffers.tx, s.buffers.rx, s.cc), (20, 20, cc::CUBIC));
-        assert_eq!((s.limits.payload_len, s.limits.hc_entries * 64), (1 << 34, 262_144));
+        assert_eq!((s.limits.payload_len, s.limits.hc_entries * 64), ((1 << 34).min(half_of_memory()), 262_144));
         let e = s.engine(&CardInfo { mac: [2; 6], mtu: 1500, max_flows: 10, max_next_hops: 5, ..CardInfo::default() }, [0; 16]);
         assert_eq!((e.handshake_timeout_us, e.handshake_retries, e.time_wait_us), (1_000_000, 6, 60_000_000));
         assert_eq!((e.arp_timeout_us, e.arp_timeout_max_us, e.arp_expire_us), (250_000, 1_000_000, 30_000_000));
