@@ -218,6 +218,13 @@ impl<H: Host> Core<H> {
         }
     }
 
+    /// Connections that wait at a listener now, whether or not we have looked since some were taken.
+    pub(super) fn waiting_at(&self, l: &super::app::Listener) -> u32 {
+        let known = l.waiting.len() as u32;
+        let Some(app) = self.apps.get(&l.region) else { return known };
+        known.min(l.tail.wrapping_sub(slots::accept_head(&app.memory, app.slot_at(l.slot))))
+    }
+
     pub(super) fn look_at_accept_ring(&mut self, id: ListenerId, now_us: u64) {
         let Some(l) = self.listeners.get_mut(&id) else { return };
         let Some(app) = self.apps.get(&l.region) else { return };

@@ -183,7 +183,7 @@ impl<H: Host> Core<H> {
         admin::Listener {
             local: self.local_of(l.region, l.slot),
             region: l.region.into(),
-            waiting: l.waiting.len() as u32,
+            waiting: self.waiting_at(l),
             backlog: l.backlog,
         }
     }
@@ -193,7 +193,7 @@ impl<H: Host> Core<H> {
             state: "LISTEN".into(),
             local: self.local_of(l.region, l.slot),
             remote: "*:*".into(),
-            rx_queue: l.waiting.len() as u32,
+            rx_queue: self.waiting_at(l),
             tx_queue: l.backlog,
             region: l.region.into(),
             pid: self.pid_of(l.region),
