@@ -180,12 +180,7 @@ impl<H: Host> Core<H> {
     }
 
     fn listener(&self, l: &super::app::Listener) -> admin::Listener {
-        admin::Listener {
-            local: self.local_of(l.region, l.slot),
-            region: l.region.into(),
-            waiting: self.waiting_at(l),
-            backlog: l.backlog,
-        }
+        admin::Listener { local: self.local_of(l.region, l.slot), region: l.region.into(), waiting: self.waiting_at(l), backlog: l.backlog }
     }
 
     fn listener_rows(&self) -> Vec<admin::Connection> {
