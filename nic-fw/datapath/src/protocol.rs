@@ -312,7 +312,10 @@ impl Protocol {
             let update = HostUpdate { tx_head: tx_head as u32, rx_tail: rx_tail as u32, flags };
             before = toe_tcp::input(env.flows.state_mut(i), &Input::Host(update), now);
         }
-        let mut out = toe_tcp::input(env.flows.state_mut(i), &Input::Close { unread: unread == 1 }, now);
+        // What came last may be news to the host, which says how far it has read.
+        let state = env.flows.state(i);
+        let unread = unread == 1 || has_positions == 1 && toe_tcp::rx_head(state) != state.rx.rx_tail;
+        let mut out = toe_tcp::input(env.flows.state_mut(i), &Input::Close { unread }, now);
         out.reply = out.reply.or(before.reply);
         out.notify |= before.notify;
         out.send |= before.send;

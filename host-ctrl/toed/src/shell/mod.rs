@@ -184,6 +184,8 @@ impl<'a> Daemon<'a> {
         let timeout = if machine.park() { deadline.map(|t| t.saturating_sub(now)) } else { Some(0) };
         machine.watch.wait(timeout, found).context("waiting for events")?;
         machine.unpark();
+        // What was closed before something was asked counts for the answer: a port, say, may be free by that.
+        found.sort_by_key(|(what, _)| !matches!(what, Watched::Token(..)));
         for (what, flags) in found.drain(..) {
             self.event(what, flags)?;
         }
@@ -310,35 +312,33 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    /// Takes a client's requests until it has none, waits for an answer, or others should have their turn.
+    /// Takes one request of a client. The next one is reported again, together with what was closed before it was sent.
     fn serve_client(&mut self, client: ClientId) {
-        for _ in 0..BATCH {
-            if self.core.busy(client) {
-                self.hold(client);
-                return;
-            }
-            let machine = self.core.host();
-            let Some(connection) = machine.clients.get(&client) else { return };
-            let (mut buf, mut fds) = ([0; MSG_LEN], Vec::new());
-            let received = uds::recv(&connection.socket, &mut buf, &mut fds);
-            let proof = fds.first().map(|fd| machine.proof(fd.as_fd()));
-            fds.into_iter().for_each(|fd| machine.close_foreign(fd));
-            match received {
-                Ok(MSG_LEN) => {}
-                Err(Errno::AGAIN) => return,
-                Ok(0) | Err(Errno::CONNRESET) => return self.end_client(client),
-                Ok(n) => {
-                    tracing::debug!(client = client.0, "disconnected: a message of {n} bytes, not {MSG_LEN}");
-                    return self.end_client(client);
-                }
-                Err(e) => {
-                    tracing::debug!(client = client.0, "disconnected: {e}");
-                    return self.end_client(client);
-                }
-            }
-            let Ok(request) = Request::read_from_bytes(&buf) else { return };
-            self.core.request(&Incoming { client, request: &request, proof }, now_us());
+        if self.core.busy(client) {
+            self.hold(client);
+            return;
         }
+        let machine = self.core.host();
+        let Some(connection) = machine.clients.get(&client) else { return };
+        let (mut buf, mut fds) = ([0; MSG_LEN], Vec::new());
+        let received = uds::recv(&connection.socket, &mut buf, &mut fds);
+        let proof = fds.first().map(|fd| machine.proof(fd.as_fd()));
+        fds.into_iter().for_each(|fd| machine.close_foreign(fd));
+        match received {
+            Ok(MSG_LEN) => {}
+            Err(Errno::AGAIN) => return,
+            Ok(0) | Err(Errno::CONNRESET) => return self.end_client(client),
+            Ok(n) => {
+                tracing::debug!(client = client.0, "disconnected: a message of {n} bytes, not {MSG_LEN}");
+                return self.end_client(client);
+            }
+            Err(e) => {
+                tracing::debug!(client = client.0, "disconnected: {e}");
+                return self.end_client(client);
+            }
+        }
+        let Ok(request) = Request::read_from_bytes(&buf) else { return };
+        self.core.request(&Incoming { client, request: &request, proof }, now_us());
     }
 
     /// Stops listening to a client until its answer is there.
