@@ -15,8 +15,8 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use toe_lab::job::{self, Job};
 use toe_lab::instance::Place;
+use toe_lab::job::{self, Job};
 use toe_lab::{CARD_IP, PEER_IP, Pair, programs};
 
 /// A group takes a few seconds; cases that hang are ended by the probe itself.

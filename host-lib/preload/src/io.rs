@@ -238,7 +238,7 @@ unsafe fn adopt_descriptors(msg: &msghdr) {
         let mut head = libc::CMSG_FIRSTHDR(msg);
         while let Some(&libc::cmsghdr { cmsg_level, cmsg_type, cmsg_len, .. }) = head.as_ref() {
             if (cmsg_level, cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
-                let bytes = (cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+                let bytes = cmsg_len.saturating_sub(libc::CMSG_LEN(0) as usize);
                 let fds = libc::CMSG_DATA(head).cast::<c_int>();
                 for i in 0..bytes / size_of::<c_int>() {
                     toe_sockets::close::received(fds.add(i).read_unaligned());

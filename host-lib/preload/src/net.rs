@@ -162,10 +162,11 @@ unsafe extern "C" fn getpeername(fd: c_int, addr: *mut sockaddr, len: *mut sockl
 #[unsafe(no_mangle)]
 unsafe extern "C" fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, len: socklen_t) -> c_int {
     match Sock::find(fd) {
-        // SAFETY: the application's value.
-        Some(sock) => status(
-            unsafe { bytes(value, len) }.and_then(|value| sock.set_option(level, name, &value[..value.len().min(VALUE_MAX)])),
-        ),
+        Some(sock) => {
+            // SAFETY: the application's value.
+            let value = unsafe { bytes(value, len) };
+            status(value.and_then(|value| sock.set_option(level, name, &value[..value.len().min(VALUE_MAX)])))
+        }
         // SAFETY: its arguments, passed on.
         None => unsafe { real!(setsockopt as fn(c_int, c_int, c_int, *const c_void, socklen_t) -> c_int)(fd, level, name, value, len) },
     }

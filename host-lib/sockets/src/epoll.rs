@@ -239,9 +239,7 @@ impl Hub {
     pub fn epoll_is_ready(&self, index: u32) -> bool {
         let Some(Some(instance)) = self.epolls.get(index as usize) else { return false };
         instance.ready.iter().any(|fd| {
-            instance.items.get(fd).is_some_and(|item| {
-                !item.disabled && self.readiness(item.target) & (item.asked.events | ALWAYS) != 0
-            })
+            instance.items.get(fd).is_some_and(|item| !item.disabled && self.readiness(item.target) & (item.asked.events | ALWAYS) != 0)
         })
     }
 

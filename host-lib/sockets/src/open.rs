@@ -134,8 +134,7 @@ impl Sock {
             return Err(Errno::INVAL);
         }
         let socket = self.socket()?;
-        let patience = Patience { want: ready::IN,
-            bytes: 0, wait: !is_nonblocking(&socket), timeout: timeout(&socket, Side::Rx) };
+        let patience = Patience { want: ready::IN, bytes: 0, wait: !is_nonblocking(&socket), timeout: timeout(&socket, Side::Rx) };
         let (slot, token) = block(socket, patience, || self.accept_step(&socket))?;
         let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
         let fd = publish(slot, token, nonblocking, flags & libc::SOCK_CLOEXEC != 0)?;

@@ -84,7 +84,7 @@ fn bytes_go_both_ways_and_end() {
     assert_eq!(b.recv(100, 0).unwrap(), b"hello");
     assert_eq!(b.send(b"world", 0), Ok(5));
     a.sock().shutdown(libc::SHUT_WR).unwrap();
-    assert_eq!(a.recv(100, libc::MSG_WAITALL | libc::MSG_PEEK).unwrap(), b"world");
+    assert_eq!(a.recv(5, libc::MSG_WAITALL | libc::MSG_PEEK).unwrap(), b"world");
     assert_eq!(b.recv(10, 0).unwrap(), b"");
     assert_eq!(a.send(b"x", 0), Err(Errno::PIPE));
     assert_eq!(a.recv(100, 0).unwrap(), b"world");
@@ -102,7 +102,7 @@ fn names_are_those_of_both_ends() {
 #[test]
 fn more_than_the_buffers_hold_arrives_whole() {
     let (a, b, _l) = pair();
-    let data: Vec<u8> = (0..200_000u32).map(|i| (i * 7 >> 3) as u8).collect();
+    let data: Vec<u8> = (0..200_000u32).map(|i| ((i * 7) >> 3) as u8).collect();
     let sent = data.clone();
     let sender = thread::spawn(move || (a.send(&sent, 0), a));
     let got = b.recv(data.len(), libc::MSG_WAITALL).unwrap();
