@@ -35,6 +35,9 @@ const HOLDING_SLEEP_US: u64 = 1000;
 /// Descriptors looked at in one go.
 const EVENTS: usize = 64;
 
+/// How soon a port that has reported an error is looked at again, microseconds; doubles up to the second number.
+const SUSPECT_US: (u64, u64) = (10_000, 1_000_000);
+
 /// Marks in epoll's user data; below them are the numbers of contexts.
 const MARK_PORT: u64 = 1 << 32;
 const MARK_MAILBOX: u64 = MARK_PORT + 1;
@@ -58,6 +61,9 @@ pub struct Runner {
     mailbox: Arc<Mailbox>,
     status: Arc<Status>,
     spin_us: u64,
+    /// The port has reported an error: when to look at it again, and how long that is after the last look. An interface that is removed goes down
+    /// first, and only that is reported.
+    suspect: Option<(Instant, u64)>,
     attached: bool,
     stop: bool,
 }
@@ -81,7 +87,7 @@ impl Runner {
         let memory = SoftMemory::new(config.max_regions);
         let spin_us = config.spin_us;
         let card = Card::new(config, port, memory, interrupts.clone());
-        Ok(Self { card, interrupts, kicks, epoll, mailbox, status, spin_us, attached: false, stop: false })
+        Ok(Self { card, interrupts, kicks, epoll, mailbox, status, spin_us, suspect: None, attached: false, stop: false })
     }
 
     /// Runs until told to stop.
@@ -95,6 +101,7 @@ impl Runner {
                 self.count_port();
                 counted = now;
             }
+            self.look_at_suspect(now)?;
             let did = self.letters() | self.card.poll(now);
             if did {
                 worked = now;
@@ -110,6 +117,17 @@ impl Runner {
             } else if !did {
                 std::hint::spin_loop();
             }
+        }
+        Ok(())
+    }
+
+    fn look_at_suspect(&mut self, now: Instant) -> Result<(), RunError> {
+        if let Some((at, after_us)) = self.suspect
+            && now >= at
+        {
+            self.card.port().check()?;
+            let after_us = after_us * 2;
+            self.suspect = (after_us <= SUSPECT_US.1).then(|| (now.add_micros(after_us), after_us));
         }
         Ok(())
     }
@@ -137,7 +155,8 @@ impl Runner {
     /// Sleeps until something happens or the card's next deadline.
     fn sleep(&mut self, now: Instant) -> Result<(), RunError> {
         let holding = self.card.port().holding().then(|| now.add_micros(HOLDING_SLEEP_US));
-        let deadline = [self.card.next_deadline(now), holding].into_iter().flatten().min();
+        let suspect = self.suspect.map(|(at, _)| at);
+        let deadline = [self.card.next_deadline(now), holding, suspect].into_iter().flatten().min();
         let timeout = deadline.map(|at| {
             let us = at.0.saturating_sub(now.0);
             Timespec { tv_sec: (us / 1_000_000) as i64, tv_nsec: (us % 1_000_000 * 1000) as _ }
@@ -156,7 +175,10 @@ impl Runner {
         for event in &events[..count] {
             let flags = event.flags;
             match event.data.u64() {
-                MARK_PORT if flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP) => self.card.port().check()?,
+                MARK_PORT if flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP) => {
+                    self.card.port().check()?;
+                    self.suspect = Some((now().add_micros(SUSPECT_US.0), SUSPECT_US.0));
+                }
                 MARK_PORT => {}
                 MARK_MAILBOX => self.mailbox.clear(),
                 MARK_STOP => self.stop = true,
