@@ -4,7 +4,6 @@ use super::host::{App, SimDaemon};
 use super::stream::Duplex;
 use super::world::Scripted;
 use rustix::io::Errno;
-use std::collections::HashMap;
 use toe::{Context, Error, Event, SocketId};
 use toe_link::slot::Addr;
 
@@ -125,73 +124,5 @@ impl Scripted for Carrier {
     fn describe(&self) -> String {
         let progress = self.duplex.progress();
         format!("socket {:?}, sent and received {progress:?}, error {:?}", self.socket, self.error)
-    }
-}
-
-/// Answers every byte of every connection with the same byte.
-pub struct Echo {
-    port: u16,
-    listener: Option<SocketId>,
-    /// Bytes not sent back yet.
-    conns: HashMap<SocketId, Vec<u8>>,
-}
-
-impl Echo {
-    pub fn new(port: u16) -> Self {
-        Self { port, listener: None, conns: HashMap::new() }
-    }
-
-    fn serve(toe: &mut Context<SimDaemon>, id: SocketId, owed: &mut Vec<u8>) -> Result<bool, Error> {
-        let mut worked = false;
-        loop {
-            if !owed.is_empty() {
-                let Some(n) = toe.send(id, owed)? else { return Ok(worked) };
-                owed.drain(..n);
-                worked = true;
-                continue;
-            }
-            let mut buf = [0; 2048];
-            match toe.recv(id, &mut buf)? {
-                None => return Ok(worked),
-                Some(0) => {
-                    toe.close(id);
-                    return Err(Error::NoSocket);
-                }
-                Some(n) => owed.extend_from_slice(&buf[..n]),
-            }
-            worked = true;
-        }
-    }
-}
-
-impl App for Echo {
-    fn run(&mut self, toe: &mut Context<SimDaemon>, _events: &[Event], _now_us: u64) -> bool {
-        let Some(listener) = self.listener else {
-            self.listener = Some(toe.listen(Addr::v4([0; 4], self.port), 64).expect("a free port"));
-            return true;
-        };
-        let mut worked = false;
-        while let Ok(Some(id)) = toe.accept(listener) {
-            self.conns.insert(id, Vec::new());
-            worked = true;
-        }
-        self.conns.retain(|&id, owed| match Self::serve(toe, id, owed) {
-            Ok(w) => {
-                worked |= w;
-                true
-            }
-            Err(_) => false,
-        });
-        worked
-    }
-}
-
-impl Scripted for Echo {
-    fn done(&self) -> bool {
-        true
-    }
-
-    fn describe(&self) -> String {
-        format!("{} connections", self.conns.len())
     }
 }

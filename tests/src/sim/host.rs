@@ -335,13 +335,6 @@ impl ToeHost {
         let card = below.card.next_deadline(Instant(now_us)).map(|d| d.micros());
         [card, below.core.next_deadline(now_us)].into_iter().flatten().min()
     }
-
-    /// Reads the state of the whole: the daemon's view, and the card's counters by name.
-    pub fn counter(&self, name: &str) -> u64 {
-        let below = self.below.borrow();
-        let index = (0..toe_abi::counters::TOTAL).find(|&i| toe_abi::counters::name(i) == Some(name));
-        below.card.counters().words()[index.expect("a counter's name")]
-    }
 }
 
 impl Below {

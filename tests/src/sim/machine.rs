@@ -3,7 +3,7 @@
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use toe_abi::app::Reply;
@@ -31,8 +31,6 @@ pub struct Shared {
     pub replies: VecDeque<(ClientId, Reply, Vec<Attachment>)>,
     /// Contexts interrupted by toed.
     pub interrupts: Vec<CtxId>,
-    /// Tokens that toed has open.
-    pub tokens: HashSet<(RegionId, u32)>,
     /// Memory of each region, for applications to map.
     pub memfds: HashMap<RegionId, OwnedFd>,
 }
@@ -47,7 +45,6 @@ impl Shared {
             card_ops: VecDeque::new(),
             replies: VecDeque::new(),
             interrupts: Vec::new(),
-            tokens: HashSet::new(),
             memfds: HashMap::new(),
         }
     }
@@ -97,14 +94,11 @@ impl Host for Machine {
         self.0.borrow_mut().interrupts.push(ctx);
     }
 
-    fn open_token(&mut self, region: RegionId, slot: u32) -> Result<(), Errno> {
-        self.0.borrow_mut().tokens.insert((region, slot));
+    fn open_token(&mut self, _region: RegionId, _slot: u32) -> Result<(), Errno> {
         Ok(())
     }
 
-    fn close_token(&mut self, region: RegionId, slot: u32) {
-        self.0.borrow_mut().tokens.remove(&(region, slot));
-    }
+    fn close_token(&mut self, _region: RegionId, _slot: u32) {}
 
     fn submit(&mut self, msg: &ControlMsg) -> bool {
         let mut shared = self.0.borrow_mut();

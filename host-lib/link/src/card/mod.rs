@@ -1,21 +1,19 @@
 //! How toed reaches a card.
 //!
 //! ```text
-//!   toed ── Card ───────────► registers, map / unmap, interrupts      (vfio-user messages, or nothing at all)
+//!   toed ── Card ───────────► registers, map / unmap, interrupts      (vfio-user messages)
 //!        ── ControlRegion ──► submissions, packets                    (shared memory, region 0)
 //!                         ◄── completions, exceptions
 //! ```
 //!
-//! A [`Card`] is what the link can do besides shared memory: [`VfioUser`] for the soft card, [`Loopback`] for a card in
-//! the same process. [`ControlRegion`] is the same for all of them, over any memory.
+//! A [`Card`] is what the link can do besides shared memory: [`VfioUser`] for the soft card. [`ControlRegion`] is the same for
+//! all cards, over any memory: a card in the same process needs nothing else.
 
 mod control;
-mod loopback;
 mod memory;
 mod vfio;
 
 pub use control::{ControlError, ControlRegion};
-pub use loopback::Loopback;
 pub use memory::{MemoryOptions, SharedMemory};
 pub use toe_sync::frame_ring::PushError;
 pub use vfio::VfioUser;
