@@ -128,6 +128,9 @@
 #define TOE_CONTROL_KIND_ADDRESS 16U
 #define TOE_CONTROL_KIND_COUNTERS 17U
 #define TOE_CONTROL_KIND_SET_BUFFERS 18U
+#define TOE_CONTROL_KIND_STAGES 19U
+#define TOE_CONTROL_KIND_TRACE 20U
+#define TOE_CONTROL_KIND_SET_SHARE 21U
 #define TOE_CONTROL_KIND_FLOW_CLOSED 64U
 
 /* control::status */
@@ -145,6 +148,38 @@
 #define TOE_CLOSE_REASON_TIMEOUT 3U
 #define TOE_CLOSE_REASON_ABORTED 4U
 #define TOE_CLOSE_REASON_REGION_GONE 5U
+
+/* observe */
+#define TOE_STAGES_PER_MSG 7U
+#define TOE_TRACES_PER_MSG 9U
+#define TOE_NO_CPU 0xffffffffU
+
+/* observe::stage */
+#define TOE_STAGE_INGRESS 0U
+#define TOE_STAGE_PRE 1U
+#define TOE_STAGE_PROTOCOL 2U
+#define TOE_STAGE_POST 3U
+#define TOE_STAGE_DMA 4U
+#define TOE_STAGE_EGRESS 5U
+#define TOE_STAGE_CTXQ 6U
+#define TOE_STAGE_COUNT 7U
+
+/* observe::stage_flags */
+#define TOE_STAGE_FLAG_ASLEEP 1U
+
+/* observe::trace_kind */
+#define TOE_TRACE_KIND_RX 0U
+#define TOE_TRACE_KIND_RX_OUT 1U
+#define TOE_TRACE_KIND_HC_OUT 2U
+#define TOE_TRACE_KIND_TX_OUT 3U
+#define TOE_TRACE_KIND_OUT 4U
+#define TOE_TRACE_KIND_HC 5U
+#define TOE_TRACE_KIND_EVENT 6U
+
+/* observe::trace_op */
+#define TOE_TRACE_OP_STOP 0U
+#define TOE_TRACE_OP_START 1U
+#define TOE_TRACE_OP_READ 2U
 
 /* frames */
 #define TOE_FRAME_MAX 0x10040U
@@ -563,6 +598,41 @@ struct toe_control_msg {
     uint32_t phase;           /* 508 */
 } TOE_ALIGNED(64);
 
+/* observe::StageRecord: 56 bytes */
+struct toe_stage_record {
+    uint16_t stage;        /*   0 */
+    uint16_t instance;     /*   2 */
+    uint16_t core;         /*   4 */
+    uint16_t flags;        /*   6 */
+    uint32_t cpu;          /*   8 */
+    uint32_t queue;        /*  12 */
+    uint32_t queue_max;    /*  16 */
+    uint32_t credits;      /*  20 */
+    uint32_t credits_max;  /*  24 */
+    uint32_t _reserved;    /*  28 */
+    uint64_t items;        /*  32 */
+    uint64_t busy_ns;      /*  40 */
+    uint64_t clock_ns;     /*  48 */
+} TOE_ALIGNED(8);
+
+/* observe::TraceRecord: 48 bytes */
+struct toe_trace_record {
+    uint64_t at_ns;      /*   0 */
+    uint64_t begin_ns;   /*   8 */
+    uint8_t stage;       /*  16 */
+    uint8_t instance;    /*  17 */
+    uint8_t kind;        /*  18 */
+    uint8_t core;        /*  19 */
+    uint16_t group;      /*  20 */
+    uint16_t port;       /*  22 */
+    uint32_t number;     /*  24 */
+    uint32_t out;        /*  28 */
+    uint32_t flow;       /*  32 */
+    uint32_t seq;        /*  36 */
+    uint32_t len;        /*  40 */
+    uint32_t _reserved;  /*  44 */
+} TOE_ALIGNED(8);
+
 /* frames::RingHeader: 128 bytes */
 struct toe_frame_ring_header {
     uint32_t tail;            /*   0 */
@@ -669,6 +739,8 @@ _Static_assert(sizeof(struct toe_event_desc) == 64, "toe_event_desc");
 _Static_assert(sizeof(struct toe_context_page) == 4096, "toe_context_page");
 _Static_assert(sizeof(struct toe_flow_state) == 256, "toe_flow_state");
 _Static_assert(sizeof(struct toe_control_msg) == 512, "toe_control_msg");
+_Static_assert(sizeof(struct toe_stage_record) == 56, "toe_stage_record");
+_Static_assert(sizeof(struct toe_trace_record) == 48, "toe_trace_record");
 _Static_assert(sizeof(struct toe_frame_ring_header) == 128, "toe_frame_ring_header");
 _Static_assert(sizeof(struct toe_frame_record) == 64, "toe_frame_record");
 _Static_assert(sizeof(struct toe_region_header) == 96, "toe_region_header");

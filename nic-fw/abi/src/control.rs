@@ -77,6 +77,17 @@ impl ControlMsg {
         out
     }
 
+    /// The records at the front of the body: `n` of them, as far as they fit.
+    pub fn records<T: FromBytes>(&self, n: usize) -> impl Iterator<Item = T> + '_ {
+        self.body.chunks_exact(size_of::<T>()).take(n).filter_map(|bytes| T::read_from_bytes(bytes).ok())
+    }
+
+    /// Puts record `i` into the body. False: it does not fit.
+    pub fn set_record<T: IntoBytes + Immutable>(&mut self, i: usize, record: &T) -> bool {
+        let place = self.body.chunks_exact_mut(size_of::<T>()).nth(i);
+        place.map(|bytes| bytes.copy_from_slice(record.as_bytes())).is_some()
+    }
+
     /// Puts counters into the body.
     pub fn set_counters(&mut self, values: &[u64]) {
         for (value, bytes) in values.iter().zip(self.body.chunks_exact_mut(8)) {
@@ -135,6 +146,16 @@ pub mod kind {
     pub const COUNTERS: u32 = 17;
     /// flow, a0: tx bytes, a1: rx bytes. Not in this version: UNSUPPORTED.
     pub const SET_BUFFERS: u32 = 18;
+    /// a0: stage instance to start at. The answer's body has up to [`STAGES_PER_MSG`](crate::observe::STAGES_PER_MSG)
+    /// [`StageRecord`](crate::observe::StageRecord)s, a0: how many instances there are in all.
+    pub const STAGES: u32 = 19;
+    /// a0: [`trace_op`](crate::observe::trace_op). START begins to record, what was recorded before is forgotten. READ: the answer's body
+    /// has up to [`TRACES_PER_MSG`](crate::observe::TRACES_PER_MSG) [`TraceRecord`](crate::observe::TraceRecord)s, each once, a0: how many
+    /// these are, a1: how many were lost since START because nobody read them in time.
+    pub const TRACE: u32 = 20;
+    /// a0: region, a1: weight of its flows when they compete with other applications' (1 to 1000, 100 unless set),
+    /// a2: most that they send together, kbit/s; 0: unlimited. Forgotten when the region is unmapped.
+    pub const SET_SHARE: u32 = 21;
 
     /// Notice: a flow has ended and its buffers are free. flow; a0: [`close_reason`](super::close_reason); body: last state.
     /// Its last event has been posted before. A flow that is bound to no context (not accepted yet) and was not given up by

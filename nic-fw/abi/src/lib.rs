@@ -18,6 +18,7 @@
 //! | [`regs`]     | toed, card                  | BAR0 registers, interrupt indices                          |
 //! | [`app`]      | application, toed           | messages on the daemon's UNIX socket                       |
 //! | [`counters`] | card, toed                  | every counter and every reason for a drop                  |
+//! | [`observe`]  | card, toed, toectl          | stages and their load, the way of single segments          |
 //!
 //! Everything is plain words in native byte order (addresses and ports included, unless a field
 //! says otherwise): no pointers, no enums with invalid values, no padding. **What the other side
@@ -37,6 +38,7 @@ pub mod frames;
 pub mod ids;
 #[cfg(feature = "layout")]
 pub mod layout;
+pub mod observe;
 pub mod region;
 pub mod regs;
 

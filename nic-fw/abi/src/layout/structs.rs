@@ -59,6 +59,12 @@ structs! {
     crate::control::ControlMsg as "toe_control_msg" {
         kind, tag, status, _reserved, flow, args, body, _reserved2, phase,
     }
+    crate::observe::StageRecord as "toe_stage_record" {
+        stage, instance, core, flags, cpu, queue, queue_max, credits, credits_max, _reserved, items, busy_ns, clock_ns,
+    }
+    crate::observe::TraceRecord as "toe_trace_record" {
+        at_ns, begin_ns, stage, instance, kind, core, group, port, number, out, flow, seq, len, _reserved,
+    }
     crate::frames::RingHeader as "toe_frame_ring_header" { tail, _reserved, head, _reserved2 }
     crate::frames::FrameRecord as "toe_frame_record" {
         kind, len, flags, reason, csum_start, csum_offset, gso_size, _reserved, _reserved2,
