@@ -1,10 +1,10 @@
-//! What a board gives the data path: a port, host memory, a way to interrupt the host.
+//! What a board gives the data path: a port, host memory, a way to interrupt the host and to wake another core.
 //!
 //! ```text
-//!                 datapath (stages)
-//!        EthPort │  HostMemory │  Kick │          time is passed in as an argument
-//!        ────────┴─────────────┴───────┴───────
-//!         boards/soft   boards/virt   fake (tests)
+//!                       datapath (stages)
+//!        RxPort, TxPort │  HostMemory │  Kick │  Wake │  Clock       time is passed in as an argument
+//!        ───────────────┴─────────────┴───────┴───────┴───────
+//!             boards/soft   boards/virt   fake (tests)
 //! ```
 //!
 //! Rude fakes of each trait live in [`fake`]: they answer late, refuse, reorder and return garbage.
@@ -20,9 +20,41 @@ pub mod memory;
 pub mod port;
 
 pub use memory::{Cookie, Dma, DmaFault, HostMemory};
-pub use port::{EthPort, Lease, PortCaps, RxBurst, RxFrame, RxOffload, TxBusy, TxFrame, TxOffload};
+pub use port::{Frames, Lease, PortCaps, RxBurst, RxFrame, RxLosses, RxOffload, RxPort, TxBusy, TxFrame, TxOffload, TxPort};
 
 use toe_abi::CtxId;
+
+/// The types of one board.
+pub trait Board {
+    type Memory: HostMemory;
+    type Rx: RxPort;
+    type Tx: TxPort<<Self::Memory as HostMemory>::Slice>;
+    type Kick: Kick;
+    type Wake: Wake;
+    type Clock: Clock;
+}
+
+/// The parts of one card, as its board hands them over.
+pub struct Parts<B: Board> {
+    pub memory: B::Memory,
+    pub rx: B::Rx,
+    pub tx: B::Tx,
+    pub kick: B::Kick,
+    pub wake: B::Wake,
+    pub clock: B::Clock,
+}
+
+/// Wakes cores of the card.
+pub trait Wake: Clone {
+    /// Wakes core `core`, which sleeps or is about to: it stays woken until it has slept. Never blocks.
+    fn wake(&self, core: usize);
+}
+
+/// A fine clock, for measurements only: nothing that the data path decides may depend on it.
+pub trait Clock: Clone {
+    /// Nanoseconds since an arbitrary start, the same for all cores.
+    fn nanos(&self) -> u64;
+}
 
 /// Interrupts the host.
 pub trait Kick {

@@ -26,15 +26,19 @@ pub enum Dma {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DmaFault;
 
-pub trait HostMemory {
+pub trait HostMemory: Sized {
     /// What a port of the same board needs to send bytes straight from host memory.
     type Slice: Copy;
+
+    /// The same memory for another core: the same regions, a queue of transfers of its own.
+    fn handle(&self) -> Self;
 
     /// Gives `len` bytes at I/O virtual address `iova`, mapped before, the name `region`. The card reaches nothing else.
     fn bind(&mut self, region: RegionId, iova: u64, len: u64) -> Result<(), DmaFault>;
 
     /// Takes the name back: every later access to `region` faults, and no transfer to it is under way any more
-    /// (pending ones complete with a fault).
+    /// (pending ones complete with a fault). Another core may be in the middle of an access that began before: memory may be
+    /// used for something else when each core has passed an epoch (`toe_sync::epoch`).
     fn unbind(&mut self, region: RegionId);
 
     /// Starts copying `src` to `dst`. While pending, the bytes behind `src` must not change: the caller keeps the

@@ -1,10 +1,30 @@
-//! An Ethernet port: receives into buffers that it lends, sends gathers.
+//! An Ethernet port in three parts, so that each can be on a core of its own: receiving, the received bytes, sending.
+//!
+//! ```text
+//!   wire ──► RxPort ──Lease──► any core: Frames gives its bytes ──Lease──► RxPort::release
+//!   wire ◄── TxPort ◄── header + slices of host memory
+//! ```
 
 use heapless::Vec;
 
-/// A received frame's buffer, on loan from the port until [`EthPort::release`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub struct Lease(pub u32);
+/// A received frame's buffer, on loan from the port until [`RxPort::release`]. Whoever holds it may read the bytes, on any
+/// core; it can't be copied, so the port has it back only when nobody reads any more.
+#[derive(PartialEq, Eq, Debug, Hash)]
+#[must_use = "a lease that is dropped never comes back to the port"]
+pub struct Lease(u32);
+
+impl Lease {
+    /// # Safety
+    /// For ports only: buffer `index` is theirs, and no other lease of it is out.
+    pub const unsafe fn new(index: u32) -> Self {
+        Self(index)
+    }
+
+    /// Which of the port's buffers.
+    pub const fn index(&self) -> u32 {
+        self.0
+    }
+}
 
 /// Frames in one burst.
 pub const BURST: usize = 32;
@@ -12,7 +32,7 @@ pub const BURST: usize = 32;
 pub type RxBurst = Vec<RxFrame, BURST>;
 
 /// What the port says about a received frame. A super-frame (GRO, TSO by a peer on the same machine) counts as one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub struct RxFrame {
     pub lease: Lease,
     /// Bytes, from the destination MAC address on, without FCS; at most 64 KiB + headers.
@@ -72,18 +92,50 @@ pub struct TxFrame<'a, S> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TxBusy;
 
-/// `S`: how the board names host memory to its ports ([`HostMemory::Slice`](crate::HostMemory::Slice)).
-pub trait EthPort<S> {
-    fn caps(&self) -> PortCaps;
+/// Frames that a port has lost on receiving, in all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RxLosses {
+    /// Its ring was full: the card never saw them.
+    pub overrun: u64,
+    /// Received, but could not be handed over: longer than a buffer, say.
+    pub unusable: u64,
+}
+
+/// The receiving part: one core's.
+pub trait RxPort {
+    type Frames: Frames;
+
+    /// A way to the bytes of leased frames, for any core.
+    fn frames(&self) -> Self::Frames;
 
     /// Appends received frames to `burst`; each holds a lease. Returns how many.
     fn receive(&mut self, burst: &mut RxBurst) -> usize;
 
-    /// The bytes of a leased frame.
-    fn frame(&self, lease: Lease) -> &[u8];
+    /// Whether [`receive`](Self::receive) might find something: the second look before sleep.
+    fn any(&mut self) -> bool;
 
     /// Gives a lease back.
     fn release(&mut self, lease: Lease);
+
+    /// What has been lost so far. May cost a system call.
+    fn losses(&mut self) -> RxLosses {
+        RxLosses::default()
+    }
+
+    /// Whether frames are held back that only further calls of [`receive`](Self::receive) bring out.
+    fn holding(&self) -> bool {
+        false
+    }
+}
+
+/// Bytes of leased frames.
+pub trait Frames: Clone {
+    fn frame<'a>(&'a self, lease: &'a Lease) -> &'a [u8];
+}
+
+/// The sending part: one core's. `S`: how the board names host memory ([`HostMemory::Slice`](crate::HostMemory::Slice)).
+pub trait TxPort<S> {
+    fn caps(&self) -> PortCaps;
 
     /// Queues a frame. The header is copied; host memory must stay until [`flush`](Self::flush) has returned.
     fn transmit(&mut self, frame: &TxFrame<'_, S>) -> Result<(), TxBusy>;
@@ -91,4 +143,9 @@ pub trait EthPort<S> {
     /// Puts everything queued on the wire, or as much as it takes. Returns the number of frames that
     /// the wire refused and that are lost (TCP will send them again).
     fn flush(&mut self) -> usize;
+
+    /// Whether frames are held back that only further calls of [`flush`](Self::flush) bring out.
+    fn holding(&self) -> bool {
+        false
+    }
 }

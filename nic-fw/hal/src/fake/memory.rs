@@ -5,7 +5,10 @@ use crate::{Cookie, Dma, DmaFault, HostMemory, memory::FETCH_MAX};
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
     ptr::NonNull,
-    sync::atomic::{AtomicU8, AtomicU32, Ordering, fence},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, AtomicU32, Ordering, fence},
+    },
     vec::Vec,
 };
 use toe_abi::{HostAddr, HostSpan, RegionId};
@@ -31,6 +34,9 @@ pub struct FakeSlice {
     pub(super) ptr: *const u8,
     pub(super) len: u32,
 }
+
+// SAFETY: the pointer is to shared memory that is valid on every thread and accessed by atomics only (see `read`).
+unsafe impl Send for FakeSlice {}
 
 impl FakeSlice {
     /// The bytes as they are now.
@@ -61,84 +67,114 @@ enum Transfer {
 }
 
 struct Pending {
+    /// The handle that it was started with.
+    handle: usize,
     cookie: Cookie,
     due_poll: u64,
     transfer: Transfer,
 }
 
-/// Host memory made of areas at I/O virtual addresses; see [`MemoryKnobs`].
-pub struct FakeMemory {
+struct Inner {
     areas: Vec<Area>,
     bound: Vec<Option<Bound>>,
     pending: Vec<Pending>,
-    fetched: Vec<(Cookie, Vec<u8>)>,
-    faulted: Vec<Cookie>,
+    fetched: Vec<(usize, Cookie, Vec<u8>)>,
+    faulted: Vec<(usize, Cookie)>,
+    handles: usize,
     polls: u64,
     chance: Chance,
     knobs: MemoryKnobs,
 }
 
+// SAFETY: the pointers are to memory that is valid on every thread (owned until drop, or vouched for by `map_raw`'s caller) and
+// is accessed by atomics only.
+unsafe impl Send for Inner {}
+
+/// Host memory made of areas at I/O virtual addresses; see [`MemoryKnobs`]. Handles share it; each polls its own transfers.
+pub struct FakeMemory {
+    inner: Arc<Mutex<Inner>>,
+    handle: usize,
+}
+
 impl FakeMemory {
     pub fn new(seed: u64) -> Self {
-        Self {
+        let inner = Inner {
             areas: Vec::new(),
             bound: Vec::new(),
             pending: Vec::new(),
             fetched: Vec::new(),
             faulted: Vec::new(),
+            handles: 1,
             polls: 0,
             chance: Chance::new(seed),
             knobs: MemoryKnobs::default(),
-        }
+        };
+        Self { inner: Arc::new(Mutex::new(inner)), handle: 0 }
     }
 
-    pub fn set_knobs(&mut self, knobs: MemoryKnobs) {
-        self.knobs = knobs;
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Transfers not completed yet.
+    pub fn set_knobs(&self, knobs: MemoryKnobs) {
+        self.inner().knobs = knobs;
+    }
+
+    /// Transfers not completed yet, of all handles.
     pub fn in_flight(&self) -> usize {
-        self.pending.len()
+        self.inner().pending.len()
     }
 
     /// Maps `len` bytes of zeroed memory at `iova`.
-    pub fn map_owned(&mut self, iova: u64, len: usize) -> NonNull<u8> {
+    pub fn map_owned(&self, iova: u64, len: usize) -> NonNull<u8> {
         let layout = Layout::from_size_align(len.max(1), PAGE).expect("a size that fits");
         // SAFETY: the layout's size is not zero.
         let raw = unsafe { alloc_zeroed(layout) };
         let Some(ptr) = NonNull::new(raw) else { handle_alloc_error(layout) };
-        self.areas.push(Area { iova, ptr, len, owned: true, mapped: true });
+        self.inner().areas.push(Area { iova, ptr, len, owned: true, mapped: true });
         ptr
     }
 
     /// Maps memory that somebody else owns at `iova`.
     ///
     /// # Safety
-    /// `ptr` must be valid for reads and writes of `len` bytes, and aligned to 64, until this `FakeMemory` and all
+    /// `ptr` must be valid for reads and writes of `len` bytes, and aligned to 64, until this `FakeMemory`, its handles and all
     /// slices of it are gone. Others may access it only as shared memory: by atomics or by copies through pointers.
-    pub unsafe fn map_raw(&mut self, iova: u64, ptr: NonNull<u8>, len: usize) {
-        self.areas.push(Area { iova, ptr, len, owned: false, mapped: true });
+    pub unsafe fn map_raw(&self, iova: u64, ptr: NonNull<u8>, len: usize) {
+        self.inner().areas.push(Area { iova, ptr, len, owned: false, mapped: true });
     }
 
     /// Takes the area at `iova` away. Regions bound to it keep their names until they are unbound.
-    pub fn unmap(&mut self, iova: u64) {
-        self.areas.iter_mut().filter(|a| a.iova == iova).for_each(|a| a.mapped = false);
+    pub fn unmap(&self, iova: u64) {
+        self.inner().areas.iter_mut().filter(|a| a.iova == iova).for_each(|a| a.mapped = false);
     }
 
     /// For tests: reads bytes of a bound region.
     pub fn peek(&self, addr: HostAddr, len: usize) -> Vec<u8> {
-        let ptr = self.resolve(addr, len).expect("a bound address");
+        let ptr = self.inner().resolve(addr, len).expect("a bound address");
         // SAFETY: `resolve` checked the range.
         unsafe { copy_out(ptr.as_ptr(), len) }
     }
 
     /// For tests: writes bytes of a bound region, as the host would.
-    pub fn poke(&mut self, addr: HostAddr, bytes: &[u8]) {
-        let ptr = self.resolve(addr, bytes.len()).expect("a bound address");
+    pub fn poke(&self, addr: HostAddr, bytes: &[u8]) {
+        let ptr = self.inner().resolve(addr, bytes.len()).expect("a bound address");
         // SAFETY: `resolve` checked the range.
         unsafe { copy_in(ptr.as_ptr(), bytes) }
     }
 
+    fn word(&self, addr: HostAddr) -> Result<&AtomicU32, DmaFault> {
+        if !addr.offset.is_multiple_of(4) {
+            return Err(DmaFault);
+        }
+        let ptr = self.inner().resolve(addr, 4)?;
+        // SAFETY: in range, aligned (areas are aligned to 64, offsets to 4), and shared words are accessed by atomics only.
+        // Areas live as long as any handle.
+        Ok(unsafe { AtomicU32::from_ptr(ptr.as_ptr().cast()) })
+    }
+}
+
+impl Inner {
     fn resolve(&self, addr: HostAddr, len: usize) -> Result<NonNull<u8>, DmaFault> {
         let bound = self.bound.get(usize::from(addr.region.0)).copied().flatten().ok_or(DmaFault)?;
         let end = addr.offset.checked_add(len as u64).ok_or(DmaFault)?;
@@ -147,15 +183,6 @@ impl FakeMemory {
         }
         // SAFETY: offset + len lies inside the bound range, which `bind` checked to be inside one area.
         Ok(unsafe { bound.ptr.add(addr.offset as usize) })
-    }
-
-    fn word(&self, addr: HostAddr) -> Result<&AtomicU32, DmaFault> {
-        if !addr.offset.is_multiple_of(4) {
-            return Err(DmaFault);
-        }
-        let ptr = self.resolve(addr, 4)?;
-        // SAFETY: in range, aligned (areas are aligned to 64, offsets to 4), and shared words are accessed by atomics only.
-        Ok(unsafe { AtomicU32::from_ptr(ptr.as_ptr().cast()) })
     }
 
     /// When a new transfer is to complete: `None`, at once.
@@ -168,9 +195,10 @@ impl FakeMemory {
         Some(self.polls + u64::from(min_delay) + self.chance.below(spread))
     }
 
-    fn start(&mut self, cookie: Cookie, due_poll: u64, transfer: Transfer) -> Dma {
-        assert!(self.pending.iter().all(|p| p.cookie != cookie), "cookie {cookie:#x} used twice");
-        self.pending.push(Pending { cookie, due_poll, transfer });
+    fn start(&mut self, handle: usize, cookie: Cookie, due_poll: u64, transfer: Transfer) -> Dma {
+        let twice = self.pending.iter().any(|p| (p.handle, p.cookie) == (handle, cookie));
+        assert!(!twice, "cookie {cookie:#x} used twice");
+        self.pending.push(Pending { handle, cookie, due_poll, transfer });
         Dma::Pending
     }
 
@@ -186,7 +214,7 @@ impl FakeMemory {
             Transfer::Fetch { src, len } => self.resolve(src, len).map(|from| {
                 // SAFETY: `resolve` checked the range.
                 let bytes = unsafe { copy_out(from.as_ptr(), len) };
-                self.fetched.push((p.cookie, bytes));
+                self.fetched.push((p.handle, p.cookie, bytes));
             }),
         };
         (p.cookie, result)
@@ -196,55 +224,71 @@ impl FakeMemory {
 impl HostMemory for FakeMemory {
     type Slice = FakeSlice;
 
+    fn handle(&self) -> Self {
+        let mut inner = self.inner();
+        let handle = inner.handles;
+        inner.handles += 1;
+        drop(inner);
+        Self { inner: self.inner.clone(), handle }
+    }
+
     fn bind(&mut self, region: RegionId, iova: u64, len: u64) -> Result<(), DmaFault> {
+        let mut inner = self.inner();
         let end = iova.checked_add(len).ok_or(DmaFault)?;
         let inside = |a: &&Area| a.mapped && iova >= a.iova && end <= a.iova + a.len as u64;
-        let area = self.areas.iter().find(inside).ok_or(DmaFault)?;
+        let area = inner.areas.iter().find(inside).ok_or(DmaFault)?;
         // SAFETY: the offset lies inside the area, as just checked.
         let ptr = unsafe { area.ptr.add((iova - area.iova) as usize) };
         let index = usize::from(region.0);
-        if self.bound.len() <= index {
-            self.bound.resize(index + 1, None);
+        if inner.bound.len() <= index {
+            inner.bound.resize(index + 1, None);
         }
-        self.bound[index] = Some(Bound { ptr, len });
+        inner.bound[index] = Some(Bound { ptr, len });
         Ok(())
     }
 
     fn unbind(&mut self, region: RegionId) {
-        if let Some(bound) = self.bound.get_mut(usize::from(region.0)) {
+        let mut inner = self.inner();
+        if let Some(bound) = inner.bound.get_mut(usize::from(region.0)) {
             *bound = None;
         }
         let of_region = |p: &Pending| match &p.transfer {
             Transfer::Write { dst, .. } => dst.region == region,
             Transfer::Fetch { src, .. } => src.region == region,
         };
-        let faulted = self.pending.iter().filter(|p| of_region(p)).map(|p| p.cookie);
-        self.faulted.extend(faulted);
-        self.pending.retain(|p| !of_region(p));
+        let faulted: Vec<_> = inner.pending.iter().filter(|p| of_region(p)).map(|p| (p.handle, p.cookie)).collect();
+        inner.faulted.extend(faulted);
+        inner.pending.retain(|p| !of_region(p));
     }
 
     fn write(&mut self, dst: HostAddr, src: &[u8], cookie: Cookie) -> Result<Dma, DmaFault> {
-        let to = self.resolve(dst, src.len())?;
-        if self.chance.percent(self.knobs.full_percent) {
+        let handle = self.handle;
+        let mut inner = self.inner();
+        let to = inner.resolve(dst, src.len())?;
+        let full = inner.knobs.full_percent;
+        if inner.chance.percent(full) {
             return Ok(Dma::Full);
         }
-        Ok(match self.delay() {
+        Ok(match inner.delay() {
             None => {
                 // SAFETY: `resolve` checked the range.
                 unsafe { copy_in(to.as_ptr(), src) };
                 Dma::Done
             }
-            Some(due) => self.start(cookie, due, Transfer::Write { dst, bytes: src.to_vec() }),
+            Some(due) => inner.start(handle, cookie, due, Transfer::Write { dst, bytes: src.to_vec() }),
         })
     }
 
     fn fetch(&mut self, src: HostAddr, dst: &mut [u8], cookie: Cookie) -> Result<Dma, DmaFault> {
         assert!(dst.len() <= FETCH_MAX, "fetch of {} bytes", dst.len());
-        let from = self.resolve(src, dst.len())?;
-        if self.chance.percent(self.knobs.full_percent) {
+        let handle = self.handle;
+        let mut inner = self.inner();
+        let from = inner.resolve(src, dst.len())?;
+        let full = inner.knobs.full_percent;
+        if inner.chance.percent(full) {
             return Ok(Dma::Full);
         }
-        Ok(match self.delay() {
+        Ok(match inner.delay() {
             None => {
                 // SAFETY: `resolve` checked the range.
                 dst.copy_from_slice(&unsafe { copy_out(from.as_ptr(), dst.len()) });
@@ -252,33 +296,38 @@ impl HostMemory for FakeMemory {
             }
             Some(due) => {
                 dst.fill(0xdb);
-                self.start(cookie, due, Transfer::Fetch { src, len: dst.len() })
+                inner.start(handle, cookie, due, Transfer::Fetch { src, len: dst.len() })
             }
         })
     }
 
     fn fetched(&mut self, cookie: Cookie, dst: &mut [u8]) {
-        let at = self.fetched.iter().position(|(c, _)| *c == cookie).expect("a fetch that completed");
-        let (_, bytes) = self.fetched.swap_remove(at);
+        let handle = self.handle;
+        let mut inner = self.inner();
+        let at = inner.fetched.iter().position(|(h, c, _)| (*h, *c) == (handle, cookie)).expect("a fetch that completed");
+        let (_, _, bytes) = inner.fetched.swap_remove(at);
         dst.copy_from_slice(&bytes[..dst.len()]);
     }
 
     fn poll(&mut self, done: &mut [(Cookie, Result<(), DmaFault>)]) -> usize {
-        self.polls += 1;
+        let handle = self.handle;
+        let inner = &mut *self.inner();
+        inner.polls += 1;
         let mut n = 0;
         while n < done.len() {
-            if let Some(cookie) = self.faulted.pop() {
-                done[n] = (cookie, Err(DmaFault));
+            if let Some(at) = inner.faulted.iter().rposition(|(h, _)| *h == handle) {
+                done[n] = (inner.faulted.remove(at).1, Err(DmaFault));
                 n += 1;
                 continue;
             }
-            let due: Vec<usize> = (0..self.pending.len()).filter(|&i| self.pending[i].due_poll <= self.polls).collect();
+            let is_due = |p: &Pending| p.handle == handle && p.due_poll <= inner.polls;
+            let due: Vec<usize> = (0..inner.pending.len()).filter(|&i| is_due(&inner.pending[i])).collect();
             if due.is_empty() {
                 break;
             }
-            let pick = due[self.chance.below(due.len() as u64) as usize];
-            let transfer = self.pending.swap_remove(pick);
-            done[n] = self.finish(transfer);
+            let pick = due[inner.chance.below(due.len() as u64) as usize];
+            let transfer = inner.pending.swap_remove(pick);
+            done[n] = inner.finish(transfer);
             n += 1;
         }
         n
@@ -298,12 +347,12 @@ impl HostMemory for FakeMemory {
     }
 
     fn slice(&self, span: HostSpan) -> Result<FakeSlice, DmaFault> {
-        let ptr = self.resolve(span.addr, span.len as usize)?;
+        let ptr = self.inner().resolve(span.addr, span.len as usize)?;
         Ok(FakeSlice { ptr: ptr.as_ptr(), len: span.len })
     }
 }
 
-impl Drop for FakeMemory {
+impl Drop for Inner {
     fn drop(&mut self) {
         for area in self.areas.iter().filter(|a| a.owned) {
             let layout = Layout::from_size_align(area.len.max(1), PAGE).expect("a size that fitted");
@@ -393,6 +442,18 @@ mod tests {
         assert_eq!(m.poll(&mut done), 1);
         assert_eq!(done[0], (1, Err(DmaFault)));
         assert_eq!(m.load(HostAddr::new(R, 0)), Err(DmaFault));
+    }
+
+    #[test]
+    fn a_handle_polls_only_what_it_started() {
+        let mut m = bound();
+        let mut other = m.handle();
+        m.set_knobs(MemoryKnobs { min_delay: 1, max_delay: 1, ..Default::default() });
+        assert_eq!(m.write(HostAddr::new(R, 0), b"a", 1), Ok(Dma::Pending));
+        assert_eq!(other.write(HostAddr::new(R, 1), b"b", 1), Ok(Dma::Pending));
+        let mut done = [(0, Ok(())); 4];
+        assert_eq!((m.poll(&mut done), m.peek(HostAddr::new(R, 0), 2)), (1, b"a\0".to_vec()));
+        assert_eq!((other.poll(&mut done), m.peek(HostAddr::new(R, 0), 2)), (1, b"ab".to_vec()));
     }
 
     #[test]

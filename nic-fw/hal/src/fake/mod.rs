@@ -5,6 +5,8 @@
 //! | [`FakeMemory`] | complete late, out of order, say `Full`, fail; wrap memory that somebody else owns |
 //! | [`FakePort`]   | run out of room, lose frames at flush, read payload as late as it may              |
 //! | [`FakeKick`]   | remembers whom it woke                                                             |
+//! | [`FakeWake`]   | remembers which cores it woke                                                      |
+//! | [`FakeClock`]  | a nanosecond for each look                                                         |
 //!
 //! All are deterministic: chance comes from a seed.
 
@@ -14,9 +16,33 @@ mod port;
 pub use memory::{FakeMemory, FakeSlice, MemoryKnobs};
 pub use port::{FakeFrame, FakePort, PortKnobs, SentFrame};
 
-use crate::Kick;
-use std::{cell::RefCell, rc::Rc, vec::Vec};
+use crate::{Board, Clock, Kick, Parts, Wake};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    vec::Vec,
+};
 use toe_abi::CtxId;
+
+/// A card's surroundings made of fakes.
+#[derive(Clone, Copy, Debug)]
+pub struct FakeBoard;
+
+impl Board for FakeBoard {
+    type Memory = FakeMemory;
+    type Rx = FakePort;
+    type Tx = FakePort;
+    type Kick = FakeKick;
+    type Wake = FakeWake;
+    type Clock = FakeClock;
+}
+
+/// The parts of a card around these fakes.
+pub fn parts(memory: FakeMemory, port: &FakePort, kick: &FakeKick, wake: &FakeWake) -> Parts<FakeBoard> {
+    Parts { memory, rx: port.clone(), tx: port.clone(), kick: kick.clone(), wake: wake.clone(), clock: FakeClock::default() }
+}
 
 /// Splitmix64: enough chance for a test, the same on every machine.
 #[derive(Clone, Debug)]
@@ -49,18 +75,49 @@ impl Chance {
 /// Remembers interrupts. Clones share what they remember.
 #[derive(Clone, Debug, Default)]
 pub struct FakeKick {
-    log: Rc<RefCell<Vec<CtxId>>>,
+    log: Arc<Mutex<Vec<CtxId>>>,
 }
 
 impl FakeKick {
     /// Contexts interrupted since the last call, in order.
     pub fn take(&self) -> Vec<CtxId> {
-        std::mem::take(&mut self.log.borrow_mut())
+        std::mem::take(&mut self.log.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Kick for FakeKick {
     fn interrupt(&mut self, ctx: CtxId) {
-        self.log.borrow_mut().push(ctx);
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).push(ctx);
+    }
+}
+
+/// Remembers which of the first 64 cores were woken. Clones share what they remember.
+#[derive(Clone, Debug, Default)]
+pub struct FakeWake {
+    woken: Arc<AtomicU64>,
+}
+
+impl FakeWake {
+    /// Cores woken since the last call, a bit each.
+    pub fn take(&self) -> u64 {
+        self.woken.swap(0, Ordering::AcqRel)
+    }
+}
+
+impl Wake for FakeWake {
+    fn wake(&self, core: usize) {
+        self.woken.fetch_or(1 << core, Ordering::AcqRel);
+    }
+}
+
+/// Shows one nanosecond more at each look. Clones are the same clock.
+#[derive(Clone, Debug, Default)]
+pub struct FakeClock {
+    looks: Arc<AtomicU64>,
+}
+
+impl Clock for FakeClock {
+    fn nanos(&self) -> u64 {
+        self.looks.fetch_add(1, Ordering::Relaxed)
     }
 }

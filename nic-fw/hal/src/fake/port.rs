@@ -1,8 +1,13 @@
 //! A port that runs out of room and reads payload as late as it may.
 
 use super::{Chance, FakeSlice};
-use crate::{EthPort, Lease, PortCaps, RxBurst, RxFrame, RxOffload, TxBusy, TxFrame, TxOffload};
-use std::{collections::VecDeque, vec::Vec};
+use crate::{Frames, Lease, PortCaps, RxBurst, RxFrame, RxOffload, RxPort, TxBusy, TxFrame, TxOffload, TxPort};
+use std::{
+    boxed::Box,
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    vec::Vec,
+};
 
 /// What a [`FakePort`] does to its caller.
 #[derive(Clone, Copy, Debug)]
@@ -53,20 +58,24 @@ struct Queued {
     offload: TxOffload,
 }
 
-/// Queues of frames in both directions; see [`PortKnobs`].
-pub struct FakePort {
+struct Inner {
     caps: PortCaps,
     knobs: PortKnobs,
     chance: Chance,
     rx: VecDeque<FakeFrame>,
-    leases: Vec<Option<Vec<u8>>>,
+    leases: Vec<Option<Box<[u8]>>>,
     queued: Vec<Queued>,
     sent: VecDeque<SentFrame>,
 }
 
+/// Queues of frames in both directions; see [`PortKnobs`]. Clones are the same port: the card gets one as each of its parts, the test
+/// keeps one.
+#[derive(Clone)]
+pub struct FakePort(Arc<Mutex<Inner>>);
+
 impl FakePort {
     pub fn new(caps: PortCaps, seed: u64) -> Self {
-        Self {
+        Self(Arc::new(Mutex::new(Inner {
             caps,
             knobs: PortKnobs::default(),
             chance: Chance::new(seed),
@@ -74,77 +83,104 @@ impl FakePort {
             leases: Vec::new(),
             queued: Vec::new(),
             sent: VecDeque::new(),
-        }
+        })))
     }
 
-    pub fn set_knobs(&mut self, knobs: PortKnobs) {
-        self.knobs = knobs;
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set_knobs(&self, knobs: PortKnobs) {
+        self.inner().knobs = knobs;
     }
 
     /// A frame arrives from the wire.
-    pub fn arrive(&mut self, frame: FakeFrame) {
-        self.rx.push_back(frame);
+    pub fn arrive(&self, frame: FakeFrame) {
+        self.inner().rx.push_back(frame);
     }
 
     /// The oldest frame that was flushed and not taken yet.
-    pub fn take_sent(&mut self) -> Option<SentFrame> {
-        self.sent.pop_front()
+    pub fn take_sent(&self) -> Option<SentFrame> {
+        self.inner().sent.pop_front()
     }
 
     /// Frames that wait to be received.
     pub fn waiting(&self) -> usize {
-        self.rx.len()
+        self.inner().rx.len()
     }
 
     /// Leases not given back.
     pub fn leases_out(&self) -> usize {
-        self.leases.iter().flatten().count()
+        self.inner().leases.iter().flatten().count()
     }
+}
 
+impl Inner {
     fn lend(&mut self, bytes: Vec<u8>) -> Lease {
         let free = self.leases.iter().position(Option::is_none);
         let index = free.unwrap_or_else(|| {
             self.leases.push(None);
             self.leases.len() - 1
         });
-        self.leases[index] = Some(bytes);
-        Lease(index as u32)
+        self.leases[index] = Some(bytes.into_boxed_slice());
+        // SAFETY: the place was free, so no lease of it is out.
+        unsafe { Lease::new(index as u32) }
     }
 }
 
-impl EthPort<FakeSlice> for FakePort {
-    fn caps(&self) -> PortCaps {
-        self.caps
+impl RxPort for FakePort {
+    type Frames = Self;
+
+    fn frames(&self) -> Self {
+        self.clone()
     }
 
     fn receive(&mut self, burst: &mut RxBurst) -> usize {
+        let inner = &mut *self.inner();
         let mut n = 0;
-        while n < self.knobs.rx_burst && !burst.is_full() {
-            let Some(FakeFrame { bytes, offload }) = self.rx.pop_front() else { break };
+        while n < inner.knobs.rx_burst && !burst.is_full() {
+            let Some(FakeFrame { bytes, offload }) = inner.rx.pop_front() else { break };
             let len = bytes.len() as u32;
-            let lease = self.lend(bytes);
+            let lease = inner.lend(bytes);
             burst.push(RxFrame { lease, len, offload }).expect("room was checked");
             n += 1;
         }
         n
     }
 
-    fn frame(&self, lease: Lease) -> &[u8] {
-        self.leases[lease.0 as usize].as_deref().expect("a lease that is out")
+    fn any(&mut self) -> bool {
+        self.waiting() > 0
     }
 
     fn release(&mut self, lease: Lease) {
-        let old = self.leases[lease.0 as usize].take();
-        assert!(old.is_some(), "lease {lease:?} given back twice");
+        let old = self.inner().leases[lease.index() as usize].take();
+        assert!(old.is_some(), "{lease:?} given back twice");
+    }
+}
+
+impl Frames for FakePort {
+    fn frame<'a>(&'a self, lease: &'a Lease) -> &'a [u8] {
+        let inner = self.inner();
+        let bytes: *const [u8] = &**inner.leases[lease.index() as usize].as_ref().expect("a lease that is out");
+        // SAFETY: the box stays where it is until its lease, which is borrowed for 'a, is given to `release`; the port is kept
+        // alive by `self`, and nobody writes the bytes.
+        unsafe { &*bytes }
+    }
+}
+
+impl TxPort<FakeSlice> for FakePort {
+    fn caps(&self) -> PortCaps {
+        self.inner().caps
     }
 
     fn transmit(&mut self, frame: &TxFrame<'_, FakeSlice>) -> Result<(), TxBusy> {
-        if self.queued.len() >= self.knobs.tx_room || self.chance.percent(self.knobs.busy_percent) {
+        let inner = &mut *self.inner();
+        if inner.queued.len() >= inner.knobs.tx_room || inner.chance.percent(inner.knobs.busy_percent) {
             return Err(TxBusy);
         }
         let slices: u32 = frame.payload.iter().map(|s| s.len).sum();
         assert_eq!(slices, frame.payload_len, "payload_len is not the sum of its slices");
-        self.queued.push(Queued {
+        inner.queued.push(Queued {
             header: frame.header.to_vec(),
             payload: frame.payload.to_vec(),
             payload_len: frame.payload_len,
@@ -155,15 +191,16 @@ impl EthPort<FakeSlice> for FakePort {
 
     /// Reads host memory only now, as the contract allows.
     fn flush(&mut self) -> usize {
+        let inner = &mut *self.inner();
         let mut lost = 0;
-        for q in self.queued.drain(..) {
+        for q in inner.queued.drain(..) {
             let mut bytes = q.header;
             bytes.reserve(q.payload_len as usize);
             q.payload.iter().for_each(|s| bytes.extend(s.read()));
-            if self.chance.percent(self.knobs.lose_percent) {
+            if inner.chance.percent(inner.knobs.lose_percent) {
                 lost += 1;
             } else {
-                self.sent.push_back(SentFrame { bytes, offload: q.offload });
+                inner.sent.push_back(SentFrame { bytes, offload: q.offload });
             }
         }
         lost
@@ -188,8 +225,9 @@ mod tests {
         p.arrive(FakeFrame { bytes: vec![1, 2, 3], offload: RxOffload::default() });
         let mut burst = RxBurst::new();
         assert_eq!(p.receive(&mut burst), 1);
-        assert_eq!(p.frame(burst[0].lease), [1, 2, 3]);
-        p.release(burst[0].lease);
+        let frame = burst.pop().unwrap();
+        assert_eq!(Frames::frame(&p, &frame.lease), [1, 2, 3]);
+        p.release(frame.lease);
         assert_eq!(p.leases_out(), 0);
     }
 
