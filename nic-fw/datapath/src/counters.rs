@@ -1,22 +1,18 @@
-//! The card's counters: plain words of one core, named by `toe_abi::counters`.
+//! The card's counters, named by `toe_abi::counters`: each stage counts for itself, and whoever asks adds up.
 
+use alloc::vec::Vec;
 use toe_abi::counters::{Counter, Drop, Exception, TOTAL};
+use toe_sync::tally::{Tally, TallyReader, tally};
 
-/// Every counter, every reason for a drop, every reason for an exception.
-#[derive(Clone, Debug)]
-pub struct Counters {
-    words: [u64; TOTAL],
-}
+const DROPS: usize = Counter::COUNT;
+const EXCEPTIONS: usize = Counter::COUNT + Drop::COUNT;
 
-impl Default for Counters {
-    fn default() -> Self {
-        Self { words: [0; TOTAL] }
-    }
-}
+/// Every counter, every reason for a drop, every reason for an exception, as one stage has counted them.
+pub struct Counters(Tally);
 
 impl Counters {
     pub fn add(&mut self, counter: Counter, n: u64) {
-        self.words[counter as usize] += n;
+        self.0.add(counter as usize, n);
     }
 
     pub fn count(&mut self, counter: Counter) {
@@ -25,38 +21,50 @@ impl Counters {
 
     /// For what somebody else counts.
     pub fn set(&mut self, counter: Counter, total: u64) {
-        self.words[counter as usize] = total;
+        self.0.set(counter as usize, total);
     }
 
     pub fn drop(&mut self, reason: Drop) {
-        self.words[Counter::COUNT + reason as usize] += 1;
+        self.0.add(DROPS + reason as usize, 1);
     }
 
     pub fn exception(&mut self, reason: Exception) {
-        self.words[Counter::COUNT + Drop::COUNT + reason as usize] += 1;
+        self.0.add(EXCEPTIONS + reason as usize, 1);
+    }
+}
+
+/// The sums over all stages of a card.
+#[derive(Clone, Default)]
+pub struct CounterSums(Vec<TallyReader>);
+
+impl CounterSums {
+    /// Counters for one more stage.
+    pub fn stage(&mut self) -> Counters {
+        let (tally, reader) = tally(TOTAL);
+        self.0.push(reader);
+        Counters(tally)
+    }
+
+    /// Number `i`, in the order of `toe_abi::counters`.
+    pub fn word(&self, i: usize) -> u64 {
+        self.0.iter().fold(0, |sum, tally| sum.wrapping_add(tally.get(i)))
     }
 
     pub fn get(&self, counter: Counter) -> u64 {
-        self.words[counter as usize]
+        self.word(counter as usize)
     }
 
     pub fn drops(&self, reason: Drop) -> u64 {
-        self.words[Counter::COUNT + reason as usize]
+        self.word(DROPS + reason as usize)
     }
 
     pub fn exceptions(&self, reason: Exception) -> u64 {
-        self.words[Counter::COUNT + Drop::COUNT + reason as usize]
-    }
-
-    /// In the order of `toe_abi::counters`.
-    pub fn words(&self) -> &[u64; TOTAL] {
-        &self.words
+        self.word(EXCEPTIONS + reason as usize)
     }
 
     /// Those that are not 0, with their names.
     pub fn nonzero(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        let named = |(i, &n): (usize, &u64)| toe_abi::counters::name(i).map(|name| (name, n));
-        self.words.iter().enumerate().filter(|(_, n)| **n > 0).filter_map(named)
+        (0..TOTAL).map(|i| (i, self.word(i))).filter(|(_, n)| *n > 0).filter_map(|(i, n)| toe_abi::counters::name(i).map(|name| (name, n)))
     }
 
     /// Received frames less all that became of them: 0 whenever nothing is under way inside the card.

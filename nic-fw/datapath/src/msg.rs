@@ -1,15 +1,18 @@
 //! Messages between stages: plain values that carry all the receiver needs, so stages can be joined by calls or by rings.
 //!
 //! ```text
-//!   pre ──RxMsg──►┐                        ┌──TxMsg──► post
-//!   ctxq ─HcMsg──►├─ Work ─► protocol ─DmaMsg─► dma ─(in order)─┤──Event──► ctxq
-//!   control ─────►│                        └──Done───► control
+//!   pre ──RxMsg──►┐                          ┌─ tx ──► post ──► egress
+//!   ctxq ─HcMsg──►├─ Work ─► protocol ─OutMsg┼─ writes ─► dma ──► egress ──(in order)── HostIn ──► ctxq
+//!   control ─────►│                          └─ event, done ────► egress
 //!   sched ───────►┘
 //! ```
 
-use toe_abi::{CtxId, FlowId, HostAddr, RegionId, counters::Exception};
-use toe_hal::{Lease, RxOffload};
+use crate::{control::Mailbox, pool::Class};
+use alloc::boxed::Box;
+use toe_abi::{CtxId, FlowId, HostAddr, HostSpan, RegionId, counters::Exception};
+use toe_hal::{Lease, RxFrame, RxOffload, TxOffload};
 use toe_tcp::{HostUpdate, SegmentIn, SegmentOut};
+use toe_wire::header::HEADER_MAX;
 
 /// Who a message is about, and its place in the order of its flow group.
 #[derive(Clone, Copy, Debug)]
@@ -20,37 +23,44 @@ pub struct Tag {
     pub number: u32,
 }
 
-/// Where the bytes of a frame or a transfer are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Source {
+impl Tag {
+    pub const NONE: Self = Self { flow: FlowId::NONE, group: 0, number: 0 };
+}
+
+/// Where the bytes of a received frame are.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Origin {
     /// A buffer on loan from the port.
     Port(Lease),
     /// The control stage's buffer for injected frames.
     Injected,
-    /// The control stage's outgoing completion.
-    Completion,
-    /// The DMA entry itself.
-    Inline,
+}
+
+/// A received frame, wherever it is. Who holds it has to give it back.
+#[derive(PartialEq, Eq, Debug)]
+#[must_use]
+pub struct RxRef {
+    pub origin: Origin,
+    pub len: u32,
+    pub offload: RxOffload,
+    /// Where the TCP header begins; 0: there is none.
+    pub tcp_at: u16,
+}
+
+impl From<RxFrame> for RxRef {
+    fn from(frame: RxFrame) -> Self {
+        Self { origin: Origin::Port(frame.lease), len: frame.len, offload: frame.offload, tcp_at: 0 }
+    }
 }
 
 /// A received frame of a known flow.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct RxMsg {
     pub flow: FlowId,
     pub segment: SegmentIn,
     pub frame: RxRef,
     /// Where the payload begins in the frame.
     pub payload_at: u32,
-}
-
-/// A received frame, wherever it is.
-#[derive(Clone, Copy, Debug)]
-pub struct RxRef {
-    pub source: Source,
-    pub len: u32,
-    pub offload: RxOffload,
-    /// Where the TCP header begins; 0: there is none.
-    pub tcp_at: u16,
 }
 
 /// What an application asked for.
@@ -71,56 +81,54 @@ pub struct HcMsg {
     pub update: HostUpdate,
 }
 
-/// What the control plane asked for, of one flow. The request itself is in the control stage's mailbox.
+/// What the control plane, or the card itself, asks of one flow. A request comes with the [`Mailbox`] that holds it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ControlOp {
-    /// Install the flow in the mailbox.
+    /// Install the flow in the mailbox under this id.
     Install,
     /// A request about the flow in the mailbox; its kind says what.
     Request,
+    /// Put the flow's last state into the mailbox: toed is to be told that it has ended.
+    Notice,
     /// Part of closing a context: if the flow is bound to it, unbind it.
     Unbind { ctx: CtxId },
     /// Part of unmapping a region: reset the flow.
     RegionGone,
     /// Payload could not be written: reset the flow.
     Poisoned,
+    /// The id means nothing from now on.
+    Forget,
     /// Nothing: comes out at the end of the order when all before it has.
     Barrier,
 }
 
 /// Input of the protocol stage.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum Work {
     Rx(RxMsg),
     Host(HcMsg),
     Control {
         op: ControlOp,
         flow: FlowId,
+        mail: Option<Box<Mailbox>>,
     },
     /// The scheduler's turn for a flow.
     Send {
-        flow: u32,
+        flow: FlowId,
     },
     /// A flow's timer has expired.
     Timer {
-        flow: u32,
+        flow: FlowId,
     },
 }
 
 /// Bytes to be written to host memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Write {
-    pub source: Source,
+    /// Where they begin in their source.
     pub at: u32,
     pub len: u32,
     pub dst: HostAddr,
-}
-
-/// A segment to be sent. Addresses and buffer geometry are read from the flow's fixed lines.
-#[derive(Clone, Copy, Debug)]
-pub struct TxMsg {
-    pub tag: Tag,
-    pub segment: SegmentOut,
 }
 
 /// What the application may know of its flow now.
@@ -166,32 +174,121 @@ impl Default for RegionOrNone {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Done {
     Nothing,
-    /// The control stage's mailbox holds the answer; this is its status.
+    /// The mailbox that comes along holds the answer; this is its status.
     Answer(u32),
-    /// The flow was released: its index is free, and the answer can go.
+    /// As `Answer` with status OK, and the flow was released: its index is free.
     Released(FlowId),
+    /// The mailbox that comes along tells of a flow that has ended.
+    Notice,
     Barrier,
 }
 
-/// Output of the protocol stage. `writes` come first; all the rest waits until they and all earlier ones are complete.
-#[derive(Clone, Debug)]
-pub struct DmaMsg {
+/// Headers of a segment to be sent, and where its payload is.
+#[derive(Debug)]
+pub struct Built {
+    pub bytes: [u8; HEADER_MAX],
+    pub len: u16,
+    pub spans: heapless::Vec<HostSpan, 2>,
+    pub offload: TxOffload,
+}
+
+/// Output of the protocol stage: one is made for each number. `writes` come first; all the rest waits until they and all earlier ones are
+/// complete. Boxes come from a [`Pool`](crate::pool::Pool) and go back to it.
+#[derive(Debug)]
+pub struct OutMsg {
     pub tag: Tag,
+    /// Whose credit it is.
+    pub class: Class,
+    /// Payload of `frame` to be written, until DMA has done so.
     pub writes: heapless::Vec<Write, 2>,
+    /// A write failed, so the bytes are not there.
+    pub fault: bool,
     /// The received frame that this came from, to be given back and counted.
     pub frame: Option<RxRef>,
     /// The frame has been counted as dropped.
     pub dropped: bool,
-    pub tx: Option<TxMsg>,
+    /// The frame is nobody's: it goes on to the control plane.
+    pub stale: bool,
+    /// To be sent. Addresses and buffer geometry are the flow's fixed ones.
+    pub tx: Option<SegmentOut>,
+    /// `built` holds the headers of `tx`.
+    pub is_built: bool,
+    pub built: Built,
     pub event: Option<Event>,
     pub done: Done,
+    pub mail: Option<Box<Mailbox>>,
+}
+
+impl OutMsg {
+    pub fn new() -> Self {
+        Self {
+            tag: Tag::NONE,
+            class: Class::Control,
+            writes: heapless::Vec::new(),
+            fault: false,
+            frame: None,
+            dropped: false,
+            stale: false,
+            tx: None,
+            is_built: false,
+            built: Built { bytes: [0; HEADER_MAX], len: 0, spans: heapless::Vec::new(), offload: TxOffload::default() },
+            event: None,
+            done: Done::Nothing,
+            mail: None,
+        }
+    }
+
+    /// Empty again, for the next use.
+    pub fn clear(&mut self) {
+        debug_assert!(self.frame.is_none() && self.mail.is_none(), "somebody waits for what would be lost");
+        self.tag = Tag::NONE;
+        self.writes.clear();
+        self.built.spans.clear();
+        (self.fault, self.dropped, self.stale, self.is_built) = (false, false, false, false);
+        (self.tx, self.event, self.done) = (None, None, Done::Nothing);
+    }
+}
+
+/// What egress and pre tell the context queue stage.
+#[derive(Debug)]
+pub enum HostIn {
+    Event(Event),
+    Done(Done, Option<Box<Mailbox>>),
+    /// A frame for the control plane.
+    Exception(ExceptionMsg),
+    /// The injected frame has been dealt with.
+    Injected,
+    /// The frame of the control plane has been sent.
+    Transmitted,
 }
 
 /// A frame for the control plane.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct ExceptionMsg {
     pub frame: RxRef,
     pub reason: Exception,
-    /// Give the frame back and count it; false: a copy of a frame that was answered.
+    /// Count it; false: a copy of a frame that was answered.
     pub owned: bool,
+}
+
+/// Most bytes of a [`RawFrame`] that are not host memory: an ARP answer with a tag fits.
+pub const RAW_HEADER: usize = 64;
+
+/// A frame that is ready as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct RawFrame {
+    pub bytes: [u8; RAW_HEADER],
+    pub len: u32,
+    /// What follows `bytes`.
+    pub rest: HostSpan,
+    pub offload: TxOffload,
+    pub kind: Raw,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Raw {
+    /// The card's answer to an ARP request.
+    Answer,
+    /// The control plane's.
+    Control,
 }

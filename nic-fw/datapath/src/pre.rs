@@ -3,24 +3,32 @@
 //! Reads only what is fixed: the flows' keys and the card's own addresses. So it can run on any number of cores.
 
 use crate::{
-    msg::{RxMsg, RxRef},
-    store::FlowStore,
-    tables::Tables,
+    Counters,
+    flows::FlowView,
+    msg::{ExceptionMsg, RAW_HEADER, Raw, RawFrame, RxMsg, RxRef},
+    tables::AddressView,
 };
 use toe_abi::{
+    FlowId, HostAddr, HostSpan, RegionId,
     counters::{Drop, Exception},
     flow::FlowKey,
 };
+use toe_hal::{RxOffload, TxOffload};
 use toe_tcp::SegmentIn;
-use toe_wire::{Arp, Frame, FrameError, Ip, Mac, Payload, Tcp, TcpFlags, ip_proto, parse_frame};
+use toe_wire::{Arp, Frame, FrameError, Ip, Mac, Payload, Tcp, TcpFlags, TcpTuple, ip_proto, parse_frame};
 
-/// What becomes of a frame.
+/// What a look at a frame has found.
 #[derive(Clone, Copy, Debug)]
-pub enum Verdict {
-    Flow(RxMsg),
+pub enum Finding {
+    Flow {
+        flow: FlowId,
+        segment: SegmentIn,
+        payload_at: u32,
+        tcp_at: u16,
+    },
     Drop(Drop),
-    /// To the control plane. The reference knows now where the TCP header is.
-    Exception(Exception, RxRef),
+    /// To the control plane; where the TCP header is, if there is one.
+    Exception(Exception, u16),
     /// A request for an address of our own: send this.
     Answer {
         reply: Arp,
@@ -28,66 +36,108 @@ pub enum Verdict {
     },
 }
 
-/// Judges a frame from the wire or from the control plane.
-pub fn classify(bytes: &[u8], mut rx: RxRef, mac: Mac, flows: &FlowStore, tables: &Tables) -> Verdict {
-    let frame = match parse_frame(bytes) {
-        Ok(frame) => frame,
-        Err(e) => return Verdict::Drop(other_mac(bytes, mac).unwrap_or(drop_reason(e))),
-    };
-    if frame.eth.dst != mac && !frame.eth.is_group() {
-        return Verdict::Drop(Drop::OtherMac);
+/// What becomes of a frame.
+#[derive(Debug)]
+pub enum Verdict {
+    Flow(RxMsg),
+    /// Counted; give it back.
+    Drop(RxRef),
+    Exception(ExceptionMsg),
+    /// Send the answer; the control plane learns from requests too, if it is there and has room.
+    Answer(RawFrame, ExceptionMsg),
+}
+
+/// The stage, or one of its replicas.
+pub struct Pre {
+    mac: Mac,
+    flows: FlowView,
+    addresses: AddressView,
+    pub counters: Counters,
+}
+
+/// The four-tuple as flows have it: the receiver's end first.
+pub fn key(tuple: &TcpTuple) -> FlowKey {
+    FlowKey { local_ip: tuple.dst_ip, remote_ip: tuple.src_ip, local_port: tuple.dst_port, remote_port: tuple.src_port }
+}
+
+impl Pre {
+    pub fn new(mac: Mac, flows: FlowView, addresses: AddressView, counters: Counters) -> Self {
+        Self { mac, flows, addresses, counters }
     }
-    match frame.payload {
-        Payload::Arp(packet) => arp(packet.of(bytes), rx, mac, frame.eth.vlan, tables),
-        Payload::Other => Verdict::Exception(Exception::OtherProtocol, rx),
-        Payload::Ipv4(ip) => match ip.tcp {
-            Some(tcp) => {
-                rx.tcp_at = tcp.header.start as u16;
-                segment(bytes, rx, &frame, &ip.ip, &tcp, flows)
+
+    /// Looks at the bytes of a frame from the wire or from the control plane.
+    pub fn look(&self, bytes: &[u8], offload: RxOffload) -> Finding {
+        let frame = match parse_frame(bytes) {
+            Ok(frame) => frame,
+            Err(e) => return Finding::Drop(other_mac(bytes, self.mac).unwrap_or(drop_reason(e))),
+        };
+        if frame.eth.dst != self.mac && !frame.eth.is_group() {
+            return Finding::Drop(Drop::OtherMac);
+        }
+        match frame.payload {
+            Payload::Arp(packet) => self.arp(packet.of(bytes), frame.eth.vlan),
+            Payload::Other => Finding::Exception(Exception::OtherProtocol, 0),
+            Payload::Ipv4(ip) => match ip.tcp {
+                Some(tcp) => self.segment(bytes, offload, &frame, &ip.ip, &tcp),
+                None if ip.ip.fragment => Finding::Exception(Exception::Fragment, 0),
+                None if ip.ip.proto == ip_proto::ICMP => Finding::Exception(Exception::Icmp, 0),
+                None if ip.ip.options => Finding::Exception(Exception::IpOptions, 0),
+                None => Finding::Exception(Exception::OtherProtocol, 0),
+            },
+        }
+    }
+
+    /// What was found in a frame decides what becomes of it.
+    pub fn decide(&mut self, mut frame: RxRef, finding: Finding) -> Verdict {
+        match finding {
+            Finding::Flow { flow, segment, payload_at, tcp_at } => {
+                frame.tcp_at = tcp_at;
+                Verdict::Flow(RxMsg { flow, segment, frame, payload_at })
             }
-            None if ip.ip.fragment => Verdict::Exception(Exception::Fragment, rx),
-            None if ip.ip.proto == ip_proto::ICMP => Verdict::Exception(Exception::Icmp, rx),
-            None if ip.ip.options => Verdict::Exception(Exception::IpOptions, rx),
-            None => Verdict::Exception(Exception::OtherProtocol, rx),
-        },
+            Finding::Drop(reason) => {
+                self.counters.drop(reason);
+                Verdict::Drop(frame)
+            }
+            Finding::Exception(reason, tcp_at) => {
+                frame.tcp_at = tcp_at;
+                Verdict::Exception(ExceptionMsg { frame, reason, owned: true })
+            }
+            Finding::Answer { reply, vlan } => match answer(&reply, vlan) {
+                Some(answer) => Verdict::Answer(answer, ExceptionMsg { frame, reason: Exception::Arp, owned: false }),
+                None => Verdict::Exception(ExceptionMsg { frame, reason: Exception::Arp, owned: true }),
+            },
+        }
     }
-}
 
-/// A frame for others is none of our business, malformed or not.
-fn other_mac(bytes: &[u8], mac: Mac) -> Option<Drop> {
-    let dst = bytes.first_chunk::<6>()?;
-    (*dst != mac && dst[0] & 1 == 0).then_some(Drop::OtherMac)
-}
-
-fn arp(packet: &[u8], rx: RxRef, mac: Mac, vlan: Option<u16>, tables: &Tables) -> Verdict {
-    match Arp::parse_checked(packet) {
-        Err(_) => Verdict::Drop(Drop::Truncated),
-        Ok(request) => request
-            .filter(|r| tables.is_own(&toe_wire::ipv4::mapped(r.target_ip)))
-            .and_then(|r| r.reply(mac))
-            .map_or(Verdict::Exception(Exception::Arp, rx), |reply| Verdict::Answer { reply, vlan }),
+    fn arp(&self, packet: &[u8], vlan: Option<u16>) -> Finding {
+        match Arp::parse_checked(packet) {
+            Err(_) => Finding::Drop(Drop::Truncated),
+            Ok(request) => request
+                .filter(|r| self.addresses.is_own(&toe_wire::ipv4::mapped(r.target_ip)))
+                .and_then(|r| r.reply(self.mac))
+                .map_or(Finding::Exception(Exception::Arp, 0), |reply| Finding::Answer { reply, vlan }),
+        }
     }
-}
 
-fn segment(bytes: &[u8], rx: RxRef, frame: &Frame, ip: &Ip, tcp: &Tcp, flows: &FlowStore) -> Verdict {
-    // RFC 9293, 3.1: a receiver must check the checksum (MUST-3). A port that has done so says it.
-    if !rx.offload.csum_ok && !frame.tcp_checksum_ok(bytes) {
-        return Verdict::Drop(Drop::BadTcpChecksum);
-    }
-    // Unicast only: a multicast frame with a unicast packet is nobody's connection (RFC 1122, 3.3.6).
-    let flow = if frame.eth.is_group() {
-        None
-    } else {
-        flows.lookup(&FlowKey { local_ip: ip.dst, remote_ip: ip.src, local_port: tcp.dst_port, remote_port: tcp.src_port })
-    };
-    let Some(flow) = flow else {
-        let syn = tcp.flags.contains(TcpFlags::SYN);
-        return Verdict::Exception(if syn { Exception::Syn } else { Exception::UnknownFlow }, rx);
-    };
-    let payload_len = tcp.payload.len();
-    Verdict::Flow(RxMsg {
-        flow,
-        segment: SegmentIn {
+    fn segment(&self, bytes: &[u8], offload: RxOffload, frame: &Frame, ip: &Ip, tcp: &Tcp) -> Finding {
+        // RFC 9293, 3.1: a receiver must check the checksum (MUST-3). A port that has done so says it.
+        if !offload.csum_ok && !frame.tcp_checksum_ok(bytes) {
+            return Finding::Drop(Drop::BadTcpChecksum);
+        }
+        let tcp_at = tcp.header.start as u16;
+        // Unicast only: a multicast frame with a unicast packet is nobody's connection (RFC 1122, 3.3.6).
+        let flow = if frame.eth.is_group() {
+            None
+        } else {
+            let key = FlowKey { local_ip: ip.dst, remote_ip: ip.src, local_port: tcp.dst_port, remote_port: tcp.src_port };
+            self.flows.lookup(self.flows.hash(&key), &key)
+        };
+        let Some(flow) = flow else {
+            let syn = tcp.flags.contains(TcpFlags::SYN);
+            return Finding::Exception(if syn { Exception::Syn } else { Exception::UnknownFlow }, tcp_at);
+        };
+        let payload_len = tcp.payload.len();
+        let segment = SegmentIn {
             seq: tcp.seq,
             ack: tcp.ack,
             flags: tcp.flags,
@@ -95,11 +145,23 @@ fn segment(bytes: &[u8], rx: RxRef, frame: &Frame, ip: &Ip, tcp: &Tcp, flows: &F
             payload_len,
             timestamps: tcp.timestamps,
             ce: ip.is_ce(),
-            segments: wire_segments(payload_len, rx.offload.gso_size),
-        },
-        frame: rx,
-        payload_at: tcp.payload.start,
-    })
+            segments: wire_segments(payload_len, offload.gso_size),
+        };
+        Finding::Flow { flow, segment, payload_at: tcp.payload.start, tcp_at }
+    }
+}
+
+fn answer(reply: &Arp, vlan: Option<u16>) -> Option<RawFrame> {
+    let mut bytes = [0; RAW_HEADER];
+    let len = reply.write(&reply.target_mac, vlan, &mut bytes).ok()? as u32;
+    let rest = HostSpan { addr: HostAddr::new(RegionId::NONE, 0), len: 0 };
+    Some(RawFrame { bytes, len, rest, offload: TxOffload::default(), kind: Raw::Answer })
+}
+
+/// A frame for others is none of our business, malformed or not.
+fn other_mac(bytes: &[u8], mac: Mac) -> Option<Drop> {
+    let dst = bytes.first_chunk::<6>()?;
+    (*dst != mac && dst[0] & 1 == 0).then_some(Drop::OtherMac)
 }
 
 /// How many segments on the wire a super-frame was made of.
@@ -123,13 +185,12 @@ fn drop_reason(e: FrameError) -> Drop {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::msg::Source;
+    use crate::{counters::CounterSums, flows::{Directory, Groups}, tables::Tables};
     use proptest::prelude::*;
-    use toe_hal::{Lease, RxOffload};
 
-    fn look(bytes: &[u8], offload: RxOffload) -> Verdict {
-        let rx = RxRef { source: Source::Port(Lease(0)), len: bytes.len() as u32, offload, tcp_at: 0 };
-        classify(bytes, rx, [2; 6], &FlowStore::new(1, [0; 2]), &Tables::new(1, 1, 1))
+    fn look(bytes: &[u8], offload: RxOffload) -> Finding {
+        let directory = Directory::new(1, Groups::new(1), [0; 2]);
+        Pre::new([2; 6], directory.view(), Tables::new(1, 1, 1).addresses(), CounterSums::default().stage()).look(bytes, offload)
     }
 
     #[test]
@@ -148,7 +209,7 @@ mod tests {
             f
         };
         let reason = |f: &[u8]| match look(f, RxOffload::default()) {
-            Verdict::Exception(reason, _) => reason,
+            Finding::Exception(reason, _) => reason,
             other => panic!("{other:?}"),
         };
         assert_eq!(reason(&packet(5, 0x2000, 6)), Exception::Fragment);

@@ -1,25 +1,38 @@
-//! Small tables that the control plane writes and stages read: regions, next hops, own addresses.
+//! Small tables that the control plane writes: regions, for the ctxq stage alone; next hops and own addresses, which other
+//! stages see through views.
 
-use alloc::{boxed::Box, vec, vec::Vec};
+use alloc::{boxed::Box, vec};
 use toe_abi::RegionId;
+use toe_sync::records::{RecordReader, RecordWriter, records};
 use toe_wire::Mac;
+
+/// Bytes of a MAC address in a record: whole words.
+type MacWords = [u8; 8];
 
 pub struct Tables {
     /// Bytes of each region that is mapped.
     regions: Box<[Option<u64>]>,
-    next_hops: Box<[Option<Mac>]>,
-    addresses: Vec<[u8; 16]>,
-    max_addresses: usize,
+    next_hops: (RecordWriter<MacWords>, HopView),
+    addresses: (RecordWriter<[u8; 16]>, AddressView),
 }
 
 impl Tables {
     pub fn new(regions: u16, next_hops: u16, addresses: u16) -> Self {
+        let (hops, hop_view) = records(next_hops.into());
+        let (own, own_view) = records(addresses.into());
         Self {
             regions: vec![None; regions.into()].into_boxed_slice(),
-            next_hops: vec![None; next_hops.into()].into_boxed_slice(),
-            addresses: Vec::with_capacity(addresses.into()),
-            max_addresses: addresses.into(),
+            next_hops: (hops, HopView(hop_view)),
+            addresses: (own, AddressView(own_view)),
         }
+    }
+
+    pub fn next_hops(&self) -> HopView {
+        self.next_hops.1.clone()
+    }
+
+    pub fn addresses(&self) -> AddressView {
+        self.addresses.1.clone()
     }
 
     /// A region that an application may have: not the control region, not beyond the table.
@@ -48,46 +61,64 @@ impl Tables {
         self.region_len(region).is_some_and(|size| offset.checked_add(len).is_some_and(|end| end <= size))
     }
 
-    pub fn next_hop(&self, index: u16) -> Option<Mac> {
-        self.next_hops.get(usize::from(index)).copied().flatten()
-    }
-
     /// False: beyond the table.
     pub fn set_next_hop(&mut self, index: u64, mac: Option<Mac>) -> bool {
-        let entry = usize::try_from(index).ok().and_then(|i| self.next_hops.get_mut(i));
-        entry.map(|entry| *entry = mac).is_some()
+        let (writer, view) = &mut self.next_hops;
+        let Some(index) = u32::try_from(index).ok().filter(|i| *i < view.0.len()) else { return false };
+        match mac {
+            Some([a, b, c, d, e, f]) => writer.publish(index, 0, &[a, b, c, d, e, f, 0, 0]),
+            None => writer.retract(index),
+        }
+        true
     }
 
     pub fn next_hop_in_range(&self, index: u16) -> bool {
-        usize::from(index) < self.next_hops.len()
-    }
-
-    pub fn is_own(&self, address: &[u8; 16]) -> bool {
-        self.addresses.contains(address)
+        u32::from(index) < self.next_hops.1.0.len()
     }
 
     /// False: the table is full.
     pub fn add_address(&mut self, address: [u8; 16]) -> bool {
-        if self.is_own(&address) {
+        let (writer, view) = &mut self.addresses;
+        if view.is_own(&address) {
             return true;
         }
-        let room = self.addresses.len() < self.max_addresses;
-        if room {
-            self.addresses.push(address);
-        }
-        room
+        let free = (0..view.0.len()).find(|&i| view.0.get(i).is_none());
+        free.map(|i| writer.publish(i, 0, &address)).is_some()
     }
 
     /// False: it was not there.
     pub fn remove_address(&mut self, address: &[u8; 16]) -> bool {
-        let before = self.addresses.len();
-        self.addresses.retain(|a| a != address);
-        self.addresses.len() < before
+        let (writer, view) = &mut self.addresses;
+        view.find(address).map(|i| writer.retract(i)).is_some()
     }
 
     pub fn clear(&mut self) {
         self.regions.fill(None);
-        self.next_hops.fill(None);
-        self.addresses.clear();
+        (0..self.next_hops.1.0.len()).for_each(|i| self.next_hops.0.retract(i));
+        (0..self.addresses.1.0.len()).for_each(|i| self.addresses.0.retract(i));
+    }
+}
+
+/// The next hops, for post.
+#[derive(Clone)]
+pub struct HopView(RecordReader<MacWords>);
+
+impl HopView {
+    pub fn mac(&self, index: u16) -> Option<Mac> {
+        self.0.get(index.into()).map(|(_, [a, b, c, d, e, f, ..])| [a, b, c, d, e, f])
+    }
+}
+
+/// The card's own addresses, for pre.
+#[derive(Clone)]
+pub struct AddressView(RecordReader<[u8; 16]>);
+
+impl AddressView {
+    fn find(&self, address: &[u8; 16]) -> Option<u32> {
+        (0..self.0.len()).find(|&i| self.0.get(i).is_some_and(|(_, own)| own == *address))
+    }
+
+    pub fn is_own(&self, address: &[u8; 16]) -> bool {
+        self.find(address).is_some()
     }
 }

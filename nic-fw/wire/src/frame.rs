@@ -1,8 +1,8 @@
 //! One look at a received frame: everything that the data path wants to know of it.
 
 use crate::checksum::pseudo_header;
-use crate::ipv4::{Ip, Span, ip_proto};
-use crate::{Ethernet, FrameError, Tcp, TcpOptions, ethertype};
+use crate::ipv4::{self, Ip, Span, ip_proto};
+use crate::{Ethernet, FrameError, Tcp, TcpOptions, bytes, ethertype};
 
 /// A received frame. Byte ranges are those of the whole frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +49,35 @@ pub fn parse_frame(frame: &[u8]) -> Result<Frame, FrameError> {
     Ok(Frame { eth, payload })
 }
 
+/// Addresses (IPv4-mapped) and ports of a TCP segment, source first: enough to say whose it is, a few loads and no checks. Whatever
+/// [`parse_frame`] takes for a whole TCP segment has one, and it is the same; that other frames may have one as well does no harm.
+#[inline]
+pub fn tcp_tuple(frame: &[u8]) -> Option<TcpTuple> {
+    let eth = Ethernet::parse(frame).ok().filter(|eth| eth.ethertype == ethertype::IPV4)?;
+    let ip = usize::from(eth.len);
+    let fixed: [u8; ipv4::HEADER_LEN] = bytes::array(frame, ip)?;
+    let [version_ihl, _, _, _, _, _, f0, f1, _, proto, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = fixed;
+    if version_ihl >> 4 != 4 || proto != ip_proto::TCP || u16::from_be_bytes([f0, f1]) & 0x3fff != 0 {
+        return None;
+    }
+    let ports = bytes::be32(frame, ip + usize::from(version_ihl & 15) * 4)?;
+    Some(TcpTuple {
+        src_ip: ipv4::mapped([s0, s1, s2, s3]),
+        dst_ip: ipv4::mapped([d0, d1, d2, d3]),
+        src_port: (ports >> 16) as u16,
+        dst_port: ports as u16,
+    })
+}
+
+/// See [`tcp_tuple`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TcpTuple {
+    pub src_ip: [u8; 16],
+    pub dst_ip: [u8; 16],
+    pub src_port: u16,
+    pub dst_port: u16,
+}
+
 impl Frame {
     /// The IP and TCP headers, if the frame holds a whole TCP segment.
     #[inline]
@@ -71,5 +100,43 @@ impl Frame {
     pub fn tcp_options(&self, frame: &[u8]) -> TcpOptions {
         // parse_frame has refused malformed options.
         self.tcp().and_then(|(_, tcp)| TcpOptions::parse(tcp.options.of(frame)).ok()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_parses_as_a_segment_has_the_same_tuple(mut frame in prop::collection::vec(any::<u8>(), 34..120), vlan in any::<bool>(), ihl in 5u8..8) {
+            let at = if vlan { 18 } else { 14 };
+            frame.resize(frame.len() + at + 40, 0);
+            frame[12..14].copy_from_slice(if vlan { &[0x81, 0] } else { &[8, 0] });
+            frame[at - 2..at].copy_from_slice(&[8, 0]);
+            let len = (frame.len() - at) as u16;
+            frame[at] = 0x40 | ihl;
+            frame[at + 2..at + 4].copy_from_slice(&len.to_be_bytes());
+            frame[at + 6..at + 8].copy_from_slice(&[0x40, 0]);
+            frame[at + 9] = 6;
+            frame[at + 10..at + 12].copy_from_slice(&[0, 0]);
+            let header = at + usize::from(ihl) * 4;
+            let sum = crate::checksum::checksum(&frame[at..header]);
+            frame[at + 10..at + 12].copy_from_slice(&sum.to_be_bytes());
+            frame[header + 12] = 0x50;
+            let parsed = parse_frame(&frame).unwrap();
+            let (ip, tcp) = parsed.tcp().unwrap();
+            let tuple = TcpTuple { src_ip: ip.src, dst_ip: ip.dst, src_port: tcp.src_port, dst_port: tcp.dst_port };
+            prop_assert_eq!(tcp_tuple(&frame), Some(tuple));
+        }
+
+        #[test]
+        fn no_frame_panics(frame in prop::collection::vec(any::<u8>(), 0..80)) {
+            let tuple = tcp_tuple(&frame);
+            if let Ok(parsed) = parse_frame(&frame) && parsed.tcp().is_some() {
+                prop_assert!(tuple.is_some());
+            }
+        }
     }
 }

@@ -34,7 +34,7 @@ pub use arp::{Arp, ArpOp};
 pub use checksum::Sum;
 pub use error::FrameError;
 pub use ethernet::{Ethernet, Mac, ethertype};
-pub use frame::{Frame, Payload, parse_frame};
+pub use frame::{Frame, Payload, TcpTuple, parse_frame, tcp_tuple};
 pub use header::{Built, Checksum, TooLong, TxHeader};
 pub use icmp::Icmp;
 pub use ipv4::{Ip, Span, ip_proto};

@@ -1,0 +1,230 @@
+//! Egress: lets messages out in the order of their numbers, and sends.
+//!
+//! ```text
+//!   protocol, post, dma ──put──► [in order, by group] ──release──► port                  segments
+//!                                                             ├──► ctxq   (after flush)  events, answers, exceptions
+//!                                                             ├──► ingress               leases
+//!                                                             └──► protocol              boxes, flows that lost payload
+//! ```
+//!
+//! Here is the place where what a message says becomes true: an ACK leaves, an application is told, a window opens only when the payload
+//! of this and all earlier messages of the group is in host memory. Without it an ACK could leave before its payload is there, and a late
+//! write could overwrite what the application was told of after a lap of its buffer.
+
+use crate::{
+    Counters,
+    flows::FlowView,
+    msg::{Done, ExceptionMsg, HostIn, Origin, OutMsg, Raw, RawFrame, RxRef},
+};
+use alloc::{boxed::Box, vec};
+use toe_abi::{
+    FlowId,
+    counters::{Counter, Drop, Exception},
+    desc::ev_flags,
+};
+use toe_hal::{HostMemory, Lease, PortCaps, TxBusy, TxFrame, TxPort};
+use toe_sync::sequencer::Reorder;
+
+/// Where egress puts what it lets out.
+pub trait EgressOut {
+    fn host(&mut self, what: HostIn);
+    fn lease(&mut self, lease: Lease);
+    /// A message that has said all.
+    fn home(&mut self, msg: Box<OutMsg>);
+    /// A flow to be reset because payload of it was lost.
+    fn poisoned(&mut self, flow: FlowId);
+}
+
+/// What becomes of an attempt to let a message out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Release {
+    Out,
+    /// There is none whose turn it is.
+    Empty,
+    /// The port has no room for it before the next flush.
+    Busy,
+}
+
+struct Lane {
+    order: Reorder<Box<OutMsg>>,
+    /// Next, but the port had no room.
+    head: Option<Box<OutMsg>>,
+}
+
+pub struct Egress<T, M> {
+    port: T,
+    memory: M,
+    flows: FlowView,
+    lanes: Box<[Lane]>,
+    /// Whose turn it is.
+    turn: usize,
+    /// Generation of each flow that has lost payload: nothing it says may leave any more.
+    poisoned: Box<[u32]>,
+    /// Something was queued at the port since the last flush.
+    unflushed: bool,
+    counters: Counters,
+}
+
+impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
+    /// `pool`: messages of each group that can be out.
+    pub fn new(port: T, memory: M, flows: FlowView, pool: u16, max_flows: u32, counters: Counters) -> Self {
+        let lanes = flows.groups().all().map(|_| Lane { order: Reorder::new(pool.into()), head: None }).collect();
+        let poisoned = vec![0; max_flows as usize].into_boxed_slice();
+        Self { port, memory, flows, lanes, turn: 0, poisoned, unflushed: false, counters }
+    }
+
+    pub fn caps(&self) -> PortCaps {
+        self.port.caps()
+    }
+
+    /// Takes a message: all that had to be done for it has been done.
+    pub fn put(&mut self, msg: Box<OutMsg>) {
+        let lane = &mut self.lanes[usize::from(msg.tag.group)];
+        let put = lane.order.put(msg.tag.number, msg);
+        debug_assert!(put.is_ok(), "numbers come once, and there are no more than boxes: {put:?}");
+    }
+
+    /// Whether a message waits that only needs room at the port, or time.
+    pub fn is_stalled(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.head.is_some()) || self.port.holding()
+    }
+
+    /// Whether the port holds frames back until it is flushed again.
+    pub fn is_holding(&self) -> bool {
+        self.port.holding()
+    }
+
+    /// Lets the next message out, the groups by turns.
+    pub fn release(&mut self, out: &mut impl EgressOut) -> Release {
+        let mut busy = false;
+        for _ in 0..self.lanes.len() {
+            self.turn = if self.turn + 1 >= self.lanes.len() { 0 } else { self.turn + 1 };
+            let lane = &mut self.lanes[self.turn];
+            let Some(msg) = lane.head.take().or_else(|| lane.order.release()) else { continue };
+            match self.send(&msg) {
+                Ok(()) => {
+                    self.released(msg, out);
+                    return Release::Out;
+                }
+                Err(TxBusy) => {
+                    self.lanes[self.turn].head = Some(msg);
+                    busy = true;
+                }
+            }
+        }
+        if busy { Release::Busy } else { Release::Empty }
+    }
+
+    /// Puts on the wire what the port holds, if there is anything.
+    pub fn flush(&mut self) {
+        if core::mem::take(&mut self.unflushed) || self.port.holding() {
+            // Frames that the wire refused are TCP's to send again.
+            let lost = self.port.flush();
+            self.counters.add(Counter::TxPortLost, lost as u64);
+        }
+    }
+
+    /// A frame that is ready as it is. Its host memory must stay until the next flush.
+    pub fn raw(&mut self, raw: &RawFrame) -> Result<(), TxBusy> {
+        let header = &raw.bytes[..raw.len as usize];
+        let slice = if raw.rest.len > 0 { self.memory.slice(raw.rest).map(Some) } else { Ok(None) };
+        // The memory has gone: there is nothing left to send.
+        let Ok(slice) = slice else { return Ok(()) };
+        let frame = TxFrame { header, payload: slice.as_slice(), payload_len: raw.rest.len, offload: raw.offload };
+        self.transmit_frame(&frame)?;
+        self.counters.count(match raw.kind {
+            Raw::Answer => Counter::RxAnswered,
+            Raw::Control => Counter::TxControlFrames,
+        });
+        Ok(())
+    }
+
+    /// A frame of [`Raw::Answer`] that could not be sent.
+    pub fn dropped(&mut self) {
+        self.counters.drop(Drop::NoBuffer);
+    }
+
+    /// Bytes of it are missing in memory, so it must not acknowledge or announce them. Only its end may be told, in the message that
+    /// ended it.
+    fn is_silent(&self, msg: &OutMsg) -> bool {
+        let last = msg.event.is_some_and(|e| e.flags & ev_flags::CLOSED != 0);
+        let flow = msg.tag.flow;
+        !last && (msg.fault || self.poisoned.get(flow.index as usize) == Some(&flow.generation))
+    }
+
+    fn send(&mut self, msg: &OutMsg) -> Result<(), TxBusy> {
+        let Some(segment) = msg.tx.as_ref().filter(|_| !self.is_silent(msg)) else { return Ok(()) };
+        let mut slices = heapless::Vec::<_, 2>::new();
+        for &span in &msg.built.spans {
+            let Ok(slice) = self.memory.slice(span) else {
+                self.counters.count(Counter::DmaFaults);
+                return Ok(());
+            };
+            let _ = slices.push(slice);
+        }
+        let header = &msg.built.bytes[..msg.built.len.into()];
+        self.transmit_frame(&TxFrame { header, payload: &slices, payload_len: segment.len, offload: msg.built.offload })?;
+        if segment.len == 0 {
+            self.counters.count(Counter::TxAcks);
+        }
+        self.counters.add(Counter::TxPayloadBytes, segment.len.into());
+        Ok(())
+    }
+
+    fn transmit_frame(&mut self, frame: &TxFrame<'_, M::Slice>) -> Result<(), TxBusy> {
+        if self.port.transmit(frame).is_err() {
+            self.counters.count(Counter::TxPortBusy);
+            return Err(TxBusy);
+        }
+        self.unflushed = true;
+        self.counters.count(Counter::TxFrames);
+        self.counters.add(Counter::TxBytes, frame.header.len() as u64 + u64::from(frame.payload_len));
+        Ok(())
+    }
+
+    fn released(&mut self, mut msg: Box<OutMsg>, out: &mut impl EgressOut) {
+        let silent = self.is_silent(&msg);
+        if let Some(frame) = msg.frame.take() {
+            self.frame_released(frame, &msg, out);
+        }
+        if msg.fault {
+            self.poison(msg.tag.flow, out);
+        }
+        if let Some(event) = msg.event.filter(|e| !silent && self.flows.is(e.flow)) {
+            out.host(HostIn::Event(event));
+        }
+        if msg.done != Done::Nothing {
+            out.host(HostIn::Done(msg.done, msg.mail.take()));
+        }
+        out.home(msg);
+    }
+
+    fn frame_released(&mut self, frame: RxRef, msg: &OutMsg, out: &mut impl EgressOut) {
+        if msg.stale {
+            return out.host(HostIn::Exception(ExceptionMsg { frame, reason: Exception::UnknownFlow, owned: true }));
+        }
+        match (msg.dropped, msg.fault) {
+            (true, _) => {}
+            (false, true) => self.counters.drop(Drop::DmaFault),
+            (false, false) => self.counters.count(Counter::RxDelivered),
+        }
+        match frame.origin {
+            Origin::Port(lease) => out.lease(lease),
+            Origin::Injected => out.host(HostIn::Injected),
+        }
+    }
+
+    fn poison(&mut self, flow: FlowId, out: &mut impl EgressOut) {
+        self.counters.count(Counter::DmaFaults);
+        if let Some(poisoned) = self.poisoned.get_mut(flow.index as usize).filter(|_| self.flows.is(flow))
+            && core::mem::replace(poisoned, flow.generation) != flow.generation
+        {
+            out.poisoned(flow);
+        }
+    }
+
+    /// Forgets which flows have lost payload: there are none any more.
+    pub fn reset(&mut self) {
+        self.poisoned.fill(0);
+    }
+}

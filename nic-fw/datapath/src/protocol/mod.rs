@@ -1,0 +1,289 @@
+//! Protocol: the only owner of what changes in a flow. Everything of TCP itself is in `toe_tcp`; here its outputs become messages.
+
+mod requests;
+
+use crate::{
+    Counters,
+    control::Mailbox,
+    flows::{Phase, States},
+    msg::{ControlOp, CtxOpaque, Done, Event, HcMsg, HostOp, OutMsg, RegionOrNone, RxMsg, Work, Write},
+    pool::Pool,
+    sched::Sched,
+};
+use alloc::boxed::Box;
+use toe_abi::{
+    CtxId, FlowId, HostAddr,
+    counters::{Counter, Drop},
+    desc::{ev_flags, hc_flags},
+    flow::{FlowState, flow_flags},
+};
+use toe_hal::Instant;
+use toe_tcp::{Input, Now, Output, Placement};
+
+/// The stage of one flow group: its flows, their timers and turns, and the messages that it may send.
+pub struct Protocol {
+    states: States,
+    pub sched: Sched,
+    pub pool: Pool,
+    counters: Counters,
+    now: Instant,
+    next_number: u32,
+    /// Most payload bytes in a frame that the port cuts; 0: it doesn't.
+    tso_max: u32,
+}
+
+/// Whether there is something to say.
+type Said = bool;
+
+impl Protocol {
+    pub fn new(states: States, sched: Sched, pool: Pool, counters: Counters, tso_max: u32) -> Self {
+        Self { states, sched, pool, counters, now: Instant(0), next_number: 0, tso_max }
+    }
+
+    pub fn group(&self) -> u16 {
+        self.states.group()
+    }
+
+    /// Handles a piece of work with a message that was taken for it. The message comes out with the next number, or goes back to the pool.
+    pub fn handle(&mut self, work: Work, mut msg: Box<OutMsg>, now: Instant) -> Option<Box<OutMsg>> {
+        self.now = now;
+        let said = match work {
+            Work::Rx(m) => self.segment(m, &mut msg),
+            Work::Host(m) => self.host(&m, &mut msg),
+            Work::Control { op, flow, mail } => self.control(op, flow, mail, &mut msg),
+            Work::Send { flow } => self.send(flow, &mut msg),
+            Work::Timer { flow } => self.timer(flow, &mut msg),
+        };
+        if !said {
+            self.pool.give(msg);
+            return None;
+        }
+        (msg.tag.group, msg.tag.number) = (self.states.group(), self.next_number);
+        self.next_number = self.next_number.wrapping_add(1);
+        Some(msg)
+    }
+
+    /// The next flow whose timer has expired.
+    pub fn next_timer(&mut self, now: Instant) -> Option<Work> {
+        loop {
+            let local = self.sched.timers.expire(now.micros() / 1000)?;
+            if let Some(flow) = self.states.at(local) {
+                return Some(Work::Timer { flow });
+            }
+        }
+    }
+
+    /// The next flow whose turn it is to send.
+    pub fn next_send(&mut self) -> Option<Work> {
+        loop {
+            let local = self.sched.next()?;
+            match self.states.at(local) {
+                Some(flow) => return Some(Work::Send { flow }),
+                None => self.sched.idle(local),
+            }
+        }
+    }
+
+    /// When something is to be done even if no message comes.
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        if self.sched.any_ready() {
+            return Some(now);
+        }
+        self.sched.timers.next_tick().map(|tick| Instant(tick.saturating_mul(1000)))
+    }
+
+    /// Forgets all flows.
+    pub fn reset(&mut self) {
+        for local in 0..self.sched.flows() {
+            if self.states.at(local).is_some() {
+                self.sched.forget(local);
+            }
+        }
+        self.states.clear();
+    }
+
+    fn input(&mut self, flow: FlowId, input: &Input) -> Output {
+        toe_tcp::input(self.states.state_mut(flow), input, tcp_now(self.now))
+    }
+
+    fn segment(&mut self, m: RxMsg, msg: &mut OutMsg) -> Said {
+        msg.tag.flow = m.flow;
+        match self.states.phase(m.flow) {
+            Some(Phase::Live) => {
+                let out = self.input(m.flow, &Input::Segment(m.segment));
+                self.finish(m.flow, &out, msg);
+                self.place(&out, m.payload_at, msg);
+            }
+            Some(Phase::Frozen) => {
+                self.counters.drop(Drop::Frozen);
+                msg.dropped = true;
+            }
+            // The flow ended between look-up and now, or is not installed yet.
+            _ => msg.stale = true,
+        }
+        msg.frame = Some(m.frame);
+        true
+    }
+
+    fn host(&mut self, m: &HcMsg, msg: &mut OutMsg) -> Said {
+        let Some(phase) = self.states.phase(m.flow) else {
+            self.counters.count(Counter::HcBadFlow);
+            return false;
+        };
+        if self.states.state(m.flow).id.region != m.region {
+            self.counters.count(Counter::HcForeignFlow);
+            return false;
+        }
+        let rebinds = match m.op {
+            HostOp::Rebind { opaque } => {
+                bind(self.states.state_mut(m.flow), m.ctx, opaque);
+                true
+            }
+            _ => false,
+        };
+        if phase == Phase::Live {
+            let input = if m.op == HostOp::Abort { Input::Abort } else { Input::Host(m.update) };
+            let out = self.input(m.flow, &input);
+            self.finish(m.flow, &out, msg);
+        } else if !rebinds {
+            return false;
+        }
+        msg.tag.flow = m.flow;
+        if rebinds {
+            msg.event = Some(event(&self.states, m.flow));
+        }
+        // Most updates change nothing that anybody has to hear of.
+        rebinds || msg.tx.is_some() || msg.event.is_some()
+    }
+
+    fn send(&mut self, flow: FlowId, msg: &mut OutMsg) -> Said {
+        let local = self.states.local(flow);
+        if self.states.phase(flow) != Some(Phase::Live) {
+            self.sched.idle(local);
+            return false;
+        }
+        let state = self.states.state_mut(flow);
+        let max = self.tso_max.max(state.rx.mss.into());
+        let segment = toe_tcp::emit(state, tcp_now(self.now), max);
+        match &segment {
+            Some(segment) => self.sched.sent(local, segment.len, urgent(self.states.state(flow))),
+            None => self.sched.idle(local),
+        }
+        self.rearm(flow);
+        (msg.tag.flow, msg.tx) = (flow, segment);
+        msg.tx.is_some()
+    }
+
+    fn timer(&mut self, flow: FlowId, msg: &mut OutMsg) -> Said {
+        if self.states.phase(flow) != Some(Phase::Live) {
+            return false;
+        }
+        let now = tcp_now(self.now);
+        if toe_tcp::next_deadline(self.states.state(flow), now).is_none_or(|d| d.0 > now.0) {
+            // Moved further away since it was armed.
+            self.rearm(flow);
+            return false;
+        }
+        let out = self.input(flow, &Input::Timer);
+        self.finish(flow, &out, msg);
+        msg.tx.is_some() || msg.event.is_some()
+    }
+
+    /// What TCP said, as a message; the payload's placement apart.
+    fn finish(&mut self, flow: FlowId, out: &Output, msg: &mut OutMsg) {
+        msg.tag.flow = flow;
+        if let Some(reason) = out.drop {
+            self.counters.drop(reason);
+            msg.dropped = true;
+        }
+        if let Some(counter) = out.count {
+            self.counters.count(counter);
+        }
+        if out.bad_host {
+            self.counters.count(Counter::HcBadPosition);
+        }
+        msg.tx = out.reply;
+        if let Some(reason) = out.closed {
+            self.end(flow, reason.code(), out.error);
+        } else {
+            if out.send {
+                self.ready(flow);
+            }
+            self.rearm(flow);
+        }
+        if out.notify || out.closed.is_some() {
+            msg.event = Some(event(&self.states, flow));
+        }
+    }
+
+    fn end(&mut self, flow: FlowId, reason: u32, error: u32) {
+        self.states.end(flow, reason, error);
+        self.sched.forget(self.states.local(flow));
+        self.counters.count(Counter::FlowsClosed);
+    }
+
+    fn ready(&mut self, flow: FlowId) {
+        self.sched.ready(self.states.local(flow), urgent(self.states.state(flow)));
+    }
+
+    fn rearm(&mut self, flow: FlowId) {
+        if let Some(due) = toe_tcp::next_deadline(self.states.state(flow), tcp_now(self.now)) {
+            self.sched.timers.arm(self.states.local(flow), due.0.div_ceil(1000));
+        }
+    }
+
+    /// Turns a placement into at most two writes (the buffer is a ring).
+    fn place(&mut self, out: &Output, payload_at: u32, msg: &mut OutMsg) {
+        let Some(Placement { from, pos, len, .. }) = out.place else { return };
+        let s = self.states.state(msg.tag.flow);
+        let size = 1u32 << s.rx.buf_log2;
+        let base = HostAddr::new(s.id.region, u64::from(s.rx.buf) * 64);
+        let offset = pos & (size - 1);
+        // TCP never places more than the window; a buffer is at least that.
+        let len = len.min(size);
+        let first = len.min(size - offset);
+        let at = payload_at + from;
+        for (at, len, offset) in [(at, first, offset), (at + first, len - first, 0)] {
+            if len > 0 {
+                let _ = msg.writes.push(Write { at, len, dst: base.add(offset.into()) });
+            }
+        }
+        self.counters.add(Counter::RxPayloadBytes, len.into());
+    }
+}
+
+fn tcp_now(now: Instant) -> Now {
+    Now(now.micros())
+}
+
+fn bind(state: &mut FlowState, ctx: CtxId, opaque: u32) {
+    (state.id.ctx, state.id.opaque) = (ctx, opaque);
+}
+
+/// Owed ACKs, retransmissions and probes go before new data.
+fn urgent(state: &FlowState) -> bool {
+    const URGENT: u32 = flow_flags::ACK_NOW | flow_flags::REXMIT_ONE | flow_flags::PROBE | flow_flags::LOSS;
+    state.rx.flags & URGENT != 0
+}
+
+fn event(states: &States, flow: FlowId) -> Event {
+    let s = states.state(flow);
+    let mut flags = toe_tcp::event_flags(s);
+    let mut error = 0;
+    if states.phase(flow) == Some(Phase::Ended) {
+        error = states.close_error(flow);
+        flags |= ev_flags::CLOSED | if error == 0 { 0 } else { ev_flags::ERROR };
+    }
+    Event {
+        flow,
+        ctx_opaque: CtxOpaque { ctx: s.id.ctx, opaque: s.id.opaque },
+        region: RegionOrNone(s.id.region),
+        flags,
+        rx_head: toe_tcp::rx_head(s),
+        tx_tail: toe_tcp::tx_tail(s),
+        error,
+        srtt_us: s.tx.srtt_us,
+        cwnd: s.cc.cwnd,
+        given_up: states.given_up(flow),
+    }
+}
