@@ -9,3 +9,8 @@ pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 pub(crate) use alloc::sync::Arc;
 #[cfg(loom)]
 pub(crate) use loom::sync::Arc;
+
+#[cfg(not(loom))]
+pub(crate) use core::hint::spin_loop;
+#[cfg(loom)]
+pub(crate) use loom::hint::spin_loop;

@@ -4,9 +4,13 @@
 //!   shared memory, other side hostile                 inside one side, other side trusted
 //!   ─────────────────────────────────                 ───────────────────────────────────
 //!   queue       descriptors with phases               spsc        typed ring between two cores
-//!   frame_ring  frames of any length                  flow_table  many readers, one writer
-//!   sleep       who wakes whom                        epoch       when may memory be reused
-//!        └──────── words ───────┘                     sequencer   number, reorder, release in order (no atomics)
+//!   frame_ring  frames of any length                  progress    a number that one core tells another
+//!   sleep       who wakes whom ◄───────────────────── crew        which of many cores sleep
+//!        └──────── words ───────┘                     flow_table  many readers, one writer: which flows may it be
+//!                                                     records     many readers, one writer: whole structs
+//!                                                     tally       counters of one core, read by anyone
+//!                                                     epoch       when may memory be reused
+//!                                                     sequencer   number, reorder, release in order (no atomics)
 //!                                     atomic: core's, or loom's with cfg(loom)
 //! ```
 //!
@@ -22,14 +26,18 @@ extern crate alloc;
 
 pub mod atomic;
 mod cell;
+pub mod crew;
 pub mod epoch;
 pub mod flow_hash;
 pub mod flow_table;
 pub mod frame_ring;
+pub mod progress;
 pub mod queue;
+pub mod records;
 pub mod sequencer;
 pub mod sleep;
 pub mod spsc;
+pub mod tally;
 pub mod words;
 
 pub use flow_hash::FlowHash;

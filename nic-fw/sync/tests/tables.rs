@@ -1,4 +1,4 @@
-//! Flow table, epochs and order, on one thread, against plain collections.
+//! Tables, epochs, order, and what cores tell each other, on one thread, against plain collections.
 #![cfg(not(loom))]
 
 mod oracle;
@@ -7,8 +7,12 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use toe_abi::FlowId;
 use toe_abi::flow::FlowKey;
+use toe_sync::crew::{CORES_MAX, CoreSet, Crew};
 use toe_sync::flow_table::{FlowWriter, NoSpace};
+use toe_sync::progress::progress;
+use toe_sync::records::{Record, records};
 use toe_sync::sequencer::{Refused, Reorder, Sequencer};
+use toe_sync::tally::tally;
 use toe_sync::{FlowHash, epoch};
 
 fn key(n: u16) -> FlowKey {
@@ -114,6 +118,110 @@ proptest! {
             released = reorder.released();
         }
     }
+}
+
+/// What happens to a record: published under a generation, or retracted.
+type RecordStep = (u32, Option<(u32, u32)>);
+
+fn record_steps() -> impl Strategy<Value = Vec<RecordStep>> {
+    let generation = prop_oneof![Just(0), Just(u32::MAX), 0u32..4, any::<u32>()];
+    prop::collection::vec((0u32..4, prop::option::of((generation, any::<u32>()))), 0..200)
+}
+
+/// After each step, every way to read says what a map says.
+fn records_are_a_map<T: Record + PartialEq + std::fmt::Debug>(steps: Vec<RecordStep>, make: fn(u32) -> T) -> Result<(), TestCaseError> {
+    let (mut writer, reader) = records(4);
+    let mut model = BTreeMap::new();
+    for (i, step) in steps {
+        let before = model.get(&i).copied();
+        if let Some((generation, seed)) = step {
+            writer.publish(i, generation, &make(seed));
+            model.insert(i, (generation, make(seed)));
+        } else {
+            writer.retract(i);
+            model.remove(&i);
+        }
+        for i in 0..reader.len() {
+            let now = model.get(&i).copied();
+            prop_assert_eq!(reader.get(i), now);
+            prop_assert_eq!(reader.generation(i), now.map(|(generation, _)| generation));
+            for (asked, _) in [now, before].into_iter().flatten() {
+                let expected = now.filter(|(generation, _)| *generation == asked);
+                prop_assert_eq!(reader.read(i, asked), expected.map(|(_, record)| record));
+            }
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Records of one line, of just more than one, and of nothing.
+    #[test]
+    fn records_are_maps(steps in record_steps()) {
+        records_are_a_map(steps.clone(), |seed| std::array::from_fn::<u32, 15, _>(|i| seed.rotate_left(i as u32)))?;
+        records_are_a_map(steps.clone(), |seed| std::array::from_fn::<u32, 16, _>(|i| seed.rotate_left(i as u32)))?;
+        records_are_a_map(steps, |_| [0u32; 0])?;
+    }
+
+    #[test]
+    fn core_set_is_a_set(cores in prop::collection::btree_set(0usize..64, 0..64), others in prop::collection::btree_set(0usize..64, 0..64)) {
+        let set: CoreSet = cores.iter().copied().collect();
+        prop_assert_eq!(set.iter().collect::<Vec<_>>(), cores.iter().copied().collect::<Vec<_>>());
+        prop_assert_eq!(set.is_empty(), cores.is_empty());
+        prop_assert!((0..64).all(|core| set.contains(core) == cores.contains(&core)));
+        let union = set.union(others.iter().copied().collect());
+        prop_assert_eq!(union, cores.union(&others).copied().collect());
+    }
+
+    /// Those are kicked who were touched and sleep.
+    #[test]
+    fn crew_wakes_who_sleeps(asleep in prop::collection::btree_set(0usize..64, 0..64), touched in prop::collection::btree_set(0usize..64, 0..64)) {
+        let crew = Crew::new(CORES_MAX);
+        for &core in &asleep {
+            crew.clone().prepare(core);
+        }
+        prop_assert!((0..64).all(|core| crew.is_asleep(core) == asleep.contains(&core)));
+        let kicked = crew.must_wake(touched.iter().copied().collect());
+        prop_assert_eq!(kicked, asleep.intersection(&touched).copied().collect());
+        // Until they run, they are kicked again.
+        prop_assert_eq!(crew.must_wake(kicked), kicked);
+        kicked.iter().for_each(|core| crew.cancel(core));
+        prop_assert!(crew.must_wake(kicked).is_empty());
+    }
+}
+
+#[test]
+fn records_out_of_range_are_not_there() {
+    let (_, reader) = records::<[u32; 2]>(3);
+    for i in [3, 4, u32::MAX] {
+        assert_eq!((reader.read(i, 0), reader.get(i), reader.generation(i)), (None, None, None));
+    }
+    let (_, reader) = records::<u32>(0);
+    assert!(reader.is_empty() && reader.get(0).is_none());
+}
+
+#[test]
+fn tally_of_each_owner() {
+    let (mut a, read_a) = tally(17);
+    let (mut b, read_b) = tally(3);
+    a.add(16, 5);
+    a.add(16, 6);
+    b.set(2, u64::MAX);
+    b.add(2, 2);
+    assert_eq!((read_a.get(16), read_b.clone().get(2), b.get(2)), (11, 1, 1));
+    assert!((0..16).all(|i| read_a.get(i) == 0));
+}
+
+#[test]
+fn progress_is_what_was_told_last() {
+    let (mut teller, watcher) = progress();
+    assert_eq!(watcher.seen(), 0);
+    teller.tell(u32::MAX);
+    let before = watcher.seen();
+    teller.tell(4);
+    assert_eq!(watcher.seen().wrapping_sub(before), 5);
 }
 
 #[test]
