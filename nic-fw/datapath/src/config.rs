@@ -21,10 +21,17 @@ pub struct CardConfig {
     pub quantum_bytes: u32,
     /// Descriptors taken from a context in one visit.
     pub visit_descriptors: u32,
-    /// Messages that may wait for DMA to complete.
-    pub dma_entries: u16,
-    /// Frames that may wait for the port to have room.
-    pub egress_entries: u16,
+    /// Messages of a flow group that may be under way from protocol to the port, in all classes.
+    pub pool_messages: u16,
+    /// Events, completions and frames of the control plane that may be under way to the host.
+    pub posting_entries: u16,
+}
+
+impl CardConfig {
+    /// Connections at one time, within what indices have room for.
+    pub fn max_flows(&self) -> u32 {
+        self.max_flows.clamp(1, 1 << 24)
+    }
 }
 
 impl Default for CardConfig {
@@ -39,8 +46,8 @@ impl Default for CardConfig {
             spin_us: 50,
             quantum_bytes: 64 * 1024,
             visit_descriptors: 32,
-            dma_entries: 512,
-            egress_entries: 256,
+            pool_messages: 512,
+            posting_entries: 256,
         }
     }
 }

@@ -1,284 +1,411 @@
 //! The fused composition: one core runs a burst through all stages by direct calls.
+//!
+//! ```text
+//!   port ─► pre ─► protocol ─► dma ─► egress ─► post ─► port      no rings, no numbers on the way in: nothing can overtake
+//! ```
 
 use crate::{
-    CardConfig, Counters,
-    msg::{RxRef, Source, Work},
-    stages::Stages,
+    CardConfig, Composition,
+    counters::CounterSums,
+    dma::Dma,
+    egress::{Egress, EgressOut, Release},
+    flows::{Directory, Groups, States},
+    host::{Host, HostParts},
+    msg::{ControlOp, HostIn, OutMsg, RxRef, Stop, Work},
+    pool::{Class, Pool},
+    post::Post,
+    pre::{Pre, Verdict},
+    protocol::Protocol,
+    sched::Sched,
+    tables::Tables,
 };
-use toe_abi::{CtxId, counters::Counter};
-use toe_hal::{EthPort, HostMemory, Instant, Kick, RxBurst, port::BURST};
+use alloc::{boxed::Box, collections::VecDeque};
+use toe_abi::{CtxId, FlowId, counters::Counter};
+use toe_hal::{Board, Frames, HostMemory, Instant, Lease, Parts, PortCaps, RxBurst, RxLosses, RxPort, TxPort, port::BURST};
 
 /// Control messages, packets, descriptors or segments handled in one round, each.
 const BUDGET: usize = 64;
+/// How often a core that is awake asks the port what it has lost, microseconds.
+const LOSSES_EVERY_US: u64 = 100_000;
+/// Longest sleep while the port holds frames back, microseconds.
+const HOLDING_US: u64 = 1000;
+/// IPv4 total length.
+const PACKET_MAX: u32 = 65_535;
+/// IPv4 and TCP headers with all options.
+const HEADERS_MAX: u32 = 100;
 
-/// A way to put the stages together: what a board or a test drives.
-pub trait Composition {
-    type Port;
-    type Memory;
+type FramesOf<B> = <<B as Board>::Rx as RxPort>::Frames;
 
-    /// Region 0 has been bound by the board: start the control queues at phase 1, rings empty.
-    fn attach_control(&mut self);
-    /// The control region is given up. Flows go on.
-    fn detach_control(&mut self);
-    /// Forgets all flows, contexts and regions.
-    fn reset(&mut self);
-    /// One round over port, active contexts, control, timers and scheduler. True: something was done.
-    fn poll(&mut self, now: Instant) -> bool;
-    /// When `poll` must be called next even if nobody kicks and no frame comes.
-    fn next_deadline(&self, now: Instant) -> Option<Instant>;
-    /// Parks every context that isn't, fences, looks again. True: the core may sleep until deadline, kick or port.
-    fn park(&mut self, now: Instant) -> bool;
-    /// The host has kicked this context.
-    fn kicked(&mut self, ctx: CtxId);
-    fn port(&mut self) -> &mut Self::Port;
-    fn memory(&mut self) -> &mut Self::Memory;
-    fn counters(&self) -> &Counters;
+/// Most payload bytes that a port cuts; 0: it cuts nothing. A super-frame needs its checksum finished by whoever cuts it, and is one IP
+/// packet until then.
+pub fn tso_max(caps: &PortCaps) -> u32 {
+    if caps.tx_csum { caps.tso_max.min(PACKET_MAX - HEADERS_MAX) } else { 0 }
 }
 
 /// The card on one core.
-pub struct Card<P, M, K> {
-    stages: Stages<P, M, K>,
+pub struct Card<B: Board> {
+    rx: B::Rx,
+    frames: FramesOf<B>,
+    pre: Pre,
+    protocol: Protocol,
+    post: Post<B::Memory>,
+    dma: Dma<B::Memory, FramesOf<B>>,
+    egress: Egress<B::Tx, B::Memory>,
+    host: Host<B>,
+    outs: Outs,
     burst: RxBurst,
+    losses_at: Instant,
 }
 
-impl<P, M, K> Card<P, M, K>
-where
-    M: HostMemory,
-    P: EthPort<M::Slice>,
-    K: Kick,
-{
-    pub fn new(config: CardConfig, port: P, memory: M, kick: K) -> Self {
-        // A burst must fit, and leave room for what it leads to.
-        let dma_entries = config.dma_entries.max(8 * BURST as u16);
-        let egress_entries = config.egress_entries.max(2 * BURST as u16);
-        let config = CardConfig { dma_entries, egress_entries, ..config };
-        Self { stages: Stages::new(&config, port, memory, kick), burst: RxBurst::new() }
-    }
+/// What egress has let out and is not dealt with yet.
+#[derive(Default)]
+struct Outs {
+    /// After the next flush: who is told that bytes are acknowledged may overwrite them, and the port reads them at the flush.
+    host: VecDeque<HostIn>,
+    leases: heapless::Vec<Lease, 1>,
+    home: Option<Box<OutMsg>>,
+    poisoned: VecDeque<FlowId>,
+}
 
-    /// See [`Composition::attach_control`].
-    pub fn attach_control(&mut self) {
-        self.stages.attach_control();
+impl EgressOut for Outs {
+    fn host(&mut self, what: HostIn) {
+        self.host.push_back(what);
     }
-
-    /// See [`Composition::detach_control`].
-    pub fn detach_control(&mut self) {
-        self.stages.detach_control();
+    fn lease(&mut self, lease: Lease) {
+        let _ = self.leases.push(lease);
     }
-
-    /// See [`Composition::reset`].
-    pub fn reset(&mut self) {
-        self.stages.reset();
+    fn home(&mut self, msg: Box<OutMsg>) {
+        self.home = Some(msg);
     }
-
-    /// See [`Composition::poll`].
-    pub fn poll(&mut self, now: Instant) -> bool {
-        self.stages.now = now;
-        let mut any = self.complete();
-        any |= self.stages.drain();
-        any |= self.control();
-        any |= self.receive();
-        any |= self.host();
-        any |= self.timers();
-        any |= self.send();
-        // Frames first, then events: who is told that bytes are acknowledged may overwrite them, and the port reads
-        // them at the flush.
-        self.stages.flush();
-        any |= self.tell();
-        self.stages.interrupt();
-        self.stages.park_idle();
-        any
+    fn poisoned(&mut self, flow: FlowId) {
+        self.poisoned.push_back(flow);
     }
+}
 
-    /// See [`Composition::next_deadline`].
-    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        self.stages.next_deadline(now)
-    }
-
-    /// See [`Composition::park`].
-    pub fn park(&mut self, now: Instant) -> bool {
-        self.stages.park(now)
-    }
-
-    /// See [`Composition::kicked`].
-    pub fn kicked(&mut self, ctx: CtxId) {
-        self.stages.kicked(ctx);
-    }
-
-    pub fn port(&mut self) -> &mut P {
-        &mut self.stages.port
-    }
-
-    pub fn memory(&mut self) -> &mut M {
-        &mut self.stages.memory
-    }
-
-    pub fn counters(&self) -> &Counters {
-        &self.stages.counters
-    }
-
-    /// What the port itself has counted, in all: `counter` is one of the port's.
-    pub fn set_port_counter(&mut self, counter: Counter, total: u64) {
-        self.stages.counters.set(counter, total);
-    }
-
-    /// Room in the order for new work: a share is left for what tells of work done.
-    fn has_room(&self) -> bool {
-        self.stages.dma.room() > self.stages.dma.capacity() / 4 && self.stages.post.room() > 0
-    }
-
-    fn run(&mut self, work: Work) {
-        if let Some(msg) = self.stages.protocol(work) {
-            self.stages.order(msg);
+impl<B: Board> Card<B> {
+    pub fn new(config: CardConfig, parts: Parts<B>) -> Self {
+        let Parts { memory, rx, tx, kick, .. } = parts;
+        let caps = tx.caps();
+        let groups = Groups::new(1);
+        let directory = Directory::new(config.max_flows(), groups, config.hash_key);
+        let tables = Tables::new(config.max_regions, config.max_next_hops, config.max_addresses);
+        let (view, flows) = (directory.view(), directory.capacity());
+        let mut sums = CounterSums::default();
+        let frames = rx.frames();
+        let pool = Pool::new(config.pool_messages);
+        let size = pool.size();
+        let states = States::new(flows, groups, 0);
+        let sched = Sched::new(flows as usize, config.quantum_bytes);
+        let pre = Pre::new(caps.mac, view.clone(), tables.addresses(), sums.stage());
+        let post = Post::new(caps, view.clone(), tables.next_hops(), memory.handle(), sums.stage());
+        let dma = Dma::new(size, memory.handle(), frames.clone());
+        let egress = Egress::new(tx, memory.handle(), view, size, flows, sums.stage());
+        let protocol = Protocol::new(states, sched, pool, sums.stage(), tso_max(&caps));
+        let host = HostParts { memory, kick, frames: frames.clone(), caps };
+        let outs = Outs { host: VecDeque::with_capacity(3 * usize::from(size)), poisoned: VecDeque::with_capacity(size.into()), ..Outs::default() };
+        Self {
+            rx,
+            frames,
+            pre,
+            protocol,
+            post,
+            dma,
+            egress,
+            host: Host::new(&config, host, directory, tables, sums),
+            outs,
+            burst: RxBurst::new(),
+            losses_at: Instant(0),
         }
-        while self.stages.release() {}
     }
 
-    fn run_all(&mut self, budget: usize, next: impl Fn(&mut Stages<P, M, K>) -> Option<Work>) -> bool {
-        let mut any = false;
-        for _ in 0..budget {
-            if !self.has_room() {
-                break;
+    fn has_credit(&self, class: Class) -> bool {
+        self.protocol.pool.has(class)
+    }
+
+    /// Runs protocol on a piece of work, and what comes of it as far as it goes. The caller has made sure of credit.
+    fn run(&mut self, work: Work, class: Class, now: Instant) {
+        let Some(msg) = self.protocol.pool.take(class) else {
+            debug_assert!(false, "no credit for {work:?}");
+            return;
+        };
+        if let Some(msg) = self.protocol.handle(work, msg, now) {
+            self.forward(msg);
+        }
+        self.release();
+    }
+
+    /// A message goes through post and DMA, as far as it has to.
+    fn forward(&mut self, mut msg: Box<OutMsg>) {
+        if msg.next_stop() == Stop::Post {
+            self.post.build(&mut msg);
+        }
+        let done = match msg.next_stop() {
+            Stop::Host => {
+                self.host.inject(msg);
+                None
             }
-            let Some(work) = next(&mut self.stages) else { break };
-            self.run(work);
+            Stop::Dma => self.dma.submit(msg),
+            Stop::Post | Stop::Egress => Some(msg),
+        };
+        done.into_iter().for_each(|msg| self.egress.put(msg));
+    }
+
+    /// Lets out of the order what may leave. True: something did.
+    fn release(&mut self) -> bool {
+        let mut any = false;
+        while self.egress.release(&mut self.outs) == Release::Out {
+            self.outs.leases.pop().into_iter().for_each(|lease| self.rx.release(lease));
+            self.outs.home.take().into_iter().for_each(|msg| self.protocol.pool.give(msg));
             any = true;
         }
         any
     }
 
-    /// DMA that has completed, and what comes out of the order.
-    fn complete(&mut self) -> bool {
-        let (mut any, work) = self.stages.complete();
-        while self.stages.release() {
+    /// Transfers that have completed, and what comes out of the order.
+    fn complete(&mut self, now: Instant) -> bool {
+        let mut any = self.host.complete() | self.dma.poll();
+        while let Some(msg) = self.dma.completed() {
+            self.egress.put(msg);
+        }
+        any |= self.host_released() | self.release();
+        while let Some(&flow) = self.outs.poisoned.front().filter(|_| self.has_credit(Class::Control)) {
+            self.outs.poisoned.pop_front();
+            self.run(Work::Control { op: ControlOp::Poisoned, flow, mail: None }, Class::Control, now);
             any = true;
         }
-        if let Some(work) = work {
-            self.run(work);
-        }
-        any | self.run_all(BUDGET, Stages::next_poisoned)
+        any
     }
 
-    fn control(&mut self) -> bool {
+    /// What the host's side has written or is done with.
+    fn host_released(&mut self) -> bool {
+        let mut any = false;
+        while self.host.release() {
+            any = true;
+            self.host.next_injected().into_iter().for_each(|msg| self.egress.put(msg));
+        }
+        while let Some(lease) = self.host.next_lease() {
+            self.rx.release(lease);
+        }
+        any
+    }
+
+    fn control(&mut self, now: Instant) -> bool {
         let mut any = false;
         for _ in 0..BUDGET {
-            let (did, work) = if self.has_room() { self.stages.control_step() } else { (false, None) };
-            if let Some(work) = work {
-                self.run(work);
-            }
-            if !(did | self.post_completion()) {
+            let did = self.host.control_step() | self.host.completion();
+            if !(did | self.host_work(now)) {
                 break;
             }
             any = true;
         }
         for _ in 0..BUDGET {
-            let (did, work) = if self.has_room() { self.stages.packet() } else { (false, None) };
-            if let Some(work) = work {
-                self.run(work);
-            }
-            while self.stages.release() {}
-            if !did {
+            if !(self.host.has_room() && self.host.packet()) {
                 break;
             }
+            self.raw_frame();
+            self.host_work(now);
             any = true;
         }
+        any | self.raw_frame()
+    }
+
+    /// Work that the host's side has for protocol. What it answers comes back after the flush.
+    fn host_work(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        while let Some((group, work)) = self.host.next_work() {
+            let class = if matches!(work, Work::Rx(_)) { Class::Rx } else { Class::Control };
+            if !self.has_credit(class) {
+                self.host.unget_work(group, work);
+                break;
+            }
+            self.run(work, class, now);
+            any = true;
+        }
+        self.host_released();
         any
     }
 
-    fn receive(&mut self) -> bool {
+    /// Sends the control plane's frame.
+    fn raw_frame(&mut self) -> bool {
+        let Some(raw) = self.host.next_raw() else { return false };
+        if self.egress.raw(&raw).is_err() {
+            self.host.unget_raw(raw);
+            return false;
+        }
+        // Its place in the ring is about to be given back.
+        self.egress.flush();
+        self.host.take(HostIn::Transmitted);
+        true
+    }
+
+    fn receive(&mut self, now: Instant) -> bool {
         // What doesn't fit behind the port waits there: if frames must be lost, then before they cost anything.
-        if self.stages.dma.room() < 3 * BURST || self.stages.post.room() < BURST {
+        if self.protocol.pool.left(Class::Rx) < BURST || !self.host.has_room_for(BURST) {
             return false;
         }
         let mut burst = core::mem::take(&mut self.burst);
-        self.stages.receive(&mut burst);
+        self.rx.receive(&mut burst);
         let any = !burst.is_empty();
-        for frame in &burst {
-            let rx = RxRef { source: Source::Port(frame.lease), len: frame.len, offload: frame.offload, tcp_at: 0 };
-            if let Some(work) = self.stages.judge(rx) {
-                self.run(work);
+        self.pre.counters.add(Counter::RxFrames, burst.len() as u64);
+        self.pre.counters.add(Counter::RxBytes, burst.iter().map(|f| u64::from(f.len)).sum());
+        for frame in burst.drain(..) {
+            let finding = self.pre.look(self.frames.frame(&frame.lease), frame.offload);
+            match self.pre.decide(RxRef::from(frame), finding) {
+                Verdict::Flow(msg) => self.run(Work::Rx(msg), Class::Rx, now),
+                Verdict::Drop(frame) => self.host.give_back(frame),
+                Verdict::Exception(msg) => self.host.exception(msg),
+                Verdict::Answer(raw, copy) => {
+                    if self.egress.raw(&raw).is_err() {
+                        self.egress.dropped();
+                    }
+                    self.host.exception(copy);
+                }
             }
-            while self.stages.release() {}
+            self.host_released();
         }
-        burst.clear();
         self.burst = burst;
         any
     }
 
-    fn host(&mut self) -> bool {
+    fn descriptors(&mut self, now: Instant) -> bool {
         let mut any = false;
-        for _ in 0..self.stages.contexts.round().max(1) {
-            any |= self.run_all(BURST, Stages::host_work);
-            any |= self.stages.visit();
-            any |= self.run_all(BURST, Stages::host_work);
+        for _ in 0..self.host.round().max(1) {
+            any |= self.staged_descriptors(now);
+            any |= self.host.visit();
+            any |= self.staged_descriptors(now);
         }
         any
     }
 
-    fn timers(&mut self) -> bool {
-        self.run_all(4 * BUDGET, Stages::timer_work)
+    fn staged_descriptors(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        while self.has_credit(Class::Host)
+            && let Some((_, msg)) = self.host.next_descriptor()
+        {
+            self.run(Work::Host(msg), Class::Host, now);
+            any = true;
+        }
+        any
     }
 
-    fn send(&mut self) -> bool {
-        self.run_all(BUDGET, Stages::send_work)
+    fn timers(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        for _ in 0..4 * BUDGET {
+            if !self.has_credit(Class::Urgent) {
+                break;
+            }
+            let Some(work) = self.protocol.next_timer(now) else { break };
+            self.run(work, Class::Urgent, now);
+            any = true;
+        }
+        any
     }
 
-    fn post_completion(&mut self) -> bool {
-        let any = self.stages.dma.room() > 0 && self.stages.completion();
-        while self.stages.release() {}
+    /// Not while the port is busy.
+    fn send(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        for _ in 0..BUDGET {
+            if self.egress.is_stalled() || !self.has_credit(Class::Data) {
+                break;
+            }
+            let Some(work) = self.protocol.next_send() else { break };
+            self.run(work, Class::Data, now);
+            any = true;
+        }
         any
     }
 
     /// Events and control completions.
     fn tell(&mut self) -> bool {
         let mut any = false;
-        while self.stages.dma.room() > 1 && self.stages.event() {
-            while self.stages.release() {}
+        while self.host.has_room()
+            && let Some(what) = self.outs.host.pop_front()
+        {
+            self.host.take(what);
             any = true;
         }
-        while self.post_completion() {
+        while self.host.event() || self.host.completion() {
             any = true;
+            self.host_released();
         }
-        any
+        any | self.host_released()
+    }
+
+    fn look_at_losses(&mut self, now: Instant) {
+        if now >= self.losses_at {
+            self.losses_at = now.add_micros(LOSSES_EVERY_US);
+            let RxLosses { overrun, unusable } = self.rx.losses();
+            self.pre.counters.set(Counter::RxPortOverrun, overrun);
+            self.pre.counters.set(Counter::RxPortUnusable, unusable);
+        }
+    }
+
+    /// Whether work waits that needs no one from outside.
+    fn is_busy(&self) -> bool {
+        !self.dma.is_empty() || self.egress.is_stalled() || self.host.is_busy() || !self.outs.host.is_empty() || !self.outs.poisoned.is_empty()
+    }
+
+    /// The board's receiving half of the port.
+    pub fn rx(&mut self) -> &mut B::Rx {
+        &mut self.rx
     }
 }
 
-impl<P, M, K> Composition for Card<P, M, K>
-where
-    M: HostMemory,
-    P: EthPort<M::Slice>,
-    K: Kick,
-{
-    type Port = P;
-    type Memory = M;
+impl<B: Board> Composition for Card<B> {
+    type Board = B;
 
-    fn attach_control(&mut self) {
-        self.attach_control();
+    fn host(&mut self) -> &mut Host<B> {
+        &mut self.host
     }
-    fn detach_control(&mut self) {
-        self.detach_control();
-    }
+
     fn reset(&mut self) {
-        self.reset();
+        self.host.reset();
+        self.protocol.reset();
+        // What was under way finds nobody any more: give its frames back.
+        let now = Instant(0);
+        while self.protocol.pool.free() < self.protocol.pool.size().into() || self.host.is_busy() {
+            let any = self.complete(now) | self.host_work(now);
+            self.egress.flush();
+            if !(any | self.tell()) && self.dma.is_empty() {
+                break;
+            }
+        }
+        self.egress.reset();
     }
+
     fn poll(&mut self, now: Instant) -> bool {
-        self.poll(now)
+        self.host.at(now);
+        self.look_at_losses(now);
+        let mut any = self.complete(now);
+        any |= self.control(now);
+        any |= self.receive(now);
+        any |= self.descriptors(now);
+        any |= self.timers(now);
+        any |= self.send(now);
+        self.egress.flush();
+        any |= self.tell();
+        self.host.interrupt();
+        self.host.park_idle();
+        any
     }
+
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        self.next_deadline(now)
+        if self.is_busy() {
+            return Some(now);
+        }
+        let holding = (self.rx.holding() || self.egress.is_holding()).then(|| now.add_micros(HOLDING_US));
+        [self.protocol.next_deadline(now), self.host.next_deadline(), holding].into_iter().flatten().min()
     }
+
     fn park(&mut self, now: Instant) -> bool {
-        self.park(now)
+        !self.is_busy() && !self.protocol.is_ready(now) && self.host.park(now)
     }
+
     fn kicked(&mut self, ctx: CtxId) {
-        self.kicked(ctx);
+        self.host.kicked(ctx);
     }
-    fn port(&mut self) -> &mut P {
-        self.port()
-    }
-    fn memory(&mut self) -> &mut M {
-        self.memory()
-    }
-    fn counters(&self) -> &Counters {
-        self.counters()
+
+    fn counters(&self) -> &CounterSums {
+        self.host.sums()
     }
 }

@@ -21,25 +21,28 @@
 
 extern crate alloc;
 
-pub mod card;
+mod compose;
 pub mod config;
 mod control;
 pub mod counters;
 mod ctxq;
-pub mod deterministic;
 mod dma;
+mod egress;
+mod flows;
+mod fused;
+pub mod host;
 mod list;
 mod msg;
+mod pool;
 mod post;
 mod pre;
 mod protocol;
 mod sched;
-mod stages;
-mod store;
 mod tables;
+mod transfers;
 mod wheel;
 
-pub use card::{Card, Composition};
+pub use compose::Composition;
 pub use config::CardConfig;
-pub use counters::Counters;
-pub use deterministic::{DeterministicCard, Interleaving};
+pub use counters::{CounterSums, Counters};
+pub use fused::Card;

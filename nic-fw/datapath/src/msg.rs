@@ -249,6 +249,28 @@ impl OutMsg {
     }
 }
 
+/// Where a message has to go next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stop {
+    Post,
+    Dma,
+    /// To have payload written that only the ctxq stage has.
+    Host,
+    Egress,
+}
+
+impl OutMsg {
+    pub fn next_stop(&self) -> Stop {
+        let injected = || self.frame.as_ref().is_some_and(|frame| frame.origin == Origin::Injected);
+        match () {
+            () if self.tx.is_some() && !self.is_built => Stop::Post,
+            () if self.writes.is_empty() => Stop::Egress,
+            () if injected() => Stop::Host,
+            () => Stop::Dma,
+        }
+    }
+}
+
 /// What egress and pre tell the context queue stage.
 #[derive(Debug)]
 pub enum HostIn {

@@ -55,9 +55,14 @@ impl Pool {
         self.free.len()
     }
 
+    /// Messages that the class may take now.
+    pub fn left(&self, class: Class) -> usize {
+        usize::from(self.limit[class as usize] - self.used[class as usize])
+    }
+
     /// Whether [`take`](Self::take) would give something.
     pub fn has(&self, class: Class) -> bool {
-        self.used[class as usize] < self.limit[class as usize]
+        self.left(class) > 0
     }
 
     /// An empty message of this class.

@@ -34,6 +34,11 @@ impl Sched {
         }
     }
 
+    /// How many flows there can be.
+    pub fn flows(&self) -> u32 {
+        self.is_urgent.len() as u32
+    }
+
     /// Flow `i` may have something to send.
     pub fn ready(&mut self, i: u32, urgent: bool) {
         if self.links.linked(i) {

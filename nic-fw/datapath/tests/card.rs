@@ -10,6 +10,7 @@ use toe_abi::{
     desc::{HostDesc, ev_flags, hc, hc_flags},
     frames,
 };
+use toe_datapath::Composition;
 use toe_hal::{
     HostMemory, PortCaps, RxOffload,
     fake::{FakeFrame, PortKnobs},
@@ -37,7 +38,7 @@ fn in_order_data_is_placed_announced_and_acknowledged() {
     b.run_for(50_000);
     assert_eq!(b.sent().last().unwrap().acked(), 1000);
     assert_eq!(b.card.counters().get(Counter::RxDelivered), 2);
-    assert_eq!(b.card.port().leases_out(), 0);
+    assert_eq!(b.port.leases_out(), 0);
     accounted(&b);
 }
 
@@ -66,7 +67,7 @@ fn a_super_frame_with_a_partial_checksum_is_taken_whole() {
     let mut bytes = peer_segment(0, 0, 0, NO_FLAGS, &stream(0, 4000));
     bytes[14 + 20 + 16] ^= 0xff; // not a checksum of the whole segment
     let offload = RxOffload { csum_ok: true, partial_csum: true, gso_size: 1000 };
-    b.card.port().arrive(FakeFrame { bytes, offload });
+    b.port.arrive(FakeFrame { bytes, offload });
     b.run();
     assert_eq!(b.events(1, true).last().unwrap().rx_head, 4000);
     assert_eq!(b.sent().last().unwrap().acked(), 4000);
@@ -141,7 +142,7 @@ fn a_sleeping_host_is_interrupted_and_a_waking_one_is_not() {
     b.run();
     assert_eq!(b.kick.take(), []);
     let parked = b.page(1).add(8);
-    b.card.memory().store(parked, 1).unwrap();
+    b.memory.store(parked, 1).unwrap();
     b.segment(0, 1, 0, NO_FLAGS, b"y");
     b.run();
     assert_eq!(b.kick.take(), [CtxId(1)]);
@@ -176,7 +177,7 @@ fn a_context_with_insane_indices_is_failed_and_others_are_not() {
     b.install(0, 1);
     b.install(1, 2);
     let page = b.page(1);
-    b.card.memory().store(page.add(4), 0x8000_0000).unwrap();
+    b.memory.store(page.add(4), 0x8000_0000).unwrap();
     for i in 0..6 {
         b.segment(0, i, 0, NO_FLAGS, b"x");
         b.run_for(100);
@@ -184,7 +185,7 @@ fn a_context_with_insane_indices_is_failed_and_others_are_not() {
     b.segment(1, 0, 0, NO_FLAGS, b"x");
     b.run();
     assert_eq!(b.card.counters().get(Counter::ContextsFailed), 1);
-    assert_eq!(b.card.memory().load(page.add(64 + 12)), Ok(1));
+    assert_eq!(b.memory.load(page.add(64 + 12)), Ok(1));
     assert_eq!(b.events(2, true).len(), 1);
 }
 
@@ -228,7 +229,7 @@ fn each_kind_of_garbage_has_its_counter() {
         assert_eq!(b.card.counters().drops(reason), before + 1, "case {i}: {reason:?}");
     }
     assert!(b.events(1, true).is_empty());
-    assert_eq!(b.card.port().leases_out(), 0);
+    assert_eq!(b.port.leases_out(), 0);
     accounted(&b);
 }
 
@@ -260,7 +261,7 @@ fn frames_of_no_flow_go_to_the_control_plane_with_their_reason() {
     b.arrive(syn.clone());
     let bytes = peer_segment(6, 0, 0, NO_FLAGS, b"data");
     let offload = RxOffload { csum_ok: true, partial_csum: true, gso_size: 2 };
-    b.card.port().arrive(FakeFrame { bytes, offload });
+    b.port.arrive(FakeFrame { bytes, offload });
     b.run();
     let got = b.exceptions();
     assert_eq!((got[0].0.reason, &got[0].1), (Exception::Syn as u32, &syn));
@@ -286,7 +287,7 @@ fn a_full_exception_ring_drops_and_recovers() {
     }
     let c = b.card.counters();
     assert_eq!(c.get(Counter::RxExceptions) + c.drops(Drop::ExceptionRingFull), 60);
-    assert_eq!(b.card.port().leases_out(), 0);
+    assert_eq!(b.port.leases_out(), 0);
     accounted(&b);
 }
 
@@ -333,11 +334,11 @@ fn injected_frames_are_processed_as_if_from_the_wire() {
 fn control_frames_go_out_unchanged() {
     let mut b = fused();
     let frame = peer_segment(0, 0, 0, TcpFlags::SYN, &stream(0, 300));
-    b.card.port().set_knobs(PortKnobs { tx_room: 1, ..Default::default() });
+    b.port.set_knobs(PortKnobs { tx_room: 1, ..Default::default() });
     b.packet(frames::kind::TRANSMIT, &frame[..60], 0);
     b.packet(frames::kind::TRANSMIT, &frame, 0);
     b.run();
-    let sent: Vec<_> = std::iter::from_fn(|| b.card.port().take_sent()).map(|f| f.bytes).collect();
+    let sent: Vec<_> = std::iter::from_fn(|| b.port.take_sent()).map(|f| f.bytes).collect();
     assert_eq!(sent, [frame[..60].to_vec(), frame]);
     assert_eq!(b.card.counters().get(Counter::TxControlFrames), 2);
 }
@@ -536,7 +537,7 @@ fn parked_contexts_cost_nothing_until_kicked() {
     assert!(b.card.park(b.now));
     assert_eq!(b.card.next_deadline(b.now), None);
     let flag = b.page(1).add(64 + 8);
-    assert_eq!(b.card.memory().load(flag), Ok(1));
+    assert_eq!(b.memory.load(flag), Ok(1));
     // Published behind the card's back: it is not polled.
     b.fill(1, 0, 0, b"hi");
     let desc = HostDesc { kind: hc::UPDATE, flow, tx_head: 2, ..Default::default() };
@@ -545,7 +546,7 @@ fn parked_contexts_cost_nothing_until_kicked() {
     assert!(b.sent().is_empty());
     b.card.kicked(CtxId(1));
     b.run();
-    assert_eq!(b.card.memory().load(flag), Ok(0));
+    assert_eq!(b.memory.load(flag), Ok(0));
     assert_eq!(b.sent()[0].payload(), b"hi");
 }
 
@@ -567,17 +568,17 @@ fn an_idle_context_is_parked_after_the_spin_time() {
     let mut b = fused();
     b.run();
     let flag = b.page(1).add(64 + 8);
-    assert_eq!(b.card.memory().load(flag), Ok(0));
+    assert_eq!(b.memory.load(flag), Ok(0));
     b.now = b.now.add_micros(config().spin_us);
     b.run();
-    assert_eq!(b.card.memory().load(flag), Ok(1));
+    assert_eq!(b.memory.load(flag), Ok(1));
 }
 
 #[test]
 fn a_busy_port_loses_nothing() {
     let mut b = fused();
     let flow = b.install(0, 1);
-    b.card.port().set_knobs(PortKnobs { tx_room: 1, busy_percent: 60, ..Default::default() });
+    b.port.set_knobs(PortKnobs { tx_room: 1, busy_percent: 60, ..Default::default() });
     b.fill(1, 0, 0, &stream(0, 4000));
     b.update(1, flow, 4000, 0, 0);
     b.run();
@@ -633,7 +634,7 @@ fn a_reset_of_the_card_forgets_everything_and_it_can_start_again() {
     b.install(0, 1);
     b.segment(0, 0, 0, NO_FLAGS, b"x");
     b.card.reset();
-    assert_eq!(b.card.port().leases_out(), 0);
+    assert_eq!(b.port.leases_out(), 0);
     b.restart();
     b.install(0, 1);
     b.segment(0, 0, 0, NO_FLAGS, b"x");

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! One request at a time: the next one is read when the answer of the last is on its way, so an answer always has room.
-//! When the control plane detaches, a request that is under way is finished, but not answered.
+//! Its mailbox goes along to protocol and comes back with the answer. When the control plane detaches, a request that is
+//! under way is finished, but not answered.
 
 mod notices;
 mod requests;
@@ -16,12 +17,15 @@ mod rings;
 
 use crate::{
     Counters,
-    ctxq::{Contexts, Posting, Queue},
-    dma::{FETCH, Item},
-    msg::{ControlOp, Done, ExceptionMsg, Source, Work, Write},
-    store::FlowStore,
+    counters::CounterSums,
+    ctxq::{Contexts, Queue},
+    flows::Directory,
+    host::{Item, Posting},
+    msg::{ControlOp, Done, ExceptionMsg, Work, Write},
     tables::Tables,
+    transfers::FETCH,
 };
+use alloc::boxed::Box;
 use notices::Notices;
 use rings::{Exceptions, Packets};
 use toe_abi::{
@@ -33,7 +37,8 @@ use toe_abi::{
 use toe_hal::{Cookie, Dma as Transfer, DmaFault, HostMemory, Instant};
 use zerocopy::IntoBytes;
 
-pub use rings::{Packet, Put};
+pub use rings::Packet;
+use rings::Put;
 
 /// Cookie of the fetch of a submission.
 pub const FETCH_SUBMISSION: Cookie = FETCH | 1;
@@ -43,16 +48,23 @@ pub const FETCH_PACKET: Cookie = FETCH | 2;
 /// Flows looked at in one step of a sweep.
 const SWEEP: u32 = 1024;
 
-/// The request being worked on, and its answer.
+/// A request that is being worked on, and its answer. Goes to protocol and comes back.
+#[derive(Debug)]
 pub struct Mailbox {
     pub request: ControlMsg,
     pub answer: ControlMsg,
 }
 
+impl Mailbox {
+    fn new() -> Box<Self> {
+        Box::new(Self { request: ControlMsg::new(0, 0), answer: ControlMsg::new(0, 0) })
+    }
+}
+
 /// A request about all flows of a context or region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Sweep {
-    CloseContext(CtxId),
+    CloseContext(CtxId, RegionId),
     UnmapRegion(RegionId),
 }
 
@@ -60,12 +72,19 @@ enum Sweep {
 enum Job {
     Idle,
     Fetching,
-    /// Protocol has it.
+    /// Protocol has it, and the mailbox.
     Waiting,
     /// Barriers make sure that nothing older is under way: first so that the sweep sees every binding, last so that nothing
     /// touches the memory any more.
     Sweep(Sweep, Stage),
-    Answer(u32),
+    Answer,
+}
+
+/// A flow that toed is being told has ended: its last state comes from protocol.
+enum Telling {
+    Nobody(Box<Mailbox>),
+    Asked(FlowId),
+    Ready(FlowId, Box<Mailbox>),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,7 +101,9 @@ enum Stage {
 #[derive(Debug)]
 pub enum Step {
     Work(Work),
-    /// Flush the port, then unbind; then call [`Control::unmapped`].
+    /// Let [`Done::Barrier`] come back when everything that is under way now is over: in every flow group, and here.
+    Barrier,
+    /// Unbind the region: nobody uses it any more.
     Unmap(RegionId),
     Progress,
     Idle,
@@ -92,9 +113,10 @@ pub enum Step {
 pub struct Env<'a, M> {
     pub memory: &'a mut M,
     pub contexts: &'a mut Contexts,
-    pub flows: &'a FlowStore,
+    pub directory: &'a mut Directory,
     pub tables: &'a mut Tables,
     pub counters: &'a mut Counters,
+    pub sums: &'a CounterSums,
     pub now: Instant,
 }
 
@@ -110,9 +132,11 @@ pub struct Control {
     job: Job,
     /// The job belongs to a control plane that has gone.
     orphan: bool,
-    pub mailbox: Mailbox,
+    /// Of the request under way; `None`: protocol has it.
+    mail: Option<Box<Mailbox>>,
+    telling: Telling,
     /// The completion being written.
-    out: ControlMsg,
+    out: Box<ControlMsg>,
     out_busy: bool,
     notices: Notices,
     exceptions: Exceptions,
@@ -132,8 +156,9 @@ impl Control {
             comp_head: 0,
             job: Job::Idle,
             orphan: false,
-            mailbox: Mailbox { request: ControlMsg::new(0, 0), answer: ControlMsg::new(0, 0) },
-            out: ControlMsg::new(0, 0),
+            mail: Some(Mailbox::new()),
+            telling: Telling::Nobody(Mailbox::new()),
+            out: Box::new(ControlMsg::new(0, 0)),
             out_busy: false,
             notices: Notices::new(flows),
             exceptions: Exceptions::default(),
@@ -146,9 +171,18 @@ impl Control {
         self.attached && self.packets.any(memory)
     }
 
-    /// Whether something is under way that needs the core awake.
+    /// Whether something is under way.
     pub fn is_busy(&self) -> bool {
-        !matches!(self.job, Job::Idle) || self.out_busy || self.packets.is_busy()
+        self.job != Job::Idle || self.out_busy || self.packets.is_busy() || matches!(self.telling, Telling::Asked(_))
+    }
+
+    /// Whether something is under way that goes on only if this stage is run, whatever others do.
+    pub fn wants_core(&self) -> bool {
+        let job = match self.job {
+            Job::Idle | Job::Waiting | Job::Sweep(_, Stage::FirstBarrier | Stage::LastBarrier) => false,
+            Job::Fetching | Job::Answer | Job::Sweep(..) => true,
+        };
+        job || self.packets.wants_core()
     }
 
     /// Whether a fetch is under way.
@@ -171,21 +205,31 @@ impl Control {
     pub fn detach(&mut self) {
         self.attached = false;
         match self.job {
-            Job::Answer(_) => self.job = Job::Idle,
+            Job::Answer => self.job = Job::Idle,
             Job::Idle => {}
             _ => self.orphan = true,
         }
     }
 
-    /// A place in the exception ring for a frame. `None`: it must be dropped, and why.
-    pub fn exception<M: HostMemory>(&mut self, msg: &ExceptionMsg, env: &mut Env<'_, M>) -> Result<Put, Drop> {
+    /// A place in the exception ring for a frame. A posting that comes with the frame fills the end of the ring: try again behind
+    /// it. An error: the frame must be dropped, and why.
+    pub fn exception<M: HostMemory>(
+        &mut self,
+        msg: ExceptionMsg,
+        env: &mut Env<'_, M>,
+    ) -> Result<(Posting, Option<ExceptionMsg>), (Drop, ExceptionMsg)> {
         if !self.attached {
-            return Err(Drop::NoControlPlane);
+            return Err((Drop::NoControlPlane, msg));
         }
-        self.exceptions.put(msg, self.epoch, env.memory).map_err(|DmaFault| {
-            self.broken(env);
-            Drop::NoControlPlane
-        })
+        match self.exceptions.put(msg, self.epoch, env.memory) {
+            Put::Frame(posting) => Ok((posting, None)),
+            Put::Skip(posting, msg) => Ok((posting, Some(msg))),
+            Put::Full(msg) => Err((Drop::ExceptionRingFull, msg)),
+            Put::Insane(msg) => {
+                self.broken(env);
+                Err((Drop::NoControlPlane, msg))
+            }
+        }
     }
 
     /// A frame for the control plane is in its ring.
@@ -228,13 +272,14 @@ impl Control {
         }
     }
 
-    /// Bytes of a completion or of an injected frame.
-    pub fn bytes(&self, source: Source) -> &[u8] {
-        match source {
-            Source::Completion => self.out.as_bytes(),
-            Source::Injected => self.packets.buffer(),
-            Source::Port(_) | Source::Inline => &[],
-        }
+    /// The completion being written.
+    pub fn completion_bytes(&self) -> &[u8] {
+        self.out.as_bytes()
+    }
+
+    /// The packet being dealt with.
+    pub fn packet_bytes(&self) -> &[u8] {
+        self.packets.buffer()
     }
 
     /// Takes the next step of the request under way, or reads the next request.
@@ -242,7 +287,7 @@ impl Control {
         match self.job {
             Job::Idle => self.read(env).unwrap_or_else(|DmaFault| self.broken(env)),
             Job::Sweep(sweep, stage) => self.sweep(sweep, stage, env),
-            Job::Fetching | Job::Waiting | Job::Answer(_) => Step::Idle,
+            Job::Fetching | Job::Waiting | Job::Answer => Step::Idle,
         }
     }
 
@@ -261,8 +306,8 @@ impl Control {
         if !self.submissions.is_ready(self.sub_head, env.memory)? {
             return Ok(Step::Idle);
         }
-        let bytes = self.mailbox.request.as_mut_bytes();
-        match env.memory.fetch(self.submissions.slot(self.sub_head), bytes, FETCH_SUBMISSION)? {
+        let Some(mail) = &mut self.mail else { return Ok(Step::Idle) };
+        match env.memory.fetch(self.submissions.slot(self.sub_head), mail.request.as_mut_bytes(), FETCH_SUBMISSION)? {
             Transfer::Full => Ok(Step::Idle),
             Transfer::Pending => {
                 self.job = Job::Fetching;
@@ -278,8 +323,8 @@ impl Control {
             return Step::Idle;
         }
         self.job = Job::Idle;
-        if result.is_ok() {
-            env.memory.fetched(FETCH_SUBMISSION, self.mailbox.request.as_mut_bytes());
+        if let (Ok(()), Some(mail)) = (result, &mut self.mail) {
+            env.memory.fetched(FETCH_SUBMISSION, mail.request.as_mut_bytes());
         }
         match result {
             _ if core::mem::take(&mut self.orphan) => Step::Progress,
@@ -292,74 +337,80 @@ impl Control {
         env.counters.count(Counter::ControlMessages);
         self.sub_head = self.sub_head.wrapping_add(1);
         env.contexts.control_consumed(self.sub_head, env.now, env.memory);
-        let Mailbox { request, answer } = &mut self.mailbox;
+        let Some(mut mail) = self.mail.take() else { return Step::Idle };
+        let Mailbox { request, answer } = &mut *mail;
         *answer = ControlMsg::new(request.kind | kind::REPLY, request.tag);
         answer.flow = request.flow;
-        self.dispatch(env)
+        self.dispatch(mail, env)
     }
 
-    /// The answer is ready in the mailbox.
-    fn answer<M>(&mut self, answer: u32, env: &mut Env<'_, M>) -> Step {
-        self.set_answer(answer, env.counters);
+    /// The answer to the request in `mail` can go.
+    fn answer(&mut self, mut mail: Box<Mailbox>, answer: u32, counters: &mut Counters) -> Step {
+        // The end of an enumeration is no refusal.
+        if answer != status::OK && mail.request.kind != kind::NEXT_FLOW {
+            counters.count(Counter::ControlRefused);
+        }
+        mail.answer.status = answer;
+        self.mail = Some(mail);
+        self.job = if core::mem::take(&mut self.orphan) { Job::Idle } else { Job::Answer };
         Step::Progress
     }
 
-    fn set_answer(&mut self, answer: u32, counters: &mut Counters) {
-        // The end of an enumeration is no refusal.
-        if answer != status::OK && self.mailbox.request.kind != kind::NEXT_FLOW {
-            counters.count(Counter::ControlRefused);
-        }
-        self.mailbox.answer.status = answer;
-        self.job = if core::mem::take(&mut self.orphan) { Job::Idle } else { Job::Answer(answer) };
-    }
-
-    /// Something of the request has come out of the order.
-    pub fn done(&mut self, done: Done, counters: &mut Counters) {
-        match (done, self.job) {
-            (Done::Answer(answer), Job::Waiting) => self.set_answer(answer, counters),
-            (Done::Released(_), Job::Waiting) => self.set_answer(status::OK, counters),
-            (Done::Barrier, Job::Sweep(sweep, Stage::FirstBarrier)) => self.job = Job::Sweep(sweep, Stage::Flows(0)),
-            (Done::Barrier, Job::Sweep(sweep, Stage::LastBarrier)) => self.job = Job::Sweep(sweep, Stage::Finish),
+    /// Something has come out of the order.
+    pub fn done(&mut self, done: Done, mail: Option<Box<Mailbox>>, counters: &mut Counters) {
+        match (done, mail, self.job) {
+            (Done::Answer(answer), Some(mail), _) => drop(self.answer(mail, answer, counters)),
+            (Done::Released(_), Some(mail), _) => drop(self.answer(mail, status::OK, counters)),
+            (Done::Notice, Some(mail), _) => {
+                self.telling = match core::mem::replace(&mut self.telling, Telling::Asked(FlowId::NONE)) {
+                    Telling::Asked(flow) => Telling::Ready(flow, mail),
+                    other => other,
+                }
+            }
+            (Done::Barrier, _, Job::Sweep(sweep, Stage::FirstBarrier)) => self.job = Job::Sweep(sweep, Stage::Flows(0)),
+            (Done::Barrier, _, Job::Sweep(sweep, Stage::LastBarrier)) => self.job = Job::Sweep(sweep, Stage::Finish),
             _ => {}
         }
     }
 
     fn sweep<M: HostMemory>(&mut self, sweep: Sweep, stage: Stage, env: &mut Env<'_, M>) -> Step {
-        let barrier = Step::Work(Work::Control { op: ControlOp::Barrier, flow: FlowId::NONE });
         match stage {
             Stage::FirstBarrier | Stage::LastBarrier => Step::Idle,
             Stage::Start => {
                 self.job = Job::Sweep(sweep, Stage::FirstBarrier);
-                barrier
+                Step::Barrier
             }
-            Stage::Flows(from) if from >= env.flows.capacity() => {
+            Stage::Flows(from) if from >= env.directory.capacity() => {
                 self.job = Job::Sweep(sweep, Stage::LastBarrier);
-                barrier
+                Step::Barrier
             }
             Stage::Flows(from) => {
                 let end = from.saturating_add(SWEEP);
-                let found = match sweep {
-                    Sweep::CloseContext(ctx) => env.flows.find_from(from, end, |id| id.ctx == ctx),
-                    Sweep::UnmapRegion(region) => env.flows.find_from(from, end, |id| id.region == region),
+                // Whether a flow is bound to a context, its protocol stage knows.
+                let (region, op) = match sweep {
+                    Sweep::CloseContext(ctx, region) => (region, ControlOp::Unbind { ctx }),
+                    Sweep::UnmapRegion(region) => (region, ControlOp::RegionGone),
                 };
+                let found = env.directory.find_from(from, end, |fixed| fixed.region == region);
                 let next = found.map_or(end, |flow| flow.index + 1);
                 self.job = Job::Sweep(sweep, Stage::Flows(next));
-                let op = match sweep {
-                    Sweep::CloseContext(ctx) => ControlOp::Unbind { ctx },
-                    Sweep::UnmapRegion(_) => ControlOp::RegionGone,
-                };
-                found.map_or(Step::Progress, |flow| Step::Work(Work::Control { op, flow }))
+                found.map_or(Step::Progress, |flow| Step::Work(Work::Control { op, flow, mail: None }))
             }
             Stage::Finish => match sweep {
-                Sweep::CloseContext(_) => self.answer(status::OK, env),
+                Sweep::CloseContext(..) => {
+                    self.swept(env.counters);
+                    Step::Progress
+                }
                 Sweep::UnmapRegion(region) => Step::Unmap(region),
             },
         }
     }
 
-    /// [`Step::Unmap`] has been carried out.
-    pub fn unmapped(&mut self, counters: &mut Counters) {
-        self.set_answer(status::OK, counters);
+    /// The request about many flows has been carried out; [`Step::Unmap`] as well.
+    pub fn swept(&mut self, counters: &mut Counters) {
+        if let Some(mail) = self.mail.take() {
+            self.answer(mail, status::OK, counters);
+        }
     }
 
     /// Completions that may be posted now.
@@ -394,13 +445,29 @@ impl Control {
         self.notices.consumed(self.comp_head)
     }
 
+    /// A flow that is to be told of: its protocol stage has its last state.
+    pub fn next_notice(&mut self) -> Option<Work> {
+        let flow = self.notices.first_waiting().filter(|_| self.attached)?;
+        match core::mem::replace(&mut self.telling, Telling::Asked(flow)) {
+            Telling::Nobody(mut mail) => {
+                mail.answer = ControlMsg::new(kind::FLOW_CLOSED, 0);
+                mail.answer.flow = flow;
+                Some(Work::Control { op: ControlOp::Notice, flow, mail: Some(mail) })
+            }
+            other => {
+                self.telling = other;
+                None
+            }
+        }
+    }
+
     /// The next answer or notice, if there is one, and room for it.
     pub fn next_completion<M: HostMemory>(&mut self, env: &mut Env<'_, M>) -> Option<Posting> {
         if !self.attached || self.out_busy {
             return None;
         }
-        let answering = matches!(self.job, Job::Answer(_));
-        if !answering && !self.notices.any_waiting() {
+        let answering = self.job == Job::Answer;
+        if !answering && !matches!(self.telling, Telling::Ready(..)) {
             return None;
         }
         let free = match self.free(env.memory) {
@@ -414,15 +481,10 @@ impl Control {
         // entry is the answer's.
         let for_answer = u32::from(self.job != Job::Idle);
         let index = self.comp_tail;
-        if free > for_answer
-            && let Some(flow) = self.notices.post(index)
-        {
-            self.out = ControlMsg::new(kind::FLOW_CLOSED, 0);
-            self.out.flow = flow;
-            self.out.args[0] = env.flows.close_reason(flow.index).into();
-            self.out.set_flow_state(env.flows.state(flow.index));
+        if free > for_answer && self.notices.any_waiting() {
+            self.notice(index)?;
         } else if free > 0 && answering {
-            self.out = self.mailbox.answer;
+            *self.out = self.mail.as_ref()?.answer;
             self.job = Job::Idle;
         } else {
             return None;
@@ -430,8 +492,24 @@ impl Control {
         self.comp_tail = index.wrapping_add(1);
         self.out_busy = true;
         let item = Item::Completion { phase_at: self.completions.phase_at(index), phase: self.completions.phase(index), epoch: self.epoch };
-        let write = Write { source: Source::Completion, at: 0, len: CONTROL_MSG_LEN as u32 - 4, dst: self.completions.slot(index) };
-        Some(Posting { item, write, bytes: [0; 8] })
+        let write = Write { at: 0, len: CONTROL_MSG_LEN as u32 - 4, dst: self.completions.slot(index) };
+        Some(Posting::new(item, write))
+    }
+
+    /// Makes the notice that is ready the next completion. `None`: there is none.
+    fn notice(&mut self, index: u32) -> Option<()> {
+        match core::mem::replace(&mut self.telling, Telling::Asked(FlowId::NONE)) {
+            Telling::Ready(flow, mail) => {
+                *self.out = mail.answer;
+                self.telling = Telling::Nobody(mail);
+                // Released meanwhile: no notice of it.
+                self.notices.post(flow, index).then_some(())
+            }
+            other => {
+                self.telling = other;
+                None
+            }
+        }
     }
 
     /// A completion's words are in memory.

@@ -51,12 +51,21 @@ impl Notices {
         }
     }
 
-    /// The next flow to tell of, in the completion with this number.
-    pub fn post(&mut self, index: u32) -> Option<FlowId> {
-        let i = self.links.pop(&mut self.waiting)?;
+    /// The next flow to tell of.
+    pub fn first_waiting(&self) -> Option<FlowId> {
+        self.waiting.first().map(|i| self.flow(i))
+    }
+
+    /// The completion with this number tells of `flow`. False: it does not wait to be told of any more.
+    pub fn post(&mut self, flow: FlowId, index: u32) -> bool {
+        let i = flow.index;
+        if !self.links.linked(i) || self.is_posted[i as usize] || self.flow(i) != flow {
+            return false;
+        }
+        self.links.unlink(&mut self.waiting, i);
         self.links.push(&mut self.posted, i);
         (self.index[i as usize], self.is_posted[i as usize]) = (index, true);
-        Some(self.flow(i))
+        true
     }
 
     /// A flow whose notice is among those consumed: all with numbers before `head`.
@@ -97,7 +106,10 @@ mod tests {
         n.add(flow(2));
         n.add(flow(1));
         n.add(flow(2));
-        assert_eq!((n.post(10), n.post(12), n.post(13)), (Some(flow(2)), Some(flow(1)), None));
+        assert_eq!(n.first_waiting(), Some(flow(2)));
+        assert!(n.post(flow(2), 10) && !n.post(flow(2), 11));
+        assert_eq!(n.first_waiting(), Some(flow(1)));
+        assert!(n.post(flow(1), 12) && n.first_waiting().is_none());
         assert_eq!(n.consumed(10), None);
         assert_eq!((n.consumed(11), n.consumed(11)), (Some(flow(2)), None));
         assert_eq!(n.consumed(13), Some(flow(1)));
@@ -107,10 +119,10 @@ mod tests {
     fn a_new_control_plane_is_told_again() {
         let mut n = Notices::new(4);
         n.add(flow(0));
-        n.post(u32::MAX);
+        assert!(n.post(flow(0), u32::MAX));
         n.all_again();
         assert_eq!(n.consumed(0), None);
-        assert_eq!(n.post(0), Some(flow(0)));
+        assert!(n.post(flow(0), 0));
         n.remove(0);
         assert!(!n.any_posted());
     }

@@ -1,11 +1,14 @@
 //! Requests, one by one: checked here, answered here or handed on.
 
-use super::{Control, Env, Job, Stage, Step, Sweep};
+use super::{Control, Env, Job, Mailbox, Stage, Step, Sweep};
 use crate::{
+    counters::CounterSums,
     ctxq::Geometry,
+    flows::InstallError,
     msg::{ControlOp, Work},
     tables::Tables,
 };
+use alloc::boxed::Box;
 use toe_abi::{
     CtxId, FlowId, RegionId,
     control::{COUNTERS_PER_MSG, kind, status},
@@ -20,106 +23,110 @@ const OFFSET_BITS: u32 = 56;
 const MIN_MSS: u16 = 64;
 
 impl Control {
-    pub(super) fn dispatch<M: HostMemory>(&mut self, env: &mut Env<'_, M>) -> Step {
-        let flow = self.mailbox.request.flow;
-        match self.mailbox.request.kind {
-            kind::INSTALL => match check_install(&self.mailbox.request.flow_state(), env) {
-                status::OK => self.hand_on(ControlOp::Install, FlowId::NONE),
-                refused => self.answer(refused, env),
-            },
+    pub(super) fn dispatch<M: HostMemory>(&mut self, mut mail: Box<Mailbox>, env: &mut Env<'_, M>) -> Step {
+        let (flow, args) = (mail.request.flow, mail.request.args);
+        let answer = match mail.request.kind {
+            kind::INSTALL => return self.install(mail, env),
             kind::RELEASE | kind::FREEZE | kind::ABORT | kind::CLOSE | kind::QUERY | kind::ICMP_ERROR => {
-                self.hand_on(ControlOp::Request, flow)
+                return self.hand_on(ControlOp::Request, flow, mail);
             }
-            kind::REBIND => match check_rebind(flow, self.mailbox.request.args[0], env) {
-                status::OK => self.hand_on(ControlOp::Request, flow),
-                refused => self.answer(refused, env),
+            kind::REBIND => match check_rebind(flow, args[0], env) {
+                status::OK => return self.hand_on(ControlOp::Request, flow, mail),
+                refused => refused,
             },
-            kind::NEXT_FLOW => self.next_flow(env),
-            kind::CLOSE_CONTEXT => self.close_context(env),
-            kind::UNMAP_REGION => self.unmap_region(env),
-            kind::MAP_REGION => {
-                let answer = map_region(&self.mailbox.request.args, env);
-                self.answer(answer, env)
-            }
-            kind::OPEN_CONTEXT => {
-                let answer = open_context(&self.mailbox.request.args, env);
-                self.answer(answer, env)
-            }
-            kind::NEXT_HOP => {
-                let answer = set_next_hop(&self.mailbox.request.args, env.tables);
-                self.answer(answer, env)
-            }
-            kind::ADDRESS => {
-                let answer = self.set_address(env.tables);
-                self.answer(answer, env)
-            }
-            kind::COUNTERS => self.counters(env),
+            kind::NEXT_FLOW => return self.next_flow(mail, env),
+            kind::CLOSE_CONTEXT => return self.close_context(mail, env),
+            kind::UNMAP_REGION => return self.unmap_region(mail, env),
+            kind::MAP_REGION => map_region(&args, env),
+            kind::OPEN_CONTEXT => open_context(&args, env),
+            kind::NEXT_HOP => set_next_hop(&args, env.tables),
+            kind::ADDRESS => set_address(&mail, env.tables),
+            kind::COUNTERS => counters(&mut mail, env.sums),
             // SET_RATE and SET_BUFFERS: not in this version.
-            _ => self.answer(status::UNSUPPORTED, env),
-        }
+            _ => status::UNSUPPORTED,
+        };
+        self.answer(mail, answer, env.counters)
     }
 
-    fn hand_on(&mut self, op: ControlOp, flow: FlowId) -> Step {
+    fn hand_on(&mut self, op: ControlOp, flow: FlowId, mail: Box<Mailbox>) -> Step {
         self.job = Job::Waiting;
-        Step::Work(Work::Control { op, flow })
+        Step::Work(Work::Control { op, flow, mail: Some(mail) })
     }
 
-    fn next_flow<M: HostMemory>(&mut self, env: &mut Env<'_, M>) -> Step {
-        let from = u32::try_from(self.mailbox.request.args[0]).unwrap_or(u32::MAX);
-        match env.flows.find_from(from, u32::MAX, |_| true) {
+    fn install<M: HostMemory>(&mut self, mail: Box<Mailbox>, env: &mut Env<'_, M>) -> Step {
+        let state = mail.request.flow_state();
+        let refused = match check_install(&state, env) {
+            status::OK => match env.directory.install(&state) {
+                Ok(flow) => return self.hand_on(ControlOp::Install, flow, mail),
+                Err(InstallError::Exists) => status::EXISTS,
+                Err(InstallError::NoSpace) => status::NO_SPACE,
+            },
+            refused => refused,
+        };
+        self.answer(mail, refused, env.counters)
+    }
+
+    fn next_flow<M: HostMemory>(&mut self, mut mail: Box<Mailbox>, env: &mut Env<'_, M>) -> Step {
+        let from = u32::try_from(mail.request.args[0]).unwrap_or(u32::MAX);
+        match env.directory.find_from(from, u32::MAX, |_| true) {
             Some(flow) => {
-                self.mailbox.answer.flow = flow;
-                self.hand_on(ControlOp::Request, flow)
+                mail.answer.flow = flow;
+                self.hand_on(ControlOp::Request, flow, mail)
             }
-            None => self.answer(status::NOT_FOUND, env),
+            None => self.answer(mail, status::NOT_FOUND, env.counters),
         }
     }
 
-    fn close_context<M: HostMemory>(&mut self, env: &mut Env<'_, M>) -> Step {
-        let ctx = context_id(self.mailbox.request.args[0]).filter(|&ctx| ctx != CtxId::CONTROL);
-        match ctx {
-            Some(ctx) if env.contexts.close(ctx) => {
-                self.job = Job::Sweep(Sweep::CloseContext(ctx), Stage::Start);
-                Step::Progress
-            }
-            _ => self.answer(status::NOT_FOUND, env),
+    fn close_context<M: HostMemory>(&mut self, mail: Box<Mailbox>, env: &mut Env<'_, M>) -> Step {
+        let ctx = context_id(mail.request.args[0]).filter(|&ctx| ctx != CtxId::CONTROL);
+        match ctx.and_then(|ctx| env.contexts.close(ctx).map(|region| (ctx, region))) {
+            Some((ctx, region)) => self.begin_sweep(Sweep::CloseContext(ctx, region), mail),
+            None => self.answer(mail, status::NOT_FOUND, env.counters),
         }
     }
 
-    fn unmap_region<M: HostMemory>(&mut self, env: &mut Env<'_, M>) -> Step {
-        let region = region_id(self.mailbox.request.args[0]).filter(|&r| env.tables.is_application(r));
+    fn unmap_region<M: HostMemory>(&mut self, mail: Box<Mailbox>, env: &mut Env<'_, M>) -> Step {
+        let region = region_id(mail.request.args[0]).filter(|&r| env.tables.is_application(r));
         match region.filter(|&r| env.tables.region_len(r).is_some()) {
             Some(region) => {
                 while let Some(ctx) = env.contexts.of_region(region) {
                     env.contexts.close(ctx);
                 }
-                self.job = Job::Sweep(Sweep::UnmapRegion(region), Stage::Start);
-                Step::Progress
+                self.begin_sweep(Sweep::UnmapRegion(region), mail)
             }
-            None => self.answer(status::NOT_FOUND, env),
+            None => self.answer(mail, status::NOT_FOUND, env.counters),
         }
     }
 
-    fn set_address(&self, tables: &mut Tables) -> u32 {
-        let request = &self.mailbox.request;
-        let mut address = [0; 16];
-        address.copy_from_slice(&request.body[..16]);
-        match request.args[1] {
-            1 if tables.add_address(address) => status::OK,
-            1 => status::NO_SPACE,
-            0 if tables.remove_address(&address) => status::OK,
-            0 => status::NOT_FOUND,
-            _ => status::INVALID,
-        }
+    fn begin_sweep(&mut self, sweep: Sweep, mail: Box<Mailbox>) -> Step {
+        self.mail = Some(mail);
+        self.job = Job::Sweep(sweep, Stage::Start);
+        Step::Progress
     }
+}
 
-    fn counters<M: HostMemory>(&mut self, env: &mut Env<'_, M>) -> Step {
-        let from = usize::try_from(self.mailbox.request.args[0]).unwrap_or(usize::MAX).min(counters::TOTAL);
-        let end = (from + COUNTERS_PER_MSG).min(counters::TOTAL);
-        self.mailbox.answer.args[0] = counters::TOTAL as u64;
-        self.mailbox.answer.set_counters(&env.counters.words()[from..end]);
-        self.answer(status::OK, env)
+fn set_address(mail: &Mailbox, tables: &mut Tables) -> u32 {
+    let mut address = [0; 16];
+    address.copy_from_slice(&mail.request.body[..16]);
+    match mail.request.args[1] {
+        1 if tables.add_address(address) => status::OK,
+        1 => status::NO_SPACE,
+        0 if tables.remove_address(&address) => status::OK,
+        0 => status::NOT_FOUND,
+        _ => status::INVALID,
     }
+}
+
+fn counters(mail: &mut Mailbox, sums: &CounterSums) -> u32 {
+    let from = usize::try_from(mail.request.args[0]).unwrap_or(usize::MAX).min(counters::TOTAL);
+    let end = (from + COUNTERS_PER_MSG).min(counters::TOTAL);
+    let mut words = [0; COUNTERS_PER_MSG];
+    for (word, i) in words.iter_mut().zip(from..end) {
+        *word = sums.word(i);
+    }
+    mail.answer.args[0] = counters::TOTAL as u64;
+    mail.answer.set_counters(&words[..end - from]);
+    status::OK
 }
 
 fn context_id(arg: u64) -> Option<CtxId> {
@@ -166,13 +173,10 @@ fn set_next_hop(args: &[u64; 5], tables: &mut Tables) -> u32 {
 }
 
 fn check_rebind<M>(flow: FlowId, ctx: u64, env: &Env<'_, M>) -> u32 {
-    if env.flows.phase(flow).is_none() {
-        return status::NOT_FOUND;
-    }
-    let region = env.flows.state(flow.index).id.region;
+    let Some(fixed) = env.directory.fixed(flow) else { return status::NOT_FOUND };
     match context_id(ctx) {
         Some(CtxId::NONE) => status::OK,
-        Some(ctx) if ctx != CtxId::CONTROL && env.contexts.region(ctx) == Some(region) => status::OK,
+        Some(ctx) if ctx != CtxId::CONTROL && env.contexts.region(ctx) == Some(fixed.region) => status::OK,
         _ => status::INVALID,
     }
 }

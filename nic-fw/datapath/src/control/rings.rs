@@ -2,9 +2,8 @@
 
 use super::FETCH_PACKET;
 use crate::{
-    ctxq::Posting,
-    dma::Item,
-    msg::{ExceptionMsg, RxRef, Source, Write},
+    host::{Item, Posting},
+    msg::{ExceptionMsg, Origin, RxRef, Write},
 };
 use alloc::{boxed::Box, vec};
 use toe_abi::{
@@ -46,38 +45,41 @@ pub(super) struct Exceptions {
 
 /// A step of putting a frame into the exception ring.
 pub enum Put {
-    /// Filling up to the end of the ring: submit it, then ask again.
-    Skip(Posting),
-    /// The frame; its bytes are a second write.
-    Frame(Posting, Write),
+    /// Filling up to the end of the ring: submit it, then try again.
+    Skip(Posting, ExceptionMsg),
+    Frame(Posting),
     /// No room.
-    Full,
+    Full(ExceptionMsg),
+    /// The ring's indices make no sense, or its memory has gone.
+    Insane(ExceptionMsg),
 }
 
 impl Exceptions {
-    pub fn put<M: HostMemory>(&mut self, msg: &ExceptionMsg, epoch: u32, memory: &M) -> Result<Put, DmaFault> {
-        let head = memory.load(exceptions(HEAD))?;
+    pub fn put<M: HostMemory>(&mut self, msg: ExceptionMsg, epoch: u32, memory: &M) -> Put {
+        let Ok(head) = memory.load(exceptions(HEAD)) else { return Put::Insane(msg) };
         match frames::place(FRAME_RING_LEN, self.tail, head, msg.frame.len) {
             Placing::Put { at, advance } => {
                 self.tail = self.tail.wrapping_add(advance);
-                let item = Item::Exception { msg: Some(*msg), tail: self.tail, epoch };
-                let frame = Write { source: msg.frame.source, at: 0, len: msg.frame.len, dst: exceptions(data(at + RECORD_LEN)) };
-                Ok(Put::Frame(posting(item, at, exception_record(msg)), frame))
+                let frame = Write { at: 0, len: msg.frame.len, dst: exceptions(data(at + RECORD_LEN)) };
+                let record = exception_record(&msg);
+                let mut posting = self.posting(Some(msg), epoch, at, record);
+                posting.add(frame);
+                Put::Frame(posting)
             }
             Placing::Skip { at, len } => {
                 self.tail = self.tail.wrapping_add(len);
                 let record = FrameRecord { kind: kind::SKIP, len, ..FrameRecord::default() };
-                Ok(Put::Skip(posting(Item::Exception { msg: None, tail: self.tail, epoch }, at, record)))
+                Put::Skip(self.posting(None, epoch, at, record), msg)
             }
-            Placing::Full | Placing::TooLong => Ok(Put::Full),
-            Placing::Insane => Err(DmaFault),
+            Placing::Full | Placing::TooLong => Put::Full(msg),
+            Placing::Insane => Put::Insane(msg),
         }
     }
-}
 
-fn posting(item: Item, at: u32, record: FrameRecord) -> Posting {
-    let write = Write { source: Source::Inline, at: 0, len: RECORD_LEN, dst: exceptions(data(at)) };
-    Posting { item, write, bytes: zerocopy::transmute!(record) }
+    fn posting(&self, msg: Option<ExceptionMsg>, epoch: u32, at: u32, record: FrameRecord) -> Posting {
+        let write = Write { at: 0, len: RECORD_LEN, dst: exceptions(data(at)) };
+        Posting::with_bytes(Item::Exception { msg, tail: self.tail, epoch }, write, zerocopy::transmute!(record))
+    }
 }
 
 fn exception_record(msg: &ExceptionMsg) -> FrameRecord {
@@ -101,7 +103,7 @@ pub(super) fn publish_exceptions<M: HostMemory>(tail: u32, memory: &M) -> Result
 }
 
 /// A packet of the control plane that is ready.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum Packet {
     /// To be transmitted: the first bytes are in the buffer, the rest is host memory.
     Transmit { header_len: u32, rest: HostSpan, record: FrameRecord },
@@ -121,7 +123,7 @@ enum State {
         fetching: bool,
     },
     Ready,
-    /// The injected frame is under way.
+    /// Given out: the packet is under way.
     Lent,
 }
 
@@ -158,6 +160,11 @@ impl Packets {
 
     pub fn is_busy(&self) -> bool {
         self.state != State::Idle
+    }
+
+    /// Busy, and nobody else has it.
+    pub fn wants_core(&self) -> bool {
+        !matches!(self.state, State::Idle | State::Lent)
     }
 
     pub fn is_fetching(&self) -> bool {
@@ -282,16 +289,16 @@ impl Packets {
 
     fn packet(&mut self) -> Packet {
         let record = self.record;
+        self.state = State::Lent;
         if record.kind == kind::TRANSMIT {
             let header_len = record.len.min(HEADER);
             let addr = packets(data(self.at + header_len));
             return Packet::Transmit { header_len, rest: HostSpan { addr, len: record.len - header_len }, record };
         }
-        self.state = State::Lent;
         let partial_csum = record.flags & flags::NEEDS_CSUM != 0;
         let csum_ok = partial_csum || record.flags & flags::CSUM_OK != 0;
         let offload = RxOffload { csum_ok, partial_csum, gso_size: record.gso_size };
-        Packet::Inject(RxRef { source: Source::Injected, len: record.len, offload, tcp_at: 0 })
+        Packet::Inject(RxRef { origin: Origin::Injected, len: record.len, offload, tcp_at: 0 })
     }
 
     /// The packet has been transmitted and flushed, or the injected frame has come back.

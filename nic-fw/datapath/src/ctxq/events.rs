@@ -4,8 +4,8 @@
 use super::{Contexts, EV_HEAD, EV_TAIL, RETRY_MAX_US, RETRY_MIN_US, State};
 use crate::{
     Counters,
-    dma::Item,
-    msg::{Event, Source, Write},
+    host::{Item, Posting},
+    msg::{Event, Write},
 };
 use toe_abi::{
     CtxId, FlowId, HostAddr,
@@ -13,13 +13,6 @@ use toe_abi::{
     desc::{DESC_LEN, EventDesc, ev, ev_flags},
 };
 use toe_hal::{DmaFault, HostMemory, Instant};
-
-/// An event to be written.
-pub struct Posting {
-    pub item: Item,
-    pub write: Write,
-    pub bytes: [u64; 8],
-}
 
 impl Contexts {
     /// The flow's present state, to be posted to the context it is bound to.
@@ -148,8 +141,8 @@ impl Contexts {
             last: e.flags & ev_flags::CLOSED != 0,
         };
         // All but the phase: that is published when the rest is there.
-        let write = Write { source: Source::Inline, at: 0, len: DESC_LEN as u32 - 4, dst: c.ev.slot(index) };
-        Some(Posting { item, write, bytes: zerocopy::transmute!(desc) })
+        let write = Write { at: 0, len: DESC_LEN as u32 - 4, dst: c.ev.slot(index) };
+        Some(Posting::with_bytes(item, write, zerocopy::transmute!(desc)))
     }
 
     /// An event's words are in memory: publish its phase.

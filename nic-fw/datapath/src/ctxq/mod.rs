@@ -14,10 +14,10 @@ mod fetch;
 
 use crate::{
     Counters,
-    dma::FETCH,
     list::{Links, List},
     msg::Event,
     tables::Tables,
+    transfers::FETCH,
 };
 use alloc::{boxed::Box, collections::VecDeque, vec, vec::Vec};
 use fetch::Staged;
@@ -29,8 +29,6 @@ use toe_abi::{
     desc::{DESC_LEN, MIN_ENTRIES},
 };
 use toe_hal::{Cookie, DmaFault, HostMemory, Instant, Kick};
-
-pub use events::Posting;
 
 /// Cookie of the one fetch of descriptors that may be under way.
 pub const FETCH_DESCRIPTORS: Cookie = FETCH;
@@ -257,15 +255,13 @@ impl Contexts {
         Ok(())
     }
 
-    /// Forgets a context. Its flows keep what they have to say. False: it was not open.
-    pub fn close(&mut self, ctx: CtxId) -> bool {
-        let Some(c) = self.contexts.get_mut(usize::from(ctx.0)) else { return false };
-        if c.state == State::Closed {
-            return false;
-        }
+    /// Forgets a context. Its flows keep what they have to say. Gives the region that it was in; `None`: it was not open.
+    pub fn close(&mut self, ctx: CtxId) -> Option<RegionId> {
+        let c = self.contexts.get_mut(usize::from(ctx.0)).filter(|c| c.state != State::Closed)?;
+        let region = c.page.region;
         c.state = State::Closed;
         self.detach(ctx);
-        true
+        Some(region)
     }
 
     /// Contexts that are open (or failed) in `region`.

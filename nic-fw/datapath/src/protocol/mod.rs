@@ -4,7 +4,6 @@ mod requests;
 
 use crate::{
     Counters,
-    control::Mailbox,
     flows::{Phase, States},
     msg::{ControlOp, CtxOpaque, Done, Event, HcMsg, HostOp, OutMsg, RegionOrNone, RxMsg, Work, Write},
     pool::Pool,
@@ -82,6 +81,11 @@ impl Protocol {
                 None => self.sched.idle(local),
             }
         }
+    }
+
+    /// Whether a flow may send now.
+    pub fn is_ready(&self, _now: Instant) -> bool {
+        self.sched.any_ready()
     }
 
     /// When something is to be done even if no message comes.

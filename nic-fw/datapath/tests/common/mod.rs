@@ -13,10 +13,10 @@ use toe_abi::{
     frames::{Found, FrameRecord, Placing, RECORD_LEN, RING_HEADER_LEN, place, ready},
     region::{RegionConfig, RegionHeader},
 };
-use toe_datapath::{Card, CardConfig, Composition, DeterministicCard, Interleaving};
+use toe_datapath::{Card, CardConfig, Composition};
 use toe_hal::{
-    HostMemory, Instant, PortCaps, RxOffload,
-    fake::{FakeFrame, FakeKick, FakeMemory, FakePort, SentFrame},
+    HostMemory, Instant, Parts, PortCaps, RxOffload,
+    fake::{FakeBoard, FakeFrame, FakeKick, FakeMemory, FakePort, FakeWake, SentFrame},
 };
 use toe_tcp::{Now, Setup, establish};
 use toe_wire::{Checksum, Frame, SeqNum, Sum, TcpFlags, TcpOptions, TxHeader, parse_frame};
@@ -36,15 +36,16 @@ const CONTROL_IOVA: u64 = 0x10_0000;
 const APP_IOVA: u64 = 0x1000_0000;
 const APP_STEP: u64 = 0x100_0000;
 
-pub type Fused = Card<FakePort, FakeMemory, FakeKick>;
-pub type Actors = DeterministicCard<FakePort, FakeMemory, FakeKick>;
+pub type Fused = Card<FakeBoard>;
 
-pub trait Fake: Composition<Port = FakePort, Memory = FakeMemory> {}
-impl<C: Composition<Port = FakePort, Memory = FakeMemory>> Fake for C {}
+pub trait Fake: Composition<Board = FakeBoard> {}
+impl<C: Composition<Board = FakeBoard>> Fake for C {}
 
 /// Everything around one card.
 pub struct Bench<C> {
     pub card: C,
+    pub port: FakePort,
+    pub memory: FakeMemory,
     pub kick: FakeKick,
     pub now: Instant,
     pub header: RegionHeader,
@@ -80,18 +81,12 @@ pub fn fused() -> Bench<Fused> {
 }
 
 pub fn fused_with(config: CardConfig, caps: PortCaps) -> Bench<Fused> {
-    Bench::new(1, caps, |port, memory, kick| Card::new(config, port, memory, kick))
-}
-
-pub fn actors(seed: u64) -> Bench<Actors> {
-    let interleaving = Interleaving::from_seed(seed);
-    let config = CardConfig { dma_entries: 16, egress_entries: 4, ..config() };
-    Bench::new(seed, caps(), |port, memory, kick| DeterministicCard::new(config, interleaving, port, memory, kick))
+    Bench::new(1, caps, |parts| Card::new(config, parts))
 }
 
 impl<C: Fake> Bench<C> {
     /// A card with control plane attached, an address, a next hop, and application region 1 with contexts 1 and 2.
-    pub fn new(seed: u64, caps: PortCaps, make: impl FnOnce(FakePort, FakeMemory, FakeKick) -> C) -> Self {
+    pub fn new(seed: u64, caps: PortCaps, make: impl FnOnce(Parts<FakeBoard>) -> C) -> Self {
         let mut memory = FakeMemory::new(seed);
         memory.map_owned(CONTROL_IOVA, CONTROL_REGION_LEN as usize);
         memory.bind(RegionId::CONTROL, CONTROL_IOVA, CONTROL_REGION_LEN).unwrap();
@@ -110,8 +105,12 @@ impl<C: Fake> Bench<C> {
         for region in 1..4 {
             memory.map_owned(APP_IOVA + region * APP_STEP, header.len as usize);
         }
+        let port = FakePort::new(caps, seed);
+        let parts = toe_hal::fake::parts(memory.handle(), &port, &kick, &FakeWake::default());
         let mut bench = Self {
-            card: make(FakePort::new(caps, seed), memory, kick.clone()),
+            card: make(parts),
+            port,
+            memory,
             kick,
             now: Instant(1_000_000),
             header,
@@ -144,8 +143,8 @@ impl<C: Fake> Bench<C> {
     fn zero_queues(&mut self) {
         let zeroes = vec![0; (EXCEPTIONS_OFF + RING_HEADER_LEN as u64) as usize];
         let (control, packets) = (control(0), control(PACKETS_OFF));
-        self.card.memory().poke(control, &zeroes);
-        self.card.memory().poke(packets, &[0; RING_HEADER_LEN]);
+        self.memory.poke(control, &zeroes);
+        self.memory.poke(packets, &[0; RING_HEADER_LEN]);
         (self.sub_tail, self.comp_head, self.exc_head, self.pkt_tail) = (0, 0, 0, 0);
     }
 
@@ -157,7 +156,7 @@ impl<C: Fake> Bench<C> {
 
     /// After a reset of the card.
     pub fn restart(&mut self) {
-        self.card.memory().bind(RegionId::CONTROL, CONTROL_IOVA, CONTROL_REGION_LEN).unwrap();
+        self.memory.bind(RegionId::CONTROL, CONTROL_IOVA, CONTROL_REGION_LEN).unwrap();
         self.reattach();
         self.set_up();
     }
@@ -173,8 +172,8 @@ impl<C: Fake> Bench<C> {
         let ev = h.ev_queue(index) | u64::from(h.ev_entries.trailing_zeros()) << 56;
         // As toed does: queues start as zeroes.
         let zeroes = vec![0; (h.hc_entries + h.ev_entries) as usize * 64];
-        self.card.memory().poke(HostAddr::new(RegionId(region), h.hc_queue(index)), &zeroes);
-        self.card.memory().poke(HostAddr::new(RegionId(region), h.context_page(index)), &[0; 4096]);
+        self.memory.poke(HostAddr::new(RegionId(region), h.hc_queue(index)), &zeroes);
+        self.memory.poke(HostAddr::new(RegionId(region), h.context_page(index)), &[0; 4096]);
         self.ok(kind::OPEN_CONTEXT, [ctx.into(), region.into(), h.context_page(index), hc, ev]);
         self.apps.retain(|a| a.ctx.0 != ctx);
         self.apps.push(App { ctx: CtxId(ctx), region: RegionId(region), index, hc_tail: 0, ev_head: 0 });
@@ -216,10 +215,10 @@ impl<C: Fake> Bench<C> {
         msg.tag = self.tag;
         msg.phase = phase(self.sub_tail, CONTROL_ENTRIES);
         let at = control(SUBMISSIONS_OFF + u64::from(slot(self.sub_tail, CONTROL_ENTRIES)) * 512);
-        self.card.memory().poke(at, &msg.as_bytes()[..508]);
-        self.card.memory().store(at.add(508), msg.phase).unwrap();
+        self.memory.poke(at, &msg.as_bytes()[..508]);
+        self.memory.store(at.add(508), msg.phase).unwrap();
         self.sub_tail += 1;
-        if self.card.memory().load(control(64 + 8)).unwrap() != 0 {
+        if self.memory.load(control(64 + 8)).unwrap() != 0 {
             self.card.kicked(CtxId::CONTROL);
         }
         self.tag
@@ -228,14 +227,14 @@ impl<C: Fake> Bench<C> {
     /// The next completion.
     pub fn completion(&mut self) -> Option<ControlMsg> {
         let at = control(COMPLETIONS_OFF + u64::from(slot(self.comp_head, CONTROL_ENTRIES)) * 512);
-        if self.card.memory().load(at.add(508)).unwrap() != phase(self.comp_head, CONTROL_ENTRIES) {
+        if self.memory.load(at.add(508)).unwrap() != phase(self.comp_head, CONTROL_ENTRIES) {
             return None;
         }
-        let msg = ControlMsg::read_from_bytes(&self.card.memory().peek(at, 512)).unwrap();
+        let msg = ControlMsg::read_from_bytes(&self.memory.peek(at, 512)).unwrap();
         self.comp_head += 1;
         let head = self.comp_head;
         let ev_head = control(4);
-        self.card.memory().store(ev_head, head).unwrap();
+        self.memory.store(ev_head, head).unwrap();
         Some(msg)
     }
 
@@ -282,15 +281,15 @@ impl<C: Fake> Bench<C> {
     /// Frames in the exception ring.
     pub fn exceptions(&mut self) -> Vec<(FrameRecord, Vec<u8>)> {
         let mut out = Vec::new();
-        let tail = self.card.memory().load(control(EXCEPTIONS_OFF)).unwrap();
+        let tail = self.memory.load(control(EXCEPTIONS_OFF)).unwrap();
         while let Some(ready @ 1..) = ready(FRAME_RING_LEN, self.exc_head, tail) {
             let data = EXCEPTIONS_OFF + RING_HEADER_LEN as u64;
             let at = control(data + u64::from(self.exc_head & (FRAME_RING_LEN - 1)));
-            let record = FrameRecord::read_from_bytes(&self.card.memory().peek(at, RECORD_LEN as usize)).unwrap();
+            let record = FrameRecord::read_from_bytes(&self.memory.peek(at, RECORD_LEN as usize)).unwrap();
             match record.check(FRAME_RING_LEN, self.exc_head, ready) {
                 Found::Frame { at, len, advance } => {
                     let at = control(data + u64::from(at));
-                    out.push((record, self.card.memory().peek(at, len as usize)));
+                    out.push((record, self.memory.peek(at, len as usize)));
                     self.exc_head = self.exc_head.wrapping_add(advance);
                 }
                 Found::Skip { advance } => self.exc_head = self.exc_head.wrapping_add(advance),
@@ -298,22 +297,22 @@ impl<C: Fake> Bench<C> {
             }
         }
         let (at, head) = (control(EXCEPTIONS_OFF + 64), self.exc_head);
-        self.card.memory().store(at, head).unwrap();
+        self.memory.store(at, head).unwrap();
         out
     }
 
     /// Puts a frame into the packet ring.
     pub fn packet(&mut self, kind: u32, frame: &[u8], flags: u32) {
-        let head = self.card.memory().load(control(PACKETS_OFF + 64)).unwrap();
+        let head = self.memory.load(control(PACKETS_OFF + 64)).unwrap();
         match place(FRAME_RING_LEN, self.pkt_tail, head, frame.len() as u32) {
             Placing::Put { at, advance } => {
                 let record = FrameRecord { kind, len: frame.len() as u32, flags, ..Default::default() };
                 let at = control(PACKETS_OFF + RING_HEADER_LEN as u64 + u64::from(at));
-                self.card.memory().poke(at, record.as_bytes());
-                self.card.memory().poke(at.add(64), frame);
+                self.memory.poke(at, record.as_bytes());
+                self.memory.poke(at.add(64), frame);
                 self.pkt_tail = self.pkt_tail.wrapping_add(advance);
                 let (at, tail) = (control(PACKETS_OFF), self.pkt_tail);
-                self.card.memory().store(at, tail).unwrap();
+                self.memory.store(at, tail).unwrap();
                 self.card.kicked(CtxId::CONTROL);
             }
             other => panic!("{other:?}"),
@@ -339,7 +338,7 @@ impl<C: Fake> Bench<C> {
     pub fn post(&mut self, ctx: u16, desc: HostDesc) {
         self.post_without_kick(ctx, desc);
         let parked = self.page(ctx).add(64 + 8);
-        if self.card.memory().load(parked).unwrap() != 0 {
+        if self.memory.load(parked).unwrap() != 0 {
             self.card.kicked(CtxId(ctx));
         }
     }
@@ -347,7 +346,7 @@ impl<C: Fake> Bench<C> {
     /// Whether the host-to-card queue of a context has room.
     pub fn has_room(&mut self, ctx: u16) -> bool {
         let at = self.page(ctx).add(64);
-        let head = self.card.memory().load(at).unwrap();
+        let head = self.memory.load(at).unwrap();
         self.app(ctx).hc_tail.wrapping_sub(head) < self.header.hc_entries
     }
 
@@ -358,8 +357,8 @@ impl<C: Fake> Bench<C> {
         let at = self.header.hc_queue(app.index) + u64::from(slot(app.hc_tail, entries)) * 64;
         let at = HostAddr::new(app.region, at);
         desc.phase = phase(app.hc_tail, entries);
-        self.card.memory().poke(at, &desc.as_bytes()[..60]);
-        self.card.memory().store(at.add(60), desc.phase).unwrap();
+        self.memory.poke(at, &desc.as_bytes()[..60]);
+        self.memory.store(at.add(60), desc.phase).unwrap();
         app.hc_tail += 1;
         self.save(app);
     }
@@ -377,16 +376,16 @@ impl<C: Fake> Bench<C> {
         loop {
             let at = self.header.ev_queue(app.index) + u64::from(slot(app.ev_head, entries)) * 64;
             let at = HostAddr::new(app.region, at);
-            if self.card.memory().load(at.add(60)).unwrap() != phase(app.ev_head, entries) {
+            if self.memory.load(at.add(60)).unwrap() != phase(app.ev_head, entries) {
                 break;
             }
-            out.push(EventDesc::read_from_bytes(&self.card.memory().peek(at, 64)).unwrap());
+            out.push(EventDesc::read_from_bytes(&self.memory.peek(at, 64)).unwrap());
             app.ev_head += 1;
         }
         if publish {
             self.save(app);
             let at = self.page(ctx).add(core::mem::offset_of!(ContextPage, host) as u64 + 4);
-            self.card.memory().store(at, app.ev_head).unwrap();
+            self.memory.store(at, app.ev_head).unwrap();
         }
         out
     }
@@ -400,7 +399,7 @@ impl<C: Fake> Bench<C> {
     /// Bytes at receive position `pos` of flow number `n`.
     pub fn received(&mut self, region: u16, n: u16, pos: u32, len: u32) -> Vec<u8> {
         let (_, rx) = self.buffers(n);
-        let ring = self.card.memory().peek(HostAddr::new(RegionId(region), rx), BUF as usize);
+        let ring = self.memory.peek(HostAddr::new(RegionId(region), rx), BUF as usize);
         (pos..pos.wrapping_add(len)).map(|p| ring[p as usize % BUF as usize]).collect()
     }
 
@@ -409,8 +408,8 @@ impl<C: Fake> Bench<C> {
         let (tx, _) = self.buffers(n);
         let offset = u64::from(pos) % BUF;
         let first = bytes.len().min((BUF - offset) as usize);
-        self.card.memory().poke(HostAddr::new(RegionId(region), tx + offset), &bytes[..first]);
-        self.card.memory().poke(HostAddr::new(RegionId(region), tx), &bytes[first..]);
+        self.memory.poke(HostAddr::new(RegionId(region), tx + offset), &bytes[..first]);
+        self.memory.poke(HostAddr::new(RegionId(region), tx), &bytes[first..]);
     }
 
     // ---- flows and the peer ----
@@ -462,7 +461,7 @@ impl<C: Fake> Bench<C> {
     }
 
     pub fn arrive(&mut self, bytes: Vec<u8>) {
-        self.card.port().arrive(FakeFrame { bytes, offload: RxOffload::default() });
+        self.port.arrive(FakeFrame { bytes, offload: RxOffload::default() });
     }
 
     /// A segment from the peer arrives: `at` bytes into its stream, acknowledging `acked` of ours.
@@ -473,7 +472,7 @@ impl<C: Fake> Bench<C> {
     /// Frames that the card has sent.
     pub fn sent(&mut self) -> Vec<Sent> {
         let mut out = Vec::new();
-        while let Some(frame) = self.card.port().take_sent() {
+        while let Some(frame) = self.port.take_sent() {
             out.push(Sent::new(frame));
         }
         out
