@@ -23,6 +23,14 @@ pub struct CardConfig {
     pub visit_descriptors: u32,
     /// Messages of a flow group that may be under way from protocol to the port, in all classes.
     pub pool_messages: u16,
+    /// Pipelined: messages that a ring between two stages holds.
+    pub ring_entries: u32,
+    /// Pipelined: received frames of a flow group that may be under way to protocol.
+    pub rx_window: u16,
+    /// Pipelined: received frames of a flow group that wait for credit; more are dropped.
+    pub rx_hold: u16,
+    /// Pipelined: messages whose payload may be under way to host memory, for each DMA stage.
+    pub dma_entries: u16,
     /// Events, completions and frames of the control plane that may be under way to the host.
     pub posting_entries: u16,
 }
@@ -48,6 +56,10 @@ impl Default for CardConfig {
             visit_descriptors: 32,
             pool_messages: 512,
             posting_entries: 256,
+            ring_entries: 256,
+            rx_window: 256,
+            rx_hold: 64,
+            dma_entries: 128,
         }
     }
 }

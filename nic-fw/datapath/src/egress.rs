@@ -16,13 +16,13 @@ use crate::{
     flows::FlowView,
     msg::{Done, ExceptionMsg, HostIn, Origin, OutMsg, Raw, RawFrame, RxRef},
 };
-use alloc::{boxed::Box, vec};
+use alloc::{boxed::Box, collections::VecDeque, vec};
 use toe_abi::{
     FlowId,
     counters::{Counter, Drop, Exception},
     desc::ev_flags,
 };
-use toe_hal::{HostMemory, Lease, PortCaps, TxBusy, TxFrame, TxPort};
+use toe_hal::{HostMemory, Lease, Order, TxBusy, TxFrame, TxPort};
 use toe_sync::sequencer::Reorder;
 
 /// Where egress puts what it lets out.
@@ -49,6 +49,14 @@ struct Lane {
     order: Reorder<Box<OutMsg>>,
     /// Next, but the port had no room.
     head: Option<Box<OutMsg>>,
+    /// With a rule left out: what it would have kept back.
+    unordered: VecDeque<Box<OutMsg>>,
+}
+
+impl Lane {
+    fn next(&mut self) -> Option<Box<OutMsg>> {
+        self.head.take().or_else(|| self.unordered.pop_front()).or_else(|| self.order.release())
+    }
 }
 
 pub struct Egress<T, M> {
@@ -62,31 +70,41 @@ pub struct Egress<T, M> {
     poisoned: Box<[u32]>,
     /// Something was queued at the port since the last flush.
     unflushed: bool,
+    rule: Order,
     counters: Counters,
 }
 
 impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
     /// `pool`: messages of each group that can be out.
-    pub fn new(port: T, memory: M, flows: FlowView, pool: u16, max_flows: u32, counters: Counters) -> Self {
-        let lanes = flows.groups().all().map(|_| Lane { order: Reorder::new(pool.into()), head: None }).collect();
+    pub fn new(port: T, memory: M, flows: FlowView, pool: u16, max_flows: u32, rule: Order, counters: Counters) -> Self {
+        let lane = |_| Lane { order: Reorder::new(pool.into()), head: None, unordered: VecDeque::new() };
+        let lanes = flows.groups().all().map(lane).collect();
         let poisoned = vec![0; max_flows as usize].into_boxed_slice();
-        Self { port, memory, flows, lanes, turn: 0, poisoned, unflushed: false, counters }
-    }
-
-    pub fn caps(&self) -> PortCaps {
-        self.port.caps()
+        Self { port, memory, flows, lanes, turn: 0, poisoned, unflushed: false, rule, counters }
     }
 
     /// Takes a message: all that had to be done for it has been done.
     pub fn put(&mut self, msg: Box<OutMsg>) {
         let lane = &mut self.lanes[usize::from(msg.tag.group)];
-        let put = lane.order.put(msg.tag.number, msg);
-        debug_assert!(put.is_ok(), "numbers come once, and there are no more than boxes: {put:?}");
+        let answers = msg.frame.is_some();
+        let put = if answers && !self.rule.writes || !answers && msg.tx.is_some() && !self.rule.tx {
+            let skipped = lane.order.skip(msg.tag.number).is_ok();
+            lane.unordered.push_back(msg);
+            skipped
+        } else {
+            lane.order.put(msg.tag.number, msg).is_ok()
+        };
+        debug_assert!(put, "numbers come once, and there are no more than boxes");
     }
 
-    /// Whether a message waits that only needs room at the port, or time.
+    /// Whether a message waits that only needs room at the port.
     pub fn is_stalled(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.head.is_some()) || self.port.holding()
+        self.lanes.iter().any(|lane| lane.head.is_some())
+    }
+
+    /// Whether a message could be let out.
+    pub fn is_ready(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.order.is_ready() || !lane.unordered.is_empty())
     }
 
     /// Whether the port holds frames back until it is flushed again.
@@ -100,7 +118,7 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
         for _ in 0..self.lanes.len() {
             self.turn = if self.turn + 1 >= self.lanes.len() { 0 } else { self.turn + 1 };
             let lane = &mut self.lanes[self.turn];
-            let Some(msg) = lane.head.take().or_else(|| lane.order.release()) else { continue };
+            let Some(msg) = lane.next() else { continue };
             match self.send(&msg) {
                 Ok(()) => {
                     self.released(msg, out);

@@ -12,6 +12,7 @@ use crate::{
     flows::{Directory, Groups, States},
     host::{Host, HostParts},
     msg::{ControlOp, HostIn, OutMsg, RxRef, Stop, Work},
+    pipeline::observe,
     pool::{Class, Pool},
     post::Post,
     pre::{Pre, Verdict},
@@ -84,7 +85,7 @@ impl EgressOut for Outs {
 
 impl<B: Board> Card<B> {
     pub fn new(config: CardConfig, parts: Parts<B>) -> Self {
-        let Parts { memory, rx, tx, kick, .. } = parts;
+        let Parts { memory, rx, tx, kick, clock } = parts;
         let caps = tx.caps();
         let groups = Groups::new(1);
         let directory = Directory::new(config.max_flows(), groups, config.hash_key);
@@ -99,9 +100,9 @@ impl<B: Board> Card<B> {
         let pre = Pre::new(caps.mac, view.clone(), tables.addresses(), sums.stage());
         let post = Post::new(caps, view.clone(), tables.next_hops(), memory.handle(), sums.stage());
         let dma = Dma::new(size, memory.handle(), frames.clone());
-        let egress = Egress::new(tx, memory.handle(), view, size, flows, sums.stage());
+        let egress = Egress::new(tx, memory.handle(), view, size, flows, B::ORDER, sums.stage());
         let protocol = Protocol::new(states, sched, pool, sums.stage(), tso_max(&caps));
-        let host = HostParts { memory, kick, frames: frames.clone(), caps };
+        let host = HostParts { memory, kick, frames: frames.clone(), caps, clock };
         let outs = Outs { host: VecDeque::with_capacity(3 * usize::from(size)), poisoned: VecDeque::with_capacity(size.into()), ..Outs::default() };
         Self {
             rx,
@@ -111,7 +112,7 @@ impl<B: Board> Card<B> {
             post,
             dma,
             egress,
-            host: Host::new(&config, host, directory, tables, sums),
+            host: Host::new(&config, host, directory, tables, sums, observe::Board::default()),
             outs,
             burst: RxBurst::new(),
             losses_at: Instant(0),
@@ -308,7 +309,7 @@ impl<B: Board> Card<B> {
             if self.egress.is_stalled() || !self.has_credit(Class::Data) {
                 break;
             }
-            let Some(work) = self.protocol.next_send() else { break };
+            let Some(work) = self.protocol.next_send(now) else { break };
             self.run(work, Class::Data, now);
             any = true;
         }
@@ -390,7 +391,7 @@ impl<B: Board> Composition for Card<B> {
     }
 
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        if self.is_busy() {
+        if self.is_busy() || self.protocol.is_ready(now) {
             return Some(now);
         }
         let holding = (self.rx.holding() || self.egress.is_holding()).then(|| now.add_micros(HOLDING_US));

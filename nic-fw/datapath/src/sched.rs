@@ -92,6 +92,11 @@ impl Sched {
         }
     }
 
+    /// Whether something goes before new data.
+    pub fn any_urgent(&self) -> bool {
+        !self.urgent.is_empty()
+    }
+
     pub fn any_ready(&self) -> bool {
         self.turn.is_some() || !self.urgent.is_empty() || !self.data.is_empty()
     }

@@ -1,9 +1,9 @@
-//! What a board gives the data path: a port, host memory, a way to interrupt the host and to wake another core.
+//! What a board gives the data path: a port, host memory, a way to interrupt the host, a fine clock.
 //!
 //! ```text
 //!                       datapath (stages)
-//!        RxPort, TxPort │  HostMemory │  Kick │  Wake │  Clock       time is passed in as an argument
-//!        ───────────────┴─────────────┴───────┴───────┴───────
+//!        RxPort, TxPort │  HostMemory │  Kick │  Clock       time is passed in as an argument
+//!        ───────────────┴─────────────┴───────┴───────
 //!             boards/soft   boards/virt   fake (tests)
 //! ```
 //!
@@ -30,8 +30,21 @@ pub trait Board {
     type Rx: RxPort;
     type Tx: TxPort<<Self::Memory as HostMemory>::Slice>;
     type Kick: Kick;
-    type Wake: Wake;
     type Clock: Clock;
+
+    /// Which ordering points the pipeline keeps: all of them. Tests leave one out to see what it prevents.
+    const ORDER: Order = Order { rx: true, tx: true, writes: true };
+}
+
+/// The three ordering points of the pipeline.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Order {
+    /// Frames of a flow group reach protocol in the order in which they came.
+    pub rx: bool,
+    /// Segments leave in the order in which protocol made them.
+    pub tx: bool,
+    /// What answers a received frame waits until the payload of it and of all before it is in host memory.
+    pub writes: bool,
 }
 
 /// The parts of one card, as its board hands them over.
@@ -40,14 +53,7 @@ pub struct Parts<B: Board> {
     pub rx: B::Rx,
     pub tx: B::Tx,
     pub kick: B::Kick,
-    pub wake: B::Wake,
     pub clock: B::Clock,
-}
-
-/// Wakes cores of the card.
-pub trait Wake: Clone {
-    /// Wakes core `core`, which sleeps or is about to: it stays woken until it has slept. Never blocks.
-    fn wake(&self, core: usize);
 }
 
 /// A fine clock, for measurements only: nothing that the data path decides may depend on it.

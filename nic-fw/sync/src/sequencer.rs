@@ -42,6 +42,11 @@ impl Sequencer {
         self.out = self.out.saturating_sub(n);
     }
 
+    /// Numbers that can be out at a time.
+    pub fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
     /// Numbers that can be taken now.
     pub fn credit(&self) -> u32 {
         self.capacity - self.out
@@ -117,6 +122,11 @@ impl<T> Reorder<T> {
                 }
             }
         }
+    }
+
+    /// Whether [`release`](Self::release) would get further.
+    pub fn is_ready(&self) -> bool {
+        !matches!(self.places[self.next as usize & (self.places.len() - 1)], Place::Awaited)
     }
 
     /// Numbers released or skipped so far, mod 2^32: all below it are done.

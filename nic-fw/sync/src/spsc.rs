@@ -89,6 +89,15 @@ impl<T: Send> Sender<T> {
         Ok(())
     }
 
+    /// Puts one item in that the consumer does not see before [`publish`](Self::publish): one release for a burst.
+    pub fn stage(&mut self, item: T) -> Result<(), Full<T>> {
+        if self.free(1) == 0 {
+            return Err(Full(item));
+        }
+        self.put(item);
+        Ok(())
+    }
+
     /// Moves items in as long as there is room; how many. What does not fit stays in `items`.
     pub fn push_batch(&mut self, items: &mut impl ExactSizeIterator<Item = T>) -> usize {
         let room = self.free(items.len().min(self.ring.slots.len()) as u32);
@@ -120,7 +129,8 @@ impl<T: Send> Sender<T> {
         self.tail = self.tail.wrapping_add(1);
     }
 
-    fn publish(&mut self) {
+    /// Shows the consumer all that was put in.
+    pub fn publish(&mut self) {
         // Release: with the acquire in `Receiver::available`; the items are there.
         self.ring.tail.0.store(self.tail, Ordering::Release);
     }
@@ -142,6 +152,17 @@ impl<T: Send> Receiver<T> {
         item
     }
 
+    /// Takes one item whose place the producer does not get back before [`publish`](Self::publish): one release for a burst.
+    pub fn take(&mut self) -> Option<T> {
+        if self.available(1) == 0 {
+            return None;
+        }
+        // SAFETY: the slot at `head` is full (`head != tail`), and the consumer's until `head` is published past it.
+        let item = unsafe { self.ring.slot(self.head).take() };
+        self.head = self.head.wrapping_add(1);
+        Some(item)
+    }
+
     /// Takes up to `max` items, one release for all of them; how many.
     pub fn pop_batch(&mut self, max: u32, mut each: impl FnMut(T)) -> u32 {
         let n = self.available(max).min(max);
@@ -158,6 +179,11 @@ impl<T: Send> Receiver<T> {
         n
     }
 
+    /// How many items the ring holds at most.
+    pub fn capacity(&self) -> u32 {
+        self.ring.capacity()
+    }
+
     /// Items to be taken now; looks at the producer's index only if less than `wanted` are known.
     pub fn available(&mut self, wanted: u32) -> u32 {
         if self.tail.wrapping_sub(self.head) < wanted {
@@ -167,9 +193,17 @@ impl<T: Send> Receiver<T> {
         self.tail.wrapping_sub(self.head)
     }
 
-    fn publish(&mut self) {
+    /// Gives the producer the places of all that was taken.
+    pub fn publish(&mut self) {
         // Release: with the acquire in `Sender::free`; the items have been taken.
         self.ring.head.0.store(self.head, Ordering::Release);
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        // Items that were staged and never published: without this nobody would drop them.
+        self.ring.tail.0.store(self.tail, Ordering::Release);
     }
 }
 

@@ -21,6 +21,7 @@ use crate::{
     ctxq::{Contexts, Queue},
     flows::Directory,
     host::{Item, Posting},
+    pipeline::observe,
     msg::{ControlOp, Done, ExceptionMsg, Work, Write},
     tables::Tables,
     transfers::FETCH,
@@ -117,6 +118,9 @@ pub struct Env<'a, M> {
     pub tables: &'a mut Tables,
     pub counters: &'a mut Counters,
     pub sums: &'a CounterSums,
+    pub instances: &'a observe::Board,
+    /// What the fine clock shows.
+    pub clock_ns: u64,
     pub now: Instant,
 }
 

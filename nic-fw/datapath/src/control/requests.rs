@@ -13,6 +13,7 @@ use toe_abi::{
     CtxId, FlowId, RegionId,
     control::{COUNTERS_PER_MSG, kind, status},
     counters,
+    observe::STAGES_PER_MSG,
     flow::{FlowState, cc, tcp_state, timer},
 };
 use toe_hal::HostMemory;
@@ -42,6 +43,7 @@ impl Control {
             kind::NEXT_HOP => set_next_hop(&args, env.tables),
             kind::ADDRESS => set_address(&mail, env.tables),
             kind::COUNTERS => counters(&mut mail, env.sums),
+            kind::STAGES => stages(&mut mail, env),
             // SET_RATE and SET_BUFFERS: not in this version.
             _ => status::UNSUPPORTED,
         };
@@ -126,6 +128,16 @@ fn counters(mail: &mut Mailbox, sums: &CounterSums) -> u32 {
     }
     mail.answer.args[0] = counters::TOTAL as u64;
     mail.answer.set_counters(&words[..end - from]);
+    status::OK
+}
+
+fn stages<M>(mail: &mut Mailbox, env: &Env<'_, M>) -> u32 {
+    let from = usize::try_from(mail.request.args[0]).unwrap_or(usize::MAX);
+    let records = (0..STAGES_PER_MSG).map_while(|i| env.instances.record(from.checked_add(i)?, env.clock_ns));
+    for (i, record) in records.enumerate() {
+        mail.answer.set_record(i, &record);
+    }
+    mail.answer.args[0] = env.instances.len() as u64;
     status::OK
 }
 

@@ -23,6 +23,7 @@ use crate::{
     counters::CounterSums,
     ctxq::Contexts,
     flows::Directory,
+    pipeline::observe,
     msg::{Done, Event, ExceptionMsg, HostIn, Origin, OutMsg, RawFrame, RxRef, Work},
     pre::Pre,
     tables::Tables,
@@ -50,6 +51,9 @@ pub struct Host<B: Board> {
     postings: Postings,
     counters: Counters,
     sums: CounterSums,
+    /// All instances of all stages.
+    instances: observe::Board,
+    clock: B::Clock,
     now: Instant,
     /// The port finishes checksums.
     tx_csum: bool,
@@ -71,6 +75,7 @@ pub struct HostParts<B: Board> {
     pub kick: B::Kick,
     pub frames: FramesOf<B>,
     pub caps: PortCaps,
+    pub clock: B::Clock,
 }
 
 macro_rules! env {
@@ -82,6 +87,8 @@ macro_rules! env {
             tables: &mut $s.tables,
             counters: &mut $s.counters,
             sums: &$s.sums,
+            instances: &$s.instances,
+            clock_ns: toe_hal::Clock::nanos(&$s.clock),
             now: $s.now,
         }
     };
@@ -89,8 +96,15 @@ macro_rules! env {
 use env;
 
 impl<B: Board> Host<B> {
-    pub fn new(config: &CardConfig, parts: HostParts<B>, directory: Directory, tables: Tables, mut sums: CounterSums) -> Self {
-        let HostParts { memory, kick, frames, caps } = parts;
+    pub fn new(
+        config: &CardConfig,
+        parts: HostParts<B>,
+        directory: Directory,
+        tables: Tables,
+        mut sums: CounterSums,
+        instances: observe::Board,
+    ) -> Self {
+        let HostParts { memory, kick, frames, caps, clock } = parts;
         let flows = directory.capacity();
         let counters = sums.stage();
         let entries = config.posting_entries;
@@ -108,6 +122,8 @@ impl<B: Board> Host<B> {
             postings: Postings::new(entries),
             counters,
             sums,
+            instances,
+            clock,
             now: Instant(0),
             tx_csum: caps.tx_csum,
             barriers: 0,
@@ -133,6 +149,11 @@ impl<B: Board> Host<B> {
     /// The same for so many.
     pub fn has_room_for(&self, frames: usize) -> bool {
         self.postings.room() as usize >= 2 * frames && self.leases.len() + frames <= self.leases.capacity()
+    }
+
+    /// Postings that may be under way: free, and all.
+    pub fn credits(&self) -> (u32, u32) {
+        (self.postings.room(), self.postings.capacity())
     }
 
     /// What another stage says. Needs [`has_room`](Self::has_room) only for exceptions.
@@ -183,8 +204,10 @@ impl<B: Board> Host<B> {
     }
 
     /// Puts a frame into the exception ring, or drops it.
-    pub fn exception(&mut self, msg: ExceptionMsg) {
-        let mut msg = msg;
+    pub fn exception(&mut self, mut msg: ExceptionMsg) {
+        if !self.has_room() {
+            return self.drop_exception(DropReason::ExceptionRingFull, msg);
+        }
         // A second time behind filling.
         for _ in 0..2 {
             match self.control.exception(msg, env!(self)) {

@@ -131,6 +131,11 @@ impl Postings {
         self.transfers.is_empty() && self.numbers.credit() == self.order.capacity() && self.injected.is_none()
     }
 
+    /// Postings that may be under way.
+    pub fn capacity(&self) -> u32 {
+        self.numbers.capacity()
+    }
+
     /// Postings that may still be submitted.
     pub fn room(&self) -> u32 {
         self.numbers.credit()

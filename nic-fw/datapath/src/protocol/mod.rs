@@ -39,10 +39,6 @@ impl Protocol {
         Self { states, sched, pool, counters, now: Instant(0), next_number: 0, tso_max }
     }
 
-    pub fn group(&self) -> u16 {
-        self.states.group()
-    }
-
     /// Handles a piece of work with a message that was taken for it. The message comes out with the next number, or goes back to the pool.
     pub fn handle(&mut self, work: Work, mut msg: Box<OutMsg>, now: Instant) -> Option<Box<OutMsg>> {
         self.now = now;
@@ -72,8 +68,13 @@ impl Protocol {
         }
     }
 
+    /// The next flow that owes an ACK, or has something to send again.
+    pub fn next_urgent(&mut self, now: Instant) -> Option<Work> {
+        if self.sched.any_urgent() { self.next_send(now) } else { None }
+    }
+
     /// The next flow whose turn it is to send.
-    pub fn next_send(&mut self) -> Option<Work> {
+    pub fn next_send(&mut self, _now: Instant) -> Option<Work> {
         loop {
             let local = self.sched.next()?;
             match self.states.at(local) {
@@ -83,16 +84,18 @@ impl Protocol {
         }
     }
 
+    /// Whether a flow owes something, or its timer has expired.
+    pub fn is_urgent(&self, now: Instant) -> bool {
+        self.sched.any_urgent() || self.next_deadline(now).is_some_and(|at| at <= now)
+    }
+
     /// Whether a flow may send now.
     pub fn is_ready(&self, _now: Instant) -> bool {
         self.sched.any_ready()
     }
 
-    /// When something is to be done even if no message comes.
-    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        if self.sched.any_ready() {
-            return Some(now);
-        }
+    /// When the next timer expires.
+    pub fn next_deadline(&self, _now: Instant) -> Option<Instant> {
         self.sched.timers.next_tick().map(|tick| Instant(tick.saturating_mul(1000)))
     }
 

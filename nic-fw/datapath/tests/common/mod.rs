@@ -16,7 +16,7 @@ use toe_abi::{
 use toe_datapath::{Card, CardConfig, Composition};
 use toe_hal::{
     HostMemory, Instant, Parts, PortCaps, RxOffload,
-    fake::{FakeBoard, FakeFrame, FakeKick, FakeMemory, FakePort, FakeWake, SentFrame},
+    fake::{FakeBoard, FakeFrame, FakeKick, FakeMemory, FakePort, SentFrame},
 };
 use toe_tcp::{Now, Setup, establish};
 use toe_wire::{Checksum, Frame, SeqNum, Sum, TcpFlags, TcpOptions, TxHeader, parse_frame};
@@ -106,7 +106,7 @@ impl<C: Fake> Bench<C> {
             memory.map_owned(APP_IOVA + region * APP_STEP, header.len as usize);
         }
         let port = FakePort::new(caps, seed);
-        let parts = toe_hal::fake::parts(memory.handle(), &port, &kick, &FakeWake::default());
+        let parts = toe_hal::fake::parts(memory.handle(), &port, &kick);
         let mut bench = Self {
             card: make(parts),
             port,

@@ -5,7 +5,6 @@
 //! | [`FakeMemory`] | complete late, out of order, say `Full`, fail; wrap memory that somebody else owns |
 //! | [`FakePort`]   | run out of room, lose frames at flush, read payload as late as it may              |
 //! | [`FakeKick`]   | remembers whom it woke                                                             |
-//! | [`FakeWake`]   | remembers which cores it woke                                                      |
 //! | [`FakeClock`]  | a nanosecond for each look                                                         |
 //!
 //! All are deterministic: chance comes from a seed.
@@ -16,7 +15,7 @@ mod port;
 pub use memory::{FakeMemory, FakeSlice, MemoryKnobs};
 pub use port::{FakeFrame, FakePort, PortKnobs, SentFrame};
 
-use crate::{Board, Clock, Kick, Parts, Wake};
+use crate::{Board, Clock, Kick, Parts};
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
@@ -35,13 +34,15 @@ impl Board for FakeBoard {
     type Rx = FakePort;
     type Tx = FakePort;
     type Kick = FakeKick;
-    type Wake = FakeWake;
     type Clock = FakeClock;
 }
 
 /// The parts of a card around these fakes.
-pub fn parts(memory: FakeMemory, port: &FakePort, kick: &FakeKick, wake: &FakeWake) -> Parts<FakeBoard> {
-    Parts { memory, rx: port.clone(), tx: port.clone(), kick: kick.clone(), wake: wake.clone(), clock: FakeClock::default() }
+pub fn parts<B>(memory: FakeMemory, port: &FakePort, kick: &FakeKick) -> Parts<B>
+where
+    B: Board<Memory = FakeMemory, Rx = FakePort, Tx = FakePort, Kick = FakeKick, Clock = FakeClock>,
+{
+    Parts { memory, rx: port.clone(), tx: port.clone(), kick: kick.clone(), clock: FakeClock::default() }
 }
 
 /// Splitmix64: enough chance for a test, the same on every machine.
@@ -88,25 +89,6 @@ impl FakeKick {
 impl Kick for FakeKick {
     fn interrupt(&mut self, ctx: CtxId) {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).push(ctx);
-    }
-}
-
-/// Remembers which of the first 64 cores were woken. Clones share what they remember.
-#[derive(Clone, Debug, Default)]
-pub struct FakeWake {
-    woken: Arc<AtomicU64>,
-}
-
-impl FakeWake {
-    /// Cores woken since the last call, a bit each.
-    pub fn take(&self) -> u64 {
-        self.woken.swap(0, Ordering::AcqRel)
-    }
-}
-
-impl Wake for FakeWake {
-    fn wake(&self, core: usize) {
-        self.woken.fetch_or(1 << core, Ordering::AcqRel);
     }
 }
 

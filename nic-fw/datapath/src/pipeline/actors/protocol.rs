@@ -1,0 +1,169 @@
+//! Protocol of one flow group with its links, and the order in which received frames reach it.
+
+use super::{
+    super::{
+        actor::{Actor, Gauges, Step},
+        links::{In, Ins},
+        messages::{Back, Judged},
+    },
+    Route,
+};
+use crate::{
+    msg::{ControlOp, HcMsg, RxMsg, Work},
+    pool::Class,
+    protocol::Protocol,
+};
+use alloc::collections::VecDeque;
+use toe_abi::FlowId;
+use toe_hal::{Instant, Order};
+use toe_sync::{crew::CoreSet, progress::Teller, sequencer::Reorder};
+
+/// Received frames, put in order.
+pub struct RxOrder {
+    pub judged: Ins<Judged>,
+    order: Reorder<Option<RxMsg>>,
+    /// With the rule left out: as they come.
+    unordered: VecDeque<Option<RxMsg>>,
+    rule: Order,
+    told: Teller,
+    /// What `told` was told last.
+    passed: u32,
+    /// The core to be told.
+    ingress: usize,
+}
+
+impl RxOrder {
+    pub fn new(judged: Ins<Judged>, window: u32, rule: Order, told: Teller, ingress: usize) -> Self {
+        let order = Reorder::new(window);
+        Self { judged, order, unordered: VecDeque::new(), rule, told, passed: 0, ingress }
+    }
+
+    /// Takes in what pre has found.
+    fn fill(&mut self) {
+        while let Some(Judged { number, msg }) = self.judged.next() {
+            let put = if self.rule.rx {
+                self.order.put(number, msg).is_ok()
+            } else {
+                self.unordered.push_back(msg);
+                self.order.skip(number).is_ok()
+            };
+            debug_assert!(put, "number {number} came twice, or without credit");
+        }
+    }
+
+    /// The next frame of the group; nulls are passed over.
+    fn next(&mut self) -> Option<RxMsg> {
+        if !self.rule.rx {
+            let _ = self.order.release();
+            return self.unordered.pop_front()?;
+        }
+        loop {
+            if let Some(msg) = self.order.release()? {
+                return Some(msg);
+            }
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.order.is_ready() || !self.unordered.is_empty()
+    }
+
+    /// Tells ingress how far we are: that is its credit.
+    fn tell(&mut self, touched: &mut CoreSet) {
+        let passed = self.order.released();
+        if passed != self.passed {
+            self.passed = passed;
+            self.told.tell(passed);
+            touched.insert(self.ingress);
+        }
+    }
+}
+
+pub struct ProtocolActor {
+    pub stage: Protocol,
+    pub rx: RxOrder,
+    /// From ctxq: control messages, and frames of the control plane.
+    pub requests: In<Work>,
+    pub descriptors: In<HcMsg>,
+    pub back: In<Back>,
+    pub route: Route,
+    /// Flows that lost payload.
+    pub poisoned: VecDeque<FlowId>,
+}
+
+impl ProtocolActor {
+    fn take_back(&mut self) -> bool {
+        let mut any = false;
+        while let Some(back) = self.back.next() {
+            match back {
+                Back::Msg(msg) => self.stage.pool.give(msg),
+                Back::Poisoned(flow) => self.poisoned.push_back(flow),
+            }
+            any = true;
+        }
+        any
+    }
+
+    /// Handles work of a class while there is some, and credit, and room behind.
+    fn run(&mut self, step: &mut Step, class: Class, next: impl Fn(&mut Self, Instant) -> Option<Work>) -> bool {
+        let before = step.items;
+        for _ in 0..step.budget {
+            if !self.stage.pool.has(class) || !self.route.is_clear() {
+                break;
+            }
+            let Some(work) = next(self, step.now) else { break };
+            // An injected frame comes with the requests, whose credit is as good.
+            let Some(msg) = self.stage.pool.take(class) else { break };
+            if let Some(msg) = self.stage.handle(work, msg, step.now) {
+                self.route.send(msg);
+            }
+            step.items += 1;
+        }
+        step.items > before
+    }
+
+    fn next_request(&mut self) -> Option<Work> {
+        let poisoned = self.poisoned.pop_front().map(|flow| Work::Control { op: ControlOp::Poisoned, flow, mail: None });
+        poisoned.or_else(|| self.requests.next())
+    }
+}
+
+impl Actor for ProtocolActor {
+    fn step(&mut self, step: &mut Step) -> bool {
+        let mut any = self.take_back();
+        self.rx.fill();
+        // Control before ACKs before data.
+        any |= self.run(step, Class::Control, |s, _| s.next_request());
+        any |= self.run(step, Class::Rx, |s, _| s.rx.next().map(Work::Rx));
+        any |= self.run(step, Class::Urgent, |s, now| s.stage.next_timer(now));
+        any |= self.run(step, Class::Urgent, |s, now| s.stage.next_urgent(now));
+        any |= self.run(step, Class::Host, |s, _| s.descriptors.next().map(Work::Host));
+        any |= self.run(step, Class::Data, |s, now| s.stage.next_send(now));
+        self.rx.tell(&mut step.touched);
+        self.rx.judged.publish();
+        self.requests.publish();
+        self.descriptors.publish();
+        self.back.publish();
+        self.route.publish(&mut step.touched);
+        any
+    }
+
+    fn has_work(&mut self, now: Instant) -> bool {
+        let pool = &self.stage.pool;
+        let control = pool.has(Class::Control) && (!self.poisoned.is_empty() || !self.requests.is_empty());
+        let rx = pool.has(Class::Rx) && self.rx.is_ready();
+        let urgent = pool.has(Class::Urgent) && self.stage.is_urgent(now);
+        let host = pool.has(Class::Host) && !self.descriptors.is_empty();
+        let data = pool.has(Class::Data) && self.stage.is_ready(now);
+        control || rx || urgent || host || data || self.route.hand.is_some() || !self.back.is_empty() || !self.rx.judged.is_empty()
+    }
+
+    fn deadline(&self, now: Instant) -> Option<Instant> {
+        self.stage.next_deadline(now)
+    }
+
+    fn gauges(&mut self) -> Gauges {
+        let queue = [self.rx.judged.depth(), self.requests.depth(), self.descriptors.depth()].into_iter().sum();
+        Gauges { queue, credits: (self.stage.pool.free() as u32, self.stage.pool.size().into()) }
+    }
+}
