@@ -8,6 +8,7 @@ mod inside;
 mod memory;
 #[path = "../oracle/mod.rs"]
 mod oracle;
+mod records;
 mod shared;
 
 /// Every interleaving.
