@@ -18,8 +18,8 @@
 //! references to plain data: the other side may write any word at any moment, and that must not be undefined
 //! behaviour. Each ordering names its partner. Nothing here allocates after construction, blocks or reads a clock.
 //!
-//! May depend on: `toe-abi`. Tested by `tests/model.rs` (properties, one thread) and `tests/loom.rs` (all interleavings,
-//! `RUSTFLAGS="--cfg loom" cargo test -p toe-sync --test loom --release`); both judge by `tests/oracle`.
+//! May depend on: `toe-abi`. Tested by `tests/model.rs` and `tests/tables.rs` (properties, one thread) and `tests/loom` (all
+//! interleavings, `RUSTFLAGS="--cfg loom" cargo test -p toe-sync --test loom --release`); all judge by `tests/oracle`.
 #![cfg_attr(not(loom), no_std)]
 
 extern crate alloc;

@@ -1,18 +1,20 @@
 //! Records: a table of plain structs that one core writes and every core reads, each record whole or not at all.
 //!
 //! ```text
-//!   states, dense                  records, each from a cache line of its own
-//!   ┌─────────────────┬───┐        ┌────────────┬────────┬────────┬─────┐
-//!   │ number │ phase 0 │ 1 │ ...   │ generation │ word 0 │ word 1 │ ... │   60 bytes of T: one line
-//!   └─────────────────┴───┘        └────────────┴────────┴────────┴─────┘
+//!   states: a dense array             records: each begins a cache line
+//!   ┌───────────────┬─────┐           ┌────────────┬────────┬────────┬─────┐
+//!   │ number, phase │ ... │           │ generation │ word 0 │ word 1 │ ... │     60 bytes of T: one line
+//!   └───────────────┴─────┘           └────────────┴────────┴────────┴─────┘
 //!
-//!   RETRACTED ──publish──► BUSY ──► PUBLISHED ──publish──► BUSY, number + 1 ──► PUBLISHED
-//!       ▲                               └──────────────────retract──────────────────┴──► RETRACTED
+//!   RETRACTED ── publish: number + 1 ──► BUSY ── words written ──► PUBLISHED ── publish: number + 1 ──► BUSY ...
+//!       ▲                                                              │
+//!       └────────────────────────── retract ───────────────────────────┘
 //! ```
 //!
 //! A reader copies the record between two looks at its state, and the copy counts if both say the same number and
 //! PUBLISHED. The number rises with every publication, so a record may be replaced under the generation that it had, and
-//! nobody sees half of each. A generation is any 32 bits.
+//! nobody sees half of each. A generation is any 32 bits: that is why the state has a word of its own, in an array so dense
+//! that it stays in the cache.
 //!
 //! | word              | written by | order          | read by | order          | what the pair guarantees                         |
 //! |-------------------|------------|----------------|---------|----------------|--------------------------------------------------|
@@ -20,8 +22,9 @@
 //! | generation, words | writer     | relaxed        | readers | relaxed        | by `state`                                       |
 //! | state, words      | writer     | fence between  | readers | fence between  | who sees a new word sees that the state has moved |
 //!
-//! A reader never waits for long: the writer may have been stopped halfway. Memory that a record names may be used again
-//! when every reader has passed an epoch: [`crate::epoch`].
+//! A reader never waits for long: the writer may have been stopped halfway. (A reader that is stopped for exactly 2^30
+//! publications of one record is not foreseen.) Memory that a record names may be used again when every reader has passed
+//! an epoch: [`crate::epoch`].
 
 use crate::atomic::{Arc, AtomicU32, Ordering, fence, spin_loop};
 use alloc::boxed::Box;
@@ -88,6 +91,7 @@ impl<T: Record> Table<T> {
 }
 
 /// Word `i` of a record: 0 is the generation.
+#[inline]
 fn word(lines: &[Line], i: usize) -> &AtomicU32 {
     &lines[i / LINE].0[i % LINE]
 }
