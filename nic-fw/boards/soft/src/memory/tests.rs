@@ -131,7 +131,7 @@ fn after_unbind_and_unmap_accesses_fault() {
 
 #[test]
 fn overlapping_mappings_are_refused() {
-    let mut memory = memory();
+    let memory = memory();
     for iova in [IOVA, IOVA + PAGE, IOVA - PAGE] {
         assert!(matches!(memory.map(mapping(iova, 2 * PAGE)), Err(MapRefused::Overlap { .. })), "{iova:#x}");
     }

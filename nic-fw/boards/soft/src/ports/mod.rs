@@ -20,6 +20,7 @@ pub use lossy::Impairments;
 pub use spec::{PortSpec, SpecError};
 
 use crate::memory::SoftSlice;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use std::io;
 use std::os::fd::BorrowedFd;
 use toe_hal::{Lease, PortCaps, RxBurst, RxLosses, RxPort, TxBusy, TxFrame, TxPort};
@@ -114,6 +115,13 @@ pub const DRIVERS: &[Driver] = &[
     Driver { name: "af_packet", options: af_packet::OPTIONS, open: af_packet::open },
     Driver { name: "tap", options: tap::OPTIONS, open: tap::open },
 ];
+
+/// Whether a descriptor is ready for `what` now.
+fn is_ready(fd: BorrowedFd<'_>, what: PollFlags) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(fd, what)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(what)
+}
 
 impl RxPort for Box<dyn SoftRx> {
     type Frames = SoftFrames;
