@@ -1,10 +1,14 @@
 //! The soft card as a board of the data path: which type does what.
+//!
+//! ```text
+//!   Port::open ──► rx, tx        SoftMemory ──► a handle per core        Interrupts ──► host        CoreWakes ──► cores
+//! ```
 
 use crate::memory::SoftMemory;
-use crate::ports::{SoftRx, SoftTx};
+use crate::ports::{SoftFrames, SoftRx, SoftTx};
 use crate::signals::Interrupts;
 use crate::wakes::{CoreWakes, MonotonicClock};
-use toe_hal::Board;
+use toe_hal::{Board, Parts};
 
 /// Ports of any driver, mapped host memory, eventfds.
 #[derive(Clone, Copy, Debug)]
@@ -18,3 +22,11 @@ impl Board for SoftBoard {
     type Wake = CoreWakes;
     type Clock = MonotonicClock;
 }
+
+// The parts are put together on one thread and used on others; frames are read on any.
+const _: () = {
+    const fn moves<T: Send>() {}
+    const fn is_shared<T: Send + Sync>() {}
+    moves::<Parts<SoftBoard>>();
+    is_shared::<SoftFrames>();
+};
