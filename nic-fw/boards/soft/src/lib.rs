@@ -11,6 +11,7 @@
 //!
 //! May depend on: all of `nic-fw`, Linux.
 
+pub mod board;
 pub mod cli;
 pub mod device;
 pub mod endpoint;
@@ -20,3 +21,4 @@ pub mod pci;
 pub mod ports;
 pub mod run;
 pub mod signals;
+pub mod wakes;

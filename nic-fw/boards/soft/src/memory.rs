@@ -2,130 +2,47 @@
 //!
 //! ```text
 //!   region 3 ──bind──► [iova, iova + len) ──inside one──► Mapping ──mmap──► a sealed memfd of toed
+//!
+//!   handle of core 0 ──┐                   lock-free: base and length of each region      (regions)
+//!   handle of core 1 ──┼──► shared state ──┤
+//!   handle of core 2 ──┘                   behind a lock: mappings, names, the session    (control)
 //! ```
 //!
 //! Every byte here is shared with hostile processes: it is reached by raw copies and atomics, never by a
 //! reference, and only after its address was checked. A mapping's descriptor carries F_SEAL_SHRINK,
 //! so nobody can truncate it under the card (SIGBUS).
+//!
+//! A transfer takes no lock. What changes mappings and names (the methods of [`SoftMemory`] itself, `bind`, `unbind`) does, and is
+//! for one core: the one that obeys the host. So the lock is never waited for; it makes a second one slow instead of wrong.
 
-use rustix::fs::SealFlags;
-use rustix::mm::{MapFlags, ProtFlags};
-use std::os::fd::AsFd;
+mod control;
+mod mapping;
+mod regions;
+
+pub use mapping::{MapRefused, Mapping};
+
+use control::Control;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use toe_abi::{HostAddr, HostSpan, RegionId};
 use toe_hal::{Cookie, Dma, DmaFault, HostMemory};
 
-/// Unit of everything that is mapped, bytes.
-const PAGE: u64 = 4096;
+/// Mappings that no region names any more. An access that began before may still be under way on another core: **whoever gets them
+/// drops (unmaps) them only when every core has passed an epoch that began after the call which returned them** (`toe_sync::epoch`).
+/// A core passes no epoch while it holds a slice, between transmit and flush say; slices that wait in a message between
+/// two cores must have come out at its end before.
+pub type Retired = Vec<Mapping>;
 
-/// Why a DMA_MAP is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum MapRefused {
-    #[error("range {iova:#x}+{len:#x} at file offset {offset:#x}: empty, not in whole pages, or past the end of the address space")]
-    Geometry { iova: u64, len: u64, offset: u64 },
-    #[error("no file descriptor came along: this card reaches host memory only by mapping it")]
-    NoDescriptor,
-    #[error("the mapping must be readable and writable")]
-    Access,
-    #[error("the memory is not sealed against shrinking (memfd with F_SEAL_SHRINK): truncating it would kill the card")]
-    NotSealed,
-    #[error("the descriptor has {size:#x} bytes, the range ends at {end:#x}")]
-    TooShort { size: u64, end: u64 },
-    #[error("range {iova:#x}+{len:#x} overlaps one that is mapped already")]
-    Overlap { iova: u64, len: u64 },
-    #[error("{step}: {source}")]
-    Os { step: &'static str, source: rustix::io::Errno },
-}
-
-impl MapRefused {
-    /// As Linux's errno, for the reply to the host.
-    pub fn errno(&self) -> i32 {
-        match self {
-            Self::Geometry { .. } | Self::NoDescriptor | Self::TooShort { .. } => libc::EINVAL,
-            Self::Access | Self::NotSealed => libc::EPERM,
-            Self::Overlap { .. } => libc::EEXIST,
-            Self::Os { source, .. } => source.raw_os_error(),
-        }
-    }
-}
-
-/// A piece of host memory at an I/O virtual address. Unmapped on drop.
-#[derive(Debug)]
-pub struct Mapping {
-    iova: u64,
-    len: u64,
-    base: *mut u8,
-    /// Connection of the host during which it was made.
-    session: u64,
-}
-
-// SAFETY: a mapping is an address range of the process, valid on every thread; the pointer is only
-// dereferenced through `SoftMemory`, which one thread owns.
-unsafe impl Send for Mapping {}
-
-impl Mapping {
-    /// Maps `len` bytes of `fd` from `offset` on, to be known as `iova`.
-    pub fn new(fd: impl AsFd, offset: u64, iova: u64, len: u64) -> Result<Self, MapRefused> {
-        let geometry = MapRefused::Geometry { iova, len, offset };
-        let aligned = [offset, iova, len].iter().all(|x| x.is_multiple_of(PAGE));
-        let (Some(end), Some(_)) = (offset.checked_add(len), iova.checked_add(len)) else { return Err(geometry) };
-        let Ok(map_len) = usize::try_from(len) else { return Err(geometry) };
-        if len == 0 || !aligned || isize::try_from(map_len).is_err() {
-            return Err(geometry);
-        }
-        let os = |step| move |source| MapRefused::Os { step, source };
-        // What has no seals at all (a file, a pipe) answers EINVAL: just as unsafe.
-        let seals = rustix::fs::fcntl_get_seals(&fd).map_err(|_| MapRefused::NotSealed)?;
-        if !seals.contains(SealFlags::SHRINK) {
-            return Err(MapRefused::NotSealed);
-        }
-        // The size is looked at after the seal: from now on it can only grow.
-        let size = u64::try_from(rustix::fs::fstat(&fd).map_err(os("fstat of the mapped descriptor"))?.st_size).unwrap_or(0);
-        if end > size {
-            return Err(MapRefused::TooShort { size, end });
-        }
-        // SAFETY: a fresh mapping at an address of the kernel's choice disturbs nothing; the file can't
-        // shrink (sealed) and covers the range, so no later access faults.
-        let base =
-            unsafe { rustix::mm::mmap(std::ptr::null_mut(), map_len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &fd, offset) }
-                .map_err(os("mmap of host memory"))?;
-        Ok(Self { iova, len, base: base.cast(), session: 0 })
-    }
-
-    fn overlaps(&self, iova: u64, len: u64) -> bool {
-        iova < self.iova + self.len && self.iova < iova.saturating_add(len)
-    }
-
-    /// Whether `len` bytes at `iova` lie within.
-    fn holds(&self, iova: u64, len: u64) -> bool {
-        iova >= self.iova && len <= self.len && iova - self.iova <= self.len - len
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: `base` and `len` are of our own mmap; `SoftMemory` gives a mapping away only after
-        // every region that named a part of it has been unbound.
-        if let Err(error) = unsafe { rustix::mm::munmap(self.base.cast(), self.len as usize) } {
-            tracing::error!(%error, "munmap of host memory");
-        }
-    }
-}
-
-/// A part of a mapping with a name.
-#[derive(Clone, Copy, Debug)]
-struct Bound {
-    base: *mut u8,
-    len: u64,
-    iova: u64,
-}
-
-/// A run of host memory for a port to send from. Valid until the region is unbound.
+/// A run of host memory for a port to send from. Valid until the region has been unbound and an epoch has passed (see [`Retired`]).
 #[derive(Clone, Copy, Debug)]
 pub struct SoftSlice {
     ptr: *const u8,
     len: u32,
 }
+
+// SAFETY: the memory is valid on every thread as long as the slice is; it is shared with other processes anyway, and only the kernel
+// and raw copies read it.
+unsafe impl Send for SoftSlice {}
 
 impl SoftSlice {
     /// A slice of the card's own memory; `bytes` must stay until the port's flush has returned.
@@ -149,8 +66,8 @@ impl SoftSlice {
     pub(crate) fn copy_to(self, out: &mut Vec<u8>) {
         let len = self.len as usize;
         out.reserve(len);
-        // SAFETY: the slice was bounds-checked when made and its region is still bound (callers hold
-        // slices only between transmit and flush); `out` has room for `len` more bytes, set below.
+        // SAFETY: the slice was bounds-checked when made and its memory is still mapped (no epoch passes while a core holds
+        // slices, see `Retired`); `out` has room for `len` more bytes, set below.
         unsafe {
             std::ptr::copy_nonoverlapping(self.ptr, out.as_mut_ptr().add(out.len()), len);
             out.set_len(out.len() + len);
@@ -158,93 +75,59 @@ impl SoftSlice {
     }
 }
 
-/// The card's view of host memory.
-#[derive(Debug)]
+/// The card's view of host memory: a handle, one for each core.
+#[derive(Clone, Debug)]
 pub struct SoftMemory {
-    maps: Vec<Mapping>,
-    regions: Box<[Option<Bound>]>,
-    session: u64,
+    regions: regions::Reader,
+    control: Arc<Mutex<Control>>,
 }
 
 impl SoftMemory {
     /// With names for `max_regions` regions.
     pub fn new(max_regions: u16) -> Self {
-        Self { maps: Vec::new(), regions: vec![None; usize::from(max_regions)].into_boxed_slice(), session: 1 }
+        let (owner, regions) = regions::table(max_regions);
+        Self { regions, control: Arc::new(Mutex::new(Control::new(max_regions, owner))) }
     }
 
-    /// Adds what the host has mapped. Mappings of a dead host that nothing uses make room; the caller drops them.
-    pub fn map(&mut self, mut mapping: Mapping) -> Result<Vec<Mapping>, MapRefused> {
-        let (iova, len) = (mapping.iova, mapping.len);
-        let in_way = |m: &Mapping| m.overlaps(iova, len);
-        if self.maps.iter().any(|m| in_way(m) && (m.session == self.session || self.is_bound(m))) {
-            return Err(MapRefused::Overlap { iova, len });
-        }
-        let retired = self.retire(in_way);
-        mapping.session = self.session;
-        self.maps.push(mapping);
-        Ok(retired)
+    /// Adds what the host has mapped. Mappings of a dead host that nothing uses make room.
+    pub fn map(&self, mapping: Mapping) -> Result<Retired, MapRefused> {
+        self.control().map(mapping)
     }
 
-    /// Forgets every mapping that lies within the range. Regions in them fault from now on.
-    pub fn unmap(&mut self, iova: u64, len: u64) -> Vec<Mapping> {
-        self.retire(|m| m.iova >= iova && m.iova + m.len <= iova.saturating_add(len))
+    /// Forgets every mapping that lies within the range. Accesses to regions in them that begin from now on fault.
+    pub fn unmap(&self, iova: u64, len: u64) -> Retired {
+        self.control().unmap(iova, len)
     }
 
     /// The host has gone: its control region goes as well, all else stays for its successor.
-    pub fn end_session(&mut self) -> Vec<Mapping> {
-        self.session += 1;
-        let control = self.regions.first().copied().flatten();
-        self.unbind(RegionId::CONTROL);
-        match control {
-            Some(bound) => {
-                let shared = self
-                    .regions
-                    .iter()
-                    .flatten()
-                    .any(|r| self.maps.iter().any(|m| m.holds(r.iova, r.len) && m.holds(bound.iova, bound.len)));
-                if shared { Vec::new() } else { self.retire(|m| m.holds(bound.iova, bound.len)) }
-            }
-            None => Vec::new(),
-        }
+    pub fn end_session(&self) -> Retired {
+        self.control().end_session()
     }
 
     /// Takes every name back, and forgets what earlier hosts had mapped.
-    pub fn reset(&mut self) -> Vec<Mapping> {
-        self.regions.fill(None);
-        let session = self.session;
-        self.retire(|m| m.session != session)
+    pub fn reset(&self) -> Retired {
+        self.control().reset()
     }
 
     /// Number of mappings.
     pub fn mapped(&self) -> usize {
-        self.maps.len()
+        self.control().mapped()
     }
 
-    fn is_bound(&self, m: &Mapping) -> bool {
-        self.regions.iter().flatten().any(|r| m.overlaps(r.iova, r.len))
-    }
-
-    /// Takes out the mappings that `which` names, after unbinding what lies in them.
-    fn retire(&mut self, which: impl Fn(&Mapping) -> bool) -> Vec<Mapping> {
-        let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.maps).into_iter().partition(&which);
-        self.maps = kept;
-        for region in self.regions.iter_mut() {
-            if region.is_some_and(|r| gone.iter().any(|m| m.overlaps(r.iova, r.len))) {
-                *region = None;
-            }
-        }
-        gone
+    fn control(&self) -> MutexGuard<'_, Control> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where `len` bytes at `addr` lie, if they do.
     fn resolve(&self, addr: HostAddr, len: usize) -> Result<*mut u8, DmaFault> {
-        let bound = self.regions.get(usize::from(addr.region.0)).copied().flatten().ok_or(DmaFault)?;
+        let (base, region_len) = self.regions.get(addr.region).ok_or(DmaFault)?;
         let end = addr.offset.checked_add(len as u64).ok_or(DmaFault)?;
-        if end > bound.len {
+        if end > region_len {
             return Err(DmaFault);
         }
-        // SAFETY: offset + len <= the region's length, which lies inside one live mapping.
-        Ok(unsafe { bound.base.add(addr.offset as usize) })
+        // SAFETY: offset + len <= the region's length, which lies inside one mapping: a live one, as the region was bound when
+        // this core looked, and mappings are dropped only when every core has passed an epoch since (see `Retired`).
+        Ok(unsafe { base.add(addr.offset as usize) })
     }
 
     fn word(&self, addr: HostAddr) -> Result<&AtomicU32, DmaFault> {
@@ -261,23 +144,16 @@ impl SoftMemory {
 impl HostMemory for SoftMemory {
     type Slice = SoftSlice;
 
+    fn handle(&self) -> Self {
+        self.clone()
+    }
+
     fn bind(&mut self, region: RegionId, iova: u64, len: u64) -> Result<(), DmaFault> {
-        // Only what this host has mapped: an address that a dead one used may mean other memory today.
-        let session = self.session;
-        let mapping = self.maps.iter().find(|m| m.session == session && m.holds(iova, len)).ok_or(DmaFault)?;
-        if len == 0 || !(iova - mapping.iova).is_multiple_of(PAGE) {
-            return Err(DmaFault);
-        }
-        // SAFETY: `holds` has checked that iova + len lies inside the mapping.
-        let base = unsafe { mapping.base.add((iova - mapping.iova) as usize) };
-        *self.regions.get_mut(usize::from(region.0)).ok_or(DmaFault)? = Some(Bound { base, len, iova });
-        Ok(())
+        self.control().bind(region, iova, len)
     }
 
     fn unbind(&mut self, region: RegionId) {
-        if let Some(bound) = self.regions.get_mut(usize::from(region.0)) {
-            *bound = None;
-        }
+        self.control().unbind(region);
     }
 
     fn write(&mut self, dst: HostAddr, src: &[u8], _cookie: Cookie) -> Result<Dma, DmaFault> {

@@ -1,9 +1,10 @@
 //! Bounds, seals and sessions of host memory.
 
+use super::mapping::PAGE;
 use super::*;
 use proptest::prelude::*;
 use rustix::fd::OwnedFd;
-use rustix::fs::MemfdFlags;
+use rustix::fs::{MemfdFlags, SealFlags};
 
 const LEN: u64 = 16 * PAGE;
 const IOVA: u64 = 1 << 40;
@@ -130,7 +131,7 @@ fn after_unbind_and_unmap_accesses_fault() {
 
 #[test]
 fn overlapping_mappings_are_refused() {
-    let mut memory = memory();
+    let memory = memory();
     for iova in [IOVA, IOVA + PAGE, IOVA - PAGE] {
         assert!(matches!(memory.map(mapping(iova, 2 * PAGE)), Err(MapRefused::Overlap { .. })), "{iova:#x}");
     }
@@ -160,6 +161,59 @@ fn reset_forgets_names_and_dead_hosts() {
     assert_eq!(memory.reset().len(), 1);
     assert_eq!(memory.load(at(0)), Err(DmaFault));
     assert!(memory.bind(R1, IOVA * 4, LEN).is_ok());
+}
+
+#[test]
+fn handles_share_regions() {
+    let mut memory = memory();
+    let mut other = memory.handle();
+    assert_eq!(memory.write(at(0), b"abcd", 0), Ok(Dma::Done));
+    assert_eq!(other.load(at(0)), Ok(u32::from_le_bytes(*b"abcd")));
+    memory.unbind(R1);
+    assert_eq!(other.write(at(0), b"x", 0), Err(DmaFault));
+}
+
+/// The control core moves a region to and fro while another core reads it, and unmaps what nobody can be reading any more.
+#[test]
+fn a_region_moves_under_a_reading_core() {
+    let mut memory = SoftMemory::new(4);
+    let (mut reclaimer, mut cores) = toe_sync::epoch::domain(1);
+    let (core, handle) = (cores.pop().unwrap(), memory.handle());
+    let mut place = |round: u64| {
+        // A large and a small one in turn: the base of one with the length of the other would be a wild access.
+        let (iova, len) = if round.is_multiple_of(2) { (IOVA, PAGE) } else { (IOVA * 4, 4 * PAGE) };
+        memory.map(mapping(iova, len)).unwrap();
+        memory.bind(R1, iova, len).unwrap();
+        memory.store(at(0), 7).unwrap();
+        memory.unmap(if round.is_multiple_of(2) { IOVA * 4 } else { IOVA }, 4 * PAGE)
+    };
+    assert!(place(0).is_empty());
+    std::thread::scope(|scope| {
+        let reads = scope.spawn(|| read(&handle, core));
+        for round in (1..).take_while(|_| !reads.is_finished()) {
+            let retired = place(round);
+            let epoch = reclaimer.advance();
+            while !reclaimer.all_passed(epoch) && !reads.is_finished() {
+                std::thread::yield_now();
+            }
+            assert_eq!(retired.len(), 1);
+            drop(retired);
+        }
+        assert!(reads.join().unwrap() > 0, "nothing was ever read");
+    });
+}
+
+/// Reads the region's words, a burst an epoch; how many were there.
+fn read(memory: &SoftMemory, mut core: toe_sync::epoch::Participant) -> usize {
+    core.online();
+    let mut there = 0;
+    for _ in 0..2000 {
+        let words = (0..4 * PAGE).step_by(1024).filter_map(|offset| memory.load(at(offset)).ok());
+        there += words.inspect(|word| assert!(matches!(word, 0 | 7), "{word} is not the region's")).count();
+        core.quiet();
+    }
+    core.offline();
+    there
 }
 
 proptest! {

@@ -1,19 +1,25 @@
 //! A bad wire around any port, for tests: loses, duplicates, reorders and delays frames, seeded.
 //!
 //! ```text
-//!   inner port ──► fate ──► ready ──► card          late frames wait until `n` others have passed,
-//!   inner port ◄── fate ◄──────────── card          or as many empty rounds
+//!   inner port ──► fate ──► ready ──► card     LossyRx      late frames wait until `n` others have passed,
+//!   inner port ◄── fate ◄──────────── card     LossyTx      or as many empty rounds
 //! ```
 //!
-//! Same seed, same calls: same fates. A super-frame shares one fate.
+//! Each half has its own dice. Same seed, same calls: same fates. A super-frame shares one fate.
 
-use super::{PortError, PortStats, SoftPort};
-use crate::memory::SoftSlice;
-use std::collections::{HashMap, VecDeque};
-use std::os::fd::BorrowedFd;
+mod rx;
+mod tx;
+
+use super::Port;
 use std::str::FromStr;
-use toe_hal::port::BURST;
-use toe_hal::{EthPort, Lease, PortCaps, RxBurst, RxFrame, TxBusy, TxFrame, TxOffload};
+
+/// A bad wire around `port`.
+pub(super) fn around(port: Port, impairments: &Impairments) -> Port {
+    tracing::warn!(?impairments, "the port is impaired on purpose");
+    let rx_dice = Dice::new(impairments, impairments.rx, Direction::Rx);
+    let tx_dice = Dice::new(impairments, impairments.tx, Direction::Tx);
+    Port { rx: Box::new(rx::LossyRx::new(port.rx, rx_dice)), tx: Box::new(tx::LossyTx::new(port.tx, tx_dice)) }
+}
 
 /// What goes wrong, as probabilities per frame.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,16 +88,27 @@ enum Fate {
     Late(u32),
 }
 
+/// As the card sees it. The number is that of the stream of random numbers.
+#[derive(Clone, Copy, Debug)]
+enum Direction {
+    Rx = 1,
+    Tx = 2,
+}
+
 /// One direction's dice.
 struct Dice {
+    direction: Direction,
     /// State of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators).
     state: u64,
     impairments: Option<Impairments>,
+    /// Frames that passed, were lost, doubled, late.
+    fates: [u64; 4],
 }
 
 impl Dice {
-    fn new(impairments: &Impairments, on: bool, stream: u64) -> Self {
-        Self { state: impairments.seed ^ stream.rotate_left(32), impairments: on.then(|| impairments.clone()) }
+    fn new(impairments: &Impairments, on: bool, direction: Direction) -> Self {
+        let state = impairments.seed ^ (direction as u64).rotate_left(32);
+        Self { direction, state, impairments: on.then(|| impairments.clone()), fates: [0; 4] }
     }
 
     fn next(&mut self) -> u64 {
@@ -118,13 +135,24 @@ impl Dice {
             () => Fate::Pass,
         }
     }
+
+    /// A frame has met its fate.
+    fn count(&mut self, fate: Fate) {
+        let index = match fate {
+            Fate::Pass => 0,
+            Fate::Lose => 1,
+            Fate::Twice => 2,
+            Fate::Late(_) => 3,
+        };
+        self.fates[index] += 1;
+    }
 }
 
-/// A frame on its way out that waits: the card's memory may be reused meanwhile, so it is a copy.
-struct Copied {
-    bytes: Vec<u8>,
-    header_len: usize,
-    offload: TxOffload,
+impl Drop for Dice {
+    fn drop(&mut self) {
+        let [passed, lost, doubled, late] = self.fates;
+        tracing::info!(direction = ?self.direction, passed, lost, doubled, late, "fates of the impaired port's frames");
+    }
 }
 
 /// Things that are late: each with the tick at which it goes on.
@@ -147,192 +175,13 @@ impl<T> Late<T> {
         self.tick += 1;
     }
 
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     fn due(&mut self) -> Option<T> {
         let at = self.waiting.iter().position(|(due, _)| *due <= self.tick)?;
         Some(self.waiting.remove(at).1)
-    }
-}
-
-pub struct Lossy {
-    inner: Box<dyn SoftPort>,
-    rx_dice: Dice,
-    tx_dice: Dice,
-    rx_late: Late<RxFrame>,
-    tx_late: Late<Copied>,
-    /// Inner frames to be delivered.
-    ready: VecDeque<RxFrame>,
-    /// Our leases: a frame that comes twice has two, for one of the inner port.
-    leases: Vec<Option<Lease>>,
-    free: Vec<u32>,
-    holders: HashMap<u32, u32>,
-    /// Copies handed to the inner port: they stay until its flush.
-    sending: Vec<Vec<u8>>,
-    lost: usize,
-    fates: [u64; 4],
-}
-
-impl Lossy {
-    pub fn new(inner: Box<dyn SoftPort>, impairments: &Impairments) -> Self {
-        tracing::warn!(?impairments, "the port is impaired on purpose");
-        Self {
-            inner,
-            rx_dice: Dice::new(impairments, impairments.rx, 1),
-            tx_dice: Dice::new(impairments, impairments.tx, 2),
-            rx_late: Late::new(),
-            tx_late: Late::new(),
-            ready: VecDeque::new(),
-            leases: Vec::new(),
-            free: Vec::new(),
-            holders: HashMap::new(),
-            sending: Vec::new(),
-            lost: 0,
-            fates: [0; 4],
-        }
-    }
-
-    fn count(&mut self, fate: Fate) {
-        let index = match fate {
-            Fate::Pass => 0,
-            Fate::Lose => 1,
-            Fate::Twice => 2,
-            Fate::Late(_) => 3,
-        };
-        self.fates[index] += 1;
-    }
-
-    /// Takes what the inner port has, and gives each frame its fate.
-    fn pull(&mut self) {
-        let mut burst = RxBurst::new();
-        if self.inner.receive(&mut burst) == 0 {
-            self.rx_late.tick();
-            self.tx_late.tick();
-            self.send_late();
-            self.lost += self.inner.flush();
-            self.sending.clear();
-        }
-        for frame in burst {
-            let fate = self.rx_dice.fate();
-            self.count(fate);
-            self.rx_late.tick();
-            match fate {
-                Fate::Pass => self.ready.push_back(frame),
-                Fate::Lose => self.inner.release(frame.lease),
-                Fate::Twice => {
-                    *self.holders.entry(frame.lease.0).or_insert(1) += 1;
-                    self.ready.extend([frame, frame]);
-                }
-                Fate::Late(frames) => self.rx_late.hold(frames, frame),
-            }
-            self.ready.extend(std::iter::from_fn(|| self.rx_late.due()));
-        }
-        self.ready.extend(std::iter::from_fn(|| self.rx_late.due()));
-    }
-
-    fn send_late(&mut self) {
-        while let Some(Copied { bytes, header_len, offload }) = self.tx_late.due() {
-            let (header, payload) = bytes.split_at(header_len);
-            let slices = [SoftSlice::of(payload)];
-            let payload_len = payload.len() as u32;
-            let payload = if payload.is_empty() { &slices[..0] } else { &slices[..] };
-            // Busy: then it is lost, as on any bad wire.
-            if self.inner.transmit(&TxFrame { header, payload, payload_len, offload }).is_ok() {
-                self.sending.push(bytes);
-            }
-        }
-    }
-}
-
-impl EthPort<SoftSlice> for Lossy {
-    fn caps(&self) -> PortCaps {
-        self.inner.caps()
-    }
-
-    fn receive(&mut self, burst: &mut RxBurst) -> usize {
-        if self.ready.len() < BURST {
-            self.pull();
-        }
-        let before = burst.len();
-        while burst.len() < BURST {
-            let Some(frame) = self.ready.pop_front() else { break };
-            let id = self.free.pop().unwrap_or_else(|| {
-                self.leases.push(None);
-                self.leases.len() as u32 - 1
-            });
-            self.leases[id as usize] = Some(frame.lease);
-            let _ = burst.push(RxFrame { lease: Lease(id), ..frame });
-        }
-        burst.len() - before
-    }
-
-    fn frame(&self, lease: Lease) -> &[u8] {
-        let inner = self.leases.get(lease.0 as usize).copied().flatten();
-        inner.map_or(&[], |inner| self.inner.frame(inner))
-    }
-
-    fn release(&mut self, lease: Lease) {
-        let Some(inner) = self.leases.get_mut(lease.0 as usize).and_then(Option::take) else { return };
-        self.free.push(lease.0);
-        if let Some(holders) = self.holders.get_mut(&inner.0) {
-            *holders -= 1;
-            if *holders > 0 {
-                return;
-            }
-            self.holders.remove(&inner.0);
-        }
-        self.inner.release(inner);
-    }
-
-    fn transmit(&mut self, frame: &TxFrame<'_, SoftSlice>) -> Result<(), TxBusy> {
-        let fate = self.tx_dice.fate();
-        match fate {
-            Fate::Lose => {}
-            Fate::Pass => self.inner.transmit(frame)?,
-            Fate::Twice => {
-                self.inner.transmit(frame)?;
-                // Busy for the copy: one is enough.
-                let _ = self.inner.transmit(frame);
-            }
-            Fate::Late(frames) => {
-                let mut bytes = frame.header.to_vec();
-                frame.payload.iter().for_each(|slice| slice.copy_to(&mut bytes));
-                self.tx_late.hold(frames, Copied { bytes, header_len: frame.header.len(), offload: frame.offload });
-            }
-        }
-        self.count(fate);
-        self.tx_late.tick();
-        self.send_late();
-        Ok(())
-    }
-
-    fn flush(&mut self) -> usize {
-        let lost = self.inner.flush() + std::mem::take(&mut self.lost);
-        self.sending.clear();
-        lost
-    }
-}
-
-impl SoftPort for Lossy {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.inner.fd()
-    }
-
-    fn check(&mut self) -> Result<(), PortError> {
-        self.inner.check()
-    }
-
-    fn stats(&mut self) -> PortStats {
-        self.inner.stats()
-    }
-
-    fn holding(&self) -> bool {
-        !self.ready.is_empty() || !self.rx_late.waiting.is_empty() || !self.tx_late.waiting.is_empty() || self.inner.holding()
-    }
-}
-
-impl Drop for Lossy {
-    fn drop(&mut self) {
-        let [passed, lost, doubled, late] = self.fates;
-        tracing::info!(passed, lost, doubled, late, "fates of the impaired port's frames");
     }
 }
 

@@ -1,25 +1,29 @@
 //! The soft card's ports: how frames reach the wire. One file per driver, one line in [`DRIVERS`].
 //!
 //! ```text
-//!   DRIVER:IFNAME[,option=value...] ──parse──► PortSpec ──open──► Port ──► af_packet | tap
-//!                                                                  └── lossy around either
+//!   DRIVER:IFNAME[,option=value...] ──parse──► PortSpec ──open──► Port ──┬── rx: SoftRx ──► one core, and SoftFrames for any
+//!                                                                       └── tx: SoftTx ──► one core
+//!                                               of af_packet or tap, with lossy around either
 //! ```
 
 pub mod af_packet;
 pub mod filter;
+pub mod frames;
 pub mod lossy;
 pub mod netif;
 pub mod spec;
 pub mod tap;
 mod vnet;
 
+pub use frames::SoftFrames;
 pub use lossy::Impairments;
 pub use spec::{PortSpec, SpecError};
 
 use crate::memory::SoftSlice;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use std::io;
 use std::os::fd::BorrowedFd;
-use toe_hal::{EthPort, Lease, PortCaps, RxBurst, TxBusy, TxFrame};
+use toe_hal::{Lease, PortCaps, RxBurst, RxLosses, RxPort, TxBusy, TxFrame, TxPort};
 
 /// Largest frame that a port carries: 64 KiB of IP, Ethernet with two VLAN tags, rounded up.
 pub const FRAME_MAX: usize = 66 * 1024;
@@ -65,109 +69,102 @@ impl PortError {
     }
 }
 
-/// Losses inside a port since it was opened, frames.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PortStats {
-    /// Received, but the ring had no room.
-    pub rx_overrun: u64,
-    /// Received, but unusable: longer than a slot, or of a VLAN.
-    pub rx_unusable: u64,
-    /// Refused by the kernel on sending.
-    pub tx_lost: u64,
-}
-
-/// What the soft card asks of a port besides [`EthPort`].
-pub trait SoftPort: EthPort<SoftSlice> {
-    /// Readable while frames wait.
+/// The receiving half of a port.
+pub trait SoftRx: RxPort<Frames = SoftFrames> + Send {
+    /// Readable while frames wait. It may stay readable while frames are on loan, too: who means to sleep meanwhile waits for its
+    /// edges (EPOLLET), of which each frame that arrives makes one.
     fn fd(&self) -> BorrowedFd<'_>;
 
     /// Called when [`fd`](Self::fd) reports an error or a hang-up: clears it, or says that the port has gone.
     fn check(&mut self) -> Result<(), PortError>;
-
-    fn stats(&mut self) -> PortStats;
-
-    /// Whether the port holds frames back that only further calls of [`EthPort::receive`] bring out.
-    fn holding(&self) -> bool {
-        false
-    }
 }
 
-/// Opens a port of one driver.
-type Open = fn(&PortSpec) -> Result<Box<dyn SoftPort>, PortError>;
+/// The sending half of a port.
+pub trait SoftTx: TxPort<SoftSlice> + Send {}
+
+impl<T: TxPort<SoftSlice> + Send> SoftTx for T {}
+
+/// A port of any driver. What both halves need stays until the last of them has gone.
+pub struct Port {
+    pub rx: Box<dyn SoftRx>,
+    pub tx: Box<dyn SoftTx>,
+}
+
+impl Port {
+    /// Opens what `spec` names, with `impairments` if any.
+    pub fn open(spec: &PortSpec, impairments: Option<&Impairments>) -> Result<Self, PortError> {
+        let driver = spec.driver()?;
+        let port = (driver.open)(spec)?;
+        Ok(match impairments {
+            Some(impairments) => lossy::around(port, impairments),
+            None => port,
+        })
+    }
+}
 
 /// A port driver.
 pub struct Driver {
     pub name: &'static str,
     /// Options it takes, with their meaning.
     pub options: &'static [(&'static str, &'static str)],
-    open: Open,
+    open: fn(&PortSpec) -> Result<Port, PortError>,
 }
 
 /// Every driver there is.
 pub const DRIVERS: &[Driver] = &[
-    Driver { name: "af_packet", options: af_packet::OPTIONS, open: |spec| Ok(Box::new(af_packet::AfPacket::open(spec)?)) },
-    Driver { name: "tap", options: tap::OPTIONS, open: |spec| Ok(Box::new(tap::Tap::open(spec)?)) },
+    Driver { name: "af_packet", options: af_packet::OPTIONS, open: af_packet::open },
+    Driver { name: "tap", options: tap::OPTIONS, open: tap::open },
 ];
 
-/// A port of any driver.
-pub struct Port(Box<dyn SoftPort>);
-
-impl Port {
-    /// Opens what `spec` names, with `impairments` if any.
-    pub fn open(spec: &PortSpec, impairments: Option<&Impairments>) -> Result<Self, PortError> {
-        let driver = spec.driver()?;
-        let inner = (driver.open)(spec)?;
-        Ok(Self(match impairments {
-            Some(impairments) => Box::new(lossy::Lossy::new(inner, impairments)),
-            None => inner,
-        }))
-    }
-
-    pub fn new(inner: Box<dyn SoftPort>) -> Self {
-        Self(inner)
-    }
+/// Whether a descriptor is ready for `what` now.
+fn is_ready(fd: BorrowedFd<'_>, what: PollFlags) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(fd, what)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(what)
 }
 
-impl EthPort<SoftSlice> for Port {
-    fn caps(&self) -> PortCaps {
-        self.0.caps()
+impl RxPort for Box<dyn SoftRx> {
+    type Frames = SoftFrames;
+
+    fn frames(&self) -> SoftFrames {
+        (**self).frames()
     }
 
     fn receive(&mut self, burst: &mut RxBurst) -> usize {
-        self.0.receive(burst)
+        (**self).receive(burst)
     }
 
-    fn frame(&self, lease: Lease) -> &[u8] {
-        self.0.frame(lease)
+    fn any(&mut self) -> bool {
+        (**self).any()
     }
 
     fn release(&mut self, lease: Lease) {
-        self.0.release(lease);
+        (**self).release(lease);
     }
 
-    fn transmit(&mut self, frame: &TxFrame<'_, SoftSlice>) -> Result<(), TxBusy> {
-        self.0.transmit(frame)
-    }
-
-    fn flush(&mut self) -> usize {
-        self.0.flush()
-    }
-}
-
-impl SoftPort for Port {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.0.fd()
-    }
-
-    fn check(&mut self) -> Result<(), PortError> {
-        self.0.check()
-    }
-
-    fn stats(&mut self) -> PortStats {
-        self.0.stats()
+    fn losses(&mut self) -> RxLosses {
+        (**self).losses()
     }
 
     fn holding(&self) -> bool {
-        self.0.holding()
+        (**self).holding()
+    }
+}
+
+impl TxPort<SoftSlice> for Box<dyn SoftTx> {
+    fn caps(&self) -> PortCaps {
+        (**self).caps()
+    }
+
+    fn transmit(&mut self, frame: &TxFrame<'_, SoftSlice>) -> Result<(), TxBusy> {
+        (**self).transmit(frame)
+    }
+
+    fn flush(&mut self) -> usize {
+        (**self).flush()
+    }
+
+    fn holding(&self) -> bool {
+        (**self).holding()
     }
 }

@@ -1,17 +1,23 @@
 //! A port on a TAP interface: the kernel on the other side is the network.
 //!
-//! Frames carry virtio-net headers (IFF_VNET_HDR), so super-frames and partial checksums pass both ways. Reads go into a pool of leased
-//! buffers, writes gather straight from host memory. One system call per frame: TAP has no batches.
+//! ```text
+//!   tap0 ──► read into a buffer that is not on loan: [virtio-net header, frame] ──► Rx ──► card
+//!   tap0 ◄── writev of [virtio-net header, headers, host memory] ◄── Tx ◄── card
+//! ```
+//!
+//! Virtio-net headers (IFF_VNET_HDR) let super-frames and partial checksums pass both ways. One system call per frame: TAP has no batches.
 
+use super::frames::{Lender, SoftFrames};
 use super::netif::Interface;
-use super::{FRAME_MAX, PortError, PortSpec, PortStats, SoftPort, vnet};
+use super::{FRAME_MAX, Port, PortError, PortSpec, SoftRx, is_ready, vnet};
 use crate::memory::SoftSlice;
+use rustix::event::PollFlags;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::io;
-use toe_hal::port::BURST;
-use toe_hal::{EthPort, Lease, PortCaps, RxBurst, RxFrame, TxBusy, TxFrame};
+use std::sync::Arc;
+use toe_hal::{Lease, PortCaps, RxBurst, RxFrame, RxPort, TxBusy, TxFrame, TxPort};
 
 pub const OPTIONS: &[(&str, &str)] = &[
     ("rx_frames", "receive buffers, 66 KiB each, 16 to 16384, default 256"),
@@ -23,7 +29,7 @@ const RX_FRAMES: u32 = 256;
 const TSO_MAX: u32 = 65_000;
 /// Where a frame begins in its buffer: 16-byte alignment for the IP header behind 14 bytes of Ethernet.
 const FRAME_AT: usize = 18;
-const BUFFER_LEN: usize = FRAME_AT + FRAME_MAX;
+const BUFFER_LEN: usize = (FRAME_AT + FRAME_MAX).next_multiple_of(64);
 /// Host memory slices per frame, and the two headers before them.
 const IOVECS: usize = 4;
 
@@ -33,71 +39,72 @@ const TUN_F_CSUM: libc::c_ulong = 1;
 const TUN_F_TSO4: libc::c_ulong = 2;
 const TUN_F_TSO6: libc::c_ulong = 4;
 
-#[derive(Clone, Copy, Default)]
-struct Slot {
-    len: u32,
-    leased: bool,
-}
-
-pub struct Tap {
+/// What both halves need. Goes with the last of them.
+struct Attached {
     fd: OwnedFd,
     interface: Interface,
-    caps: PortCaps,
-    buffers: Box<[u8]>,
-    slots: Box<[Slot]>,
-    free: Vec<u32>,
-    stats: PortStats,
-    lost: usize,
 }
 
-impl Tap {
-    pub fn open(spec: &PortSpec) -> Result<Self, PortError> {
-        let count = spec.number("rx_frames", RX_FRAMES, 16, 16384)?;
-        let mac = spec.mac("mac")?;
-        let fd = rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| PortError::NoDevice { path: DEVICE, source: e.into() })?;
-        attach(&fd, &spec.interface)?;
-        let interface = Interface::open(&spec.interface)?;
-        interface.bring_up()?;
-        let caps = PortCaps {
-            mac: match mac {
-                Some(mac) => mac,
-                None => other_mac(interface.mac()?),
-            },
-            mtu: interface.mtu()?,
-            tx_csum: true,
-            tso_max: TSO_MAX,
-        };
-        tracing::info!(interface = interface.name(), mtu = caps.mtu, rx_frames = count, "tap port");
-        Ok(Self {
-            fd,
-            interface,
-            caps,
-            buffers: vec![0; count as usize * BUFFER_LEN].into_boxed_slice(),
-            slots: vec![Slot::default(); count as usize].into_boxed_slice(),
-            free: (0..count).rev().collect(),
-            stats: PortStats::default(),
-            lost: 0,
-        })
-    }
+/// The receiving half.
+struct Rx {
+    lender: Lender,
+    /// Buffers that are not on loan.
+    free: Vec<usize>,
+    attached: Arc<Attached>,
+}
 
+/// The sending half.
+struct Tx {
+    caps: PortCaps,
+    /// Since the last flush.
+    lost: usize,
+    attached: Arc<Attached>,
+}
+
+pub(super) fn open(spec: &PortSpec) -> Result<Port, PortError> {
+    let count = spec.number("rx_frames", RX_FRAMES, 16, 16384)? as usize;
+    let mac = spec.mac("mac")?;
+    let fd = rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| PortError::NoDevice { path: DEVICE, source: e.into() })?;
+    attach(&fd, &spec.interface)?;
+    let interface = Interface::open(&spec.interface)?;
+    interface.bring_up()?;
+    let caps = PortCaps {
+        mac: match mac {
+            Some(mac) => mac,
+            None => other_mac(interface.mac()?),
+        },
+        mtu: interface.mtu()?,
+        tx_csum: true,
+        tso_max: TSO_MAX,
+    };
+    let lender = Lender::allocate(count * BUFFER_LEN, count).map_err(|e| PortError::os("memory for receive buffers", e))?;
+    tracing::info!(interface = interface.name(), mtu = caps.mtu, rx_frames = count, "tap port");
+    let attached = Arc::new(Attached { fd, interface });
+    let rx = Rx { lender, free: (0..count).rev().collect(), attached: attached.clone() };
+    Ok(Port { rx: Box::new(rx), tx: Box::new(Tx { caps, lost: 0, attached }) })
+}
+
+impl Rx {
     /// Reads one frame into a free buffer.
     fn read(&mut self) -> Option<RxFrame> {
         let slot = *self.free.last()?;
-        let at = slot as usize * BUFFER_LEN + FRAME_AT - vnet::LEN;
-        let buffer = &mut self.buffers[at..at + vnet::LEN + FRAME_MAX];
+        let at = slot * BUFFER_LEN + FRAME_AT;
+        // SAFETY: inside the memory, which has a buffer for each slot and was zeroed when made; this one is not on loan, so nobody reads it.
+        let buffer = unsafe { std::slice::from_raw_parts_mut(self.lender.base().add(at - vnet::LEN), vnet::LEN + FRAME_MAX) };
         let read = loop {
-            match rustix::io::read(&self.fd, &mut *buffer) {
+            match rustix::io::read(&self.attached.fd, &mut *buffer) {
                 Ok(n) => break n,
                 Err(Errno::INTR) => {}
                 Err(_) => return None,
             }
         };
-        let header = buffer.first_chunk::<{ vnet::LEN }>().filter(|_| read > vnet::LEN)?;
-        let frame = RxFrame { lease: Lease(slot), len: (read - vnet::LEN) as u32, offload: vnet::decode(header) };
+        let offload = vnet::decode(buffer.first_chunk().filter(|_| read > vnet::LEN)?);
+        let len = read - vnet::LEN;
+        // SAFETY: read just now; written again only when the slot is back in `free`.
+        let lease = unsafe { self.lender.lend(slot, at, len) }?;
         self.free.pop();
-        self.slots[slot as usize] = Slot { len: frame.len, leased: true };
-        Some(frame)
+        Some(RxFrame { lease, len: len as u32, offload })
     }
 }
 
@@ -134,33 +141,45 @@ fn other_mac(kernel: [u8; 6]) -> [u8; 6] {
     mac
 }
 
-impl EthPort<SoftSlice> for Tap {
-    fn caps(&self) -> PortCaps {
-        self.caps
+impl RxPort for Rx {
+    type Frames = SoftFrames;
+
+    fn frames(&self) -> SoftFrames {
+        self.lender.frames()
     }
 
     fn receive(&mut self, burst: &mut RxBurst) -> usize {
         let before = burst.len();
-        while burst.len() < BURST {
+        while !burst.is_full() {
             let Some(frame) = self.read() else { break };
             let _ = burst.push(frame);
         }
         burst.len() - before
     }
 
-    fn frame(&self, lease: Lease) -> &[u8] {
-        let slot = self.slots.get(lease.0 as usize).filter(|s| s.leased);
-        let at = lease.0 as usize * BUFFER_LEN + FRAME_AT;
-        slot.and_then(|s| self.buffers.get(at..at + s.len as usize)).unwrap_or(&[])
+    fn any(&mut self) -> bool {
+        !self.free.is_empty() && is_ready(self.attached.fd.as_fd(), PollFlags::IN)
     }
 
     fn release(&mut self, lease: Lease) {
-        let Some(slot) = self.slots.get_mut(lease.0 as usize).filter(|s| s.leased) else {
-            debug_assert!(false, "{lease:?} is not on loan");
-            return;
-        };
-        slot.leased = false;
-        self.free.push(lease.0);
+        self.free.extend(self.lender.take_back(lease));
+    }
+}
+
+impl SoftRx for Rx {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.attached.fd.as_fd()
+    }
+
+    fn check(&mut self) -> Result<(), PortError> {
+        let interface = &self.attached.interface;
+        if interface.exists() { Ok(()) } else { Err(PortError::Gone(interface.name().to_owned())) }
+    }
+}
+
+impl TxPort<SoftSlice> for Tx {
+    fn caps(&self) -> PortCaps {
+        self.caps
     }
 
     fn transmit(&mut self, frame: &TxFrame<'_, SoftSlice>) -> Result<(), TxBusy> {
@@ -174,7 +193,7 @@ impl EthPort<SoftSlice> for Tap {
         }
         // SAFETY: the first two entries are borrowed for the call, the others are host memory that stays mapped until
         // flush; the kernel only reads them.
-        let written = unsafe { libc::writev(self.fd.as_raw_fd(), iovecs.as_ptr(), IOVECS as libc::c_int) };
+        let written = unsafe { libc::writev(self.attached.fd.as_raw_fd(), iovecs.as_ptr(), IOVECS as libc::c_int) };
         if written < 0 {
             // ENOMEM, EINVAL, EIO (interface down): the frame is lost, TCP sends it again.
             self.lost += 1;
@@ -183,23 +202,7 @@ impl EthPort<SoftSlice> for Tap {
     }
 
     fn flush(&mut self) -> usize {
-        let lost = std::mem::take(&mut self.lost);
-        self.stats.tx_lost += lost as u64;
-        lost
-    }
-}
-
-impl SoftPort for Tap {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-
-    fn check(&mut self) -> Result<(), PortError> {
-        if self.interface.exists() { Ok(()) } else { Err(PortError::Gone(self.interface.name().to_owned())) }
-    }
-
-    fn stats(&mut self) -> PortStats {
-        self.stats
+        std::mem::take(&mut self.lost)
     }
 }
 

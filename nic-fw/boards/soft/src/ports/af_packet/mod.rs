@@ -1,8 +1,9 @@
 //! A port on any interface of the kernel, through packet sockets (the default).
 //!
 //! ```text
-//!   interface ──► V2 receive ring, mapped: leases are its slots ──► card
-//!   interface ◄── sendmmsg of [virtio-net header, headers, host memory] ◄── card
+//!   interface ──► V2 receive ring, mapped: leases are its slots ──► Rx ──► card
+//!   interface ◄── sendmmsg of [virtio-net header, headers, host memory] ◄── Tx ◄── card
+//!                 one socket for both (Attached)
 //! ```
 //!
 //! Virtio-net headers carry checksum and segmentation state both ways, so super-frames of up to 64 KiB pass. Sending
@@ -14,12 +15,13 @@ mod send;
 
 use super::filter::{Claim, IngressDrop};
 use super::netif::Interface;
-use super::{PortError, PortSpec, PortStats, SoftPort, SpecError};
+use super::{Port, PortError, PortSpec, SoftFrames, SoftRx, SpecError};
 use crate::memory::SoftSlice;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::io;
-use toe_hal::{EthPort, Lease, PortCaps, RxBurst, TxBusy, TxFrame};
+use std::sync::Arc;
+use toe_hal::{Lease, PortCaps, RxBurst, RxLosses, RxPort, TxBusy, TxFrame, TxPort};
 
 pub const OPTIONS: &[(&str, &str)] = &[
     ("rx_frames", "frames in the receive ring, 68 KiB each, 16 to 16384, default 512"),
@@ -35,11 +37,8 @@ const TSO_MAX: u32 = 65_000;
 
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 
-pub struct AfPacket {
-    rx: ring::RxRing,
-    tx: send::TxQueue,
-    caps: PortCaps,
-    stats: PortStats,
+/// What both halves need. Goes with the last of them.
+struct Attached {
     interface: Interface,
     // Dropped in this order: first the kernel hears the interface again, then another card may have it.
     _filter: Option<IngressDrop>,
@@ -47,34 +46,52 @@ pub struct AfPacket {
     socket: OwnedFd,
 }
 
-impl AfPacket {
-    pub fn open(spec: &PortSpec) -> Result<Self, PortError> {
-        let rx_frames = spec.number("rx_frames", RX_FRAMES, 16, 16384)?;
-        let drop_copy = match spec.option("kernel_copy") {
-            None | Some("drop") => true,
-            Some("keep") => false,
-            Some(other) => {
-                let (option, value) = ("kernel_copy".to_owned(), other.to_owned());
-                return Err(SpecError::Value { option, value, expected: "drop or keep".to_owned() }.into());
-            }
-        };
-        let interface = Interface::open(&spec.interface)?;
-        let mac = interface.mac()?;
-        let mtu = interface.mtu()?;
-        // Protocol 0: nothing is received before the ring is there and the socket bound.
-        let socket = rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)
-            .map_err(|e| PortError::needs("CAP_NET_RAW", "opening a packet socket", e))?;
-        let claim = Claim::new(&interface)?;
-        interface.bring_up()?;
-        warn_of_kernel_address(&interface, drop_copy);
-        set_options(&socket)?;
-        let rx = ring::RxRing::new(&socket, rx_frames as usize)?;
-        let filter = if drop_copy { Some(IngressDrop::install(&interface)?) } else { None };
-        bind(&socket, interface.index())?;
-        let tx = send::TxQueue::new(usize::from(mtu));
-        let caps = PortCaps { mac, mtu, tx_csum: true, tso_max: TSO_MAX };
-        tracing::info!(interface = interface.name(), mtu, rx_frames, ring_kib = rx.len_bytes() >> 10, "af_packet port");
-        Ok(Self { rx, tx, caps, stats: PortStats::default(), interface, _filter: filter, _claim: claim, socket })
+/// The receiving half.
+struct Rx {
+    ring: ring::RxRing,
+    losses: RxLosses,
+    attached: Arc<Attached>,
+}
+
+/// The sending half.
+struct Tx {
+    queue: send::TxQueue,
+    caps: PortCaps,
+    attached: Arc<Attached>,
+}
+
+pub(super) fn open(spec: &PortSpec) -> Result<Port, PortError> {
+    let rx_frames = spec.number("rx_frames", RX_FRAMES, 16, 16384)?;
+    let drop_copy = drops_kernel_copy(spec)?;
+    let interface = Interface::open(&spec.interface)?;
+    let mac = interface.mac()?;
+    let mtu = interface.mtu()?;
+    // Protocol 0: nothing is received before the ring is there and the socket bound.
+    let socket = rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)
+        .map_err(|e| PortError::needs("CAP_NET_RAW", "opening a packet socket", e))?;
+    let claim = Claim::new(&interface)?;
+    interface.bring_up()?;
+    warn_of_kernel_address(&interface, drop_copy);
+    set_options(&socket)?;
+    let ring = ring::RxRing::new(&socket, rx_frames as usize)?;
+    let filter = if drop_copy { Some(IngressDrop::install(&interface)?) } else { None };
+    bind(&socket, interface.index())?;
+    let queue = send::TxQueue::new(usize::from(mtu));
+    let caps = PortCaps { mac, mtu, tx_csum: true, tso_max: TSO_MAX };
+    tracing::info!(interface = interface.name(), mtu, rx_frames, ring_kib = ring.len_bytes() >> 10, "af_packet port");
+    let attached = Arc::new(Attached { interface, _filter: filter, _claim: claim, socket });
+    let rx = Rx { ring, losses: RxLosses::default(), attached: attached.clone() };
+    Ok(Port { rx: Box::new(rx), tx: Box::new(Tx { queue, caps, attached }) })
+}
+
+fn drops_kernel_copy(spec: &PortSpec) -> Result<bool, SpecError> {
+    match spec.option("kernel_copy") {
+        None | Some("drop") => Ok(true),
+        Some("keep") => Ok(false),
+        Some(other) => {
+            let (option, value) = ("kernel_copy".to_owned(), other.to_owned());
+            Err(SpecError::Value { option, value, expected: "drop or keep".to_owned() })
+        }
     }
 }
 
@@ -122,55 +139,62 @@ fn bind(socket: &OwnedFd, index: u32) -> Result<(), PortError> {
     if result < 0 { Err(PortError::os("binding the packet socket", io::Error::last_os_error())) } else { Ok(()) }
 }
 
-impl EthPort<SoftSlice> for AfPacket {
+impl RxPort for Rx {
+    type Frames = SoftFrames;
+
+    fn frames(&self) -> SoftFrames {
+        self.ring.frames()
+    }
+
+    fn receive(&mut self, burst: &mut RxBurst) -> usize {
+        let (received, unusable) = self.ring.receive(burst);
+        self.losses.unusable += unusable;
+        received
+    }
+
+    fn any(&mut self) -> bool {
+        self.ring.any()
+    }
+
+    fn release(&mut self, lease: Lease) {
+        self.ring.release(lease);
+    }
+
+    fn losses(&mut self) -> RxLosses {
+        // The kernel clears its counter with each reading.
+        self.losses.overrun += ring::overruns(&self.attached.socket);
+        self.losses
+    }
+}
+
+impl SoftRx for Rx {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.attached.socket.as_fd()
+    }
+
+    fn check(&mut self) -> Result<(), PortError> {
+        let Attached { interface, socket, .. } = &*self.attached;
+        let error = rustix::net::sockopt::socket_error(socket).map_err(|e| PortError::os("SO_ERROR of the packet socket", e))?;
+        if !interface.exists() {
+            return Err(PortError::Gone(interface.name().to_owned()));
+        }
+        if let Err(error) = error {
+            tracing::warn!(interface = interface.name(), %error, "the port reports an error; waiting for the interface");
+        }
+        Ok(())
+    }
+}
+
+impl TxPort<SoftSlice> for Tx {
     fn caps(&self) -> PortCaps {
         self.caps
     }
 
-    fn receive(&mut self, burst: &mut RxBurst) -> usize {
-        let (received, unusable) = self.rx.receive(burst);
-        self.stats.rx_unusable += unusable;
-        received
-    }
-
-    fn frame(&self, lease: Lease) -> &[u8] {
-        self.rx.frame(lease)
-    }
-
-    fn release(&mut self, lease: Lease) {
-        self.rx.release(lease);
-    }
-
     fn transmit(&mut self, frame: &TxFrame<'_, SoftSlice>) -> Result<(), TxBusy> {
-        self.tx.push(frame)
+        self.queue.push(frame)
     }
 
     fn flush(&mut self) -> usize {
-        let lost = self.tx.flush(self.socket.as_fd());
-        self.stats.tx_lost += lost as u64;
-        lost
-    }
-}
-
-impl SoftPort for AfPacket {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-
-    fn check(&mut self) -> Result<(), PortError> {
-        let error = rustix::net::sockopt::socket_error(&self.socket).map_err(|e| PortError::os("SO_ERROR of the packet socket", e))?;
-        if !self.interface.exists() {
-            return Err(PortError::Gone(self.interface.name().to_owned()));
-        }
-        if let Err(error) = error {
-            tracing::warn!(interface = self.interface.name(), %error, "the port reports an error; waiting for the interface");
-        }
-        Ok(())
-    }
-
-    fn stats(&mut self) -> PortStats {
-        // The kernel clears its counter with each reading.
-        self.stats.rx_overrun += ring::overruns(&self.socket);
-        self.stats
+        self.queue.flush(self.attached.socket.as_fd())
     }
 }

@@ -1,15 +1,21 @@
 //! The receive ring: slots shared with the kernel, each with a word that says whose it is.
 //!
+//! ```text
+//!   status word    KERNEL ──frame──► USER ──receive──► on loan ──release──► KERNEL
+//!   slot           [ header | ... | virtio-net header | frame | ... ]   fifteen to a block
+//! ```
+//!
 //! The kernel fills slots in order and drops a frame if the next slot is not its own; the card gives slots back in any
 //! order. A slot that is ours is written by nobody else.
 
+use super::super::frames::{Lender, SoftFrames};
 use super::super::vnet;
 use super::{PortError, set_option};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::sync::atomic::{AtomicU32, Ordering};
 use toe_hal::port::BURST;
-use toe_hal::{Lease, RxBurst, RxFrame};
+use toe_hal::{Lease, RxBurst, RxFrame, RxOffload};
 
 /// Bytes of a slot: the largest frame, its headers, and whole pages.
 const SLOT_LEN: usize = 68 * 1024;
@@ -21,19 +27,8 @@ pub const RESERVE: libc::c_int = 6;
 
 const VLAN_ID: u16 = 0x0fff;
 
-/// Our private notes on a slot.
-#[derive(Clone, Copy, Default)]
-struct Slot {
-    /// Offset of the frame within the slot.
-    at: u32,
-    len: u32,
-    leased: bool,
-}
-
 pub struct RxRing {
-    map: *mut u8,
-    map_len: usize,
-    slots: Box<[Slot]>,
+    lender: Lender,
     /// Next slot that the kernel fills.
     next: usize,
 }
@@ -52,22 +47,27 @@ impl RxRing {
         set_option(socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)
             .map_err(|e| PortError::os("PACKET_RX_RING (memory for the receive ring; try fewer rx_frames)", e))?;
         let map_len = blocks * BLOCK_LEN;
-        // SAFETY: a fresh mapping at an address of the kernel's choice; the ring's memory belongs to the socket and can't shrink.
+        // SAFETY: a fresh mapping at an address of the kernel's choice; the ring's memory belongs to the socket, which the mapping keeps,
+        // and can't shrink.
         let map =
             unsafe { rustix::mm::mmap(std::ptr::null_mut(), map_len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, socket, 0) }
                 .map_err(|e| PortError::os("mmap of the receive ring", e))?;
-        Ok(Self { map: map.cast(), map_len, slots: vec![Slot::default(); frames].into_boxed_slice(), next: 0 })
+        // SAFETY: just mapped, with this length; the kernel writes only slots that are its own.
+        Ok(Self { lender: unsafe { Lender::new(map.cast(), map_len, frames) }, next: 0 })
     }
 
     pub fn len_bytes(&self) -> usize {
-        self.map_len
+        self.lender.bytes()
+    }
+
+    pub fn frames(&self) -> SoftFrames {
+        self.lender.frames()
     }
 
     fn base(&self, slot: usize) -> *mut u8 {
-        debug_assert!(slot < self.slots.len());
-        let offset = slot / SLOTS_PER_BLOCK * BLOCK_LEN + slot % SLOTS_PER_BLOCK * SLOT_LEN;
-        // SAFETY: every caller passes an index into `slots`; the map has a place for each of them.
-        unsafe { self.map.add(offset) }
+        debug_assert!(slot < self.lender.slots());
+        // SAFETY: every caller passes the number of a slot; the memory has a place for each of them.
+        unsafe { self.lender.base().add(offset(slot)) }
     }
 
     /// The word that says whose slot it is.
@@ -76,33 +76,36 @@ impl RxRing {
         unsafe { AtomicU32::from_ptr(self.base(slot).cast()) }
     }
 
+    /// Whether the next slot holds a frame.
+    pub fn any(&self) -> bool {
+        // Acquire: pairs with the kernel's barrier before it sets TP_STATUS_USER; the slot's bytes come after.
+        !self.lender.is_lent(self.next) && self.status(self.next).load(Ordering::Acquire) & libc::TP_STATUS_USER != 0
+    }
+
     /// Takes what has arrived. Returns frames received and frames thrown away.
     pub fn receive(&mut self, burst: &mut RxBurst) -> (usize, u64) {
         let (mut received, mut unusable) = (0, 0);
         for _ in 0..BURST {
-            // Acquire: pairs with the kernel's barrier before it sets TP_STATUS_USER; the slot's bytes come after.
-            let free = burst.len() < BURST && !self.slots[self.next].leased;
-            if !free || self.status(self.next).load(Ordering::Acquire) & libc::TP_STATUS_USER == 0 {
+            if burst.is_full() || !self.any() {
                 break;
             }
             let slot = self.next;
-            self.next = if slot + 1 == self.slots.len() { 0 } else { slot + 1 };
+            self.next = if slot + 1 == self.lender.slots() { 0 } else { slot + 1 };
             match self.open(slot) {
                 Some(frame) => {
-                    self.slots[slot].leased = true;
                     received += 1;
                     let _ = burst.push(frame);
                 }
                 None => {
                     unusable += 1;
-                    self.status(slot).store(libc::TP_STATUS_KERNEL, Ordering::Release);
+                    self.give_to_kernel(slot);
                 }
             }
         }
         (received, unusable)
     }
 
-    /// Reads the header of a slot that is ours.
+    /// Reads the header of a slot that is ours, and lends its frame.
     fn open(&mut self, slot: usize) -> Option<RxFrame> {
         let base = self.base(slot);
         // SAFETY: the slot is ours (TP_STATUS_USER), begins with this header and is page-aligned.
@@ -115,43 +118,29 @@ impl RxRing {
         if !whole || tagged {
             return None;
         }
-        let mut offload = [0; vnet::LEN];
-        // SAFETY: at >= LEN and inside the slot, which is ours.
-        unsafe { std::ptr::copy_nonoverlapping(base.add(at - vnet::LEN), offload.as_mut_ptr(), vnet::LEN) };
-        self.slots[slot] = Slot { at: at as u32, len: len as u32, leased: false };
-        Some(RxFrame { lease: Lease(slot as u32), len: len as u32, offload: vnet::decode(&offload) })
-    }
-
-    pub fn frame(&self, lease: Lease) -> &[u8] {
-        match self.slots.get(lease.0 as usize) {
-            Some(slot) if slot.leased => {
-                // SAFETY: `open` has checked that at + len lies inside the slot; while it is leased the
-                // kernel doesn't write it, and nobody else can.
-                unsafe { std::slice::from_raw_parts(self.base(lease.0 as usize).add(slot.at as usize), slot.len as usize) }
-            }
-            _ => &[],
-        }
+        // SAFETY: at >= LEN and inside the slot, which is ours; bytes have no alignment.
+        let offload: RxOffload = vnet::decode(unsafe { &*base.add(at - vnet::LEN).cast() });
+        // SAFETY: the frame lies inside the slot, which the kernel doesn't write until `give_to_kernel`.
+        let lease = unsafe { self.lender.lend(slot, offset(slot) + at, len) }?;
+        Some(RxFrame { lease, len: header.tp_snaplen, offload })
     }
 
     pub fn release(&mut self, lease: Lease) {
-        let index = lease.0 as usize;
-        let Some(slot) = self.slots.get_mut(index).filter(|s| s.leased) else {
-            debug_assert!(false, "{lease:?} is not on loan");
-            return;
-        };
-        slot.leased = false;
-        // Release: pairs with the kernel's reading of the status; our reads of the slot come before.
-        self.status(index).store(libc::TP_STATUS_KERNEL, Ordering::Release);
+        if let Some(slot) = self.lender.take_back(lease) {
+            self.give_to_kernel(slot);
+        }
+    }
+
+    fn give_to_kernel(&self, slot: usize) {
+        // Release: pairs with the kernel's reading of the status; all reading of the slot comes before, other cores' by way of
+        // whatever brought the lease back.
+        self.status(slot).store(libc::TP_STATUS_KERNEL, Ordering::Release);
     }
 }
 
-impl Drop for RxRing {
-    fn drop(&mut self) {
-        // SAFETY: our own mapping; frames borrowed from it can't outlive `self`.
-        if let Err(error) = unsafe { rustix::mm::munmap(self.map.cast(), self.map_len) } {
-            tracing::error!(%error, "munmap of the receive ring");
-        }
-    }
+/// Where a slot begins in the ring's memory.
+const fn offset(slot: usize) -> usize {
+    slot / SLOTS_PER_BLOCK * BLOCK_LEN + slot % SLOTS_PER_BLOCK * SLOT_LEN
 }
 
 /// Frames that the kernel had no slot for since the last call.

@@ -7,9 +7,9 @@
 //!
 //! What the kernel refuses is lost: a socket without room says so once, then `transmit` answers busy until there is room again.
 
-use super::super::vnet;
+use super::super::{is_ready, vnet};
 use crate::memory::SoftSlice;
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::PollFlags;
 use rustix::fd::{AsRawFd, BorrowedFd};
 use std::io;
 use toe_hal::{TxBusy, TxFrame};
@@ -35,6 +35,10 @@ pub struct TxQueue {
     /// The socket had no room the last time.
     full: bool,
 }
+
+// SAFETY: the pointers are to buffers on the heap that the queue owns (they stay where they are when it moves) and to host memory,
+// valid on every thread until the flush.
+unsafe impl Send for TxQueue {}
 
 impl TxQueue {
     pub fn new(mtu: usize) -> Self {
@@ -83,7 +87,7 @@ impl TxQueue {
     pub fn flush(&mut self, socket: BorrowedFd<'_>) -> usize {
         let mut lost = std::mem::take(&mut self.oversized);
         if self.full {
-            self.full = !writable(socket);
+            self.full = !is_ready(socket, PollFlags::OUT);
         }
         let mut sent = 0;
         while sent < self.len {
@@ -111,10 +115,4 @@ impl TxQueue {
         self.len = 0;
         lost
     }
-}
-
-fn writable(socket: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::OUT)];
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0)
 }

@@ -1,0 +1,92 @@
+//! What a port does to its interface, and what it leaves there.
+
+use crate::common::{CARD_MAC, PEER_MAC, in_namespace, run, veth};
+use crate::ends::{PATIENCE, is_numbered, next, numbered, open, receive, send, wire};
+use std::time::Duration;
+use toe_nic::ports::{Port, PortError};
+
+#[test]
+fn the_kernel_does_not_see_the_cards_frames() {
+    in_namespace("interface::the_kernel_does_not_see_the_cards_frames", || {
+        veth();
+        run("ip", "addr add 10.9.0.2/24 dev card0");
+        let far = wire("peer0");
+        let arp = [&[0xff; 6][..], &PEER_MAC, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &PEER_MAC, &[10, 9, 0, 1], &[0; 6], &[10, 9, 0, 2]].concat();
+        let is_reply = |f: &[u8]| f.get(12..14) == Some(&[8, 6]) && f.get(20..22) == Some(&[0, 2]);
+        let mut port = open("af_packet:card0");
+        send(&far, &arp);
+        receive(&mut port, |b, _| b == arp);
+        // A second frame behind it: when the port has that one, the kernel is done with the first.
+        send(&far, &numbered(CARD_MAC, PEER_MAC, 1, 60));
+        receive(&mut port, |b, _| is_numbered(b));
+        rustix::net::sockopt::set_socket_timeout(&far, rustix::net::sockopt::Timeout::Recv, Some(Duration::from_millis(100))).unwrap();
+        let mut buffer = [0; 2048];
+        while let Ok((n, _)) = rustix::net::recv(&far, &mut buffer[..], rustix::net::RecvFlags::empty()) {
+            assert!(!is_reply(&buffer[..n]), "the kernel has answered");
+        }
+        drop(port);
+        assert!(!run("tc", "qdisc show dev card0").contains("clsact"), "nothing is left");
+        rustix::net::sockopt::set_socket_timeout(&far, rustix::net::sockopt::Timeout::Recv, Some(PATIENCE)).unwrap();
+        send(&far, &arp);
+        next(&far, is_reply);
+    });
+}
+
+#[test]
+fn what_others_attached_to_the_interface_stays() {
+    in_namespace("interface::what_others_attached_to_the_interface_stays", || {
+        veth();
+        run("tc", "qdisc add dev card0 clsact");
+        drop(open("af_packet:card0"));
+        assert!(run("tc", "qdisc show dev card0").contains("clsact"), "it was there before us");
+        assert_eq!(run("tc", "filter show dev card0 ingress").trim(), "");
+        drop(open("af_packet:card0,kernel_copy=keep"));
+        assert!(run("tc", "qdisc show dev card0").contains("clsact"));
+    });
+}
+
+#[test]
+fn a_killed_cards_filter_is_taken_over() {
+    in_namespace("interface::a_killed_cards_filter_is_taken_over", || {
+        veth();
+        run("tc", "qdisc add dev card0 clsact");
+        let added = std::process::Command::new("tc")
+            .args("filter add dev card0 ingress pref 63239 handle 1 protocol all bpf da bytecode".split(' '))
+            .arg("1,6 0 0 2")
+            .status();
+        assert!(added.unwrap().success());
+        let port = open("af_packet:card0");
+        assert_eq!(run("tc", "filter show dev card0 ingress").matches("direct-action").count(), 1);
+        drop(port);
+        assert!(!run("tc", "qdisc show dev card0").contains("clsact"), "its leavings go");
+    });
+}
+
+#[test]
+fn an_interface_that_is_down_is_brought_up() {
+    in_namespace("interface::an_interface_that_is_down_is_brought_up", || {
+        veth();
+        run("ip", "link set card0 down");
+        let mut port = open("af_packet:card0");
+        let wire = wire("peer0");
+        send(&wire, &numbered(CARD_MAC, PEER_MAC, 1, 60));
+        receive(&mut port, |b, _| is_numbered(b));
+        run("ip", "link set card0 down");
+        port.rx.check().expect("down is not gone");
+        run("ip", "link del card0");
+        assert!(matches!(port.rx.check(), Err(PortError::Gone(_))));
+    });
+}
+
+#[test]
+fn unusable_interfaces_are_refused() {
+    in_namespace("interface::unusable_interfaces_are_refused", || {
+        veth();
+        let open = |spec: &str| Port::open(&spec.parse().unwrap(), None).map(drop).unwrap_err();
+        assert!(matches!(open("af_packet:nosuch0"), PortError::NoInterface(_)));
+        assert!(matches!(open("af_packet:lo"), PortError::NotEthernet(_)));
+        assert!(open("af_packet:nosuch0").is_usage());
+        let _first = crate::ends::open("af_packet:card0");
+        assert!(matches!(open("af_packet:card0"), PortError::InUse(_)));
+    });
+}
