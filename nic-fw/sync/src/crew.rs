@@ -37,6 +37,10 @@ impl CoreSet {
         self.0 |= bit(core);
     }
 
+    pub const fn remove(&mut self, core: usize) {
+        self.0 &= !bit(core);
+    }
+
     pub const fn contains(self, core: usize) -> bool {
         self.0 & bit(core) != 0
     }

@@ -1,13 +1,13 @@
 //! The soft card as a board of the data path: which type does what.
 //!
 //! ```text
-//!   Port::open ──► rx, tx        SoftMemory ──► a handle per core        Interrupts ──► host        CoreWakes ──► cores
+//!   Port::open ──► rx, tx        SoftMemory ──► a handle per core        Interrupts ──► host
 //! ```
 
 use crate::memory::SoftMemory;
 use crate::ports::{SoftFrames, SoftRx, SoftTx};
 use crate::signals::Interrupts;
-use crate::wakes::{CoreWakes, MonotonicClock};
+use crate::wakes::MonotonicClock;
 use toe_hal::{Board, Parts};
 
 /// Ports of any driver, mapped host memory, eventfds.
@@ -19,7 +19,6 @@ impl Board for SoftBoard {
     type Rx = Box<dyn SoftRx>;
     type Tx = Box<dyn SoftTx>;
     type Kick = Interrupts;
-    type Wake = CoreWakes;
     type Clock = MonotonicClock;
 }
 

@@ -11,7 +11,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::time::ClockId;
 use std::io;
 use std::sync::Arc;
-use toe_hal::{Clock, Wake};
+use toe_hal::Clock;
 
 /// An eventfd for each core. Clones are the same cores'.
 #[derive(Clone, Debug)]
@@ -30,10 +30,9 @@ impl CoreWakes {
     pub fn fd(&self, core: usize) -> BorrowedFd<'_> {
         self.0[core].as_fd()
     }
-}
 
-impl Wake for CoreWakes {
-    fn wake(&self, core: usize) {
+    /// Wakes core `core`, which sleeps or is about to. Never blocks.
+    pub fn wake(&self, core: usize) {
         if let Some(fd) = self.0.get(core) {
             // EAGAIN: after 2^64 - 2 wakes. Nothing else can happen to an eventfd that nobody else has.
             let _ = rustix::io::write(fd, &1u64.to_ne_bytes());

@@ -39,6 +39,7 @@ impl<B: Board> Host<B> {
     /// Whether work waits that needs no one from outside.
     pub fn is_busy(&self) -> bool {
         !self.postings.is_empty()
+            || self.own_barrier
             || !self.contexts.is_quiet()
             || self.control.wants_core()
             || !self.work.is_empty()

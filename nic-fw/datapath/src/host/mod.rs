@@ -61,6 +61,8 @@ pub struct Host<B: Board> {
     work: VecDeque<(u16, Work)>,
     /// A barrier that the control stage waits for: how many groups have not passed it.
     barriers: u16,
+    /// All groups have passed it; now our own postings.
+    own_barrier: bool,
     /// A frame to be sent.
     raw: Option<RawFrame>,
     /// Leases to be given back.
@@ -127,6 +129,7 @@ impl<B: Board> Host<B> {
             now: Instant(0),
             tx_csum: caps.tx_csum,
             barriers: 0,
+            own_barrier: false,
             raw: None,
             leases: Vec::with_capacity(usize::from(entries) * 2 + 4),
             injected: None,
@@ -182,10 +185,8 @@ impl<B: Board> Host<B> {
             }
             Done::Barrier => {
                 self.barriers = self.barriers.saturating_sub(1);
-                if self.barriers == 0 {
-                    // What they had to say is being written here.
-                    self.postings.barrier();
-                }
+                // What they had to say is being written here.
+                self.own_barrier = self.barriers == 0;
                 return;
             }
             _ => {}
@@ -278,6 +279,9 @@ impl<B: Board> Host<B> {
 
     /// Lets the oldest posting become true, if its bytes are there. True: it did.
     pub fn release(&mut self) -> bool {
+        if self.own_barrier {
+            self.own_barrier = !self.postings.barrier();
+        }
         if self.injected.is_some() {
             return false;
         }

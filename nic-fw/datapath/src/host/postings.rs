@@ -151,11 +151,10 @@ impl Postings {
         done.into_iter().for_each(|done| self.completed(done));
     }
 
-    /// Nothing to be written, but it has its place in the order.
-    pub fn barrier(&mut self) {
-        if let Some(number) = self.numbers.take() {
-            let _ = self.order.put(number, (Item::Barrier, false));
-        }
+    /// Nothing to be written, but it has its place in the order. False: there is no room for it now.
+    pub fn barrier(&mut self) -> bool {
+        let number = self.numbers.take();
+        number.is_some_and(|number| self.order.put(number, (Item::Barrier, false)).is_ok())
     }
 
     /// Writes payload of the injected frame: there is one at a time.

@@ -88,7 +88,6 @@ fn take<T>(ends: &mut VecDeque<T>) -> T {
 struct Shared<B: Board> {
     memory: B::Memory,
     frames: <B::Rx as RxPort>::Frames,
-    groups: Groups,
     sums: CounterSums,
     board: observe::Board,
     directory: Directory,
@@ -108,7 +107,6 @@ pub fn build<B: Board>(config: &CardConfig, placement: &Placement, parts: Parts<
     let crew = Crew::new(placement.cores().len());
     let mut shared = Shared::<B> {
         frames: rx.frames(),
-        groups,
         sums: CounterSums::default(),
         board: observe::Board::of(crew.clone()),
         flows: directory.capacity(),

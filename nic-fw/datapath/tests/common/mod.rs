@@ -13,7 +13,7 @@ use toe_abi::{
     frames::{Found, FrameRecord, Placing, RECORD_LEN, RING_HEADER_LEN, place, ready},
     region::{RegionConfig, RegionHeader},
 };
-use toe_datapath::{Card, CardConfig, Composition};
+use toe_datapath::{Card, CardConfig, Composition, DeterministicCard, Interleaving};
 use toe_hal::{
     HostMemory, Instant, Parts, PortCaps, RxOffload,
     fake::{FakeBoard, FakeFrame, FakeKick, FakeMemory, FakePort, SentFrame},
@@ -37,6 +37,7 @@ const APP_IOVA: u64 = 0x1000_0000;
 const APP_STEP: u64 = 0x100_0000;
 
 pub type Fused = Card<FakeBoard>;
+pub type Actors = DeterministicCard<FakeBoard>;
 
 pub trait Fake: Composition<Board = FakeBoard> {}
 impl<C: Composition<Board = FakeBoard>> Fake for C {}
@@ -82,6 +83,10 @@ pub fn fused() -> Bench<Fused> {
 
 pub fn fused_with(config: CardConfig, caps: PortCaps) -> Bench<Fused> {
     Bench::new(1, caps, |parts| Card::new(config, parts))
+}
+
+pub fn actors(seed: u64) -> Bench<Actors> {
+    Bench::new(seed, caps(), |parts| DeterministicCard::new(config(), &Interleaving::from_seed(seed), parts))
 }
 
 impl<C: Fake> Bench<C> {
