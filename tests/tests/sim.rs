@@ -84,15 +84,15 @@ fn toe_host(s: &Setup) -> ToeHost {
     let caps = PortCaps { mac: s.mac, mtu: 1500, tx_csum: s.tso_max > 0, tso_max: s.tso_max };
     let port = FakePort::new(caps, s.seed);
     let card = CardConfig { max_flows: 64, max_contexts: 8, max_regions: 4, max_next_hops: 8, spin_us: 0, ..CardConfig::default() };
-    ToeHost::new(core, engine, memory(s.seed), |memory, kick| match s.seed % 3 {
-        0 => Box::new(Card::new(card, port, memory, kick)),
-        _ => Box::new(DeterministicCard::new(card, Interleaving::from_seed(s.seed), port, memory, kick)),
+    ToeHost::new(core, engine, memory(s.seed), port, |parts| match s.seed % 3 {
+        0 => Box::new(Card::new(card, parts)),
+        _ => Box::new(DeterministicCard::new(card, &Interleaving::from_seed(s.seed), parts)),
     })
 }
 
 /// Host memory: every other seed, one whose transfers complete late, in any order, and find the engine full.
 fn memory(seed: u64) -> FakeMemory {
-    let mut memory = FakeMemory::new(seed);
+    let memory = FakeMemory::new(seed);
     if seed.is_multiple_of(2) {
         memory.set_knobs(MemoryKnobs { min_delay: 0, max_delay: (seed % 7) as u32, full_percent: (seed % 30) as u8, fault_percent: 0 });
     }

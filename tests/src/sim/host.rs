@@ -10,15 +10,15 @@ use toe_abi::app::{APP_MAGIC, Reply, Request, op};
 use toe_abi::{ABI_VERSION, CtxId, RegionId};
 use toe_datapath::Composition;
 use toe_engine::Engine;
-use toe_hal::fake::{FakeFrame, FakeKick, FakeMemory, FakePort};
-use toe_hal::{HostMemory, Instant};
+use toe_hal::fake::{self, FakeBoard, FakeFrame, FakeKick, FakeMemory, FakePort};
+use toe_hal::{HostMemory, Instant, Parts};
 use toe_link::Region;
 use toe_link::client::Daemon;
 use toe_link::slot::Addr;
 use toed::core::{Attachment, ClientId, Core, CoreConfig, Incoming};
 
 /// The card, however its stages are put together.
-pub type AnyCard = Box<dyn Composition<Port = FakePort, Memory = FakeMemory>>;
+pub type AnyCard = Box<dyn Composition<Board = FakeBoard>>;
 
 /// Rounds in which nothing may be found to do before the simulation calls it a livelock.
 const ROUNDS_MAX: u32 = 100_000;
@@ -27,6 +27,8 @@ const CLIENT: ClientId = ClientId(1);
 /// Card and daemon: what the application's library talks to.
 struct Below {
     card: AnyCard,
+    port: FakePort,
+    memory: FakeMemory,
     kick: FakeKick,
     core: Core<Machine>,
     shared: Rc<RefCell<Shared>>,
@@ -65,8 +67,8 @@ impl Below {
             match op {
                 // SAFETY: page-aligned shared memory that lives until the daemon has had it unmapped: the card has let go of it by then
                 // (UNMAP_REGION was answered), which is part of what the simulation checks. Others use it by atomics and raw copies.
-                CardOp::Map { iova, base, len } => unsafe { self.card.memory().map_raw(iova, base, len) },
-                CardOp::Unmap { iova } => self.card.memory().unmap(iova),
+                CardOp::Map { iova, base, len } => unsafe { self.memory.map_raw(iova, base, len) },
+                CardOp::Unmap { iova } => self.memory.unmap(iova),
             }
         }
     }
@@ -257,18 +259,24 @@ pub struct ToeHost {
 }
 
 impl ToeHost {
-    /// A host with the card that `make` builds around the given memory and kick.
-    pub fn new(config: CoreConfig, engine: Engine, memory: FakeMemory, make: impl FnOnce(FakeMemory, FakeKick) -> AnyCard) -> Self {
+    /// A host with the card that `make` builds around the given memory and port.
+    pub fn new(
+        config: CoreConfig,
+        engine: Engine,
+        mut memory: FakeMemory,
+        port: FakePort,
+        make: impl FnOnce(Parts<FakeBoard>) -> AnyCard,
+    ) -> Self {
         let (machine, shared) = Machine::new();
         let kick = FakeKick::default();
-        let mut card = make(memory, kick.clone());
+        let mut card = make(fake::parts(memory.handle(), &port, &kick));
         let (base, len) = shared.borrow().control_memory();
         // SAFETY: lives in `shared`, which goes after the card (field order of `Below`); reached by atomics and raw copies only.
-        unsafe { card.memory().map_raw(CONTROL_IOVA, base, len) };
-        card.memory().bind(RegionId::CONTROL, CONTROL_IOVA, len as u64).expect("the control region was just mapped");
+        unsafe { memory.map_raw(CONTROL_IOVA, base, len) };
+        memory.bind(RegionId::CONTROL, CONTROL_IOVA, len as u64).expect("the control region was just mapped");
         card.attach_control();
         let core = Core::new(config, machine, engine);
-        let mut below = Below { card, kick, core, shared, now_us: 0, card_awake: true, toed_awake: true, app_awake: true, app_ctx: None };
+        let mut below = Below { card, port, memory, kick, core, shared, now_us: 0, card_awake: true, toed_awake: true, app_awake: true, app_ctx: None };
         let (region, map, ctx) = below.join();
         let below = Rc::new(RefCell::new(below));
         let daemon = SimDaemon { below: below.clone(), region };
@@ -279,13 +287,13 @@ impl ToeHost {
     /// A frame arrives at the card's port.
     pub fn arrive(&mut self, frame: FakeFrame) {
         let mut below = self.below.borrow_mut();
-        below.card.port().arrive(frame);
+        below.port.arrive(frame);
         below.card_awake = true;
     }
 
     /// A frame that the card has sent.
     pub fn take_sent(&mut self) -> Option<FakeFrame> {
-        self.below.borrow_mut().card.port().take_sent().map(|f| f.into_received())
+        self.below.borrow_mut().port.take_sent().map(|f| f.into_received())
     }
 
     /// Runs everything until all sleep. Whoever sleeps is run again only if woken, or if its deadline has come: a lost wake-up stalls the
