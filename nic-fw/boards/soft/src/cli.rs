@@ -1,10 +1,12 @@
 //! Command line of `toe-nic`.
 
+use crate::disturb::Disturb;
 use crate::pci;
+use crate::placement::{self, PlacementFileError, Sizes};
 use crate::ports::{DRIVERS, Impairments, PortSpec, af_packet};
 use clap::Parser;
 use std::path::PathBuf;
-use toe_datapath::CardConfig;
+use toe_datapath::{CardConfig, Placement};
 
 /// The FerroTOE card as a Linux process.
 ///
@@ -21,13 +23,14 @@ pub struct Args {
     #[arg(long, value_name = "DRIVER:IFNAME[,OPTION=VALUE...]")]
     pub port: PortSpec,
 
-    /// CPUs to run on, like 2 or 0,2-3. The data path takes the first; the rest waits for more placements. Default: wherever the kernel likes.
+    /// CPUs to run on, like 2 or 0,2-3: one for each core of the placement, in order. Default: wherever the kernel likes.
     #[arg(long, value_name = "LIST", value_parser = cores)]
     pub cores: Option<Cores>,
 
-    /// How the stages are put together. `fused`: all of them on one core.
-    #[arg(long, value_name = "fused", default_value = "fused", value_parser = placement)]
-    pub placement: Placement,
+    /// How the stages are placed on cores. `fused`: all of them on one core, best for few CPUs. `auto`: a pipeline over as many
+    /// cores as there are CPUs (or in --cores). Otherwise a file that says which stage runs on which core.
+    #[arg(long, value_name = "fused|auto|FILE", default_value = "fused")]
+    pub placement: PlacementArg,
 
     /// Time to spin without work before going to sleep, microseconds. Default: 30, or 0 on a machine with one CPU.
     #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
@@ -54,6 +57,11 @@ pub struct Args {
     #[arg(long, value_name = "NAME=VALUE,...")]
     pub impair: Option<Impairments>,
 
+    /// Disturb the cores on purpose, for tests: seed=N (1), delay=N (one step in N is delayed, 64; 0: none), delay_us=N (by at most
+    /// that, 200), die=STAGE with after=N (that stage panics before its N-th step).
+    #[arg(long, value_name = "NAME=VALUE,...")]
+    pub disturb: Option<Disturb>,
+
     /// What to log on standard error: off, error, warn, info, debug, trace, or a filter like toe_nic=debug,warn.
     #[arg(long, value_name = "LEVEL", default_value = "info,vfio_user=warn")]
     pub log_level: String,
@@ -63,10 +71,22 @@ pub struct Args {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cores(pub Vec<usize>);
 
-/// How the stages are put together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Placement {
+/// How the stages are placed on cores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlacementArg {
     Fused,
+    Auto,
+    File(PathBuf),
+}
+
+impl From<&str> for PlacementArg {
+    fn from(text: &str) -> Self {
+        match text {
+            "fused" => Self::Fused,
+            "auto" => Self::Auto,
+            file => Self::File(file.into()),
+        }
+    }
 }
 
 /// Largest number of a CPU that the kernel's sets have room for.
@@ -87,13 +107,6 @@ fn cores(text: &str) -> Result<Cores, String> {
     Ok(Cores(out))
 }
 
-fn placement(text: &str) -> Result<Placement, String> {
-    match text {
-        "fused" => Ok(Placement::Fused),
-        _ => Err("only `fused` exists so far; placement files for a pipeline over several cores are not there yet".to_owned()),
-    }
-}
-
 fn after_help() -> String {
     let mut text = "Ports:\n".to_owned();
     for driver in DRIVERS {
@@ -106,6 +119,23 @@ fn after_help() -> String {
 }
 
 impl Args {
+    /// The placement, bound to CPUs, and the sizes that came with it; `None`: fused.
+    pub fn placement(&self) -> Result<Option<(Placement, Sizes)>, PlacementFileError> {
+        let (mut placement, sizes) = match &self.placement {
+            PlacementArg::Fused => return Ok(None),
+            PlacementArg::Auto => {
+                let cpus = self.cores.as_ref().map_or_else(|| placement::allowed_cpus().len(), |c| c.0.len());
+                (Placement::auto(cpus), Sizes::default())
+            }
+            PlacementArg::File(path) => placement::read(path)?,
+        };
+        if let Some(Cores(cpus)) = &self.cores {
+            placement.bind(&cpus.iter().map(|&cpu| cpu as u32).collect::<Vec<_>>());
+        }
+        placement::check_cpus(&placement)?;
+        Ok(Some((placement, sizes)))
+    }
+
     /// Sizes and times of the card, without its secret.
     pub fn card_config(&self) -> CardConfig {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -139,7 +169,7 @@ mod tests {
     #[test]
     fn defaults() {
         let args = parse(&[]).unwrap();
-        assert_eq!((args.placement, args.impair, args.cores), (Placement::Fused, None, None));
+        assert_eq!((args.placement, args.impair, args.cores), (PlacementArg::Fused, None, None));
     }
 
     #[test]
@@ -152,10 +182,13 @@ mod tests {
     }
 
     #[test]
-    fn another_placement_is_refused_with_its_reason() {
-        let error = parse(&["--placement", "map.toml"]).unwrap_err();
-        assert_eq!(error.exit_code(), 2);
-        assert!(error.to_string().contains("only `fused` exists"), "{error}");
+    fn placements() {
+        let placement = |args: &[&str]| parse(args).unwrap().placement();
+        assert!(placement(&[]).unwrap().is_none());
+        let (auto, _) = placement(&["--placement", "auto", "--cores", "0"]).unwrap().unwrap();
+        assert_eq!((auto.cores().len(), auto.cores()[0].cpu), (1, Some(0)));
+        let error = placement(&["--placement", "/nowhere/map.toml"]).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/map.toml"), "{error}");
     }
 
     #[test]

@@ -14,10 +14,12 @@
 pub mod board;
 pub mod cli;
 pub mod device;
+pub mod disturb;
 pub mod endpoint;
 pub mod mailbox;
 pub mod memory;
 pub mod pci;
+pub mod placement;
 pub mod ports;
 pub mod run;
 pub mod signals;

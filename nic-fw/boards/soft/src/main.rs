@@ -2,22 +2,21 @@
 
 use anyhow::Context;
 use clap::Parser;
-use rustix::thread::CpuSet;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use toe_abi::regs::caps;
 use toe_datapath::CardConfig;
-use toe_hal::{EthPort, PortCaps};
-use toe_nic::cli::{Args, Cores};
+use toe_hal::{PortCaps, TxPort};
+use toe_nic::cli::Args;
 use toe_nic::device::{Device, Facts, Status};
 use toe_nic::endpoint::{Endpoint, EndpointError};
 use toe_nic::mailbox::Mailbox;
+use toe_nic::placement::PlacementFileError;
 use toe_nic::ports::{Port, PortError};
-use toe_nic::run::Runner;
+use toe_nic::run::{RunConfig, Runner};
 
 const EXIT_FAILURE: u8 = 1;
 const EXIT_USAGE: u8 = 2;
@@ -49,50 +48,51 @@ fn log_to_stderr(level: &str) -> anyhow::Result<()> {
 fn exit_code(error: &anyhow::Error) -> u8 {
     let port = error.downcast_ref::<PortError>().is_some_and(PortError::is_usage);
     let socket = error.downcast_ref::<EndpointError>().is_some_and(|e| !matches!(e, EndpointError::Os { .. }));
-    let core = error.downcast_ref::<NoSuchCore>().is_some();
+    let core = error.downcast_ref::<NoSuchCore>().is_some() || error.downcast_ref::<PlacementFileError>().is_some();
     if port || socket || core { EXIT_USAGE } else { EXIT_FAILURE }
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("--cores: the data path can't run on CPU {core}: {source}")]
+#[error("--cores: CPU {cpu} does not exist or is not this process's to use; there are: {allowed}")]
 struct NoSuchCore {
-    core: usize,
-    source: rustix::io::Errno,
+    cpu: u32,
+    allowed: String,
 }
 
 fn run(args: Args) -> anyhow::Result<()> {
     let stop = stop_on_signals().context("signal handlers")?;
     let mut spec = args.port.clone();
     spec.set_default("rx_frames", args.rx_ring_frames);
+    let placement = args.placement()?;
+    let cpu = fused_cpu(&args)?;
     let port = Port::open(&spec, args.impair.as_ref())?;
 
-    let config = CardConfig { hash_key: secret().context("random key of the flow table")?, ..args.card_config() };
-    let facts = facts(&config, port.caps());
+    let mut config = CardConfig { hash_key: secret().context("random key of the flow table")?, ..args.card_config() };
+    let placement = placement.map(|(placement, sizes)| {
+        sizes.apply(&mut config);
+        tracing::info!("placement: {placement}");
+        placement
+    });
+    let facts = facts(&config, port.tx.caps());
     let status = Arc::new(Status::default());
     let mailbox = Arc::new(Mailbox::new().context("eventfd of the mailbox")?);
+    let config = RunConfig { card: config, placement, cpu, disturb: args.disturb.clone() };
     let mut runner = Runner::new(config, port, mailbox.clone(), status.clone(), stop.as_fd()).context("epoll")?;
 
     let (endpoint, listener) = Endpoint::open(&args.socket)?;
     let mut device = Device::new(facts, status, mailbox);
     // Not joined: it ends with the process, whatever its host does.
     std::thread::Builder::new().name("toe-device".into()).spawn(move || device.serve(listener)).context("device thread")?;
-    pin(args.cores.as_ref())?;
     tracing::info!(port = %spec, socket = %args.socket.display(), "ready");
 
-    let ended = catch_unwind(AssertUnwindSafe(|| runner.run()));
-    let outcome = match ended {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(anyhow::anyhow!("the data path has panicked")),
-    };
+    let outcome = runner.run();
     if let Err(error) = &outcome {
         tracing::error!("{error:#}; telling the host");
         runner.fail(PATIENCE);
     }
-    let stats = runner.port_stats();
-    tracing::info!(rx_overrun = stats.rx_overrun, rx_unusable = stats.rx_unusable, tx_lost = stats.tx_lost, "port closed");
+    tracing::info!("port closed");
     drop(endpoint);
-    outcome
+    Ok(outcome?)
 }
 
 fn facts(config: &CardConfig, port: PortCaps) -> Facts {
@@ -127,10 +127,12 @@ fn secret() -> std::io::Result<[u64; 2]> {
     Ok([n as u64, (n >> 64) as u64])
 }
 
-/// Keeps this thread, the data path's, on the first of the cores.
-fn pin(cores: Option<&Cores>) -> Result<(), NoSuchCore> {
-    let Some(&core) = cores.and_then(|c| c.0.first()) else { return Ok(()) };
-    let mut set = CpuSet::new();
-    set.set(core);
-    rustix::thread::sched_setaffinity(None, &set).map_err(|source| NoSuchCore { core, source })
+/// The CPU of a fused card: the first of the list.
+fn fused_cpu(args: &Args) -> Result<Option<u32>, NoSuchCore> {
+    let Some(&cpu) = args.cores.as_ref().and_then(|c| c.0.first()) else { return Ok(None) };
+    let (cpu, allowed) = (cpu as u32, toe_nic::placement::allowed_cpus());
+    if allowed.contains(&cpu) {
+        return Ok(Some(cpu));
+    }
+    Err(NoSuchCore { cpu, allowed: allowed.iter().map(u32::to_string).collect::<Vec<_>>().join(", ") })
 }

@@ -140,9 +140,15 @@ impl<B: Board> Core<B> {
 
     /// A step of each instance.
     pub fn poll(&mut self, now: Instant) -> Polled {
+        self.poll_with(now, |_| ())
+    }
+
+    /// The same; `before` is called before each step.
+    pub fn poll_with(&mut self, now: Instant, mut before: impl FnMut(StageId)) -> Polled {
         let mut polled = Polled::default();
         self.polls = self.polls.wrapping_add(1);
         for i in 0..self.seats.len() {
+            before(self.seats[i].id);
             let Polled { any, wake } = self.step(i, now, BURST);
             polled.any |= any;
             wake.iter().for_each(|core| polled.wake.insert(core));

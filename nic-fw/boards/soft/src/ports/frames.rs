@@ -43,7 +43,7 @@ impl Drop for Memory {
 
 /// The receiving core's end: lends and takes back.
 #[derive(Debug)]
-pub(super) struct Lender(Arc<Memory>);
+pub(crate) struct Lender(Arc<Memory>);
 
 impl Lender {
     /// Lends from a mapping that exists, unmapped by the last of this and its [`SoftFrames`].
