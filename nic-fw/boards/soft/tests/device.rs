@@ -12,47 +12,54 @@ use std::sync::Arc;
 use std::time::Duration;
 use toe_abi::{control, regs};
 use toe_datapath::CardConfig;
-use toe_hal::{EthPort, Lease, PortCaps, RxBurst, TxBusy, TxFrame};
+use toe_hal::{Lease, PortCaps, RxBurst, RxPort, TxBusy, TxFrame, TxPort};
 use toe_nic::device::{Device, Facts, Status};
 use toe_nic::endpoint::Endpoint;
 use toe_nic::mailbox::Mailbox;
 use toe_nic::memory::SoftSlice;
-use toe_nic::ports::{Port, PortError, PortStats, SoftPort};
-use toe_nic::run::Runner;
+use toe_nic::ports::{Port, PortError, SoftFrames, SoftRx};
+use toe_nic::run::{RunConfig, Runner};
 use vfio_bindings::bindings::vfio::{VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD};
 use vfio_user::Client;
 
 /// A port without a wire.
 struct Nowhere(OwnedFd);
 
-impl EthPort<SoftSlice> for Nowhere {
-    fn caps(&self) -> PortCaps {
-        PortCaps { mac: [2, 0, 0, 0, 0, 9], mtu: 1500, tx_csum: true, tso_max: 0 }
+impl RxPort for Nowhere {
+    type Frames = SoftFrames;
+
+    fn frames(&self) -> SoftFrames {
+        SoftFrames::none().unwrap()
     }
     fn receive(&mut self, _burst: &mut RxBurst) -> usize {
         0
     }
-    fn frame(&self, _lease: Lease) -> &[u8] {
-        &[]
+    fn any(&mut self) -> bool {
+        false
     }
     fn release(&mut self, _lease: Lease) {}
-    fn transmit(&mut self, _frame: &TxFrame<'_, SoftSlice>) -> Result<(), TxBusy> {
-        Ok(())
-    }
-    fn flush(&mut self) -> usize {
-        0
-    }
 }
 
-impl SoftPort for Nowhere {
+impl SoftRx for Nowhere {
     fn fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
     fn check(&mut self) -> Result<(), PortError> {
         Ok(())
     }
-    fn stats(&mut self) -> PortStats {
-        PortStats::default()
+}
+
+struct Silent;
+
+impl TxPort<SoftSlice> for Silent {
+    fn caps(&self) -> PortCaps {
+        PortCaps { mac: [2, 0, 0, 0, 0, 9], mtu: 1500, tx_csum: true, tso_max: 0 }
+    }
+    fn transmit(&mut self, _frame: &TxFrame<'_, SoftSlice>) -> Result<(), TxBusy> {
+        Ok(())
+    }
+    fn flush(&mut self) -> usize {
+        0
     }
 }
 
@@ -73,8 +80,9 @@ impl Card {
             let (mailbox, status) = (mailbox.clone(), status.clone());
             move || {
                 let fd = rustix::event::eventfd(0, EventfdFlags::empty()).unwrap();
-                let config = CardConfig { max_flows: 64, max_contexts: 32, spin_us: 0, ..CardConfig::default() };
-                let port = Port::new(Box::new(Nowhere(fd)));
+                let card = CardConfig { max_flows: 64, max_contexts: 32, spin_us: 0, ..CardConfig::default() };
+                let config = RunConfig { card, placement: None, cpu: None, disturb: None };
+                let port = Port { rx: Box::new(Nowhere(fd)), tx: Box::new(Silent) };
                 Runner::new(config, port, mailbox, status, stopped.as_fd()).unwrap().run().unwrap();
             }
         });

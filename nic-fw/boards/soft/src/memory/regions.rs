@@ -109,16 +109,16 @@ mod tests {
         let mut bind = |len: usize| owner.bind(R, std::ptr::without_provenance_mut(len * 3), len as u64).unwrap();
         bind(1);
         let look = || {
-            let found: Vec<_> = (0..200_000).filter_map(|_| reader.get(R)).collect();
-            let is_whole = |&(base, len): &(*mut u8, u64)| base.addr() as u64 == len * 3;
-            (found.is_empty(), found.iter().all(is_whole))
+            let is_whole = |(base, len): (*mut u8, u64)| base.addr() as u64 == len * 3;
+            (0..200_000).filter_map(|_| reader.get(R)).all(is_whole)
         };
         std::thread::scope(|scope| {
             let readers = [scope.spawn(look), scope.spawn(look)];
             (1..).take_while(|_| readers.iter().any(|r| !r.is_finished())).for_each(&mut bind);
             for reader in readers {
-                assert_eq!(reader.join().unwrap(), (false, true), "nothing was found, or base and len of different bindings");
+                assert!(reader.join().unwrap(), "base and len of different bindings");
             }
         });
+        assert!(reader.get(R).is_some());
     }
 }

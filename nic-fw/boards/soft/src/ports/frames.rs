@@ -43,7 +43,7 @@ impl Drop for Memory {
 
 /// The receiving core's end: lends and takes back.
 #[derive(Debug)]
-pub(crate) struct Lender(Arc<Memory>);
+pub(super) struct Lender(Arc<Memory>);
 
 impl Lender {
     /// Lends from a mapping that exists, unmapped by the last of this and its [`SoftFrames`].
@@ -115,6 +115,13 @@ impl Lender {
 /// The bytes of frames on loan, for any core. The memory stays as long as any of these.
 #[derive(Clone, Debug)]
 pub struct SoftFrames(Arc<Memory>);
+
+impl SoftFrames {
+    /// Of a port that never receives.
+    pub fn none() -> Result<Self, Errno> {
+        Lender::allocate(1, 0).map(|lender| lender.frames())
+    }
+}
 
 impl Frames for SoftFrames {
     fn frame<'a>(&'a self, lease: &'a Lease) -> &'a [u8] {
