@@ -24,6 +24,12 @@ fn assert_nothing_left(pair: &Pair, card: &Card) {
     assert_eq!(shm.unwrap_or(0), 0);
 }
 
+/// Kills these processes of an instance: toed ends by itself when its card has gone, so all are looked up first.
+fn kill(pair: &Pair, card: &Card, names: &[&str]) {
+    let pids: Vec<u32> = names.iter().map(|name| card.pid(&pair.lab, name).expect("pid")).collect();
+    pids.into_iter().for_each(|pid| job::signal(pid, Signal::KILL));
+}
+
 #[test]
 #[ignore = "end to end: cargo xtask test"]
 fn up_and_down_and_up_again() {
@@ -116,9 +122,7 @@ fn down_leaves_nothing_after_kill_of_either_or_both() {
         let card = pair.card_up().expect("card");
         let mut nginx = servers::nginx(&pair.lab, &card.place(), "nginx", 80).expect("starts");
         servers::wait_listening(&mut nginx, pair.peer(), CARD_IP, 80).expect("listens");
-        for name in victims {
-            job::signal(card.pid(&pair.lab, name).expect("pid"), Signal::KILL);
-        }
+        kill(&pair, &card, victims);
         card.down().expect("down");
         assert_nothing_left(&pair, &card);
     }
@@ -141,9 +145,7 @@ fn a_program_whose_card_is_killed_is_told_and_does_not_hang() {
     let log = pair.lab.log_path("client");
     let log = || std::fs::read_to_string(&log).unwrap_or_default();
     client.wait_ready(LIMIT, || log().contains("connected")).expect("connects");
-    for name in ["toe-nic", "toed"] {
-        job::signal(card.pid(&pair.lab, name).expect("pid"), Signal::KILL);
-    }
+    kill(&pair, &card, &["toe-nic", "toed"]);
     client.wait(LIMIT).expect("the client ends");
     assert!(log().contains("error"), "{}", log());
 }

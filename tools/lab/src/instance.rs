@@ -25,6 +25,9 @@ pub const PEER_IP: &str = "10.77.0.1";
 pub const CARD_IF: &str = "toe0";
 pub const PEER_IF: &str = "peer0";
 
+/// More words for every `toectl up`, separated by blanks: with them the same tests run on a card that is put together otherwise.
+pub const UP_ENV: &str = "TOE_TEST_UP";
+
 /// Bound on any toectl command; `up` itself gives up earlier.
 const TOECTL_LIMIT: Duration = Duration::from_secs(40);
 
@@ -106,6 +109,8 @@ impl Card {
     pub fn up(&self, port: &str, more: &[&str]) -> Result<()> {
         let ip = format!("{}/24", self.ip);
         let mut words = vec!["up", "--port", port, "--ip", &ip];
+        let from_outside = std::env::var(UP_ENV).unwrap_or_default();
+        words.extend(from_outside.split_whitespace());
         words.extend(more);
         self.toectl(&words).map(drop)
     }
