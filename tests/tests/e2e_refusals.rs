@@ -6,6 +6,16 @@ use std::time::Duration;
 use toe_lab::job::{self, Finished};
 use toe_lab::{Card, Pair, programs};
 
+/// Placements that can't be used, and what is said of them.
+const BAD_PLACEMENTS: [(&str, &str); 6] = [
+    ("", "no cores"),
+    ("[[core]]\nstages = ['ingress', 'ingress', 'egress', 'ctxq', 'pre', 'protocol', 'post', 'dma']\n", "stage ingress is placed twice"),
+    ("[[core]]\nstages = ['ingress', 'egress', 'ctxq', 'pre', 'protocol', 'post']\n", "stage dma.0 is not placed"),
+    ("[[core]]\nstages = ['ingress', 'warp']\n", "no stage `warp`"),
+    ("[sizes]\nring = 0\n[[core]]\nstages = ['ingress', 'egress', 'ctxq', 'pre', 'protocol', 'post', 'dma']\n", "sizes.ring = 0"),
+    ("this is not toml", "expected"),
+];
+
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn refused(card: &Card, words: &[&str], code: i32, expected: &[&str]) -> Finished {
@@ -26,7 +36,13 @@ fn what_up_cannot_do_it_says() {
     let ip = ["--ip", "10.77.0.2/24"];
     refused(&card, &["up", "--port", "carrier_pigeon:toe0", ip[0], ip[1]], 2, &["carrier_pigeon", "af_packet", "tap"]);
     refused(&card, &["up", "--port", "af_packet:nowhere0", ip[0], ip[1]], 2, &["nowhere0"]);
-    refused(&card, &["up", "--port", "af_packet:toe0", ip[0], ip[1], "--placement", "/no/such/file"], 2, &["fused"]);
+    refused(&card, &["up", "--port", "af_packet:toe0", ip[0], ip[1], "--placement", "/no/such/file"], 2, &["--placement /no/such/file", "no such file"]);
+    for (text, expected) in BAD_PLACEMENTS {
+        let file = pair.lab.path("/run/bad.toml");
+        std::fs::write(&file, text).expect("a file");
+        refused(&card, &["up", "--port", "af_packet:toe0", ip[0], ip[1], "--placement", "/run/bad.toml"], 2, &["bad.toml", expected]);
+        std::fs::remove_file(&file).expect("removed");
+    }
     refused(&card, &["up", "--port", "af_packet:toe0", ip[0], ip[1], "--toed-arg=--no-such-option"], 2, &["--no-such-option"]);
     refused(&card, &["up", "--port", "af_packet:toe0", "--ip", "10.77.0/24"], 2, &["10.77.0/24"]);
     assert!(!pair.lab.path(&card.run_dir).exists());

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use toe_lab::programs;
 
 /// A program that we run, and the Debian package that brings it.
-const NEEDED: [(&str, &str); 12] = [
+const NEEDED: [(&str, &str); 14] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("ethtool", "ethtool"),
@@ -26,6 +26,8 @@ const NEEDED: [(&str, &str); 12] = [
     ("gcc", "gcc"),
     ("iperf3", "iperf3"),
     ("ping", "iputils-ping"),
+    ("wget", "wget"),
+    ("wrk", "wrk"),
 ];
 
 /// Packages whose servers Debian starts by itself.

@@ -25,11 +25,11 @@ const POOL_MIN: u16 = 5;
 /// Why a placement can't be used. All of it is for the operator to put right.
 #[derive(Debug, thiserror::Error)]
 pub enum PlacementFileError {
-    #[error("--placement {path}: {source}")]
+    #[error("--placement {path}")]
     Read { path: String, source: std::io::Error },
-    #[error("--placement {path}: {source}")]
+    #[error("--placement {path}")]
     Parse { path: String, source: Box<toml::de::Error> },
-    #[error("--placement {path}: {source}")]
+    #[error("--placement {path}")]
     Placement { path: String, source: PlacementError },
     #[error("--placement {path}: sizes.{name} = {value} is not within {least} to {SIZE_MAX}")]
     Size { path: String, name: &'static str, value: u16, least: u16 },
@@ -135,7 +135,7 @@ mod tests {
     const WHOLE: &str = "[[core]]\ncpu = 0\nstages = ['ingress', 'egress', 'ctxq']\n[[core]]\nstages = ['pre', 'protocol.0', 'post.0', 'dma']\n";
 
     fn error(text: &str) -> String {
-        parse(text, "p.toml").unwrap_err().to_string()
+        format!("{:#}", anyhow::Error::from(parse(text, "p.toml").unwrap_err()))
     }
 
     #[test]

@@ -37,13 +37,13 @@ use toe_hal::{Instant, Kick, Parts};
 /// Why the data path ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("the port has failed: {0}")]
+    #[error("the port has failed")]
     Port(#[from] PortError),
-    #[error("waiting for events: {0}")]
+    #[error("waiting for events")]
     Wait(#[from] io::Error),
     #[error("core {core} ({stages}) has panicked: {message}")]
     Panic { core: usize, stages: String, message: String },
-    #[error("core {core} can't run on CPU {cpu}: {source}")]
+    #[error("core {core} can't run on CPU {cpu}")]
     Bind { core: usize, cpu: u32, source: rustix::io::Errno },
 }
 

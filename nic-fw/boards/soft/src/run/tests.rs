@@ -85,7 +85,7 @@ fn bench_with(mood: Mood, port_fd: OwnedFd, placement: Option<Placement>, distur
             let card = CardConfig { max_flows: 64, spin_us: 0, ..CardConfig::default() };
             let config = RunConfig { card, placement, cpu: None, disturb };
             let mut runner = Runner::new(config, port, mailbox, status, stopped.as_fd()).unwrap();
-            let ended = runner.run().map_err(|e| e.to_string());
+            let ended = runner.run().map_err(|e| format!("{:#}", anyhow::Error::from(e)));
             if ended.is_err() {
                 runner.fail(Duration::ZERO);
             }
