@@ -163,6 +163,7 @@
 #define TOE_STAGE_EGRESS 5U
 #define TOE_STAGE_CTXQ 6U
 #define TOE_STAGE_COUNT 7U
+#define TOE_STAGE_FUSED 7U
 
 /* observe::stage_flags */
 #define TOE_STAGE_FLAG_ASLEEP 1U

@@ -36,7 +36,12 @@ fn what_up_cannot_do_it_says() {
     let ip = ["--ip", "10.77.0.2/24"];
     refused(&card, &["up", "--port", "carrier_pigeon:toe0", ip[0], ip[1]], 2, &["carrier_pigeon", "af_packet", "tap"]);
     refused(&card, &["up", "--port", "af_packet:nowhere0", ip[0], ip[1]], 2, &["nowhere0"]);
-    refused(&card, &["up", "--port", "af_packet:toe0", ip[0], ip[1], "--placement", "/no/such/file"], 2, &["--placement /no/such/file", "no such file"]);
+    refused(
+        &card,
+        &["up", "--port", "af_packet:toe0", ip[0], ip[1], "--placement", "/no/such/file"],
+        2,
+        &["--placement /no/such/file", "no such file"],
+    );
     for (text, expected) in BAD_PLACEMENTS {
         let file = pair.lab.path("/run/bad.toml");
         std::fs::write(&file, text).expect("a file");

@@ -60,7 +60,10 @@ pub mod stage {
     pub const EGRESS: u16 = 5;
     /// Context queues and control messages.
     pub const CTXQ: u16 = 6;
+    /// Stages that a placement knows.
     pub const COUNT: u16 = 7;
+    /// All of them on one core, by direct calls.
+    pub const FUSED: u16 = 7;
 
     /// Name as operators see it, and as placement files have it.
     pub const fn name(stage: u16) -> Option<&'static str> {
@@ -72,6 +75,7 @@ pub mod stage {
             DMA => "dma",
             EGRESS => "egress",
             CTXQ => "ctxq",
+            FUSED => "fused",
             _ => return None,
         })
     }

@@ -15,12 +15,14 @@ use crate::{
     Counters,
     flows::FlowView,
     msg::{Done, ExceptionMsg, HostIn, Origin, OutMsg, Raw, RawFrame, RxRef},
+    pipeline::trace,
 };
 use alloc::{boxed::Box, collections::VecDeque, vec};
 use toe_abi::{
     FlowId,
     counters::{Counter, Drop, Exception},
     desc::ev_flags,
+    observe::{TraceRecord, trace_kind},
 };
 use toe_hal::{HostMemory, Lease, Order, TxBusy, TxFrame, TxPort};
 use toe_sync::sequencer::Reorder;
@@ -38,7 +40,8 @@ pub trait EgressOut {
 /// What becomes of an attempt to let a message out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Release {
-    Out,
+    /// With what a trace says of it.
+    Out(TraceRecord),
     /// There is none whose turn it is.
     Empty,
     /// The port has no room for it before the next flush.
@@ -121,8 +124,9 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
             let Some(msg) = lane.next() else { continue };
             match self.send(&msg) {
                 Ok(()) => {
+                    let record = trace::out(trace_kind::OUT, &msg);
                     self.released(msg, out);
-                    return Release::Out;
+                    return Release::Out(record);
                 }
                 Err(TxBusy) => {
                     self.lanes[self.turn].head = Some(msg);

@@ -10,9 +10,13 @@ use crate::{
     dma::Dma,
     egress::{Egress, EgressOut, Release},
     flows::{Directory, Groups, States},
-    host::{Host, HostParts},
+    host::{Host, HostParts, Observed},
     msg::{ControlOp, HostIn, OutMsg, RxRef, Stop, Work},
-    pipeline::observe,
+    pipeline::{
+        Gauges, StageId, observe,
+        observe::Meter,
+        trace::{self, Tracer, Traces},
+    },
     pool::{Class, Pool},
     post::Post,
     pre::{Pre, Verdict},
@@ -21,8 +25,12 @@ use crate::{
     tables::Tables,
 };
 use alloc::{boxed::Box, collections::VecDeque};
-use toe_abi::{CtxId, FlowId, counters::Counter};
-use toe_hal::{Board, Frames, HostMemory, Instant, Lease, Parts, PortCaps, RxBurst, RxLosses, RxPort, TxPort, port::BURST};
+use toe_abi::{
+    CtxId, FlowId,
+    counters::Counter,
+    observe::{TraceRecord, stage, trace_kind},
+};
+use toe_hal::{Board, Clock, Frames, HostMemory, Instant, Lease, Parts, PortCaps, RxBurst, RxLosses, RxPort, TxPort, port::BURST};
 
 /// Control messages, packets, descriptors or segments handled in one round, each.
 const BUDGET: usize = 64;
@@ -56,6 +64,12 @@ pub struct Card<B: Board> {
     outs: Outs,
     burst: RxBurst,
     losses_at: Instant,
+    meter: Meter,
+    tracer: Tracer,
+    clock: B::Clock,
+    polls: u32,
+    /// Counts frames of flows, for traces.
+    received: u32,
 }
 
 /// What egress has let out and is not dealt with yet.
@@ -102,8 +116,16 @@ impl<B: Board> Card<B> {
         let dma = Dma::new(size, memory.handle(), frames.clone());
         let egress = Egress::new(tx, memory.handle(), view, size, flows, B::ORDER, sums.stage());
         let protocol = Protocol::new(states, sched, pool, sums.stage(), tso_max(&caps));
-        let host = HostParts { memory, kick, frames: frames.clone(), caps, clock };
-        let outs = Outs { host: VecDeque::with_capacity(3 * usize::from(size)), poisoned: VecDeque::with_capacity(size.into()), ..Outs::default() };
+        let host = HostParts { memory, kick, frames: frames.clone(), caps, clock: clock.clone() };
+        let mut instances = observe::Board::default();
+        let meter = instances.add(StageId::new(stage::FUSED, 0), 0, None);
+        let (traces, tracer) = Traces::single();
+        let observed = Observed { instances, traces };
+        let outs = Outs {
+            host: VecDeque::with_capacity(3 * usize::from(size)),
+            poisoned: VecDeque::with_capacity(size.into()),
+            ..Outs::default()
+        };
         Self {
             rx,
             frames,
@@ -112,10 +134,15 @@ impl<B: Board> Card<B> {
             post,
             dma,
             egress,
-            host: Host::new(&config, host, directory, tables, sums, observe::Board::default()),
+            host: Host::new(&config, host, directory, tables, sums, observed),
             outs,
             burst: RxBurst::new(),
             losses_at: Instant(0),
+            meter,
+            tracer,
+            clock,
+            polls: 0,
+            received: 0,
         }
     }
 
@@ -129,32 +156,57 @@ impl<B: Board> Card<B> {
             debug_assert!(false, "no credit for {work:?}");
             return;
         };
+        let begin = self.begin();
         if let Some(msg) = self.protocol.handle(work, msg, now) {
+            let (port, number) = (self.protocol.port(msg.tag.flow), self.received);
+            let kind = trace::kind_of(class);
+            self.record(begin, stage::PROTOCOL, || TraceRecord { number, port, ..trace::out(kind, &msg) });
             self.forward(msg);
         }
         self.release();
     }
 
+    /// When a visit to a stage begins; 0: nobody traces.
+    fn begin(&self) -> u64 {
+        self.tracer.begin(|| self.clock.nanos())
+    }
+
+    fn record(&mut self, begin: u64, stage: u16, what: impl FnOnce() -> TraceRecord) {
+        self.tracer.record(begin, StageId::new(stage, 0), || self.clock.nanos(), what);
+    }
+
     /// A message goes through post and DMA, as far as it has to.
     fn forward(&mut self, mut msg: Box<OutMsg>) {
+        let begin = self.begin();
         if msg.next_stop() == Stop::Post {
             self.post.build(&mut msg);
+            self.record(begin, stage::POST, || trace::out(trace_kind::OUT, &msg));
         }
         let done = match msg.next_stop() {
             Stop::Host => {
                 self.host.inject(msg);
                 None
             }
-            Stop::Dma => self.dma.submit(msg),
+            Stop::Dma => self.submit(msg),
             Stop::Post | Stop::Egress => Some(msg),
         };
         done.into_iter().for_each(|msg| self.egress.put(msg));
     }
 
+    fn submit(&mut self, mut msg: Box<OutMsg>) -> Option<Box<OutMsg>> {
+        msg.begin_ns = self.begin();
+        let written = self.dma.submit(msg)?;
+        self.record(written.begin_ns, stage::DMA, || trace::out(trace_kind::OUT, &written));
+        Some(written)
+    }
+
     /// Lets out of the order what may leave. True: something did.
     fn release(&mut self) -> bool {
         let mut any = false;
-        while self.egress.release(&mut self.outs) == Release::Out {
+        loop {
+            let begin = self.begin();
+            let Release::Out(record) = self.egress.release(&mut self.outs) else { break };
+            self.record(begin, stage::EGRESS, || record);
             self.outs.leases.pop().into_iter().for_each(|lease| self.rx.release(lease));
             self.outs.home.take().into_iter().for_each(|msg| self.protocol.pool.give(msg));
             any = true;
@@ -166,6 +218,7 @@ impl<B: Board> Card<B> {
     fn complete(&mut self, now: Instant) -> bool {
         let mut any = self.host.complete() | self.dma.poll();
         while let Some(msg) = self.dma.completed() {
+            self.record(msg.begin_ns, stage::DMA, || trace::out(trace_kind::OUT, &msg));
             self.egress.put(msg);
         }
         any |= self.host_released() | self.release();
@@ -245,14 +298,22 @@ impl<B: Board> Card<B> {
             return false;
         }
         let mut burst = core::mem::take(&mut self.burst);
+        let begin = self.begin();
         self.rx.receive(&mut burst);
         let any = !burst.is_empty();
         self.pre.counters.add(Counter::RxFrames, burst.len() as u64);
         self.pre.counters.add(Counter::RxBytes, burst.iter().map(|f| u64::from(f.len)).sum());
         for frame in burst.drain(..) {
+            let (taken, len) = (self.begin(), frame.len);
             let finding = self.pre.look(self.frames.frame(&frame.lease), frame.offload);
             match self.pre.decide(RxRef::from(frame), finding) {
-                Verdict::Flow(msg) => self.run(Work::Rx(msg), Class::Rx, now),
+                Verdict::Flow(msg) => {
+                    self.received = self.received.wrapping_add(1);
+                    let number = self.received;
+                    self.record(begin, stage::INGRESS, || trace::rx(0, number, len));
+                    self.record(taken, stage::PRE, || trace::rx_segment(0, number, &msg));
+                    self.run(Work::Rx(msg), Class::Rx, now);
+                }
                 Verdict::Drop(frame) => self.host.give_back(frame),
                 Verdict::Exception(msg) => self.host.exception(msg),
                 Verdict::Answer(raw, copy) => {
@@ -283,6 +344,8 @@ impl<B: Board> Card<B> {
         while self.has_credit(Class::Host)
             && let Some((_, msg)) = self.host.next_descriptor()
         {
+            let begin = self.begin();
+            self.record(begin, stage::CTXQ, || trace::host(trace_kind::HC, 0, 0, msg.flow));
             self.run(Work::Host(msg), Class::Host, now);
             any = true;
         }
@@ -322,7 +385,12 @@ impl<B: Board> Card<B> {
         while self.host.has_room()
             && let Some(what) = self.outs.host.pop_front()
         {
+            let begin = self.begin();
+            let event = if let HostIn::Event(event) = &what { Some((event.flow, event.number)) } else { None };
             self.host.take(what);
+            if let Some((flow, number)) = event {
+                self.record(begin, stage::CTXQ, || trace::host(trace_kind::EVENT, 0, number, flow));
+            }
             any = true;
         }
         while self.host.event() || self.host.completion() {
@@ -341,9 +409,29 @@ impl<B: Board> Card<B> {
         }
     }
 
+    fn round(&mut self, now: Instant) -> bool {
+        self.host.at(now);
+        self.look_at_losses(now);
+        let mut any = self.complete(now);
+        any |= self.control(now);
+        any |= self.receive(now);
+        any |= self.descriptors(now);
+        any |= self.timers(now);
+        any |= self.send(now);
+        self.egress.flush();
+        any |= self.tell();
+        self.host.interrupt();
+        self.host.park_idle();
+        any
+    }
+
     /// Whether work waits that needs no one from outside.
     fn is_busy(&self) -> bool {
-        !self.dma.is_empty() || self.egress.is_stalled() || self.host.is_busy() || !self.outs.host.is_empty() || !self.outs.poisoned.is_empty()
+        !self.dma.is_empty()
+            || self.egress.is_stalled()
+            || self.host.is_busy()
+            || !self.outs.host.is_empty()
+            || !self.outs.poisoned.is_empty()
     }
 
     /// The board's receiving half of the port.
@@ -375,18 +463,16 @@ impl<B: Board> Composition for Card<B> {
     }
 
     fn poll(&mut self, now: Instant) -> bool {
-        self.host.at(now);
-        self.look_at_losses(now);
-        let mut any = self.complete(now);
-        any |= self.control(now);
-        any |= self.receive(now);
-        any |= self.descriptors(now);
-        any |= self.timers(now);
-        any |= self.send(now);
-        self.egress.flush();
-        any |= self.tell();
-        self.host.interrupt();
-        self.host.park_idle();
+        self.polls = self.polls.wrapping_add(1);
+        let measured = self.polls.is_multiple_of(observe::EVERY);
+        let begin = if measured { self.clock.nanos() } else { 0 };
+        let any = self.round(now);
+        if measured {
+            let busy = if any { self.clock.nanos().saturating_sub(begin) } else { 0 };
+            let pool = &self.protocol.pool;
+            let gauges = Gauges { credits: (pool.free() as u32, pool.size().into()), ..Gauges::default() };
+            self.meter.measured(busy * u64::from(observe::EVERY), gauges);
+        }
         any
     }
 

@@ -10,18 +10,11 @@
 //! dropped when there are too many of them: the only place where the card drops a frame because it is overloaded, before it has cost
 //! anything and before it has a number. Other groups' frames pass.
 
-use crate::{
-    Counters,
-    flows::FlowView,
-    pre::key,
-};
+use crate::{Counters, flows::FlowView, pre::key};
 use alloc::{boxed::Box, collections::VecDeque};
 use toe_abi::counters::{Counter, Drop};
 use toe_hal::{Frames, Instant, Lease, RxBurst, RxFrame, RxPort};
-use toe_sync::{
-    progress::Watcher,
-    sequencer::Sequencer,
-};
+use toe_sync::{progress::Watcher, sequencer::Sequencer};
 use toe_wire::tcp_tuple;
 
 /// How often a core that is awake asks the port what it has lost, microseconds.

@@ -145,6 +145,8 @@ pub struct Event {
     pub cwnd: u32,
     /// The flow has ended and nobody is going to bind it any more: it may be reported without its last event.
     pub given_up: bool,
+    /// Of the message that it came with.
+    pub number: u32,
 }
 
 /// Where an event goes.
@@ -217,6 +219,8 @@ pub struct OutMsg {
     pub event: Option<Event>,
     pub done: Done,
     pub mail: Option<Box<Mailbox>>,
+    /// When the stage that has it took it up, if somebody traces.
+    pub begin_ns: u64,
 }
 
 impl OutMsg {
@@ -235,6 +239,7 @@ impl OutMsg {
             event: None,
             done: Done::Nothing,
             mail: None,
+            begin_ns: 0,
         }
     }
 
@@ -245,7 +250,7 @@ impl OutMsg {
         self.writes.clear();
         self.built.spans.clear();
         (self.fault, self.dropped, self.stale, self.is_built) = (false, false, false, false);
-        (self.tx, self.event, self.done) = (None, None, Done::Nothing);
+        (self.tx, self.event, self.done, self.begin_ns) = (None, None, Done::Nothing, 0);
     }
 }
 

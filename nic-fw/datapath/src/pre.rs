@@ -185,7 +185,11 @@ fn drop_reason(e: FrameError) -> Drop {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{counters::CounterSums, flows::{Directory, Groups}, tables::Tables};
+    use crate::{
+        counters::CounterSums,
+        flows::{Directory, Groups},
+        tables::Tables,
+    };
     use proptest::prelude::*;
 
     fn look(bytes: &[u8], offload: RxOffload) -> Finding {

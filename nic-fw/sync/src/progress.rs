@@ -35,6 +35,7 @@ impl Teller {
 }
 
 /// The end that watches.
+#[derive(Clone)]
 pub struct Watcher(Arc<Number>);
 
 impl Watcher {

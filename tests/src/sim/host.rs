@@ -276,7 +276,8 @@ impl ToeHost {
         memory.bind(RegionId::CONTROL, CONTROL_IOVA, len as u64).expect("the control region was just mapped");
         card.attach_control();
         let core = Core::new(config, machine, engine);
-        let mut below = Below { card, port, memory, kick, core, shared, now_us: 0, card_awake: true, toed_awake: true, app_awake: true, app_ctx: None };
+        let mut below =
+            Below { card, port, memory, kick, core, shared, now_us: 0, card_awake: true, toed_awake: true, app_awake: true, app_ctx: None };
         let (region, map, ctx) = below.join();
         let below = Rc::new(RefCell::new(below));
         let daemon = SimDaemon { below: below.clone(), region };

@@ -49,7 +49,7 @@ constants! {
     "CONTROL_STATUS_" [control::status] { OK, INVALID, NOT_FOUND, EXISTS, NO_SPACE, UNSUPPORTED }
     "CLOSE_REASON_" [control::close_reason] { DONE, TIME_WAIT, RESET, TIMEOUT, ABORTED, REGION_GONE }
     "" [observe] { STAGES_PER_MSG, TRACES_PER_MSG, NO_CPU }
-    "STAGE_" [observe::stage] { INGRESS, PRE, PROTOCOL, POST, DMA, EGRESS, CTXQ, COUNT }
+    "STAGE_" [observe::stage] { INGRESS, PRE, PROTOCOL, POST, DMA, EGRESS, CTXQ, COUNT, FUSED }
     "STAGE_FLAG_" [observe::stage_flags] { ASLEEP }
     "TRACE_KIND_" [observe::trace_kind] { RX, RX_OUT, HC_OUT, TX_OUT, OUT, HC, EVENT }
     "TRACE_OP_" [observe::trace_op] { STOP, START, READ }

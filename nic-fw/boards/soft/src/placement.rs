@@ -14,8 +14,8 @@
 
 use serde::Deserialize;
 use std::path::Path;
-use toe_datapath::pipeline::{CorePlan, Placement, PlacementError, StageId};
 use toe_datapath::CardConfig;
+use toe_datapath::pipeline::{CorePlan, Placement, PlacementError, StageId};
 
 /// Sizes beyond these make no sense on any machine.
 const SIZE_MAX: u16 = 16_384;
@@ -33,7 +33,9 @@ pub enum PlacementFileError {
     Placement { path: String, source: PlacementError },
     #[error("--placement {path}: sizes.{name} = {value} is not within {least} to {SIZE_MAX}")]
     Size { path: String, name: &'static str, value: u16, least: u16 },
-    #[error("core {core} of the placement is to run on CPU {cpu}, which does not exist or is not this process's to use; there are: {allowed}")]
+    #[error(
+        "core {core} of the placement is to run on CPU {cpu}, which does not exist or is not this process's to use; there are: {allowed}"
+    )]
     NoSuchCpu { core: usize, cpu: u32, allowed: String },
 }
 
@@ -71,7 +73,13 @@ pub struct Sizes {
 
 impl Sizes {
     fn check(&self, path: &str) -> Result<(), PlacementFileError> {
-        let all = [("ring", self.ring, 1), ("window", self.window, 1), ("hold", self.hold, 1), ("pool", self.pool, POOL_MIN), ("dma", self.dma, 1)];
+        let all = [
+            ("ring", self.ring, 1),
+            ("window", self.window, 1),
+            ("hold", self.hold, 1),
+            ("pool", self.pool, POOL_MIN),
+            ("dma", self.dma, 1),
+        ];
         for (name, value, least) in all {
             if let Some(value) = value.filter(|v| !(least..=SIZE_MAX).contains(v)) {
                 return Err(PlacementFileError::Size { path: path.to_owned(), name, value, least });
@@ -132,7 +140,8 @@ pub fn allowed_cpus() -> Vec<u32> {
 mod tests {
     use super::*;
 
-    const WHOLE: &str = "[[core]]\ncpu = 0\nstages = ['ingress', 'egress', 'ctxq']\n[[core]]\nstages = ['pre', 'protocol.0', 'post.0', 'dma']\n";
+    const WHOLE: &str =
+        "[[core]]\ncpu = 0\nstages = ['ingress', 'egress', 'ctxq']\n[[core]]\nstages = ['pre', 'protocol.0', 'post.0', 'dma']\n";
 
     fn error(text: &str) -> String {
         format!("{:#}", anyhow::Error::from(parse(text, "p.toml").unwrap_err()))

@@ -20,8 +20,7 @@ use crate::{
     counters::CounterSums,
     ctxq::{Contexts, Queue},
     flows::Directory,
-    host::{Item, Posting},
-    pipeline::observe,
+    host::{Item, Observed, Posting},
     msg::{ControlOp, Done, ExceptionMsg, Work, Write},
     tables::Tables,
     transfers::FETCH,
@@ -118,7 +117,7 @@ pub struct Env<'a, M> {
     pub tables: &'a mut Tables,
     pub counters: &'a mut Counters,
     pub sums: &'a CounterSums,
-    pub instances: &'a observe::Board,
+    pub observed: &'a mut Observed,
     /// What the fine clock shows.
     pub clock_ns: u64,
     pub now: Instant,

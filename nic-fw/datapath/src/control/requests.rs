@@ -6,6 +6,7 @@ use crate::{
     ctxq::Geometry,
     flows::InstallError,
     msg::{ControlOp, Work},
+    pipeline::trace::Traces,
     tables::Tables,
 };
 use alloc::boxed::Box;
@@ -13,8 +14,8 @@ use toe_abi::{
     CtxId, FlowId, RegionId,
     control::{COUNTERS_PER_MSG, kind, status},
     counters,
-    observe::STAGES_PER_MSG,
     flow::{FlowState, cc, tcp_state, timer},
+    observe::{STAGES_PER_MSG, TRACES_PER_MSG, trace_op},
 };
 use toe_hal::HostMemory;
 
@@ -44,6 +45,7 @@ impl Control {
             kind::ADDRESS => set_address(&mail, env.tables),
             kind::COUNTERS => counters(&mut mail, env.sums),
             kind::STAGES => stages(&mut mail, env),
+            kind::TRACE => trace(&mut mail, &mut env.observed.traces),
             // SET_RATE and SET_BUFFERS: not in this version.
             _ => status::UNSUPPORTED,
         };
@@ -133,11 +135,26 @@ fn counters(mail: &mut Mailbox, sums: &CounterSums) -> u32 {
 
 fn stages<M>(mail: &mut Mailbox, env: &Env<'_, M>) -> u32 {
     let from = usize::try_from(mail.request.args[0]).unwrap_or(usize::MAX);
-    let records = (0..STAGES_PER_MSG).map_while(|i| env.instances.record(from.checked_add(i)?, env.clock_ns));
+    let records = (0..STAGES_PER_MSG).map_while(|i| env.observed.instances.record(from.checked_add(i)?, env.clock_ns));
     for (i, record) in records.enumerate() {
         mail.answer.set_record(i, &record);
     }
-    mail.answer.args[0] = env.instances.len() as u64;
+    mail.answer.args[0] = env.observed.instances.len() as u64;
+    status::OK
+}
+
+fn trace(mail: &mut Mailbox, traces: &mut Traces) -> u32 {
+    match mail.request.args[0] {
+        trace_op::START => traces.start(),
+        trace_op::STOP => traces.stop(),
+        trace_op::READ => {
+            let records = core::iter::from_fn(|| traces.next()).take(TRACES_PER_MSG);
+            let answer = &mut mail.answer;
+            answer.args[0] = records.enumerate().map(|(i, record)| u64::from(answer.set_record(i, &record))).sum();
+            answer.args[1] = traces.lost();
+        }
+        _ => return status::INVALID,
+    }
     status::OK
 }
 

@@ -139,7 +139,9 @@ mod tests {
         let id = FlowId { index: 5, generation: 3 };
         s.install(id, &FlowState::new_zeroed());
         assert_eq!((s.phase(id), s.at(s.local(id))), (Some(Phase::Live), Some(id)));
-        for stranger in [FlowId { index: 5, generation: 2 }, FlowId { index: 4, generation: 3 }, FlowId { index: 105, generation: 3 }, FlowId::NONE] {
+        for stranger in
+            [FlowId { index: 5, generation: 2 }, FlowId { index: 4, generation: 3 }, FlowId { index: 105, generation: 3 }, FlowId::NONE]
+        {
             assert_eq!(s.phase(stranger), None);
         }
         s.forget(id);

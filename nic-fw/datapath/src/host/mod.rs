@@ -22,9 +22,9 @@ use crate::{
     control::{Control, Mailbox},
     counters::CounterSums,
     ctxq::Contexts,
-    flows::Directory,
-    pipeline::observe,
+    flows::{Directory, Groups},
     msg::{Done, Event, ExceptionMsg, HostIn, Origin, OutMsg, RawFrame, RxRef, Work},
+    pipeline::{observe, trace::Traces},
     pre::Pre,
     tables::Tables,
 };
@@ -51,8 +51,7 @@ pub struct Host<B: Board> {
     postings: Postings,
     counters: Counters,
     sums: CounterSums,
-    /// All instances of all stages.
-    instances: observe::Board,
+    observed: Observed,
     clock: B::Clock,
     now: Instant,
     /// The port finishes checksums.
@@ -80,6 +79,13 @@ pub struct HostParts<B: Board> {
     pub clock: B::Clock,
 }
 
+/// What operators may look at.
+pub struct Observed {
+    /// All instances of all stages.
+    pub instances: observe::Board,
+    pub traces: Traces,
+}
+
 macro_rules! env {
     ($s:expr) => {
         &mut $crate::control::Env {
@@ -89,7 +95,7 @@ macro_rules! env {
             tables: &mut $s.tables,
             counters: &mut $s.counters,
             sums: &$s.sums,
-            instances: &$s.instances,
+            observed: &mut $s.observed,
             clock_ns: toe_hal::Clock::nanos(&$s.clock),
             now: $s.now,
         }
@@ -104,7 +110,7 @@ impl<B: Board> Host<B> {
         directory: Directory,
         tables: Tables,
         mut sums: CounterSums,
-        instances: observe::Board,
+        observed: Observed,
     ) -> Self {
         let HostParts { memory, kick, frames, caps, clock } = parts;
         let flows = directory.capacity();
@@ -124,7 +130,7 @@ impl<B: Board> Host<B> {
             postings: Postings::new(entries),
             counters,
             sums,
-            instances,
+            observed,
             clock,
             now: Instant(0),
             tx_csum: caps.tx_csum,
@@ -157,6 +163,10 @@ impl<B: Board> Host<B> {
     /// Postings that may be under way: free, and all.
     pub fn credits(&self) -> (u32, u32) {
         (self.postings.room(), self.postings.capacity())
+    }
+
+    pub fn groups(&self) -> Groups {
+        self.directory.groups()
     }
 
     /// What another stage says. Needs [`has_room`](Self::has_room) only for exceptions.

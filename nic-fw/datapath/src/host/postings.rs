@@ -16,26 +16,11 @@ use toe_sync::sequencer::{Reorder, Sequencer};
 #[derive(Debug)]
 pub enum Item {
     /// A frame (or filling) in the exception ring: publish `tail`.
-    Exception {
-        msg: Option<ExceptionMsg>,
-        tail: u32,
-        epoch: u32,
-    },
+    Exception { msg: Option<ExceptionMsg>, tail: u32, epoch: u32 },
     /// An event in a context's queue: publish its phase.
-    Event {
-        ctx: CtxId,
-        opened: u32,
-        phase_at: HostAddr,
-        phase: u32,
-        flow: FlowId,
-        last: bool,
-    },
+    Event { ctx: CtxId, opened: u32, phase_at: HostAddr, phase: u32, flow: FlowId, last: bool },
     /// A control completion: publish its phase.
-    Completion {
-        phase_at: HostAddr,
-        phase: u32,
-        epoch: u32,
-    },
+    Completion { phase_at: HostAddr, phase: u32, epoch: u32 },
     /// All before it is published.
     Barrier,
 }

@@ -1,11 +1,11 @@
 //! What an instance of a stage is to the core that runs it.
 
-use super::links::Depth;
+use super::{links::Depth, trace::Tracing};
 use toe_hal::Instant;
 use toe_sync::crew::CoreSet;
 
 /// One step of an instance: what it may do, and whom it has written to.
-pub struct Step {
+pub struct Step<'a> {
     pub now: Instant,
     /// Items of each kind that it may handle.
     pub budget: usize,
@@ -13,6 +13,7 @@ pub struct Step {
     pub touched: CoreSet,
     /// Items handled so far.
     pub items: u64,
+    pub trace: Tracing<'a>,
 }
 
 /// Queues and credits of an instance, for operators.
@@ -26,7 +27,7 @@ pub struct Gauges {
 /// An instance of a stage with its links.
 pub trait Actor {
     /// Handles what there is, within the budget, and publishes what comes of it. True: something was done.
-    fn step(&mut self, step: &mut Step) -> bool;
+    fn step(&mut self, step: &mut Step<'_>) -> bool;
 
     /// Whether a step would do something now: the second look before sleep. True also while it waits for room that nobody tells it of.
     fn has_work(&mut self, now: Instant) -> bool;

@@ -3,11 +3,12 @@
 use super::{
     Pipeline,
     actors::{CtxqActor, DmaActor, EgressActor, EgressOuts, IngressActor, PostActor, PreActor, ProtocolActor, Route, RxOrder},
-    core::{Core, Instance, Seat},
+    core::{Core, CoreParts, Instance, Seat},
     links::{In, Ins, Out, Outs, link},
     messages::{Back, Judged},
     observe,
     placement::{Placement, StageId},
+    trace::Traces,
 };
 use crate::{
     CardConfig,
@@ -15,7 +16,7 @@ use crate::{
     dma::Dma,
     egress::Egress,
     flows::{Directory, Groups, States},
-    host::{Host, HostParts},
+    host::{Host, HostParts, Observed},
     ingress::{Ingress, Steered},
     msg::{ExceptionMsg, HcMsg, HostIn, OutMsg, RawFrame, Work},
     pool::Pool,
@@ -221,10 +222,13 @@ pub fn build<B: Board>(config: &CardConfig, placement: &Placement, parts: Parts<
     };
     seat(&mut shared, stage::EGRESS, 0, Instance::Egress(Box::new(egress)));
 
-    let meter_ctxq = shared.board.add(StageId::new(stage::CTXQ, 0), links.core(stage::CTXQ, 0), placement.cores()[links.core(stage::CTXQ, 0)].cpu);
+    let meter_ctxq =
+        shared.board.add(StageId::new(stage::CTXQ, 0), links.core(stage::CTXQ, 0), placement.cores()[links.core(stage::CTXQ, 0)].cpu);
+    let (traces, tracers) = Traces::new(placement.cores().len());
+    let observed = Observed { instances: shared.board, traces };
     let parts = HostParts { memory: shared.memory, kick, frames: shared.frames, caps, clock: clock.clone() };
     let ctxq = CtxqActor {
-        stage: Host::new(config, parts, shared.directory, shared.tables, shared.sums, shared.board),
+        stage: Host::new(config, parts, shared.directory, shared.tables, shared.sums, observed),
         from_egress: host_in,
         exceptions: take(&mut exceptions_in),
         injected: take(&mut ctxq_in),
@@ -243,7 +247,9 @@ pub fn build<B: Board>(config: &CardConfig, placement: &Placement, parts: Parts<
 
     let (reclaimer, participants) = epoch::domain(placement.cores().len());
     let plans = placement.cores().iter();
-    let cores = seats.into_iter().zip(plans).zip(participants).enumerate();
-    let cores = cores.map(|(i, ((seats, plan), participant))| Core::new(i, plan.cpu, seats, crew.clone(), participant, clock.clone()));
+    let cores = seats.into_iter().zip(plans).zip(participants.into_iter().zip(tracers)).enumerate();
+    let cores = cores.map(|(i, ((seats, plan), (participant, tracer)))| {
+        Core::new(i, plan.cpu, seats, CoreParts { crew: crew.clone(), participant, clock: clock.clone(), tracer })
+    });
     Pipeline { cores: cores.collect(), reclaimer }
 }

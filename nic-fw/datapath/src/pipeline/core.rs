@@ -11,8 +11,9 @@
 use super::{
     actor::{Actor, Gauges, Step},
     actors::{CtxqActor, DmaActor, EgressActor, IngressActor, PostActor, PreActor, ProtocolActor},
-    observe::Meter,
+    observe::{self, Meter},
     placement::StageId,
+    trace::Tracer,
 };
 use crate::host::Host;
 use alloc::{boxed::Box, vec::Vec};
@@ -21,9 +22,6 @@ use toe_sync::{
     crew::{CoreSet, Crew},
     epoch::Participant,
 };
-
-/// One poll in so many is measured: two looks at the clock for each instance.
-const MEASURE_EVERY: u32 = 32;
 
 type FramesOf<B> = <<B as Board>::Rx as RxPort>::Frames;
 
@@ -89,14 +87,24 @@ pub struct Core<B: Board> {
     crew: Crew,
     participant: Participant,
     clock: B::Clock,
+    tracer: Tracer,
     polls: u32,
 }
 
+/// What a core shares with others.
+pub(super) struct CoreParts<B: Board> {
+    pub crew: Crew,
+    pub participant: Participant,
+    pub clock: B::Clock,
+    pub tracer: Tracer,
+}
+
 impl<B: Board> Core<B> {
-    pub(super) fn new(index: usize, cpu: Option<u32>, mut seats: Vec<Seat<B>>, crew: Crew, mut participant: Participant, clock: B::Clock) -> Self {
+    pub(super) fn new(index: usize, cpu: Option<u32>, mut seats: Vec<Seat<B>>, parts: CoreParts<B>) -> Self {
+        let CoreParts { crew, mut participant, clock, tracer } = parts;
         seats.sort_by_key(|seat| matches!(seat.instance, Instance::Ctxq(_)));
         participant.online();
-        Self { index, cpu, seats, crew, participant, clock, polls: 0 }
+        Self { index, cpu, seats, crew, participant, clock, tracer, polls: 0 }
     }
 
     /// Its number in the placement.
@@ -158,20 +166,23 @@ impl<B: Board> Core<B> {
 
     /// A step of instance `i`, which may handle `budget` items of each kind.
     pub fn step(&mut self, i: usize, now: Instant, budget: usize) -> Polled {
-        let measured = self.polls.is_multiple_of(MEASURE_EVERY);
+        let measured = self.polls.is_multiple_of(observe::EVERY);
         let begin = if measured { self.clock.nanos() } else { 0 };
-        let mut step = Step { now, budget: budget.max(1), touched: CoreSet::default(), items: 0 };
         let seat = &mut self.seats[i];
+        let nanos = || self.clock.nanos();
+        let trace = self.tracer.step(seat.id, &nanos);
+        let mut step = Step { now, budget: budget.max(1), touched: CoreSet::default(), items: 0, trace };
         let any = seat.instance.actor().step(&mut step);
-        seat.meter.handled(step.items);
+        let (mut touched, items) = (step.touched, step.items);
+        seat.meter.handled(items);
         if measured {
             let busy = if any { self.clock.nanos().saturating_sub(begin) } else { 0 };
-            seat.meter.measured(busy * u64::from(MEASURE_EVERY), seat.instance.actor().gauges());
+            seat.meter.measured(busy * u64::from(observe::EVERY), seat.instance.actor().gauges());
         }
         // It holds nothing that it has found in a shared table.
         self.participant.quiet();
-        step.touched.remove(self.index);
-        Polled { any, wake: self.crew.must_wake(step.touched) }
+        touched.remove(self.index);
+        Polled { any, wake: self.crew.must_wake(touched) }
     }
 
     /// When to poll next even if nobody wakes the core.

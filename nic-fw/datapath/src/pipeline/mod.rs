@@ -17,8 +17,10 @@ mod links;
 mod messages;
 pub mod observe;
 pub mod placement;
+pub mod trace;
 
 pub use self::core::{Core, Polled};
+pub use actor::Gauges;
 pub use placement::{CorePlan, Placement, PlacementError, StageId};
 
 use crate::{CardConfig, host::Host};

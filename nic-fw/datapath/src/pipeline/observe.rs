@@ -8,6 +8,9 @@ use toe_sync::{
     tally::{Tally, TallyReader, tally},
 };
 
+/// One poll in so many is measured: two looks at the clock for each instance.
+pub const EVERY: u32 = 32;
+
 const ITEMS: usize = 0;
 const BUSY_NS: usize = 1;
 const QUEUE: usize = 2;

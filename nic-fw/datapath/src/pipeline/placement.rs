@@ -33,7 +33,7 @@ impl StageId {
 
     /// Whether there is one of it only.
     pub const fn is_single(stage: u16) -> bool {
-        matches!(stage, stage::INGRESS | stage::EGRESS | stage::CTXQ)
+        matches!(stage, stage::INGRESS | stage::EGRESS | stage::CTXQ | stage::FUSED)
     }
 
     /// Reads `pre.1`, `dma` (instance 0), `ingress`.
@@ -92,7 +92,10 @@ impl fmt::Display for PlacementError {
             ),
             Self::Twice(stage, first, second) => write!(f, "stage {stage} is placed twice: on core {first} and on core {second}"),
             Self::Missing(stage) => {
-                write!(f, "stage {stage} is not placed on any core; every placement needs ingress, egress, ctxq, and each of pre, protocol, post and dma numbered from 0 without gaps")
+                write!(
+                    f,
+                    "stage {stage} is not placed on any core; every placement needs ingress, egress, ctxq, and each of pre, protocol, post and dma numbered from 0 without gaps"
+                )
             }
             Self::NoStages { core } => write!(f, "core {core} has no stages: leave it out, or give it some"),
             Self::TooManyCores(n) => write!(f, "{n} cores; there can be {CORES_MAX} at most"),

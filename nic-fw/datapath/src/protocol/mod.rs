@@ -54,8 +54,16 @@ impl Protocol {
             return None;
         }
         (msg.tag.group, msg.tag.number) = (self.states.group(), self.next_number);
+        if let Some(event) = &mut msg.event {
+            event.number = self.next_number;
+        }
         self.next_number = self.next_number.wrapping_add(1);
         Some(msg)
+    }
+
+    /// The local port of a flow, for traces; 0: there is no such flow.
+    pub fn port(&self, flow: FlowId) -> u16 {
+        self.states.phase(flow).map_or(0, |_| self.states.state(flow).id.key.local_port)
     }
 
     /// The next flow whose timer has expired.
@@ -292,5 +300,6 @@ fn event(states: &States, flow: FlowId) -> Event {
         srtt_us: s.tx.srtt_us,
         cwnd: s.cc.cwnd,
         given_up: states.given_up(flow),
+        number: 0,
     }
 }

@@ -3,12 +3,14 @@
 use super::super::{
     actor::{Actor, Gauges, Step},
     links::{In, Ins, Out},
+    trace,
 };
 use crate::{
     host::Host,
     msg::{ExceptionMsg, HcMsg, HostIn, OutMsg, RawFrame, Work},
 };
 use alloc::{boxed::Box, vec::Vec};
+use toe_abi::observe::trace_kind;
 use toe_hal::{Board, Instant, Lease};
 
 pub struct CtxqActor<B: Board> {
@@ -30,12 +32,17 @@ pub struct CtxqActor<B: Board> {
 
 impl<B: Board> CtxqActor<B> {
     /// Takes what other stages say. Events and answers always; frames as there is room.
-    fn take(&mut self, budget: usize) -> usize {
-        let mut n = 0;
+    fn take(&mut self, step: &mut Step<'_>) -> usize {
+        let (mut n, budget) = (0, step.budget);
         while n < budget
             && let Some(what) = self.from_egress.next()
         {
+            let begin = step.trace.begin();
+            let event = if let HostIn::Event(event) = &what { Some((event.flow, event.number)) } else { None };
             self.stage.take(what);
+            if let Some((flow, number)) = event {
+                step.trace.record(begin, || trace::host(trace_kind::EVENT, self.stage.groups().of(flow), number, flow));
+            }
             n += 1;
         }
         while n < 2 * budget
@@ -92,26 +99,28 @@ impl<B: Board> CtxqActor<B> {
         any
     }
 
-    fn descriptors(&mut self, budget: usize) -> usize {
+    fn descriptors(&mut self, step: &mut Step<'_>) -> usize {
         let mut n = 0;
         for _ in 0..self.stage.round().max(1) {
-            n += self.staged_descriptors(budget);
-            if !self.stage.visit() && n >= budget {
+            n += self.staged_descriptors(step);
+            if !self.stage.visit() && n >= step.budget {
                 break;
             }
-            n += self.staged_descriptors(budget);
+            n += self.staged_descriptors(step);
         }
         n
     }
 
-    fn staged_descriptors(&mut self, budget: usize) -> usize {
+    fn staged_descriptors(&mut self, step: &mut Step<'_>) -> usize {
         let mut n = 0;
-        while n < budget {
+        while n < step.budget {
+            let begin = step.trace.begin();
             let Some((group, msg)) = self.hand.take().or_else(|| self.stage.next_descriptor()) else { break };
             if let Err(msg) = self.descriptors[usize::from(group)].send(msg) {
                 self.hand = Some((group, msg));
                 break;
             }
+            step.trace.record(begin, || trace::host(trace_kind::HC, group, 0, msg.flow));
             n += 1;
         }
         n
@@ -132,12 +141,12 @@ impl<B: Board> CtxqActor<B> {
 }
 
 impl<B: Board> Actor for CtxqActor<B> {
-    fn step(&mut self, step: &mut Step) -> bool {
+    fn step(&mut self, step: &mut Step<'_>) -> bool {
         self.stage.at(step.now);
         let mut any = self.stage.complete();
-        let taken = self.take(step.budget);
+        let taken = self.take(step);
         any |= self.requests(step.budget);
-        let found = self.descriptors(step.budget);
+        let found = self.descriptors(step);
         any |= self.tell(2 * step.budget);
         self.stage.interrupt();
         self.stage.park_idle();

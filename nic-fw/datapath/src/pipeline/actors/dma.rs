@@ -3,9 +3,11 @@
 use super::super::{
     actor::{Actor, Gauges, Step},
     links::{Ins, Out},
+    trace,
 };
 use crate::{dma::Dma, msg::OutMsg};
 use alloc::boxed::Box;
+use toe_abi::observe::trace_kind;
 use toe_hal::{Frames, HostMemory, Instant};
 
 pub struct DmaActor<M, F> {
@@ -26,12 +28,13 @@ impl<M: HostMemory, F: Frames> DmaActor<M, F> {
         self.hand.is_none()
     }
 
-    fn completed(&mut self) -> bool {
+    fn completed(&mut self, step: &mut Step<'_>) -> bool {
         let mut any = self.stage.poll();
         let waiting = self.hand.take();
         any |= waiting.is_some() && self.egress.has_room();
         let mut clear = self.send(waiting);
         while clear && let Some(msg) = self.stage.completed() {
+            step.trace.record(msg.begin_ns, || trace::out(trace_kind::OUT, &msg));
             clear = self.send(Some(msg));
             any = true;
         }
@@ -40,15 +43,19 @@ impl<M: HostMemory, F: Frames> DmaActor<M, F> {
 }
 
 impl<M: HostMemory, F: Frames> Actor for DmaActor<M, F> {
-    fn step(&mut self, step: &mut Step) -> bool {
+    fn step(&mut self, step: &mut Step<'_>) -> bool {
         let before = step.items;
-        let mut any = self.completed();
+        let mut any = self.completed(step);
         for _ in 0..step.budget {
             if self.hand.is_some() || self.stage.room() == 0 {
                 break;
             }
-            let Some(msg) = self.messages.next() else { break };
+            let Some(mut msg) = self.messages.next() else { break };
+            msg.begin_ns = step.trace.begin();
             let written = self.stage.submit(msg);
+            if let Some(msg) = &written {
+                step.trace.record(msg.begin_ns, || trace::out(trace_kind::OUT, msg));
+            }
             self.send(written);
             step.items += 1;
         }

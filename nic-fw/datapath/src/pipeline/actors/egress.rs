@@ -51,7 +51,7 @@ impl<T: Send> Waiting<T> {
         Self { link, items: VecDeque::with_capacity(4 * WAITING_MAX) }
     }
 
-    fn drain(&mut self, step: &mut Step) -> bool {
+    fn drain(&mut self, step: &mut Step<'_>) -> bool {
         let mut any = false;
         while self.link.has_room()
             && let Some(item) = self.items.pop_front()
@@ -68,7 +68,7 @@ impl EgressOuts {
         Self { host: Waiting::new(host), leases: Waiting::new(leases), back: back.map(Waiting::new).collect(), groups }
     }
 
-    fn drain(&mut self, step: &mut Step) -> bool {
+    fn drain(&mut self, step: &mut Step<'_>) -> bool {
         let mut any = self.host.drain(step) | self.leases.drain(step);
         for back in &mut self.back {
             any |= back.drain(step);
@@ -127,7 +127,7 @@ impl<T: TxPort<M::Slice>, M: HostMemory> EgressActor<T, M> {
 }
 
 impl<T: TxPort<M::Slice>, M: HostMemory> Actor for EgressActor<T, M> {
-    fn step(&mut self, step: &mut Step) -> bool {
+    fn step(&mut self, step: &mut Step<'_>) -> bool {
         let before = step.items;
         let mut any = self.outs.drain(step);
         for _ in 0..step.budget {
@@ -138,9 +138,12 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Actor for EgressActor<T, M> {
         any |= step.items > before;
         any |= self.outs.has_room() && self.raw_frames(step.budget);
         for _ in 0..step.budget {
-            if !self.outs.has_room() || self.stage.release(&mut self.outs) != Release::Out {
+            if !self.outs.has_room() {
                 break;
             }
+            let begin = step.trace.begin();
+            let Release::Out(record) = self.stage.release(&mut self.outs) else { break };
+            step.trace.record(begin, || record);
             any = true;
         }
         // Frames first, then events: who is told that bytes are acknowledged may overwrite them, and the port reads them at the flush.

@@ -3,6 +3,7 @@
 use super::super::{
     actor::{Actor, Gauges, Step},
     links::{Ins, Outs},
+    trace,
 };
 use crate::ingress::{Ingress, Steered};
 use toe_hal::{Instant, Lease, RxPort};
@@ -18,7 +19,7 @@ pub struct IngressActor<R: RxPort> {
 }
 
 impl<R: RxPort> Actor for IngressActor<R> {
-    fn step(&mut self, step: &mut Step) -> bool {
+    fn step(&mut self, step: &mut Step<'_>) -> bool {
         let mut any = false;
         while let Some(lease) = self.leases.next() {
             self.stage.release(lease);
@@ -32,9 +33,14 @@ impl<R: RxPort> Actor for IngressActor<R> {
             if !self.pre.has_room() {
                 break;
             }
+            let begin = step.trace.begin();
             let Some(steered) = self.stage.next() else { break };
+            let (place, len) = (steered.place, steered.frame.len);
             let sent = self.pre.send(steered);
             debug_assert!(sent.is_ok(), "there was room");
+            if let Some((group, number)) = place {
+                step.trace.record(begin, || trace::rx(group, number, len));
+            }
             step.items += 1;
             any = true;
         }

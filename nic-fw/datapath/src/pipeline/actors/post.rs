@@ -4,11 +4,13 @@ use super::{
     super::{
         actor::{Actor, Gauges, Step},
         links::Ins,
+        trace,
     },
     Route,
 };
 use crate::{msg::OutMsg, post::Post};
 use alloc::boxed::Box;
+use toe_abi::observe::trace_kind;
 use toe_hal::{HostMemory, Instant};
 
 pub struct PostActor<M> {
@@ -19,14 +21,16 @@ pub struct PostActor<M> {
 }
 
 impl<M: HostMemory> Actor for PostActor<M> {
-    fn step(&mut self, step: &mut Step) -> bool {
+    fn step(&mut self, step: &mut Step<'_>) -> bool {
         let before = step.items;
         for _ in 0..step.budget {
             if !self.route.is_clear() {
                 break;
             }
             let Some(mut msg) = self.messages.next() else { break };
+            let begin = step.trace.begin();
             self.stage.build(&mut msg);
+            step.trace.record(begin, || trace::out(trace_kind::OUT, &msg));
             self.route.send(msg);
             step.items += 1;
         }

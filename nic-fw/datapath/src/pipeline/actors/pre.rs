@@ -4,6 +4,7 @@ use super::super::{
     actor::{Actor, Gauges, Step},
     links::{In, Out},
     messages::Judged,
+    trace,
 };
 use crate::{
     flows::Groups,
@@ -12,7 +13,10 @@ use crate::{
     pre::{Finding, Pre, Verdict},
 };
 use alloc::vec::Vec;
-use toe_abi::counters::{Drop, Exception};
+use toe_abi::{
+    counters::{Drop, Exception},
+    observe::TraceRecord,
+};
 use toe_hal::{Frames, Instant, Lease};
 
 pub struct PreActor<F> {
@@ -36,7 +40,9 @@ impl<F: Frames> PreActor<F> {
         numbered && self.leases.has_room()
     }
 
-    fn handle(&mut self, Steered { frame, place }: Steered) {
+    /// Answers with what a trace says of it.
+    fn handle(&mut self, Steered { frame, place }: Steered) -> Option<TraceRecord> {
+        let len = frame.len;
         let mut finding = self.stage.look(self.frames.frame(&frame.lease), frame.offload);
         if let Finding::Flow { flow, tcp_at, .. } = finding
             && place.map(|(group, _)| group) != Some(self.groups.of(flow))
@@ -63,10 +69,11 @@ impl<F: Frames> PreActor<F> {
                 None
             }
         };
-        if let Some((group, number)) = place {
-            let sent = self.protocol[usize::from(group)].send(Judged { number, msg });
-            debug_assert!(sent.is_ok(), "there was room");
-        }
+        let (group, number) = place?;
+        let record = msg.as_ref().map_or_else(|| trace::rx(group, number, len), |msg| trace::rx_segment(group, number, msg));
+        let sent = self.protocol[usize::from(group)].send(Judged { number, msg });
+        debug_assert!(sent.is_ok(), "there was room");
+        Some(record)
     }
 
     /// Frames for the control plane never keep others waiting: what it has no room for is dropped.
@@ -88,7 +95,7 @@ impl<F: Frames> PreActor<F> {
 }
 
 impl<F: Frames> Actor for PreActor<F> {
-    fn step(&mut self, step: &mut Step) -> bool {
+    fn step(&mut self, step: &mut Step<'_>) -> bool {
         let before = step.items;
         for _ in 0..step.budget {
             let Some(steered) = self.hand.take().or_else(|| self.frames_in.next()) else { break };
@@ -96,7 +103,11 @@ impl<F: Frames> Actor for PreActor<F> {
                 self.hand = Some(steered);
                 break;
             }
-            self.handle(steered);
+            let begin = step.trace.begin();
+            let record = self.handle(steered);
+            if let Some(record) = record {
+                step.trace.record(begin, || record);
+            }
             step.items += 1;
         }
         self.frames_in.publish();

@@ -5,16 +5,17 @@ use super::{
         actor::{Actor, Gauges, Step},
         links::{In, Ins},
         messages::{Back, Judged},
+        trace,
     },
     Route,
 };
 use crate::{
-    msg::{ControlOp, HcMsg, RxMsg, Work},
+    msg::{ControlOp, HcMsg, OutMsg, RxMsg, Work},
     pool::Class,
     protocol::Protocol,
 };
 use alloc::collections::VecDeque;
-use toe_abi::FlowId;
+use toe_abi::{FlowId, observe::TraceRecord};
 use toe_hal::{Instant, Order};
 use toe_sync::{crew::CoreSet, progress::Teller, sequencer::Reorder};
 
@@ -49,6 +50,11 @@ impl RxOrder {
             };
             debug_assert!(put, "number {number} came twice, or without credit");
         }
+    }
+
+    /// The number of the frame that came last from [`next`](Self::next).
+    fn number(&self) -> u32 {
+        self.order.released().wrapping_sub(1)
     }
 
     /// The next frame of the group; nulls are passed over.
@@ -105,7 +111,7 @@ impl ProtocolActor {
     }
 
     /// Handles work of a class while there is some, and credit, and room behind.
-    fn run(&mut self, step: &mut Step, class: Class, next: impl Fn(&mut Self, Instant) -> Option<Work>) -> bool {
+    fn run(&mut self, step: &mut Step<'_>, class: Class, next: impl Fn(&mut Self, Instant) -> Option<Work>) -> bool {
         let before = step.items;
         for _ in 0..step.budget {
             if !self.stage.pool.has(class) || !self.route.is_clear() {
@@ -114,12 +120,19 @@ impl ProtocolActor {
             let Some(work) = next(self, step.now) else { break };
             // An injected frame comes with the requests, whose credit is as good.
             let Some(msg) = self.stage.pool.take(class) else { break };
+            let begin = step.trace.begin();
             if let Some(msg) = self.stage.handle(work, msg, step.now) {
+                step.trace.record(begin, || self.record(class, &msg));
                 self.route.send(msg);
             }
             step.items += 1;
         }
         step.items > before
+    }
+
+    fn record(&self, class: Class, msg: &OutMsg) -> TraceRecord {
+        let number = if class == Class::Rx { self.rx.number() } else { 0 };
+        TraceRecord { number, port: self.stage.port(msg.tag.flow), ..trace::out(trace::kind_of(class), msg) }
     }
 
     fn next_request(&mut self) -> Option<Work> {
@@ -129,7 +142,7 @@ impl ProtocolActor {
 }
 
 impl Actor for ProtocolActor {
-    fn step(&mut self, step: &mut Step) -> bool {
+    fn step(&mut self, step: &mut Step<'_>) -> bool {
         let mut any = self.take_back();
         self.rx.fill();
         // Control before ACKs before data.
