@@ -1,6 +1,8 @@
 //! A card with fakes around it: a control plane, an application and a peer, as far as tests need them.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod echo;
+
 use toe_abi::{
     CtxId, FlowId, HostAddr, RegionId,
     context::ContextPage,
@@ -76,6 +78,11 @@ impl Kind for Interleaving {
     }
 }
 
+/// The pipelined stages over a board of one's own.
+pub fn actors_over<B: Fakes>(interleaving: &Interleaving) -> Bench<DeterministicCard<B>> {
+    Bench::new(interleaving.seed, caps(), |parts| DeterministicCard::new(config(), interleaving, parts))
+}
+
 /// Rings, windows and pools as small as they can be, several of each stage.
 pub fn tiny(seed: u64) -> Interleaving {
     let placement = Placement::spread(2, 2, 2, 2);
@@ -85,6 +92,31 @@ pub fn tiny(seed: u64) -> Interleaving {
 /// The pipelined stages in a few orders, one of them through the smallest of rings.
 pub fn interleavings() -> impl Iterator<Item = Interleaving> {
     std::iter::once(tiny(0)).chain((1..8).map(Interleaving::from_seed))
+}
+
+/// Says which seed failed.
+struct Failing(u64);
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("failed with TOE_SIM_SEED={}", self.0);
+        }
+    }
+}
+
+/// Runs `case` for each seed; how many there were. `TOE_SIM_SEEDS=n` sets how many, `TOE_SIM_SEED=n` runs that one alone.
+pub fn for_seeds(default: u64, mut case: impl FnMut(u64)) -> u64 {
+    let number = |name| std::env::var(name).ok().map(|v| v.parse::<u64>().expect("a number"));
+    let seeds = match number("TOE_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("TOE_SIM_SEEDS").unwrap_or(default),
+    };
+    for seed in seeds.clone() {
+        let _failing = Failing(seed);
+        case(seed);
+    }
+    seeds.end - seeds.start
 }
 
 /// For each of the named functions, which take a [`Kind`], a test with each composition.
@@ -268,6 +300,12 @@ impl<C: Fake> Bench<C> {
         }
         self.now = end;
         self.run();
+    }
+
+    /// Nothing is to be done now: on to the next deadline.
+    pub fn pass_time(&mut self) {
+        let next = self.card.next_deadline(self.now).unwrap_or(self.now.add_micros(1000));
+        self.now = next.max(self.now.add_micros(100));
     }
 
     // ---- control plane ----
