@@ -27,6 +27,9 @@ use toe_abi::{
 use toe_hal::{HostMemory, Lease, Order, TxBusy, TxFrame, TxPort};
 use toe_sync::sequencer::Reorder;
 
+/// Numbers that may be out when a rule is left out.
+const WINDOW_WITHOUT_ORDER: u32 = 1 << 16;
+
 /// Where egress puts what it lets out.
 pub trait EgressOut {
     fn host(&mut self, what: HostIn);
@@ -80,7 +83,9 @@ pub struct Egress<T, M> {
 impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
     /// `pool`: messages of each group that can be out.
     pub fn new(port: T, memory: M, flows: FlowView, pool: u16, max_flows: u32, rule: Order, counters: Counters) -> Self {
-        let lane = |_| Lane { order: Reorder::new(pool.into()), head: None, unordered: VecDeque::new() };
+        // With a rule left out, boxes come home before older ones have, so numbers run ahead of what is awaited.
+        let window = if rule.tx && rule.writes { pool.into() } else { WINDOW_WITHOUT_ORDER };
+        let lane = |_| Lane { order: Reorder::new(window), head: None, unordered: VecDeque::new() };
         let lanes = flows.groups().all().map(lane).collect();
         let poisoned = vec![0; max_flows as usize].into_boxed_slice();
         Self { port, memory, flows, lanes, turn: 0, poisoned, unflushed: false, rule, counters }

@@ -185,7 +185,8 @@ impl Control {
             Job::Idle | Job::Waiting | Job::Sweep(_, Stage::FirstBarrier | Stage::LastBarrier) => false,
             Job::Fetching | Job::Answer | Job::Sweep(..) => true,
         };
-        job || self.packets.wants_core()
+        let notice = self.attached && self.notices.any_waiting() && matches!(self.telling, Telling::Nobody(_));
+        job || notice || self.packets.wants_core()
     }
 
     /// Whether a fetch is under way.
@@ -201,8 +202,12 @@ impl Control {
         (self.sub_head, self.comp_tail, self.comp_head) = (0, 0, 0);
         self.exceptions = Exceptions::default();
         self.packets.restart();
-        // What the one before was told, this one was not.
+        // What the one before was told, this one was not; nor was what it was about to be told.
         self.notices.all_again();
+        self.telling = match core::mem::replace(&mut self.telling, Telling::Asked(FlowId::NONE)) {
+            Telling::Ready(_, mail) => Telling::Nobody(mail),
+            other => other,
+        };
     }
 
     pub fn detach(&mut self) {

@@ -45,6 +45,8 @@ impl<B: Board> Host<B> {
 
     /// The next step of the request under way, or the next request. Not while work waits. True: something was done.
     pub fn control_step(&mut self) -> bool {
+        // First: the request may be for the place of a flow whose notice has been read.
+        self.free_consumed();
         if !self.work.is_empty() {
             return false;
         }

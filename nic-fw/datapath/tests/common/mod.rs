@@ -1,6 +1,8 @@
 //! A card with fakes around it: a control plane, an application and a peer, as far as tests need them.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod echo;
+
 use toe_abi::{
     CtxId, FlowId, HostAddr, RegionId,
     context::ContextPage,
@@ -13,10 +15,10 @@ use toe_abi::{
     frames::{Found, FrameRecord, Placing, RECORD_LEN, RING_HEADER_LEN, place, ready},
     region::{RegionConfig, RegionHeader},
 };
-use toe_datapath::{Card, CardConfig, Composition, DeterministicCard, Interleaving};
+use toe_datapath::{Card, CardConfig, Composition, DeterministicCard, Interleaving, Placement};
 use toe_hal::{
-    HostMemory, Instant, Parts, PortCaps, RxOffload,
-    fake::{FakeBoard, FakeFrame, FakeKick, FakeMemory, FakePort, SentFrame},
+    Board, HostMemory, Instant, Parts, PortCaps, RxOffload,
+    fake::{FakeBoard, FakeClock, FakeFrame, FakeKick, FakeMemory, FakePort, SentFrame},
 };
 use toe_tcp::{Now, Setup, establish};
 use toe_wire::{Checksum, Frame, SeqNum, Sum, TcpFlags, TcpOptions, TxHeader, parse_frame};
@@ -39,8 +41,104 @@ const APP_STEP: u64 = 0x100_0000;
 pub type Fused = Card<FakeBoard>;
 pub type Actors = DeterministicCard<FakeBoard>;
 
-pub trait Fake: Composition<Board = FakeBoard> {}
-impl<C: Composition<Board = FakeBoard>> Fake for C {}
+/// A board made of the fakes.
+pub trait Fakes: Board<Memory = FakeMemory, Rx = FakePort, Tx = FakePort, Kick = FakeKick, Clock = FakeClock> {}
+impl<B: Board<Memory = FakeMemory, Rx = FakePort, Tx = FakePort, Kick = FakeKick, Clock = FakeClock>> Fakes for B {}
+
+pub trait Fake: Composition<Board: Fakes> {}
+impl<C: Composition<Board: Fakes>> Fake for C {}
+
+/// A way to put a card together, for tests of what holds for each.
+pub trait Kind {
+    type Card: Fake;
+
+    fn bench_with(&self, config: CardConfig, caps: PortCaps) -> Bench<Self::Card>;
+
+    fn bench(&self) -> Bench<Self::Card> {
+        self.bench_with(config(), caps())
+    }
+}
+
+/// See [`Kind`].
+pub struct OneCore;
+
+impl Kind for OneCore {
+    type Card = Fused;
+
+    fn bench_with(&self, config: CardConfig, caps: PortCaps) -> Bench<Fused> {
+        Bench::new(1, caps, |parts| Card::new(config, parts))
+    }
+}
+
+impl Kind for Interleaving {
+    type Card = Actors;
+
+    fn bench_with(&self, config: CardConfig, caps: PortCaps) -> Bench<Actors> {
+        Bench::new(self.seed, caps, |parts| DeterministicCard::new(config, self, parts))
+    }
+}
+
+/// The pipelined stages over a board of one's own.
+pub fn actors_over<B: Fakes>(interleaving: &Interleaving) -> Bench<DeterministicCard<B>> {
+    Bench::new(interleaving.seed, caps(), |parts| DeterministicCard::new(config(), interleaving, parts))
+}
+
+/// Rings, windows and pools as small as they can be, several of each stage.
+pub fn tiny(seed: u64) -> Interleaving {
+    let placement = Placement::spread(2, 2, 2, 2);
+    Interleaving { seed, placement, ring_entries: 1, rx_window: 1, rx_hold: 64, pool_messages: 5, dma_entries: 1, posting_entries: 4 }
+}
+
+/// The pipelined stages in a few orders, one of them through the smallest of rings.
+pub fn interleavings() -> impl Iterator<Item = Interleaving> {
+    std::iter::once(tiny(0)).chain((1..8).map(Interleaving::from_seed))
+}
+
+/// Says which seed failed.
+struct Failing(u64);
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("failed with TOE_SIM_SEED={}", self.0);
+        }
+    }
+}
+
+/// Runs `case` for each seed; how many there were. `TOE_SIM_SEEDS=n` sets how many, `TOE_SIM_SEED=n` runs that one alone.
+pub fn for_seeds(default: u64, mut case: impl FnMut(u64)) -> u64 {
+    let number = |name| std::env::var(name).ok().map(|v| v.parse::<u64>().expect("a number"));
+    let seeds = match number("TOE_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("TOE_SIM_SEEDS").unwrap_or(default),
+    };
+    for seed in seeds.clone() {
+        let _failing = Failing(seed);
+        case(seed);
+    }
+    seeds.end - seeds.start
+}
+
+/// For each of the named functions, which take a [`Kind`], a test with each composition.
+#[macro_export]
+macro_rules! on_every_card {
+    ($($name:ident,)*) => {$(
+        mod $name {
+            #[test]
+            fn fused() {
+                super::$name(&super::OneCore);
+            }
+
+            #[test]
+            fn pipelined() {
+                for interleaving in super::interleavings() {
+                    println!("seed {}: {}", interleaving.seed, interleaving.placement);
+                    super::$name(&interleaving);
+                }
+            }
+        }
+    )*};
+}
 
 /// Everything around one card.
 pub struct Bench<C> {
@@ -77,21 +175,13 @@ pub fn config() -> CardConfig {
     CardConfig { max_flows: 32, max_contexts: 8, max_regions: 4, max_next_hops: 4, ..CardConfig::default() }
 }
 
-pub fn fused() -> Bench<Fused> {
-    fused_with(config(), caps())
-}
-
-pub fn fused_with(config: CardConfig, caps: PortCaps) -> Bench<Fused> {
-    Bench::new(1, caps, |parts| Card::new(config, parts))
-}
-
 pub fn actors(seed: u64) -> Bench<Actors> {
-    Bench::new(seed, caps(), |parts| DeterministicCard::new(config(), &Interleaving::from_seed(seed), parts))
+    Interleaving::from_seed(seed).bench()
 }
 
 impl<C: Fake> Bench<C> {
     /// A card with control plane attached, an address, a next hop, and application region 1 with contexts 1 and 2.
-    pub fn new(seed: u64, caps: PortCaps, make: impl FnOnce(Parts<FakeBoard>) -> C) -> Self {
+    pub fn new(seed: u64, caps: PortCaps, make: impl FnOnce(Parts<C::Board>) -> C) -> Self {
         let mut memory = FakeMemory::new(seed);
         memory.map_owned(CONTROL_IOVA, CONTROL_REGION_LEN as usize);
         memory.bind(RegionId::CONTROL, CONTROL_IOVA, CONTROL_REGION_LEN).unwrap();
@@ -210,6 +300,12 @@ impl<C: Fake> Bench<C> {
         }
         self.now = end;
         self.run();
+    }
+
+    /// Nothing is to be done now: on to the next deadline.
+    pub fn pass_time(&mut self) {
+        let next = self.card.next_deadline(self.now).unwrap_or(self.now.add_micros(1000));
+        self.now = next.max(self.now.add_micros(100));
     }
 
     // ---- control plane ----

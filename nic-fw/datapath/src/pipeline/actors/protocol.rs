@@ -180,3 +180,77 @@ impl Actor for ProtocolActor {
         Gauges { queue, credits: (self.stage.pool.free() as u32, self.stage.pool.size().into()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::super::links::link, *};
+    use crate::{
+        msg::{Origin, RxRef},
+        pipeline::links::Out,
+    };
+    use alloc::vec::Vec;
+    use toe_hal::RxOffload;
+    use toe_sync::progress::progress;
+    use toe_tcp::SegmentIn;
+    use toe_wire::{SeqNum, TcpFlags};
+
+    const RULES: Order = Order { rx: true, tx: true, writes: true };
+
+    fn order() -> (Out<Judged>, RxOrder) {
+        let (out, link) = link(16, 0);
+        let mut judged = Ins::default();
+        judged.add(link);
+        (out, RxOrder::new(judged, 8, RULES, progress().0, 0))
+    }
+
+    /// A frame that names its number as its flow.
+    fn frame(number: u32) -> Option<RxMsg> {
+        let (seq, ack) = (SeqNum(0), SeqNum(0));
+        let segment = SegmentIn { seq, ack, flags: TcpFlags::ACK, window: 0, payload_len: 0, timestamps: None, ce: false, segments: 1 };
+        let frame = RxRef { origin: Origin::Injected, len: 0, offload: RxOffload::default(), tcp_at: 0 };
+        Some(RxMsg { flow: FlowId { index: number, generation: 1 }, segment, frame, payload_at: 0 })
+    }
+
+    fn send(out: &mut Out<Judged>, number: u32, msg: Option<RxMsg>) {
+        assert!(out.send(Judged { number, msg }).is_ok());
+        out.publish(&mut CoreSet::default());
+    }
+
+    fn released(order: &mut RxOrder) -> Vec<u32> {
+        order.fill();
+        core::iter::from_fn(|| order.next()).map(|msg| msg.flow.index).collect()
+    }
+
+    #[test]
+    fn a_frame_waits_for_all_before_it_of_which_nulls_may_be_some() {
+        let (mut out, mut order) = order();
+        [3, 1, 4].into_iter().for_each(|n| send(&mut out, n, frame(n)));
+        assert_eq!(released(&mut order), []);
+        send(&mut out, 0, None);
+        assert_eq!(released(&mut order), [1]);
+        send(&mut out, 2, None);
+        assert_eq!(released(&mut order), [3, 4]);
+    }
+
+    /// Why pre owes a null for each number that it drops: without it all that comes later waits for ever.
+    #[test]
+    fn a_number_that_never_comes_stops_its_group() {
+        let (mut out, mut order) = order();
+        for n in (0..8).filter(|&n| n != 2) {
+            send(&mut out, n, frame(n));
+        }
+        assert_eq!(released(&mut order), [0, 1]);
+        assert!(!order.is_ready());
+    }
+
+    /// Why each number comes once: the second of a number would be taken for a later frame, or never come out.
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "came twice")]
+    fn a_number_that_comes_twice_is_an_error_of_the_program() {
+        let (mut out, mut order) = order();
+        send(&mut out, 1, frame(1));
+        send(&mut out, 1, frame(1));
+        released(&mut order);
+    }
+}
