@@ -1,9 +1,7 @@
 //! The admin protocol: what `toectl` and other tools ask on `admin.sock`.
 //!
 //! One JSON request per line, one JSON answer per line, in order: `{"cmd":"status"}` is answered by a [`Status`],
-//! `ss` by an array of [`Connection`], `stats` by an object of counters ([`Stats`]), `config` by an object of
-//! the options in force, `shutdown` by `{}` (toed ends afterwards). What went wrong is a [`Failure`].
-//! [`call`] does one exchange.
+//! the others as [`Request`] says. What went wrong is a [`Failure`]. [`call`] does one exchange.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
@@ -18,7 +16,7 @@ use std::{
 pub const REQUEST_MAX: usize = 4096;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(tag = "cmd", rename_all = "lowercase")]
+#[serde(tag = "cmd", rename_all = "snake_case")]
 pub enum Request {
     /// [`Status`].
     Status,
@@ -26,6 +24,8 @@ pub enum Request {
     Ss,
     /// [`Stats`].
     Stats,
+    /// `Vec<`[`Stage`]`>`; null: this card does not tell.
+    Stages,
     /// The options in force, as an object.
     Config,
     /// `{}`; then toed resets all connections and ends.
@@ -148,6 +148,33 @@ pub struct Connection {
     /// A process of the application.
     #[serde(default)]
     pub pid: Option<i32>,
+}
+
+/// A stage of the card's pipeline, as it is now. Two samples give rates: divide by the difference of `clock_ns`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Stage {
+    /// `pre`, `protocol`, ... ([`toe_abi::observe::stage`]).
+    pub stage: String,
+    /// Which replica, or flow group.
+    pub instance: u16,
+    pub core: u16,
+    /// CPU that the core is bound to; absent: it may run anywhere.
+    #[serde(default)]
+    pub cpu: Option<u32>,
+    /// Messages that wait for it, and that can wait at most.
+    pub queue: u32,
+    pub queue_max: u32,
+    /// Messages that it may still send on, and that are on their way at most; 0: it gives no credits.
+    pub credits: u32,
+    pub credits_max: u32,
+    /// Messages or frames that it has handled.
+    pub items: u64,
+    /// How long it was at work.
+    pub busy_ns: u64,
+    /// The card's clock.
+    pub clock_ns: u64,
+    /// Its core sleeps.
+    pub asleep: bool,
 }
 
 /// Counters by name: the card's ([`toe_abi::counters`]), `engine_*` and `toed_*`.

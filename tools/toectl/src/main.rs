@@ -12,12 +12,14 @@
 mod cli;
 mod down;
 mod errors;
+mod load;
 mod preload;
 mod process;
 mod qdisc;
 mod run;
 mod run_dir;
 mod show;
+mod table;
 mod up;
 
 use std::process::ExitCode;

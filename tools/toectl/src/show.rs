@@ -7,17 +7,49 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use toed::admin::{self, Connection, Request, Stats, Status};
+use toed::admin::{self, Connection, Request, Stage, Stats, Status};
 
 use crate::cli;
 use crate::errors::environment;
+use crate::load::Placement;
 use crate::run_dir::RunDir;
+use crate::table::{row, table};
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// A card that hangs must not keep an operator from the rest of its status for long.
+const STAGES_LIMIT: Duration = Duration::from_secs(1);
+/// Between the two samples that give the load.
+const SAMPLE: Duration = Duration::from_millis(200);
+
+/// The status, and the card's stages if it tells.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    status: Status,
+    #[serde(flatten)]
+    placement: Option<Placement>,
+}
 
 pub fn status(dir: &RunDir, format: &cli::Format) -> Result<()> {
     let status: Status = ask(dir, Request::Status)?;
-    if format.json { print_json(&status) } else { print(&status_text(&status)) }
+    let placement = placement(dir).unwrap_or_else(|error| {
+        eprintln!("toectl: stages are not shown: {error:#}");
+        None
+    });
+    if format.json {
+        return print_json(&Shown { status, placement });
+    }
+    let stages = placement.map_or_else(String::new, |placement| format!("\n{}", placement.text()));
+    print(&(status_text(&status) + &stages))
+}
+
+/// None: this card does not tell.
+fn placement(dir: &RunDir) -> Result<Option<Placement>> {
+    let sample = || ask_within(dir, Request::Stages, STAGES_LIMIT);
+    let Some(before): Option<Vec<Stage>> = sample()? else { return Ok(None) };
+    std::thread::sleep(SAMPLE);
+    let now: Option<Vec<Stage>> = sample()?;
+    Ok(now.map(|now| Placement::new(&before, now)))
 }
 
 pub fn ss(dir: &RunDir, format: &cli::Format) -> Result<()> {
@@ -33,8 +65,13 @@ pub fn stats(dir: &RunDir, options: &cli::Stats) -> Result<()> {
     if options.json { print_json(&stats) } else { print(&stats_text(&stats)) }
 }
 
-fn ask<T: DeserializeOwned>(dir: &RunDir, request: Request) -> Result<T> {
-    admin::call(&dir.file("admin.sock"), request, ANSWER_LIMIT).map_err(|error| match error.kind() {
+/// Asks toed.
+pub fn ask<T: DeserializeOwned>(dir: &RunDir, request: Request) -> Result<T> {
+    ask_within(dir, request, ANSWER_LIMIT)
+}
+
+fn ask_within<T: DeserializeOwned>(dir: &RunDir, request: Request, limit: Duration) -> Result<T> {
+    admin::call(&dir.file("admin.sock"), request, limit).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => environment(format!(
             "toed is not running in {}; start it with 'toectl up', or name its folder with TOE_RUN_DIR",
             dir.path().display()
@@ -49,33 +86,11 @@ fn print_json(value: &impl Serialize) -> Result<()> {
 }
 
 /// A reader that has seen enough (head, less) is no error.
-fn print(text: &str) -> Result<()> {
+pub fn print(text: &str) -> Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("cannot print"),
     }
-}
-
-/// Columns as wide as their widest cell; the first `left` are aligned left, the others right.
-fn table(rows: &[Vec<String>], left: &[usize]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> =
-        (0..columns).map(|c| rows.iter().filter_map(|row| row.get(c)).map(|cell| cell.chars().count()).max().unwrap_or(0)).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().enumerate().map(|(c, cell)| {
-            let width = widths[c];
-            if left.contains(&c) { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-        });
-        let line = cells.collect::<Vec<_>>().join("  ");
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
-    cells.map(str::to_owned).to_vec()
 }
 
 fn ss_text(connections: &[Connection]) -> String {

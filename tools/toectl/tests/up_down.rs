@@ -46,6 +46,8 @@ ANSWERS = {
               b'"applications":[],"listeners":[]}',
     "stats": b'{"rx_frames":5,"tx_frames":0}',
     "ss": b'[]',
+    "stages": b'[{"stage":"pre","instance":3,"core":1,"cpu":2,"queue":0,"queue_max":9,"credits":0,"credits_max":0,"items":0,'
+              b'"busy_ns":0,"clock_ns":5,"asleep":true}]',
 }
 "#;
 
@@ -215,7 +217,9 @@ fn without_a_daemon_every_command_says_so() {
 fn tables_and_json_come_from_the_daemon() {
     let there = Installed::new("tables", CARD, DAEMON);
     assert_ok(&there.up(&[]));
-    assert!(there.toectl(&["status"]).stdout().contains("soft (attached)"));
+    let status = there.toectl(&["status"]).stdout();
+    assert!(status.contains("soft (attached)") && status.contains("core 1 (cpu 2): pre.3"), "{status}");
+    assert!(there.toectl(&["status", "--json"]).stdout().contains("\"load_percent\": null"));
     assert!(there.toectl(&["ss"]).stdout().starts_with("State"));
     assert_eq!(there.toectl(&["stats", "--nonzero"]).stdout(), "rx_frames  5\n");
     assert_eq!(there.toectl(&["stats", "--json"]).stdout(), "{\n  \"rx_frames\": 5,\n  \"tx_frames\": 0\n}\n");

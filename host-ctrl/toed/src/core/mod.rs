@@ -15,6 +15,7 @@ mod app;
 mod flows;
 mod host;
 mod life;
+mod observe;
 mod outbox;
 mod report;
 mod requests;
@@ -261,6 +262,7 @@ impl<H: Host> Core<H> {
             Pending::Query { flow } if ok => self.engine.flow_state(flow, &msg.flow_state(), now_us),
             Pending::Sample { job, flow } => self.sampled(job, flow, msg),
             Pending::Counters { job } => self.counted(job, msg),
+            Pending::Stages { job } => self.staged(job, msg),
             Pending::Query { .. } | Pending::Plain => {}
         }
     }

@@ -54,6 +54,9 @@ pub(super) enum Pending {
     Counters {
         job: JobId,
     },
+    Stages {
+        job: JobId,
+    },
     /// Nothing depends on it.
     Plain,
 }

@@ -16,7 +16,7 @@ pub use machine::Machine;
 use crate::{
     admin::Request as AdminRequest,
     config::Settings,
-    core::{ClientId, Core, Incoming, Report, mac_text},
+    core::{ClientId, Core, Incoming, mac_text},
 };
 use admin::Admin;
 use anyhow::{Context, Result, bail};
@@ -387,6 +387,7 @@ impl<'a> Daemon<'a> {
                 }
                 AdminRequest::Ss => self.admin.wait_for(id, self.core.report_connections()),
                 AdminRequest::Stats => self.admin.wait_for(id, self.core.report_stats()),
+                AdminRequest::Stages => self.admin.wait_for(id, self.core.report_stages()),
                 AdminRequest::Config => {
                     self.admin.answer(id, self.settings.options(), &mut self.core.host().watch);
                 }
@@ -402,12 +403,7 @@ impl<'a> Daemon<'a> {
 
     fn finish_reports(&mut self) {
         while let Some((job, report)) = self.core.poll_report() {
-            let watch = &mut self.core.host().watch;
-            let id = match report {
-                Report::Connections(rows) => self.admin.finish(job, &rows, watch),
-                Report::Stats(stats) => self.admin.finish(job, &stats, watch),
-            };
-            if let Some(id) = id {
+            if let Some(id) = self.admin.finish(job, &report, &mut self.core.host().watch) {
                 self.serve_admin(id);
             }
         }

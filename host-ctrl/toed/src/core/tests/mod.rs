@@ -1,6 +1,8 @@
 //! The core against a card that only answers.
 
+mod card;
 mod hostile;
 mod life;
+mod observe;
 mod requests;
 mod world;
