@@ -26,6 +26,13 @@ pub enum Request {
     Stats,
     /// `Vec<`[`Stage`]`>`; null: this card does not tell.
     Stages,
+    /// [`Trace`]: the card records from now on how segments pass its stages. One trace at a time; one that nobody has read for
+    /// ten seconds is stopped.
+    TraceStart,
+    /// [`Visits`]: what was recorded since it was last read.
+    TraceRead { trace: u64 },
+    /// `{}`: the card records no more.
+    TraceStop { trace: u64 },
     /// The options in force, as an object.
     Config,
     /// `{}`; then toed resets all connections and ends.
@@ -36,6 +43,12 @@ pub enum Request {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Failure {
     pub error: String,
+}
+
+impl Failure {
+    pub fn new(error: impl Into<String>) -> Self {
+        Self { error: error.into() }
+    }
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -177,6 +190,71 @@ pub struct Stage {
     pub asleep: bool,
 }
 
+/// A trace that was started, as its reader names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Trace {
+    pub trace: u64,
+}
+
+/// A part of a trace.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Visits {
+    /// In no order: each core records for itself.
+    pub visits: Vec<Visit>,
+    /// Records lost since the start because nobody read them in time.
+    pub lost: u64,
+}
+
+/// A segment, or other work, was at a stage.
+///
+/// On its way in it is known by `group` and `number`, from protocol on by `group` and `out`; protocol's own visit has both.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Visit {
+    /// `pre`, `protocol`, ... ([`toe_abi::observe::stage`]).
+    pub stage: String,
+    pub instance: u8,
+    pub core: u8,
+    pub kind: VisitKind,
+    /// The card's clock when the stage took it up, and when it was done.
+    pub begin_ns: u64,
+    pub end_ns: u64,
+    pub group: u16,
+    pub number: Option<u32>,
+    pub out: Option<u32>,
+    /// Absent: not known at this stage.
+    pub flow: Option<u32>,
+    /// Local port; absent: not known at this stage.
+    pub port: Option<u16>,
+    /// Sequence number of the segment received or sent, or 0.
+    pub seq: u32,
+    /// Bytes of payload.
+    pub len: u32,
+}
+
+/// What a visit was for ([`toe_abi::observe::trace_kind`]).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VisitKind {
+    /// A segment on its way in.
+    Rx,
+    /// Protocol handled a segment.
+    RxOut,
+    /// Protocol handled an application's descriptor.
+    HcOut,
+    /// Protocol let the connection send a segment.
+    TxOut,
+    /// On the way out.
+    Out,
+    /// A descriptor was taken from an application.
+    Hc,
+    /// An application was told.
+    Event,
+    /// Something that only a later card knows.
+    #[default]
+    #[serde(other)]
+    Other,
+}
+
 /// Counters by name: the card's ([`toe_abi::counters`]), `engine_*` and `toed_*`.
 pub type Stats = BTreeMap<String, u64>;
 
@@ -205,10 +283,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_one_word() {
+    fn requests_are_what_the_documentation_says() {
         assert_eq!(serde_json::to_string(&Request::Ss).expect("serializes"), r#"{"cmd":"ss"}"#);
         assert_eq!(serde_json::from_str::<Request>(r#"{"cmd":"status"}"#).expect("parses"), Request::Status);
         assert!(serde_json::from_str::<Request>(r#"{"cmd":"format"}"#).is_err());
+        assert_eq!(serde_json::to_string(&Request::TraceStart).expect("serializes"), r#"{"cmd":"trace_start"}"#);
+        let read = Request::TraceRead { trace: u64::MAX };
+        assert_eq!(serde_json::to_string(&read).expect("serializes"), r#"{"cmd":"trace_read","trace":18446744073709551615}"#);
+        assert_eq!(serde_json::from_str::<Request>(r#"{"cmd":"trace_read","trace":18446744073709551615}"#).expect("parses"), read);
+        assert!(serde_json::from_str::<Request>(r#"{"cmd":"trace_read"}"#).is_err());
+    }
+
+    #[test]
+    fn a_visit_of_an_unknown_kind_is_understood_as_such() {
+        assert_eq!(serde_json::to_string(&VisitKind::RxOut).expect("serializes"), r#""rx_out""#);
+        assert_eq!(serde_json::from_str::<VisitKind>(r#""warp""#).expect("parses"), VisitKind::Other);
     }
 
     #[test]

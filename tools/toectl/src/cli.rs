@@ -35,6 +35,8 @@ pub enum Command {
     Ss(Format),
     /// Show every counter, with the reason of each drop
     Stats(Stats),
+    /// Watch single segments on their way through the card's stages
+    Trace(Trace),
 }
 
 #[derive(Args, Debug)]
@@ -98,6 +100,22 @@ pub struct Stats {
     /// As one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Trace {
+    /// Only connections with this local port
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// How many segments to watch from beginning to end
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub count: u32,
+    /// How long to wait for them; Ctrl-C ends it earlier and shows what there is
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub wait: u64,
+    /// Write all that was seen to a file for ui.perfetto.dev or chrome://tracing
+    #[arg(long, value_name = "FILE.json")]
+    pub output: Option<PathBuf>,
 }
 
 #[cfg(test)]

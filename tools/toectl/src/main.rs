@@ -3,7 +3,7 @@
 //! ```text
 //!   up, down ──► process, run_dir ──► toe-nic, toed (their own sessions, pid files, logs)
 //!   run ───────► preload ───────────► exec PROGRAM with libtoe_preload.so
-//!   status, ss, stats ──────────────► toed's admin socket
+//!   status, ss, stats, trace ───────► toed's admin socket
 //! ```
 //!
 //! May depend on `toed`, for the types of its admin protocol only.
@@ -20,6 +20,7 @@ mod run;
 mod run_dir;
 mod show;
 mod table;
+mod trace;
 mod up;
 
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         cli::Command::Status(format) => show::status(&dir, &format),
         cli::Command::Ss(format) => show::ss(&dir, &format),
         cli::Command::Stats(options) => show::stats(&dir, &options),
+        cli::Command::Trace(options) => trace::trace(&dir, &options),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -27,6 +27,7 @@ pub use host::{Attachment, ClientId, Host, Incoming, Memory, Proof};
 pub use report::{JobId, Report, mac_text};
 
 use app::{App, Flow, Listener};
+use observe::Recording;
 use outbox::{Outbox, Pending};
 use report::Jobs;
 use std::cmp::Reverse;
@@ -154,6 +155,7 @@ pub struct Core<H: Host> {
     free_contexts: BTreeSet<u16>,
     outbox: Outbox,
     jobs: Jobs,
+    recording: Recording,
     tally: Tally,
     trim_at_us: Option<u64>,
     stopping: bool,
@@ -177,6 +179,7 @@ impl<H: Host> Core<H> {
             free_contexts,
             outbox: Outbox::default(),
             jobs: Jobs::default(),
+            recording: Recording::default(),
             tally: Tally::default(),
             trim_at_us: None,
             stopping: false,
@@ -263,6 +266,9 @@ impl<H: Host> Core<H> {
             Pending::Sample { job, flow } => self.sampled(job, flow, msg),
             Pending::Counters { job } => self.counted(job, msg),
             Pending::Stages { job } => self.staged(job, msg),
+            Pending::TraceStart { job, trace } => self.trace_started(job, trace, msg, now_us),
+            Pending::TraceRead { job, trace } => self.traced(job, trace, msg, now_us),
+            Pending::TraceStop { job } => self.trace_stopped(job, msg),
             Pending::Query { .. } | Pending::Plain => {}
         }
     }
@@ -281,6 +287,9 @@ impl<H: Host> Core<H> {
         if self.trim_at_us.is_some_and(|t| t <= now_us) {
             self.trim(now_us);
         }
+        if self.recording.unread_until_us.is_some_and(|t| t <= now_us) {
+            self.stop_recording();
+        }
         self.act(now_us);
     }
 
@@ -294,7 +303,7 @@ impl<H: Host> Core<H> {
             [a.sweep_at_us, ending].into_iter().flatten()
         });
         let retry = self.outbox.packets_wait().then_some(now_us + PACKET_RETRY_US);
-        apps.chain(self.engine.next_deadline()).chain(self.trim_at_us).chain(retry).min()
+        apps.chain(self.engine.next_deadline()).chain(self.trim_at_us).chain(self.recording.unread_until_us).chain(retry).min()
     }
 
     /// Gives pages of freed buffers back.

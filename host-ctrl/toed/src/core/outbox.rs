@@ -57,6 +57,17 @@ pub(super) enum Pending {
     Stages {
         job: JobId,
     },
+    TraceStart {
+        job: JobId,
+        trace: u64,
+    },
+    TraceRead {
+        job: JobId,
+        trace: u64,
+    },
+    TraceStop {
+        job: JobId,
+    },
     /// Nothing depends on it.
     Plain,
 }

@@ -23,15 +23,32 @@ pub enum Report {
     Stats(admin::Stats),
     /// `None`: this card does not tell.
     Stages(Option<Vec<admin::Stage>>),
+    Trace(admin::Trace),
+    Visits(admin::Visits),
+    Done {},
+    Failed(admin::Failure),
 }
 
 /// Flows asked for at the same time by one job.
 const WINDOW: usize = 64;
 
 pub(super) enum Job {
-    Connections { todo: VecDeque<FlowId>, asked: usize, rows: Vec<admin::Connection> },
-    Stats { values: Vec<u64> },
-    Stages { rows: Vec<admin::Stage> },
+    Connections {
+        todo: VecDeque<FlowId>,
+        asked: usize,
+        rows: Vec<admin::Connection>,
+    },
+    Stats {
+        values: Vec<u64>,
+    },
+    Stages {
+        rows: Vec<admin::Stage>,
+    },
+    Visits {
+        part: admin::Visits,
+    },
+    /// All that it waits for is one answer of the card.
+    Question,
 }
 
 #[derive(Default)]

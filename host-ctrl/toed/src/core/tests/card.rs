@@ -5,9 +5,19 @@ use toe_abi::{
     FlowId, RegionId,
     control::{ControlMsg, close_reason, kind, status},
     flow::{FlowState, flow_flags},
-    observe::StageRecord,
+    observe::{StageRecord, TRACES_PER_MSG, TraceRecord, trace_op},
 };
 use toe_wire::{Checksum, SeqNum, Sum, TcpFlags, TcpOptions, TxHeader};
+
+/// What a card records.
+#[derive(Default)]
+pub struct FakeTrace {
+    pub on: bool,
+    pub records: VecDeque<TraceRecord>,
+    pub lost: u64,
+    /// Records it says that an answer has, whatever it has.
+    pub claims: Option<u64>,
+}
 
 /// The card's side of the control messages.
 #[derive(Default)]
@@ -16,6 +26,8 @@ pub struct FakeCard {
     generation: u32,
     /// What it tells of its pipeline; none: it does not tell.
     pub stages: Option<Vec<StageRecord>>,
+    /// What it has recorded; none: it cannot.
+    pub trace: Option<FakeTrace>,
     /// Answers to give instead of OK, by kind.
     pub refuse: BTreeMap<u32, u32>,
     /// Every message received: kind, flow, arguments.
@@ -89,6 +101,7 @@ impl FakeCard {
                     reply.args[0] = all.len() as u64;
                 }
                 kind::STAGES => self.tell_stages(&mut reply),
+                kind::TRACE => self.record(&mut reply),
                 _ => {}
             }
         }
@@ -104,6 +117,23 @@ impl FakeCard {
             reply.set_record(i, record);
         }
         reply.args[0] = stages.len() as u64;
+    }
+
+    fn record(&mut self, reply: &mut ControlMsg) {
+        let Some(trace) = &mut self.trace else {
+            reply.status = status::UNSUPPORTED;
+            return;
+        };
+        match reply.args[0] {
+            trace_op::READ => {
+                let n = trace.records.len().min(TRACES_PER_MSG);
+                for (i, record) in trace.records.drain(..n).enumerate() {
+                    reply.set_record(i, &record);
+                }
+                (reply.args[0], reply.args[1]) = (trace.claims.unwrap_or(n as u64), trace.lost);
+            }
+            op => trace.on = op == trace_op::START,
+        }
     }
 }
 
