@@ -33,6 +33,10 @@ pub enum Request {
     TraceRead { trace: u64 },
     /// `{}`: the card records no more.
     TraceStop { trace: u64 },
+    /// [`Share`]: what the application with this process or this region gets from now on. What is absent stays as it is.
+    SetShare { pid: Option<i32>, region: Option<u32>, weight: Option<u32>, rate_kbps: Option<u64> },
+    /// [`Ticket`]: who says HELLO with it becomes an application with this share. What is absent is as for all.
+    Reserve { weight: Option<u32>, rate_kbps: Option<u64> },
     /// The options in force, as an object.
     Config,
     /// `{}`; then toed resets all connections and ends.
@@ -111,6 +115,35 @@ pub struct Application {
     pub memory_bytes: u64,
     /// Payload buffers there can be, bytes.
     pub memory_max_bytes: u64,
+    /// Absent: the card did not take it.
+    #[serde(default)]
+    pub share: Option<Share>,
+}
+
+/// What an application gets of the card when it competes with others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Share {
+    /// From 1 to [`WEIGHT_MAX`](Self::WEIGHT_MAX).
+    pub weight: u32,
+    /// Most that its connections send together, kbit/s; 0: unlimited. [`crate::rate`] reads and writes it.
+    pub rate_kbps: u64,
+}
+
+impl Share {
+    pub const WEIGHT_MAX: u32 = 1000;
+}
+
+/// As the card has it for who was not given another.
+impl Default for Share {
+    fn default() -> Self {
+        Self { weight: 100, rate_kbps: 0 }
+    }
+}
+
+/// A share that waits for its application, which finds the number in its environment as `TOE_TICKET`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ticket {
+    pub ticket: u64,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -292,6 +325,8 @@ mod tests {
         assert_eq!(serde_json::to_string(&read).expect("serializes"), r#"{"cmd":"trace_read","trace":18446744073709551615}"#);
         assert_eq!(serde_json::from_str::<Request>(r#"{"cmd":"trace_read","trace":18446744073709551615}"#).expect("parses"), read);
         assert!(serde_json::from_str::<Request>(r#"{"cmd":"trace_read"}"#).is_err());
+        let limit = Request::SetShare { pid: Some(7), region: None, weight: None, rate_kbps: Some(1000) };
+        assert_eq!(serde_json::from_str::<Request>(r#"{"cmd":"set_share","pid":7,"rate_kbps":1000}"#).expect("parses"), limit);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toed::admin::{self, Connection, Request, Stage, Stats, Status};
+use toed::rate;
 
 use crate::cli;
 use crate::errors::environment;
@@ -151,16 +152,19 @@ fn status_text(status: &Status) -> String {
     line("toed", format!("{}, up {}", status.version, duration(status.uptime_s)));
     if !status.applications.is_empty() {
         text.push('\n');
-        let mut rows = vec![row(["Region", "State", "Contexts", "Sockets", "Connections", "Listeners", "Memory", "Pids"])];
+        let mut rows =
+            vec![row(["Region", "State", "Contexts", "Sockets", "Connections", "Listeners", "Memory", "Weight", "Rate", "Pids"])];
         rows.extend(status.applications.iter().map(|a| {
             let pids: Vec<String> = a.pids.iter().map(ToString::to_string).collect();
             let numbers = [a.contexts, a.sockets, a.connections, a.listeners].map(|n| n.to_string());
             let mut cells = vec![a.region.to_string(), a.state.clone()];
             cells.extend(numbers);
-            cells.extend([format!("{}/{}", bytes(a.memory_bytes), bytes(a.memory_max_bytes)), pids.join(",")]);
+            cells.push(format!("{}/{}", bytes(a.memory_bytes), bytes(a.memory_max_bytes)));
+            cells.extend(a.share.map_or_else(|| ["-".to_owned(), "-".to_owned()], |s| [s.weight.to_string(), rate::text(s.rate_kbps)]));
+            cells.push(pids.join(","));
             cells
         }));
-        text.push_str(&table(&rows, &[1, 7]));
+        text.push_str(&table(&rows, &[1, 9]));
     }
     if !status.listeners.is_empty() {
         text.push('\n');
@@ -184,7 +188,7 @@ fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use toed::admin::{Application, CardStatus, Listener};
+    use toed::admin::{Application, CardStatus, Listener, Share};
 
     #[test]
     fn connections_are_shown_as_by_ss() {
@@ -225,16 +229,17 @@ ESTAB        7       0  10.0.0.2:80  10.0.0.1:40000   14K  1.234/0.056        2 
 
     #[test]
     fn a_status_names_what_an_operator_looks_for() {
+        let share = Some(Share { weight: 250, rate_kbps: 1500 });
         let status = Status {
             version: "0.1.0".into(),
             ip: "10.0.0.2/24".into(),
             card: CardStatus { board: "soft".into(), status: "attached".into(), mtu: 1500, flows: 3, ..Default::default() },
-            applications: vec![Application { region: 4, pids: vec![7, 8], memory_bytes: 1 << 20, ..Default::default() }],
+            applications: vec![Application { region: 4, pids: vec![7, 8], memory_bytes: 1 << 20, share, ..Default::default() }],
             listeners: vec![Listener { local: "10.0.0.2:80".into(), backlog: 511, ..Default::default() }],
             ..Default::default()
         };
         let text = status_text(&status);
-        for word in ["soft (attached)", "10.0.0.2/24, gateway none", "3 of 0", "7,8", "1024K", "511", "mtu 1500"] {
+        for word in ["soft (attached)", "10.0.0.2/24, gateway none", "3 of 0", "7,8", "1024K", "511", "mtu 1500", "250  1.5mbit  7,8"] {
             assert!(text.contains(word), "{word} is not in\n{text}");
         }
     }

@@ -51,6 +51,8 @@ ANSWERS = {
     "trace_read": b'{"visits":[{"stage":"protocol","instance":1,"core":2,"kind":"tx_out","begin_ns":5,"end_ns":8,"group":0,"number":null,'
                   b'"out":3,"flow":4,"port":80,"seq":9,"len":10}],"lost":0}',
     "trace_stop": b'{}',
+    "set_share": b'{"weight":100,"rate_kbps":2500000}',
+    "reserve": b'{"ticket":18446744073709551615}',
     "stages": b'[{"stage":"pre","instance":3,"core":1,"cpu":2,"queue":0,"queue_max":9,"credits":0,"credits_max":0,"items":0,'
               b'"busy_ns":0,"clock_ns":5,"asleep":true}]',
 }
@@ -211,7 +213,15 @@ fn nonsense_is_refused_before_anything_starts() {
 fn without_a_daemon_every_command_says_so() {
     let there = Installed::new("absent", CARD, DAEMON);
     fs::write(there.dir.join("libtoe_preload.so"), "").expect("stand-in");
-    for (words, code) in [(&["status"][..], 2), (&["ss"], 2), (&["stats"], 2), (&["run", "true"], 125)] {
+    for (words, code) in [
+        (&["status"][..], 2),
+        (&["ss"], 2),
+        (&["stats"], 2),
+        (&["trace"], 2),
+        (&["limit", "--pid", "1", "--weight", "5"], 2),
+        (&["run", "true"], 125),
+        (&["run", "--fallback", "--rate", "1mbit", "true"], 125),
+    ] {
         let refused = there.toectl(words);
         assert_eq!(refused.status.code(), Some(code), "{words:?}");
         assert!(refused.stderr().contains("toed is not running"), "{words:?}: {}", refused.stderr());
@@ -222,6 +232,7 @@ fn without_a_daemon_every_command_says_so() {
 fn tables_and_json_come_from_the_daemon() {
     let there = Installed::new("tables", CARD, DAEMON);
     assert_ok(&there.up(&[]));
+    assert_eq!(there.toectl(&["limit", "--pid", "7", "--rate", "2.5gbit"]).stdout(), "weight 100, rate 2.5gbit\n");
     let status = there.toectl(&["status"]).stdout();
     assert!(status.contains("soft (attached)") && status.contains("core 1 (cpu 2): pre.3"), "{status}");
     assert!(there.toectl(&["status", "--json"]).stdout().contains("\"load_percent\": null"));
@@ -274,6 +285,10 @@ fn run_becomes_the_program_with_our_environment() {
     let library = there.dir.join("libtoe_preload.so").canonicalize().expect("there");
     assert_eq!(done.stdout(), format!("{} {} 1\n", library.display(), there.run_dir().display()));
     let done = there.toectl(&["run", "--fallback", "--", "sh", "-c", "echo ${TOE_REQUIRE-unset}"]);
+    assert_eq!(done.stdout(), "unset\n");
+    let done = there.toectl(&["run", "--rate", "1mbit", "--", "sh", "-c", "echo $TOE_TICKET"]);
+    assert_eq!(done.stdout(), "18446744073709551615\n");
+    let done = there.toectl(&["run", "--", "sh", "-c", "echo ${TOE_TICKET-unset}"]);
     assert_eq!(done.stdout(), "unset\n");
     assert_eq!(there.toectl(&["run", "no-such-program"]).status.code(), Some(127));
     assert_eq!(there.toectl(&["run", "/etc/passwd"]).status.code(), Some(126));

@@ -19,17 +19,21 @@ mod observe;
 mod outbox;
 mod report;
 mod requests;
+mod share;
 mod slots;
 #[cfg(test)]
 mod tests;
 
 pub use host::{Attachment, ClientId, Host, Incoming, Memory, Proof};
 pub use report::{JobId, Report, mac_text};
+pub use share::{ShareChange, Whose};
 
+use crate::admin::Share;
 use app::{App, Flow, Listener};
 use observe::Recording;
 use outbox::{Outbox, Pending};
 use report::Jobs;
+use share::Tickets;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use toe_abi::{
@@ -93,6 +97,8 @@ pub struct CoreConfig {
     pub card_regions: u16,
     /// How long connections of an application that has ended may go on closing in order.
     pub linger_us: u64,
+    /// What an application gets unless told otherwise.
+    pub share: Share,
 }
 
 impl CoreConfig {
@@ -105,6 +111,7 @@ impl CoreConfig {
             card_contexts: 256,
             card_regions: 64,
             linger_us: 60_000_000,
+            share: Share::default(),
         }
     }
 }
@@ -156,6 +163,7 @@ pub struct Core<H: Host> {
     outbox: Outbox,
     jobs: Jobs,
     recording: Recording,
+    tickets: Tickets,
     tally: Tally,
     trim_at_us: Option<u64>,
     stopping: bool,
@@ -180,6 +188,7 @@ impl<H: Host> Core<H> {
             outbox: Outbox::default(),
             jobs: Jobs::default(),
             recording: Recording::default(),
+            tickets: Tickets::default(),
             tally: Tally::default(),
             trim_at_us: None,
             stopping: false,
@@ -269,6 +278,9 @@ impl<H: Host> Core<H> {
             Pending::TraceStart { job, trace } => self.trace_started(job, trace, msg, now_us),
             Pending::TraceRead { job, trace } => self.traced(job, trace, msg, now_us),
             Pending::TraceStop { job } => self.trace_stopped(job, msg),
+            Pending::SetShare { job, owner, share, before } => self.share_set(job, owner, share, before, msg),
+            Pending::BeginShare { owner } => self.share_begun(owner, ok),
+            Pending::Reserve { job, ticket, share } => self.reserved(job, ticket, share, msg),
             Pending::Query { .. } | Pending::Plain => {}
         }
     }

@@ -1,6 +1,7 @@
 //! What is on its way to the card: control messages waiting for room or for their answer, packets waiting for room.
 
 use super::{ClientId, Host, JobId};
+use crate::admin::Share;
 use std::collections::{HashMap, VecDeque};
 use toe_abi::{
     CtxId, FlowId,
@@ -67,6 +68,22 @@ pub(super) enum Pending {
     },
     TraceStop {
         job: JobId,
+    },
+    /// `before`: what it was until then.
+    SetShare {
+        job: JobId,
+        owner: Owner,
+        share: Share,
+        before: Option<Share>,
+    },
+    /// The share that an application starts with.
+    BeginShare {
+        owner: Owner,
+    },
+    Reserve {
+        job: JobId,
+        ticket: u64,
+        share: Share,
     },
     /// Nothing depends on it.
     Plain,

@@ -25,6 +25,8 @@ pub enum Report {
     Stages(Option<Vec<admin::Stage>>),
     Trace(admin::Trace),
     Visits(admin::Visits),
+    Share(admin::Share),
+    Ticket(admin::Ticket),
     Done {},
     Failed(admin::Failure),
 }
@@ -196,6 +198,7 @@ impl<H: Host> Core<H> {
             listeners: app.listeners,
             memory_bytes: app.payload.used_bytes(),
             memory_max_bytes: app.payload.len(),
+            share: app.share,
         }
     }
 

@@ -1,9 +1,9 @@
 //! Requests on the admin socket: answered here, or by a report of the core that follows.
 
-use super::{BATCH, Daemon, Machine, now_us};
+use super::{BATCH, Daemon, Machine, now_us, secret};
 use crate::{
     admin::{Failure, Request, Status},
-    core::{Core, JobId, mac_text},
+    core::{Core, JobId, ShareChange, Whose, mac_text},
 };
 
 impl Daemon<'_> {
@@ -21,6 +21,14 @@ impl Daemon<'_> {
                 Request::TraceStart => self.started(id, |core| core.trace_start(now_us())),
                 Request::TraceRead { trace } => self.started(id, |core| core.trace_read(trace, now_us())),
                 Request::TraceStop { trace } => self.started(id, |core| core.trace_stop(trace)),
+                Request::SetShare { pid, region, weight, rate_kbps } => {
+                    let change = ShareChange { weight, rate_kbps };
+                    self.started(id, |core| core.set_share(whose(pid, region)?, change));
+                }
+                Request::Reserve { weight, rate_kbps } => {
+                    let change = ShareChange { weight, rate_kbps };
+                    self.started(id, |core| core.reserve(ticket()?, change));
+                }
                 Request::Config => {
                     self.admin.answer(id, self.settings.options(), &mut self.core.host().watch);
                 }
@@ -67,4 +75,18 @@ impl Daemon<'_> {
         card.status = self.core.host().card_status().into();
         status
     }
+}
+
+fn whose(pid: Option<i32>, region: Option<u32>) -> Result<Whose, Failure> {
+    match (pid, region) {
+        (Some(pid), None) => Ok(Whose::Pid(pid)),
+        (None, Some(region)) => Ok(Whose::Region(region)),
+        _ => Err(Failure::new("either a pid or a region names the application")),
+    }
+}
+
+/// A number that nobody guesses, and not 0.
+fn ticket() -> Result<u64, Failure> {
+    let secret = secret().map_err(|e| Failure::new(format!("{e:#}")))?;
+    Ok((u128::from_ne_bytes(secret) as u64).max(1))
 }

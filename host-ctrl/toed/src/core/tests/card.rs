@@ -28,6 +28,8 @@ pub struct FakeCard {
     pub stages: Option<Vec<StageRecord>>,
     /// What it has recorded; none: it cannot.
     pub trace: Option<FakeTrace>,
+    /// Shares by region; none: it has no such thing.
+    pub shares: Option<BTreeMap<u64, (u64, u64)>>,
     /// Answers to give instead of OK, by kind.
     pub refuse: BTreeMap<u32, u32>,
     /// Every message received: kind, flow, arguments.
@@ -102,6 +104,7 @@ impl FakeCard {
                 }
                 kind::STAGES => self.tell_stages(&mut reply),
                 kind::TRACE => self.record(&mut reply),
+                kind::SET_SHARE => reply.status = self.set_share(&msg.args),
                 _ => {}
             }
         }
@@ -117,6 +120,15 @@ impl FakeCard {
             reply.set_record(i, record);
         }
         reply.args[0] = stages.len() as u64;
+    }
+
+    fn set_share(&mut self, args: &[u64; 5]) -> u32 {
+        let Some(shares) = &mut self.shares else { return status::UNSUPPORTED };
+        if args[0] == u64::from(RegionId::NONE.0) {
+            return status::NOT_FOUND;
+        }
+        shares.insert(args[0], (args[1], args[2]));
+        status::OK
     }
 
     fn record(&mut self, reply: &mut ControlMsg) {

@@ -5,4 +5,5 @@ mod hostile;
 mod life;
 mod observe;
 mod requests;
+mod share;
 mod world;
