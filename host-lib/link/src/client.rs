@@ -162,6 +162,11 @@ impl Client {
         Ok(reply.args[0] as u32)
     }
 
+    /// Limits what a socket's connection sends, or those of a listener to come; bytes per second, `u64::MAX`: unlimited.
+    pub fn limit_rate(&mut self, slot: u32, rate: u64) -> Result<(), Errno> {
+        self.call(&request(op::RATE, slot, [rate, 0, 0, 0]), &[]).map(drop)
+    }
+
     /// The process ends in order. toed keeps what other processes hold, and closes the rest without a reset.
     pub fn bye(&mut self) {
         // If toed has gone there is nobody to be told.

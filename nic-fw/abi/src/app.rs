@@ -79,6 +79,9 @@ pub mod op {
     pub const BYE: u32 = 10;
     /// A token's descriptor comes along (after exec). Answer: a0: its slot.
     pub const IDENTIFY: u32 = 11;
+    /// slot, a0: most that its connection sends, bytes per second; all ones, or 0: unlimited. Of a listener: what connections begin
+    /// with that come from now on. ENOPROTOOPT: the card cannot.
+    pub const RATE: u32 = 12;
 }
 
 /// Bits of [`Request::flags`].

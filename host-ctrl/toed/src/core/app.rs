@@ -53,6 +53,8 @@ pub(super) struct Slot {
     pub open: bool,
     pub bind: Option<BindId>,
     pub role: Role,
+    /// Most that its connection may send, or those that come of it; 0: unlimited.
+    pub rate_kbps: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

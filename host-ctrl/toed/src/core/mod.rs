@@ -17,6 +17,7 @@ mod host;
 mod life;
 mod observe;
 mod outbox;
+mod pace;
 mod report;
 mod requests;
 mod share;
@@ -278,6 +279,7 @@ impl<H: Host> Core<H> {
             Pending::TraceStart { job, trace } => self.trace_started(job, trace, msg, now_us),
             Pending::TraceRead { job, trace } => self.traced(job, trace, msg, now_us),
             Pending::TraceStop { job } => self.trace_stopped(job, msg),
+            Pending::Pace { client, owner, slot, rate_kbps } => self.paced(client, owner, slot, rate_kbps, msg),
             Pending::SetShare { job, owner, share, before } => self.share_set(job, owner, share, before, msg),
             Pending::BeginShare { owner } => self.share_begun(owner, ok),
             Pending::Reserve { job, ticket, share } => self.reserved(job, ticket, share, msg),

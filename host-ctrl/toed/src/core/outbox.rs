@@ -85,6 +85,12 @@ pub(super) enum Pending {
         ticket: u64,
         share: Share,
     },
+    Pace {
+        client: ClientId,
+        owner: Owner,
+        slot: u32,
+        rate_kbps: u64,
+    },
     /// Nothing depends on it.
     Plain,
 }

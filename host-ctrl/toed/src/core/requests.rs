@@ -22,7 +22,7 @@ use zerocopy::IntoBytes;
 const PROCESSES_PER_CONTEXT: usize = 2;
 
 /// What a request comes to.
-enum Outcome {
+pub(super) enum Outcome {
     Answer(Reply, Vec<Attachment>),
     /// The answer follows an answer of the card.
     Later,
@@ -30,9 +30,9 @@ enum Outcome {
     Silence,
 }
 
-type Result = std::result::Result<Outcome, Errno>;
+pub(super) type Result = std::result::Result<Outcome, Errno>;
 
-fn done() -> Result {
+pub(super) fn done() -> Result {
     Ok(Outcome::Answer(Reply::default(), Vec::new()))
 }
 
@@ -92,12 +92,13 @@ impl<H: Host> Core<H> {
                 self.leave(client, now_us);
                 Ok(Outcome::Silence)
             }
+            op::RATE => self.pace(client, region, r),
             op::IDENTIFY => identify(region, incoming.proof),
             _ => Err(Errno::OPNOTSUPP),
         }
     }
 
-    fn app(&mut self, region: u16) -> std::result::Result<&mut App<H::Memory>, Errno> {
+    pub(super) fn app(&mut self, region: u16) -> std::result::Result<&mut App<H::Memory>, Errno> {
         self.apps.get_mut(&region).filter(|a| a.stage == Stage::Running).ok_or(Errno::STALE)
     }
 
@@ -203,7 +204,7 @@ impl<H: Host> Core<H> {
     }
 
     /// Answers a request that waited for the card, if its client is still there.
-    fn answer_later(&mut self, client: ClientId, reply: Reply, attach: &[Attachment]) {
+    pub(super) fn answer_later(&mut self, client: ClientId, reply: Reply, attach: &[Attachment]) {
         if let Some(c) = self.clients.get_mut(&client) {
             c.busy = false;
             if reply.errno != 0 {

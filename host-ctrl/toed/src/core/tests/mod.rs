@@ -4,6 +4,7 @@ mod card;
 mod hostile;
 mod life;
 mod observe;
+mod pace;
 mod requests;
 mod share;
 mod world;
