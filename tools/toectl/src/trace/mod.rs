@@ -36,14 +36,14 @@ use ways::{Exchange, Way};
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 pub fn trace(dir: &RunDir, options: &cli::Trace) -> Result<()> {
-    // What cannot be written is said before anybody waits for it.
-    let output = options.output.as_ref().map(|path| File::create(path).with_context(|| path.display().to_string())).transpose()?;
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         flag::register(signal, interrupted.clone()).context("cannot handle signals")?;
     }
     let mut collector = Collector::new(options.port);
     let recording = Recording::start(dir)?;
+    // What cannot be written is said before anybody waits for it.
+    let output = options.output.as_ref().map(|path| File::create(path).with_context(|| path.display().to_string())).transpose()?;
     let watched = watch(&recording, &mut collector, options, &interrupted);
     let stopped = recording.stop();
     // What was seen is shown, whatever ended it.
