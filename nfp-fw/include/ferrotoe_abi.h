@@ -18,7 +18,7 @@
 #endif
 
 /* toe_abi */
-#define TOE_ABI_VERSION 0x10000U
+#define TOE_ABI_VERSION 0x10001U
 
 /* desc */
 #define TOE_DESC_LEN 64U
@@ -273,6 +273,7 @@
 #define TOE_APP_OP_CLOSE_CONTEXT 9U
 #define TOE_APP_OP_BYE 10U
 #define TOE_APP_OP_IDENTIFY 11U
+#define TOE_APP_OP_RATE 12U
 
 /* app::bind_flags */
 #define TOE_APP_BIND_REUSEADDR 1U
@@ -504,14 +505,16 @@ struct toe_slot_names {
 
 /* region::SlotTx: 64 bytes */
 struct toe_slot_tx {
-    uint32_t head;          /*   0 */
-    uint32_t lock;          /*   4 */
-    uint32_t flags;         /*   8 */
-    uint32_t nonblocking;   /*  12 */
-    uint32_t timeout_us;    /*  16 */
-    uint32_t slot_flags;    /*  20 */
-    uint32_t linger;        /*  24 */
-    uint32_t _reserved[9];  /*  28 */
+    uint32_t head;           /*   0 */
+    uint32_t lock;           /*   4 */
+    uint32_t flags;          /*   8 */
+    uint32_t nonblocking;    /*  12 */
+    uint32_t timeout_us;     /*  16 */
+    uint32_t slot_flags;     /*  20 */
+    uint32_t linger;         /*  24 */
+    uint32_t _reserved;      /*  28 */
+    uint64_t pacing;         /*  32 */
+    uint32_t _reserved2[6];  /*  40 */
 } TOE_ALIGNED(64);
 
 /* region::SlotRx: 64 bytes */

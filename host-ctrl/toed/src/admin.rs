@@ -1,9 +1,7 @@
 //! The admin protocol: what `toectl` and other tools ask on `admin.sock`.
 //!
 //! One JSON request per line, one JSON answer per line, in order: `{"cmd":"status"}` is answered by a [`Status`],
-//! `ss` by an array of [`Connection`], `stats` by an object of counters ([`Stats`]), `config` by an object of
-//! the options in force, `shutdown` by `{}` (toed ends afterwards). What went wrong is a [`Failure`].
-//! [`call`] does one exchange.
+//! the others as [`Request`] says. What went wrong is a [`Failure`]. [`call`] does one exchange.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
@@ -18,7 +16,7 @@ use std::{
 pub const REQUEST_MAX: usize = 4096;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(tag = "cmd", rename_all = "lowercase")]
+#[serde(tag = "cmd", rename_all = "snake_case")]
 pub enum Request {
     /// [`Status`].
     Status,
@@ -26,6 +24,19 @@ pub enum Request {
     Ss,
     /// [`Stats`].
     Stats,
+    /// `Vec<`[`Stage`]`>`; null: this card does not tell.
+    Stages,
+    /// [`Trace`]: the card records from now on how segments pass its stages. One trace at a time; one that nobody has read for
+    /// ten seconds is stopped.
+    TraceStart,
+    /// [`Visits`]: what was recorded since it was last read.
+    TraceRead { trace: u64 },
+    /// `{}`: the card records no more.
+    TraceStop { trace: u64 },
+    /// [`Share`]: what the application with this process or this region gets from now on. What is absent stays as it is.
+    SetShare { pid: Option<i32>, region: Option<u32>, weight: Option<u32>, rate_kbps: Option<u64> },
+    /// [`Ticket`]: who says HELLO with it becomes an application with this share. What is absent is as for all.
+    Reserve { weight: Option<u32>, rate_kbps: Option<u64> },
     /// The options in force, as an object.
     Config,
     /// `{}`; then toed resets all connections and ends.
@@ -36,6 +47,12 @@ pub enum Request {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Failure {
     pub error: String,
+}
+
+impl Failure {
+    pub fn new(error: impl Into<String>) -> Self {
+        Self { error: error.into() }
+    }
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -98,6 +115,35 @@ pub struct Application {
     pub memory_bytes: u64,
     /// Payload buffers there can be, bytes.
     pub memory_max_bytes: u64,
+    /// Absent: the card did not take it.
+    #[serde(default)]
+    pub share: Option<Share>,
+}
+
+/// What an application gets of the card when it competes with others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Share {
+    /// From 1 to [`WEIGHT_MAX`](Self::WEIGHT_MAX).
+    pub weight: u32,
+    /// Most that its connections send together, kbit/s; 0: unlimited. [`crate::rate`] reads and writes it.
+    pub rate_kbps: u64,
+}
+
+impl Share {
+    pub const WEIGHT_MAX: u32 = 1000;
+}
+
+/// As the card has it for who was not given another.
+impl Default for Share {
+    fn default() -> Self {
+        Self { weight: 100, rate_kbps: 0 }
+    }
+}
+
+/// A share that waits for its application, which finds the number in its environment as `TOE_TICKET`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ticket {
+    pub ticket: u64,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -150,6 +196,98 @@ pub struct Connection {
     pub pid: Option<i32>,
 }
 
+/// A stage of the card's pipeline, as it is now. Two samples give rates: divide by the difference of `clock_ns`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Stage {
+    /// `pre`, `protocol`, ... ([`toe_abi::observe::stage`]).
+    pub stage: String,
+    /// Which replica, or flow group.
+    pub instance: u16,
+    pub core: u16,
+    /// CPU that the core is bound to; absent: it may run anywhere.
+    #[serde(default)]
+    pub cpu: Option<u32>,
+    /// Messages that wait for it, and that can wait at most.
+    pub queue: u32,
+    pub queue_max: u32,
+    /// Messages that it may still send on, and that are on their way at most; 0: it gives no credits.
+    pub credits: u32,
+    pub credits_max: u32,
+    /// Messages or frames that it has handled.
+    pub items: u64,
+    /// How long it was at work.
+    pub busy_ns: u64,
+    /// The card's clock.
+    pub clock_ns: u64,
+    /// Its core sleeps.
+    pub asleep: bool,
+}
+
+/// A trace that was started, as its reader names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Trace {
+    pub trace: u64,
+}
+
+/// A part of a trace.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Visits {
+    /// In no order: each core records for itself.
+    pub visits: Vec<Visit>,
+    /// Records lost since the start because nobody read them in time.
+    pub lost: u64,
+}
+
+/// A segment, or other work, was at a stage.
+///
+/// On its way in it is known by `group` and `number`, from protocol on by `group` and `out`; protocol's own visit has both.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Visit {
+    /// `pre`, `protocol`, ... ([`toe_abi::observe::stage`]).
+    pub stage: String,
+    pub instance: u8,
+    pub core: u8,
+    pub kind: VisitKind,
+    /// The card's clock when the stage took it up, and when it was done.
+    pub begin_ns: u64,
+    pub end_ns: u64,
+    pub group: u16,
+    pub number: Option<u32>,
+    pub out: Option<u32>,
+    /// Absent: not known at this stage.
+    pub flow: Option<u32>,
+    /// Local port; absent: not known at this stage.
+    pub port: Option<u16>,
+    /// Sequence number of the segment received or sent, or 0.
+    pub seq: u32,
+    /// Bytes of payload.
+    pub len: u32,
+}
+
+/// What a visit was for ([`toe_abi::observe::trace_kind`]).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VisitKind {
+    /// A segment on its way in.
+    Rx,
+    /// Protocol handled a segment.
+    RxOut,
+    /// Protocol handled an application's descriptor.
+    HcOut,
+    /// Protocol let the connection send a segment.
+    TxOut,
+    /// On the way out.
+    Out,
+    /// A descriptor was taken from an application.
+    Hc,
+    /// An application was told.
+    Event,
+    /// Something that only a later card knows.
+    #[default]
+    #[serde(other)]
+    Other,
+}
+
 /// Counters by name: the card's ([`toe_abi::counters`]), `engine_*` and `toed_*`.
 pub type Stats = BTreeMap<String, u64>;
 
@@ -178,10 +316,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_one_word() {
+    fn requests_are_what_the_documentation_says() {
         assert_eq!(serde_json::to_string(&Request::Ss).expect("serializes"), r#"{"cmd":"ss"}"#);
         assert_eq!(serde_json::from_str::<Request>(r#"{"cmd":"status"}"#).expect("parses"), Request::Status);
         assert!(serde_json::from_str::<Request>(r#"{"cmd":"format"}"#).is_err());
+        assert_eq!(serde_json::to_string(&Request::TraceStart).expect("serializes"), r#"{"cmd":"trace_start"}"#);
+        let read = Request::TraceRead { trace: u64::MAX };
+        assert_eq!(serde_json::to_string(&read).expect("serializes"), r#"{"cmd":"trace_read","trace":18446744073709551615}"#);
+        assert_eq!(serde_json::from_str::<Request>(r#"{"cmd":"trace_read","trace":18446744073709551615}"#).expect("parses"), read);
+        assert!(serde_json::from_str::<Request>(r#"{"cmd":"trace_read"}"#).is_err());
+        let limit = Request::SetShare { pid: Some(7), region: None, weight: None, rate_kbps: Some(1000) };
+        assert_eq!(serde_json::from_str::<Request>(r#"{"cmd":"set_share","pid":7,"rate_kbps":1000}"#).expect("parses"), limit);
+    }
+
+    #[test]
+    fn a_visit_of_an_unknown_kind_is_understood_as_such() {
+        assert_eq!(serde_json::to_string(&VisitKind::RxOut).expect("serializes"), r#""rx_out""#);
+        assert_eq!(serde_json::from_str::<VisitKind>(r#""warp""#).expect("parses"), VisitKind::Other);
     }
 
     #[test]

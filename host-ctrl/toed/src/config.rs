@@ -1,7 +1,11 @@
 //! Options: flags, a TOML file with the same names, defaults. FlexTOE's names and units where the thing exists here;
 //! `docs/toed.md` lists what differs.
 
-use crate::core::{BUFFER_LOG2, CoreConfig, Limits};
+use crate::{
+    admin::Share,
+    core::{BUFFER_LOG2, CoreConfig, Limits},
+    rate,
+};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 use serde::{Deserialize, Serialize};
@@ -60,6 +64,12 @@ pub struct Options {
     /// Contexts: processes, or threads of a library with a context each. [default: 64]
     #[arg(long, value_name = "N", help_heading = "Memory and limits of one application")]
     pub max_contexts: Option<u32>,
+    /// Weight of its connections when they compete with other applications' for the card, from 1 to 1000. [default: 100]
+    #[arg(long, value_name = "N", help_heading = "Memory and limits of one application")]
+    pub app_weight: Option<u32>,
+    /// Most that its connections send together: 500kbit, 2.5gbit, unlimited. [default: unlimited]
+    #[arg(long, value_name = "RATE", help_heading = "Memory and limits of one application")]
+    pub app_rate: Option<String>,
     /// Use 2 MiB pages where the system has some free; they are reserved when an application starts.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL", help_heading = "Memory and limits of one application")]
     pub huge_pages: Option<bool>,
@@ -149,7 +159,7 @@ impl Options {
         let text = std::fs::read_to_string(&path).with_context(|| format!("--config: reading {}", path.display()))?;
         let file: Options = toml::from_str(&text).with_context(|| format!("--config: {}", path.display()))?;
         fill!(self, file: device run_dir shm_len app_kin_len app_kout_len max_connections max_sockets max_listeners
-            max_backlog max_contexts huge_pages tcp_rtt_init tcp_link_bw tcp_rxbuf_len tcp_txbuf_len
+            max_backlog max_contexts app_weight app_rate huge_pages tcp_rtt_init tcp_link_bw tcp_rxbuf_len tcp_txbuf_len
             tcp_handshake_timeout tcp_handshake_retries cc tcp_ecn time_wait fin_wait2 ip_addr gateway arp_timeout
             arp_timeout_max arp_expire quiet log_level nic_rx_len nic_tx_len fp_poll_interval_app debug_console);
         if self.ip_route.is_empty() {
@@ -170,6 +180,7 @@ pub struct Settings {
     pub huge_pages: bool,
     pub log_filter: String,
     limits: Limits,
+    share: Share,
     buffers: BufferLog2,
     options: Options,
     routes: Vec<Route>,
@@ -196,6 +207,7 @@ impl Settings {
         let level = if options.quiet == Some(true) { "warn" } else { "info" };
         Ok(Self {
             limits: limits(&options)?,
+            share: share(&options)?,
             buffers: BufferLog2 {
                 tx: buffer_log2("--tcp-txbuf-len", options.tcp_txbuf_len)?,
                 rx: buffer_log2("--tcp-rxbuf-len", options.tcp_rxbuf_len)?,
@@ -249,6 +261,7 @@ impl Settings {
             card_contexts: u16::try_from(card.max_contexts).unwrap_or(u16::MAX),
             card_regions: u16::try_from(card.max_regions).unwrap_or(u16::MAX),
             linger_us: self.options.fin_wait2.unwrap_or(base.linger_us),
+            share: self.share,
             ..base
         }
     }
@@ -336,6 +349,14 @@ fn count(option: &str, value: Option<u32>, default: u32, most: u32) -> Result<u3
     Ok(value)
 }
 
+fn share(o: &Options) -> Result<Share> {
+    let rate = o.app_rate.as_deref().unwrap_or("unlimited");
+    Ok(Share {
+        weight: count("--app-weight", o.app_weight, Share::default().weight, Share::WEIGHT_MAX)?,
+        rate_kbps: rate::parse(rate).map_err(|e| anyhow!("--app-rate {rate}: {e}"))?,
+    })
+}
+
 /// One application cannot take all of the machine's memory, unless it is told that it may (the bound that tmpfs has, too).
 fn half_of_memory() -> u64 {
     let s = rustix::system::sysinfo();
@@ -387,6 +408,7 @@ mod tests {
         let s = settings(&[]).expect("defaults are fine");
         assert_eq!((s.buffers.tx, s.buffers.rx, s.cc), (20, 20, cc::CUBIC));
         assert_eq!((s.limits.payload_len, s.limits.hc_entries * 64), ((1 << 34).min(half_of_memory()), 262_144));
+        assert_eq!(s.share, Share::default());
         let e = s.engine(&CardInfo { mac: [2; 6], mtu: 1500, max_flows: 10, max_next_hops: 5, ..CardInfo::default() }, [0; 16]);
         assert_eq!((e.handshake_timeout_us, e.handshake_retries, e.time_wait_us), (1_000_000, 6, 60_000_000));
         assert_eq!((e.arp_timeout_us, e.arp_timeout_max_us, e.arp_expire_us), (250_000, 1_000_000, 30_000_000));
@@ -440,6 +462,8 @@ mod tests {
             (["--device", "pci:0"], "vfio-user:PATH"),
             (["--ip-route", "10.0.0.0/8"], "NEXTHOP"),
             (["--max-sockets", "70000"], "65536"),
+            (["--app-weight", "0"], "from 1 to 1000"),
+            (["--app-rate", "100"], "--app-rate 100: a unit is missing"),
         ] {
             let e = refused(&args);
             assert!(e.contains(word), "{args:?}: {e}");

@@ -19,4 +19,5 @@
 pub mod admin;
 pub mod config;
 pub mod core;
+pub mod rate;
 pub mod shell;

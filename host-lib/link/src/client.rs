@@ -107,14 +107,14 @@ pub struct Client {
 }
 
 impl Client {
-    /// Says HELLO at `path` (`toed.sock`). `proof` is a descriptor that proves membership in a family: its region or a token.
-    /// Returns the region's descriptor as well.
-    pub fn open(path: &Path, proof: Option<BorrowedFd<'_>>) -> Result<(Self, OwnedFd), OpenError> {
+    /// Says HELLO at `path` (`toed.sock`). `proof` is a descriptor that proves membership in a family: its region or a token;
+    /// `ticket` is [`ticket()`]'s. Returns the region's descriptor as well.
+    pub fn open(path: &Path, proof: Option<BorrowedFd<'_>>, ticket: u64) -> Result<(Self, OwnedFd), OpenError> {
         let socket = uds::connect(path).map_err(|errno| OpenError::Unreachable { path: path.to_owned(), errno })?;
         let welcome = Welcome { region: 0, addr: Addr::default(), prefix: 0 };
         let mut client = Self { socket: fdnum::raise(socket), welcome, bells: Vec::new(), dead: false };
         let pid = u64::from(rustix::process::getpid().as_raw_nonzero().get().unsigned_abs());
-        let hello = request(op::HELLO, 0, [APP_MAGIC, toe_abi::ABI_VERSION.into(), pid, 0]);
+        let hello = request(op::HELLO, 0, [APP_MAGIC, toe_abi::ABI_VERSION.into(), pid, ticket]);
         let proofs: &[BorrowedFd<'_>] = proof.as_slice();
         let refused = |errno| OpenError::Refused { step: "HELLO", errno };
         let (reply, mut fds) = client.exchange(&hello, proofs).map_err(refused)?;
@@ -160,6 +160,11 @@ impl Client {
     pub fn identify(&mut self, token: BorrowedFd<'_>) -> Result<u32, Errno> {
         let (reply, _) = self.call(&request(op::IDENTIFY, 0, [0; 4]), &[token])?;
         Ok(reply.args[0] as u32)
+    }
+
+    /// Limits what a socket's connection sends, or those of a listener to come; bytes per second, `u64::MAX`: unlimited.
+    pub fn limit_rate(&mut self, slot: u32, rate: u64) -> Result<(), Errno> {
+        self.call(&request(op::RATE, slot, [rate, 0, 0, 0]), &[]).map(drop)
     }
 
     /// The process ends in order. toed keeps what other processes hold, and closes the rest without a reset.
@@ -291,6 +296,11 @@ pub fn run_dir() -> PathBuf {
     }
 }
 
+/// What `toectl run` has reserved for this program (`TOE_TICKET`); 0: nothing.
+pub fn ticket() -> u64 {
+    std::env::var("TOE_TICKET").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -339,7 +349,7 @@ mod tests {
         let progress = Reply { errno: Errno::INPROGRESS.raw_os_error() as u32, port: 40000, ..Reply::default() };
         let answers = vec![(hello(), 1), (pool, 2), (bound, 0), (progress, 0)];
         let (path, thread) = daemon(answers);
-        let (mut client, _region) = Client::open(&path, None).unwrap();
+        let (mut client, _region) = Client::open(&path, None, 77).unwrap();
         assert_eq!(client.welcome(), Welcome { region: 3, addr: Addr::v4([10, 0, 0, 1], 0), prefix: 24 });
         let tokens = client.pool(2).unwrap();
         assert_eq!(tokens.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), [5, 6]);
@@ -348,6 +358,7 @@ mod tests {
         assert_eq!(client.connect(6, Addr::v4([10, 0, 0, 2], 99), 1).map(|a| a.port), Ok(40000));
         let asked = thread.join().unwrap();
         assert_eq!((asked[0].op, asked[0].args[0], asked[0].args[1] as u32), (op::HELLO, APP_MAGIC, toe_abi::ABI_VERSION));
+        assert_eq!(asked[0].args[3], 77);
         assert_eq!((asked[2].op, asked[2].slot, asked[2].flags), (op::BIND, 5, 1));
         assert_eq!((asked[3].op, asked[3].slot, asked[3].port, asked[3].args[0]), (op::CONNECT, 6, 99, 1));
         std::fs::remove_file(path).unwrap();
@@ -357,21 +368,21 @@ mod tests {
     fn a_daemon_of_another_version_is_refused_by_name() {
         let proto = Reply { errno: Errno::PROTO.raw_os_error() as u32, args: [7 << 16, 0, 0, 0], ..Reply::default() };
         let (path, thread) = daemon(vec![(proto, 0)]);
-        assert!(matches!(Client::open(&path, None), Err(OpenError::Version { theirs }) if theirs == 7 << 16));
+        assert!(matches!(Client::open(&path, None, 0), Err(OpenError::Version { theirs }) if theirs == 7 << 16));
         thread.join().unwrap();
         std::fs::remove_file(path).unwrap();
     }
 
     #[test]
     fn a_daemon_that_is_not_there_is_named() {
-        let error = Client::open(Path::new("/nonexistent/toed.sock"), None).err().unwrap();
+        let error = Client::open(Path::new("/nonexistent/toed.sock"), None, 0).err().unwrap();
         assert!(error.to_string().contains("/nonexistent/toed.sock"), "{error}");
     }
 
     #[test]
     fn a_daemon_that_goes_away_is_an_error_not_a_wait() {
         let (path, thread) = daemon(vec![(hello(), 1)]);
-        let (mut client, _region) = Client::open(&path, None).unwrap();
+        let (mut client, _region) = Client::open(&path, None, 0).unwrap();
         thread.join().unwrap();
         assert_eq!(client.subscribe(1, 1), Err(Errno::NETDOWN));
         assert_eq!(client.unlisten(1), Err(Errno::NETDOWN), "and stays one");

@@ -105,7 +105,9 @@ pub struct Tx {
     pub timeout_us: AtomicU32,
     pub slot_flags: AtomicU32,
     pub linger: AtomicU32,
-    _reserved: [AtomicU32; 9],
+    _reserved: AtomicU32,
+    pub pacing: AtomicU64,
+    _reserved2: [AtomicU32; 6],
 }
 
 /// [`SlotRx`].
@@ -143,7 +145,7 @@ pub struct Listen {
 mirrors!(Slot = SocketSlot, conn @ conn, names @ names, tx @ tx, rx @ rx, event @ event, listen @ listen);
 mirrors!(Conn = SlotConn, state @ state, error @ error, flow_index @ flow, tx_off @ tx_off, rx_off @ rx_off, tx_len @ tx_len, rx_len @ rx_len, ctx @ ctx);
 mirrors!(Names = SlotNames, local_ip @ local_ip, remote_ip @ remote_ip, local_port @ local_port, remote_port @ remote_port);
-mirrors!(Tx = SlotTx, head @ head, lock @ lock, flags @ flags, nonblocking @ nonblocking, timeout_us @ timeout_us, slot_flags @ slot_flags, linger @ linger);
+mirrors!(Tx = SlotTx, head @ head, lock @ lock, flags @ flags, nonblocking @ nonblocking, timeout_us @ timeout_us, slot_flags @ slot_flags, linger @ linger, pacing @ pacing);
 mirrors!(Rx = SlotRx, tail @ tail, lock @ lock, told @ told, timeout_us @ timeout_us, low_water @ low_water);
 mirrors!(Event = SlotEvent, rx_head @ rx_head, tx_tail @ tx_tail, flags @ flags, error @ error, srtt_us @ srtt_us, cwnd @ cwnd);
 mirrors!(Listen = SlotListen, ring @ ring, head @ head, tail @ tail);
@@ -247,6 +249,7 @@ impl Slot {
         for word in tx.into_iter().chain(rx).chain(event).chain(info) {
             word.store(0, relaxed);
         }
+        self.tx.pacing.store(0, relaxed);
         self.conn.store_state(slot_state::OPEN);
     }
 
@@ -293,10 +296,11 @@ mod tests {
         let slot = slot();
         slot.rx.tail.store(77, Ordering::Relaxed);
         slot.tx.flags.store(1, Ordering::Relaxed);
+        slot.tx.pacing.store(1, Ordering::Relaxed);
         slot.event.flags.store(4, Ordering::Relaxed);
         slot.reset();
         assert_eq!(slot.rx.tail.load(Ordering::Relaxed), 0);
-        assert_eq!(slot.tx.flags.load(Ordering::Relaxed), 0);
+        assert_eq!((slot.tx.flags.load(Ordering::Relaxed), slot.tx.pacing.load(Ordering::Relaxed)), (0, 0));
         assert_eq!(slot.event.flags.load(Ordering::Relaxed), 0);
         assert_eq!(slot.conn.flow(), FlowId::NONE);
         assert_eq!(slot.conn.load_state(), slot_state::OPEN);

@@ -265,6 +265,8 @@ fn inherit(listener: &Socket<'_>, socket: &Socket<'_>) {
     to.tx.flags.store(from.tx.flags.load(Relaxed), Relaxed);
     to.tx.timeout_us.store(from.tx.timeout_us.load(Relaxed), Relaxed);
     to.tx.linger.store(from.tx.linger.load(Relaxed), Relaxed);
+    // The card has it from toed.
+    to.tx.pacing.store(from.tx.pacing.load(Relaxed), Relaxed);
     to.rx.timeout_us.store(from.rx.timeout_us.load(Relaxed), Relaxed);
     to.rx.low_water.store(from.rx.low_water.load(Relaxed), Relaxed);
     let kept = own_flags::REUSEADDR | own_flags::REUSEPORT;

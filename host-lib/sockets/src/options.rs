@@ -3,7 +3,7 @@
 //! An option is *supported* (the card does it), *emulated* (a program gets what it expects to read and nothing breaks), or
 //! *refused* with the errno that Linux gives where it lacks the option. What is not in the table is refused with ENOPROTOOPT.
 
-use crate::{Errno, Sock, hub};
+use crate::{Errno, Sock, hub, process};
 use libc::{IPPROTO_IP, IPPROTO_TCP, SOL_SOCKET};
 use std::sync::atomic::Ordering::Relaxed;
 use toe::Socket;
@@ -22,6 +22,7 @@ enum How {
     TxTimeout,
     LowWater,
     Linger,
+    Rate,
     Error,
     /// Read only, this value.
     Value(i32),
@@ -58,6 +59,7 @@ const OPTIONS: &[(i32, i32, How)] = &[
     (SOL_SOCKET, libc::SO_RCVTIMEO, How::RxTimeout),
     (SOL_SOCKET, libc::SO_SNDTIMEO, How::TxTimeout),
     (SOL_SOCKET, libc::SO_RCVLOWAT, How::LowWater),
+    (SOL_SOCKET, libc::SO_MAX_PACING_RATE, How::Rate),
     (SOL_SOCKET, libc::SO_ERROR, How::Error),
     (SOL_SOCKET, libc::SO_TYPE, How::Value(libc::SOCK_STREAM)),
     (SOL_SOCKET, libc::SO_DOMAIN, How::Value(libc::AF_INET)),
@@ -125,6 +127,15 @@ fn find(level: i32, name: i32, unknown_level: Errno) -> Result<How, Errno> {
 
 fn int(value: &[u8]) -> Result<i32, Errno> {
     value.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes)).ok_or(Errno::INVAL)
+}
+
+/// A rate, bytes per second: 64 bits if there are so many. All ones are unlimited in both widths.
+fn rate(value: &[u8]) -> Result<u64, Errno> {
+    if let Some(bytes) = value.first_chunk() {
+        return Ok(u64::from_ne_bytes(*bytes));
+    }
+    let narrow = int(value)?.cast_unsigned();
+    Ok(if narrow == u32::MAX { u64::MAX } else { narrow.into() })
 }
 
 /// Microseconds that stand for a timeout in the past.
@@ -198,6 +209,11 @@ impl Sock {
                 let stored = if on != 0 { seconds.clamp(0, 65535).cast_unsigned() + 1 } else { 0 };
                 slot.tx.linger.store(stored, Relaxed);
             }
+            How::Rate => {
+                let rate = rate(value)?;
+                process::ask(|client| client.limit_rate(self.slot, rate))?;
+                slot.tx.pacing.store(!rate, Relaxed);
+            }
             How::Kept(_) => self.keep(level, name, int(value)?),
             How::KeptBool(_) => self.keep(level, name, (int(value)? != 0).into()),
             How::KeptByte(_) if name == libc::IP_TTL && int(value).is_ok_and(|ttl| ttl != -1 && !(1..=255).contains(&ttl)) => {
@@ -239,6 +255,13 @@ impl Sock {
                 both[..4].copy_from_slice(&i32::from(stored != 0).to_ne_bytes());
                 both[4..].copy_from_slice(&(stored - 1).max(0).to_ne_bytes());
                 return Ok(give(out, &both));
+            }
+            How::Rate => {
+                let rate = !slot.tx.pacing.load(Relaxed);
+                if out.len() >= size_of::<u64>() {
+                    return Ok(give(out, &rate.to_ne_bytes()));
+                }
+                u32::try_from(rate).unwrap_or(u32::MAX).cast_signed()
             }
             How::Error => {
                 hub::lock().drain();
@@ -360,6 +383,16 @@ mod tests {
         bad[..8].copy_from_slice(&i64::MAX.to_ne_bytes());
         bad[8..].fill(0);
         assert_eq!(timeval(&bad), Ok(u32::MAX));
+    }
+
+    #[test]
+    fn rates_have_two_widths() {
+        assert_eq!(rate(&125_000u32.to_ne_bytes()), Ok(125_000));
+        assert_eq!(rate(&u32::MAX.to_ne_bytes()), Ok(u64::MAX));
+        assert_eq!(rate(&u64::from(u32::MAX).to_ne_bytes()), Ok(u32::MAX.into()));
+        assert_eq!(rate(&[1; 9]), Ok(0x0101_0101_0101_0101));
+        assert_eq!(rate(&[1; 7]), Ok(0x0101_0101), "too short for 64 bits");
+        assert_eq!(rate(&[1; 3]), Err(Errno::INVAL));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 use toe::link::Region;
-use toe::link::client::{Client, Daemon, OpenError, Welcome, run_dir};
+use toe::link::client::{Client, Daemon, OpenError, Welcome, run_dir, ticket};
 use toe::link::sys::{AppFd, ppoll};
 use toe::{Channel, Socket};
 use toe_abi::region::{slot_flags, slot_state};
@@ -133,6 +133,8 @@ pub(crate) struct Settings {
     path: PathBuf,
     /// `TOE_REQUIRE`: programs are to fail rather than to use the kernel's sockets when there is no daemon.
     required: bool,
+    /// `TOE_TICKET`: what toed has reserved for this program.
+    ticket: u64,
     /// `TOE_SPIN_US`: how long a thread spins before it sleeps.
     pub spin: Duration,
 }
@@ -147,6 +149,7 @@ pub(crate) fn settings() -> &'static Settings {
         Settings {
             path: run_dir().join("toed.sock"),
             required: std::env::var_os("TOE_REQUIRE").is_some_and(|v| !v.is_empty() && v != "0"),
+            ticket: ticket(),
             spin: Duration::from_micros(spin.min(1_000_000)),
         }
     })
@@ -268,7 +271,7 @@ fn complain(message: &str) {
 fn open(control: &mut Control, token: Option<AppFd>) -> Result<(), String> {
     let text = |e: OpenError| e.to_string();
     let proof = FAMILY.get().map(|f| f.region_fd.as_fd()).or(token.as_ref().map(AsFd::as_fd));
-    let (mut client, region_fd) = Client::open(&settings().path, proof).map_err(text)?;
+    let (mut client, region_fd) = Client::open(&settings().path, proof, settings().ticket).map_err(text)?;
     if FAMILY.get().is_none() {
         let region = Region::map(&region_fd).map_err(|e| e.to_string())?;
         let sockets = region.header().n_sockets as usize;

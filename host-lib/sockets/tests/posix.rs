@@ -483,3 +483,28 @@ fn options_read_back() {
     assert!(n >= 104);
     assert_eq!(info[0], 1, "established");
 }
+
+#[test]
+fn a_pacing_rate_reads_as_it_was_set_in_both_widths() {
+    let get = |fd: &Fd, room: usize| {
+        let mut out = vec![0x55; room];
+        let n = fd.sock().option(libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, &mut out).unwrap();
+        out.truncate(n);
+        out
+    };
+    let set = |fd: &Fd, value: &[u8]| fd.sock().set_option(libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, value);
+    let (listener, port) = listener();
+    assert_eq!((get(&listener, 4), get(&listener, 8)), (vec![0xff; 4], vec![0xff; 8]), "unlimited");
+    set(&listener, &(1u64 << 33).to_ne_bytes()).unwrap();
+    assert_eq!((get(&listener, 4), get(&listener, 8)), (vec![0xff; 4], (1u64 << 33).to_ne_bytes().to_vec()));
+    let client = fresh(0);
+    set(&client, &125_000u32.to_ne_bytes()).unwrap();
+    assert_eq!((get(&client, 7), get(&client, 8)), (125_000u32.to_ne_bytes().to_vec(), 125_000u64.to_ne_bytes().to_vec()));
+    assert_eq!(set(&client, &1u32.to_ne_bytes()), Err(Errno::NOPROTOOPT), "a card that cannot");
+    assert_eq!(get(&client, 4), 125_000u32.to_ne_bytes(), "as before");
+    assert_eq!(client.sock().connect(&name(world::CARD, port)), Ok(Outcome::Done));
+    let accepted = Fd(listener.sock().accept(0).unwrap().0);
+    assert_eq!(get(&accepted, 8), (1u64 << 33).to_ne_bytes(), "its listener's");
+    set(&accepted, &u32::MAX.to_ne_bytes()).unwrap();
+    assert_eq!(get(&accepted, 8), [0xff; 8]);
+}

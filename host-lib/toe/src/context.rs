@@ -34,7 +34,7 @@ use std::time::Duration;
 use toe_abi::desc::hc_flags;
 use toe_abi::region::slot_state;
 use toe_link::Region;
-use toe_link::client::{Client, Daemon, OpenError};
+use toe_link::client::{Client, Daemon, OpenError, ticket};
 use toe_link::ring::Span;
 use toe_link::slot::Addr;
 use toe_link::sys;
@@ -103,7 +103,7 @@ pub struct Context<D: Daemon = Client> {
 impl Context<Client> {
     /// Connects to the daemon at `path` (`toed.sock` in its run folder) and opens a context.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let (mut client, region) = Client::open(path, None)?;
+        let (mut client, region) = Client::open(path, None, ticket())?;
         let region = Arc::new(Region::map(&region)?);
         let bell = client.open_context()?;
         let ctx = bell.ctx;

@@ -53,9 +53,10 @@ assert_layout!(Reply, MSG_LEN, count @ 4, args @ 8, ip @ 40, slots @ 64);
 
 /// Operations. `a0`.. are `args[0]`..
 pub mod op {
-    /// First message. a0: APP_MAGIC, a1: ABI_VERSION, a2: pid. A descriptor may come along that proves membership in a
-    /// family: its region or a token's (after fork or exec). Answer: a0: ABI_VERSION of toed, a1: region
-    /// number, a2: prefix length of the card's address, ip: the card's address; descriptor: the region. errno EPROTO: version mismatch.
+    /// First message. a0: APP_MAGIC, a1: ABI_VERSION, a2: pid, a3: ticket that `toectl run` has left in the environment (0: none).
+    /// A descriptor may come along that proves membership in a family: its region or a token's (after fork or exec).
+    /// Answer: a0: ABI_VERSION of toed, a1: region number, a2: prefix length of the card's address, ip: the card's address;
+    /// descriptor: the region. errno EPROTO: version mismatch, ESTALE: toed does not know (any more) what came along.
     pub const HELLO: u32 = 1;
     /// Open a context for this process. Answer: a0: its index in the region; descriptors: kick (an
     /// eventfd to write 1 to), irq (an epoll instance that becomes readable; consume by epoll_wait).
@@ -78,6 +79,9 @@ pub mod op {
     pub const BYE: u32 = 10;
     /// A token's descriptor comes along (after exec). Answer: a0: its slot.
     pub const IDENTIFY: u32 = 11;
+    /// slot, a0: most that its connection sends, bytes per second; all ones, or 0: unlimited. Of a listener: what connections begin
+    /// with that come from now on. ENOPROTOOPT: the card cannot.
+    pub const RATE: u32 = 12;
 }
 
 /// Bits of [`Request::flags`].

@@ -203,7 +203,10 @@ pub struct SlotTx {
     pub slot_flags: u32,
     /// SO_LINGER: seconds + 1; 0: off.
     pub linger: u32,
-    pub _reserved: [u32; 9],
+    pub _reserved: u32,
+    /// SO_MAX_PACING_RATE: its complement, so that 0 is unlimited.
+    pub pacing: u64,
+    pub _reserved2: [u32; 6],
 }
 
 #[repr(C, align(64))]
@@ -247,6 +250,7 @@ pub struct SlotListen {
 }
 
 assert_layout!(SocketSlot, SOCKET_SLOT_LEN, conn @ 0, names @ 64, tx @ 128, rx @ 192, event @ 256, listen @ 320);
+assert_layout!(SlotTx, 64, linger @ 24, pacing @ 32);
 assert_layout!(SlotConn, 64, flow @ 8, tx_off @ 16, rx_off @ 24, tx_len @ 32, ctx @ 40);
 
 /// Values of [`SlotConn::state`].

@@ -249,6 +249,41 @@ static void low_water(void) {
     T(get(s, SOL_SOCKET, SO_RCVLOWAT));
 }
 
+static void rates(const char *what, int s) {
+    unsigned narrow = 7;
+    unsigned long wide = 7;
+    socklen_t len = sizeof narrow, long_len = sizeof wide;
+    int r = getsockopt(s, SOL_SOCKET, SO_MAX_PACING_RATE, &narrow, &len);
+    int w = getsockopt(s, SOL_SOCKET, SO_MAX_PACING_RATE, &wide, &long_len);
+    say("%s: %d %u, length %d; %d %lu, length %d", what, r, narrow, (int)len, w, wide, (int)long_len);
+}
+
+static void pacing(void) {
+    int port, l = listener(&port), s = socket(AF_INET, SOCK_STREAM, 0);
+    unsigned narrow = 1250000;
+    unsigned long wide = 5000000000;
+    rates("fresh", s);
+    T(setsockopt(s, SOL_SOCKET, SO_MAX_PACING_RATE, &narrow, sizeof narrow));
+    rates("32 bits", s);
+    T(setsockopt(s, SOL_SOCKET, SO_MAX_PACING_RATE, &wide, sizeof wide));
+    rates("64 bits", s);
+    narrow = -1;
+    T(setsockopt(s, SOL_SOCKET, SO_MAX_PACING_RATE, &narrow, sizeof narrow));
+    rates("unlimited", s);
+    sizes(s, SOL_SOCKET, SO_MAX_PACING_RATE, "SO_MAX_PACING_RATE");
+    T(setsockopt(l, SOL_SOCKET, SO_MAX_PACING_RATE, &wide, sizeof wide));
+    peer("connect %d", port);
+    s = accept(l, NULL, NULL);
+    rates("accepted", s);
+    s = outgoing();
+    rates("connected", s);
+    T(setsockopt(s, SOL_SOCKET, SO_MAX_PACING_RATE, &wide, sizeof wide));
+    rates("set", s);
+    wide = 0;
+    T(setsockopt(s, SOL_SOCKET, SO_MAX_PACING_RATE, &wide, sizeof wide));
+    rates("none", s);
+}
+
 const struct test options_tests[] = {
     {"fresh", fresh},
     {"connected", connected},
@@ -261,6 +296,7 @@ const struct test options_tests[] = {
     {"timeouts", timeouts},
     {"congestion", congestion},
     {"inherited", inherited},
+    {"pacing", pacing},
     {"info", info},
     {"low_water", low_water},
     {0},

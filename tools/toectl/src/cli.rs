@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use toed::admin::Share as AdminShare;
+use toed::rate;
 
 /// Starts, stops and watches a FerroTOE card, and runs programs on it.
 #[derive(Parser, Debug)]
@@ -35,6 +37,10 @@ pub enum Command {
     Ss(Format),
     /// Show every counter, with the reason of each drop
     Stats(Stats),
+    /// Watch single segments on their way through the card's stages
+    Trace(Trace),
+    /// Set what a running application gets of the card
+    Limit(Limit),
 }
 
 #[derive(Args, Debug)]
@@ -78,9 +84,34 @@ pub struct Run {
     /// If the card cannot be used, let the program use the kernel instead of refusing it sockets
     #[arg(long)]
     pub fallback: bool,
+    #[command(flatten)]
+    pub share: Share,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
     pub program: Vec<OsString>,
+}
+
+/// What an application gets of the card.
+#[derive(Args, Debug, Default)]
+pub struct Share {
+    /// Weight of its connections when they compete with other applications' for the card, from 1 to 1000
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(AdminShare::WEIGHT_MAX)))]
+    pub weight: Option<u32>,
+    /// Most that its connections send together: 500kbit, 100mbit, 2.5gbit, unlimited
+    #[arg(long, value_name = "RATE", value_parser = rate::parse)]
+    pub rate: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+pub struct Limit {
+    /// The application of this process
+    #[arg(long, value_name = "PID", required_unless_present = "region", conflicts_with = "region")]
+    pub pid: Option<i32>,
+    /// The application with this region ('toectl status' lists them)
+    #[arg(long, value_name = "N")]
+    pub region: Option<u32>,
+    #[command(flatten)]
+    pub share: Share,
 }
 
 #[derive(Args, Debug)]
@@ -98,6 +129,22 @@ pub struct Stats {
     /// As one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Trace {
+    /// Only connections with this local port
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// How many segments to watch from beginning to end
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub count: u32,
+    /// How long to wait for them; Ctrl-C ends it earlier and shows what there is
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub wait: u64,
+    /// Write all that was seen to a file for ui.perfetto.dev or chrome://tracing
+    #[arg(long, value_name = "FILE.json")]
+    pub output: Option<PathBuf>,
 }
 
 #[cfg(test)]
@@ -124,6 +171,22 @@ mod tests {
         let words = ["toectl", "up", "--port", "tap:t0", "--ip", "10.0.0.1/8", "--toed-arg", "--log-level", "--toed-arg=debug"];
         let Ok(Cli { command: Command::Up(up), .. }) = Cli::try_parse_from(words) else { panic!() };
         assert_eq!(up.toed_arg, ["--log-level", "debug"]);
+    }
+
+    #[test]
+    fn limits_name_an_application_and_say_what_is_wrong_with_them() {
+        let limit = |words: &str| Cli::try_parse_from(["toectl", "limit"].into_iter().chain(words.split(' ')));
+        let Ok(Cli { command: Command::Limit(given), .. }) = limit("--pid 7 --rate 2.5gbit --weight 1000") else { panic!() };
+        assert_eq!((given.pid, given.region, given.share.rate, given.share.weight), (Some(7), None, Some(2_500_000), Some(1000)));
+        for (words, part) in [
+            ("--rate 1mbit", "--pid <PID>"),
+            ("--pid 7 --region 1 --rate 1mbit", "cannot be used with"),
+            ("--pid 7 --rate 100", "a unit is missing"),
+            ("--region 1 --weight 1001", "1..=1000"),
+        ] {
+            let error = limit(words).unwrap_err().to_string();
+            assert!(error.contains(part), "{words}: {error}");
+        }
     }
 
     #[test]

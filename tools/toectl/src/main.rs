@@ -3,21 +3,25 @@
 //! ```text
 //!   up, down ──► process, run_dir ──► toe-nic, toed (their own sessions, pid files, logs)
 //!   run ───────► preload ───────────► exec PROGRAM with libtoe_preload.so
-//!   status, ss, stats ──────────────► toed's admin socket
+//!   status, ss, stats, trace, limit ► toed's admin socket
 //! ```
 //!
-//! May depend on `toed`, for the types of its admin protocol only.
+//! May depend on `toed`, for the types of its admin protocol and what rates look like only.
 #![forbid(unsafe_code)]
 
 mod cli;
 mod down;
 mod errors;
+mod limit;
+mod load;
 mod preload;
 mod process;
 mod qdisc;
 mod run;
 mod run_dir;
 mod show;
+mod table;
+mod trace;
 mod up;
 
 use std::process::ExitCode;
@@ -33,6 +37,8 @@ fn main() -> ExitCode {
         cli::Command::Status(format) => show::status(&dir, &format),
         cli::Command::Ss(format) => show::ss(&dir, &format),
         cli::Command::Stats(options) => show::stats(&dir, &options),
+        cli::Command::Limit(options) => limit::limit(&dir, &options),
+        cli::Command::Trace(options) => trace::trace(&dir, &options),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,11 +9,13 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use toed::admin::{Request, Ticket};
 
 use crate::cli;
 use crate::errors::coded;
 use crate::preload;
 use crate::run_dir::RunDir;
+use crate::show::ask;
 
 pub fn run(dir: &RunDir, options: &cli::Run) -> Result<()> {
     let exe = env::current_exe().context("where am I?")?;
@@ -24,6 +26,7 @@ pub fn run(dir: &RunDir, options: &cli::Run) -> Result<()> {
     if !options.fallback {
         daemon_listens(&dir.file("admin.sock"), dir)?;
     }
+    let ticket = ticket(dir, &options.share)?;
     let name = Path::new(&options.program[0]);
     let program = preload::find_program(name, &env::var("PATH").unwrap_or_default())
         .ok_or_else(|| coded(127, format!("{}: program not found", name.display())))?;
@@ -38,9 +41,23 @@ pub fn run(dir: &RunDir, options: &cli::Run) -> Result<()> {
         // A program that silently uses the kernel is worse than one that says why it cannot work.
         command.env("TOE_REQUIRE", "1");
     }
+    if let Some(ticket) = ticket {
+        command.env("TOE_TICKET", ticket.to_string());
+    }
     let error = command.exec();
     let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
     Err(coded(code, format!("{}: {error}", program.display())))
+}
+
+/// Reserves a share for the program; its library shows the ticket. (The value itself would be a claim of the program.)
+fn ticket(dir: &RunDir, share: &cli::Share) -> Result<Option<u64>> {
+    let (weight, rate_kbps) = (share.weight, share.rate);
+    if weight.is_none() && rate_kbps.is_none() {
+        return Ok(None);
+    }
+    // Also with --fallback: the kernel would not keep to it.
+    let Ticket { ticket } = ask(dir, Request::Reserve { weight, rate_kbps }).map_err(|e| coded(125, format!("{e:#}")))?;
+    Ok(Some(ticket))
 }
 
 /// A daemon that is not there is said now, rather than by each socket of the program.

@@ -7,17 +7,50 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use toed::admin::{self, Connection, Request, Stats, Status};
+use toed::admin::{self, Connection, Request, Stage, Stats, Status};
+use toed::rate;
 
 use crate::cli;
 use crate::errors::environment;
+use crate::load::Placement;
 use crate::run_dir::RunDir;
+use crate::table::{row, table};
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// A card that hangs must not keep an operator from the rest of its status for long.
+const STAGES_LIMIT: Duration = Duration::from_secs(1);
+/// Between the two samples that give the load.
+const SAMPLE: Duration = Duration::from_millis(200);
+
+/// The status, and the card's stages if it tells.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    status: Status,
+    #[serde(flatten)]
+    placement: Option<Placement>,
+}
 
 pub fn status(dir: &RunDir, format: &cli::Format) -> Result<()> {
     let status: Status = ask(dir, Request::Status)?;
-    if format.json { print_json(&status) } else { print(&status_text(&status)) }
+    let placement = placement(dir).unwrap_or_else(|error| {
+        eprintln!("toectl: stages are not shown: {error:#}");
+        None
+    });
+    if format.json {
+        return print_json(&Shown { status, placement });
+    }
+    let stages = placement.map_or_else(String::new, |placement| format!("\n{}", placement.text()));
+    print(&(status_text(&status) + &stages))
+}
+
+/// None: this card does not tell.
+fn placement(dir: &RunDir) -> Result<Option<Placement>> {
+    let sample = || ask_within(dir, Request::Stages, STAGES_LIMIT);
+    let Some(before): Option<Vec<Stage>> = sample()? else { return Ok(None) };
+    std::thread::sleep(SAMPLE);
+    let now: Option<Vec<Stage>> = sample()?;
+    Ok(now.map(|now| Placement::new(&before, now)))
 }
 
 pub fn ss(dir: &RunDir, format: &cli::Format) -> Result<()> {
@@ -33,8 +66,13 @@ pub fn stats(dir: &RunDir, options: &cli::Stats) -> Result<()> {
     if options.json { print_json(&stats) } else { print(&stats_text(&stats)) }
 }
 
-fn ask<T: DeserializeOwned>(dir: &RunDir, request: Request) -> Result<T> {
-    admin::call(&dir.file("admin.sock"), request, ANSWER_LIMIT).map_err(|error| match error.kind() {
+/// Asks toed.
+pub fn ask<T: DeserializeOwned>(dir: &RunDir, request: Request) -> Result<T> {
+    ask_within(dir, request, ANSWER_LIMIT)
+}
+
+fn ask_within<T: DeserializeOwned>(dir: &RunDir, request: Request, limit: Duration) -> Result<T> {
+    admin::call(&dir.file("admin.sock"), request, limit).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => environment(format!(
             "toed is not running in {}; start it with 'toectl up', or name its folder with TOE_RUN_DIR",
             dir.path().display()
@@ -49,33 +87,11 @@ fn print_json(value: &impl Serialize) -> Result<()> {
 }
 
 /// A reader that has seen enough (head, less) is no error.
-fn print(text: &str) -> Result<()> {
+pub fn print(text: &str) -> Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("cannot print"),
     }
-}
-
-/// Columns as wide as their widest cell; the first `left` are aligned left, the others right.
-fn table(rows: &[Vec<String>], left: &[usize]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> =
-        (0..columns).map(|c| rows.iter().filter_map(|row| row.get(c)).map(|cell| cell.chars().count()).max().unwrap_or(0)).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().enumerate().map(|(c, cell)| {
-            let width = widths[c];
-            if left.contains(&c) { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-        });
-        let line = cells.collect::<Vec<_>>().join("  ");
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
-    cells.map(str::to_owned).to_vec()
 }
 
 fn ss_text(connections: &[Connection]) -> String {
@@ -136,16 +152,19 @@ fn status_text(status: &Status) -> String {
     line("toed", format!("{}, up {}", status.version, duration(status.uptime_s)));
     if !status.applications.is_empty() {
         text.push('\n');
-        let mut rows = vec![row(["Region", "State", "Contexts", "Sockets", "Connections", "Listeners", "Memory", "Pids"])];
+        let mut rows =
+            vec![row(["Region", "State", "Contexts", "Sockets", "Connections", "Listeners", "Memory", "Weight", "Rate", "Pids"])];
         rows.extend(status.applications.iter().map(|a| {
             let pids: Vec<String> = a.pids.iter().map(ToString::to_string).collect();
             let numbers = [a.contexts, a.sockets, a.connections, a.listeners].map(|n| n.to_string());
             let mut cells = vec![a.region.to_string(), a.state.clone()];
             cells.extend(numbers);
-            cells.extend([format!("{}/{}", bytes(a.memory_bytes), bytes(a.memory_max_bytes)), pids.join(",")]);
+            cells.push(format!("{}/{}", bytes(a.memory_bytes), bytes(a.memory_max_bytes)));
+            cells.extend(a.share.map_or_else(|| ["-".to_owned(), "-".to_owned()], |s| [s.weight.to_string(), rate::text(s.rate_kbps)]));
+            cells.push(pids.join(","));
             cells
         }));
-        text.push_str(&table(&rows, &[1, 7]));
+        text.push_str(&table(&rows, &[1, 9]));
     }
     if !status.listeners.is_empty() {
         text.push('\n');
@@ -169,7 +188,7 @@ fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use toed::admin::{Application, CardStatus, Listener};
+    use toed::admin::{Application, CardStatus, Listener, Share};
 
     #[test]
     fn connections_are_shown_as_by_ss() {
@@ -210,16 +229,17 @@ ESTAB        7       0  10.0.0.2:80  10.0.0.1:40000   14K  1.234/0.056        2 
 
     #[test]
     fn a_status_names_what_an_operator_looks_for() {
+        let share = Some(Share { weight: 250, rate_kbps: 1500 });
         let status = Status {
             version: "0.1.0".into(),
             ip: "10.0.0.2/24".into(),
             card: CardStatus { board: "soft".into(), status: "attached".into(), mtu: 1500, flows: 3, ..Default::default() },
-            applications: vec![Application { region: 4, pids: vec![7, 8], memory_bytes: 1 << 20, ..Default::default() }],
+            applications: vec![Application { region: 4, pids: vec![7, 8], memory_bytes: 1 << 20, share, ..Default::default() }],
             listeners: vec![Listener { local: "10.0.0.2:80".into(), backlog: 511, ..Default::default() }],
             ..Default::default()
         };
         let text = status_text(&status);
-        for word in ["soft (attached)", "10.0.0.2/24, gateway none", "3 of 0", "7,8", "1024K", "511", "mtu 1500"] {
+        for word in ["soft (attached)", "10.0.0.2/24, gateway none", "3 of 0", "7,8", "1024K", "511", "mtu 1500", "250  1.5mbit  7,8"] {
             assert!(text.contains(word), "{word} is not in\n{text}");
         }
     }

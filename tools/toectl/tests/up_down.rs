@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use toe_lab::job::{self, Finished};
+use toe_lab::job::{self, Finished, Job};
 use toe_lab::{proc, programs};
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -35,6 +35,7 @@ while True:
     client, _ = server.accept()
     request = client.makefile().readline()
     if request:
+        print("asked:", request.strip(), flush=True)
         client.sendall(ANSWERS[[k for k in ANSWERS if k in request][0]] + b"\n")
     client.close()
 "#;
@@ -46,6 +47,14 @@ ANSWERS = {
               b'"applications":[],"listeners":[]}',
     "stats": b'{"rx_frames":5,"tx_frames":0}',
     "ss": b'[]',
+    "trace_start": b'{"trace":7}',
+    "trace_read": b'{"visits":[{"stage":"protocol","instance":1,"core":2,"kind":"tx_out","begin_ns":5,"end_ns":8,"group":0,"number":null,'
+                  b'"out":3,"flow":4,"port":80,"seq":9,"len":10}],"lost":0}',
+    "trace_stop": b'{}',
+    "set_share": b'{"weight":100,"rate_kbps":2500000}',
+    "reserve": b'{"ticket":18446744073709551615}',
+    "stages": b'[{"stage":"pre","instance":3,"core":1,"cpu":2,"queue":0,"queue_max":9,"credits":0,"credits_max":0,"items":0,'
+              b'"busy_ns":0,"clock_ns":5,"asleep":true}]',
 }
 "#;
 
@@ -204,7 +213,15 @@ fn nonsense_is_refused_before_anything_starts() {
 fn without_a_daemon_every_command_says_so() {
     let there = Installed::new("absent", CARD, DAEMON);
     fs::write(there.dir.join("libtoe_preload.so"), "").expect("stand-in");
-    for (words, code) in [(&["status"][..], 2), (&["ss"], 2), (&["stats"], 2), (&["run", "true"], 125)] {
+    for (words, code) in [
+        (&["status"][..], 2),
+        (&["ss"], 2),
+        (&["stats"], 2),
+        (&["trace"], 2),
+        (&["limit", "--pid", "1", "--weight", "5"], 2),
+        (&["run", "true"], 125),
+        (&["run", "--fallback", "--rate", "1mbit", "true"], 125),
+    ] {
         let refused = there.toectl(words);
         assert_eq!(refused.status.code(), Some(code), "{words:?}");
         assert!(refused.stderr().contains("toed is not running"), "{words:?}: {}", refused.stderr());
@@ -215,10 +232,42 @@ fn without_a_daemon_every_command_says_so() {
 fn tables_and_json_come_from_the_daemon() {
     let there = Installed::new("tables", CARD, DAEMON);
     assert_ok(&there.up(&[]));
-    assert!(there.toectl(&["status"]).stdout().contains("soft (attached)"));
+    assert_eq!(there.toectl(&["limit", "--pid", "7", "--rate", "2.5gbit"]).stdout(), "weight 100, rate 2.5gbit\n");
+    let status = there.toectl(&["status"]).stdout();
+    assert!(status.contains("soft (attached)") && status.contains("core 1 (cpu 2): pre.3"), "{status}");
+    assert!(there.toectl(&["status", "--json"]).stdout().contains("\"load_percent\": null"));
     assert!(there.toectl(&["ss"]).stdout().starts_with("State"));
     assert_eq!(there.toectl(&["stats", "--nonzero"]).stdout(), "rx_frames  5\n");
     assert_eq!(there.toectl(&["stats", "--json"]).stdout(), "{\n  \"rx_frames\": 5,\n  \"tx_frames\": 0\n}\n");
+}
+
+#[test]
+fn a_trace_ends_with_a_stop_however_it_ends() {
+    let there = Installed::new("trace", CARD, DAEMON);
+    assert_ok(&there.up(&[]));
+    let log = || fs::read_to_string(there.run_dir().join("toed.log")).expect("log");
+    let stops = || log().matches(r#"{"cmd":"trace_stop","trace":7}"#).count();
+    let file = there.dir.join("trace.json");
+    let done = there.toectl(&["trace", "--wait", "1", "--output", &file.to_string_lossy()]);
+    assert_ok(&done);
+    assert!(done.stdout().contains("port 80, flow 4") && done.stdout().contains("segments seen: 1, 0 of them"), "{}", done.stdout());
+    assert!(fs::read_to_string(&file).expect("written").contains(r#""name":"protocol.1""#));
+    assert_eq!(stops(), 1);
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+        let before = (stops(), log().matches("trace_read").count());
+        let mut command = Command::new(there.dir.join("toectl"));
+        command.env("TOE_RUN_DIR", there.run_dir()).args(["trace", "--wait", "30"]);
+        let mut tracing = Job::start("trace", command, &there.dir.join("trace.log")).expect("starts");
+        job::wait_until("it reads", LIMIT, || log().matches("trace_read").count() > before.1).expect("it reads");
+        tracing.signal(signal).expect("signalled");
+        job::wait_until("it stops", LIMIT, || stops() > before.0).expect("it stops");
+        let status = tracing.wait(LIMIT).expect("it ends");
+        assert!(status.success(), "{status:?}");
+        assert!(fs::read_to_string(there.dir.join("trace.log")).expect("log").contains("port 80, flow 4"));
+    }
+    let refused = there.toectl(&["trace", "--output", "/no/such/folder/x.json"]);
+    assert!(!refused.status.success() && refused.stderr().contains("/no/such/folder/x.json"), "{}", refused.stderr());
+    assert_eq!(stops(), 4);
 }
 
 #[test]
@@ -236,6 +285,10 @@ fn run_becomes_the_program_with_our_environment() {
     let library = there.dir.join("libtoe_preload.so").canonicalize().expect("there");
     assert_eq!(done.stdout(), format!("{} {} 1\n", library.display(), there.run_dir().display()));
     let done = there.toectl(&["run", "--fallback", "--", "sh", "-c", "echo ${TOE_REQUIRE-unset}"]);
+    assert_eq!(done.stdout(), "unset\n");
+    let done = there.toectl(&["run", "--rate", "1mbit", "--", "sh", "-c", "echo $TOE_TICKET"]);
+    assert_eq!(done.stdout(), "18446744073709551615\n");
+    let done = there.toectl(&["run", "--", "sh", "-c", "echo ${TOE_TICKET-unset}"]);
     assert_eq!(done.stdout(), "unset\n");
     assert_eq!(there.toectl(&["run", "no-such-program"]).status.code(), Some(127));
     assert_eq!(there.toectl(&["run", "/etc/passwd"]).status.code(), Some(126));

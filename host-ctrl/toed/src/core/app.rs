@@ -1,6 +1,7 @@
 //! One application: a family of processes with one region, and what it holds.
 
 use super::{ClientId, alloc::Buddies, host::Memory, outbox::Buffers, slots::BufferPlaces};
+use crate::admin::Share;
 use std::collections::{BTreeSet, VecDeque};
 use toe_abi::{CtxId, FlowId, RegionId, flow::FlowKey, region::RegionHeader};
 use toe_engine::{BindId, ConnId, ListenerId, Owner};
@@ -52,6 +53,8 @@ pub(super) struct Slot {
     pub open: bool,
     pub bind: Option<BindId>,
     pub role: Role,
+    /// Most that its connection may send, or those that come of it; 0: unlimited.
+    pub rate_kbps: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -135,12 +138,14 @@ pub(super) struct App<M> {
     pub listeners: u32,
     /// Control messages whose answers concern the region.
     pub in_flight: u32,
+    /// What it gets of the card, as far as the card has taken it.
+    pub share: Option<Share>,
     /// When to look for connections that no slot claims (a process died between taking one and saying so).
     pub sweep_at_us: Option<u64>,
 }
 
 impl<M: Memory> App<M> {
-    pub fn new(owner: Owner, iova: u64, geometry: RegionHeader, memory: M) -> Self {
+    pub fn new(owner: Owner, iova: u64, geometry: RegionHeader, memory: M, share: Share) -> Self {
         Self {
             region: RegionId(geometry.region as u16),
             owner,
@@ -157,6 +162,7 @@ impl<M: Memory> App<M> {
             connections: 0,
             listeners: 0,
             in_flight: 0,
+            share: Some(share),
             sweep_at_us: None,
             geometry,
         }

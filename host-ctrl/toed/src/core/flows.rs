@@ -106,7 +106,9 @@ impl<H: Host> Core<H> {
         l.waiting.push_back(flow);
         f.holder = Holder::Ring;
         self.waiting.insert(listener);
+        let rate = app.slot(l.slot).map_or(0, |s| s.rate_kbps);
         let (region, subscribers) = (l.region, l.subscribers.clone());
+        self.begin_pace(flow, rate);
         for ctx in subscribers {
             self.notify(region, ctx);
         }
@@ -133,8 +135,11 @@ impl<H: Host> Core<H> {
         *role = Role::Connected { flow };
         f.holder = Holder::Slot(slot);
         slots::set_connected(&app.memory, at, flow, key, &app.places(&f.buffers));
+        let rate = app.slots.get(slot as usize)?.rate_kbps;
+        let id = app.open_context(ctx).map(|c| c.id);
+        self.begin_pace(flow, rate);
         // Events from now on: the slot says whose they are. (The library may bind it elsewhere later.)
-        if let Some(id) = app.open_context(ctx).map(|c| c.id) {
+        if let Some(id) = id {
             self.outbox.tell(&mut self.host, kind::REBIND, flow, [id.0.into(), slot.into(), 0, 0, 0]);
         }
         self.notify(region, ctx);

@@ -284,6 +284,7 @@ impl<H: Host> Core<H> {
     /// Ends everything: applications are told, connections reset, regions unmapped. [`is_drained`](Self::is_drained) when done.
     pub fn shutdown(&mut self, now_us: u64) {
         self.card_failed();
+        self.stop_recording();
         let ids: Vec<ListenerId> = self.listeners.keys().copied().collect();
         for id in ids {
             self.unlisten(id, now_us);

@@ -15,19 +15,26 @@ mod app;
 mod flows;
 mod host;
 mod life;
+mod observe;
 mod outbox;
+mod pace;
 mod report;
 mod requests;
+mod share;
 mod slots;
 #[cfg(test)]
 mod tests;
 
 pub use host::{Attachment, ClientId, Host, Incoming, Memory, Proof};
 pub use report::{JobId, Report, mac_text};
+pub use share::{ShareChange, Whose};
 
+use crate::admin::Share;
 use app::{App, Flow, Listener};
+use observe::Recording;
 use outbox::{Outbox, Pending};
 use report::Jobs;
+use share::Tickets;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use toe_abi::{
@@ -91,6 +98,8 @@ pub struct CoreConfig {
     pub card_regions: u16,
     /// How long connections of an application that has ended may go on closing in order.
     pub linger_us: u64,
+    /// What an application gets unless told otherwise.
+    pub share: Share,
 }
 
 impl CoreConfig {
@@ -103,6 +112,7 @@ impl CoreConfig {
             card_contexts: 256,
             card_regions: 64,
             linger_us: 60_000_000,
+            share: Share::default(),
         }
     }
 }
@@ -153,6 +163,8 @@ pub struct Core<H: Host> {
     free_contexts: BTreeSet<u16>,
     outbox: Outbox,
     jobs: Jobs,
+    recording: Recording,
+    tickets: Tickets,
     tally: Tally,
     trim_at_us: Option<u64>,
     stopping: bool,
@@ -176,6 +188,8 @@ impl<H: Host> Core<H> {
             free_contexts,
             outbox: Outbox::default(),
             jobs: Jobs::default(),
+            recording: Recording::default(),
+            tickets: Tickets::default(),
             tally: Tally::default(),
             trim_at_us: None,
             stopping: false,
@@ -261,6 +275,14 @@ impl<H: Host> Core<H> {
             Pending::Query { flow } if ok => self.engine.flow_state(flow, &msg.flow_state(), now_us),
             Pending::Sample { job, flow } => self.sampled(job, flow, msg),
             Pending::Counters { job } => self.counted(job, msg),
+            Pending::Stages { job } => self.staged(job, msg),
+            Pending::TraceStart { job, trace } => self.trace_started(job, trace, msg, now_us),
+            Pending::TraceRead { job, trace } => self.traced(job, trace, msg, now_us),
+            Pending::TraceStop { job } => self.trace_stopped(job, msg),
+            Pending::Pace { client, owner, slot, rate_kbps } => self.paced(client, owner, slot, rate_kbps, msg),
+            Pending::SetShare { job, owner, share, before } => self.share_set(job, owner, share, before, msg),
+            Pending::BeginShare { owner } => self.share_begun(owner, ok),
+            Pending::Reserve { job, ticket, share } => self.reserved(job, ticket, share, msg),
             Pending::Query { .. } | Pending::Plain => {}
         }
     }
@@ -279,6 +301,9 @@ impl<H: Host> Core<H> {
         if self.trim_at_us.is_some_and(|t| t <= now_us) {
             self.trim(now_us);
         }
+        if self.recording.unread_until_us.is_some_and(|t| t <= now_us) {
+            self.stop_recording();
+        }
         self.act(now_us);
     }
 
@@ -292,7 +317,7 @@ impl<H: Host> Core<H> {
             [a.sweep_at_us, ending].into_iter().flatten()
         });
         let retry = self.outbox.packets_wait().then_some(now_us + PACKET_RETRY_US);
-        apps.chain(self.engine.next_deadline()).chain(self.trim_at_us).chain(retry).min()
+        apps.chain(self.engine.next_deadline()).chain(self.trim_at_us).chain(self.recording.unread_until_us).chain(retry).min()
     }
 
     /// Gives pages of freed buffers back.

@@ -1,6 +1,7 @@
 //! What is on its way to the card: control messages waiting for room or for their answer, packets waiting for room.
 
 use super::{ClientId, Host, JobId};
+use crate::admin::Share;
 use std::collections::{HashMap, VecDeque};
 use toe_abi::{
     CtxId, FlowId,
@@ -53,6 +54,42 @@ pub(super) enum Pending {
     },
     Counters {
         job: JobId,
+    },
+    Stages {
+        job: JobId,
+    },
+    TraceStart {
+        job: JobId,
+        trace: u64,
+    },
+    TraceRead {
+        job: JobId,
+        trace: u64,
+    },
+    TraceStop {
+        job: JobId,
+    },
+    /// `before`: what it was until then.
+    SetShare {
+        job: JobId,
+        owner: Owner,
+        share: Share,
+        before: Option<Share>,
+    },
+    /// The share that an application starts with.
+    BeginShare {
+        owner: Owner,
+    },
+    Reserve {
+        job: JobId,
+        ticket: u64,
+        share: Share,
+    },
+    Pace {
+        client: ClientId,
+        owner: Owner,
+        slot: u32,
+        rate_kbps: u64,
     },
     /// Nothing depends on it.
     Plain,

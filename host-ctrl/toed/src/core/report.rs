@@ -2,6 +2,7 @@
 
 use super::{Core, Host, app::ContextStage, outbox::Pending};
 use crate::admin;
+use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 use toe_abi::{
     FlowId,
@@ -14,30 +15,59 @@ use toe_abi::{
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct JobId(pub u64);
 
-/// A finished report.
-#[derive(Clone, PartialEq, Debug)]
+/// A finished report, as it goes to who asked for it.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(untagged)]
 pub enum Report {
     Connections(Vec<admin::Connection>),
     Stats(admin::Stats),
+    /// `None`: this card does not tell.
+    Stages(Option<Vec<admin::Stage>>),
+    Trace(admin::Trace),
+    Visits(admin::Visits),
+    Share(admin::Share),
+    Ticket(admin::Ticket),
+    Done {},
+    Failed(admin::Failure),
 }
 
 /// Flows asked for at the same time by one job.
 const WINDOW: usize = 64;
 
-enum Job {
-    Connections { todo: VecDeque<FlowId>, asked: usize, rows: Vec<admin::Connection> },
-    Stats { values: Vec<u64> },
+pub(super) enum Job {
+    Connections {
+        todo: VecDeque<FlowId>,
+        asked: usize,
+        rows: Vec<admin::Connection>,
+    },
+    Stats {
+        values: Vec<u64>,
+    },
+    Stages {
+        rows: Vec<admin::Stage>,
+    },
+    Visits {
+        part: admin::Visits,
+    },
+    /// All that it waits for is one answer of the card.
+    Question,
 }
 
 #[derive(Default)]
 pub(super) struct Jobs {
     next: u64,
-    running: BTreeMap<JobId, Job>,
+    pub running: BTreeMap<JobId, Job>,
     finished: VecDeque<(JobId, Report)>,
 }
 
 impl Jobs {
-    fn start(&mut self, job: Job) -> JobId {
+    /// The job is done, and this came of it.
+    pub fn finish(&mut self, id: JobId, report: Report) {
+        self.running.remove(&id);
+        self.finished.push_back((id, report));
+    }
+
+    pub fn start(&mut self, job: Job) -> JobId {
         self.next += 1;
         let id = JobId(self.next);
         self.running.insert(id, job);
@@ -75,17 +105,16 @@ impl<H: Host> Core<H> {
 
     /// Asks for more flows, or finishes.
     fn advance(&mut self, id: JobId) {
-        let Some(Job::Connections { todo, asked, .. }) = self.jobs.running.get_mut(&id) else { return };
+        let Some(Job::Connections { todo, asked, rows }) = self.jobs.running.get_mut(&id) else { return };
         while *asked < WINDOW
             && let Some(flow) = todo.pop_front()
         {
             *asked += 1;
             self.outbox.send(&mut self.host, kind::QUERY, Pending::Sample { job: id, flow }, |m| m.flow = flow);
         }
-        if *asked == 0
-            && let Some(Job::Connections { rows, .. }) = self.jobs.running.remove(&id)
-        {
-            self.jobs.finished.push_back((id, Report::Connections(rows)));
+        if *asked == 0 {
+            let rows = std::mem::take(rows);
+            self.jobs.finish(id, Report::Connections(rows));
         }
     }
 
@@ -111,12 +140,10 @@ impl<H: Host> Core<H> {
             self.ask_counters(id, have);
             return;
         }
-        let mut stats = self.own_stats();
-        if let Some(Job::Stats { values }) = self.jobs.running.remove(&id) {
-            let named = values.into_iter().enumerate();
-            stats.extend(named.filter_map(|(i, v)| counters::name(i).map(|n| (n.to_owned(), v))));
-        }
-        self.jobs.finished.push_back((id, Report::Stats(stats)));
+        let named = std::mem::take(values).into_iter().enumerate();
+        let mut stats: admin::Stats = named.filter_map(|(i, v)| counters::name(i).map(|n| (n.to_owned(), v))).collect();
+        stats.extend(self.own_stats());
+        self.jobs.finish(id, Report::Stats(stats));
     }
 
     fn own_stats(&self) -> admin::Stats {
@@ -171,6 +198,7 @@ impl<H: Host> Core<H> {
             listeners: app.listeners,
             memory_bytes: app.payload.used_bytes(),
             memory_max_bytes: app.payload.len(),
+            share: app.share,
         }
     }
 

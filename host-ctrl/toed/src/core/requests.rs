@@ -22,7 +22,7 @@ use zerocopy::IntoBytes;
 const PROCESSES_PER_CONTEXT: usize = 2;
 
 /// What a request comes to.
-enum Outcome {
+pub(super) enum Outcome {
     Answer(Reply, Vec<Attachment>),
     /// The answer follows an answer of the card.
     Later,
@@ -30,9 +30,9 @@ enum Outcome {
     Silence,
 }
 
-type Result = std::result::Result<Outcome, Errno>;
+pub(super) type Result = std::result::Result<Outcome, Errno>;
 
-fn done() -> Result {
+pub(super) fn done() -> Result {
     Ok(Outcome::Answer(Reply::default(), Vec::new()))
 }
 
@@ -92,23 +92,24 @@ impl<H: Host> Core<H> {
                 self.leave(client, now_us);
                 Ok(Outcome::Silence)
             }
+            op::RATE => self.pace(client, region, r),
             op::IDENTIFY => identify(region, incoming.proof),
             _ => Err(Errno::OPNOTSUPP),
         }
     }
 
-    fn app(&mut self, region: u16) -> std::result::Result<&mut App<H::Memory>, Errno> {
+    pub(super) fn app(&mut self, region: u16) -> std::result::Result<&mut App<H::Memory>, Errno> {
         self.apps.get_mut(&region).filter(|a| a.stage == Stage::Running).ok_or(Errno::STALE)
     }
 
     fn hello(&mut self, incoming: &Incoming<'_>) -> Result {
-        let [magic, version, ..] = incoming.request.args;
+        let [magic, version, _, ticket] = incoming.request.args;
         let version = u32::try_from(version).map_err(|_| Errno::PROTO)?;
         if magic != APP_MAGIC || !toe_abi::compatible(version) {
             return Err(Errno::PROTO);
         }
         match incoming.proof {
-            None => self.new_application(incoming.client),
+            None => self.new_application(incoming.client, ticket),
             Some(Proof::Region(region) | Proof::Token(region, _)) => self.join(incoming.client, region.0),
             Some(Proof::Unknown) => Err(Errno::STALE),
         }
@@ -143,10 +144,15 @@ impl<H: Host> Core<H> {
         Outcome::Answer(reply, vec![Attachment::Region(RegionId(region))])
     }
 
-    fn new_application(&mut self, client: ClientId) -> Result {
+    fn new_application(&mut self, client: ClientId, ticket: u64) -> Result {
         if self.stopping {
             return Err(Errno::SHUTDOWN);
         }
+        let share = match ticket {
+            0 => self.config.share,
+            // Of an earlier toed: an application that is to be limited does not start without its limit.
+            _ => self.tickets.find(ticket).ok_or(Errno::STALE)?,
+        };
         // Region 0 is toed's; the range ends before the number that means none.
         let last = self.config.card_regions;
         let region = (1..last).find(|r| !self.apps.contains_key(r)).ok_or(Errno::USERS)?;
@@ -167,7 +173,7 @@ impl<H: Host> Core<H> {
         memory.write(0, geometry.as_bytes());
         let owner = self.next_owner;
         self.next_owner += 1;
-        let mut app = App::new(owner, iova, geometry, memory);
+        let mut app = App::new(owner, iova, geometry, memory, share);
         app.clients.insert(client);
         app.in_flight = 1;
         self.apps.insert(region, app);
@@ -191,13 +197,14 @@ impl<H: Host> Core<H> {
             return;
         }
         app.stage = Stage::Running;
+        self.begin_share(region);
         let Outcome::Answer(reply, attach) = self.welcome(region) else { return };
         self.answer_later(client, reply, &attach);
         self.end_if_abandoned(region, now_us);
     }
 
     /// Answers a request that waited for the card, if its client is still there.
-    fn answer_later(&mut self, client: ClientId, reply: Reply, attach: &[Attachment]) {
+    pub(super) fn answer_later(&mut self, client: ClientId, reply: Reply, attach: &[Attachment]) {
         if let Some(c) = self.clients.get_mut(&client) {
             c.busy = false;
             if reply.errno != 0 {

@@ -9,14 +9,14 @@
 mod admin;
 mod closer;
 mod machine;
+mod operators;
 mod rundir;
 
 pub use machine::Machine;
 
 use crate::{
-    admin::Request as AdminRequest,
     config::Settings,
-    core::{ClientId, Core, Incoming, Report, mac_text},
+    core::{ClientId, Core, Incoming, mac_text},
 };
 use admin::Admin;
 use anyhow::{Context, Result, bail};
@@ -375,60 +375,6 @@ impl<'a> Daemon<'a> {
         while let Some(client) = self.core.host().broken.pop() {
             self.end_client(client);
         }
-    }
-
-    fn serve_admin(&mut self, id: u64) {
-        for _ in 0..BATCH {
-            let Some(request) = self.admin.next_request(id, &mut self.core.host().watch) else { return };
-            match request {
-                AdminRequest::Status => {
-                    let status = self.status();
-                    self.admin.answer(id, &status, &mut self.core.host().watch);
-                }
-                AdminRequest::Ss => self.admin.wait_for(id, self.core.report_connections()),
-                AdminRequest::Stats => self.admin.wait_for(id, self.core.report_stats()),
-                AdminRequest::Config => {
-                    self.admin.answer(id, self.settings.options(), &mut self.core.host().watch);
-                }
-                AdminRequest::Shutdown => {
-                    self.admin.answer(id, &serde_json::json!({}), &mut self.core.host().watch);
-                    self.stop = true;
-                }
-            }
-            // A report of nothing is ready at once.
-            self.finish_reports();
-        }
-    }
-
-    fn finish_reports(&mut self) {
-        while let Some((job, report)) = self.core.poll_report() {
-            let watch = &mut self.core.host().watch;
-            let id = match report {
-                Report::Connections(rows) => self.admin.finish(job, &rows, watch),
-                Report::Stats(stats) => self.admin.finish(job, &stats, watch),
-            };
-            if let Some(id) = id {
-                self.serve_admin(id);
-            }
-        }
-    }
-
-    fn status(&mut self) -> crate::admin::Status {
-        let mut status = self.core.status();
-        let info = self.core.host().card_info();
-        status.version = env!("CARGO_PKG_VERSION").into();
-        status.uptime_s = (now_us() - self.started_us) / 1_000_000;
-        status.gateway = self.settings.gateway().map(|g| g.to_string());
-        let card = &mut status.card;
-        card.device = format!("vfio-user:{}", self.settings.card.display());
-        card.board = "soft".into();
-        card.port_mac = mac_text(&info.mac);
-        card.mtu = info.mtu;
-        card.flows_max = info.max_flows;
-        card.contexts_max = info.max_contexts;
-        card.regions_max = info.max_regions;
-        card.status = self.core.host().card_status().into();
-        status
     }
 }
 

@@ -159,6 +159,8 @@ impl World {
                 slot.conn.store_state(slot_state::LISTENING);
             }
             op::CONNECT => self.connect(request, &mut reply),
+            // A rate of 1 is one that this card does not do.
+            op::RATE if request.args[0] == 1 => reply.errno = libc::ENOPROTOOPT as u32,
             op::UNLISTEN => self.bound.retain(|(slot, _)| *slot != request.slot),
             _ => {}
         }

@@ -1,6 +1,10 @@
 //! The core against a card that only answers.
 
+mod card;
 mod hostile;
 mod life;
+mod observe;
+mod pace;
 mod requests;
+mod share;
 mod world;

@@ -1,5 +1,7 @@
 //! Two daemons, each with a card that answers control messages and does nothing else, joined by a wire.
 
+pub use super::card::FakeCard;
+use super::card::mac;
 use crate::core::{Attachment, ClientId, Core, CoreConfig, Host, Incoming, Limits, Memory, Proof, alloc::Buddies};
 use rustix::io::Errno;
 use std::{
@@ -10,13 +12,12 @@ use std::{
 use toe_abi::{
     CtxId, FlowId, RegionId,
     app::{APP_MAGIC, Reply, Request, op},
-    control::{ControlMsg, close_reason, kind, status},
-    flow::{FlowState, flow_flags, v4_mapped},
+    control::ControlMsg,
+    flow::v4_mapped,
     frames::{self, FrameRecord},
     region::{AcceptRecord, RegionHeader, SocketSlot, slot_flags, slot_state},
 };
 use toe_engine::{BufferLog2, Config, Engine};
-use toe_wire::{Checksum, SeqNum, Sum, TcpFlags, TcpOptions, TxHeader};
 use zerocopy::{FromBytes, IntoBytes};
 
 pub const SEC: u64 = 1_000_000;
@@ -124,120 +125,6 @@ impl Host for FakeHost {
     fn reply(&mut self, client: ClientId, reply: &Reply, attach: &[Attachment]) {
         self.replies.push_back((client, *reply, attach.to_vec()));
     }
-}
-
-/// The card's side of the control messages.
-#[derive(Default)]
-pub struct FakeCard {
-    pub flows: BTreeMap<u32, (u32, FlowState)>,
-    generation: u32,
-    /// Answers to give instead of OK, by kind.
-    pub refuse: BTreeMap<u32, u32>,
-    /// Every message received: kind, flow, arguments.
-    pub log: Vec<(u32, FlowId, [u64; 5])>,
-    /// Flows that were closed in order never end.
-    pub peers_hang: bool,
-    /// Answers are kept back.
-    pub mute: bool,
-    muted: VecDeque<ControlMsg>,
-}
-
-impl FakeCard {
-    /// How often a kind of message came.
-    pub fn count(&self, kind: u32) -> usize {
-        self.log.iter().filter(|(k, _, _)| *k == kind).count()
-    }
-
-    pub fn last(&self, kind: u32) -> (FlowId, [u64; 5]) {
-        let (_, flow, args) = *self.log.iter().rfind(|(k, _, _)| *k == kind).expect("there was one");
-        (flow, args)
-    }
-
-    fn end(&mut self, flow: FlowId, reason: u32) -> Option<ControlMsg> {
-        let (generation, _) = self.flows.get(&flow.index)?;
-        if *generation != flow.generation {
-            return None;
-        }
-        let (_, state) = self.flows.remove(&flow.index)?;
-        let mut notice = ControlMsg::new(kind::FLOW_CLOSED, 0);
-        notice.flow = flow;
-        notice.args[0] = reason.into();
-        notice.set_flow_state(&state);
-        Some(notice)
-    }
-
-    /// Answers one message; a handshake's last ACK goes out.
-    fn answer(&mut self, msg: &ControlMsg, out: &mut Vec<ControlMsg>, wire: &mut Vec<Vec<u8>>) {
-        self.log.push((msg.kind, msg.flow, msg.args));
-        let mut reply = *msg;
-        reply.kind |= kind::REPLY;
-        reply.status = self.refuse.get(&msg.kind).copied().unwrap_or(status::OK);
-        if reply.status == status::OK {
-            match msg.kind {
-                kind::INSTALL => {
-                    let state = msg.flow_state();
-                    let index = (0..).find(|i| !self.flows.contains_key(i)).expect("room");
-                    self.generation += 1;
-                    self.flows.insert(index, (self.generation, state));
-                    reply.flow = FlowId { index, generation: self.generation };
-                    if state.rx.flags & flow_flags::ACK_NOW != 0 {
-                        wire.push(ack(&state));
-                    }
-                }
-                kind::ABORT => out.extend(self.end(msg.flow, close_reason::ABORTED)),
-                kind::CLOSE if !self.peers_hang => out.extend(self.end(msg.flow, close_reason::DONE)),
-                kind::UNMAP_REGION => {
-                    let region = RegionId(msg.args[0] as u16);
-                    let of_region = |(_, (_, s)): &(&u32, &(u32, FlowState))| s.id.region == region;
-                    let ids: Vec<FlowId> =
-                        self.flows.iter().filter(of_region).map(|(i, (g, _))| FlowId { index: *i, generation: *g }).collect();
-                    out.extend(ids.into_iter().filter_map(|f| self.end(f, close_reason::REGION_GONE)));
-                }
-                kind::QUERY => match self.flows.get(&msg.flow.index) {
-                    Some((_, state)) => reply.set_flow_state(state),
-                    None => reply.status = status::NOT_FOUND,
-                },
-                kind::COUNTERS => {
-                    let from = msg.args[0] as usize;
-                    let all: Vec<u64> = (0..toe_abi::counters::TOTAL as u64).map(|i| i + 1).collect();
-                    reply.set_counters(all.get(from..).unwrap_or_default());
-                    reply.args[0] = all.len() as u64;
-                }
-                _ => {}
-            }
-        }
-        out.push(reply);
-    }
-}
-
-/// The ACK that ends a handshake, as a card sends it after INSTALL.
-fn ack(s: &FlowState) -> Vec<u8> {
-    let (from, to) = (s.id.key.local_ip, s.id.key.remote_ip);
-    let header = TxHeader {
-        dst_mac: mac(to[15]),
-        src_mac: mac(from[15]),
-        vlan: None,
-        src_ip: from,
-        dst_ip: to,
-        tos: 0,
-        ttl: 64,
-        ident: 0,
-        src_port: s.id.key.local_port,
-        dst_port: s.id.key.remote_port,
-        seq: SeqNum(s.tx.iss.wrapping_add(1)),
-        ack: SeqNum(s.rx.rcv_nxt),
-        flags: TcpFlags::ACK,
-        window: 1000,
-        options: TcpOptions::default(),
-    };
-    let mut frame = vec![0; 128];
-    let built = header.write(&mut frame, 0, Checksum::Full(Sum::new())).expect("fits");
-    frame.truncate(built.len.into());
-    frame
-}
-
-fn mac(host: u8) -> [u8; 6] {
-    [2, 0, 0, 0, 0, host]
 }
 
 /// One daemon with its card.

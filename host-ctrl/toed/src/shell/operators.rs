@@ -1,0 +1,92 @@
+//! Requests on the admin socket: answered here, or by a report of the core that follows.
+
+use super::{BATCH, Daemon, Machine, now_us, secret};
+use crate::{
+    admin::{Failure, Request, Status},
+    core::{Core, JobId, ShareChange, Whose, mac_text},
+};
+
+impl Daemon<'_> {
+    pub(super) fn serve_admin(&mut self, id: u64) {
+        for _ in 0..BATCH {
+            let Some(request) = self.admin.next_request(id, &mut self.core.host().watch) else { return };
+            match request {
+                Request::Status => {
+                    let status = self.status();
+                    self.admin.answer(id, &status, &mut self.core.host().watch);
+                }
+                Request::Ss => self.admin.wait_for(id, self.core.report_connections()),
+                Request::Stats => self.admin.wait_for(id, self.core.report_stats()),
+                Request::Stages => self.admin.wait_for(id, self.core.report_stages()),
+                Request::TraceStart => self.started(id, |core| core.trace_start(now_us())),
+                Request::TraceRead { trace } => self.started(id, |core| core.trace_read(trace, now_us())),
+                Request::TraceStop { trace } => self.started(id, |core| core.trace_stop(trace)),
+                Request::SetShare { pid, region, weight, rate_kbps } => {
+                    let change = ShareChange { weight, rate_kbps };
+                    self.started(id, |core| core.set_share(whose(pid, region)?, change));
+                }
+                Request::Reserve { weight, rate_kbps } => {
+                    let change = ShareChange { weight, rate_kbps };
+                    self.started(id, |core| core.reserve(ticket()?, change));
+                }
+                Request::Config => {
+                    self.admin.answer(id, self.settings.options(), &mut self.core.host().watch);
+                }
+                Request::Shutdown => {
+                    self.admin.answer(id, &serde_json::json!({}), &mut self.core.host().watch);
+                    self.stop = true;
+                }
+            }
+            // A report of nothing is ready at once.
+            self.finish_reports();
+        }
+    }
+
+    pub(super) fn finish_reports(&mut self) {
+        while let Some((job, report)) = self.core.poll_report() {
+            if let Some(id) = self.admin.finish(job, &report, &mut self.core.host().watch) {
+                self.serve_admin(id);
+            }
+        }
+    }
+
+    /// Starts what takes an answer of the card, or says why not.
+    fn started(&mut self, id: u64, start: impl FnOnce(&mut Core<Machine>) -> Result<JobId, Failure>) {
+        match start(&mut self.core) {
+            Ok(job) => self.admin.wait_for(id, job),
+            Err(failure) => self.admin.answer(id, &failure, &mut self.core.host().watch),
+        }
+    }
+
+    fn status(&mut self) -> Status {
+        let mut status = self.core.status();
+        let info = self.core.host().card_info();
+        status.version = env!("CARGO_PKG_VERSION").into();
+        status.uptime_s = (now_us() - self.started_us) / 1_000_000;
+        status.gateway = self.settings.gateway().map(|g| g.to_string());
+        let card = &mut status.card;
+        card.device = format!("vfio-user:{}", self.settings.card.display());
+        card.board = "soft".into();
+        card.port_mac = mac_text(&info.mac);
+        card.mtu = info.mtu;
+        card.flows_max = info.max_flows;
+        card.contexts_max = info.max_contexts;
+        card.regions_max = info.max_regions;
+        card.status = self.core.host().card_status().into();
+        status
+    }
+}
+
+fn whose(pid: Option<i32>, region: Option<u32>) -> Result<Whose, Failure> {
+    match (pid, region) {
+        (Some(pid), None) => Ok(Whose::Pid(pid)),
+        (None, Some(region)) => Ok(Whose::Region(region)),
+        _ => Err(Failure::new("either a pid or a region names the application")),
+    }
+}
+
+/// A number that nobody guesses, and not 0.
+fn ticket() -> Result<u64, Failure> {
+    let secret = secret().map_err(|e| Failure::new(format!("{e:#}")))?;
+    Ok((u128::from_ne_bytes(secret) as u64).max(1))
+}
