@@ -20,6 +20,6 @@ pub mod programs;
 pub mod servers;
 
 pub use books::Books;
-pub use instance::{CARD_IP, Card, PEER_IP, Pair};
+pub use instance::{CARD_IP, Card, PEER_IP, Pair, UP_ENV};
 pub use job::{Finished, Job};
 pub use namespaces::{Host, Lab};

@@ -1,4 +1,4 @@
-//! The end-to-end tests, as root and as an ordinary user.
+//! The end-to-end tests: as root, as an ordinary user, and on a card whose stages are pipelined over four cores.
 //!
 //! A user may be unable to read the repository (under /root, say), so what runs is a copy in a
 //! folder of its own that everybody can read: our programs and the test programs.
@@ -29,6 +29,22 @@ pub fn as_root(step: &Step, options: &Options) -> Result<Outcome> {
     }
     let stage = Stage::make(step)?;
     run_all(step, &stage, "e2e-root", options, || stage.command())
+}
+
+/// On four cores, two of each stage that can be there twice, with random delays before the steps of every stage.
+pub fn pipelined(step: &Step, options: &Options) -> Result<Outcome> {
+    if !is_root()
+        && let Some(why) = namespaces::refused()
+    {
+        return Ok(Outcome::Skipped(format!("the kernel refuses user namespaces to ordinary users: {why}")));
+    }
+    let stage = Stage::make(step)?;
+    let words = format!("--placement {} --nic-arg=--disturb=seed=1", stage.sources().join("placements/four.toml").display());
+    run_all(step, &stage, "e2e-pipelined", options, || {
+        let mut command = stage.command();
+        command.env(toe_lab::UP_ENV, &words);
+        command
+    })
 }
 
 pub fn as_user(step: &Step, options: &Options) -> Result<Outcome> {

@@ -31,6 +31,7 @@ pub fn all() -> Vec<Part> {
         Part { name: "release build", run: release },
         Part { name: "end to end as root", run: e2e::as_root },
         Part { name: "end to end as a user", run: e2e::as_user },
+        Part { name: "end to end, pipelined", run: e2e::pipelined },
     ]
 }
 
