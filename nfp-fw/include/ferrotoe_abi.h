@@ -176,6 +176,7 @@
 #define TOE_TRACE_KIND_OUT 4U
 #define TOE_TRACE_KIND_HC 5U
 #define TOE_TRACE_KIND_EVENT 6U
+#define TOE_TRACE_KIND_HC_DONE 7U
 
 /* observe::trace_op */
 #define TOE_TRACE_OP_STOP 0U
@@ -621,20 +622,20 @@ struct toe_stage_record {
 
 /* observe::TraceRecord: 48 bytes */
 struct toe_trace_record {
-    uint64_t at_ns;      /*   0 */
-    uint64_t begin_ns;   /*   8 */
-    uint8_t stage;       /*  16 */
-    uint8_t instance;    /*  17 */
-    uint8_t kind;        /*  18 */
-    uint8_t core;        /*  19 */
-    uint16_t group;      /*  20 */
-    uint16_t port;       /*  22 */
-    uint32_t number;     /*  24 */
-    uint32_t out;        /*  28 */
-    uint32_t flow;       /*  32 */
-    uint32_t seq;        /*  36 */
-    uint32_t len;        /*  40 */
-    uint32_t _reserved;  /*  44 */
+    uint64_t at_ns;     /*   0 */
+    uint64_t begin_ns;  /*   8 */
+    uint8_t stage;      /*  16 */
+    uint8_t instance;   /*  17 */
+    uint8_t kind;       /*  18 */
+    uint8_t core;       /*  19 */
+    uint16_t group;     /*  20 */
+    uint16_t port;      /*  22 */
+    uint32_t number;    /*  24 */
+    uint32_t out;       /*  28 */
+    uint32_t flow;      /*  32 */
+    uint32_t seq;       /*  36 */
+    uint32_t len;       /*  40 */
+    uint32_t next;      /*  44 */
 } TOE_ALIGNED(8);
 
 /* frames::RingHeader: 128 bytes */

@@ -262,6 +262,9 @@ pub struct Visit {
     pub seq: u32,
     /// Bytes of payload.
     pub len: u32,
+    /// In protocol's visits: the stages that it had still to pass.
+    #[serde(default)]
+    pub next: Vec<String>,
 }
 
 /// What a visit was for ([`toe_abi::observe::trace_kind`]).
@@ -274,6 +277,8 @@ pub enum VisitKind {
     RxOut,
     /// Protocol handled an application's descriptor.
     HcOut,
+    /// Protocol handled a descriptor, and nothing came of it that had to be sent on at once.
+    HcDone,
     /// Protocol let the connection send a segment.
     TxOut,
     /// On the way out.

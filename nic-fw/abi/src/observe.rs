@@ -114,7 +114,8 @@ pub struct TraceRecord {
     pub seq: u32,
     /// Bytes of payload.
     pub len: u32,
-    pub _reserved: u32,
+    /// In protocol's records: the stages that it has still to pass, bit n for stage n.
+    pub next: u32,
 }
 assert_layout!(TraceRecord, 48, at_ns @ 0, begin_ns @ 8, stage @ 16, group @ 20, number @ 24);
 
@@ -137,6 +138,8 @@ pub mod trace_kind {
     pub const HC: u8 = 5;
     /// The context queue stage told an application.
     pub const EVENT: u8 = 6;
+    /// Protocol handled a host descriptor, and nothing came of it that had to be sent on at once. No `out`.
+    pub const HC_DONE: u8 = 7;
 }
 
 /// Values of args\[0\] in [`kind::TRACE`](crate::control::kind::TRACE).

@@ -157,11 +157,14 @@ impl<B: Board> Card<B> {
             return;
         };
         let begin = self.begin();
+        let descriptor = if let Work::Host(msg) = &work { Some(msg.flow) } else { None };
         if let Some(msg) = self.protocol.handle(work, msg, now) {
-            let (port, number) = (self.protocol.port(msg.tag.flow), self.received);
+            let (port, number, next) = (self.protocol.port(msg.tag.flow), self.received, trace::next(&msg));
             let kind = trace::kind_of(class);
-            self.record(begin, stage::PROTOCOL, || TraceRecord { number, port, ..trace::out(kind, &msg) });
+            self.record(begin, stage::PROTOCOL, || TraceRecord { number, port, next, ..trace::out(kind, &msg) });
             self.forward(msg);
+        } else if let Some(flow) = descriptor {
+            self.record(begin, stage::PROTOCOL, || trace::host(trace_kind::HC_DONE, 0, 0, flow));
         }
         self.release();
     }

@@ -190,6 +190,7 @@ fn visit(r: &TraceRecord) -> admin::Visit {
         trace_kind::RX => Rx,
         trace_kind::RX_OUT => RxOut,
         trace_kind::HC_OUT => HcOut,
+        trace_kind::HC_DONE => HcDone,
         trace_kind::TX_OUT => TxOut,
         trace_kind::OUT => Out,
         trace_kind::HC => Hc,
@@ -210,5 +211,6 @@ fn visit(r: &TraceRecord) -> admin::Visit {
         port: (r.port != 0).then_some(r.port),
         seq: r.seq,
         len: r.len,
+        next: (0..stage::COUNT).filter(|&s| r.next & 1 << s != 0).map(stage_name).collect(),
     }
 }

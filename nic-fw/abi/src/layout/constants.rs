@@ -51,7 +51,7 @@ constants! {
     "" [observe] { STAGES_PER_MSG, TRACES_PER_MSG, NO_CPU }
     "STAGE_" [observe::stage] { INGRESS, PRE, PROTOCOL, POST, DMA, EGRESS, CTXQ, COUNT, FUSED }
     "STAGE_FLAG_" [observe::stage_flags] { ASLEEP }
-    "TRACE_KIND_" [observe::trace_kind] { RX, RX_OUT, HC_OUT, TX_OUT, OUT, HC, EVENT }
+    "TRACE_KIND_" [observe::trace_kind] { RX, RX_OUT, HC_OUT, TX_OUT, OUT, HC, EVENT, HC_DONE }
     "TRACE_OP_" [observe::trace_op] { STOP, START, READ }
     "" [frames] { FRAME_MAX }
     "FRAME_" [frames] { RING_HEADER_LEN, UNIT, RECORD_LEN }

@@ -63,7 +63,7 @@ structs! {
         stage, instance, core, flags, cpu, queue, queue_max, credits, credits_max, _reserved, items, busy_ns, clock_ns,
     }
     crate::observe::TraceRecord as "toe_trace_record" {
-        at_ns, begin_ns, stage, instance, kind, core, group, port, number, out, flow, seq, len, _reserved,
+        at_ns, begin_ns, stage, instance, kind, core, group, port, number, out, flow, seq, len, next,
     }
     crate::frames::RingHeader as "toe_frame_ring_header" { tail, _reserved, head, _reserved2 }
     crate::frames::FrameRecord as "toe_frame_record" {

@@ -10,7 +10,7 @@ use crate::{
 use alloc::vec::Vec;
 use toe_abi::{
     FlowId,
-    observe::{TraceRecord, trace_kind},
+    observe::{TraceRecord, stage, trace_kind},
 };
 use toe_sync::{
     progress::{Teller, Watcher, progress},
@@ -37,6 +37,13 @@ pub fn out(kind: u8, msg: &OutMsg) -> TraceRecord {
     let written = || msg.writes.iter().map(|w| w.len).sum();
     let (seq, len) = msg.tx.as_ref().map_or_else(|| (0, written()), |tx| (tx.seq.0, tx.len));
     TraceRecord { kind, group, out: number, flow: flow.index, seq, len, ..TraceRecord::default() }
+}
+
+/// The stages that a message has still to pass.
+pub fn next(msg: &OutMsg) -> u32 {
+    let post = if msg.tx.is_some() { 1 << stage::POST } else { 0 };
+    let dma = if msg.writes.is_empty() { 0 } else { 1 << stage::DMA };
+    post | dma | 1 << stage::EGRESS
 }
 
 /// What protocol's record of a message of this class is.
@@ -182,7 +189,6 @@ impl Traces {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use toe_abi::observe::stage;
 
     fn visit(tracer: &mut Tracer, number: u32) {
         let clock = core::cell::Cell::new(10);

@@ -61,6 +61,10 @@ impl Protocol {
         Some(msg)
     }
 
+    pub fn group(&self) -> u16 {
+        self.states.group()
+    }
+
     /// The local port of a flow, for traces; 0: there is no such flow.
     pub fn port(&self, flow: FlowId) -> u16 {
         self.states.phase(flow).map_or(0, |_| self.states.state(flow).id.key.local_port)

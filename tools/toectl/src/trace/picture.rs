@@ -63,7 +63,8 @@ impl Scale {
 /// The visits of a way, and between them the stages that left no record.
 fn rows(way: &Way, scale: &Scale) -> Vec<Cells> {
     // What is not expected comes last.
-    let rank = |stage: &str| way.expected().iter().position(|s| *s == stage).unwrap_or(usize::MAX);
+    let expected = way.expected();
+    let rank = |stage: &str| expected.iter().position(|s| *s == stage).unwrap_or(usize::MAX);
     let mut rows: Vec<(usize, Cells)> = way.visits.iter().map(|v| (rank(&v.stage), scale.cells(v))).collect();
     for stage in way.missing() {
         let at = rows.iter().position(|(other, _)| *other > rank(stage)).unwrap_or(rows.len());
@@ -121,15 +122,15 @@ fn meaning(v: &Visit) -> String {
     let what = match v.kind {
         VisitKind::Rx => "in",
         VisitKind::RxOut => "segment handled",
-        VisitKind::HcOut => "descriptor handled",
+        VisitKind::HcOut | VisitKind::HcDone => "descriptor handled",
         VisitKind::TxOut => "segment begun",
         VisitKind::Out => "out",
         VisitKind::Hc => "descriptor taken",
         VisitKind::Event => "application told",
         VisitKind::Other => "unknown",
     };
-    let seq = if v.seq == 0 && v.len == 0 { String::new() } else { format!(", seq {}, len {}", v.seq, v.len) };
-    what.to_owned() + &seq
+    let number = |name: &str, n: u32| if n == 0 { String::new() } else { format!(", {name} {n}") };
+    what.to_owned() + &number("seq", v.seq) + &number("len", v.len)
 }
 
 /// Where the time went. What an exchange lacks is left out.

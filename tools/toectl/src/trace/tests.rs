@@ -118,6 +118,19 @@ fn without_protocols_record_two_halves_stay_apart() {
 }
 
 #[test]
+fn stages_that_were_not_to_be_passed_are_not_missed() {
+    let visits = exchange().into_iter().filter(|v| !matches!(v.out, Some(10))).map(|v| match v.kind {
+        VisitKind::RxOut => Visit { next: vec!["dma".into(), "egress".into()], ..v },
+        _ => v,
+    });
+    let done = Visit { flow: Some(3), ..visit("protocol", 2, VisitKind::HcDone, 7_000_006_300, 150) };
+    let visits: Vec<Visit> = visits.filter(|v| v.out != Some(9) || v.stage != "post").chain([done]).collect();
+    let text = waterfall(&visits);
+    assert!(!text.contains("no record"), "{text}");
+    assert!(text.contains("descriptor handled") && text.contains("segment sent"), "{text}");
+}
+
+#[test]
 fn groups_count_for_themselves() {
     let other = exchange().into_iter().map(|v| Visit { group: 2, flow: v.flow.map(|_| 4), ..v });
     let ways = assemble(&exchange().into_iter().chain(other).collect::<Vec<_>>());

@@ -37,7 +37,7 @@ impl Way {
         visits.sort_by_key(|v| (v.begin_ns, v.end_ns));
         let cause = visits.iter().find_map(|v| match v.kind {
             VisitKind::Rx | VisitKind::RxOut => Some(Cause::Received),
-            VisitKind::Hc | VisitKind::HcOut => Some(Cause::Descriptor),
+            VisitKind::Hc | VisitKind::HcOut | VisitKind::HcDone => Some(Cause::Descriptor),
             VisitKind::TxOut => Some(Cause::Sent),
             VisitKind::Out | VisitKind::Event | VisitKind::Other => None,
         });
@@ -59,7 +59,7 @@ impl Way {
 
     /// Protocol's own visit, which knows the connection.
     pub fn protocol(&self) -> Option<&Visit> {
-        self.visits.iter().find(|v| matches!(v.kind, VisitKind::RxOut | VisitKind::HcOut | VisitKind::TxOut))
+        self.visits.iter().find(|v| matches!(v.kind, VisitKind::RxOut | VisitKind::HcOut | VisitKind::HcDone | VisitKind::TxOut))
     }
 
     pub fn flow(&self) -> Option<u32> {
@@ -80,24 +80,31 @@ impl Way {
         matches!(self.cause, Cause::Received | Cause::Sent)
     }
 
-    /// Stages that work of this cause passes.
-    pub fn expected(&self) -> &'static [&'static str] {
-        match self.cause {
-            Cause::Received => &["ingress", "pre", "protocol", "post", "dma", "egress"],
-            Cause::Descriptor => &["ctxq", "protocol", "post", "dma", "egress"],
-            Cause::Sent => &["protocol", "post", "dma", "egress"],
-            Cause::Unknown => &["protocol"],
-        }
+    /// Stages that work of this cause passes, as far as protocol's record says; all of them, if it says nothing.
+    pub fn expected(&self) -> Vec<&'static str> {
+        let first: &[&str] = match self.cause {
+            Cause::Received => &["ingress", "pre", "protocol"],
+            Cause::Descriptor => &["ctxq", "protocol"],
+            Cause::Sent => &["protocol"],
+            Cause::Unknown => return vec!["protocol"],
+        };
+        let passes = |stage: &&&str| match self.protocol() {
+            Some(v) if v.kind == VisitKind::HcDone => false,
+            Some(v) if !v.next.is_empty() => v.next.iter().any(|next| next == **stage),
+            _ => true,
+        };
+        first.iter().chain(["post", "dma", "egress"].iter().filter(passes)).copied().collect()
     }
 
     /// Those of them that left no record.
     pub fn missing(&self) -> Vec<&'static str> {
-        self.expected().iter().copied().filter(|stage| !self.has(stage)).collect()
+        self.expected().into_iter().filter(|stage| !self.has(stage)).collect()
     }
 
     /// Seen from its beginning through protocol to its end.
     pub fn is_complete(&self) -> bool {
-        let (first, last) = (self.expected().first(), self.expected().last());
+        let expected = self.expected();
+        let (first, last) = (expected.first(), expected.last());
         self.protocol().is_some() && first.into_iter().chain(last).all(|stage| self.has(stage))
     }
 
@@ -111,11 +118,13 @@ pub fn assemble(visits: &[Visit]) -> Vec<Way> {
     let mut received: BTreeMap<(u16, u32), Vec<Visit>> = BTreeMap::new();
     let mut out: BTreeMap<(u16, u32), Vec<Visit>> = BTreeMap::new();
     let mut taken: Vec<Visit> = Vec::new();
+    let mut done: Vec<Visit> = Vec::new();
     let mut seen = HashSet::with_capacity(visits.len());
     // The same record twice says nothing more.
     for v in visits.iter().filter(|v| seen.insert(*v)) {
         match (v.kind, v.number, v.out) {
             (VisitKind::Hc, ..) => taken.push(v.clone()),
+            (VisitKind::HcDone, ..) => done.push(v.clone()),
             (VisitKind::Rx, Some(number), _) => received.entry((v.group, number)).or_default().push(v.clone()),
             (VisitKind::Rx | VisitKind::Other, ..) | (_, _, None) => {}
             (_, _, Some(number)) => out.entry((v.group, number)).or_default().push(v.clone()),
@@ -126,7 +135,8 @@ pub fn assemble(visits: &[Visit]) -> Vec<Way> {
             visits.iter().filter(|v| v.kind == VisitKind::RxOut).filter_map(|v| Some((v.group, v.number?))).collect();
         visits.extend(came_as.iter().filter_map(|key| received.remove(key)).flatten());
     }
-    let mut ways: Vec<Way> = out.into_values().chain(received.into_values()).map(Way::new).collect();
+    let mut ways: Vec<Way> =
+        out.into_values().chain(received.into_values()).chain(done.into_iter().map(|v| vec![v])).map(Way::new).collect();
     let alone = link_descriptors(&mut ways, taken);
     ways.extend(alone.map(|v| Way::new(vec![v])));
     ways.sort_by_key(Way::begin_ns);
@@ -140,8 +150,8 @@ fn link_descriptors(ways: &mut [Way], mut taken: Vec<Visit>) -> impl Iterator<It
     for v in taken {
         waiting.entry(v.flow).or_default().push_back(v);
     }
-    let mut handled: Vec<(u64, &mut Way)> =
-        ways.iter_mut().filter_map(|w| Some((w.first(VisitKind::HcOut).filter(|v| v.flow.is_some())?.begin_ns, w))).collect();
+    let descriptor = |v: &&Visit| matches!(v.kind, VisitKind::HcOut | VisitKind::HcDone) && v.flow.is_some();
+    let mut handled: Vec<(u64, &mut Way)> = ways.iter_mut().filter_map(|w| Some((w.protocol().filter(descriptor)?.begin_ns, w))).collect();
     handled.sort_by_key(|(begin_ns, _)| *begin_ns);
     for (begin_ns, way) in handled {
         let queue = waiting.entry(way.flow()).or_default();

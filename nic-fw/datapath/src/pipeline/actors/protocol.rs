@@ -15,7 +15,10 @@ use crate::{
     protocol::Protocol,
 };
 use alloc::collections::VecDeque;
-use toe_abi::{FlowId, observe::TraceRecord};
+use toe_abi::{
+    FlowId,
+    observe::{TraceRecord, trace_kind},
+};
 use toe_hal::{Instant, Order};
 use toe_sync::{crew::CoreSet, progress::Teller, sequencer::Reorder};
 
@@ -121,9 +124,12 @@ impl ProtocolActor {
             // An injected frame comes with the requests, whose credit is as good.
             let Some(msg) = self.stage.pool.take(class) else { break };
             let begin = step.trace.begin();
+            let descriptor = if let Work::Host(msg) = &work { Some(msg.flow) } else { None };
             if let Some(msg) = self.stage.handle(work, msg, step.now) {
                 step.trace.record(begin, || self.record(class, &msg));
                 self.route.send(msg);
+            } else if let Some(flow) = descriptor {
+                step.trace.record(begin, || trace::host(trace_kind::HC_DONE, self.stage.group(), 0, flow));
             }
             step.items += 1;
         }
@@ -132,7 +138,8 @@ impl ProtocolActor {
 
     fn record(&self, class: Class, msg: &OutMsg) -> TraceRecord {
         let number = if class == Class::Rx { self.rx.number() } else { 0 };
-        TraceRecord { number, port: self.stage.port(msg.tag.flow), ..trace::out(trace::kind_of(class), msg) }
+        let port = self.stage.port(msg.tag.flow);
+        TraceRecord { number, port, next: trace::next(msg), ..trace::out(trace::kind_of(class), msg) }
     }
 
     fn next_request(&mut self) -> Option<Work> {
