@@ -2,7 +2,6 @@
 //! folder beside a copy of toectl.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -62,16 +61,25 @@ struct Installed {
     dir: PathBuf,
 }
 
+/// Makes a program of a file. By a process of its own: a descriptor of ours that writes it could go along to a process that another test
+/// starts meanwhile, and then the program is "busy".
+fn place(from: &Path, to: &Path) {
+    let done = Command::new("install").args(["-m", "755"]).arg(from).arg(to).status().expect("install(1)");
+    assert!(done.success());
+}
+
 impl Installed {
     fn new(name: &str, card: &str, daemon: &str) -> Installed {
         let dir = std::env::temp_dir().join(format!("toectl-test-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir(&dir).expect("folder");
-        fs::copy(env!("CARGO_BIN_EXE_toectl"), dir.join("toectl")).expect("copy");
+        place(Path::new(env!("CARGO_BIN_EXE_toectl")), &dir.join("toectl"));
         let daemon = daemon.replacen("import os", &format!("{ANSWERS}import os"), 1);
         for (file, text) in [("toe-nic", card), ("toed", &daemon)] {
-            fs::write(dir.join(file), text).expect("script");
-            fs::set_permissions(dir.join(file), fs::Permissions::from_mode(0o755)).expect("chmod");
+            let draft = dir.join(format!("{file}.draft"));
+            fs::write(&draft, text).expect("script");
+            place(&draft, &dir.join(file));
+            fs::remove_file(&draft).expect("draft");
         }
         Installed { dir }
     }
