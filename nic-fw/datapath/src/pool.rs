@@ -29,6 +29,7 @@ pub enum Class {
 const CLASSES: usize = 5;
 
 pub struct Pool {
+    #[allow(clippy::vec_box, reason = "boxes are what is handed out: a message never moves")]
     free: Vec<Box<OutMsg>>,
     used: [u16; CLASSES],
     limit: [u16; CLASSES],

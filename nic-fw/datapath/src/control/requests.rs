@@ -139,7 +139,7 @@ fn stages<M>(mail: &mut Mailbox, env: &Env<'_, M>) -> u32 {
     for (i, record) in records.enumerate() {
         mail.answer.set_record(i, &record);
     }
-    mail.answer.args[0] = env.observed.instances.len() as u64;
+    mail.answer.args[0] = env.observed.instances.instances() as u64;
     status::OK
 }
 
@@ -148,7 +148,7 @@ fn trace(mail: &mut Mailbox, traces: &mut Traces) -> u32 {
         trace_op::START => traces.start(),
         trace_op::STOP => traces.stop(),
         trace_op::READ => {
-            let records = core::iter::from_fn(|| traces.next()).take(TRACES_PER_MSG);
+            let records = core::iter::from_fn(|| traces.take()).take(TRACES_PER_MSG);
             let answer = &mut mail.answer;
             answer.args[0] = records.enumerate().map(|(i, record)| u64::from(answer.set_record(i, &record))).sum();
             answer.args[1] = traces.lost();

@@ -66,7 +66,7 @@ impl Board {
         Meter(tally)
     }
 
-    pub fn len(&self) -> usize {
+    pub fn instances(&self) -> usize {
         self.rows.len()
     }
 

@@ -156,7 +156,7 @@ impl Traces {
 
     /// Begins; what was recorded before is forgotten.
     pub fn start(&mut self) {
-        while self.next().is_some() {}
+        while self.take().is_some() {}
         self.lost_before = self.lost_in_all();
         self.on.tell(1);
     }
@@ -166,7 +166,7 @@ impl Traces {
     }
 
     /// The next record, each core's by turns.
-    pub fn next(&mut self) -> Option<TraceRecord> {
+    pub fn take(&mut self) -> Option<TraceRecord> {
         for _ in 0..self.rings.len() {
             self.turn = if self.turn + 1 >= self.rings.len() { 0 } else { self.turn + 1 };
             if let Some(record) = self.rings[self.turn].pop() {
@@ -206,9 +206,9 @@ mod tests {
         visit(&mut tracers[1], 2);
         traces.stop();
         visit(&mut tracers[1], 3);
-        let record = traces.next().unwrap();
+        let record = traces.take().unwrap();
         assert_eq!((record.number, record.stage, record.instance, record.core), (2, stage::PRE as u8, 3, 1));
-        assert_eq!((record.begin_ns, record.at_ns, traces.next()), (10, 11, None));
+        assert_eq!((record.begin_ns, record.at_ns, traces.take()), (10, 11, None));
     }
 
     #[test]
@@ -218,6 +218,6 @@ mod tests {
         (0..WAITING + 5).for_each(|n| visit(&mut tracers[0], n));
         assert_eq!(traces.lost(), 5);
         traces.start();
-        assert_eq!((traces.lost(), traces.next()), (0, None));
+        assert_eq!((traces.lost(), traces.take()), (0, None));
     }
 }
