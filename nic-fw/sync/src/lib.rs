@@ -7,6 +7,7 @@
 //!   frame_ring  frames of any length                  flow_table  many readers, one writer
 //!   sleep       who wakes whom                        epoch       when may memory be reused
 //!        └──────── words ───────┘                     sequencer   number, reorder, release in order (no atomics)
+//!                                                     share       what an application may send, on all cores
 //!                                     atomic: core's, or loom's with cfg(loom)
 //! ```
 //!
@@ -14,7 +15,7 @@
 //! references to plain data: the other side may write any word at any moment, and that must not be undefined
 //! behaviour. Each ordering names its partner. Nothing here allocates after construction, blocks or reads a clock.
 //!
-//! May depend on: `toe-abi`. Tested by `tests/model.rs` (properties, one thread) and `tests/loom.rs` (all interleavings,
+//! May depend on: `toe-abi`. Tested by `tests/{model,tables,share}.rs` (properties) and `tests/loom.rs` (all interleavings,
 //! `RUSTFLAGS="--cfg loom" cargo test -p toe-sync --test loom --release`); both judge by `tests/oracle`.
 #![cfg_attr(not(loom), no_std)]
 
@@ -28,6 +29,7 @@ pub mod flow_table;
 pub mod frame_ring;
 pub mod queue;
 pub mod sequencer;
+pub mod share;
 pub mod sleep;
 pub mod spsc;
 pub mod words;
