@@ -31,6 +31,7 @@ use toe_abi::{
     observe::{TraceRecord, stage, trace_kind},
 };
 use toe_hal::{Board, Clock, Frames, HostMemory, Instant, Lease, Parts, PortCaps, RxBurst, RxLosses, RxPort, TxPort, port::BURST};
+use toe_sync::share::Shares;
 
 /// Control messages, packets, descriptors or segments handled in one round, each.
 const BUDGET: usize = 64;
@@ -109,8 +110,9 @@ impl<B: Board> Card<B> {
         let frames = rx.frames();
         let pool = Pool::new(config.pool_messages);
         let size = pool.size();
+        let shares = Shares::new(config.max_regions);
         let states = States::new(flows, groups, 0);
-        let sched = Sched::new(flows as usize, config.quantum_bytes);
+        let sched = Sched::new(flows as usize, config.quantum_bytes, shares.clone());
         let pre = Pre::new(caps.mac, view.clone(), tables.addresses(), sums.stage());
         let post = Post::new(caps, view.clone(), tables.next_hops(), memory.handle(), sums.stage());
         let dma = Dma::new(size, memory.handle(), frames.clone());
@@ -120,7 +122,7 @@ impl<B: Board> Card<B> {
         let mut instances = observe::Board::default();
         let meter = instances.add(StageId::new(stage::FUSED, 0), 0, None);
         let (traces, tracer) = Traces::single();
-        let observed = Observed { instances, traces };
+        let observed = Observed { instances, traces, shares };
         let outs = Outs {
             host: VecDeque::with_capacity(3 * usize::from(size)),
             poisoned: VecDeque::with_capacity(size.into()),
@@ -484,7 +486,7 @@ impl<B: Board> Composition for Card<B> {
             return Some(now);
         }
         let holding = (self.rx.holding() || self.egress.is_holding()).then(|| now.add_micros(HOLDING_US));
-        [self.protocol.next_deadline(now), self.host.next_deadline(), holding].into_iter().flatten().min()
+        [self.protocol.next_deadline(), self.host.next_deadline(), holding].into_iter().flatten().min()
     }
 
     fn park(&mut self, now: Instant) -> bool {

@@ -9,6 +9,7 @@ use toe_abi::{
     counters::{Counter, Drop, Exception},
     desc::{HostDesc, ev_flags, hc, hc_flags},
     frames,
+    observe::{STAGES_PER_MSG, StageRecord, TraceRecord, trace_kind, trace_op},
 };
 use toe_datapath::Composition;
 use toe_hal::{
@@ -467,7 +468,12 @@ fn requests_that_make_no_sense_are_refused(kind: &impl Kind) {
         (kind::OPEN_CONTEXT, [3, 2, 4096, 8192 | 3 << 56, 12288 | 3 << 56], status::NOT_FOUND),
         (kind::CLOSE_CONTEXT, [5, 0, 0, 0, 0], status::NOT_FOUND),
         (kind::NEXT_HOP, [4, 0, 1, 0, 0], status::INVALID),
-        (kind::SET_RATE, [0; 5], status::UNSUPPORTED),
+        (kind::SET_RATE, [0; 5], status::NOT_FOUND),
+        (kind::SET_SHARE, [3, 100, 0, 0, 0], status::NOT_FOUND),
+        (kind::SET_SHARE, [0, 100, 0, 0, 0], status::NOT_FOUND),
+        (kind::SET_SHARE, [1, 0, 0, 0, 0], status::INVALID),
+        (kind::SET_SHARE, [1, 1001, 0, 0, 0], status::INVALID),
+        (kind::TRACE, [9, 0, 0, 0, 0], status::INVALID),
         (kind::SET_BUFFERS, [0; 5], status::UNSUPPORTED),
         (12345, [0; 5], status::UNSUPPORTED),
         (kind::RELEASE, [0; 5], status::NOT_FOUND),
@@ -492,7 +498,7 @@ fn requests_that_make_no_sense_are_refused(kind: &impl Kind) {
         assert_eq!(b.install_state(&state).status, status::INVALID, "install {i}");
     }
     let refused = b.card.counters().get(Counter::ControlRefused);
-    assert_eq!(refused, 15 + 8);
+    assert_eq!(refused, 20 + 8);
 }
 
 fn counters_are_read_in_parts(kind: &impl Kind) {
@@ -625,6 +631,86 @@ fn flows_share_the_wire_by_turns() {
     assert_eq!(ports, [1000, 1001, 1000, 1001]);
 }
 
+/// Bytes of new data that flow 0 has sent.
+fn progress(b: &mut Bench<impl Fake>) -> u32 {
+    b.sent().iter().map(|s| s.pos() + s.payload().len() as u32).max().unwrap_or(0)
+}
+
+fn a_paced_flow_keeps_its_pace(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let flow = b.install(0, 1);
+    // A segment of 1000 bytes every 10 ms.
+    assert_eq!(b.ask(kind::SET_RATE, flow, [800, 0, 0, 0, 0]).status, status::OK);
+    b.fill(1, 0, 0, &stream(0, 4000));
+    b.update(1, flow, 4000, 0, hc_flags::NODELAY);
+    b.run_for(9_000);
+    assert_eq!(progress(&mut b), 1000);
+    b.run_for(10_000);
+    assert_eq!(progress(&mut b), 2000);
+    assert_eq!(b.ask(kind::SET_RATE, flow, [0; 5]).status, status::OK);
+    b.run_for(1);
+    assert_eq!(progress(&mut b), 4000);
+}
+
+fn an_application_keeps_within_its_rate(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let flow = b.install(0, 1);
+    // 100 bytes a millisecond, after a burst of two of the largest segments.
+    b.ok(kind::SET_SHARE, [1, 100, 800, 0, 0]);
+    let (begin, total, burst) = (b.now, 200_000, 2 * 65_536);
+    let mut acked = 0;
+    while acked < total {
+        b.fill(1, 0, acked, &stream(acked, 4000));
+        b.update(1, flow, acked + 4000, 0, hc_flags::NODELAY);
+        b.run_for(1000);
+        acked = acked.max(progress(&mut b));
+        b.segment(0, 0, acked, NO_FLAGS, b"");
+        b.run();
+        b.events(1, true);
+        let elapsed_ms = (b.now.micros() - begin.micros()) / 1000;
+        assert!(u64::from(acked) <= burst + 100 * elapsed_ms + 1000, "{acked} bytes in {elapsed_ms} ms");
+    }
+    let elapsed_ms = (b.now.micros() - begin.micros()) / 1000;
+    assert!(elapsed_ms < 1400, "far less than it might: {elapsed_ms} ms");
+}
+
+fn stages_say_where_they_are_and_segments_which_way_they_took(kind: &impl Kind) {
+    let mut b = kind.bench();
+    b.install(0, 1);
+    let answer = b.ok(kind::STAGES, [0; 5]);
+    let stages: Vec<StageRecord> = answer.records(answer.args[0].min(STAGES_PER_MSG as u64) as usize).collect();
+    assert!(stages.iter().all(|s| toe_abi::observe::stage::name(s.stage).is_some()), "{stages:?}");
+    assert_eq!(b.ok(kind::STAGES, [1000, 0, 0, 0, 0]).args[0], answer.args[0]);
+    b.ok(kind::TRACE, [trace_op::START, 0, 0, 0, 0]);
+    b.segment(0, 0, 0, NO_FLAGS, &stream(0, 500));
+    b.run_for(50_000);
+    b.ok(kind::TRACE, [trace_op::STOP, 0, 0, 0, 0]);
+    b.segment(0, 500, 0, NO_FLAGS, b"x");
+    b.run();
+    let mut visits: Vec<TraceRecord> = Vec::new();
+    loop {
+        let answer = b.ok(kind::TRACE, [trace_op::READ, 0, 0, 0, 0]);
+        visits.extend(answer.records::<TraceRecord>(answer.args[0] as usize));
+        if answer.args[0] == 0 {
+            assert_eq!(answer.args[1], 0, "nothing was lost");
+            break;
+        }
+    }
+    assert!(visits.iter().all(|v| v.at_ns > v.begin_ns && v.begin_ns > 0));
+    let handled: Vec<&TraceRecord> = visits.iter().filter(|v| v.kind == trace_kind::RX_OUT).collect();
+    assert_eq!(handled.len(), 1, "the second came when nobody traced: {visits:?}");
+    let [v] = handled[..] else { unreachable!() };
+    assert_eq!((v.port, v.len), (80, 500));
+    let mut came: Vec<u8> =
+        visits.iter().filter(|r| r.kind == trace_kind::RX && r.number == v.number && r.group == v.group).map(|r| r.stage).collect();
+    came.sort_unstable();
+    assert_eq!(came, [toe_abi::observe::stage::INGRESS as u8, toe_abi::observe::stage::PRE as u8]);
+    let went: Vec<u8> = visits.iter().filter(|r| r.out == v.out && r.group == v.group && r.number == 0).map(|r| r.stage).collect();
+    for stage in [toe_abi::observe::stage::DMA, toe_abi::observe::stage::EGRESS, toe_abi::observe::stage::CTXQ] {
+        assert!(went.contains(&(stage as u8)), "stage {stage} is not in {went:?}");
+    }
+}
+
 fn a_reset_of_the_card_forgets_everything_and_it_can_start_again(kind: &impl Kind) {
     let mut b = kind.bench();
     b.install(0, 1);
@@ -671,5 +757,8 @@ on_every_card! {
     a_busy_port_loses_nothing,
     an_unknown_next_hop_is_counted_and_retransmission_goes_on_when_it_is_known,
     a_flow_that_is_not_acknowledged_is_given_up_in_the_end,
+    a_paced_flow_keeps_its_pace,
+    an_application_keeps_within_its_rate,
+    stages_say_where_they_are_and_segments_which_way_they_took,
     a_reset_of_the_card_forgets_everything_and_it_can_start_again,
 }

@@ -10,6 +10,7 @@
 //!                                                     records     many readers, one writer: whole structs
 //!                                                     tally       counters of one core, read by anyone
 //!                                                     epoch       when may memory be reused
+//!                                                     share       what an application may send, on all cores
 //!                                                     sequencer   number, reorder, release in order (no atomics)
 //!                                     atomic: core's, or loom's with cfg(loom)
 //! ```
@@ -18,7 +19,7 @@
 //! references to plain data: the other side may write any word at any moment, and that must not be undefined
 //! behaviour. Each ordering names its partner. Nothing here allocates after construction, blocks or reads a clock.
 //!
-//! May depend on: `toe-abi`. Tested by `tests/model.rs` and `tests/tables.rs` (properties, one thread) and `tests/loom` (all
+//! May depend on: `toe-abi`. Tested by `tests/{model,tables,share}.rs` (properties) and `tests/loom` (all
 //! interleavings, `RUSTFLAGS="--cfg loom" cargo test -p toe-sync --test loom --release`); all judge by `tests/oracle`.
 #![cfg_attr(not(loom), no_std)]
 
@@ -35,6 +36,7 @@ pub mod progress;
 pub mod queue;
 pub mod records;
 pub mod sequencer;
+pub mod share;
 pub mod sleep;
 pub mod spsc;
 pub mod tally;

@@ -107,17 +107,26 @@ pub(crate) fn wants_emit(s: &FlowState) -> bool {
 /// The next segment to send, of at most `max_payload` bytes; more than one MSS is a whole number of them, unless it is the last there is.
 /// `None`: nothing may be sent now. It counts as sent: timers are armed, and no ACK is owed any more.
 pub fn emit(s: &mut FlowState, now: Now, max_payload: u32) -> Option<SegmentOut> {
+    emit_if(s, now, max_payload, true)
+}
+
+/// As [`emit`], but no new data: what is owed to the peer does not wait until the flow may send again (pacing).
+pub fn emit_owed(s: &mut FlowState, now: Now, max_payload: u32) -> Option<SegmentOut> {
+    emit_if(s, now, max_payload, false)
+}
+
+fn emit_if(s: &mut FlowState, now: Now, max_payload: u32, new_data: bool) -> Option<SegmentOut> {
     if s.ended() {
         return None;
     }
-    let out = next(s, now, max_payload);
+    let out = next(s, now, max_payload, new_data);
     if out.is_some() {
         timers::rearm(s, now);
     }
     out
 }
 
-fn next(s: &mut FlowState, now: Now, max_payload: u32) -> Option<SegmentOut> {
+fn next(s: &mut FlowState, now: Now, max_payload: u32, new_data: bool) -> Option<SegmentOut> {
     if s.has(ff::REXMIT_ONE) {
         s.clear(ff::REXMIT_ONE);
         if let Some(out) = retransmission(s, now, max_payload) {
@@ -131,7 +140,10 @@ fn next(s: &mut FlowState, now: Now, max_payload: u32) -> Option<SegmentOut> {
     if s.outstanding() == 0 {
         cc::on_idle(s, now);
     }
-    if let Verdict::Send { len, fin } = plan(s, max_payload) {
+    // What was sent before is no new data.
+    if (new_data || s.snd_nxt().lt(s.snd_max()))
+        && let Verdict::Send { len, fin } = plan(s, max_payload)
+    {
         return Some(data(s, now, len, fin));
     }
     s.has(ff::ACK_NOW).then(|| output::ack(s, now))

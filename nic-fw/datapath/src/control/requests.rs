@@ -18,6 +18,7 @@ use toe_abi::{
     observe::{STAGES_PER_MSG, TRACES_PER_MSG, trace_op},
 };
 use toe_hal::HostMemory;
+use toe_sync::share::WEIGHT_MAX;
 
 /// Of an offset in OPEN_CONTEXT: the upper byte is log2 of the queue's entries.
 const OFFSET_BITS: u32 = 56;
@@ -29,7 +30,7 @@ impl Control {
         let (flow, args) = (mail.request.flow, mail.request.args);
         let answer = match mail.request.kind {
             kind::INSTALL => return self.install(mail, env),
-            kind::RELEASE | kind::FREEZE | kind::ABORT | kind::CLOSE | kind::QUERY | kind::ICMP_ERROR => {
+            kind::RELEASE | kind::FREEZE | kind::ABORT | kind::CLOSE | kind::QUERY | kind::ICMP_ERROR | kind::SET_RATE => {
                 return self.hand_on(ControlOp::Request, flow, mail);
             }
             kind::REBIND => match check_rebind(flow, args[0], env) {
@@ -46,7 +47,8 @@ impl Control {
             kind::COUNTERS => counters(&mut mail, env.sums),
             kind::STAGES => stages(&mut mail, env),
             kind::TRACE => trace(&mut mail, &mut env.observed.traces),
-            // SET_RATE and SET_BUFFERS: not in this version.
+            kind::SET_SHARE => set_share(&args, env),
+            // SET_BUFFERS: not in this version.
             _ => status::UNSUPPORTED,
         };
         self.answer(mail, answer, env.counters)
@@ -140,6 +142,15 @@ fn stages<M>(mail: &mut Mailbox, env: &Env<'_, M>) -> u32 {
         mail.answer.set_record(i, &record);
     }
     mail.answer.args[0] = env.observed.instances.instances() as u64;
+    status::OK
+}
+
+fn set_share<M>(args: &[u64; 5], env: &Env<'_, M>) -> u32 {
+    let [region, weight, kbps, ..] = *args;
+    let region = region_id(region).filter(|&r| env.tables.is_application(r) && env.tables.region_len(r).is_some());
+    let Some(region) = region else { return status::NOT_FOUND };
+    let Some(weight) = u32::try_from(weight).ok().filter(|w| (1..=WEIGHT_MAX).contains(w)) else { return status::INVALID };
+    env.observed.shares.set(region.0, weight, kbps);
     status::OK
 }
 

@@ -46,6 +46,11 @@ impl States {
         self.group
     }
 
+    /// Flows there can be in this group.
+    pub fn capacity(&self) -> u32 {
+        self.states.len() as u32
+    }
+
     /// Place of a flow of this group in all that is kept by place.
     pub fn local(&self, flow: FlowId) -> u32 {
         self.groups.local(flow.index)

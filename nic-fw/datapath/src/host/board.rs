@@ -31,6 +31,7 @@ impl<B: Board> Host<B> {
             }
             self.memory.unbind(region);
             self.tables.set_region(region, None);
+            self.observed.shares.reset(region.0);
         }
         self.memory.unbind(RegionId::CONTROL);
         self.tables.clear();

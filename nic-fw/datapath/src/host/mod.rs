@@ -36,6 +36,7 @@ use toe_abi::{
     desc::ev_flags,
 };
 use toe_hal::{Board, Instant, Lease, PortCaps, RxPort};
+use toe_sync::share::Shares;
 
 type FramesOf<B> = <<B as Board>::Rx as RxPort>::Frames;
 
@@ -79,11 +80,13 @@ pub struct HostParts<B: Board> {
     pub clock: B::Clock,
 }
 
-/// What operators may look at.
+/// What operators may look at, and turn.
 pub struct Observed {
     /// All instances of all stages.
     pub instances: observe::Board,
     pub traces: Traces,
+    /// What applications may send.
+    pub shares: Shares,
 }
 
 macro_rules! env {

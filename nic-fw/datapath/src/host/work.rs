@@ -67,6 +67,7 @@ impl<B: Board> Host<B> {
             Step::Unmap(region) => {
                 self.memory.unbind(region);
                 self.tables.set_region(region, None);
+                self.observed.shares.reset(region.0);
                 self.control.swept(&mut self.counters);
             }
         }

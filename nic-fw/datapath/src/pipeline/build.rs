@@ -34,6 +34,7 @@ use toe_sync::{
     crew::Crew,
     epoch,
     progress::{Teller, Watcher, progress},
+    share::Shares,
 };
 
 /// Both ends of links, by whom they belong to, until the instances take them.
@@ -105,6 +106,7 @@ pub fn build<B: Board>(config: &CardConfig, placement: &Placement, parts: Parts<
     let links = Links { placement, ring: config.ring_entries.max(1) };
     let groups = Groups::new(links.count(stage::PROTOCOL));
     let directory = Directory::new(config.max_flows(), groups, config.hash_key);
+    let shares = Shares::new(config.max_regions);
     let crew = Crew::new(placement.cores().len());
     let mut shared = Shared::<B> {
         frames: rx.frames(),
@@ -181,7 +183,7 @@ pub fn build<B: Board>(config: &CardConfig, placement: &Placement, parts: Parts<
     let mut back_outs = Vec::new();
     for g in 0..n_groups {
         let states = States::new(shared.flows, groups, g);
-        let sched = Sched::new(groups.share(shared.flows) as usize, config.quantum_bytes);
+        let sched = Sched::new(groups.share(shared.flows) as usize, config.quantum_bytes, shares.clone());
         let pool = Pool::new(config.pool_messages);
         let (request_out, request_in) = take(&mut requests);
         let (descriptor_out, descriptor_in) = take(&mut descriptors);
@@ -225,7 +227,7 @@ pub fn build<B: Board>(config: &CardConfig, placement: &Placement, parts: Parts<
     let meter_ctxq =
         shared.board.add(StageId::new(stage::CTXQ, 0), links.core(stage::CTXQ, 0), placement.cores()[links.core(stage::CTXQ, 0)].cpu);
     let (traces, tracers) = Traces::new(placement.cores().len());
-    let observed = Observed { instances: shared.board, traces };
+    let observed = Observed { instances: shared.board, traces, shares };
     let parts = HostParts { memory: shared.memory, kick, frames: shared.frames, caps, clock: clock.clone() };
     let ctxq = CtxqActor {
         stage: Host::new(config, parts, shared.directory, shared.tables, shared.sums, observed),

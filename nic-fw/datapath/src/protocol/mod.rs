@@ -86,9 +86,9 @@ impl Protocol {
     }
 
     /// The next flow whose turn it is to send.
-    pub fn next_send(&mut self, _now: Instant) -> Option<Work> {
+    pub fn next_send(&mut self, now: Instant) -> Option<Work> {
         loop {
-            let local = self.sched.next()?;
+            let local = self.sched.next(now)?;
             match self.states.at(local) {
                 Some(flow) => return Some(Work::Send { flow }),
                 None => self.sched.idle(local),
@@ -98,22 +98,26 @@ impl Protocol {
 
     /// Whether a flow owes something, or its timer has expired.
     pub fn is_urgent(&self, now: Instant) -> bool {
-        self.sched.any_urgent() || self.next_deadline(now).is_some_and(|at| at <= now)
+        self.sched.any_urgent() || self.next_timeout().is_some_and(|at| at <= now)
     }
 
     /// Whether a flow may send now.
-    pub fn is_ready(&self, _now: Instant) -> bool {
-        self.sched.any_ready()
+    pub fn is_ready(&self, now: Instant) -> bool {
+        self.sched.any_ready(now)
     }
 
-    /// When the next timer expires.
-    pub fn next_deadline(&self, _now: Instant) -> Option<Instant> {
+    fn next_timeout(&self) -> Option<Instant> {
         self.sched.timers.next_tick().map(|tick| Instant(tick.saturating_mul(1000)))
+    }
+
+    /// When the next timer expires, or a flow that is paced or limited may go on.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.next_timeout().into_iter().chain(self.sched.next_due()).min()
     }
 
     /// Forgets all flows.
     pub fn reset(&mut self) {
-        for local in 0..self.sched.flows() {
+        for local in 0..self.states.capacity() {
             if self.states.at(local).is_some() {
                 self.sched.forget(local);
             }
@@ -181,12 +185,18 @@ impl Protocol {
             self.sched.idle(local);
             return false;
         }
+        // An owed ACK does not wait for the flow's pace; new data with it would run ahead of it.
+        let held = self.sched.holds_back(local, self.now);
         let state = self.states.state_mut(flow);
         let max = self.tso_max.max(state.rx.mss.into());
-        let segment = toe_tcp::emit(state, tcp_now(self.now), max);
+        let emit = if held { toe_tcp::emit_owed } else { toe_tcp::emit };
+        let segment = emit(state, tcp_now(self.now), max);
         match &segment {
-            Some(segment) => self.sched.sent(local, segment.len, urgent(self.states.state(flow))),
+            Some(segment) => self.sched.sent(local, segment.len, urgent(self.states.state(flow)), self.now),
             None => self.sched.idle(local),
+        }
+        if segment.is_none() && held {
+            self.sched.ready(local, false);
         }
         self.rearm(flow);
         (msg.tag.flow, msg.tx) = (flow, segment);

@@ -48,6 +48,7 @@ impl Protocol {
             toe_tcp::rebase(&mut state, Now(clock), tcp_now(self.now));
         }
         self.states.install(flow, &state);
+        self.sched.assign(self.states.local(flow), state.id.region.0);
         mail.answer.flow = flow;
         self.counters.count(Counter::FlowsInstalled);
         self.ready(flow);
@@ -74,6 +75,10 @@ impl Protocol {
             kind::ICMP_ERROR if phase == Phase::Live => {
                 let out = self.input(flow, &Input::IcmpError(icmp_error(&args)));
                 self.finish(flow, &out, msg);
+            }
+            kind::SET_RATE => {
+                let kbps = u32::try_from(args[0]).unwrap_or(u32::MAX);
+                self.sched.set_rate(self.states.local(flow), kbps, self.now);
             }
             kind::FREEZE => {
                 self.states.freeze(flow);

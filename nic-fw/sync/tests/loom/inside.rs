@@ -8,6 +8,7 @@ use toe_abi::FlowId;
 use toe_sync::atomic::{AtomicU32, Ordering};
 use toe_sync::flow_table::FlowWriter;
 use toe_sync::progress::progress;
+use toe_sync::share::Shares;
 use toe_sync::{FlowHash, epoch, spsc};
 
 #[test]
@@ -159,5 +160,38 @@ fn progress_comes_after_what_it_tells_of() {
             work.with(|work| assert_eq!(unsafe { *work }, 1));
         }
         tells.join().unwrap();
+    });
+}
+
+/// Two cores take at the same time: both takings count, whoever comes first, and one of the two has to wait.
+#[test]
+fn share_loses_no_taking() {
+    model(|| {
+        // A burst is 131072 bytes, and a byte takes 8 us: after 65536 of them the next one waits.
+        let shares = Shares::new(1);
+        shares.set(0, 100, 1000);
+        let other = shares.clone();
+        let taker = thread::spawn(move || other.take(0, 40_000, 0));
+        let mut waits = vec![shares.take(0, 40_000, 0)];
+        waits.push(taker.join().unwrap());
+        waits.sort_unstable();
+        assert_eq!(waits, [Ok(()), Err((80_000 - 65_536) * 8)]);
+        assert_eq!(shares.may_send(0, 0), waits[1]);
+    });
+}
+
+/// The rate changes while a core takes: what it owes by the old rate, minutes, does not outlive it.
+#[test]
+fn share_forgets_an_old_rate() {
+    model(|| {
+        let shares = Shares::new(1);
+        shares.set(0, 100, 1);
+        let other = shares.clone();
+        let taker = thread::spawn(move || [other.take(0, 65_536, 0), other.take(0, 65_536, 0)]);
+        shares.set(0, 100, 1_000_000);
+        let _ = taker.join().unwrap();
+        // Both segments, at the new rate.
+        let wait = shares.may_send(0, 0);
+        assert!(wait.err().is_none_or(|us| us <= 525), "{wait:?}");
     });
 }

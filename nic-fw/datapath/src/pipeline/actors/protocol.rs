@@ -178,8 +178,8 @@ impl Actor for ProtocolActor {
         control || rx || urgent || host || data || self.route.hand.is_some() || !self.back.is_empty() || !self.rx.judged.is_empty()
     }
 
-    fn deadline(&self, now: Instant) -> Option<Instant> {
-        self.stage.next_deadline(now)
+    fn deadline(&self, _now: Instant) -> Option<Instant> {
+        self.stage.next_deadline()
     }
 
     fn gauges(&mut self) -> Gauges {
