@@ -62,6 +62,8 @@ struct Setup {
     mac: [u8; 6],
     tso_max: u32,
     buffer_log2: u8,
+    /// The wire is: nothing is to be lost here either.
+    perfect: bool,
     seed: u64,
 }
 
@@ -86,8 +88,14 @@ fn toe_host(s: &Setup) -> ToeHost {
     let card = CardConfig { max_flows: 64, max_contexts: 8, max_regions: 4, max_next_hops: 8, spin_us: 0, ..CardConfig::default() };
     ToeHost::new(core, engine, memory(s.seed), port, |parts| match s.seed % 3 {
         0 => Box::new(Card::new(card, parts)),
-        _ => Box::new(DeterministicCard::new(card, &Interleaving::from_seed(s.seed), parts)),
+        _ => Box::new(DeterministicCard::new(card, &interleaving(s), parts)),
     })
+}
+
+fn interleaving(s: &Setup) -> Interleaving {
+    let chosen = Interleaving::from_seed(s.seed);
+    // Over a perfect wire a burst as long as the window is no overload.
+    if s.perfect { Interleaving { rx_hold: 256, ..chosen } } else { chosen }
 }
 
 /// Host memory: every other seed, one whose transfers complete late, in any order, and find the engine full.
@@ -109,71 +117,71 @@ fn volumes(seed: u64) -> (u64, u64) {
     (volume(), volume())
 }
 
-fn setup(ip: [u8; 4], mac: [u8; 6], tso_max: u32, seed: u64) -> Setup {
+fn setup(ip: [u8; 4], mac: [u8; 6], tso_max: u32, wire: &Wire, seed: u64) -> Setup {
     let buffer_log2 = [12, 14, 16, 18][Chance::new(seed ^ 0x627566).below(4) as usize];
-    Setup { ip, mac, tso_max, buffer_log2, seed }
+    Setup { ip, mac, tso_max, buffer_log2, perfect: wire.is_perfect(), seed }
 }
 
-fn ours_listens_smoltcp_connects(seed: u64, knobs: WireKnobs) -> Outcome {
+fn ours_listens_smoltcp_connects(seed: u64, mut wire: Wire) -> Outcome {
     let (ab, ba) = volumes(seed);
     let app = Carrier::listener(80, Duplex::new(false, ab, ba, seed));
-    let mut a = ToeEnd { host: toe_host(&setup(A_IP, A_MAC, 0, seed)), app };
+    let mut a = ToeEnd { host: toe_host(&setup(A_IP, A_MAC, 0, &wire, seed)), app };
     let mut host = SmolHost::new(B_MAC, B_IP, 24, seed);
     let socket = host.socket(1 << 16);
     host.connect(socket, A_IP, 80, 40_000 + (seed % 1000) as u16);
     let mut b = SmolEnd { host, socket, duplex: Duplex::new(true, ba, ab, seed ^ 1) };
-    world::run(&mut a, &mut b, &mut Wire::new(knobs, seed), LIMIT_US)
+    world::run(&mut a, &mut b, &mut wire, LIMIT_US)
 }
 
-fn ours_connects_to_smoltcp(seed: u64, knobs: WireKnobs) -> Outcome {
+fn ours_connects_to_smoltcp(seed: u64, mut wire: Wire) -> Outcome {
     let (ab, ba) = volumes(seed);
     let app = Carrier::connector(Addr::v4(B_IP, 80), Duplex::new(true, ab, ba, seed));
-    let mut a = ToeEnd { host: toe_host(&setup(A_IP, A_MAC, 0, seed)), app };
+    let mut a = ToeEnd { host: toe_host(&setup(A_IP, A_MAC, 0, &wire, seed)), app };
     let mut host = SmolHost::new(B_MAC, B_IP, 24, seed);
     let socket = host.socket(1 << 16);
     host.listen(socket, 80);
     let mut b = SmolEnd { host, socket, duplex: Duplex::new(false, ba, ab, seed ^ 1) };
-    world::run(&mut a, &mut b, &mut Wire::new(knobs, seed), LIMIT_US)
+    world::run(&mut a, &mut b, &mut wire, LIMIT_US)
 }
 
-fn ours_to_ours(seed: u64, knobs: WireKnobs) -> Outcome {
+fn ours_to_ours(seed: u64, mut wire: Wire) -> Outcome {
     let (ab, ba) = volumes(seed);
     let tso_max = if seed.is_multiple_of(2) { 0 } else { 65_000 };
     let app = Carrier::connector(Addr::v4(B_IP, 80), Duplex::new(true, ab, ba, seed));
-    let mut a = ToeEnd { host: toe_host(&setup(A_IP, A_MAC, tso_max, seed)), app };
+    let mut a = ToeEnd { host: toe_host(&setup(A_IP, A_MAC, tso_max, &wire, seed)), app };
     let app = Carrier::listener(80, Duplex::new(false, ba, ab, seed ^ 1));
-    let mut b = ToeEnd { host: toe_host(&setup(B_IP, B_MAC, tso_max, seed ^ 0x5555)), app };
-    world::run(&mut a, &mut b, &mut Wire::new(knobs, seed), LIMIT_US)
+    let mut b = ToeEnd { host: toe_host(&setup(B_IP, B_MAC, tso_max, &wire, seed ^ 0x5555)), app };
+    world::run(&mut a, &mut b, &mut wire, LIMIT_US)
 }
 
 #[test]
 fn smoltcp_connects_over_a_perfect_wire() {
-    for_seeds(50, |seed| ours_listens_smoltcp_connects(seed, WireKnobs::default()));
+    for_seeds(50, |seed| ours_listens_smoltcp_connects(seed, Wire::perfect(Some(1))));
 }
 
 #[test]
 fn connecting_to_smoltcp_over_a_perfect_wire() {
-    for_seeds(50, |seed| ours_connects_to_smoltcp(seed, WireKnobs::default()));
+    for_seeds(50, |seed| ours_connects_to_smoltcp(seed, Wire::perfect(None)));
 }
 
 #[test]
 fn two_of_ours_over_a_perfect_wire() {
-    for_seeds(50, |seed| ours_to_ours(seed, WireKnobs::default()));
+    for_seeds(50, |seed| ours_to_ours(seed, Wire::perfect(Some(0))));
 }
 
 #[test]
 fn smoltcp_connects_over_a_faulty_wire() {
-    for_seeds(1000, |seed| ours_listens_smoltcp_connects(seed, WireKnobs::from_seed(seed)));
+    for_seeds(1000, |seed| ours_listens_smoltcp_connects(seed, Wire::new(WireKnobs::from_seed(seed), seed)));
 }
 
 #[test]
 fn connecting_to_smoltcp_over_a_faulty_wire() {
-    for_seeds(1000, |seed| ours_connects_to_smoltcp(seed, WireKnobs::from_seed(seed)));
+    for_seeds(1000, |seed| ours_connects_to_smoltcp(seed, Wire::new(WireKnobs::from_seed(seed), seed)));
 }
 
 #[test]
 fn two_of_ours_over_a_faulty_wire() {
-    for_seeds(1000, |seed| ours_to_ours(seed, WireKnobs::from_seed(seed)));
+    for_seeds(1000, |seed| ours_to_ours(seed, Wire::new(WireKnobs::from_seed(seed), seed)));
 }
 
 /// The receiver does not read for a while: the window closes, is probed, and opens again.
@@ -181,12 +189,13 @@ fn two_of_ours_over_a_faulty_wire() {
 fn a_closed_window_opens_again() {
     for_seeds(200, |seed| {
         let knobs = WireKnobs { loss: (seed % 10) as u8, ..WireKnobs::default() };
+        let mut wire = Wire::new(knobs, seed);
         let volume = 200_000;
         let app = Carrier::connector(Addr::v4(B_IP, 80), Duplex::new(true, volume, 0, seed));
-        let mut a = ToeEnd { host: toe_host(&setup(A_IP, A_MAC, 0, seed)), app };
+        let mut a = ToeEnd { host: toe_host(&setup(A_IP, A_MAC, 0, &wire, seed)), app };
         let app = Carrier::listener(80, Duplex::new(false, 0, volume, seed ^ 1)).reads_after(1_000_000 * (1 + seed % 30));
-        let mut b = ToeEnd { host: toe_host(&setup(B_IP, B_MAC, 0, seed ^ 0x5555)), app };
-        world::run(&mut a, &mut b, &mut Wire::new(knobs, seed), LIMIT_US)
+        let mut b = ToeEnd { host: toe_host(&setup(B_IP, B_MAC, 0, &wire, seed ^ 0x5555)), app };
+        world::run(&mut a, &mut b, &mut wire, LIMIT_US)
     });
 }
 
@@ -195,7 +204,7 @@ fn a_closed_window_opens_again() {
 fn a_gibibyte_each_way_over_a_lossy_wire() {
     let volume = 1 << 30;
     let knobs = WireKnobs { loss: 1, duplicate: 1, jitter_us: 5, faults_until: u64::MAX, ..WireKnobs::default() };
-    let setup = |ip, mac, seed| Setup { ip, mac, tso_max: 65_000, buffer_log2: 18, seed };
+    let setup = |ip, mac, seed| Setup { ip, mac, tso_max: 65_000, buffer_log2: 18, perfect: false, seed };
     let app = Carrier::connector(Addr::v4(B_IP, 80), Duplex::new(true, volume, volume, 3));
     let mut a = ToeEnd { host: toe_host(&setup(A_IP, A_MAC, 3)), app };
     let app = Carrier::listener(80, Duplex::new(false, volume, volume, 9));

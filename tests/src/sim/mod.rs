@@ -11,6 +11,7 @@
 pub mod apps;
 pub mod host;
 pub mod machine;
+pub mod order;
 pub mod smol;
 pub mod stream;
 pub mod wire;

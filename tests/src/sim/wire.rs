@@ -1,5 +1,6 @@
 //! A wire in virtual time that loses, repeats, reorders, delays and corrupts frames, by seed.
 
+use super::order::InOrder;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use toe_hal::fake::{Chance, FakeFrame};
@@ -71,16 +72,31 @@ pub struct Wire {
     chance: Chance,
     flying: BinaryHeap<Reverse<Flying>>,
     frames: u64,
+    order: Option<InOrder>,
 }
 
 impl Wire {
     pub fn new(knobs: WireKnobs, seed: u64) -> Self {
-        Self { knobs, chance: Chance::new(seed), flying: BinaryHeap::new(), frames: 0 }
+        Self { knobs, chance: Chance::new(seed), flying: BinaryHeap::new(), frames: 0, order: None }
+    }
+
+    /// A wire that does nothing to frames, so nobody has a reason to send anything twice: a run panics if somebody does, or acknowledges less than
+    /// before. `connector`: the end that opens a connection to one of ours. What it sends at once may have to be sent again: the first frames wait
+    /// for INSTALL in toed, and later ones may overtake them.
+    pub fn perfect(connector: Option<usize>) -> Self {
+        Self { order: Some(InOrder::new(connector)), ..Self::new(WireKnobs::default(), 0) }
+    }
+
+    pub fn is_perfect(&self) -> bool {
+        self.order.is_some()
     }
 
     /// A frame leaves one end for the end `to`.
     pub fn send(&mut self, to: usize, frame: FakeFrame, now_us: u64) {
         self.frames += 1;
+        if let Some(order) = &mut self.order {
+            order.watch(1 - to, &frame.bytes);
+        }
         let faulty = self.frames < self.knobs.faults_until;
         if faulty && self.chance.percent(self.knobs.loss) {
             return;
