@@ -7,14 +7,16 @@ const NIL: u32 = u32::MAX;
 const OUT: u32 = u32::MAX - 1;
 
 #[derive(Clone, Copy)]
-struct Node {
+struct Node<T> {
     prev: u32,
     next: u32,
+    value: T,
 }
 
-/// One node for each index. Lists that share a `Links` can't share an item.
-pub struct Links {
-    nodes: Box<[Node]>,
+/// One node for each index. Lists that share a `Links` can't share an item. A value of the item lies beside its node, in the
+/// same cache line: whoever finds an item in a list is about to look at it.
+pub struct Links<T = ()> {
+    nodes: Box<[Node<T>]>,
 }
 
 /// A first-in, first-out list. Its nodes are in a [`Links`], always the same.
@@ -42,7 +44,18 @@ impl List {
 
 impl Links {
     pub fn new(items: usize) -> Self {
-        Self { nodes: vec![Node { prev: OUT, next: OUT }; items].into_boxed_slice() }
+        Self::with(items, ())
+    }
+}
+
+impl<T: Copy> Links<T> {
+    /// Each item with a value.
+    pub fn with(items: usize, value: T) -> Self {
+        Self { nodes: vec![Node { prev: OUT, next: OUT, value }; items].into_boxed_slice() }
+    }
+
+    fn node(&mut self, i: u32) -> &mut Node<T> {
+        &mut self.nodes[i as usize]
     }
 
     /// Whether item `i` is in some list.
@@ -53,10 +66,11 @@ impl Links {
     /// Appends `i`, which is in no list.
     pub fn push(&mut self, list: &mut List, i: u32) {
         debug_assert!(!self.linked(i));
-        self.nodes[i as usize] = Node { prev: list.tail, next: NIL };
+        let node = self.node(i);
+        (node.prev, node.next) = (list.tail, NIL);
         match list.tail {
             NIL => list.head = i,
-            last => self.nodes[last as usize].next = i,
+            last => self.node(last).next = i,
         }
         list.tail = i;
     }
@@ -70,15 +84,31 @@ impl Links {
 
     /// Takes `i` out of `list`, which it is in.
     pub fn unlink(&mut self, list: &mut List, i: u32) {
-        let Node { prev, next } = core::mem::replace(&mut self.nodes[i as usize], Node { prev: OUT, next: OUT });
+        let node = self.node(i);
+        let (prev, next) = (node.prev, node.next);
+        (node.prev, node.next) = (OUT, OUT);
         match prev {
             NIL => list.head = next,
-            p => self.nodes[p as usize].next = next,
+            p => self.node(p).next = next,
         }
         match next {
             NIL => list.tail = prev,
-            n => self.nodes[n as usize].prev = prev,
+            n => self.node(n).prev = prev,
         }
+    }
+}
+
+impl<T> core::ops::Index<u32> for Links<T> {
+    type Output = T;
+
+    fn index(&self, i: u32) -> &T {
+        &self.nodes[i as usize].value
+    }
+}
+
+impl<T> core::ops::IndexMut<u32> for Links<T> {
+    fn index_mut(&mut self, i: u32) -> &mut T {
+        &mut self.nodes[i as usize].value
     }
 }
 
