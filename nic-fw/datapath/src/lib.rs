@@ -33,7 +33,7 @@ mod msg;
 mod post;
 mod pre;
 mod protocol;
-mod sched;
+pub mod sched;
 mod stages;
 mod store;
 mod tables;

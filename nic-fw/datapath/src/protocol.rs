@@ -131,7 +131,7 @@ impl Protocol {
             rearm(i, env);
             return Outcome::Nothing;
         };
-        env.sched.sent(i, segment.len, urgent(env.flows.state(i)));
+        env.sched.sent(i, segment.len, urgent(env.flows.state(i)), env.now);
         rearm(i, env);
         let mut msg = self.message(flow);
         msg.tx = Some(TxMsg { tag: msg.tag, segment });
@@ -222,6 +222,7 @@ impl Protocol {
             Ok(flow) => {
                 env.mailbox.answer.flow = flow;
                 env.counters.count(Counter::FlowsInstalled);
+                env.sched.assign(flow.index, state.id.region.0);
                 env.sched.ready(flow.index, urgent(&state));
                 rearm(flow.index, env);
                 status::OK

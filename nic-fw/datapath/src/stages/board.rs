@@ -55,7 +55,7 @@ where
     pub fn is_busy(&self) -> bool {
         !self.dma.is_empty()
             || !self.post.is_empty()
-            || self.sched.any_ready()
+            || self.sched.any_ready(self.now)
             || !self.contexts.is_quiet()
             || self.control.is_busy()
             || !self.poisoned.is_empty()
@@ -67,7 +67,7 @@ where
             return Some(now);
         }
         let timer = self.sched.timers.next_tick().map(|tick| Instant(tick.saturating_mul(1000)));
-        timer.into_iter().chain(self.contexts.next_retry()).min()
+        timer.into_iter().chain(self.sched.next_due()).chain(self.contexts.next_retry()).min()
     }
 
     /// See [`Composition::park`](crate::Composition::park).

@@ -27,6 +27,7 @@ use toe_abi::{
     counters::{Counter, Drop, Exception},
 };
 use toe_hal::{EthPort, HostMemory, Instant, Kick, RxBurst, TxFrame, TxOffload};
+use toe_sync::share::Shares;
 use toe_wire::Arp;
 
 /// Longest frame that the card builds without payload: an ARP answer with a tag.
@@ -130,7 +131,7 @@ where
             contexts: Contexts::new(config.max_contexts, max_flows, spin_us, config.visit_descriptors),
             control: Control::new(max_flows),
             protocol: Protocol::new(tso_max),
-            sched: Sched::new(max_flows as usize, config.quantum_bytes),
+            sched: Sched::new(max_flows as usize, config.quantum_bytes, Shares::new(config.max_regions)),
             dma: Dma::new(config.dma_entries.max(16)),
             post: Post::new(caps, config.egress_entries),
             now: Instant(0),

@@ -101,7 +101,7 @@ where
         if !self.post.is_empty() {
             return None;
         }
-        self.sched.next().map(|flow| Work::Send { flow })
+        self.sched.next(self.now).map(|flow| Work::Send { flow })
     }
 
     /// Sends what waits for the port. True: something went.

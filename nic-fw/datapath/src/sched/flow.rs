@@ -1,0 +1,115 @@
+//! A flow as the scheduler sees it: where it waits, what is left of its turn, and its pace.
+//!
+//! ```text
+//!   clock: when what was sent so far would all have left at the flow's rate
+//!
+//!     now - burst      now        clock
+//!   ──────┼─────────────┼───────────┼───────► time      paced: not before its clock
+//!         └── a clock further back is moved up to here: unused time makes a small burst, no more
+//! ```
+
+use toe_hal::Instant;
+use toe_sync::share::{UNITS_PER_US, time_of, units};
+
+/// A tick of the pacing wheel, microseconds.
+pub const TICK_US: u64 = 16;
+/// What a flow has not used is a quantum at most, or as much as it sends in this time.
+const BURST_MAX_US: u64 = 1000;
+/// But enough for a flow that comes late by a few ticks to keep its rate, even if a quantum takes it less.
+const BURST_MIN_US: u64 = 4 * TICK_US;
+/// A segment without payload takes its share as well.
+pub const LEAST_BYTES: u32 = 64;
+
+/// Where a flow is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// It has nothing to send.
+    Out,
+    /// In the list of urgent ones.
+    Urgent,
+    /// Named by `next` for something urgent.
+    Visited,
+    /// In its application's list.
+    Queued,
+    /// It is its turn among its application's flows.
+    Turn,
+    /// In the pacing wheel.
+    Paced,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Flow {
+    /// On the clock of `toe_sync::share`.
+    clock: u64,
+    /// 0: not paced.
+    kbps: u32,
+    /// Bytes left of its turn; below 0: what it has sent beyond.
+    credit: i32,
+    pub app: u16,
+    pub place: Place,
+}
+
+impl Flow {
+    pub const fn new(app: u16) -> Self {
+        Self { clock: 0, kbps: 0, credit: 0, app, place: Place::Out }
+    }
+
+    pub fn rate(&self) -> u32 {
+        self.kbps
+    }
+
+    /// Another rate: what it still has to wait is as many bytes as before.
+    pub fn set_rate(&mut self, kbps: u32, now: Instant) {
+        let now = units(now.micros());
+        let wait = u128::from(self.clock.saturating_sub(now)) * u128::from(self.kbps);
+        self.clock = match kbps {
+            0 => 0,
+            _ => now.min(self.clock).saturating_add(u64::try_from(wait / u128::from(kbps)).unwrap_or(u64::MAX)),
+        };
+        self.kbps = kbps;
+    }
+
+    /// Whether its pace lets it send.
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.clock <= units(now.micros())
+    }
+
+    /// The first tick of the pacing wheel at which it is due.
+    pub fn due_tick(&self) -> u64 {
+        self.clock.div_ceil(TICK_US * UNITS_PER_US)
+    }
+
+    /// A turn begins with something, whatever the debt: no flow is named in vain.
+    pub fn begin_turn(&mut self, quantum: i32) {
+        self.place = Place::Turn;
+        self.credit = self.credit.saturating_add(quantum).max(1);
+    }
+
+    /// Whether its turn goes on.
+    pub fn has_credit(&self) -> bool {
+        self.credit > 0
+    }
+
+    /// What it has not used is not kept.
+    pub fn drop_credit(&mut self) {
+        self.credit = self.credit.min(0);
+    }
+
+    /// A segment was sent.
+    pub fn charge(&mut self, bytes: u32, quantum: i32, now: Instant) {
+        self.credit = self.credit.saturating_sub_unsigned(bytes.max(LEAST_BYTES));
+        if self.kbps > 0 {
+            let start = self.start(quantum, now.micros());
+            self.clock = start.saturating_add(time_of(bytes, self.kbps.into()));
+        }
+    }
+
+    /// From when on a segment that is sent now takes its time.
+    fn start(&self, quantum: i32, now_us: u64) -> u64 {
+        if self.clock >= units(now_us.saturating_sub(BURST_MIN_US)) {
+            return self.clock;
+        }
+        let burst = time_of(quantum.unsigned_abs(), self.kbps.into()).clamp(units(BURST_MIN_US), units(BURST_MAX_US));
+        self.clock.max(units(now_us).saturating_sub(burst))
+    }
+}

@@ -1,0 +1,219 @@
+//! The scheduler of a flow group: which flow may send next, and when each must be looked at again.
+//!
+//! ```text
+//!                 urgent ─────────────────────────────► list ─────────────► first, neither paced nor limited ─┐
+//!   ready(flow) ──┤                                                                                            ├─► next
+//!     ▲           data ──► its pace ──due──► list of its application ─────► applications take turns ──────────┘     │
+//!     │                      └─not yet─► wheel ──▲                            by weight, those over their rate      ▼
+//!     └───────────────────────────────────────────────────────────────────── wait                  sent(flow) or idle(flow)
+//! ```
+//!
+//! Owed ACKs, retransmissions and probes are urgent. Data waits for three things: the flow's pace (a timing wheel, as in
+//! Carousel), its application's rate and turn among the applications ([`apps`]), and its own turn among the
+//! application's flows, which lasts for a quantum. Urgent bytes are charged like others; they wait for nothing.
+//! Each step costs the same however many flows and applications there are.
+
+mod apps;
+mod flow;
+
+use crate::{
+    list::{Links, List},
+    wheel::Wheel,
+};
+use apps::Apps;
+use flow::{Flow, Place, TICK_US};
+use toe_hal::Instant;
+use toe_sync::share::Shares;
+
+/// Flows that one call takes out of the pacing wheel at most: after a long sleep many may be due.
+const RELEASES: usize = 32;
+
+pub struct Sched {
+    flows: Links<Flow>,
+    urgent: List,
+    /// The flow that `next` has named for something urgent.
+    visit: Option<u32>,
+    apps: Apps,
+    pacing: Wheel,
+    quantum: i32,
+    /// When last called with a time.
+    now: Instant,
+    /// One deadline for each flow, in milliseconds.
+    pub timers: Wheel,
+}
+
+impl Sched {
+    pub fn new(flows: usize, quantum_bytes: u32, shares: Shares) -> Self {
+        let quantum = quantum_bytes.clamp(1, 1 << 30) as i32;
+        Self {
+            flows: Links::with(flows, Flow::new(0)),
+            urgent: List::default(),
+            visit: None,
+            apps: Apps::new(shares, quantum),
+            pacing: Wheel::new(flows),
+            quantum,
+            now: Instant(0),
+            timers: Wheel::new(flows),
+        }
+    }
+
+    /// Index `i` is a new flow of application `app`: nothing to send, not paced.
+    pub fn assign(&mut self, i: u32, app: u16) {
+        self.forget(i);
+        self.flows[i] = Flow::new(self.apps.place(app));
+    }
+
+    /// The pace of flow `i`, kbit/s; 0: not paced.
+    pub fn rate(&self, i: u32) -> u32 {
+        self.flows[i].rate()
+    }
+
+    /// Sets the pace of flow `i`.
+    pub fn set_rate(&mut self, i: u32, kbps: u32, now: Instant) {
+        self.now = now;
+        let flow = &mut self.flows[i];
+        flow.set_rate(kbps, now);
+        if flow.place == Place::Paced {
+            self.pacing.disarm(i);
+            self.queue(i);
+        }
+    }
+
+    /// Flow `i` may have something to send.
+    pub fn ready(&mut self, i: u32, urgent: bool) {
+        let Flow { place, app, .. } = self.flows[i];
+        match place {
+            Place::Urgent | Place::Visited => return,
+            Place::Out if !urgent => return self.queue(i),
+            _ if !urgent => return,
+            Place::Queued => self.apps.unlink(app, i, &mut self.flows),
+            Place::Paced => self.pacing.disarm(i),
+            // A turn is kept meanwhile.
+            Place::Out | Place::Turn => {}
+        }
+        self.flows[i].place = Place::Urgent;
+        self.flows.push(&mut self.urgent, i);
+    }
+
+    /// Flow `i`, which is nowhere, has data.
+    fn queue(&mut self, i: u32) {
+        let flow = &mut self.flows[i];
+        if flow.is_due(self.now) {
+            flow.place = Place::Queued;
+            self.apps.push(flow.app, i, &mut self.flows);
+        } else {
+            flow.place = Place::Paced;
+            let due = flow.due_tick();
+            self.pacing.arm(i, due);
+        }
+    }
+
+    /// Whose turn it is: the same flow's until [`sent`](Self::sent) or [`idle`](Self::idle) ends it, unless another one has
+    /// something urgent.
+    pub fn next(&mut self, now: Instant) -> Option<u32> {
+        self.release(now);
+        if self.visit.is_none() {
+            self.visit = self.flows.pop(&mut self.urgent);
+            if let Some(i) = self.visit {
+                self.flows[i].place = Place::Visited;
+            }
+        }
+        self.visit.or_else(|| self.next_data())
+    }
+
+    fn next_data(&mut self) -> Option<u32> {
+        let (i, begins) = self.apps.next(&mut self.flows)?;
+        if begins {
+            self.flows[i].begin_turn(self.quantum);
+        }
+        Some(i)
+    }
+
+    /// What has become due takes part again.
+    fn release(&mut self, now: Instant) {
+        self.now = now;
+        self.apps.release(now);
+        for _ in 0..RELEASES {
+            let Some(i) = self.pacing.expire(now.micros() / TICK_US) else { break };
+            self.queue(i);
+        }
+    }
+
+    /// Flow `i` has sent a segment of `bytes` and may have more.
+    pub fn sent(&mut self, i: u32, bytes: u32, urgent: bool, now: Instant) {
+        self.now = now;
+        let flow = &mut self.flows[i];
+        flow.charge(bytes, self.quantum, now);
+        let Flow { app, place, .. } = *flow;
+        self.apps.charge(app, bytes, place == Place::Visited, now);
+        self.end_visit(i);
+        let flow = &mut self.flows[i];
+        if flow.place == Place::Turn && !(flow.has_credit() && flow.is_due(now)) {
+            flow.drop_credit();
+            flow.place = Place::Out;
+            self.apps.end_turn(app);
+        }
+        self.ready(i, urgent);
+        self.apps.settle(app);
+    }
+
+    /// After a visit a flow goes on with its turn, if it was its turn.
+    fn end_visit(&mut self, i: u32) {
+        let flow = &mut self.flows[i];
+        if flow.place == Place::Visited {
+            self.visit = None;
+            flow.place = if self.apps.is_turn_of(flow.app, i) { Place::Turn } else { Place::Out };
+        }
+    }
+
+    /// Flow `i` has nothing to send now.
+    pub fn idle(&mut self, i: u32) {
+        self.end_visit(i);
+        let flow = &mut self.flows[i];
+        let app = flow.app;
+        if flow.place == Place::Turn {
+            flow.place = Place::Out;
+        }
+        if self.apps.is_turn_of(app, i) {
+            flow.drop_credit();
+            self.apps.end_turn(app);
+            self.apps.settle(app);
+        }
+    }
+
+    /// Flow `i` has ended: no turn, no timer.
+    pub fn forget(&mut self, i: u32) {
+        self.timers.disarm(i);
+        self.idle(i);
+        let Flow { place, app, .. } = self.flows[i];
+        match place {
+            Place::Urgent => self.flows.unlink(&mut self.urgent, i),
+            Place::Queued => self.apps.unlink(app, i, &mut self.flows),
+            Place::Paced => self.pacing.disarm(i),
+            Place::Out | Place::Visited | Place::Turn => {}
+        }
+        self.flows[i].place = Place::Out;
+    }
+
+    /// Whether flow `i` must not send new data now, whatever else it sends.
+    pub fn holds_back(&self, i: u32, now: Instant) -> bool {
+        let flow = &self.flows[i];
+        !flow.is_due(now) || self.apps.is_aside(flow.app)
+    }
+
+    /// Whether [`next`](Self::next) may name a flow now.
+    pub fn any_ready(&self, now: Instant) -> bool {
+        self.visit.is_some() || !self.urgent.is_empty() || self.apps.any_ready() || self.next_due().is_some_and(|due| due <= now)
+    }
+
+    /// When to call [`next`](Self::next) for what waits for its time now; it may be too early, but never too late.
+    pub fn next_due(&self) -> Option<Instant> {
+        let tick = self.pacing.next_tick().into_iter().chain(self.apps.next_tick()).min()?;
+        Some(Instant(tick.saturating_mul(TICK_US)))
+    }
+}
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
