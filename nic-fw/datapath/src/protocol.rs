@@ -126,8 +126,14 @@ impl Protocol {
         };
         let state = env.flows.state_mut(i);
         let max = self.tso_max.max(state.rx.mss.into());
-        let Some(segment) = toe_tcp::emit(state, tcp_now(env.now), max) else {
+        // An owed ACK takes no data along past the flow's pace or its application's rate.
+        let waits = env.sched.holds_back(i, env.now) && !resends(state);
+        let segment = if waits { toe_tcp::emit_ack(state, tcp_now(env.now)) } else { toe_tcp::emit(state, tcp_now(env.now), max) };
+        let Some(segment) = segment else {
             env.sched.idle(i);
+            if waits {
+                env.sched.ready(i, false);
+            }
             rearm(i, env);
             return Outcome::Nothing;
         };
@@ -341,8 +347,12 @@ fn bind(state: &mut FlowState, ctx: CtxId, opaque: u32) {
 
 /// Owed ACKs, retransmissions and probes go before new data.
 fn urgent(state: &FlowState) -> bool {
-    const URGENT: u32 = flow_flags::ACK_NOW | flow_flags::REXMIT_ONE | flow_flags::PROBE | flow_flags::LOSS;
-    state.rx.flags & URGENT != 0
+    state.rx.flags & flow_flags::ACK_NOW != 0 || resends(state)
+}
+
+/// Whether something is to be sent again, or a probe: it waits for no rate.
+fn resends(state: &FlowState) -> bool {
+    state.rx.flags & (flow_flags::REXMIT_ONE | flow_flags::PROBE | flow_flags::LOSS) != 0
 }
 
 /// The socket options that a flow has now, as an UPDATE would carry them.

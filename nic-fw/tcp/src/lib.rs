@@ -40,6 +40,6 @@ mod timers;
 pub use api::{CloseReason, HostUpdate, IcmpError, Input, Now, Output, Placement, SegmentIn, SegmentOut, errno};
 pub use establish::{Setup, Timestamping, establish, rebase};
 pub use input::input;
-pub use send::emit;
+pub use send::{emit, emit_ack};
 pub use state::{event_flags, rx_head, tx_tail};
 pub use timers::next_deadline;

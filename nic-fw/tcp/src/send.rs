@@ -117,6 +117,11 @@ pub fn emit(s: &mut FlowState, now: Now, max_payload: u32) -> Option<SegmentOut>
     out
 }
 
+/// The ACK that is owed, and no data with it: for a flow that must wait before it sends more.
+pub fn emit_ack(s: &mut FlowState, now: Now) -> Option<SegmentOut> {
+    (!s.ended() && s.has(ff::ACK_NOW)).then(|| output::ack(s, now))
+}
+
 fn next(s: &mut FlowState, now: Now, max_payload: u32) -> Option<SegmentOut> {
     if s.has(ff::REXMIT_ONE) {
         s.clear(ff::REXMIT_ONE);
@@ -214,4 +219,24 @@ fn converse(s: &mut FlowState, now: Now) {
         s.rx.quickack = 0;
     }
     s.rx.last_tx_ms = now.ms32();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::flow;
+    use crate::{HostUpdate, Input, input};
+
+    #[test]
+    fn an_owed_ack_can_go_alone() {
+        let mut s = flow();
+        let now = Now(1000);
+        let _ = input(&mut s, &Input::Host(HostUpdate { tx_head: 5000, rx_tail: 0, flags: 0 }), now);
+        assert_eq!(emit_ack(&mut s, now), None);
+        s.set(ff::ACK_NOW);
+        let ack = emit_ack(&mut s, now);
+        assert!(ack.is_some_and(|ack| (ack.seq, ack.len) == (s.snd_nxt(), 0)), "{ack:?}");
+        assert_eq!(emit_ack(&mut s, now), None);
+        assert!(emit(&mut s, now, 1460).is_some_and(|data| data.len == 1460));
+    }
 }
