@@ -227,3 +227,23 @@ fn converse(s: &mut FlowState, now: Now) {
     }
     s.rx.last_tx_ms = now.ms32();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::flow;
+    use crate::{HostUpdate, Input, input};
+
+    #[test]
+    fn an_owed_ack_can_go_alone() {
+        let mut s = flow();
+        let now = Now(1000);
+        let _ = input(&mut s, &Input::Host(HostUpdate { tx_head: 5000, rx_tail: 0, flags: 0 }), now);
+        assert_eq!(emit_owed(&mut s, now, 1460), None);
+        s.set(ff::ACK_NOW);
+        let ack = emit_owed(&mut s, now, 1460);
+        assert!(ack.is_some_and(|ack| (ack.seq, ack.len) == (s.snd_nxt(), 0)), "{ack:?}");
+        assert_eq!(emit_owed(&mut s, now, 1460), None);
+        assert!(emit(&mut s, now, 1460).is_some_and(|data| data.len == 1460));
+    }
+}
