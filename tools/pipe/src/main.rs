@@ -1,0 +1,4 @@
+//! toe-pipe: the program.
+#![forbid(unsafe_code)]
+
+fn main() {}
