@@ -12,6 +12,11 @@
 pub mod bell;
 pub mod board;
 pub mod control;
+pub mod forecast;
+pub mod measure;
+pub mod model;
+pub mod report;
 pub mod rig;
+pub mod stats;
 pub mod threads;
 pub mod traffic;

@@ -141,7 +141,7 @@ fn measure(running: &Running, count: &impl Fn() -> u64) -> (Sample, Sample) {
 }
 
 /// Binds this thread to a CPU. One that can't be had is none: the measurement says which CPUs it ran on.
-fn bind(cpu: Option<usize>) {
+pub fn bind(cpu: Option<usize>) {
     if let Some(cpu) = cpu {
         let mut set = CpuSet::new();
         set.set(cpu);

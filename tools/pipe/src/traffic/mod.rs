@@ -106,6 +106,10 @@ impl Traffic {
     }
 }
 
+pub fn connections_text(connections: u16) -> String {
+    if connections == 1 { "one connection".into() } else { format!("{connections} connections") }
+}
+
 /// Byte at position `pos` of every stream.
 pub const fn byte(pos: u32) -> u8 {
     (pos.wrapping_mul(2_654_435_761) >> 24) as u8
