@@ -32,9 +32,8 @@ fn check(measured: &Measured, model: &Model) -> String {
         let is = point.ns.median();
         let error = said.ns / is - 1.0;
         errors.push(error.abs());
-        let stages: Vec<String> = placement.cores()[said.core].stages.iter().map(ToString::to_string).collect();
-        text +=
-            &format!("  {:<34}{:<16}{:>10.0}{is:>10.0}{:>+8.0}%  {}\n", load(mix), point.shape, said.ns, 100.0 * error, stages.join(" "));
+        let stages = stages(placement, said.core);
+        text += &format!("  {:<34}{:<16}{:>10.0}{is:>10.0}{:>+8.0}%  {}\n", load(mix), point.shape, said.ns, 100.0 * error, stages);
     }
     text + &verdict(&errors)
 }
@@ -65,7 +64,8 @@ fn best(model: &Model, cores: usize, objective: Objective) -> String {
     let used = placement.cores().len();
     let spare = if used < cores { format!(" ({used} are enough)") } else { String::new() };
     let mut text = format!("\n{cores} cores{spare}, best placement that was found; applications on other CPUs:\n\n");
-    text += &format!("  {:<34}{:>18}{:>12}{:>20}{:>20}\n", "", "1000 units/s", "Gbit/s", "ratio to fused", "'auto' has");
+    text +=
+        &format!("  {:<34}{:>14}{:>10}{:>17}{:>13}   {}\n", "", "1000 units/s", "Gbit/s", "ratio to fused", "'auto' has", "slowest core");
     for mix in &model.mixes {
         text += &forecast_row(model, mix, &placement, &Placement::auto(cores));
     }
@@ -73,10 +73,16 @@ fn best(model: &Model, cores: usize, objective: Objective) -> String {
 }
 
 fn forecast_row(model: &Model, mix: &Mix, placement: &Placement, auto: &Placement) -> String {
-    let ratio = |placement: &Placement| mix.fused_alone_ns() / model.predict(placement, mix, AppPlace::Apart).ns;
-    let ns = model.predict(placement, mix, AppPlace::Apart).ns;
-    let gbit_per_s = f64::from(mix.unit_bytes) * 8.0 / ns;
-    format!("  {:<34}{:>18.0}{gbit_per_s:>12.1}{:>20.2}{:>20.2}\n", load(mix), 1e6 / ns, ratio(placement), ratio(auto))
+    let (said, of_auto) = (model.predict(placement, mix, AppPlace::Apart), model.predict(auto, mix, AppPlace::Apart));
+    let ratio = |ns: f64| mix.fused_alone_ns() / ns;
+    let (rate, gbit_per_s) = (1e6 / said.ns, f64::from(mix.unit_bytes) * 8.0 / said.ns);
+    let stages = stages(placement, said.core);
+    format!("  {:<34}{rate:>14.0}{gbit_per_s:>10.1}{:>17.2}{:>13.2}   {stages}\n", load(mix), ratio(said.ns), ratio(of_auto.ns))
+}
+
+fn stages(placement: &Placement, core: usize) -> String {
+    let stages: Vec<String> = placement.cores()[core].stages.iter().map(ToString::to_string).collect();
+    stages.join(" ")
 }
 
 fn indented(text: &str) -> String {

@@ -48,7 +48,7 @@ fn connections(m: &Measured) -> Vec<u16> {
 
 fn stages(m: &Measured) -> String {
     let mut text = String::from(
-        "Stages: nanoseconds per unit, all on one core but joined by rings, by the meters of the stages themselves.\n\
+        "Stages: nanoseconds, all on one core but joined by rings, by the meters of the stages themselves.\n\
          What the peers cost is measured apart, and not in the stages' rows.\n",
     );
     for connections in connections(m) {
@@ -57,7 +57,7 @@ fn stages(m: &Measured) -> String {
             continue;
         }
         text += "\n";
-        text += &row(&connections_text(connections), one_core.iter().map(|p| format!("{}, 1 {}", p.load, p.load.unit())));
+        text += &row(&connections_text(connections), one_core.iter().map(|p| p.load.each().into()));
         for kind in 0..stage::COUNT {
             text += &row(stage::name(kind).unwrap_or("?"), one_core.iter().map(|p| own(p, kind).to_string()));
         }

@@ -34,6 +34,30 @@ impl Layout {
         self
     }
 
+    /// All of one core moved to another; `None`: there is nothing on it, or on the other.
+    pub fn merged(&self, from: usize, to: usize) -> Option<Self> {
+        let is_busy = |core: usize| self.core_of.iter().flatten().any(|&at| at == core);
+        if !is_busy(from) || !is_busy(to) {
+            return None;
+        }
+        let mut merged = self.clone();
+        merged.core_of.iter_mut().flatten().filter(|at| **at == from).for_each(|at| *at = to);
+        Some(merged)
+    }
+
+    /// Without the last instance of a kind; `None`: it is the only one.
+    pub fn without_last(&self, kind: u16) -> Option<Self> {
+        let mut fewer = self.clone();
+        let cores = &mut fewer.core_of[usize::from(kind)];
+        cores.pop();
+        (!cores.is_empty()).then_some(fewer)
+    }
+
+    /// Cores that have something to do.
+    pub fn busy_cores(&self) -> usize {
+        (0..self.cores).filter(|core| self.core_of.iter().flatten().any(|at| at == core)).count()
+    }
+
     /// Cores that have nothing to do are left out.
     pub fn placement(&self) -> Result<Placement, PlacementError> {
         let stages_of = |core: usize| {

@@ -14,6 +14,8 @@ const REPLICAS: [u16; 8] = [1, 2, 3, 4, 6, 8, 12, 16];
 const SEEDS: usize = 16;
 /// Less is not an improvement.
 const GAIN: f64 = 1e-6;
+/// As good as the best: the one with fewest cores and instances is taken of those.
+const AS_GOOD: f64 = 1e-3;
 
 /// What the best placement is best for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -52,9 +54,10 @@ pub fn best(model: &Model, cores: usize, objective: Objective) -> Option<Placeme
     let mut seeds: Vec<(f64, Layout)> = seeds(&search, cores).into_iter().map(|layout| (search.score(&layout), layout)).collect();
     seeds.sort_by(|a, b| b.0.total_cmp(&a.0));
     seeds.dedup_by(|a, b| a.1 == b.1);
-    let improved = seeds.into_iter().take(SEEDS).map(|(score, layout)| search.improve(score, layout));
-    let (_, layout) = improved.max_by(|a, b| a.0.total_cmp(&b.0))?;
-    layout.placement().ok()
+    let found: Vec<(f64, Layout)> = seeds.into_iter().take(SEEDS).map(|(score, layout)| search.polished(score, layout)).collect();
+    let most = found.iter().map(|(score, _)| *score).fold(f64::NEG_INFINITY, f64::max);
+    let as_good = found.into_iter().filter(|(score, _)| *score >= most - AS_GOOD).map(|(_, layout)| layout);
+    as_good.min_by_key(|layout| (layout.busy_cores(), layout.all().len()))?.placement().ok()
 }
 
 fn seeds(search: &Search, cores: usize) -> Vec<Layout> {
@@ -100,6 +103,23 @@ impl Search<'_> {
             layout.put(id, least);
         }
         layout
+    }
+
+    /// Improved, and without what brings nothing: cores that can do without, replicas that can be one.
+    fn polished(&mut self, score: f64, layout: Layout) -> (f64, Layout) {
+        let (score, mut layout) = self.improve(score, layout);
+        while let Some(smaller) = self.smaller(score, &layout) {
+            layout = smaller;
+        }
+        (score, layout)
+    }
+
+    /// The same with one core or one replica less, if that is as good.
+    fn smaller(&mut self, score: f64, layout: &Layout) -> Option<Layout> {
+        let merged = (0..layout.cores()).flat_map(|from| (0..layout.cores()).map(move |to| (from, to))).filter(|(from, to)| from != to);
+        let merged = merged.filter_map(|(from, to)| layout.merged(from, to));
+        let fewer = (0..stage::COUNT).filter_map(|kind| layout.without_last(kind));
+        fewer.chain(merged).find(|smaller| self.score(smaller) >= score - AS_GOOD / 2.0)
     }
 
     /// Moves one instance, or swaps two, as long as that makes it better.
@@ -180,6 +200,13 @@ mod tests {
     fn if_hops_cost_more_than_they_bring_one_core_is_best() {
         let (placement, _) = found(&model(vec![mix(stage::PRE, 1)], 1000.0), 4, Objective::Both);
         assert_eq!(placement.cores().len(), 1, "{placement}");
+    }
+
+    #[test]
+    fn what_brings_nothing_is_left_out() {
+        // One stage that can't be replicated, and all the others together cost less.
+        let (placement, ns) = found(&model(vec![mix(stage::EGRESS, 64)], 0.0), 8, Objective::Both);
+        assert_eq!((placement.to_string().as_str(), ns), ("core 0: egress; core 1: ingress pre.0 protocol.0 post.0 dma.0 ctxq", 100.0));
     }
 
     #[test]

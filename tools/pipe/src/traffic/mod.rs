@@ -53,6 +53,17 @@ impl Load {
         }
     }
 
+    /// What is counted, as the title of a column.
+    pub const fn each(self) -> &'static str {
+        match self {
+            Load::Receive => "a segment received",
+            Load::Send => "a segment sent",
+            Load::Rpc => "a request",
+            Load::Acks => "an ACK received",
+            Load::Descriptors => "a descriptor",
+        }
+    }
+
     /// What is counted.
     pub const fn unit(self) -> &'static str {
         match self {
