@@ -3,20 +3,34 @@
 //! Absolute figures move from run to run with the machine; so both take turns, and the medians
 //! and their ratio are what counts.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use toe_lab::instance::{PEER_IP, Pair, Place};
 use toe_lab::{CARD_IP, Card, Job, job, programs, servers};
 
 use crate::cargo;
+use crate::pipeline;
 use crate::progress::{Mark, Step};
 use crate::setup;
 
 #[derive(Args, Debug)]
 pub struct Options {
+    /// Cost of the card's stages in memory instead, and throughput over several threads: builds and runs toe-pipe
+    #[arg(long, conflicts_with_all = ["runs", "seconds"])]
+    pipeline: bool,
+    /// The same, then what a model says of placements for more cores
+    #[arg(long, conflicts_with_all = ["runs", "seconds"])]
+    model: bool,
+    /// With --pipeline: build toe-pipe, one static binary to be carried to other machines, and say where it is
+    #[arg(long, visible_alias = "static", requires = "pipeline")]
+    build_only: bool,
+    /// Arguments for toe-pipe (with --help: what there is)
+    #[arg(last = true)]
+    args: Vec<OsString>,
     /// Runs of each measurement; the median counts
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
@@ -150,6 +164,16 @@ pub fn table(ours: &Figures, kernel: &Figures) -> String {
 }
 
 pub fn run(options: &Options) -> Result<ExitCode> {
+    if options.pipeline || options.model {
+        let model = options.model.then(|| "--model".into());
+        let args: Vec<OsString> = model.into_iter().chain(options.args.iter().cloned()).collect();
+        return if options.build_only { pipeline::build_only() } else { pipeline::run(&args) };
+    }
+    ensure!(options.args.is_empty(), "arguments behind '--' are for toe-pipe: with --pipeline or --model");
+    against_the_kernel(options)
+}
+
+fn against_the_kernel(options: &Options) -> Result<ExitCode> {
     setup::packages()?;
     cargo::build_release()?;
     let step = Step::begin("two hosts with our card, two with the kernel alone");

@@ -12,6 +12,7 @@
 mod bench;
 mod cargo;
 mod demo;
+mod pipeline;
 mod progress;
 mod setup;
 mod test;
@@ -39,7 +40,7 @@ enum Command {
     Test(test::Options),
     /// Unmodified programs over our card, against the Linux kernel
     Demo(demo::Options),
-    /// RPC and bulk transfer, our card and the Linux kernel side by side
+    /// RPC and bulk transfer, our card and the Linux kernel side by side; or the stages of the card alone
     Bench(bench::Options),
     /// Write the C header of the contract with the card anew (nfp-fw)
     Header,
