@@ -158,6 +158,7 @@ impl<B: Board> Card<B> {
             debug_assert!(false, "no credit for {work:?}");
             return;
         };
+        self.meter.handled(1);
         let begin = self.begin();
         let descriptor = if let Work::Host(msg) = &work { Some(msg.flow) } else { None };
         if let Some(msg) = self.protocol.handle(work, msg, now) {

@@ -1,17 +1,18 @@
-//! The card's data path: the stages, each written once in its own file, and the ways to put them together.
+//! The card's data path: the stages, each written once in its own file, and three ways to put them together.
 //!
 //! ```text
-//!   EthPort ─► pre ──RxMsg─►┐                               ┌─TxMsg─► post ─► EthPort
-//!   ctxq (descriptors) ────►├─► protocol ──DmaMsg─► dma ────┼─Event─► ctxq (events) ─► Kick
-//!   control (messages) ────►│   owner of     payload, then  └─Done──► control (answers, notices)
-//!   sched (turns, timers) ─►┘   FlowState    in order
+//!   RxPort ─► ingress ─► pre ──RxMsg─►┐                        ┌─ tx ─────► post ─┐
+//!   ctxq (descriptors, requests) ────►├─► protocol ──OutMsg────┼─ writes ─► dma ──┼─► egress ─► TxPort
+//!   sched (turns, timers) ───────────►┘   owner of FlowState   └──────────────────┘     └─► ctxq (events, answers) ─► Kick
 //!
-//!   card           fused: one core, direct calls, bursts of 32       stages   the steps both are made of
-//!   deterministic  actors and small queues, interleaved by a seed    store, tables, list, wheel, counters: what they stand on
+//!   fused          one core, direct calls, bursts of 32: best for few CPUs
+//!   pipeline       on cores, joined by rings; pre, post and dma replicated, a protocol stage for each flow group
+//!   deterministic  the pipeline on one thread, interleaved by a seed: for tests
 //! ```
 //!
-//! Only protocol changes a flow. The other stages see messages, and of the flow what INSTALL fixed. What leaves protocol is
-//! numbered, and leaves the card in that order, after all payload before it is in host memory.
+//! A stage is a struct that owns its state; of what others own it sees messages and read-only views (`flows`, `tables`). Only
+//! protocol changes a flow. Three points keep order (`toe_hal::Order`): frames reach protocol as they came, segments leave as protocol
+//! made them, and what a received frame leads to becomes true only after its payload and all before it is in host memory.
 //! Nothing is allocated after construction; nothing that the wire, an application or the host writes can panic, loop or
 //! index out of range.
 //!
