@@ -2,6 +2,8 @@
 //!
 //! Absolute figures move from run to run with the machine; so both take turns, and the medians
 //! and their ratio are what counts.
+//!
+//! And what a decision of the scheduler costs, which needs neither (`--scheduler`).
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,6 +25,9 @@ pub struct Options {
     /// Seconds of each measurement
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
+    /// What a decision of the scheduler costs, from ten flows to a million, instead
+    #[arg(long, conflicts_with = "seconds")]
+    scheduler: bool,
 }
 
 /// Port of toe-rpc.
@@ -149,7 +154,18 @@ pub fn table(ours: &Figures, kernel: &Figures) -> String {
     text + &format!("  Median (least - most) of {runs} runs in turns. Times: a ratio below 1 is in our favour; rates: above 1.\n")
 }
 
+/// Builds and runs toe-sched; the plot goes to target/bench.
+fn scheduler(runs: u32) -> Result<ExitCode> {
+    let mut command = cargo::cargo(&["run", "--release", "--quiet", "-p", "toe-bench", "--bin", "toe-sched", "--"]);
+    command.args(["--runs", &runs.to_string(), "--svg"]).arg(cargo::target_dir().join("bench/scheduler.svg"));
+    let status = command.status().context("cannot run cargo")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 pub fn run(options: &Options) -> Result<ExitCode> {
+    if options.scheduler {
+        return scheduler(options.runs);
+    }
     setup::packages()?;
     cargo::build_release()?;
     let step = Step::begin("two hosts with our card, two with the kernel alone");
