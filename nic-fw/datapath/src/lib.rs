@@ -41,7 +41,7 @@ mod pool;
 mod post;
 mod pre;
 mod protocol;
-mod sched;
+pub mod sched;
 mod tables;
 mod transfers;
 mod wheel;

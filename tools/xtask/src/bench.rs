@@ -2,6 +2,8 @@
 //!
 //! Absolute figures move from run to run with the machine; so both take turns, and the medians
 //! and their ratio are what counts.
+//!
+//! And what a decision of the scheduler costs, which needs neither (`--scheduler`).
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -37,6 +39,9 @@ pub struct Options {
     /// Seconds of each measurement
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
+    /// What a decision of the scheduler costs, from ten flows to a million, instead
+    #[arg(long, conflicts_with = "seconds")]
+    scheduler: bool,
 }
 
 /// Port of toe-rpc.
@@ -163,11 +168,22 @@ pub fn table(ours: &Figures, kernel: &Figures) -> String {
     text + &format!("  Median (least - most) of {runs} runs in turns. Times: a ratio below 1 is in our favour; rates: above 1.\n")
 }
 
+/// Builds and runs toe-sched; the plot goes to target/bench.
+fn scheduler(runs: u32) -> Result<ExitCode> {
+    let mut command = cargo::cargo(&["run", "--release", "--quiet", "-p", "toe-bench", "--bin", "toe-sched", "--"]);
+    command.args(["--runs", &runs.to_string(), "--svg"]).arg(cargo::target_dir().join("bench/scheduler.svg"));
+    let status = command.status().context("cannot run cargo")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 pub fn run(options: &Options) -> Result<ExitCode> {
     if options.pipeline || options.model {
         let model = options.model.then(|| "--model".into());
         let args: Vec<OsString> = model.into_iter().chain(options.args.iter().cloned()).collect();
         return if options.build_only { pipeline::build_only() } else { pipeline::run(&args) };
+    }
+    if options.scheduler {
+        return scheduler(options.runs);
     }
     ensure!(options.args.is_empty(), "arguments behind '--' are for toe-pipe: with --pipeline or --model");
     against_the_kernel(options)

@@ -1,11 +1,10 @@
 //! Turns of applications: deficit round robin by weight, and a place aside for those over their rate.
 //!
 //! ```text
-//!             ┌──────── rounds: a wheel whose ticks are rounds ────────┐
-//!   Idle ──►  Waiting ──its round has come──► Turn ──credit used up────┘   next round, or later: as many rounds
-//!     ▲          │                             │                           as pay for what went beyond the credit
-//!     │          └──────── over its rate ──────┴──► Aside ── in time ──►   Idle, or Waiting again
-//!     └── no flow has data
+//!   Idle ── a flow has data ──► Waiting ── its round has come ──► Turn ── credit used up ──► Waiting
+//!                                  └──────── over its rate ────────┴──► Aside ── in time ──► Waiting
+//!
+//!   no flow has data any more: Idle                    rounds, and the times of those aside: wheels
 //! ```
 //!
 //! A round brings each application weight x quantum / 100 bytes. One that has sent so much beyond its credit that a round

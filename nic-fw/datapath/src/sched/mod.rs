@@ -1,17 +1,16 @@
 //! The scheduler of a flow group: which flow may send next, and when each must be looked at again.
 //!
 //! ```text
-//!                 urgent ─────────────────────────────► list ─────────────► first, neither paced nor limited ─┐
-//!   ready(flow) ──┤                                                                                            ├─► next
-//!     ▲           data ──► its pace ──due──► list of its application ─────► applications take turns ──────────┘     │
-//!     │                      └─not yet─► wheel ──▲                            by weight, those over their rate      ▼
-//!     └───────────────────────────────────────────────────────────────────── wait                  sent(flow) or idle(flow)
+//!   ready ── urgent ─────────────────────────────► list: first, neither paced nor limited ─────────────────┐
+//!     ▲  └── data ───► its pace ────── due ──────► list of its application ──► applications by weight ─────┴──► next
+//!     │                  └─ not yet ──► wheel ─────▲                             └─ over its rate: set aside       │
+//!     └────────────────────────── there may be more ◄── sent ◄─────────────────────────────────────────────────────┘
 //! ```
 //!
 //! Owed ACKs, retransmissions and probes are urgent. Data waits for three things: the flow's pace (a timing wheel, as in
-//! Carousel), its application's rate and turn among the applications ([`apps`]), and its own turn among the
+//! Carousel), its application's rate and turn among the applications (`apps`), and its own turn among the
 //! application's flows, which lasts for a quantum. Urgent bytes are charged like others; they wait for nothing.
-//! Each step costs the same however many flows and applications there are.
+//! A call does as much however many flows and applications there are (`cargo xtask bench --scheduler`).
 
 mod apps;
 mod flow;
