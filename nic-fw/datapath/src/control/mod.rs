@@ -14,6 +14,7 @@
 mod notices;
 mod requests;
 mod rings;
+mod sweep;
 
 use crate::{
     Counters,
@@ -39,14 +40,12 @@ use zerocopy::IntoBytes;
 
 pub use rings::Packet;
 use rings::Put;
+use sweep::{Stage, Sweep};
 
 /// Cookie of the fetch of a submission.
 pub const FETCH_SUBMISSION: Cookie = FETCH | 1;
 /// Cookie of the fetch of a part of a packet.
 pub const FETCH_PACKET: Cookie = FETCH | 2;
-
-/// Flows looked at in one step of a sweep.
-const SWEEP: u32 = 1024;
 
 /// A request that is being worked on, and its answer. Goes to protocol and comes back.
 #[derive(Debug)]
@@ -59,13 +58,6 @@ impl Mailbox {
     fn new() -> Box<Self> {
         Box::new(Self { request: ControlMsg::new(0, 0), answer: ControlMsg::new(0, 0) })
     }
-}
-
-/// A request about all flows of a context or region.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Sweep {
-    CloseContext(CtxId, RegionId),
-    UnmapRegion(RegionId),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,16 +77,6 @@ enum Telling {
     Nobody(Box<Mailbox>),
     Asked(FlowId),
     Ready(FlowId, Box<Mailbox>),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
-    Start,
-    FirstBarrier,
-    /// Goes on at this flow.
-    Flows(u32),
-    LastBarrier,
-    Finish,
 }
 
 /// What the stage wants done.
@@ -378,46 +360,6 @@ impl Control {
             (Done::Barrier, _, Job::Sweep(sweep, Stage::FirstBarrier)) => self.job = Job::Sweep(sweep, Stage::Flows(0)),
             (Done::Barrier, _, Job::Sweep(sweep, Stage::LastBarrier)) => self.job = Job::Sweep(sweep, Stage::Finish),
             _ => {}
-        }
-    }
-
-    fn sweep<M: HostMemory>(&mut self, sweep: Sweep, stage: Stage, env: &mut Env<'_, M>) -> Step {
-        match stage {
-            Stage::FirstBarrier | Stage::LastBarrier => Step::Idle,
-            Stage::Start => {
-                self.job = Job::Sweep(sweep, Stage::FirstBarrier);
-                Step::Barrier
-            }
-            Stage::Flows(from) if from >= env.directory.capacity() => {
-                self.job = Job::Sweep(sweep, Stage::LastBarrier);
-                Step::Barrier
-            }
-            Stage::Flows(from) => {
-                let end = from.saturating_add(SWEEP);
-                // Whether a flow is bound to a context, its protocol stage knows.
-                let (region, op) = match sweep {
-                    Sweep::CloseContext(ctx, region) => (region, ControlOp::Unbind { ctx }),
-                    Sweep::UnmapRegion(region) => (region, ControlOp::RegionGone),
-                };
-                let found = env.directory.find_from(from, end, |fixed| fixed.region == region);
-                let next = found.map_or(end, |flow| flow.index + 1);
-                self.job = Job::Sweep(sweep, Stage::Flows(next));
-                found.map_or(Step::Progress, |flow| Step::Work(Work::Control { op, flow, mail: None }))
-            }
-            Stage::Finish => match sweep {
-                Sweep::CloseContext(..) => {
-                    self.swept(env.counters);
-                    Step::Progress
-                }
-                Sweep::UnmapRegion(region) => Step::Unmap(region),
-            },
-        }
-    }
-
-    /// The request about many flows has been carried out; [`Step::Unmap`] as well.
-    pub fn swept(&mut self, counters: &mut Counters) {
-        if let Some(mail) = self.mail.take() {
-            self.answer(mail, status::OK, counters);
         }
     }
 

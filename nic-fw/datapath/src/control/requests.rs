@@ -1,6 +1,6 @@
 //! Requests, one by one: checked here, answered here or handed on.
 
-use super::{Control, Env, Job, Mailbox, Stage, Step, Sweep};
+use super::{Control, Env, Job, Mailbox, Step, Sweep};
 use crate::{
     counters::CounterSums,
     ctxq::Geometry,
@@ -102,12 +102,6 @@ impl Control {
             }
             None => self.answer(mail, status::NOT_FOUND, env.counters),
         }
-    }
-
-    fn begin_sweep(&mut self, sweep: Sweep, mail: Box<Mailbox>) -> Step {
-        self.mail = Some(mail);
-        self.job = Job::Sweep(sweep, Stage::Start);
-        Step::Progress
     }
 }
 

@@ -18,6 +18,7 @@ mod messages;
 pub mod observe;
 pub mod placement;
 pub mod trace;
+mod wiring;
 
 pub use self::core::{Core, Polled};
 pub use actor::Gauges;
