@@ -491,7 +491,7 @@ impl<B: Board> Composition for Card<B> {
     }
 
     fn park(&mut self, now: Instant) -> bool {
-        !self.is_busy() && !self.protocol.is_ready(now) && self.host.park(now)
+        !self.is_busy() && !self.protocol.is_ready(now) && !self.rx.any() && self.host.park(now)
     }
 
     fn kicked(&mut self, ctx: CtxId) {

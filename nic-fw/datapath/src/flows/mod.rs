@@ -82,9 +82,9 @@ impl Groups {
         (flow.index % u32::from(self.0)) as u16
     }
 
-    /// Flows of one group, if there are `max_flows` in all.
+    /// Flows of one group, if there are `max_flows` in all: their indices stay below that.
     pub fn share(self, max_flows: u32) -> u32 {
-        max_flows.div_ceil(u32::from(self.0))
+        (max_flows / u32::from(self.0)).max(1)
     }
 
     /// Place of a flow in its group.
