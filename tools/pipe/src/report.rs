@@ -2,9 +2,9 @@
 
 use toe_abi::observe::stage;
 
-use crate::measure::Measured;
 use crate::measure::hops::{BATCHES, Hop, Hops};
 use crate::measure::points::Point;
+use crate::measure::{Machine, Measured};
 use crate::model::CALIBRATION;
 use crate::stats::Figures;
 use crate::traffic::{Load, connections_text};
@@ -18,13 +18,22 @@ pub fn all(measured: &Measured) -> String {
     [head(measured), stages(measured), hops(&measured.hops), throughput(measured)].join("\n")
 }
 
+/// More than this wanted to run before we began: the machine was not quiet.
+const QUIET: f64 = 0.7;
+
 fn head(m: &Measured) -> String {
     let pinned = if m.pinned { "bound to CPUs" } else { "not bound to CPUs" };
     let app = if m.app_apart { "on a thread of its own" } else { "on the thread of the ctxq stage" };
+    let Machine { cpu_model, cpus, arch, clock_ns, others } = &m.machine;
+    let busy = if *others > QUIET {
+        format!("The machine was busy (load average {others}): look at the least of the stages, and make little of several threads.\n")
+    } else {
+        String::new()
+    };
     format!(
-        "{}, {} CPUs, {}; a look at the clock takes {} ns. Threads are {pinned}; the application is {app}.\n\
-         Median (least-most) of {} repetitions in turns, {} s each.\n",
-        m.machine.cpu_model, m.machine.cpus, m.machine.arch, m.machine.clock_ns, m.repeats, m.seconds
+        "{cpu_model}, {cpus} CPUs, {arch}; a look at the clock takes {clock_ns} ns. Threads are {pinned}; the application is {app}.\n\
+         Median (least-most) of {} repetitions in turns, {} s each.\n{busy}",
+        m.repeats, m.seconds
     )
 }
 
@@ -156,7 +165,6 @@ pub fn is_over(m: &Measured, p: &Point) -> bool {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::measure::Machine;
     use crate::rig::Shape;
     use crate::traffic::Traffic;
     use toe_datapath::Placement;

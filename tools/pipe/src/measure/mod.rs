@@ -32,6 +32,8 @@ pub struct Machine {
     pub arch: String,
     /// What a look at the clock costs, nanoseconds.
     pub clock_ns: u64,
+    /// Programs that wanted to run in the minute before.
+    pub others: f64,
 }
 
 impl Machine {
@@ -39,8 +41,13 @@ impl Machine {
         let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let cpu_model = model.map_or("unknown", |(_, name)| name).to_owned();
-        Self { cpu_model, cpus: allowed_cpus().len(), arch: std::env::consts::ARCH.into(), clock_ns: Nanos.cost() }
+        Self { cpu_model, cpus: allowed_cpus().len(), arch: std::env::consts::ARCH.into(), clock_ns: Nanos.cost(), others: load_average() }
     }
+}
+
+fn load_average() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().and_then(|minute| minute.parse().ok()).unwrap_or(0.0)
 }
 
 /// The CPUs that this process may run on: one of each core first, then those that share a core with one of them (SMT).
@@ -73,6 +80,7 @@ pub struct Measured {
 
 /// Measures everything in turns.
 pub fn measure(options: &Options, mut points: Vec<Point>) -> Result<Measured> {
+    let machine = Machine::here();
     let mut hops = Hops::default();
     let progress = Progress::new(u64::from(options.repeats) * (points.len() as u64 + 1));
     for turn in 1..=options.repeats {
@@ -86,7 +94,7 @@ pub fn measure(options: &Options, mut points: Vec<Point>) -> Result<Measured> {
     }
     progress.end();
     Ok(Measured {
-        machine: Machine::here(),
+        machine,
         seconds: options.measure.as_secs_f64(),
         repeats: options.repeats,
         pinned: !options.cpus.is_empty(),
