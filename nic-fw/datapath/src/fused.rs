@@ -311,7 +311,7 @@ impl<B: Board> Card<B> {
         self.pre.counters.add(Counter::RxBytes, burst.iter().map(|f| u64::from(f.len)).sum());
         for frame in burst.drain(..) {
             let (taken, len) = (self.begin(), frame.len);
-            let finding = self.pre.look(self.frames.frame(&frame.lease), frame.offload);
+            let finding = self.pre.look(self.frames.frame(&frame.lease), frame.offload, None);
             match self.pre.decide(RxRef::from(frame), finding) {
                 Verdict::Flow(msg) => {
                     self.received = self.received.wrapping_add(1);

@@ -14,8 +14,17 @@ use crate::{Counters, flows::FlowView, pre::key};
 use alloc::{boxed::Box, collections::VecDeque};
 use toe_abi::counters::{Counter, Drop};
 use toe_hal::{Frames, Instant, Lease, RxBurst, RxFrame, RxPort};
-use toe_sync::{progress::Watcher, sequencer::Sequencer};
+use toe_sync::{FlowHash, progress::Watcher, sequencer::Sequencer};
 use toe_wire::tcp_tuple;
+
+/// Appends an item, unless there are `most` already: then it comes back.
+fn push<T>(held: &mut VecDeque<T>, item: T, most: usize) -> Option<T> {
+    if held.len() >= most {
+        return Some(item);
+    }
+    held.push_back(item);
+    None
+}
 
 /// How often a core that is awake asks the port what it has lost, microseconds.
 const LOSSES_EVERY_US: u64 = 100_000;
@@ -26,6 +35,8 @@ pub struct Steered {
     pub frame: RxFrame,
     /// Group and number; `None`: no flow's.
     pub place: Option<(u16, u32)>,
+    /// Of the four-tuple, if there is one.
+    pub hash: Option<FlowHash>,
 }
 
 /// Frames of one group.
@@ -34,7 +45,7 @@ struct Lane {
     passed: Watcher,
     /// What `passed` showed last.
     seen: u32,
-    held: VecDeque<RxFrame>,
+    held: VecDeque<(RxFrame, FlowHash)>,
 }
 
 impl Lane {
@@ -94,14 +105,15 @@ impl<R: RxPort> Ingress<R> {
     }
 
     fn steer(&mut self, frame: RxFrame) {
-        let tuple = tcp_tuple(self.frames.frame(&frame.lease));
-        let held = match tuple {
-            Some(tuple) => &mut self.lanes[usize::from(self.flows.group(self.flows.hash(&key(&tuple))))].held,
-            None => &mut self.others,
+        let hash = tcp_tuple(self.frames.frame(&frame.lease)).map(|tuple| self.flows.hash(&key(&tuple)));
+        let full = match hash {
+            Some(hash) => {
+                let held = &mut self.lanes[usize::from(self.flows.group(hash))].held;
+                push(held, (frame, hash), self.hold).map(|(frame, _)| frame)
+            }
+            None => push(&mut self.others, frame, self.hold),
         };
-        if held.len() < self.hold {
-            held.push_back(frame);
-        } else {
+        if let Some(frame) = full {
             self.counters.drop(Drop::NoBuffer);
             self.rx.release(frame.lease);
         }
@@ -119,12 +131,12 @@ impl<R: RxPort> Ingress<R> {
                 lane.refresh();
             }
             if let Some(number) = lane.numbers.take()
-                && let Some(frame) = lane.held.pop_front()
+                && let Some((frame, hash)) = lane.held.pop_front()
             {
-                return Some(Steered { frame, place: Some((self.turn as u16, number)) });
+                return Some(Steered { frame, place: Some((self.turn as u16, number)), hash: Some(hash) });
             }
         }
-        self.others.pop_front().map(|frame| Steered { frame, place: None })
+        self.others.pop_front().map(|frame| Steered { frame, place: None, hash: None })
     }
 
     /// Whether [`next`](Self::next) would give something.

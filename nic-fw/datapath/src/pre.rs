@@ -14,6 +14,7 @@ use toe_abi::{
     flow::FlowKey,
 };
 use toe_hal::{RxOffload, TxOffload};
+use toe_sync::FlowHash;
 use toe_tcp::SegmentIn;
 use toe_wire::{Arp, Frame, FrameError, Ip, Mac, Payload, Tcp, TcpFlags, TcpTuple, ip_proto, parse_frame};
 
@@ -65,8 +66,8 @@ impl Pre {
         Self { mac, flows, addresses, counters }
     }
 
-    /// Looks at the bytes of a frame from the wire or from the control plane.
-    pub fn look(&self, bytes: &[u8], offload: RxOffload) -> Finding {
+    /// Looks at the bytes of a frame from the wire or from the control plane. `hash`: of its four-tuple, if somebody has it already.
+    pub fn look(&self, bytes: &[u8], offload: RxOffload, hash: Option<FlowHash>) -> Finding {
         let frame = match parse_frame(bytes) {
             Ok(frame) => frame,
             Err(e) => return Finding::Drop(other_mac(bytes, self.mac).unwrap_or(drop_reason(e))),
@@ -78,7 +79,7 @@ impl Pre {
             Payload::Arp(packet) => self.arp(packet.of(bytes), frame.eth.vlan),
             Payload::Other => Finding::Exception(Exception::OtherProtocol, 0),
             Payload::Ipv4(ip) => match ip.tcp {
-                Some(tcp) => self.segment(bytes, offload, &frame, &ip.ip, &tcp),
+                Some(tcp) => self.segment(bytes, (offload, hash), &frame, &ip.ip, &tcp),
                 None if ip.ip.fragment => Finding::Exception(Exception::Fragment, 0),
                 None if ip.ip.proto == ip_proto::ICMP => Finding::Exception(Exception::Icmp, 0),
                 None if ip.ip.options => Finding::Exception(Exception::IpOptions, 0),
@@ -119,7 +120,7 @@ impl Pre {
         }
     }
 
-    fn segment(&self, bytes: &[u8], offload: RxOffload, frame: &Frame, ip: &Ip, tcp: &Tcp) -> Finding {
+    fn segment(&self, bytes: &[u8], (offload, hash): (RxOffload, Option<FlowHash>), frame: &Frame, ip: &Ip, tcp: &Tcp) -> Finding {
         // RFC 9293, 3.1: a receiver must check the checksum (MUST-3). A port that has done so says it.
         if !offload.csum_ok && !frame.tcp_checksum_ok(bytes) {
             return Finding::Drop(Drop::BadTcpChecksum);
@@ -130,7 +131,7 @@ impl Pre {
             None
         } else {
             let key = FlowKey { local_ip: ip.dst, remote_ip: ip.src, local_port: tcp.dst_port, remote_port: tcp.src_port };
-            self.flows.lookup(self.flows.hash(&key), &key)
+            self.flows.lookup(hash.unwrap_or_else(|| self.flows.hash(&key)), &key)
         };
         let Some(flow) = flow else {
             let syn = tcp.flags.contains(TcpFlags::SYN);
@@ -194,7 +195,7 @@ mod tests {
 
     fn look(bytes: &[u8], offload: RxOffload) -> Finding {
         let directory = Directory::new(1, Groups::new(1), [0; 2]);
-        Pre::new([2; 6], directory.view(), Tables::new(1, 1, 1).addresses(), CounterSums::default().stage()).look(bytes, offload)
+        Pre::new([2; 6], directory.view(), Tables::new(1, 1, 1).addresses(), CounterSums::default().stage()).look(bytes, offload, None)
     }
 
     #[test]

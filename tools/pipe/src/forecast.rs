@@ -46,8 +46,9 @@ fn verdict(errors: &[f64]) -> String {
     let most = errors.iter().copied().fold(0.0, f64::max);
     format!(
         "  Off by {:.0}% on average, {:.0}% at most. '{CALIBRATION}' is what the model was calibrated on. Above 0: it was faster than the model says,\n  \
-         as replicas with less to do take more than their share, or caches are not shared any more. Below 0: slower, as cores share caches, memory\n  \
-         or (SMT) an execution unit, other programs use the CPUs, or cores that wait for each other work in smaller batches.\n",
+         as replicas with less to do take more than their share, or a core's cache holds more when it has less to do. Below 0: slower, as cores\n  \
+         share caches, memory or (SMT) an execution unit, other programs use the CPUs, batches are smaller than on one core, or too little is\n  \
+         outstanding to keep all cores busy.\n",
         100.0 * mean,
         100.0 * most
     )
@@ -87,4 +88,30 @@ fn stages(placement: &Placement, core: usize) -> String {
 
 fn indented(text: &str) -> String {
     text.lines().map(|line| format!("    {line}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::{measured, point};
+
+    #[test]
+    fn the_check_says_how_far_off_the_model_is() {
+        // All on one core: 400 ns, 9 of them the application's. The column of auto 2 has four of the seven stages.
+        let said = 4.0 / 7.0 * 391.0;
+        let auto = |cores: usize, ns: f64| point(&format!("auto {cores}"), Some(Placement::auto(cores)), ns);
+        let m = measured(vec![point("fused", None, 500.0), auto(1, 400.0), auto(2, said * 1.25), auto(4, 1.0)]);
+        let text = check(&m, &Model::of(&m));
+        assert!(text.contains("-20%  pre.0 protocol.0 post.0 dma.0") && text.contains("Off by 20% on average"), "{text}");
+        assert!(!text.contains("auto 4"), "more threads than CPUs: {text}");
+    }
+
+    #[test]
+    fn every_number_of_cores_gets_a_placement_that_can_be_read() {
+        let m = measured(vec![point("fused", None, 500.0), point(CALIBRATION, Some(Placement::auto(1)), 400.0)]);
+        let text = all(&m, &[2, 3], Objective::Both);
+        assert!(text.contains("2 cores, best") && text.contains("3 cores, best") && text.contains("[[core]]"), "{text}");
+        assert!(text.contains("Nothing to check"), "{text}");
+        assert!(all(&m, &[2], Objective::Many).contains("no load"));
+    }
 }

@@ -2,9 +2,9 @@
 
 use toe_abi::observe::stage;
 
-use crate::measure::Measured;
 use crate::measure::hops::{BATCHES, Hop, Hops};
 use crate::measure::points::Point;
+use crate::measure::{Machine, Measured};
 use crate::model::CALIBRATION;
 use crate::stats::Figures;
 use crate::traffic::{Load, connections_text};
@@ -18,13 +18,22 @@ pub fn all(measured: &Measured) -> String {
     [head(measured), stages(measured), hops(&measured.hops), throughput(measured)].join("\n")
 }
 
+/// More than this wanted to run before we began: the machine was not quiet.
+const QUIET: f64 = 0.7;
+
 fn head(m: &Measured) -> String {
     let pinned = if m.pinned { "bound to CPUs" } else { "not bound to CPUs" };
     let app = if m.app_apart { "on a thread of its own" } else { "on the thread of the ctxq stage" };
+    let Machine { cpu_model, cpus, arch, clock_ns, others } = &m.machine;
+    let busy = if *others > QUIET {
+        format!("The machine was busy (load average {others}): look at the least of the stages, and make little of several threads.\n")
+    } else {
+        String::new()
+    };
     format!(
-        "{}, {} CPUs, {}. Threads are {pinned}; the application is {app}.\n\
-         Median (least-most) of {} repetitions in turns, {} s each.\n",
-        m.machine.cpu_model, m.machine.cpus, m.machine.arch, m.repeats, m.seconds
+        "{cpu_model}, {cpus} CPUs, {arch}; a look at the clock takes {clock_ns} ns. Threads are {pinned}; the application is {app}.\n\
+         Median (least-most) of {} repetitions in turns, {} s each.\n{busy}",
+        m.repeats, m.seconds
     )
 }
 
@@ -61,12 +70,12 @@ fn stages(m: &Measured) -> String {
         for kind in 0..stage::COUNT {
             text += &row(stage::name(kind).unwrap_or("?"), one_core.iter().map(|p| own(p, kind).to_string()));
         }
-        text += &row("rounds: the rest", one_core.iter().map(|p| rest(p).to_string()));
+        text += &row("rounds: the rest", one_core.iter().map(|p| rest(m, p).to_string()));
         text += &row("load: peers", one_core.iter().map(|p| peers(p).to_string()));
         text += &row("load: application", one_core.iter().map(|p| p.costs.app_ns.to_string()));
         text += &row("all on one core", one_core.iter().map(|p| p.ns.to_string()));
         text += &row("fused", fused.iter().map(|p| p.ns.to_string()));
-        text += &row("fused, without the load", fused.iter().map(|p| alone(p).to_string()));
+        text += &row("fused, without the load", fused.iter().map(|p| alone(m, p).to_string()));
         text += &row("frames in, events, descriptors", one_core.iter().map(|p| visits(p)));
     }
     text
@@ -87,14 +96,18 @@ fn peers(p: &Point) -> Figures {
 }
 
 /// What the rounds take more than stages and application. Below 0 if a meter has met an interruption and counted it many times.
-fn rest(p: &Point) -> Figures {
-    let known = p.costs.stage_ns.iter().fold(p.costs.app_ns.clone(), |sum, ns| sum.with(ns, |a, b| a + b));
-    p.ns.with(&known, |all, known| all - known)
+fn rest(m: &Measured, p: &Point) -> Figures {
+    p.costs.stage_ns.iter().fold(p.ns.with(&app_here(m, p), |all, app| all - app), |left, ns| left.with(ns, |all, stage| all - stage))
 }
 
 /// The card without load.
-fn alone(p: &Point) -> Figures {
-    p.ns.with(&peers(p), |all, load| all - load).with(&p.costs.app_ns, |all, app| all - app)
+fn alone(m: &Measured, p: &Point) -> Figures {
+    p.ns.with(&peers(p), |all, load| all - load).with(&app_here(m, p), |all, app| all - app)
+}
+
+/// What the application takes of the card's time.
+fn app_here(m: &Measured, p: &Point) -> Figures {
+    p.costs.app_ns.map(|ns| if m.app_apart { 0.0 } else { ns })
 }
 
 fn visits(p: &Point) -> String {
@@ -150,13 +163,14 @@ pub fn is_over(m: &Measured, p: &Point) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::rig::Shape;
     use crate::traffic::Traffic;
     use toe_datapath::Placement;
 
-    fn point(shape: &str, placement: Option<Placement>, ns: f64) -> Point {
+    /// Each kind of stage takes 50 ns, of which the peers take 20 and 1, and handles one item.
+    pub fn point(shape: &str, placement: Option<Placement>, ns: f64) -> Point {
         let traffic = Traffic { load: Load::Receive, connections: 1, rpc_bytes: 64, checked: false };
         let mut p = Point::new(shape, &placement.map_or(Shape::Fused, Shape::Pipelined), &traffic);
         p.ns.push(ns);
@@ -165,7 +179,15 @@ mod tests {
         p.costs.rx_load_ns.push(20.0);
         p.costs.tx_load_ns.push(1.0);
         p.costs.app_ns.push(9.0);
+        let once = [&mut p.costs.frames_in, &mut p.costs.events, &mut p.costs.descriptors];
+        p.costs.stage_items.iter_mut().chain(once).for_each(|figures| figures.push(1.0));
         p
+    }
+
+    /// On two CPUs, with hops that cost nothing.
+    pub fn measured(points: Vec<Point>) -> Measured {
+        let machine = Machine { cpus: 2, ..Machine::default() };
+        Measured { machine, seconds: 0.1, repeats: 1, pinned: false, app_apart: false, hops: Hops::default(), points }
     }
 
     #[test]
@@ -175,8 +197,7 @@ mod tests {
             point(CALIBRATION, Some(Placement::auto(1)), 400.0),
             point("auto 3", Some(Placement::auto(3)), 250.0),
         ];
-        let machine = crate::measure::Machine { cpus: 2, ..Default::default() };
-        let m = Measured { machine, seconds: 0.1, repeats: 1, pinned: false, app_apart: false, hops: Hops::default(), points };
+        let m = measured(points);
         let text = all(&m);
         let line =
             |begin: &str| text.lines().find(|line| line.trim_start().starts_with(begin)).unwrap_or_else(|| panic!("no {begin} in {text}"));

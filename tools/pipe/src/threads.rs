@@ -94,7 +94,8 @@ pub struct Sample {
     pub units: u64,
 }
 
-/// Runs a rig for a while; `count` counts what it does. The counts at both ends of the measured time.
+/// Runs a rig for a while; `count` counts what it does. The counts at both ends of the measured time. Once for each rig: the port's bell
+/// stays with the thread that received.
 pub fn run(rig: &mut Rig, running: &Running, count: impl Fn() -> u64) -> Result<(Sample, Sample)> {
     let cores = rig.take_cores();
     let shared = Shared::new(&cores, rig.wire.clone(), running.app_apart);

@@ -100,8 +100,8 @@ pub struct Env<'a, M> {
     pub counters: &'a mut Counters,
     pub sums: &'a CounterSums,
     pub observed: &'a mut Observed,
-    /// What the fine clock shows.
-    pub clock_ns: u64,
+    /// The fine clock.
+    pub nanos: &'a dyn Fn() -> u64,
     pub now: Instant,
 }
 

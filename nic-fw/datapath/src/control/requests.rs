@@ -131,7 +131,8 @@ fn counters(mail: &mut Mailbox, sums: &CounterSums) -> u32 {
 
 fn stages<M>(mail: &mut Mailbox, env: &Env<'_, M>) -> u32 {
     let from = usize::try_from(mail.request.args[0]).unwrap_or(usize::MAX);
-    let records = (0..STAGES_PER_MSG).map_while(|i| env.observed.instances.record(from.checked_add(i)?, env.clock_ns));
+    let clock_ns = (env.nanos)();
+    let records = (0..STAGES_PER_MSG).map_while(|i| env.observed.instances.record(from.checked_add(i)?, clock_ns));
     for (i, record) in records.enumerate() {
         mail.answer.set_record(i, &record);
     }

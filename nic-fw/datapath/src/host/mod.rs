@@ -99,7 +99,7 @@ macro_rules! env {
             counters: &mut $s.counters,
             sums: &$s.sums,
             observed: &mut $s.observed,
-            clock_ns: toe_hal::Clock::nanos(&$s.clock),
+            nanos: &|| toe_hal::Clock::nanos(&$s.clock),
             now: $s.now,
         }
     };

@@ -102,7 +102,7 @@ impl<B: Board> Host<B> {
     /// As pre does with what comes from the wire.
     fn judge(&mut self, rx: RxRef) {
         let bytes = self.control.packet_bytes();
-        let finding = self.pre.look(bytes.get(..rx.len as usize).unwrap_or(bytes), rx.offload);
+        let finding = self.pre.look(bytes.get(..rx.len as usize).unwrap_or(bytes), rx.offload, None);
         match self.pre.decide(rx, finding) {
             Verdict::Flow(msg) => self.push(Work::Rx(msg)),
             Verdict::Drop(frame) => self.give_back(frame),

@@ -19,9 +19,10 @@ use crate::threads::bind;
 const RING: u32 = 256;
 /// Messages that there are.
 const BOXES: usize = 192;
-/// A repetition has so many chunks, each of so many items or round trips, and what counts is its median chunk: a chunk is much shorter than
-/// what the system lets another program run.
-const CHUNKS: usize = 61;
+/// A repetition has so many chunks, or as many as there is time for, each of so many items or round trips. What counts is its median chunk:
+/// one is much shorter than what the system lets another program run, so most have met none.
+const CHUNKS: usize = 400;
+const LIMIT: Duration = Duration::from_millis(100);
 const CHUNK: usize = 2048;
 const TRIPS: usize = 64;
 const WAKES: u32 = 50;
@@ -60,12 +61,12 @@ pub struct Hops {
 }
 
 impl Hops {
-    /// One repetition. `cpus`: to be bound to, if there are any.
+    /// One repetition, on the first two of these CPUs: the system might run both threads on one.
     pub fn measure(&mut self, cpus: &[usize]) {
         one::<Word>(&mut self.word, cpus);
         one::<Record>(&mut self.record, cpus);
         one::<Message>(&mut self.message, cpus);
-        if super::allowed_cpus().len() > 1 {
+        if cpus.len() > 1 {
             self.round_trip_ns.push(round_trip(cpus));
         }
         let (wake, waking) = wake(cpus);
@@ -77,7 +78,7 @@ impl Hops {
 fn one<C: Cargo>(hop: &mut Hop, cpus: &[usize]) {
     for (i, batch) in BATCHES.into_iter().enumerate() {
         hop.same[i].push(same::<C>(batch));
-        if super::allowed_cpus().len() > 1 {
+        if cpus.len() > 1 {
             hop.cross[i].push(cross::<C>(batch, cpus));
         }
     }
@@ -227,7 +228,9 @@ fn median_chunk(count: usize, mut step: impl FnMut() -> usize) -> f64 {
         }
         (Nanos.nanos() - begin) as f64 / done as f64
     };
-    (0..CHUNKS).map(|_| chunk()).collect::<Figures>().median()
+    let end = Nanos.nanos() + LIMIT.as_nanos() as u64;
+    let in_time = |done: &usize| *done == 0 || Nanos.nanos() < end;
+    (0..CHUNKS).take_while(in_time).map(|_| chunk()).collect::<Figures>().median()
 }
 
 /// Both sides on this thread.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use crate::board::Nanos;
 use hops::Hops;
 use points::Point;
 
@@ -29,6 +30,10 @@ pub struct Machine {
     /// That we may run on.
     pub cpus: usize,
     pub arch: String,
+    /// What a look at the clock costs, nanoseconds.
+    pub clock_ns: u64,
+    /// Programs that wanted to run in the minute before.
+    pub others: f64,
 }
 
 impl Machine {
@@ -36,14 +41,29 @@ impl Machine {
         let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let cpu_model = model.map_or("unknown", |(_, name)| name).to_owned();
-        Self { cpu_model, cpus: allowed_cpus().len(), arch: std::env::consts::ARCH.into() }
+        Self { cpu_model, cpus: allowed_cpus().len(), arch: std::env::consts::ARCH.into(), clock_ns: Nanos.cost(), others: load_average() }
     }
 }
 
-/// The CPUs that this process may run on.
+fn load_average() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().and_then(|minute| minute.parse().ok()).unwrap_or(0.0)
+}
+
+/// The CPUs that this process may run on: one of each core first, then those that share a core with one of them (SMT).
 pub fn allowed_cpus() -> Vec<usize> {
     let Ok(set) = rustix::thread::sched_getaffinity(None) else { return vec![0] };
-    (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
+    let allowed = (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu));
+    let (mut first, second): (Vec<usize>, Vec<usize>) = allowed.partition(|&cpu| !is_second(cpu));
+    first.extend(second);
+    first
+}
+
+/// Whether a CPU with a lower number is of the same core.
+fn is_second(cpu: usize) -> bool {
+    let list = std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")).unwrap_or_default();
+    let lowest = list.split([',', '-', '\n']).next().and_then(|number| number.parse().ok());
+    lowest.is_some_and(|lowest: usize| lowest < cpu)
 }
 
 /// All that one run of the program measures. Also what a calibration file holds.
@@ -60,11 +80,12 @@ pub struct Measured {
 
 /// Measures everything in turns.
 pub fn measure(options: &Options, mut points: Vec<Point>) -> Result<Measured> {
+    let machine = Machine::here();
     let mut hops = Hops::default();
     let progress = Progress::new(u64::from(options.repeats) * (points.len() as u64 + 1));
     for turn in 1..=options.repeats {
         progress.next(&format!("turn {turn} of {}: rings and wake-ups", options.repeats));
-        hops.measure(&options.cpus);
+        hops.measure(&allowed_cpus());
         let mut fused_ns = f64::NAN;
         for point in &mut points {
             progress.next(&format!("turn {turn} of {}: {}", options.repeats, point.title()));
@@ -73,7 +94,7 @@ pub fn measure(options: &Options, mut points: Vec<Point>) -> Result<Measured> {
     }
     progress.end();
     Ok(Measured {
-        machine: Machine::here(),
+        machine,
         seconds: options.measure.as_secs_f64(),
         repeats: options.repeats,
         pinned: !options.cpus.is_empty(),

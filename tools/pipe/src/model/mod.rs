@@ -10,8 +10,8 @@
 //! ```
 //!
 //! It knows nothing of caches that are shared or too small, of memory bandwidth, of two threads on one core (SMT), of clock rates that change with
-//! the load, and of batches that get smaller when a stage is not busy. What it says of a machine with more cores than it was calibrated on is
-//! a forecast.
+//! the load, of batches that get smaller when a stage is not busy, and of loads that wait for answers: it forecasts what cores can do, and not
+//! whether enough is outstanding to keep them at it. What it says of a machine with more cores than it was calibrated on is a forecast.
 
 pub mod layout;
 pub mod placement_file;

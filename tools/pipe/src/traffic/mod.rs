@@ -18,8 +18,8 @@ pub const IRS: u32 = 0x7fff_0000;
 pub const RCV_WSCALE: u8 = 4;
 pub const SND_WSCALE: u8 = 7;
 
-/// Requests that one connection has outstanding, if it is alone, and if there are many.
-const OUTSTANDING: (u32, u32) = (32, 4);
+/// Requests that one connection has outstanding, if it is alone, and if there are many: enough for a burst on every core.
+const OUTSTANDING: (u32, u32) = (128, 4);
 /// Bytes of a buffer, if there is one connection, and if there are many.
 const BUF_LOG2: (u8, u8) = (18, 16);
 

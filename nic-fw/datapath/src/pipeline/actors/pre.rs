@@ -41,9 +41,9 @@ impl<F: Frames> PreActor<F> {
     }
 
     /// Answers with what a trace says of it.
-    fn handle(&mut self, Steered { frame, place }: Steered) -> Option<TraceRecord> {
+    fn handle(&mut self, Steered { frame, place, hash }: Steered) -> Option<TraceRecord> {
         let len = frame.len;
-        let mut finding = self.stage.look(self.frames.frame(&frame.lease), frame.offload);
+        let mut finding = self.stage.look(self.frames.frame(&frame.lease), frame.offload, hash);
         if let Finding::Flow { flow, tcp_at, .. } = finding
             && place.map(|(group, _)| group) != Some(self.groups.of(flow))
         {
