@@ -137,7 +137,7 @@ fn wrong_usage_exits_with_2_and_a_reason() {
         let socket = Path::new("/nonexistent/card.sock");
         refused(&command(socket, "dpdk:card0").output().unwrap(), "af_packet, tap");
         refused(&command(socket, "af_packet:nosuch0").output().unwrap(), "no interface `nosuch0`");
-        refused(&command(socket, "af_packet:card0").args(["--placement", "map.toml"]).output().unwrap(), "only `fused` exists");
+        refused(&command(socket, "af_packet:card0").args(["--placement", "map.toml"]).output().unwrap(), "--placement map.toml");
         refused(&command(socket, "af_packet:card0").args(["--log-level", "x=y=z"]).output().unwrap(), "log-level");
         refused(
             &command(&std::env::temp_dir().join("toe-core"), "af_packet:card0").args(["--cores", "1023"]).output().unwrap(),
