@@ -12,7 +12,7 @@ use crate::progress::Step;
 use crate::setup::FIRMWARE_TARGET;
 
 /// No step takes that long; compiling all from nothing on two slow cores comes nearest.
-const LIMIT: Duration = Duration::from_secs(900);
+const LIMIT: Duration = Duration::from_secs(1800);
 
 /// The crates that run on a card.
 const FIRMWARE: [&str; 6] = ["toe-abi", "toe-wire", "toe-sync", "toe-tcp", "toe-hal", "toe-datapath"];
