@@ -13,7 +13,7 @@ use crate::{
     host::{Host, HostParts, Observed},
     msg::{ControlOp, HostIn, OutMsg, RxRef, Stop, Work},
     pipeline::{
-        Gauges, StageId, observe,
+        Gauges, RESET_ROUNDS, StageId, observe,
         observe::Meter,
         trace::{self, Tracer, Traces},
     },
@@ -458,10 +458,10 @@ impl<B: Board> Composition for Card<B> {
         self.protocol.reset();
         // What was under way finds nobody any more: give its frames back.
         let now = Instant(0);
-        while self.protocol.pool.free() < self.protocol.pool.size().into() || self.host.is_busy() {
-            let any = self.complete(now) | self.host_work(now);
+        for _ in 0..RESET_ROUNDS {
+            let any = self.complete(now) | self.control(now) | self.descriptors(now);
             self.egress.flush();
-            if !(any | self.tell()) && self.dma.is_empty() {
+            if !(any | self.tell() | self.is_busy()) {
                 break;
             }
         }
@@ -473,7 +473,8 @@ impl<B: Board> Composition for Card<B> {
         let measured = self.polls.is_multiple_of(observe::EVERY);
         let begin = if measured { self.clock.nanos() } else { 0 };
         let any = self.round(now);
-        if measured {
+        // What an operator reads last is how the card came to rest.
+        if measured || !any {
             let busy = if any { self.clock.nanos().saturating_sub(begin) } else { 0 };
             let pool = &self.protocol.pool;
             let gauges = Gauges { credits: (pool.free() as u32, pool.size().into()), ..Gauges::default() };

@@ -67,8 +67,12 @@ pub struct RxMsg {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HostOp {
     Update,
-    Rebind { opaque: u32 },
+    Rebind {
+        opaque: u32,
+    },
     Abort,
+    /// The card's own: see [`ControlOp::Barrier`].
+    Barrier,
 }
 
 /// A validated shape of an application's descriptor; its flow and positions are claims still.
@@ -79,6 +83,17 @@ pub struct HcMsg {
     pub flow: FlowId,
     pub op: HostOp,
     pub update: HostUpdate,
+}
+
+impl HcMsg {
+    /// Comes out at the end of the order when all descriptors before it have.
+    pub const BARRIER: Self = Self {
+        ctx: CtxId::NONE,
+        region: RegionId::NONE,
+        flow: FlowId::NONE,
+        op: HostOp::Barrier,
+        update: HostUpdate { tx_head: 0, rx_tail: 0, flags: 0 },
+    };
 }
 
 /// What the control plane, or the card itself, asks of one flow. A request comes with the [`Mailbox`] that holds it.

@@ -285,7 +285,7 @@ fn a_full_exception_ring_drops_and_recovers(kind: &impl Kind) {
 fn without_a_control_plane_flows_go_on_and_the_rest_is_counted(kind: &impl Kind) {
     let mut b = kind.bench();
     b.install(0, 1);
-    b.card.detach_control();
+    b.detach();
     b.segment(0, 0, 0, NO_FLAGS, b"still here");
     b.segment(9, 0, 0, TcpFlags::SYN, b"");
     b.run();
@@ -522,7 +522,7 @@ fn counters_are_read_in_parts(kind: &impl Kind) {
 fn a_new_control_plane_hears_of_flows_that_ended_meanwhile(kind: &impl Kind) {
     let mut b = kind.bench();
     let flow = b.install(0, 1);
-    b.card.detach_control();
+    b.detach();
     b.segment(0, 0, 0, TcpFlags::RST, b"");
     b.run();
     b.reattach();

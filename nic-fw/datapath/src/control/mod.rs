@@ -201,6 +201,11 @@ impl Control {
         }
     }
 
+    /// Whether a control plane is attached, and it is still that of `epoch`.
+    pub fn is_now(&self, epoch: u32) -> bool {
+        self.attached && epoch == self.epoch
+    }
+
     /// A place in the exception ring for a frame. A posting that comes with the frame fills the end of the ring: try again behind
     /// it. An error: the frame must be dropped, and why.
     pub fn exception<M: HostMemory>(
@@ -224,7 +229,7 @@ impl Control {
 
     /// A frame for the control plane is in its ring.
     pub fn publish_exception<M: HostMemory>(&mut self, tail: u32, epoch: u32, fault: bool, env: &mut Env<'_, M>) {
-        if !self.attached || epoch != self.epoch {
+        if !self.is_now(epoch) {
             return;
         }
         if fault || rings::publish_exceptions(tail, env.memory).is_err() {
@@ -465,7 +470,7 @@ impl Control {
     /// A completion's words are in memory.
     pub fn publish<M: HostMemory>(&mut self, phase_at: HostAddr, phase: u32, epoch: u32, fault: bool, env: &mut Env<'_, M>) {
         self.out_busy = false;
-        if !self.attached || epoch != self.epoch {
+        if !self.is_now(epoch) {
             return;
         }
         if fault || env.memory.store(phase_at, phase).is_err() {

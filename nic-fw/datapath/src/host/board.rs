@@ -41,6 +41,7 @@ impl<B: Board> Host<B> {
     pub fn is_busy(&self) -> bool {
         !self.postings.is_empty()
             || self.own_barrier
+            || self.unfenced > 0
             || !self.contexts.is_quiet()
             || self.control.wants_core()
             || !self.work.is_empty()

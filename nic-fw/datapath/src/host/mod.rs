@@ -59,8 +59,10 @@ pub struct Host<B: Board> {
     tx_csum: bool,
     /// Work that waits to be taken, each piece for the group of its flow.
     work: VecDeque<(u16, Work)>,
-    /// A barrier that the control stage waits for: how many groups have not passed it.
-    barriers: u16,
+    /// A barrier that the control stage waits for, behind the requests and behind the descriptors of each group: how many are not back.
+    barriers: u32,
+    /// Groups whose descriptors it has yet to be put behind.
+    unfenced: u16,
     /// All groups have passed it; now our own postings.
     own_barrier: bool,
     /// A frame to be sent.
@@ -138,6 +140,7 @@ impl<B: Board> Host<B> {
             now: Instant(0),
             tx_csum: caps.tx_csum,
             barriers: 0,
+            unfenced: 0,
             own_barrier: false,
             raw: None,
             leases: Vec::with_capacity(usize::from(entries) * 2 + 4),

@@ -77,6 +77,8 @@ impl<F: Frames> Source<Entry> for Bytes<'_, F> {
         match entry {
             Entry::Injected(_) => self.control.packet_bytes(),
             Entry::Posting(_, posting) => match (&posting.item, i) {
+                // What waits since another control plane was there must not be written to this one's rings: it ends with a fault.
+                (Item::Completion { epoch, .. } | Item::Exception { epoch, .. }, _) if !self.control.is_now(*epoch) => &[],
                 (Item::Completion { .. }, _) => self.control.completion_bytes(),
                 (Item::Exception { msg: Some(msg), .. }, 1) => match &msg.frame.origin {
                     Origin::Port(lease) => self.frames.frame(lease),

@@ -61,7 +61,8 @@ impl<B: Board> Host<B> {
             Step::Work(work) => self.push(work),
             Step::Barrier => {
                 let groups = self.directory.groups();
-                self.barriers = groups.count();
+                self.unfenced = groups.count();
+                self.barriers = 2 * u32::from(groups.count());
                 self.work.extend(groups.all().map(|g| (g, Work::Control { op: ControlOp::Barrier, flow: FlowId::NONE, mail: None })));
             }
             Step::Unmap(region) => {
@@ -139,6 +140,10 @@ impl<B: Board> Host<B> {
 
     /// The next descriptor of the batch that was found, and the group of its flow.
     pub fn next_descriptor(&mut self) -> Option<(u16, HcMsg)> {
+        if let Some(group) = self.unfenced.checked_sub(1) {
+            self.unfenced = group;
+            return Some((group, HcMsg::BARRIER));
+        }
         let msg = self.contexts.next_work(&self.memory, &mut self.counters)?;
         Some((self.directory.groups().of(msg.flow), msg))
     }

@@ -30,7 +30,7 @@ use toe_hal::{Board, Instant, Parts};
 use toe_sync::epoch::Reclaimer;
 
 /// Rounds over all cores in which a reset may come to rest.
-const RESET_ROUNDS: u32 = 1_000_000;
+pub(crate) const RESET_ROUNDS: u32 = 1_000_000;
 
 /// The cores of a card.
 pub struct Pipeline<B: Board> {

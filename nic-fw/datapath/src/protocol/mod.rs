@@ -149,6 +149,10 @@ impl Protocol {
     }
 
     fn host(&mut self, m: &HcMsg, msg: &mut OutMsg) -> Said {
+        if m.op == HostOp::Barrier {
+            msg.done = Done::Barrier;
+            return true;
+        }
         let Some(phase) = self.states.phase(m.flow) else {
             self.counters.count(Counter::HcBadFlow);
             return false;

@@ -16,11 +16,16 @@ pub struct Broken {
 }
 
 /// One flow.
+#[derive(Debug)]
 pub struct Echo {
     pub n: u16,
     pub region: u16,
     pub ctx: u16,
     pub flow: FlowId,
+    /// Which connection of this tuple it is: sequence numbers and bytes are its own.
+    life: u32,
+    /// Nobody is left but the peer.
+    pub dead: bool,
     /// Bytes that the application has been told of, and how many of ours it knows to be acknowledged.
     told: u32,
     freed: u32,
@@ -29,29 +34,49 @@ pub struct Echo {
     /// What the card has acknowledged, and the right edge of its window.
     acked: u32,
     edge: u32,
-    sent: u32,
+    pub sent: u32,
     /// Bytes that have come back.
     pub echoed: u32,
 }
 
 impl Echo {
     pub fn new(b: &mut Bench<impl Fake>, n: u16, region: u16, ctx: u16) -> Self {
-        let answer = b.install_state(&b.flow_state(n, region, ctx));
+        Self::of_life(b, n, region, ctx, 0)
+    }
+
+    /// The tuple's connection number `life`.
+    pub fn of_life(b: &mut Bench<impl Fake>, n: u16, region: u16, ctx: u16, life: u32) -> Self {
+        let answer = b.install_state(&b.flow_state_from(n, region, ctx, IRS.wrapping_add(start(life))));
         assert_eq!(answer.status, status::OK);
-        Self { n, region, ctx, flow: answer.flow, told: 0, freed: 0, consumed: 0, acked: 0, edge: BUF as u32, sent: 0, echoed: 0 }
+        let (flow, edge) = (answer.flow, BUF as u32);
+        Self { n, region, ctx, flow, life, dead: false, told: 0, freed: 0, consumed: 0, acked: 0, edge, sent: 0, echoed: 0 }
     }
 
     /// Bytes of the stream of this flow.
     pub fn stream(&self, pos: u32, len: u32) -> Vec<u8> {
-        stream(pos + (u32::from(self.n) << 20), len)
+        stream(pos + (u32::from(self.n) << 20) + (self.life << 24), len)
+    }
+
+    /// A segment of the peer.
+    fn segment(&self, b: &mut Bench<impl Fake>, pos: u32, len: u32) {
+        b.segment(self.n, start(self.life).wrapping_add(pos), self.echoed, TcpFlags::PSH, &self.stream(pos, len));
+    }
+
+    /// Whether an application has it.
+    pub fn is_bound(&self) -> bool {
+        self.ctx != CtxId::NONE.0
     }
 
     /// Up to three segments of what comes next, none beyond `total`.
     pub fn send(&mut self, b: &mut Bench<impl Fake>, total: u32, chance: &mut Chance) {
+        if self.dead {
+            let pos = chance.below(self.sent.into()) as u32;
+            return self.segment(b, pos, (self.sent - pos).min(900));
+        }
         for _ in 0..1 + chance.below(3) {
             let len = (1 + chance.below(900) as u32).min(self.edge.min(total) - self.sent);
             if len > 0 {
-                b.segment(self.n, self.sent, self.echoed, TcpFlags::PSH, &self.stream(self.sent, len));
+                self.segment(b, self.sent, len);
                 self.sent += len;
             }
         }
@@ -59,18 +84,20 @@ impl Echo {
 
     /// The peer takes what is for it, and acknowledges it.
     pub fn receive(&mut self, b: &mut Bench<impl Fake>, sent: &[Sent], broken: &mut Broken) {
-        let before = self.echoed;
-        for s in sent.iter().filter(|s| s.parsed.tcp().unwrap().1.dst_port == 1000 + self.n) {
-            broken.tx |= s.pos() != self.echoed || s.acked() < self.acked;
-            self.acked = self.acked.max(s.acked());
-            self.edge = self.edge.max(s.acked() + u32::from(s.parsed.tcp().unwrap().1.window));
+        let mut any_data = false;
+        for s in sent.iter().filter(|s| s.is_of(self.n) && !s.flags().contains(TcpFlags::RST)) {
+            let acked = s.acked().wrapping_sub(start(self.life));
+            broken.tx |= s.pos() != self.echoed || acked < self.acked;
+            self.acked = self.acked.max(acked);
+            self.edge = self.edge.max(acked + u32::from(s.parsed.tcp().unwrap().1.window));
+            any_data |= !s.payload().is_empty();
             if s.pos() == self.echoed {
                 broken.writes |= s.payload() != self.stream(s.pos(), s.payload().len() as u32);
                 self.echoed += s.payload().len() as u32;
             }
         }
-        if self.echoed > before {
-            b.segment(self.n, self.sent, self.echoed, TcpFlags::empty(), b"");
+        if any_data {
+            self.segment(b, self.sent, 0);
         }
     }
 
@@ -87,6 +114,17 @@ impl Echo {
         broken.writes |= b.received(self.region, self.n, self.consumed, len) != self.stream(self.consumed, len);
     }
 
+    /// Whether nothing has ever been written to its buffers but its own bytes. Before the first lap is over.
+    pub fn is_alone(&self, b: &mut Bench<impl Fake>) -> bool {
+        let (tx, rx) = b.buffers(self.n);
+        let own = |at: u64, len: u32| {
+            let buffer = b.memory.peek(HostAddr::new(RegionId(self.region), at), BUF as usize);
+            let (own, rest) = buffer.split_at(len as usize);
+            own.iter().zip(self.stream(0, len)).all(|(&is, wanted)| is == wanted || is == 0) && rest.iter().all(|&is| is == 0)
+        };
+        own(tx, self.consumed) && own(rx, self.sent)
+    }
+
     /// The application sends back what it has been told of, as far as there is room.
     pub fn answer(&mut self, b: &mut Bench<impl Fake>) {
         let upto = self.told.min(self.freed + BUF as u32);
@@ -99,16 +137,26 @@ impl Echo {
     }
 }
 
+/// Where in sequence space, from `IRS` on, the peer's stream of a life begins.
+fn start(life: u32) -> u32 {
+    life << 24
+}
+
 /// Several flows, each of which is to carry `total` bytes each way.
 pub struct Echoes {
     pub flows: Vec<Echo>,
     pub total: u32,
     pub broken: Broken,
+    /// Turns in a row in which the card had nothing to do.
+    idle: u32,
 }
+
+/// After so many idle turns peers send again what was not acknowledged: it was lost, in a card that had more than it could do.
+const PATIENCE: u32 = 20;
 
 impl Echoes {
     pub fn new(flows: Vec<Echo>, total: u32) -> Self {
-        Self { flows, total, broken: Broken::default() }
+        Self { flows, total, broken: Broken::default(), idle: 0 }
     }
 
     pub fn done(&self) -> bool {
@@ -129,19 +177,27 @@ impl Echoes {
         }
         let any = b.card.poll(b.now);
         self.after(b, chance);
+        self.idle = if any { 0 } else { self.idle + 1 };
         if !any {
             b.pass_time();
+        }
+        if self.idle >= PATIENCE {
+            self.idle = 0;
+            self.flows.iter().filter(|e| e.acked < e.sent).for_each(|e| e.segment(b, e.acked, e.sent - e.acked));
         }
     }
 
     /// What everybody makes of what the card has done.
     pub fn after(&mut self, b: &mut Bench<impl Fake>, chance: &mut Chance) {
         let sent = b.sent();
-        for e in &mut self.flows {
+        let mut contexts: Vec<u16> = self.flows.iter().filter(|e| !e.dead && e.is_bound()).map(|e| e.ctx).collect();
+        contexts.dedup();
+        let events: Vec<EventDesc> = contexts.into_iter().flat_map(|ctx| b.events(ctx, chance.percent(50))).collect();
+        for e in self.flows.iter_mut().filter(|e| !e.dead) {
             e.receive(b, &sent, &mut self.broken);
-            e.events(&b.events(e.ctx, chance.percent(50)));
+            e.events(&events);
             e.look(b, &mut self.broken);
-            if chance.percent(30) {
+            if e.is_bound() && chance.percent(30) {
                 e.answer(b);
             }
         }

@@ -243,22 +243,43 @@ impl<C: Fake> Bench<C> {
         (self.sub_tail, self.comp_head, self.exc_head, self.pkt_tail) = (0, 0, 0, 0);
     }
 
+    /// The control plane goes, and its memory with it, as a board does it.
+    pub fn detach(&mut self) {
+        self.card.detach_control();
+        self.memory.unbind(RegionId::CONTROL);
+    }
+
     /// A new control plane takes over.
     pub fn reattach(&mut self) {
+        self.memory.bind(RegionId::CONTROL, CONTROL_IOVA, CONTROL_REGION_LEN).unwrap();
         self.zero_queues();
         self.card.attach_control();
     }
 
     /// After a reset of the card.
     pub fn restart(&mut self) {
-        self.memory.bind(RegionId::CONTROL, CONTROL_IOVA, CONTROL_REGION_LEN).unwrap();
         self.reattach();
         self.set_up();
     }
 
     pub fn map_region(&mut self, region: u64) {
-        let len = self.header.len;
-        self.ok(kind::MAP_REGION, [region, APP_IOVA + region * APP_STEP, len, 0, 0]);
+        self.map_region_at(region, region);
+    }
+
+    /// Maps memory number `place`: the first three are there, others are made.
+    pub fn map_region_at(&mut self, region: u64, place: u64) {
+        let (iova, len) = (APP_IOVA + place * APP_STEP, self.header.len);
+        if place >= 4 {
+            self.memory.map_owned(iova, len as usize);
+        }
+        self.ok(kind::MAP_REGION, [region, iova, len, 0, 0]);
+    }
+
+    /// Gives memory number `place` a name that only the test knows.
+    pub fn see(&mut self, place: u64) -> RegionId {
+        let region = RegionId(100 + place as u16);
+        self.memory.bind(region, APP_IOVA + place * APP_STEP, self.header.len).unwrap();
+        region
     }
 
     pub fn open_context(&mut self, ctx: u16, region: u16, index: u32) {
@@ -341,9 +362,14 @@ impl<C: Fake> Bench<C> {
 
     /// Sends a request and waits for its answer; notices are kept.
     pub fn request(&mut self, msg: ControlMsg) -> ControlMsg {
+        self.request_while(msg, |b| _ = b.card.poll(b.now))
+    }
+
+    /// The same, while something else goes on that polls the card.
+    pub fn request_while(&mut self, msg: ControlMsg, mut other: impl FnMut(&mut Self)) -> ControlMsg {
         let tag = self.submit(msg);
         for _ in 0..100_000 {
-            self.card.poll(self.now);
+            other(self);
             while let Some(answer) = self.completion() {
                 if answer.tag == tag {
                     assert_eq!(answer.kind, msg.kind | kind::REPLY);
@@ -516,6 +542,11 @@ impl<C: Fake> Bench<C> {
     // ---- flows and the peer ----
 
     pub fn flow_state(&self, n: u16, region: u16, ctx: u16) -> FlowState {
+        self.flow_state_from(n, region, ctx, IRS)
+    }
+
+    /// The state of a flow whose peer has begun at `irs`.
+    pub fn flow_state_from(&self, n: u16, region: u16, ctx: u16, irs: u32) -> FlowState {
         let (tx_off, rx_off) = self.buffers(n);
         establish(&Setup {
             key: key(n),
@@ -531,7 +562,7 @@ impl<C: Fake> Bench<C> {
             rx_off,
             rx_buf_log2: BUF_LOG2,
             iss: SeqNum(ISS),
-            irs: SeqNum(IRS),
+            irs: SeqNum(irs),
             snd_wnd: 60_000,
             snd_wscale: 0,
             rcv_wnd: BUF as u32,
@@ -640,6 +671,11 @@ impl Sent {
 
     pub fn flags(&self) -> TcpFlags {
         self.parsed.tcp().unwrap().1.flags
+    }
+
+    /// Whether it is of flow number `n`.
+    pub fn is_of(&self, n: u16) -> bool {
+        self.parsed.tcp().is_some_and(|(_, tcp)| tcp.dst_port == 1000 + n)
     }
 
     /// How much of the peer's stream it acknowledges.
