@@ -55,6 +55,18 @@ impl Lane {
         self.numbers.give_back(passed.wrapping_sub(self.seen));
         self.seen = passed;
     }
+
+    /// The next frame of this group and a number for it, if there is credit.
+    fn next(&mut self, group: u16) -> Option<Steered> {
+        if self.held.is_empty() {
+            return None;
+        }
+        if self.numbers.credit() == 0 {
+            self.refresh();
+        }
+        let number = self.numbers.take()?;
+        self.held.pop_front().map(|(frame, hash)| Steered { frame, place: Some((group, number)), hash: Some(hash) })
+    }
 }
 
 pub struct Ingress<R: RxPort> {
@@ -119,24 +131,19 @@ impl<R: RxPort> Ingress<R> {
         }
     }
 
-    /// The next frame for pre, the groups by turns; `None`: there is none with credit.
+    /// The next frame for pre, the groups and those of no flow by turns; `None`: there is none with credit.
     pub fn next(&mut self) -> Option<Steered> {
-        for _ in 0..self.lanes.len() {
-            self.turn = if self.turn + 1 >= self.lanes.len() { 0 } else { self.turn + 1 };
-            let lane = &mut self.lanes[self.turn];
-            if lane.held.is_empty() {
-                continue;
-            }
-            if lane.numbers.credit() == 0 {
-                lane.refresh();
-            }
-            if let Some(number) = lane.numbers.take()
-                && let Some((frame, hash)) = lane.held.pop_front()
-            {
-                return Some(Steered { frame, place: Some((self.turn as u16, number)), hash: Some(hash) });
+        for _ in 0..=self.lanes.len() {
+            self.turn = if self.turn >= self.lanes.len() { 0 } else { self.turn + 1 };
+            let next = match self.lanes.get_mut(self.turn) {
+                Some(lane) => lane.next(self.turn as u16),
+                None => self.others.pop_front().map(|frame| Steered { frame, place: None, hash: None }),
+            };
+            if next.is_some() {
+                return next;
             }
         }
-        self.others.pop_front().map(|frame| Steered { frame, place: None, hash: None })
+        None
     }
 
     /// Whether [`next`](Self::next) would give something.

@@ -183,8 +183,13 @@ impl Echoes {
         }
         if self.idle >= PATIENCE {
             self.idle = 0;
-            self.flows.iter().filter(|e| e.acked < e.sent).for_each(|e| e.segment(b, e.acked, e.sent - e.acked));
+            self.send_again(b);
         }
+    }
+
+    /// Peers send again what was not acknowledged, and acknowledge again.
+    pub fn send_again(&mut self, b: &mut Bench<impl Fake>) {
+        self.flows.iter().for_each(|e| e.segment(b, e.acked, e.sent - e.acked));
     }
 
     /// What everybody makes of what the card has done.

@@ -84,6 +84,8 @@ struct Inner {
     polls: u64,
     chance: Chance,
     knobs: MemoryKnobs,
+    /// Transfers to this region take so many polls more.
+    slow: Option<(RegionId, u32)>,
 }
 
 // SAFETY: the pointers are to memory that is valid on every thread (owned until drop, or vouched for by `map_raw`'s caller) and
@@ -108,6 +110,7 @@ impl FakeMemory {
             polls: 0,
             chance: Chance::new(seed),
             knobs: MemoryKnobs::default(),
+            slow: None,
         };
         Self { inner: Arc::new(Mutex::new(inner)), handle: 0 }
     }
@@ -118,6 +121,11 @@ impl FakeMemory {
 
     pub fn set_knobs(&self, knobs: MemoryKnobs) {
         self.inner().knobs = knobs;
+    }
+
+    /// Transfers to one region take so many polls more than others.
+    pub fn slow_down(&self, region: RegionId, polls: u32) {
+        self.inner().slow = Some((region, polls));
     }
 
     /// Transfers not completed yet, of all handles.
@@ -185,14 +193,15 @@ impl Inner {
         Ok(unsafe { bound.ptr.add(addr.offset as usize) })
     }
 
-    /// When a new transfer is to complete: `None`, at once.
-    fn delay(&mut self) -> Option<u64> {
+    /// When a new transfer to `region` is to complete: `None`, at once.
+    fn delay(&mut self, region: RegionId) -> Option<u64> {
         let MemoryKnobs { min_delay, max_delay, .. } = self.knobs;
-        if max_delay == 0 {
+        let more = self.slow.filter(|&(slow, _)| slow == region).map_or(0, |(_, polls)| polls);
+        if max_delay + more == 0 {
             return None;
         }
         let spread = u64::from(max_delay.saturating_sub(min_delay)) + 1;
-        Some(self.polls + u64::from(min_delay) + self.chance.below(spread))
+        Some(self.polls + u64::from(min_delay + more) + self.chance.below(spread))
     }
 
     fn start(&mut self, handle: usize, cookie: Cookie, due_poll: u64, transfer: Transfer) -> Dma {
@@ -269,7 +278,7 @@ impl HostMemory for FakeMemory {
         if inner.chance.percent(full) {
             return Ok(Dma::Full);
         }
-        Ok(match inner.delay() {
+        Ok(match inner.delay(dst.region) {
             None => {
                 // SAFETY: `resolve` checked the range.
                 unsafe { copy_in(to.as_ptr(), src) };
@@ -288,7 +297,7 @@ impl HostMemory for FakeMemory {
         if inner.chance.percent(full) {
             return Ok(Dma::Full);
         }
-        Ok(match inner.delay() {
+        Ok(match inner.delay(src.region) {
             None => {
                 // SAFETY: `resolve` checked the range.
                 dst.copy_from_slice(&unsafe { copy_out(from.as_ptr(), dst.len()) });

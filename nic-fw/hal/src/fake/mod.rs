@@ -2,7 +2,7 @@
 //!
 //! | Fake           | What it can be told to do                                                          |
 //! |----------------|------------------------------------------------------------------------------------|
-//! | [`FakeMemory`] | complete late, out of order, say `Full`, fail; wrap memory that somebody else owns |
+//! | [`FakeMemory`] | complete late, out of order, say `Full`, fail; be slow for one region; wrap memory |
 //! | [`FakePort`]   | run out of room, lose frames at flush, read payload as late as it may              |
 //! | [`FakeKick`]   | remembers whom it woke                                                             |
 //! | [`FakeClock`]  | a nanosecond for each look                                                         |
