@@ -408,11 +408,6 @@ impl Hub {
         self.link.as_ref().is_some_and(|link| link.channel.has_backlog())
     }
 
-    /// Whether the card has yet to read something.
-    pub fn has_unread(&mut self) -> bool {
-        self.link.as_mut().is_some_and(|link| link.channel.has_unread())
-    }
-
     /// Takes the interrupts that are pending.
     pub fn acknowledge(&self) {
         if let Some(link) = &self.link {

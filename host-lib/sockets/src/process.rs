@@ -16,10 +16,10 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use toe::link::Region;
 use toe::link::client::{Client, Daemon, OpenError, Welcome, run_dir, ticket};
-use toe::link::sys::{AppFd, ppoll};
+use toe::link::sys::AppFd;
 use toe::{Channel, Socket};
 use toe_abi::region::{slot_flags, slot_state};
 
@@ -475,10 +475,6 @@ pub fn exiting() {
         return;
     }
     let_go();
-    if has_forked() {
-        // Others hold the sockets, so toed does not look into their slots now.
-        await_card();
-    }
     if let Ok(mut control) = CONTROL.try_lock()
         && let Some(client) = control.client.as_mut()
     {
@@ -492,19 +488,10 @@ pub fn exec() {
         return;
     }
     let_go();
-    await_card();
 }
 
-/// The queue goes with this program: what is in it must have been read by then. A card that takes longer than this has
-/// trouble of its own, and toed still finds in the slots what was sent when the last holder closes them.
-fn await_card() {
-    let deadline = Instant::now() + Duration::from_millis(20);
-    while hub::try_lock().is_ok_and(|mut hub| hub.has_unread()) && Instant::now() < deadline {
-        let _ = ppoll(&mut [], Some(Duration::from_micros(100)), None);
-    }
-}
-
-/// Says in the slots that their closing is meant.
+/// Tells the card what it does not know yet, and says in the slots that their closing is meant. The card reads the queue to its end before it
+/// closes it.
 fn let_go() {
     // A thread that ends the process while another holds the lock does not wait for it: toed finds what the slots say.
     if let Ok(mut hub) = hub::try_lock() {

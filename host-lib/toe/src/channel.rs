@@ -133,11 +133,6 @@ impl Channel {
         !self.queue.is_empty()
     }
 
-    /// Whether the card has yet to read a descriptor.
-    pub fn has_unread(&mut self) -> bool {
-        self.has_backlog() || !self.hc.is_drained()
-    }
-
     /// Pushes the descriptors that `slot` owes; `false`: no room for all of them.
     fn tell(&mut self, slot: u32) -> bool {
         let i = slot as usize;

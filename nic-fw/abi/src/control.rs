@@ -111,7 +111,7 @@ pub mod kind {
     /// a0: context, a1: region, a2: offset of its page, a3: offset of its host-to-card queue | log2(entries) << 56,
     /// a4: the same of its card-to-host queue.
     pub const OPEN_CONTEXT: u32 = 3;
-    /// a0: context. Flows bound to it become unbound.
+    /// a0: context. What its queue holds by then is read first; flows bound to it become unbound.
     pub const CLOSE_CONTEXT: u32 = 4;
     /// body: FlowState. The answer's `flow` is the new id. status EXISTS: the tuple is installed already.
     /// a0: what the clock that the state's times are of shows, microseconds: the card moves them to its own (`toe_tcp::rebase`);

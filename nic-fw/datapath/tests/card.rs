@@ -5,7 +5,7 @@ mod common;
 use common::*;
 use toe_abi::{
     CtxId, FlowId,
-    control::{close_reason, kind, status},
+    control::{ControlMsg, close_reason, kind, status},
     counters::{Counter, Drop, Exception},
     desc::{HostDesc, ev_flags, hc, hc_flags},
     frames,
@@ -425,6 +425,41 @@ fn closing_a_context_unbinds_its_flows(kind: &impl Kind) {
     assert_eq!(b.events(2, true)[0].rx_head, 3);
 }
 
+/// Its process may have died right after it sent something, before the card has looked at the queue.
+fn what_was_posted_before_a_context_closes_is_sent(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let flow = b.install(0, 1);
+    b.run_for(10_000);
+    b.fill(1, 0, 0, &stream(0, 100));
+    for tx_head in [10, 20, 30, 40, 100] {
+        let update = HostDesc { kind: hc::UPDATE, flow, tx_head, flags: hc_flags::NODELAY, ..Default::default() };
+        b.post_without_kick(1, update);
+    }
+    b.ok(kind::CLOSE_CONTEXT, [1, 0, 0, 0, 0]);
+    b.run();
+    let sent: Vec<u8> = b.sent().iter().flat_map(|s| s.payload().to_vec()).collect();
+    assert_eq!(sent, stream(0, 100));
+    assert_eq!(b.ask(kind::QUERY, flow, [0; 5]).flow_state().id.ctx, CtxId::NONE);
+}
+
+/// Whoever shares its memory may go on writing to its queue: no more than a queue full is read.
+fn a_context_that_never_runs_dry_closes(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let flow = b.install(0, 1);
+    let close = ControlMsg { args: [1, 0, 0, 0, 0], ..ControlMsg::new(kind::CLOSE_CONTEXT, 0) };
+    let before = b.card.counters().get(Counter::HcDescriptors);
+    let answer = b.request_while(close, |b| {
+        while b.has_room(1) {
+            b.post_without_kick(1, HostDesc { kind: hc::UPDATE, flow, ..Default::default() });
+        }
+        b.card.poll(b.now);
+    });
+    assert_eq!(answer.status, status::OK);
+    let entries = b.header.hc_entries;
+    let read = b.card.counters().get(Counter::HcDescriptors) - before;
+    assert!(read <= 2 * u64::from(entries), "{read} of queues of {entries}");
+}
+
 fn flows_are_enumerated_frozen_released_and_installed_again(kind: &impl Kind) {
     let mut b = kind.bench();
     let (first, second) = (b.install(0, 1), b.install(1, 1));
@@ -749,6 +784,8 @@ on_every_card! {
     a_full_close_ends_with_both_fins,
     unmapping_a_region_resets_its_flows_first,
     closing_a_context_unbinds_its_flows,
+    what_was_posted_before_a_context_closes_is_sent,
+    a_context_that_never_runs_dry_closes,
     flows_are_enumerated_frozen_released_and_installed_again,
     requests_that_make_no_sense_are_refused,
     counters_are_read_in_parts,

@@ -243,6 +243,38 @@ fn retransmissions_leave_in_a_flood() {
     println!("{seeds} seeds, sent and sent again after at most {longest} polls");
 }
 
+/// Polls until a full buffer is sent, while old data for another flow of the only group comes in as fast as the card takes it.
+fn new_data_under_load(seed: u64) -> u32 {
+    let mut chance = Chance::new(seed);
+    let placement = Placement::spread(1 + (seed % 2) as u16, 1, 1, 1);
+    let mut b = Interleaving { placement, ..Interleaving::from_seed(seed) }.bench();
+    b.install(0, 1);
+    let sender = b.install(1, 2);
+    for _ in 0..20 {
+        Flood::Data.go_on(&mut b, &mut chance);
+        b.card.poll(b.now);
+    }
+    b.fill(1, 1, 0, &stream(0, BUF as u32));
+    b.update(2, sender, BUF as u32, 0, 0);
+    let mut sent = 0;
+    for polls in 0..20_000 {
+        Flood::Data.go_on(&mut b, &mut chance);
+        b.card.poll(b.now);
+        sent += b.sent().iter().filter(|s| s.is_of(1)).map(|s| s.payload().len()).sum::<usize>();
+        if sent >= BUF as usize {
+            return polls;
+        }
+    }
+    panic!("{sent} of {BUF}: {:?}", b.card.counters().nonzero().collect::<Vec<_>>());
+}
+
+#[test]
+fn new_data_is_not_starved_by_what_comes_in() {
+    let mut longest = 0;
+    let seeds = for_seeds(60, |seed| longest = longest.max(new_data_under_load(seed)));
+    println!("{seeds} seeds, a full buffer leaves in at most {longest} polls");
+}
+
 /// Polls until two flows are done, while memory of an application of the other group is slower by so many polls for each transfer, and its peer
 /// has it written to all the time.
 fn beside_slow_memory(seed: u64, slower: u32) -> u32 {

@@ -161,11 +161,6 @@ impl<T: Phased> Producer<T> {
         self.tail
     }
 
-    /// Whether everything pushed has been consumed, as far as the consumer says.
-    pub fn is_drained(&mut self) -> bool {
-        self.refill() == self.memory.entries
-    }
-
     /// The consumer's index made no sense at some time: it is broken or hostile. The queue stays full from then on
     /// unless the index comes back to its senses.
     pub fn peer_insane(&self) -> bool {

@@ -400,6 +400,21 @@ static void exec_closes(void) {
     kill(child, SIGKILL);
 }
 
+static void killed_after_sending(void) {
+    int s = outgoing();
+    pid_t child = fork();
+    if (child == 0) {
+        write(s, "abc", 3);
+        kill(getpid(), SIGKILL);
+    }
+    waitpid(child, NULL, 0);
+    P("recv 3");
+    P("send xyz");
+    text("still", s, 0);
+    T(write(s, "d", 1));
+    P("recv 1");
+}
+
 static void daemon_closes_all(int how) {
     if (how == 0) {
         close_range(3, ~0u, 0);
@@ -528,6 +543,7 @@ const struct test process_tests[] = {
     {"system_and_popen", system_and_popen},
     {"vfork_and_exec", vfork_and_exec},
     {"exec_closes", exec_closes},
+    {"killed_after_sending", killed_after_sending},
     {"daemons", daemons},
     {"closes_all_with_a_connection", closes_all_with_a_connection},
     {"passed_over_a_unix_socket", passed_over_a_unix_socket},

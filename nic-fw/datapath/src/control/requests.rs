@@ -85,7 +85,7 @@ impl Control {
 
     fn close_context<M: HostMemory>(&mut self, mail: Box<Mailbox>, env: &mut Env<'_, M>) -> Step {
         let ctx = context_id(mail.request.args[0]).filter(|&ctx| ctx != CtxId::CONTROL);
-        match ctx.and_then(|ctx| env.contexts.close(ctx).map(|region| (ctx, region))) {
+        match ctx.and_then(|ctx| env.contexts.drain(ctx).map(|region| (ctx, region))) {
             Some((ctx, region)) => self.begin_sweep(Sweep::CloseContext(ctx, region), mail),
             None => self.answer(mail, status::NOT_FOUND, env.counters),
         }

@@ -1,4 +1,7 @@
 //! Requests about all flows of a context or region: barriers before and after make sure that nothing older is under way.
+//!
+//! A context that closes is read to its end first. Its process may have died right after it sent something, or handed its sockets to another
+//! program: as with the kernel's sockets, what it had sent is sent.
 
 use super::{Control, Env, Job, Mailbox, Step};
 use crate::{
@@ -21,6 +24,8 @@ pub(super) enum Sweep {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stage {
+    /// The context's last descriptors are being read.
+    Drain,
     Start,
     FirstBarrier,
     /// Goes on at this flow.
@@ -32,12 +37,22 @@ pub(super) enum Stage {
 impl Control {
     pub(super) fn begin_sweep(&mut self, sweep: Sweep, mail: Box<Mailbox>) -> Step {
         self.mail = Some(mail);
-        self.job = Job::Sweep(sweep, Stage::Start);
+        let first = if matches!(sweep, Sweep::CloseContext(..)) { Stage::Drain } else { Stage::Start };
+        self.job = Job::Sweep(sweep, first);
         Step::Progress
     }
 
     pub(super) fn sweep<M: HostMemory>(&mut self, sweep: Sweep, stage: Stage, env: &mut Env<'_, M>) -> Step {
         match stage {
+            Stage::Drain => {
+                let Sweep::CloseContext(ctx, _) = sweep else { return Step::Idle };
+                if !env.contexts.is_drained(ctx, env.memory, env.counters) {
+                    return Step::Idle;
+                }
+                env.contexts.close(ctx);
+                self.job = Job::Sweep(sweep, Stage::Start);
+                Step::Progress
+            }
             Stage::FirstBarrier | Stage::LastBarrier => Step::Idle,
             Stage::Start => {
                 self.job = Job::Sweep(sweep, Stage::FirstBarrier);

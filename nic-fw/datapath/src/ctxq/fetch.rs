@@ -80,7 +80,8 @@ impl Contexts {
     fn fetch<M: HostMemory>(&mut self, ctx: CtxId, now: Instant, memory: &mut M) -> Result<bool, DmaFault> {
         let c = &mut self.contexts[usize::from(ctx.0)];
         let to_end = c.hc.entries - toe_abi::desc::slot(c.hc_head, c.hc.entries);
-        let most = to_end.min(BATCH).min(self.visit);
+        let to_last = c.hc_end.map_or(u32::MAX, |end| end.wrapping_sub(c.hc_head));
+        let most = to_end.min(to_last).min(BATCH).min(self.visit);
         let mut count = 0;
         // Acquire loads of the phases, so that what is fetched after them is what was published with them.
         while count < most && c.hc.is_ready(c.hc_head.wrapping_add(count), memory)? {

@@ -92,6 +92,8 @@ struct Context {
     ev: Queue,
     /// Descriptors consumed.
     hc_head: u32,
+    /// It is closing: no descriptor from this one on is read.
+    hc_end: Option<u32>,
     /// Events given out (their phases follow in order).
     ev_tail: u32,
     /// As the host claimed last.
@@ -121,6 +123,7 @@ impl Context {
             hc: queue,
             ev: queue,
             hc_head: 0,
+            hc_end: None,
             ev_tail: 0,
             ev_head: 0,
             pending: List::default(),
@@ -262,6 +265,34 @@ impl Contexts {
         c.state = State::Closed;
         self.detach(ctx);
         Some(region)
+    }
+
+    /// The context is about to be closed: what its queue holds is still read, one queue full at most whatever its owner does. Gives the region
+    /// that it is in; `None`: it is not open.
+    pub fn drain(&mut self, ctx: CtxId) -> Option<RegionId> {
+        let c = self.contexts.get_mut(usize::from(ctx.0)).filter(|c| c.state != State::Closed)?;
+        let region = c.page.region;
+        if c.state == State::Open {
+            c.hc_end = Some(c.hc_head.wrapping_add(c.hc.entries));
+            self.activate(ctx);
+        }
+        Some(region)
+    }
+
+    /// Whether everything has been read of a context that [`drain`](Self::drain)s.
+    pub fn is_drained<M: HostMemory>(&mut self, ctx: CtxId, memory: &M, counters: &mut Counters) -> bool {
+        let Some(c) = self.get(ctx).filter(|c| c.state == State::Open) else { return true };
+        if self.staged.is_of(ctx) {
+            return false;
+        }
+        if c.hc_end == Some(c.hc_head) {
+            return true;
+        }
+        let ready = c.hc.is_ready(c.hc_head, memory);
+        if ready.is_err() {
+            self.fail(ctx, memory, counters);
+        }
+        ready == Ok(false)
     }
 
     /// Contexts that are open (or failed) in `region`.

@@ -157,6 +157,7 @@ impl<'a, B: Board> Builder<'a, B> {
                 back: take(&mut wiring.back_in),
                 route,
                 poisoned: VecDeque::with_capacity(self.pool.into()),
+                turn: 0,
             };
             self.seat(stage::PROTOCOL, g, Instance::Protocol(Box::new(actor)));
         }

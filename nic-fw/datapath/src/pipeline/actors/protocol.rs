@@ -88,6 +88,9 @@ impl RxOrder {
     }
 }
 
+/// What work comes from, in order of precedence: control before ACKs before data.
+const PRECEDENCE: [Class; 5] = [Class::Control, Class::Rx, Class::Urgent, Class::Host, Class::Data];
+
 pub struct ProtocolActor {
     pub stage: Protocol,
     pub rx: RxOrder,
@@ -98,6 +101,9 @@ pub struct ProtocolActor {
     pub route: Route,
     /// Flows that lost payload.
     pub poisoned: VecDeque<FlowId>,
+    /// The class, of [`PRECEDENCE`], that handles one item before all others: precedence alone would starve the last of them for as long as
+    /// the first fill all room behind.
+    pub turn: usize,
 }
 
 impl ProtocolActor {
@@ -113,14 +119,14 @@ impl ProtocolActor {
         any
     }
 
-    /// Handles work of a class while there is some, and credit, and room behind.
-    fn run(&mut self, step: &mut Step<'_>, class: Class, next: impl Fn(&mut Self, Instant) -> Option<Work>) -> bool {
+    /// Handles so many items of a class, as long as there are some, and credit, and room behind.
+    fn run(&mut self, step: &mut Step<'_>, class: Class, most: usize) -> bool {
         let before = step.items;
-        for _ in 0..step.budget {
+        for _ in 0..most {
             if !self.stage.pool.has(class) || !self.route.is_clear() {
                 break;
             }
-            let Some(work) = next(self, step.now) else { break };
+            let Some(work) = self.next(class, step.now) else { break };
             // An injected frame comes with the requests, whose credit is as good.
             let Some(msg) = self.stage.pool.take(class) else { break };
             let begin = step.trace.begin();
@@ -142,9 +148,40 @@ impl ProtocolActor {
         TraceRecord { number, port, next: trace::next(msg), ..trace::out(trace::kind_of(class), msg) }
     }
 
+    fn next(&mut self, class: Class, now: Instant) -> Option<Work> {
+        match class {
+            Class::Control => self.next_request(),
+            Class::Rx => self.rx.next().map(Work::Rx),
+            Class::Urgent => self.stage.next_timer(now).or_else(|| self.stage.next_urgent(now)),
+            Class::Host => self.descriptors.next().map(Work::Host),
+            Class::Data => self.stage.next_send(now),
+        }
+    }
+
     fn next_request(&mut self) -> Option<Work> {
         let poisoned = self.poisoned.pop_front().map(|flow| Work::Control { op: ControlOp::Poisoned, flow, mail: None });
         poisoned.or_else(|| self.requests.next())
+    }
+
+    /// Whether there is work of a class, and credit for it.
+    fn has(&mut self, class: Class, now: Instant) -> bool {
+        self.stage.pool.has(class)
+            && match class {
+                Class::Control => !self.poisoned.is_empty() || !self.requests.is_empty(),
+                Class::Rx => self.rx.is_ready(),
+                Class::Urgent => self.stage.is_urgent(now),
+                Class::Host => !self.descriptors.is_empty(),
+                Class::Data => self.stage.is_ready(now),
+            }
+    }
+
+    /// Whose turn it is in the next step: while room behind is short, each class that has work in turn.
+    fn next_turn(&mut self, now: Instant) -> usize {
+        if self.route.is_clear() {
+            return 0;
+        }
+        let (after, before) = (self.turn + 1..PRECEDENCE.len(), 0..=self.turn);
+        after.chain(before).find(|&class| self.has(PRECEDENCE[class], now)).unwrap_or(0)
     }
 }
 
@@ -152,13 +189,11 @@ impl Actor for ProtocolActor {
     fn step(&mut self, step: &mut Step<'_>) -> bool {
         let mut any = self.take_back();
         self.rx.fill();
-        // Control before ACKs before data.
-        any |= self.run(step, Class::Control, |s, _| s.next_request());
-        any |= self.run(step, Class::Rx, |s, _| s.rx.next().map(Work::Rx));
-        any |= self.run(step, Class::Urgent, |s, now| s.stage.next_timer(now));
-        any |= self.run(step, Class::Urgent, |s, now| s.stage.next_urgent(now));
-        any |= self.run(step, Class::Host, |s, _| s.descriptors.next().map(Work::Host));
-        any |= self.run(step, Class::Data, |s, now| s.stage.next_send(now));
+        any |= self.run(step, PRECEDENCE[self.turn], 1);
+        for class in PRECEDENCE {
+            any |= self.run(step, class, step.budget);
+        }
+        self.turn = self.next_turn(step.now);
         self.rx.tell(&mut step.touched);
         self.rx.judged.publish();
         self.requests.publish();
@@ -169,13 +204,8 @@ impl Actor for ProtocolActor {
     }
 
     fn has_work(&mut self, now: Instant) -> bool {
-        let pool = &self.stage.pool;
-        let control = pool.has(Class::Control) && (!self.poisoned.is_empty() || !self.requests.is_empty());
-        let rx = pool.has(Class::Rx) && self.rx.is_ready();
-        let urgent = pool.has(Class::Urgent) && self.stage.is_urgent(now);
-        let host = pool.has(Class::Host) && !self.descriptors.is_empty();
-        let data = pool.has(Class::Data) && self.stage.is_ready(now);
-        control || rx || urgent || host || data || self.route.hand.is_some() || !self.back.is_empty() || !self.rx.judged.is_empty()
+        let waits = PRECEDENCE.into_iter().any(|class| self.has(class, now));
+        waits || self.route.hand.is_some() || !self.back.is_empty() || !self.rx.judged.is_empty()
     }
 
     fn deadline(&self, _now: Instant) -> Option<Instant> {
