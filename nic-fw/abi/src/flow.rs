@@ -270,4 +270,6 @@ pub mod flow_flags {
     pub const ECN_REDUCED: u32 = 1 << 21;
     /// Data held back by CORK is to go out now.
     pub const PUSH: u32 = 1 << 22;
+    /// Closed with received data unread: RST follows what may still be sent at once.
+    pub const RST_DUE: u32 = 1 << 23;
 }

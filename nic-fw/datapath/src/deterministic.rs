@@ -50,6 +50,19 @@ impl Interleaving {
         this
     }
 
+    /// A card's configuration with these sizes.
+    pub fn config(&self, config: CardConfig) -> CardConfig {
+        CardConfig {
+            ring_entries: self.ring_entries,
+            rx_window: self.rx_window,
+            rx_hold: self.rx_hold,
+            pool_messages: self.pool_messages,
+            dma_entries: self.dma_entries,
+            posting_entries: self.posting_entries,
+            ..config
+        }
+    }
+
     /// Puts the instances on fewer cores.
     fn share_cores(&mut self, cores: usize) {
         let mut plans: Vec<CorePlan> = (0..cores).map(|_| CorePlan::default()).collect();
@@ -87,16 +100,7 @@ pub struct DeterministicCard<B: Board> {
 
 impl<B: Board> DeterministicCard<B> {
     pub fn new(config: CardConfig, interleaving: &Interleaving, parts: Parts<B>) -> Self {
-        let config = CardConfig {
-            ring_entries: interleaving.ring_entries,
-            rx_window: interleaving.rx_window,
-            rx_hold: interleaving.rx_hold,
-            pool_messages: interleaving.pool_messages,
-            dma_entries: interleaving.dma_entries,
-            posting_entries: interleaving.posting_entries,
-            ..config
-        };
-        let mut pipeline = Pipeline::new(&config, &interleaving.placement, parts);
+        let mut pipeline = Pipeline::new(&interleaving.config(config), &interleaving.placement, parts);
         let sums = pipeline.host().sums().clone();
         let core_of = |wanted| pipeline.cores.iter().position(|c| c.stages().any(|id| id.stage == wanted)).unwrap_or(0);
         let (ingress, ctxq) = (core_of(stage::INGRESS), core_of(stage::CTXQ));

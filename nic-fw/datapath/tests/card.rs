@@ -381,6 +381,23 @@ fn an_unbound_flow_that_is_given_up_is_reported_at_once(kind: &impl Kind) {
     assert!(b.sent().iter().any(|s| s.flags().contains(TcpFlags::RST)));
 }
 
+/// What the application wrote just before it closed leaves, even if what it did not read makes the end a reset.
+fn a_close_with_unread_data_sends_what_was_written_and_then_resets(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let flow = b.install(0, 1);
+    b.segment(0, 0, 0, NO_FLAGS, b"unread");
+    b.run();
+    b.sent();
+    b.fill(1, 0, 0, b"last words");
+    // Overtakes the UPDATE, which says the same.
+    assert_eq!(b.ask(kind::CLOSE, flow, [1, 1, 10, 0, 0]).status, status::OK);
+    b.run();
+    let sent = b.sent();
+    assert_eq!(sent.iter().flat_map(|s| s.payload().to_vec()).collect::<Vec<_>>(), b"last words");
+    assert!(sent.last().unwrap().flags().contains(TcpFlags::RST));
+    assert_eq!(b.closed(), [(flow, close_reason::ABORTED.into())]);
+}
+
 fn a_full_close_ends_with_both_fins(kind: &impl Kind) {
     let mut b = kind.bench();
     let flow = b.install(0, 1);
@@ -687,6 +704,24 @@ fn a_paced_flow_keeps_its_pace(kind: &impl Kind) {
     assert_eq!(progress(&mut b), 4000);
 }
 
+/// What was set is part of what a flow is moved with.
+fn a_flow_takes_its_pace_along(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let flow = b.install(0, 1);
+    assert_eq!(b.ask(kind::SET_RATE, flow, [800, 0, 0, 0, 0]).status, status::OK);
+    let frozen = b.ask(kind::FREEZE, flow, [0; 5]);
+    assert_eq!(frozen.args[1], 800);
+    assert_eq!(b.ask(kind::RELEASE, flow, [0; 5]).args[1], 800);
+    let mut install = ControlMsg::new(kind::INSTALL, 0);
+    install.set_flow_state(&frozen.flow_state());
+    install.args[1] = frozen.args[1];
+    let flow = b.request(install).flow;
+    b.fill(1, 0, 0, &stream(0, 4000));
+    b.update(1, flow, 4000, 0, hc_flags::NODELAY);
+    b.run_for(9_000);
+    assert_eq!(progress(&mut b), 1000);
+}
+
 fn an_application_keeps_within_its_rate(kind: &impl Kind) {
     let mut b = kind.bench();
     let flow = b.install(0, 1);
@@ -781,6 +816,7 @@ on_every_card! {
     the_place_of_a_flow_whose_notice_was_read_is_free_at_once,
     an_unbound_flows_end_waits_for_whoever_accepts_it,
     an_unbound_flow_that_is_given_up_is_reported_at_once,
+    a_close_with_unread_data_sends_what_was_written_and_then_resets,
     a_full_close_ends_with_both_fins,
     unmapping_a_region_resets_its_flows_first,
     closing_a_context_unbinds_its_flows,
@@ -795,6 +831,7 @@ on_every_card! {
     an_unknown_next_hop_is_counted_and_retransmission_goes_on_when_it_is_known,
     a_flow_that_is_not_acknowledged_is_given_up_in_the_end,
     a_paced_flow_keeps_its_pace,
+    a_flow_takes_its_pace_along,
     an_application_keeps_within_its_rate,
     stages_say_where_they_are_and_segments_which_way_they_took,
     a_reset_of_the_card_forgets_everything_and_it_can_start_again,

@@ -4,6 +4,7 @@ mod common;
 
 use common::{
     echo::{Echo, Echoes},
+    threads::Threads,
     *,
 };
 use toe_abi::{
@@ -22,10 +23,11 @@ fn slow(chance: &mut Chance) -> MemoryKnobs {
     MemoryKnobs { max_delay: 1 + chance.below(40) as u32, full_percent: chance.below(40) as u8, ..Default::default() }
 }
 
-/// Each case with the pipelined stages, now and then with the fused card.
+/// Each case with the pipelined stages, now and then with the fused card, or on threads.
 macro_rules! on_seeds {
     ($seeds:expr, $case:ident) => {
         for_seeds($seeds, |seed| match seed % 8 {
+            _ if seed % 80 == 3 => $case(&Threads(Interleaving::from_seed(seed)), seed),
             7 => $case(&OneCore, seed),
             6 => $case(&tiny(seed), seed),
             _ => $case(&Interleaving::from_seed(seed), seed),

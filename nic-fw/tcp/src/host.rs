@@ -1,7 +1,7 @@
 //! What the application and the control plane ask for. Every value is a claim.
 
 use crate::state::{View, rx_head, tx_tail};
-use crate::{HostUpdate, IcmpError, Now, Output, closing};
+use crate::{HostUpdate, IcmpError, Now, Output, closing, send};
 use toe_abi::desc::hc_flags;
 use toe_abi::flow::{FlowState, flow_flags as ff};
 
@@ -87,6 +87,10 @@ fn window_update(s: &mut FlowState) {
 
 /// The last descriptor has gone.
 pub(crate) fn close(s: &mut FlowState, unread: bool, now: Now, out: &mut Output) {
+    if unread && send::has_data(s) {
+        // As Linux, where it has left by now: what was sent before the close, as far as windows allow.
+        return s.set(ff::RST_DUE | ff::ORPHAN);
+    }
     if unread {
         // RFC 2525, 2.17; RFC 9293, 3.6.1: data was lost, so the peer gets a RST.
         return closing::abort(s, now, 0, out);

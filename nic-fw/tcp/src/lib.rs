@@ -10,8 +10,8 @@
 //! ```
 //!
 //! The state is [`toe_abi::flow::FlowState`]; [`establish`] makes it from what the handshake agreed on. After each
-//! [`input`] whose output says `send`, the caller calls [`emit`] until it gives nothing, and calls `input` with
-//! [`Input::Timer`] when [`next_deadline`] has come.
+//! [`input`] whose output says `send`, the caller calls [`emit`] until it gives nothing (and then resets the flow if
+//! [`is_reset_due`]), and calls `input` with [`Input::Timer`] when [`next_deadline`] has come.
 //!
 //! May depend on: `toe-abi`, `toe-wire`.
 #![no_std]
@@ -40,6 +40,6 @@ mod timers;
 pub use api::{CloseReason, HostUpdate, IcmpError, Input, Now, Output, Placement, SegmentIn, SegmentOut, errno};
 pub use establish::{Setup, Timestamping, establish, rebase};
 pub use input::input;
-pub use send::{emit, emit_owed};
+pub use send::{emit, emit_owed, is_reset_due};
 pub use state::{event_flags, rx_head, tx_tail};
 pub use timers::next_deadline;

@@ -95,13 +95,23 @@ fn closed(s: &FlowState) -> Verdict {
 /// Whether a larger super-frame will be possible soon.
 fn defer(s: &FlowState, len: u32, max_payload: u32) -> bool {
     let in_flight = s.snd_nxt().since_or_zero(s.snd_una());
-    let calm = !s.has(ff::RECOVERY | ff::LOSS) && s.tx.dup_acks == 0;
+    let calm = !s.has(ff::RECOVERY | ff::LOSS | ff::RST_DUE) && s.tx.dup_acks == 0;
     calm && in_flight >= 4 * s.mss() && len.saturating_add(s.mss()) <= max_payload && len < s.cc.cwnd.min(s.tx.snd_wnd) / DEFER_PART
 }
 
 /// Whether [`emit`] may have something: with plain segments it has, a super-frame may be put off.
 pub(crate) fn wants_emit(s: &FlowState) -> bool {
     !s.ended() && (s.has(ff::ACK_NOW | ff::REXMIT_ONE | ff::PROBE) || matches!(plan(s, s.mss()), Verdict::Send { .. }))
+}
+
+/// Whether data may be sent now.
+pub(crate) fn has_data(s: &FlowState) -> bool {
+    !s.ended() && matches!(plan(s, s.mss()), Verdict::Send { len: 1.., .. })
+}
+
+/// Whether the flow is to be reset ([`Input::Abort`](crate::Input::Abort)) as soon as [`emit`] gives nothing.
+pub fn is_reset_due(s: &FlowState) -> bool {
+    s.has(ff::RST_DUE) && !s.ended()
 }
 
 /// The next segment to send, of at most `max_payload` bytes; more than one MSS is a whole number of them, unless it is the last there is.

@@ -153,6 +153,13 @@ def storms():
         quoted = tcp(80, rng.randrange(32768, 61000), rng.getrandbits(32), src=card, dst=own)[: rng.choice([8, 19, 20, 24, 28, 40])]
         kind, code = rng.choice([(3, 4), (3, 4), (3, 3), (3, 1), (4, 0), (5, 1), (11, 0), (12, 0), (rng.getrandbits(8), rng.getrandbits(8))])
         send(ethernet(ipv4(icmp(kind, code, rng.choice([0, 1, 67, 68, 552, 1499, 65535, rng.getrandbits(32)]), quoted), 1)))
+    # A slow machine may have lost all of a kind: one of each when the storm is over.
+    for _ in range(10):
+        time.sleep(0.05)
+        send(arp(1, OWN_MAC, own, bytes(6), card))
+        send(arp(2, os.urandom(6), "10.77.0.200", CARD_MAC, card))
+        send(ethernet(ipv4(icmp(8, 0, 7, bytes(56)), 1)))
+        send(ethernet(ipv4(os.urandom(8), 6, fragment=0x2000, ident=6)))
 
 
 def answers(port):

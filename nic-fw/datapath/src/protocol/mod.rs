@@ -201,6 +201,10 @@ impl Protocol {
         }
         if segment.is_none() && held {
             self.sched.ready(local, false);
+        } else if segment.is_none() && toe_tcp::is_reset_due(self.states.state(flow)) {
+            let out = self.input(flow, &Input::Abort);
+            self.finish(flow, &out, msg);
+            return true;
         }
         self.rearm(flow);
         (msg.tag.flow, msg.tx) = (flow, segment);

@@ -48,7 +48,9 @@ impl Protocol {
             toe_tcp::rebase(&mut state, Now(clock), tcp_now(self.now));
         }
         self.states.install(flow, &state);
-        self.sched.assign(self.states.local(flow), state.id.region.0);
+        let local = self.states.local(flow);
+        self.sched.assign(local, state.id.region.0);
+        self.sched.set_rate(local, rate(mail.request.args[1]), self.now);
         mail.answer.flow = flow;
         self.counters.count(Counter::FlowsInstalled);
         self.ready(flow);
@@ -77,8 +79,7 @@ impl Protocol {
                 self.finish(flow, &out, msg);
             }
             kind::SET_RATE => {
-                let kbps = u32::try_from(args[0]).unwrap_or(u32::MAX);
-                self.sched.set_rate(self.states.local(flow), kbps, self.now);
+                self.sched.set_rate(self.states.local(flow), rate(args[0]), self.now);
             }
             kind::FREEZE => {
                 self.states.freeze(flow);
@@ -94,6 +95,7 @@ impl Protocol {
         }
         mail.answer.set_flow_state(self.states.state(flow));
         mail.answer.args[0] = self.now.micros();
+        mail.answer.args[1] = self.sched.rate(self.states.local(flow)).into();
         (msg.done, msg.mail) = (done, Some(mail));
         if matches!(done, Done::Released(_)) {
             self.states.forget(flow);
@@ -141,6 +143,11 @@ impl Protocol {
         out.bad_host |= before.bad_host;
         self.finish(flow, &out, msg);
     }
+}
+
+/// A rate in kbit/s, as a request has it.
+fn rate(arg: u64) -> u32 {
+    u32::try_from(arg).unwrap_or(u32::MAX)
 }
 
 fn icmp_error(args: &[u64; 5]) -> IcmpError {

@@ -65,6 +65,10 @@ impl Flow {
         self.kbps = kbps;
     }
 
+    pub fn kbps(&self) -> u32 {
+        self.kbps
+    }
+
     /// Whether its pace lets it send.
     pub fn is_due(&self, now: Instant) -> bool {
         self.clock <= units(now.micros())

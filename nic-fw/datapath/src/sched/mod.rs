@@ -62,6 +62,11 @@ impl Sched {
         self.flows[i] = Flow::new(self.apps.place(app));
     }
 
+    /// The pace of flow `i`; 0: it is not paced.
+    pub fn rate(&self, i: u32) -> u32 {
+        self.flows[i].kbps()
+    }
+
     /// Sets the pace of flow `i`.
     pub fn set_rate(&mut self, i: u32, kbps: u32, now: Instant) {
         self.now = now;

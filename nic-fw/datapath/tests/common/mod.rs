@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub mod echo;
+pub mod threads;
 
 use toe_abi::{
     CtxId, FlowId, HostAddr, RegionId,
@@ -134,6 +135,14 @@ macro_rules! on_every_card {
                 for interleaving in super::interleavings() {
                     println!("seed {}: {}", interleaving.seed, interleaving.placement);
                     super::$name(&interleaving);
+                }
+            }
+
+            #[test]
+            fn on_threads() {
+                for interleaving in super::interleavings().take(4) {
+                    println!("seed {}: {}", interleaving.seed, interleaving.placement);
+                    super::$name(&super::threads::Threads(interleaving));
                 }
             }
         }

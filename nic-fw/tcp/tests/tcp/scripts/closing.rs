@@ -154,6 +154,19 @@ fn close_with_unread_data_resets() {
 }
 
 #[test]
+fn close_with_unread_data_first_sends_what_may_be_sent() {
+    let mut t = Script::with(|s| s.snd_wnd = 1000);
+    let _ = t.host(1500, 0, 0);
+    let out = t.input(Input::Close { unread: true });
+    assert!(out.send && out.closed.is_none() && is_reset_due(&t.s));
+    assert_eq!(t.emit().map(|s| (s.pos, s.len)), Some((0, 1000)));
+    assert_eq!(t.emit(), None);
+    let out = t.input(Input::Abort);
+    assert_eq!((out.closed, out.reply.unwrap().flags), (Some(CloseReason::Aborted), TcpFlags::RST | A));
+    assert!(!is_reset_due(&t.s));
+}
+
+#[test]
 fn close_sends_what_is_queued_first() {
     let mut t = Script::with(|s| s.snd_wnd = 1000);
     t.write(1500);
