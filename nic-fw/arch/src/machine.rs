@@ -121,17 +121,21 @@ pub struct MemoryMap {
 impl MemoryMap {
     /// Memory that is free as far as we know.
     pub fn add(&mut self, range: Range) -> Result<(), Wrong> {
-        let full = |_: Full| Wrong::TooMany("pieces of memory", MEMORY_MAX);
-        self.all.push(range).map_err(full)?;
+        self.add_used(range)?;
         match range.pages_in() {
-            Some(pages) => self.free.push(pages).map_err(full),
+            Some(pages) => self.free.extend(pages).map_err(|Full| Wrong::TooMany("pieces of memory", MEMORY_MAX)),
             None => Ok(()),
         }
     }
 
+    /// Memory that is somebody's.
+    pub fn add_used(&mut self, range: Range) -> Result<(), Wrong> {
+        self.all.extend(range).map_err(|Full| Wrong::TooMany("pieces of memory", MEMORY_MAX))
+    }
+
     /// Part of it is somebody's.
     pub fn reserve(&mut self, range: Range) -> Result<(), Wrong> {
-        self.free.subtract(range.pages_out()).map_err(|_| Wrong::TooMany("pieces of free memory", MEMORY_MAX))
+        self.free.subtract(range.pages_out()).map_err(|Full| Wrong::TooMany("pieces of free memory", MEMORY_MAX))
     }
 }
 

@@ -117,6 +117,17 @@ impl<const N: usize> Ranges<N> {
         self.0.push(range).map_err(|_| Full)
     }
 
+    /// The same; one that goes on where the last one ends becomes part of it.
+    pub fn extend(&mut self, range: Range) -> Result<(), Full> {
+        match self.0.last_mut() {
+            Some(last) if last.end() == range.base => {
+                last.len += range.len;
+                Ok(())
+            }
+            _ => self.push(range),
+        }
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = Range> + '_ {
         self.0.iter().copied()
     }
