@@ -24,6 +24,7 @@ global_asm!(
     .global _start
 _start:
     mov     x19, x0
+    mrs     x20, CurrentEL
     adrp    x10, __boot_tables          // two pages: level 0, level 1
     add     x11, x10, #4096
     add     x13, x10, #8192
@@ -88,6 +89,7 @@ _start:
     stp     xzr, xzr, [x10], #16
     b       5b
 6:  mov     x0, x19
+    lsr     x1, x20, #2
     bl      toe_boot_elf
     .ltorg
 "#,
@@ -199,11 +201,11 @@ fn machine(x0: u64, heap: &mut Option<Range>) -> Result<Machine, Wrong> {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn toe_boot_elf(x0: u64) -> ! {
+extern "C" fn toe_boot_elf(x0: u64, started_at: u64) -> ! {
     let mut heap = None;
     let machine = machine(x0, &mut heap).unwrap_or_else(|wrong| refuse(&wrong));
     let (Some(image), Some(heap)) = (image(), heap) else { refuse(&"no memory for the heap") };
     // SAFETY: free memory, which the boot tables map.
     unsafe { heap::set(heap) };
-    start::run(machine, image, heap)
+    start::run(machine, &image, heap, started_at as u8)
 }

@@ -58,7 +58,7 @@ extern "C" fn toe_exception(kind: u64, frame: &Frame) -> ! {
     out(format_args!("  ELR {:#018x}  SP {:#018x}  SPSR {:#010x}", frame.elr, frame.sp, frame.spsr));
     for (row, four) in frame.x.chunks(4).enumerate() {
         let at = |i: usize| four.get(i).copied().unwrap_or(0);
-        out(format_args!("  x{:<2} {:018x} {:018x} {:018x} {:018x}", row * 4, at(0), at(1), at(2), at(3)));
+        out(format_args!("  x{:<2} {:016x} {:016x} {:016x} {:016x}", row * 4, at(0), at(1), at(2), at(3)));
     }
     end(EXIT_FAULT)
 }

@@ -25,6 +25,7 @@ pub use map::MapError;
 pub use mmio::Registers;
 pub use panic::{EXIT_PANIC, EXIT_START};
 pub use platform::{Error, Platform, seal};
+pub use start::off;
 
 /// What a board's image gives: both are linked by name.
 #[macro_export]

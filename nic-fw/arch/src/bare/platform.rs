@@ -133,9 +133,4 @@ impl Platform {
     pub fn heap_used(&self) -> (usize, usize) {
         heap::used()
     }
-
-    /// Turns the machine off; comes back if the firmware does not.
-    pub fn off(&self) {
-        psci::system_off(self.conduit);
-    }
 }

@@ -12,18 +12,16 @@ use super::map::{self, Map, MapError};
 use super::mmio::Registers;
 use super::panic::refuse;
 use super::platform::Platform;
-use super::{console, exception, stack, time};
+use super::{console, exception, psci, stack, time};
 use crate::layout::{Attribute, Layout};
 use crate::machine::{Machine, Wrong};
 use crate::pe::{Access, Section};
 use crate::range::Range;
-use aarch64_cpu::registers::CurrentEL;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::Ordering;
 use spin::{Mutex, Once};
-use tock_registers::interfaces::Readable;
 
 /// The image as it lies in memory.
 pub struct Image {
@@ -53,10 +51,9 @@ impl fmt::Display for Failure {
 
 static PLATFORM: Once<Platform> = Once::new();
 
-/// Starts the machine; the heap is there, and lies in `heap`.
-pub fn run(machine: Machine, image: Image, heap: Range) -> ! {
-    let started_at = CurrentEL.read(CurrentEL::EL) as u8;
-    let core = prepare(machine, &image, heap, started_at).unwrap_or_else(|failure| refuse(&failure));
+/// Starts the machine; the heap is there, and lies in `heap`. `started_at`: the exception level at which the image was entered.
+pub fn run(machine: Machine, image: &Image, heap: Range, started_at: u8) -> ! {
+    let core = prepare(machine, image, heap, started_at).unwrap_or_else(|failure| refuse(&failure));
     // SAFETY: `prepare` has filled all fields: tables that map the image, the heap and all devices to themselves, and stacks of this core.
     unsafe { enter::toe_enter(&core.enter) }
 }
@@ -120,6 +117,11 @@ fn fill(mut layout: Layout, machine: &Machine, image: &Image, heap: Range) -> Re
     }
     layout.add_devices(machine).map_err(MapError::Taken)?;
     Ok(layout)
+}
+
+/// Turns the machine off, if it is known by now how; comes back if not.
+pub fn off() {
+    PLATFORM.get().into_iter().for_each(|platform| psci::system_off(platform.conduit));
 }
 
 /// On the first core, in our own world.

@@ -12,7 +12,9 @@ use crate::acpi::tables::Physical;
 use crate::machine::{MEMORY_MAX, Machine, WINDOWS_MAX, Window, Wrong};
 use crate::pe;
 use crate::range::{PAGE, Range, Ranges};
+use aarch64_cpu::registers::CurrentEL;
 use core::slice;
+use tock_registers::interfaces::Readable;
 use uefi::boot::{self, AllocateType, MemoryType};
 use uefi::mem::memory_map::{MemoryDescriptor, MemoryMap};
 use uefi::proto::loaded_image::LoadedImage;
@@ -33,7 +35,7 @@ fn efi_main() -> Status {
     memory(&mut machine, map.entries()).and_then(|()| machine.check(enter::mpidr())).unwrap_or_else(|wrong| refuse(&wrong));
     // Its memory is no longer UEFI's to take back.
     core::mem::forget(map);
-    start::run(machine, image, heap)
+    start::run(machine, &image, heap, CurrentEL.read(CurrentEL::EL) as u8)
 }
 
 struct Prepared {

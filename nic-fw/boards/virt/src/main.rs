@@ -8,6 +8,9 @@
 #![cfg_attr(all(target_arch = "aarch64", any(target_os = "none", target_os = "uefi")), no_std, no_main)]
 
 #[cfg(all(target_arch = "aarch64", any(target_os = "none", target_os = "uefi")))]
+extern crate alloc;
+
+#[cfg(all(target_arch = "aarch64", any(target_os = "none", target_os = "uefi")))]
 mod image;
 
 #[cfg(not(all(target_arch = "aarch64", any(target_os = "none", target_os = "uefi"))))]
