@@ -1,0 +1,75 @@
+//! The address space, free memory and stacks.
+
+use super::{Bench, Verdict, check, text};
+use alloc::format;
+use toe_arch::layout::Attribute;
+use toe_arch::println;
+use toe_arch::range::{PAGE, Range};
+
+pub fn mapped_as_laid_out(bench: &Bench) -> Verdict {
+    let count = bench.platform.verify_map().map_err(text)?;
+    let regions = bench.platform.regions();
+    for attribute in [Attribute::Code, Attribute::ReadOnly, Attribute::Data, Attribute::Device] {
+        check!(regions.iter().any(|region| region.attribute == attribute), "nothing is {attribute:?}");
+    }
+    check!(count > regions.len() + 2 * bench.platform.cores(), "only {count} addresses were asked about");
+    check!(bench.platform.guards().len() >= 2 * bench.platform.cores(), "guards: {:?}", bench.platform.guards());
+    Ok(())
+}
+
+/// Where PCI devices may be put: registers, and memory that is shared with a host.
+pub fn mapped_later(bench: &Bench) -> Verdict {
+    let window = bench.platform.machine().windows().max_by_key(|window| window.len()).ok_or("no window")?;
+    let at = |offset: u64, len: u64| Range::new(window.base() + offset, len).ok_or("a window too short");
+    let before = bench.platform.verify_map().map_err(text)?;
+    bench.platform.map("test registers", at(0, 100)?, Attribute::Device).map_err(text)?;
+    bench.platform.map("test window", at(0x20_0000, 64 << 20)?, Attribute::Data).map_err(text)?;
+    let after = bench.platform.verify_map().map_err(text)?;
+    // Two pages for one that is short; 32 steps and the last page of the other.
+    check!(after - before == 2 + 33, "{before} addresses before, {after} after");
+    Ok(())
+}
+
+pub fn not_twice(bench: &Bench) -> Verdict {
+    for region in bench.platform.regions() {
+        let last = Range::new(region.range.end() - 1, 2).ok_or("no range")?;
+        let mapped = bench.platform.map("twice", last, Attribute::Device);
+        check!(mapped.is_err(), "{region} is mapped again");
+    }
+    for guard in bench.platform.guards() {
+        check!(bench.platform.map("guard", guard, Attribute::Data).is_err(), "a guard is mapped");
+    }
+    Ok(())
+}
+
+/// The first and last word of each piece outside the heap hold what is written there.
+pub fn free_memory(bench: &Bench) -> Verdict {
+    let regions = bench.platform.regions();
+    let mut count = 0;
+    for region in regions.iter().filter(|region| region.name == "memory") {
+        for address in [region.range.base(), region.range.end() - 8] {
+            let word = core::ptr::with_exposed_provenance_mut::<u64>(address as usize);
+            // SAFETY: memory that is free and mapped, and given to nobody.
+            let read = unsafe {
+                word.write_volatile(!address);
+                word.read_volatile()
+            };
+            check!(read == !address, "{address:#x} holds {read:#x}");
+            count += 1;
+        }
+    }
+    check!(count > 0 && bench.platform.machine().memory.free.total() > 64 << 20, "{count} words");
+    Ok(())
+}
+
+/// The last test: what all of them have used.
+pub fn stacks(bench: &Bench) -> Verdict {
+    for core in 0..bench.platform.cores() {
+        let (used, of) = bench.platform.stack_used(core).ok_or_else(|| format!("core {core} has no stack"))?;
+        println!("core {core}: {used} of {of} bytes of stack were used");
+        check!(used > 0 && used <= of / 2 && used < of - PAGE, "core {core} has used {used} bytes of {of}");
+    }
+    let (used, of) = bench.platform.heap_used();
+    println!("{} of {} KiB of heap were used", used >> 10, of >> 10);
+    Ok(())
+}
