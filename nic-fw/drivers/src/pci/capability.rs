@@ -8,7 +8,6 @@ use super::config::register;
 use super::{ConfigSpace, PciAddress};
 
 pub const MSIX: u8 = 0x11;
-pub const VENDOR: u8 = 0x09;
 
 const STATUS_HAS_LIST: u16 = 1 << 4;
 const FIRST: u8 = 0x40;
