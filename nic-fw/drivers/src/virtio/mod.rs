@@ -1,0 +1,15 @@
+//! Virtio devices on PCI (VIRTIO 1.1): the way in, queues, and the network device.
+//!
+//! ```text
+//!   pci ─► Transport: features, queues, status ─► Queue: descriptors out, used buffers back ─► net: RxPort, TxPort
+//! ```
+
+pub mod net;
+pub mod queue;
+pub mod transport;
+
+#[cfg(test)]
+mod fake;
+
+pub use queue::{Broken, Queue};
+pub use transport::{Features, Transport, TransportError};
