@@ -24,9 +24,12 @@
 //! Vectors carry no data and may be merged, come late or without a cause: what is asked lies in memory. So vector 0 means: look at
 //! `HostPage::number`, then at context 0.
 //!
-//! **Start of a card.** 1. `magic = 0`. 2. Everything else in the page, `instance` a random number other than the last one (not 0),
-//! `done = HostPage::number`, `outcome = NONE`: a request that an earlier card left undone is not carried out by the next.
-//! 3. A release fence, then `magic`. A card that fails before it is ready does the same with `status = FAILED` and its text.
+//! **Start of a card.** 1. `magic = 0`. 2. `instance`, a random number other than the last one (not 0), release. Then everything else in
+//! the page, `outcome = NONE` and after it `done = HostPage::number`: a request that an earlier card left undone is not carried out
+//! by the next.
+//! 3. A release fence, then `magic`. 4. If `HostPage::version` is not 0, vector 0 of `HostPage::peer` is signalled: toed may wait. A card
+//! that fails before it is ready does the same with `status = FAILED` and its text. One that fails later writes its text, then
+//! `status`, and signals vector 0.
 //!
 //! **A request.** toed writes `request` and its arguments, then `number` (release), and kicks vector 0. The card reads `number`
 //! (acquire) when kicked and before it sleeps; if it is not `done`, carries the request out, writes `outcome` and `status`,

@@ -9,7 +9,8 @@
 //! So an outbox holds the vectors of peers that are here, each once, and little besides: however slow its reader is.
 //!
 //! **No id is used again while somebody is here who has heard of it.** QEMU frees what it has for a peer that leaves, and writes to it
-//! when a peer of that number comes back (hw/misc/ivshmem.c, 7.2: `close_peer_eventfds`, `process_msg_connect`): it crashes.
+//! when a peer of that number comes back (hw/misc/ivshmem.c, 7.2: `close_peer_eventfds`, `process_msg_connect`): it crashes. Besides, ids
+//! rise as long as they can, so that what a dead peer has left in the window is not taken for its successor's.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -43,12 +44,14 @@ pub struct Roster<F> {
     memory: Rc<F>,
     peers: BTreeMap<u16, Peer<F>>,
     most: usize,
+    /// Where the search for an id begins.
+    next: u16,
 }
 
 impl<F> Roster<F> {
     /// For at most `most` peers.
     pub fn new(memory: F, most: usize) -> Self {
-        Self { memory: Rc::new(memory), peers: BTreeMap::new(), most: most.min(usize::from(u16::MAX)) }
+        Self { memory: Rc::new(memory), peers: BTreeMap::new(), most: most.min(usize::from(u16::MAX)), next: 0 }
     }
 
     pub fn len(&self) -> usize {
@@ -67,13 +70,15 @@ impl<F> Roster<F> {
         self.peers.keys().copied()
     }
 
-    /// A peer has come; these are its vectors. Its id is the lowest that none of the others has ever heard of. `None`: there are too
+    /// A peer has come; these are its vectors. Its id is the next that none of the others has ever heard of. `None`: there are too
     /// many of them, or all ids are used up until some peer leaves.
     pub fn join(&mut self, vectors: Vec<F>) -> Option<u16> {
         if self.is_full() {
             return None;
         }
-        let id = (0..=u16::MAX).find(|id| !self.peers.contains_key(id) && self.peers.values().all(|p| !p.heard.contains(id)))?;
+        let is_new = |id: &u16| !self.peers.contains_key(id) && self.peers.values().all(|p| !p.heard.contains(id));
+        let id = (0..=u16::MAX).map(|n| self.next.wrapping_add(n)).find(is_new)?;
+        self.next = id.wrapping_add(1);
         let vectors: Vec<Rc<F>> = vectors.into_iter().map(Rc::new).collect();
         let greeting = [(VERSION, None), (id.into(), None), (MEMORY, Some(self.memory.clone()))];
         let outbox = greeting.into_iter().map(|(value, fd)| Message { value, fd }).collect();
@@ -166,6 +171,7 @@ mod tests {
         assert_eq!(roster.join(vectors(7)), Some(3));
         assert_eq!(tell(&mut roster, 0), [(1, None), (3, Some(70)), (3, Some(71))]);
         roster.leave(0);
+        roster.next = 0;
         assert_eq!(roster.join(vectors(8)), Some(0));
         assert_eq!(roster.join(vectors(9)), Some(1));
     }
@@ -175,11 +181,10 @@ mod tests {
         let mut roster = Roster::new(99, 4);
         roster.join(vectors(1));
         let peer = roster.peers.get_mut(&0).unwrap();
-        peer.outbox.clear();
         peer.heard.extend(0..=u16::MAX);
         assert_eq!(roster.join(vectors(2)), None);
         roster.leave(0);
-        assert_eq!(roster.join(vectors(2)), Some(0));
+        assert_eq!(roster.join(vectors(2)), Some(1));
     }
 
     #[test]
@@ -193,8 +198,8 @@ mod tests {
         // Half announced: the rest is taken back.
         roster.join(vectors(3));
         roster.sent(0);
-        roster.leave(1);
-        assert_eq!(tell(&mut roster, 0), [(1, None)]);
+        roster.leave(2);
+        assert_eq!(tell(&mut roster, 0), [(2, None)]);
     }
 
     #[test]
@@ -231,7 +236,7 @@ mod tests {
         roster.join(vectors(2)).unwrap();
         assert!(roster.is_full() && roster.join(vectors(3)).is_none());
         roster.leave(0);
-        assert_eq!(roster.join(vectors(3)), Some(0));
+        assert_eq!(roster.join(vectors(3)), Some(2));
     }
 
     /// Peers that come, go and read at random end up knowing exactly who is there.
