@@ -18,7 +18,7 @@
 #endif
 
 /* toe_abi */
-#define TOE_ABI_VERSION 0x10001U
+#define TOE_ABI_VERSION 0x10002U
 
 /* desc */
 #define TOE_DESC_LEN 64U
@@ -257,6 +257,35 @@
 #define TOE_IRQ_MSIX 2U
 #define TOE_IRQ_KICK 5U
 #define TOE_IRQ_COUNT 6U
+
+/* window */
+#define TOE_WINDOW_MIN 0x400000U
+#define TOE_WINDOW_MAX 0x400000000ULL
+#define TOE_WINDOW_DEFAULT 0x4000000U
+#define TOE_WINDOW_VECTORS_MAX 2048U
+#define TOE_WINDOW_CONTROL_VECTOR 0U
+#define TOE_WINDOW_CARD_PAGE_OFF 0U
+#define TOE_WINDOW_HOST_PAGE_OFF 4096U
+#define TOE_WINDOW_LOG_HEADER_OFF 8192U
+#define TOE_WINDOW_LOG_OFF 12288U
+#define TOE_WINDOW_MEMORY_OFF 0x20000U
+#define TOE_WINDOW_LOG_LEN 0x10000U
+#define TOE_WINDOW_FAILURE_MAX 512U
+
+/* window::outcome */
+#define TOE_WINDOW_OUTCOME_NONE 0U
+#define TOE_WINDOW_OUTCOME_OK 1U
+#define TOE_WINDOW_OUTCOME_INVALID 2U
+#define TOE_WINDOW_OUTCOME_FAILED 3U
+#define TOE_WINDOW_OUTCOME_MISMATCH 4U
+
+/* window::stage */
+#define TOE_WINDOW_STAGE_NONE 0U
+#define TOE_WINDOW_STAGE_BOOT 1U
+#define TOE_WINDOW_STAGE_DEVICES 2U
+#define TOE_WINDOW_STAGE_READY 3U
+#define TOE_WINDOW_STAGE_REQUEST 4U
+#define TOE_WINDOW_STAGE_RUNNING 5U
 
 /* app */
 #define TOE_APP_MAGIC 0x53505041454f5446ULL
@@ -701,6 +730,55 @@ struct toe_accept_record {
     struct toe_slot_names names;  /*  64 */
 } TOE_ALIGNED(128);
 
+/* window::CardPage: 4096 bytes */
+struct toe_window_card_page {
+    uint32_t magic;            /*   0 */
+    uint32_t version;          /*   4 */
+    uint32_t caps;             /*   8 */
+    uint32_t status;           /*  12 */
+    uint32_t max_flows;        /*  16 */
+    uint32_t max_contexts;     /*  20 */
+    uint32_t max_regions;      /*  24 */
+    uint32_t mtu;              /*  28 */
+    uint32_t mac_lo;           /*  32 */
+    uint32_t mac_hi;           /*  36 */
+    uint32_t _host[3];         /*  40 */
+    uint32_t max_next_hops;    /*  52 */
+    uint32_t _registers[2];    /*  56 */
+    uint32_t done;             /*  64 */
+    uint32_t outcome;          /*  68 */
+    uint32_t peer;             /*  72 */
+    uint32_t instance;         /*  76 */
+    uint32_t window_lo;        /*  80 */
+    uint32_t window_hi;        /*  84 */
+    uint32_t stage;            /*  88 */
+    uint32_t failed_core;      /*  92 */
+    uint32_t failure_len;      /*  96 */
+    uint32_t _reserved[7];     /* 100 */
+    uint8_t failure[512];      /* 128 */
+    uint8_t _reserved2[3456];  /* 640 */
+} TOE_ALIGNED(4096);
+
+/* window::HostPage: 4096 bytes */
+struct toe_window_host_page {
+    uint32_t number;           /*   0 */
+    uint32_t request;          /*   4 */
+    uint32_t control_lo;       /*   8 */
+    uint32_t control_hi;       /*  12 */
+    uint32_t peer;             /*  16 */
+    uint32_t window_lo;        /*  20 */
+    uint32_t window_hi;        /*  24 */
+    uint32_t version;          /*  28 */
+    uint32_t _reserved[1016];  /*  32 */
+} TOE_ALIGNED(4096);
+
+/* window::LogHeader: 4096 bytes */
+struct toe_window_log_header {
+    uint32_t begun;            /*   0 */
+    uint32_t written;          /*   4 */
+    uint32_t _reserved[1022];  /*   8 */
+} TOE_ALIGNED(4096);
+
 /* app::Request: 128 bytes */
 struct toe_app_request {
     uint32_t op;             /*   0 */
@@ -752,6 +830,9 @@ _Static_assert(sizeof(struct toe_frame_record) == 64, "toe_frame_record");
 _Static_assert(sizeof(struct toe_region_header) == 96, "toe_region_header");
 _Static_assert(sizeof(struct toe_socket_slot) == 384, "toe_socket_slot");
 _Static_assert(sizeof(struct toe_accept_record) == 128, "toe_accept_record");
+_Static_assert(sizeof(struct toe_window_card_page) == 4096, "toe_window_card_page");
+_Static_assert(sizeof(struct toe_window_host_page) == 4096, "toe_window_host_page");
+_Static_assert(sizeof(struct toe_window_log_header) == 4096, "toe_window_log_header");
 _Static_assert(sizeof(struct toe_app_request) == 128, "toe_app_request");
 _Static_assert(sizeof(struct toe_app_reply) == 128, "toe_app_reply");
 #endif

@@ -79,7 +79,7 @@ pub struct Status {
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct CardStatus {
-    /// How the card is reached: `vfio-user:/run/toe/card.sock`.
+    /// How the card is reached: `vfio-user:/run/toe/card.sock`, `ivshmem:/run/toe/window.sock`.
     pub device: String,
     /// What kind of card it is.
     pub board: String,
@@ -96,6 +96,14 @@ pub struct CardStatus {
     pub contexts: u32,
     pub contexts_max: u32,
     pub regions_max: u32,
+    /// Bytes of the card's window that are handed out, and that there are. Absent: memory is the host's own.
+    #[serde(default)]
+    pub memory_used_bytes: Option<u64>,
+    #[serde(default)]
+    pub memory_max_bytes: Option<u64>,
+    /// Why the card failed, by its own words.
+    #[serde(default)]
+    pub failure: Option<String>,
 }
 
 /// A family of processes that shares a region.

@@ -10,16 +10,24 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 use std::{
+    fmt,
     net::Ipv4Addr,
     path::{Path, PathBuf},
 };
-use toe_abi::{desc, flow::cc};
+use toe_abi::{
+    control::CONTROL_REGION_LEN,
+    desc,
+    flow::cc,
+    region::{RegionConfig, RegionHeader},
+};
 use toe_engine::{BufferLog2, Config as EngineConfig, route::Route};
 use toe_link::card::CardInfo;
 
 /// The control plane daemon of a FerroTOE card: opens and closes its TCP connections, resolves addresses, serves applications.
 ///
 /// Flags win over the file named by --config, which has the same names without the dashes in front (`ip-addr = "10.0.0.2/24"`).
+/// On a card behind ivshmem all memory is one window: it bounds --shm-len and what else an application has, defaults are smaller (the
+/// documentation lists them), --huge-pages does nothing, and **applications are not protected from each other**.
 /// Sizes are bytes, times are microseconds unless an option says otherwise.
 ///
 /// Exit status: 0 after an orderly end, 1 when something failed on the way (the card has gone), 2 when options or the environment are wrong.
@@ -32,7 +40,8 @@ pub struct Options {
     #[serde(skip)]
     pub config: Option<PathBuf>,
 
-    /// The card: `vfio-user:PATH` is a toe-nic that listens on the UNIX socket PATH. [default: vfio-user:RUN_DIR/card.sock]
+    /// The card: `vfio-user:PATH` is a toe-nic that listens on the UNIX socket PATH, `ivshmem:PATH` a card inside QEMU whose window has
+    /// the toe-window that listens on PATH. [default: vfio-user:RUN_DIR/card.sock]
     #[arg(long, value_name = "DRIVER:PATH", help_heading = "Card")]
     pub device: Option<String>,
     /// Folder for toed.sock (applications) and admin.sock (toectl). [default: $TOE_RUN_DIR, else /run/toe as root,
@@ -169,19 +178,54 @@ impl Options {
     }
 }
 
+/// How the card is reached.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Device {
+    /// A toe-nic that listens on this socket.
+    VfioUser(PathBuf),
+    /// A card inside QEMU; the toe-window of its memory listens on this socket.
+    Ivshmem(PathBuf),
+}
+
+impl Device {
+    fn parse(text: &str) -> Result<Self> {
+        match text.split_once(':') {
+            Some(("vfio-user", path)) if !path.is_empty() => Ok(Self::VfioUser(path.into())),
+            Some(("ivshmem", path)) if !path.is_empty() => Ok(Self::Ivshmem(path.into())),
+            _ => bail!(
+                "--device {text}: unknown; there is vfio-user:PATH, the socket of a toe-nic, and ivshmem:PATH, the socket of a toe-window"
+            ),
+        }
+    }
+
+    /// What to look at when it has gone.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::VfioUser(_) => "toe-nic has ended; see its log",
+            Self::Ivshmem(_) => "look at QEMU and toe-window",
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::VfioUser(path) => write!(f, "vfio-user:{}", path.display()),
+            Self::Ivshmem(path) => write!(f, "ivshmem:{}", path.display()),
+        }
+    }
+}
+
 /// What toed works with: complete and checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Socket of the card.
-    pub card: PathBuf,
+    pub device: Device,
     pub run_dir: PathBuf,
     pub ip: Ipv4Addr,
     pub prefix: u8,
     pub huge_pages: bool,
     pub log_filter: String,
-    limits: Limits,
     share: Share,
-    buffers: BufferLog2,
     options: Options,
     routes: Vec<Route>,
     cc: u8,
@@ -191,13 +235,7 @@ impl Settings {
     pub fn new(options: Options) -> Result<Self> {
         refuse_replaced(&options)?;
         let run_dir = options.run_dir.clone().unwrap_or_else(toe_link::client::run_dir);
-        let card = match options.device.as_deref() {
-            None => run_dir.join("card.sock"),
-            Some(device) => match device.split_once(':') {
-                Some(("vfio-user", path)) if !path.is_empty() => path.into(),
-                _ => bail!("--device {device}: unknown; there is vfio-user:PATH, the socket of a toe-nic"),
-            },
-        };
+        let device = options.device.as_deref().map_or_else(|| Ok(Device::VfioUser(run_dir.join("card.sock"))), Device::parse)?;
         let (ip, prefix) = address(options.ip_addr.as_deref())?;
         if let Some(g) = options.gateway {
             let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
@@ -205,13 +243,12 @@ impl Settings {
             ensure!(on_link && g != ip, "--gateway {g}: not a neighbour of {ip}/{prefix}; a router must be on the same link");
         }
         let level = if options.quiet == Some(true) { "warn" } else { "info" };
+        // What they are in the end, the card's memory says; whether they are wrong, not.
+        let sizes = Sizes::new(None);
+        limits(&options, &sizes)?;
+        buffers(&options, &sizes)?;
         Ok(Self {
-            limits: limits(&options)?,
             share: share(&options)?,
-            buffers: BufferLog2 {
-                tx: buffer_log2("--tcp-txbuf-len", options.tcp_txbuf_len)?,
-                rx: buffer_log2("--tcp-rxbuf-len", options.tcp_rxbuf_len)?,
-            },
             routes: options.ip_route.iter().map(|r| route(r)).collect::<Result<_>>()?,
             cc: algorithm(options.cc.as_deref().unwrap_or("cubic"))?,
             huge_pages: options.huge_pages == Some(true),
@@ -220,7 +257,7 @@ impl Settings {
                 word if word.contains(['=', ',']) => word.to_owned(),
                 word => format!("{word},vfio_user=warn"),
             },
-            card,
+            device,
             run_dir,
             ip,
             prefix,
@@ -253,17 +290,21 @@ impl Settings {
         }
     }
 
-    pub fn core(&self, card: &CardInfo) -> CoreConfig {
+    /// For the core. An error: with these settings no application could start on this card.
+    pub fn core(&self, card: &CardInfo) -> Result<CoreConfig> {
+        let sizes = Sizes::new(card.memory_max);
+        let limits = limits(&self.options, &sizes)?;
+        sizes.check(&limits)?;
         let base = CoreConfig::new(toe_abi::flow::v4_mapped(self.ip.octets()), self.prefix);
-        CoreConfig {
-            limits: self.limits.clone(),
-            buffers: self.buffers,
+        Ok(CoreConfig {
+            limits,
+            buffers: buffers(&self.options, &sizes)?,
             card_contexts: u16::try_from(card.max_contexts).unwrap_or(u16::MAX),
             card_regions: u16::try_from(card.max_regions).unwrap_or(u16::MAX),
             linger_us: self.options.fin_wait2.unwrap_or(base.linger_us),
             share: self.share,
             ..base
-        }
+        })
     }
 
     pub fn gateway(&self) -> Option<Ipv4Addr> {
@@ -331,9 +372,16 @@ fn power_of_two(option: &str, value: u64, range: std::ops::RangeInclusive<u64>) 
     Ok(value)
 }
 
-fn buffer_log2(option: &str, bytes: Option<u64>) -> Result<u8> {
-    let bytes = power_of_two(option, bytes.unwrap_or(1 << BUFFER_LOG2), 4096..=1 << 30)?;
+fn buffer_log2(option: &str, bytes: Option<u64>, default: u8) -> Result<u8> {
+    let bytes = power_of_two(option, bytes.unwrap_or(1 << default), 4096..=1 << 30)?;
     Ok(bytes.ilog2() as u8)
+}
+
+fn buffers(o: &Options, sizes: &Sizes) -> Result<BufferLog2> {
+    Ok(BufferLog2 {
+        tx: buffer_log2("--tcp-txbuf-len", o.tcp_txbuf_len, sizes.buffer_log2)?,
+        rx: buffer_log2("--tcp-rxbuf-len", o.tcp_rxbuf_len, sizes.buffer_log2)?,
+    })
 }
 
 fn queue_entries(option: &str, bytes: Option<u64>, default: u32) -> Result<u32> {
@@ -363,9 +411,65 @@ fn half_of_memory() -> u64 {
     ((s.totalram as u64).saturating_mul(u64::from(s.mem_unit)) / 2).max(1 << 26)
 }
 
-fn limits(o: &Options) -> Result<Limits> {
-    let d = Limits::default();
-    let payload_len = o.shm_len.unwrap_or_else(|| d.payload_len.min(half_of_memory()));
+/// Default sizes of one application: what a machine has to spare, or a part of the card's window.
+struct Sizes {
+    limits: Limits,
+    /// Buffers of a connection.
+    buffer_log2: u8,
+    /// Bytes of the window.
+    window: Option<u64>,
+}
+
+impl Sizes {
+    fn new(window: Option<u64>) -> Self {
+        let base = Limits::default();
+        let Some(bytes) = window else {
+            let limits = Limits { payload_len: base.payload_len.min(half_of_memory()), ..base };
+            return Self { limits, buffer_log2: BUFFER_LOG2, window };
+        };
+        // Several applications, each with some dozens of connections: of 64 MiB, six of 9 MiB with buffers of 128 KiB.
+        let payload_len = (bytes / 8 / 4096 * 4096).clamp(1 << 16, base.payload_len);
+        let buffer_log2 = (bytes / 256).clamp(1 << 14, 1 << BUFFER_LOG2).ilog2() as u8;
+        let limits = Limits {
+            contexts: 8,
+            hc_entries: 512,
+            ev_entries: 512,
+            sockets: 1024,
+            listeners: 16,
+            accept_entries: 128,
+            payload_len,
+            ..base
+        };
+        Self { limits, buffer_log2, window }
+    }
+
+    /// Whether a window has room for one application.
+    fn check(&self, l: &Limits) -> Result<()> {
+        let Some(window) = self.window else { return Ok(()) };
+        let config = RegionConfig {
+            region: 1,
+            n_contexts: l.contexts,
+            hc_entries: l.hc_entries,
+            ev_entries: l.ev_entries,
+            n_sockets: l.sockets,
+            n_listeners: l.listeners,
+            accept_entries: l.accept_entries,
+            payload_len: l.payload_len,
+        };
+        let wanted = RegionHeader::new(&config).map_or(u64::MAX, |h| h.len);
+        let room = window.saturating_sub(CONTROL_REGION_LEN.next_multiple_of(4096));
+        ensure!(
+            wanted <= room,
+            "an application takes {wanted} bytes, and the window has {room}: a larger one (toe-window --size) or smaller applications \
+             (--shm-len, --max-contexts, --app-kin-len) help"
+        );
+        Ok(())
+    }
+}
+
+fn limits(o: &Options, sizes: &Sizes) -> Result<Limits> {
+    let d = &sizes.limits;
+    let payload_len = o.shm_len.unwrap_or(d.payload_len);
     // Buffer offsets are 32-bit counts of 64 bytes, and the rest of a region stays below 16 GiB.
     ensure!((1 << 16..=1 << 37).contains(&payload_len), "--shm-len {payload_len}: must be from 65536 to {}", 1u64 << 37);
     let backlog = u64::from(o.max_backlog.unwrap_or(d.accept_entries));
@@ -406,8 +510,9 @@ mod tests {
     #[test]
     fn defaults_are_what_the_help_says() {
         let s = settings(&[]).expect("defaults are fine");
-        assert_eq!((s.buffers.tx, s.buffers.rx, s.cc), (20, 20, cc::CUBIC));
-        assert_eq!((s.limits.payload_len, s.limits.hc_entries * 64), ((1 << 34).min(half_of_memory()), 262_144));
+        let core = s.core(&CardInfo::default()).expect("fine");
+        assert_eq!((core.buffers.tx, core.buffers.rx, s.cc), (20, 20, cc::CUBIC));
+        assert_eq!((core.limits.payload_len, core.limits.hc_entries * 64), ((1 << 34).min(half_of_memory()), 262_144));
         assert_eq!(s.share, Share::default());
         let e = s.engine(&CardInfo { mac: [2; 6], mtu: 1500, max_flows: 10, max_next_hops: 5, ..CardInfo::default() }, [0; 16]);
         assert_eq!((e.handshake_timeout_us, e.handshake_retries, e.time_wait_us), (1_000_000, 6, 60_000_000));
@@ -432,7 +537,41 @@ mod tests {
         std::fs::write(&path, "tcp-rxbuf-len = 8192\ntcp-txbuf-len = 8192\nip-route = [\"10.1.0.0/16,10.0.0.1\"]\nquiet = true\n")
             .expect("written");
         let s = settings(&["--config", path.to_str().expect("utf-8"), "--tcp-rxbuf-len", "16384"]).expect("fine");
-        assert_eq!((s.buffers.rx, s.buffers.tx, s.routes.len(), s.log_filter.as_str()), (14, 13, 1, "warn,vfio_user=warn"));
+        let buffers = s.core(&CardInfo::default()).expect("fine").buffers;
+        assert_eq!((buffers.rx, buffers.tx, s.routes.len(), s.log_filter.as_str()), (14, 13, 1, "warn,vfio_user=warn"));
+    }
+
+    fn behind_a_window(args: &[&str], bytes: u64) -> Result<CoreConfig> {
+        settings(args)?.core(&CardInfo { memory_max: Some(bytes), ..CardInfo::default() })
+    }
+
+    #[test]
+    fn a_window_makes_applications_smaller_and_holds_several() {
+        for bytes in [4 << 20, 16 << 20, 64 << 20, 1 << 30, 16 << 30_u64] {
+            let core = behind_a_window(&[], bytes - 0x2_0000).unwrap_or_else(|e| panic!("{bytes}: {e:#}"));
+            let connections = core.limits.payload_len >> (core.buffers.tx + 1);
+            assert!(connections >= 8 || bytes < 64 << 20, "{bytes}: {connections} connections");
+            assert!(core.limits.payload_len <= bytes / 8 && core.buffers.tx >= 14);
+        }
+        let core = behind_a_window(&["--tcp-rxbuf-len", "65536", "--shm-len", "16777216"], 64 << 20).expect("fits");
+        assert_eq!((core.buffers.rx, core.limits.payload_len), (16, 16 << 20), "what was asked for wins");
+    }
+
+    #[test]
+    fn applications_that_do_not_fit_the_window_are_refused_at_the_start() {
+        let e = behind_a_window(&["--shm-len", "67108864"], 64 << 20).expect_err("too large").to_string();
+        assert!(e.contains("toe-window --size") && e.contains("--shm-len"), "{e}");
+    }
+
+    #[test]
+    fn devices_are_named_by_driver_and_path() {
+        let device = |text: &str| settings(&["--device", text]).map(|s| s.device);
+        assert_eq!(device("ivshmem:/run/w.sock").expect("known"), Device::Ivshmem("/run/w.sock".into()));
+        assert_eq!(device("vfio-user:/a:b").expect("known").to_string(), "vfio-user:/a:b");
+        assert!(device("ivshmem:").is_err());
+        assert!(
+            matches!(settings(&["--run-dir", "/r"]).expect("default").device, Device::VfioUser(path) if path == Path::new("/r/card.sock"))
+        );
     }
 
     #[test]

@@ -51,6 +51,9 @@ pub enum OpenError {
     NoDescriptor { step: &'static str },
 }
 
+/// Offsets of regions are told in pages.
+const PAGE: u64 = 4096;
+
 /// A pair of queues that toed has opened for this process.
 pub struct Doorbell {
     /// Index of the context in the region.
@@ -92,9 +95,20 @@ impl Doorbell {
 pub struct Welcome {
     /// The region's number on the card.
     pub region: u32,
+    /// Where it begins in the memory of the descriptor that came along, bytes.
+    pub offset: u64,
     /// The card's address (port 0) and its prefix length.
     pub addr: Addr,
     pub prefix: u32,
+}
+
+/// What shows that a process belongs to a family.
+#[derive(Clone, Copy)]
+pub enum Proof<'a> {
+    /// Its region: the descriptor, and where in it ([`Welcome::offset`]).
+    Region(BorrowedFd<'a>, u64),
+    /// A token that it has inherited.
+    Token(BorrowedFd<'a>),
 }
 
 /// A connection to toed. All its descriptors have high numbers and are close-on-exec.
@@ -107,15 +121,21 @@ pub struct Client {
 }
 
 impl Client {
-    /// Says HELLO at `path` (`toed.sock`). `proof` is a descriptor that proves membership in a family: its region or a token;
-    /// `ticket` is [`ticket()`]'s. Returns the region's descriptor as well.
-    pub fn open(path: &Path, proof: Option<BorrowedFd<'_>>, ticket: u64) -> Result<(Self, OwnedFd), OpenError> {
+    /// Says HELLO at `path` (`toed.sock`). `proof` shows membership in a family; `ticket` is [`ticket()`]'s. Returns the region's
+    /// descriptor as well; [`Welcome::offset`] says where in it the region is.
+    pub fn open(path: &Path, proof: Option<Proof<'_>>, ticket: u64) -> Result<(Self, OwnedFd), OpenError> {
         let socket = uds::connect(path).map_err(|errno| OpenError::Unreachable { path: path.to_owned(), errno })?;
-        let welcome = Welcome { region: 0, addr: Addr::default(), prefix: 0 };
+        let welcome = Welcome { region: 0, offset: 0, addr: Addr::default(), prefix: 0 };
         let mut client = Self { socket: fdnum::raise(socket), welcome, bells: Vec::new(), dead: false };
         let pid = u64::from(rustix::process::getpid().as_raw_nonzero().get().unsigned_abs());
-        let hello = request(op::HELLO, 0, [APP_MAGIC, toe_abi::ABI_VERSION.into(), pid, ticket]);
-        let proofs: &[BorrowedFd<'_>] = proof.as_slice();
+        let (fd, offset) = match proof {
+            Some(Proof::Region(fd, offset)) => (Some(fd), offset),
+            Some(Proof::Token(fd)) => (Some(fd), 0),
+            None => (None, 0),
+        };
+        let page = u32::try_from(offset / PAGE).unwrap_or(u32::MAX);
+        let hello = request(op::HELLO, page, [APP_MAGIC, toe_abi::ABI_VERSION.into(), pid, ticket]);
+        let proofs: &[BorrowedFd<'_>] = fd.as_slice();
         let refused = |errno| OpenError::Refused { step: "HELLO", errno };
         let (reply, mut fds) = client.exchange(&hello, proofs).map_err(refused)?;
         let theirs = reply.args[0] as u32;
@@ -124,8 +144,12 @@ impl Client {
         }
         status(&reply).map_err(refused)?;
         let region = fds.pop().ok_or(OpenError::NoDescriptor { step: "HELLO" })?;
-        client.welcome =
-            Welcome { region: reply.args[1] as u32, addr: Addr { ip: reply.ip, port: 0 }, prefix: (reply.args[2] as u32).min(128) };
+        client.welcome = Welcome {
+            region: reply.args[1] as u32,
+            offset: reply.args[3],
+            addr: Addr { ip: reply.ip, port: 0 },
+            prefix: (reply.args[2] as u32).min(128),
+        };
         Ok((client, fdnum::raise(region)))
     }
 
@@ -338,7 +362,7 @@ mod tests {
     }
 
     fn hello() -> Reply {
-        Reply { args: [toe_abi::ABI_VERSION.into(), 3, 24, 0], ip: Addr::v4([10, 0, 0, 1], 0).ip, ..Reply::default() }
+        Reply { args: [toe_abi::ABI_VERSION.into(), 3, 24, 8192], ip: Addr::v4([10, 0, 0, 1], 0).ip, ..Reply::default() }
     }
 
     #[test]
@@ -350,7 +374,7 @@ mod tests {
         let answers = vec![(hello(), 1), (pool, 2), (bound, 0), (progress, 0)];
         let (path, thread) = daemon(answers);
         let (mut client, _region) = Client::open(&path, None, 77).unwrap();
-        assert_eq!(client.welcome(), Welcome { region: 3, addr: Addr::v4([10, 0, 0, 1], 0), prefix: 24 });
+        assert_eq!(client.welcome(), Welcome { region: 3, offset: 8192, addr: Addr::v4([10, 0, 0, 1], 0), prefix: 24 });
         let tokens = client.pool(2).unwrap();
         assert_eq!(tokens.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), [5, 6]);
         assert!(tokens.iter().all(|(_, fd)| fd.as_raw_fd() >= fdnum::floor()));

@@ -6,6 +6,7 @@
 //!     ───────┴────────┴───────────────────┴────────┴──────
 //!       slot: a socket's words    ring: payload    user: an application's buffers
 //!       fdnum: descriptors out of the application's way     sys: system calls that rustix lacks
+//!       ivshmem: peers of a window that a virtual machine shares
 //! ```
 //!
 //! A region ([`region`]) is written by every process of its family and by the card, so all of it is reached through
@@ -18,6 +19,7 @@
 pub mod card;
 pub mod client;
 pub mod fdnum;
+pub mod ivshmem;
 pub mod lock;
 pub mod region;
 pub mod ring;

@@ -55,16 +55,23 @@ unsafe impl Sync for Region {}
 const HEADER_PAGE: usize = 4096;
 
 impl Region {
-    /// Maps the region behind a descriptor.
+    /// Maps the region that a descriptor's memory is.
     pub fn map(fd: impl AsFd) -> Result<Self, RegionError> {
+        Self::map_at(fd, 0)
+    }
+
+    /// Maps the region at byte `offset` of a descriptor's memory. At 0 it is all of it, else as long as it says.
+    pub fn map_at(fd: impl AsFd, offset: u64) -> Result<Self, RegionError> {
         let os = |step| move |errno| RegionError::Os { step, errno };
-        let size = rustix::fs::fstat(&fd).map_err(os("fstat"))?.st_size;
-        let len = usize::try_from(size).ok().filter(|&n| n >= HEADER_PAGE);
-        let len = len.ok_or(RegionError::Layout { len: size.unsigned_abs() })?;
+        let size = rustix::fs::fstat(&fd).map_err(os("fstat"))?.st_size.unsigned_abs();
+        let room = size.checked_sub(offset).ok_or(RegionError::Layout { len: 0 })?;
+        let wanted = if offset == 0 { room } else { header_at(&fd, offset)?.len.next_multiple_of(HEADER_PAGE as u64) };
+        let len = usize::try_from(wanted).ok().filter(|&n| n >= HEADER_PAGE && wanted <= room);
+        let len = len.ok_or(RegionError::Layout { len: room })?;
         use rustix::mm::{MapFlags, ProtFlags};
         let prot = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address that the kernel chooses touches no existing object.
-        let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, prot, MapFlags::SHARED, &fd, 0) };
+        let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, prot, MapFlags::SHARED, &fd, offset) };
         let base = NonNull::new(base.map_err(os("mmap"))?.cast::<u8>()).ok_or(RegionError::Layout { len: 0 })?;
         // SAFETY: `len` bytes at `base` were just mapped, page-aligned, and are unmapped only by `Drop` below. The file's size
         // is sealed by toed, so no access faults; were it not, it would be a fault and not a stray access.
@@ -250,6 +257,18 @@ impl Drop for Region {
     }
 }
 
+/// The header at `offset`, in a part of memory that is as large as it says. Checked again once it is mapped.
+fn header_at(fd: impl AsFd, offset: u64) -> Result<RegionHeader, RegionError> {
+    let mut header = RegionHeader::default();
+    let bytes = zerocopy::IntoBytes::as_mut_bytes(&mut header);
+    let read = rustix::io::pread(fd, bytes, offset).map_err(|errno| RegionError::Os { step: "pread", errno })?;
+    if read < size_of::<RegionHeader>() {
+        return Err(RegionError::Layout { len: read as u64 });
+    }
+    check(&header, header.len)?;
+    Ok(header)
+}
+
 /// Whether a header is one that toed can have written for memory of `len` bytes.
 fn check(header: &RegionHeader, len: u64) -> Result<(), RegionError> {
     if header.magic != REGION_MAGIC {
@@ -370,6 +389,26 @@ mod tests {
         let (a, b) = (Region::map(&fd).unwrap(), Region::map(&fd).unwrap());
         a.slot(2).unwrap().tx.head.store(99, Ordering::Relaxed);
         assert_eq!(b.slot(2).unwrap().tx.head.load(Ordering::Relaxed), 99);
+    }
+
+    #[test]
+    fn a_region_may_lie_in_the_middle_of_a_file() {
+        const OFFSET: u64 = 0x2_0000;
+        let header = RegionHeader::new(&config()).unwrap();
+        let fd = rustix::fs::memfd_create("window", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&fd, 1 << 20).unwrap();
+        rustix::io::pwrite(&fd, header.as_bytes(), OFFSET).unwrap();
+        let region = Region::map_at(&fd, OFFSET).unwrap();
+        assert_eq!(region.len() as u64, header.len);
+        region.slot(0).unwrap().tx.head.store(7, Ordering::Relaxed);
+        let mut word = [0; 4];
+        rustix::io::pread(&fd, &mut word, OFFSET + header.socket(0) + 128).unwrap();
+        assert_eq!(u32::from_ne_bytes(word), 7);
+        for offset in [0, 4096, OFFSET + 64, (1 << 20) - 4096, 1 << 20, u64::MAX] {
+            assert!(Region::map_at(&fd, offset).is_err(), "{offset:#x}");
+        }
+        rustix::fs::ftruncate(&fd, OFFSET + 8192).unwrap();
+        assert!(Region::map_at(&fd, OFFSET).is_err(), "it would reach past the end");
     }
 
     #[test]

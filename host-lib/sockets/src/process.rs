@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 use toe::link::Region;
-use toe::link::client::{Client, Daemon, OpenError, Welcome, run_dir, ticket};
+use toe::link::client::{Client, Daemon, OpenError, Proof, Welcome, run_dir, ticket};
 use toe::link::sys::AppFd;
 use toe::{Channel, Socket};
 use toe_abi::region::{slot_flags, slot_state};
@@ -270,10 +270,11 @@ fn complain(message: &str) {
 /// HELLO, the region, a context.
 fn open(control: &mut Control, token: Option<AppFd>) -> Result<(), String> {
     let text = |e: OpenError| e.to_string();
-    let proof = FAMILY.get().map(|f| f.region_fd.as_fd()).or(token.as_ref().map(AsFd::as_fd));
+    let member = FAMILY.get().map(|f| Proof::Region(f.region_fd.as_fd(), f.welcome.offset));
+    let proof = member.or(token.as_ref().map(|token| Proof::Token(token.as_fd())));
     let (mut client, region_fd) = Client::open(&settings().path, proof, settings().ticket).map_err(text)?;
     if FAMILY.get().is_none() {
-        let region = Region::map(&region_fd).map_err(|e| e.to_string())?;
+        let region = Region::map_at(&region_fd, client.welcome().offset).map_err(|e| e.to_string())?;
         let sockets = region.header().n_sockets as usize;
         hide(&region_fd);
         let local = (0..sockets).map(|_| AtomicU8::new(0)).collect();
@@ -285,7 +286,8 @@ fn open(control: &mut Control, token: Option<AppFd>) -> Result<(), String> {
         let _ = FAMILY.set(family);
     }
     let family = family().map_err(|e| e.to_string())?;
-    if client.welcome().region != family.welcome.region {
+    let place = |welcome: Welcome| (welcome.region, welcome.offset);
+    if place(client.welcome()) != place(family.welcome) {
         return Err("toed was started anew; this program's sockets are gone".to_owned());
     }
     let bell = client.open_context().map_err(text)?;

@@ -104,7 +104,7 @@ impl Context<Client> {
     /// Connects to the daemon at `path` (`toed.sock` in its run folder) and opens a context.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let (mut client, region) = Client::open(path, None, ticket())?;
-        let region = Arc::new(Region::map(&region)?);
+        let region = Arc::new(Region::map_at(&region, client.welcome().offset)?);
         let bell = client.open_context()?;
         let ctx = bell.ctx;
         client.keep(bell);

@@ -54,9 +54,11 @@ assert_layout!(Reply, MSG_LEN, count @ 4, args @ 8, ip @ 40, slots @ 64);
 /// Operations. `a0`.. are `args[0]`..
 pub mod op {
     /// First message. a0: APP_MAGIC, a1: ABI_VERSION, a2: pid, a3: ticket that `toectl run` has left in the environment (0: none).
-    /// A descriptor may come along that proves membership in a family: its region or a token's (after fork or exec).
+    /// A descriptor may come along that proves membership in a family: its region or a token's (after fork or exec); with a region's, slot
+    /// is where in the descriptor's memory the region begins, in pages of 4096 bytes.
     /// Answer: a0: ABI_VERSION of toed, a1: region number, a2: prefix length of the card's address, ip: the card's address;
-    /// descriptor: the region. errno EPROTO: version mismatch, ESTALE: toed does not know (any more) what came along.
+    /// a3: where in the descriptor's memory the region begins, bytes, page-aligned (its length is in its header);
+    /// descriptor: the memory. errno EPROTO: version mismatch, ESTALE: toed does not know (any more) what came along.
     pub const HELLO: u32 = 1;
     /// Open a context for this process. Answer: a0: its index in the region; descriptors: kick (an
     /// eventfd to write 1 to), irq (an epoll instance that becomes readable; consume by epoll_wait).

@@ -3,7 +3,7 @@
 //! ```text
 //!   application ──┐ app       ┌── toed ──┐ admin ┌── toectl
 //!                 ▼           ▼          ▼       ▼
-//!              [app]       [region]   [control, frames, regs]
+//!              [app]       [region]   [control, frames, regs, window]
 //!                 └───────── card: [desc, context, flow, counters] ─┘
 //! ```
 //!
@@ -16,6 +16,7 @@
 //! | [`control`]  | toed, card                  | control region, control messages                           |
 //! | [`frames`]   | toed, card                  | records of the exception ring and the packet ring          |
 //! | [`regs`]     | toed, card                  | BAR0 registers, interrupt indices                          |
+//! | [`window`]   | toed, card                  | memory as the link to a card inside QEMU                  |
 //! | [`app`]      | application, toed           | messages on the daemon's UNIX socket                       |
 //! | [`counters`] | card, toed                  | every counter and every reason for a drop                  |
 //! | [`observe`]  | card, toed, toectl          | stages and their load, the way of single segments          |
@@ -41,13 +42,14 @@ pub mod layout;
 pub mod observe;
 pub mod region;
 pub mod regs;
+pub mod window;
 
 pub use ids::{CtxId, FlowId, HostAddr, HostSpan, RegionId};
 
 /// Version of everything in this crate: major in the upper, minor in the lower 16 bits.
 ///
 /// Two sides with different majors refuse each other; a higher minor only adds.
-pub const ABI_VERSION: u32 = 1 << 16 | 1;
+pub const ABI_VERSION: u32 = 1 << 16 | 2;
 
 /// Whether a peer that reports `version` can be talked to.
 pub const fn compatible(version: u32) -> bool {

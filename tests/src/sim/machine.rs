@@ -10,8 +10,8 @@ use toe_abi::app::Reply;
 use toe_abi::control::{CONTROL_REGION_LEN, ControlMsg};
 use toe_abi::frames::FrameRecord;
 use toe_abi::{CtxId, RegionId};
-use toe_link::card::{ControlRegion, MemoryOptions, SharedMemory};
-use toed::core::{Attachment, ClientId, Host};
+use toe_link::card::{ControlRegion, MemoryOptions, SharedMemory, iova};
+use toed::core::{Attachment, ClientId, Created, Host};
 
 /// I/O virtual address of toed's control region.
 pub const CONTROL_IOVA: u64 = 1 << 60;
@@ -69,16 +69,18 @@ impl Machine {
 impl Host for Machine {
     type Memory = SharedMemory;
 
-    fn create_region(&mut self, region: RegionId, iova: u64, len: u64) -> Result<SharedMemory, Errno> {
+    fn create_region(&mut self, region: RegionId, len: u64) -> Result<Created<SharedMemory>, Errno> {
+        let iova = iova(region.0);
         let memory = SharedMemory::create("sim-region", len, MemoryOptions::default()).map_err(|_| Errno::NOMEM)?;
         let fd = memory.memfd().ok_or(Errno::NOMEM)?.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE)?;
         let mut shared = self.0.borrow_mut();
         shared.card_ops.push_back(CardOp::Map { iova, base: memory.base(), len: memory.len() as usize });
         shared.memfds.insert(region, fd);
-        Ok(memory)
+        Ok(Created { memory, iova, offset: 0 })
     }
 
-    fn destroy_region(&mut self, region: RegionId, iova: u64, _len: u64) {
+    fn destroy_region(&mut self, region: RegionId) {
+        let iova = iova(region.0);
         let mut shared = self.0.borrow_mut();
         shared.card_ops.push_back(CardOp::Unmap { iova });
         shared.memfds.remove(&region);

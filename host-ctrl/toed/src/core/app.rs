@@ -119,7 +119,8 @@ pub(super) enum Holder {
 pub(super) struct App<M> {
     pub region: RegionId,
     pub owner: Owner,
-    pub iova: u64,
+    /// Where it begins in the descriptor of its memory.
+    pub offset: u64,
     pub geometry: RegionHeader,
     pub memory: M,
     pub payload: Buddies,
@@ -145,11 +146,11 @@ pub(super) struct App<M> {
 }
 
 impl<M: Memory> App<M> {
-    pub fn new(owner: Owner, iova: u64, geometry: RegionHeader, memory: M, share: Share) -> Self {
+    pub fn new(owner: Owner, geometry: RegionHeader, memory: M, offset: u64, share: Share) -> Self {
         Self {
             region: RegionId(geometry.region as u16),
             owner,
-            iova,
+            offset,
             memory,
             payload: Buddies::new(geometry.payload_len),
             stage: Stage::Starting,

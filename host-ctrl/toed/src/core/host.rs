@@ -56,14 +56,23 @@ pub trait Memory {
     fn fence(&self);
 }
 
+/// A region that was made.
+pub struct Created<M> {
+    pub memory: M,
+    /// Where the card finds it.
+    pub iova: u64,
+    /// Where applications find it in the descriptor that they get.
+    pub offset: u64,
+}
+
 /// The machine.
 pub trait Host {
     type Memory: Memory;
 
-    /// Makes `len` bytes of zeroed memory and maps them for the card at `iova`.
-    fn create_region(&mut self, region: RegionId, iova: u64, len: u64) -> Result<Self::Memory, Errno>;
-    /// The card has let go of the region: unmap it there and forget it.
-    fn destroy_region(&mut self, region: RegionId, iova: u64, len: u64);
+    /// Makes `len` bytes of zeroed memory that the card can reach.
+    fn create_region(&mut self, region: RegionId, len: u64) -> Result<Created<Self::Memory>, Errno>;
+    /// The card has let go of the region: forget it. The core has dropped its memory.
+    fn destroy_region(&mut self, region: RegionId);
 
     /// Makes the descriptors of a context and tells the card about them.
     fn open_context(&mut self, ctx: CtxId) -> Result<(), Errno>;

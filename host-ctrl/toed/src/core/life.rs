@@ -260,9 +260,9 @@ impl<H: Host> Core<H> {
         for f in self.flows.values_mut().filter(|f| f.owner == app.owner) {
             f.holder = Holder::Released;
         }
-        let App { memory, iova, geometry, .. } = app;
+        let App { memory, .. } = app;
         drop(memory);
-        self.host.destroy_region(RegionId(region), iova, geometry.len);
+        self.host.destroy_region(RegionId(region));
     }
 
     /// The card has gone: every socket answers with an error from now on.

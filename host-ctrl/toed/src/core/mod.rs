@@ -25,7 +25,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-pub use host::{Attachment, ClientId, Host, Incoming, Memory, Proof};
+pub use host::{Attachment, ClientId, Created, Host, Incoming, Memory, Proof};
 pub use report::{JobId, Report, mac_text};
 pub use share::{ShareChange, Whose};
 

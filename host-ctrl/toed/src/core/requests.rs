@@ -1,7 +1,7 @@
 //! Requests of libraries, one function each. Everything in a request is a claim.
 
 use super::{
-    ClientId, Core, Host, Incoming, Memory, Proof,
+    ClientId, Core, Created, Host, Incoming, Memory, Proof,
     app::{App, Context, ContextStage, Listener, Role, Stage},
     host::Attachment,
     outbox::Pending,
@@ -136,8 +136,9 @@ impl<H: Host> Core<H> {
     }
 
     fn welcome(&self, region: u16) -> Outcome {
+        let offset = self.apps.get(&region).map_or(0, |a| a.offset);
         let reply = Reply {
-            args: [toe_abi::ABI_VERSION.into(), region.into(), self.config.prefix.into(), 0],
+            args: [toe_abi::ABI_VERSION.into(), region.into(), self.config.prefix.into(), offset],
             ip: self.config.ip,
             ..Reply::default()
         };
@@ -168,12 +169,11 @@ impl<H: Host> Core<H> {
             payload_len: l.payload_len,
         })
         .ok_or(Errno::INVAL)?;
-        let iova = toe_link::card::iova(region);
-        let memory = self.host.create_region(RegionId(region), iova, geometry.len)?;
+        let Created { memory, iova, offset } = self.host.create_region(RegionId(region), geometry.len)?;
         memory.write(0, geometry.as_bytes());
         let owner = self.next_owner;
         self.next_owner += 1;
-        let mut app = App::new(owner, iova, geometry, memory, share);
+        let mut app = App::new(owner, geometry, memory, offset, share);
         app.clients.insert(client);
         app.in_flight = 1;
         self.apps.insert(region, app);

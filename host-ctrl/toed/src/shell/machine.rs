@@ -1,9 +1,9 @@
-//! The machine under the core: memfds, eventfds, socketpairs, and the card.
+//! The machine under the core: descriptors of memory and signals, socketpairs, and the card.
 
 use super::closer::Closer;
-use crate::core::{Attachment, ClientId, Host, Memory, Proof};
+use crate::core::{Attachment, ClientId, Created, Host, Memory, Proof};
 use rustix::{
-    event::{EventfdFlags, epoll, eventfd},
+    event::epoll,
     fd::{AsFd, BorrowedFd, OwnedFd},
     fs::{AtFlags, StatxFlags},
     io::Errno,
@@ -11,7 +11,7 @@ use rustix::{
 use std::collections::HashMap;
 use toe_abi::{CtxId, RegionId, app::Reply, control::ControlMsg, frames::FrameRecord, regs};
 use toe_link::{
-    card::{Card, CardError, CardInfo, ControlRegion, MemoryOptions, PushError, SharedMemory, iova},
+    card::{Card, CardError, CardInfo, CardMemory, ControlRegion, LinkReport, MemoryOptions, PushError, SharedMemory, Signals},
     uds,
 };
 use zerocopy::IntoBytes;
@@ -35,8 +35,8 @@ pub(super) enum Watched {
     Signals,
     /// Completions or exceptions.
     Card,
-    /// The card's connection has ended.
-    CardGone,
+    /// What connects us to the card: it has ended, or others on it have come or gone.
+    CardLink,
     AppListener,
     AdminListener,
     Client(ClientId),
@@ -94,10 +94,10 @@ impl Watch {
     }
 }
 
-struct Signals {
-    kick: OwnedFd,
-    interrupt: OwnedFd,
-    /// An epoll instance around `interrupt`: all that an application gets of it, so it can wait and not fill it up.
+/// A context's descriptors.
+struct Bells {
+    signals: Signals,
+    /// An epoll instance around the interrupt: all that an application gets of it, so it can wait and not fill it up.
     wait: OwnedFd,
 }
 
@@ -116,22 +116,28 @@ pub(super) struct Connection {
 
 struct RegionFile {
     memfd: OwnedFd,
-    id: FileId,
+    place: Place,
+    iova: u64,
 }
+
+/// A region's memory, or a token: a file, and the page where it begins (several regions may lie in one file).
+type Place = (FileId, u64);
+
+/// Applications say in pages where their region begins.
+const PAGE: u64 = 4096;
 
 /// See the module.
 pub struct Machine {
     card: Box<dyn Card>,
     control: ControlRegion,
-    /// toed's pair: the card waits on `kick`, toed on `interrupt`.
-    kick: OwnedFd,
-    _interrupt: OwnedFd,
+    /// toed's own pair.
+    signals: Signals,
     pub(super) watch: Watch,
     huge_pages: bool,
     regions: HashMap<RegionId, RegionFile>,
-    contexts: HashMap<CtxId, Signals>,
+    contexts: HashMap<CtxId, Bells>,
     tokens: HashMap<(RegionId, u32), Token>,
-    files: HashMap<FileId, Proof>,
+    files: HashMap<Place, Proof>,
     pub(super) clients: HashMap<ClientId, Connection>,
     /// Clients that could not take an answer.
     pub(super) broken: Vec<ClientId>,
@@ -148,10 +154,6 @@ pub(super) fn descriptors_lent(max: usize) -> usize {
     max - (max / 4).min(1024)
 }
 
-fn new_eventfd() -> Result<OwnedFd, Errno> {
-    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-}
-
 fn os(step: &'static str) -> impl Fn(Errno) -> CardError {
     move |e| CardError::Os { step, error: e.into() }
 }
@@ -160,30 +162,28 @@ impl Machine {
     /// Takes the card over: whatever it held is forgotten, and the control region attached.
     pub fn new(mut card: Box<dyn Card>, huge_pages: bool, descriptors_max: usize) -> Result<Self, CardError> {
         card.enable(0, regs::enable::RESET)?;
-        let memory = SharedMemory::create("toe-control", toe_abi::control::CONTROL_REGION_LEN, MemoryOptions::default())?;
+        let CardMemory { iova, memory } =
+            card.make_memory(RegionId::CONTROL, toe_abi::control::CONTROL_REGION_LEN, MemoryOptions::default())?;
         let control = ControlRegion::new(memory).map_err(|e| CardError::Os { step: "control region", error: std::io::Error::other(e) })?;
-        let (kick, interrupt) = (new_eventfd().map_err(os("eventfd"))?, new_eventfd().map_err(os("eventfd"))?);
+        let signals = card.make_signals(CtxId::CONTROL)?;
         let mut watch = Watch::new().map_err(os("epoll"))?;
-        watch.add(&interrupt, Watched::Card, epoll::EventFlags::IN | epoll::EventFlags::ET).map_err(os("epoll"))?;
-        if let Some(fd) = card.watch() {
-            watch.add(fd, Watched::CardGone, epoll::EventFlags::RDHUP).map_err(os("epoll"))?;
+        watch.add(&signals.interrupt, Watched::Card, epoll::EventFlags::IN | epoll::EventFlags::ET).map_err(os("epoll"))?;
+        if let Some((fd, flags)) = card.watch() {
+            watch.add(fd, Watched::CardLink, flags).map_err(os("epoll"))?;
         }
-        let at = iova(RegionId::CONTROL.0);
-        if let Some(memfd) = control.memory().memfd() {
-            card.map(at, control.memory().len(), memfd)?;
-        }
-        card.set_signals(CtxId::CONTROL, interrupt.as_fd(), kick.as_fd())?;
-        card.enable(at, regs::enable::ATTACH)?;
+        card.enable(iova, regs::enable::ATTACH)?;
         let status = card.status()?;
         if status != regs::status::ATTACHED {
+            if let Some(text) = card.failure() {
+                return Err(CardError::Failed { text });
+            }
             let error = std::io::Error::other(format!("register STATUS reads {status}, not {}", regs::status::ATTACHED));
             return Err(CardError::Os { step: "attaching to the card", error });
         }
         Ok(Self {
             card,
             control,
-            kick,
-            _interrupt: interrupt,
+            signals,
             watch,
             huge_pages,
             regions: HashMap::new(),
@@ -216,6 +216,21 @@ impl Machine {
         }
     }
 
+    /// Why the card has failed, by its own words.
+    pub(super) fn card_failure(&self) -> Option<String> {
+        self.card.failure()
+    }
+
+    /// How the card is reached.
+    pub(super) fn link(&self) -> LinkReport {
+        self.card.report()
+    }
+
+    /// What connects us to the card has something to say: an error if that is the card's end.
+    pub(super) fn look_at_link(&mut self) -> Result<(), CardError> {
+        self.card.look()
+    }
+
     /// Why the card can't be used any more.
     pub(super) fn take_failure(&mut self) -> Option<CardError> {
         self.failure.take()
@@ -242,7 +257,7 @@ impl Machine {
         self.control.release();
         if std::mem::take(&mut self.published) && self.control.must_kick() {
             // EAGAIN: the counter is full, so a kick is pending.
-            let _ = rustix::io::write(&self.kick, &1u64.to_ne_bytes());
+            let _ = rustix::io::write(&self.signals.kick, &1u64.to_ne_bytes());
         }
     }
 
@@ -255,9 +270,9 @@ impl Machine {
         self.control.unpark();
     }
 
-    /// What a descriptor that came with a request is.
-    pub(super) fn proof(&self, fd: BorrowedFd<'_>) -> Proof {
-        file_id(fd).ok().and_then(|id| self.files.get(&id).copied()).unwrap_or(Proof::Unknown)
+    /// What a descriptor that came with a request is; of a region's, `page` is where it begins.
+    pub(super) fn proof(&self, fd: BorrowedFd<'_>, page: u32) -> Proof {
+        file_id(fd).ok().and_then(|id| self.files.get(&(id, page.into())).copied()).unwrap_or(Proof::Unknown)
     }
 
     /// Leaves the card: flows go on until its regions are unmapped.
@@ -293,6 +308,12 @@ impl Machine {
         self.closer.pending() > (self.descriptors_max - descriptors_lent(self.descriptors_max)) / 2
     }
 
+    fn drop_memory(&mut self, iova: u64) {
+        if let Err(e) = self.card.drop_memory(iova) {
+            errno_of(self, e);
+        }
+    }
+
     fn make_token(&mut self, region: RegionId, slot: u32) -> Result<Token, Errno> {
         if !self.has_descriptors_for(2) {
             return Err(Errno::NFILE);
@@ -310,7 +331,7 @@ impl Machine {
         for a in attach {
             let fd = match a {
                 Attachment::Region(r) => self.regions.get(r).map(|r| r.memfd.as_fd()),
-                Attachment::Kick(c) => self.contexts.get(c).map(|c| c.kick.as_fd()),
+                Attachment::Kick(c) => self.contexts.get(c).map(|c| c.signals.kick.as_fd()),
                 Attachment::Irq(c) => self.contexts.get(c).map(|c| c.wait.as_fd()),
                 Attachment::Token(r, s) => self.tokens.get(&(*r, *s)).and_then(|t| t.app_end.as_ref()).map(AsFd::as_fd),
             };
@@ -341,12 +362,22 @@ impl Memory for SharedMemory {
     }
 }
 
+fn region_file(memory: &SharedMemory, iova: u64) -> Result<RegionFile, Errno> {
+    let fd = memory.memfd().ok_or(Errno::NOMEM)?;
+    let place = (file_id(fd)?, memory.offset() / PAGE);
+    Ok(RegionFile { memfd: rustix::io::fcntl_dupfd_cloexec(fd, 0)?, place, iova })
+}
+
 /// The errno for an application when the card or the system refuses; the card's end is remembered.
 fn errno_of(machine: &mut Machine, e: CardError) -> Errno {
     match e {
         CardError::Os { step, error } => {
             tracing::warn!("{step}: {error}");
             Errno::from_io_error(&error).unwrap_or(Errno::NOMEM)
+        }
+        full @ CardError::NoRoom { .. } => {
+            tracing::warn!("an application could not start: {full}");
+            Errno::NOMEM
         }
         gone => {
             machine.fail(gone);
@@ -358,49 +389,53 @@ fn errno_of(machine: &mut Machine, e: CardError) -> Errno {
 impl Host for Machine {
     type Memory = SharedMemory;
 
-    fn create_region(&mut self, region: RegionId, iova: u64, len: u64) -> Result<SharedMemory, Errno> {
+    fn create_region(&mut self, region: RegionId, len: u64) -> Result<Created<SharedMemory>, Errno> {
         let options = MemoryOptions { huge_pages: self.huge_pages };
-        let memory = SharedMemory::create(&format!("toe-region-{}", region.0), len, options).map_err(|e| errno_of(self, e))?;
-        let fd = memory.memfd().ok_or(Errno::NOMEM)?;
-        let (memfd, id) = (rustix::io::fcntl_dupfd_cloexec(fd, 0)?, file_id(fd)?);
-        self.card.map(iova, memory.len(), fd).map_err(|e| errno_of(self, e))?;
-        self.files.insert(id, Proof::Region(region));
-        self.regions.insert(region, RegionFile { memfd, id });
-        Ok(memory)
+        let CardMemory { iova, memory } = self.card.make_memory(region, len, options).map_err(|e| errno_of(self, e))?;
+        let offset = memory.offset();
+        match region_file(&memory, iova) {
+            Ok(file) => {
+                self.files.insert(file.place, Proof::Region(region));
+                self.regions.insert(region, file);
+                Ok(Created { memory, iova, offset })
+            }
+            Err(e) => {
+                drop(memory);
+                self.drop_memory(iova);
+                Err(e)
+            }
+        }
     }
 
-    fn destroy_region(&mut self, region: RegionId, iova: u64, len: u64) {
+    fn destroy_region(&mut self, region: RegionId) {
         let Some(file) = self.regions.remove(&region) else { return };
-        self.files.remove(&file.id);
-        // The card was told the length of the memory, which may be rounded up to huge pages.
-        let len = rustix::fs::fstat(&file.memfd).map_or(len, |s| s.st_size as u64);
-        if let Err(e) = self.card.unmap(iova, len) {
-            errno_of(self, e);
-        }
+        self.files.remove(&file.place);
+        self.drop_memory(file.iova);
     }
 
     fn open_context(&mut self, ctx: CtxId) -> Result<(), Errno> {
         if !self.has_descriptors_for(3) {
             return Err(Errno::NFILE);
         }
-        let signals = Signals { kick: new_eventfd()?, interrupt: new_eventfd()?, wait: epoll::create(epoll::CreateFlags::CLOEXEC)? };
+        let wait = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let signals = self.card.make_signals(ctx).map_err(|e| errno_of(self, e))?;
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&signals.wait, &signals.interrupt, epoll::EventData::new_u64(0), edge)?;
-        self.card.set_signals(ctx, signals.interrupt.as_fd(), signals.kick.as_fd()).map_err(|e| errno_of(self, e))?;
-        self.contexts.insert(ctx, signals);
+        epoll::add(&wait, &signals.interrupt, epoll::EventData::new_u64(0), edge)?;
+        self.contexts.insert(ctx, Bells { signals, wait });
         Ok(())
     }
 
     fn close_context(&mut self, ctx: CtxId) {
-        if self.contexts.remove(&ctx).is_some()
-            && let Err(e) = self.card.clear_signals(ctx)
-        {
+        let Some(Bells { signals, wait }) = self.contexts.remove(&ctx) else { return };
+        // The application may keep `wait`, and the interrupt may be another context's next.
+        let _ = epoll::delete(&wait, &signals.interrupt);
+        if let Err(e) = self.card.drop_signals(ctx) {
             errno_of(self, e);
         }
     }
 
     fn interrupt(&mut self, ctx: CtxId) {
-        if let Some(signals) = self.contexts.get(&ctx) {
+        if let Some(Bells { signals, .. }) = self.contexts.get(&ctx) {
             // EAGAIN: the counter is full, so an interrupt is pending.
             let _ = rustix::io::write(&signals.interrupt, &1u64.to_ne_bytes());
         }
@@ -408,14 +443,14 @@ impl Host for Machine {
 
     fn open_token(&mut self, region: RegionId, slot: u32) -> Result<(), Errno> {
         let token = self.make_token(region, slot)?;
-        self.files.insert(token.id, Proof::Token(region, slot));
+        self.files.insert((token.id, 0), Proof::Token(region, slot));
         self.tokens.insert((region, slot), token);
         Ok(())
     }
 
     fn close_token(&mut self, region: RegionId, slot: u32) {
         if let Some(token) = self.tokens.remove(&(region, slot)) {
-            self.files.remove(&token.id);
+            self.files.remove(&(token.id, 0));
             self.watch.remove(&token.daemon_end, token.key);
         }
     }

@@ -15,7 +15,7 @@ mod rundir;
 pub use machine::Machine;
 
 use crate::{
-    config::Settings,
+    config::{Device, Settings},
     core::{ClientId, Core, Incoming, mac_text},
 };
 use admin::Admin;
@@ -28,11 +28,11 @@ use rustix::{
     io::Errno,
     time::{ClockId, clock_gettime},
 };
-use std::{collections::BTreeSet, io::Read, os::unix::net::UnixStream};
+use std::{collections::BTreeSet, io::Read, os::unix::net::UnixStream, time::Duration};
 use toe_abi::app::{MSG_LEN, Request};
 use toe_engine::Engine;
 use toe_link::{
-    card::{Card, VfioUser},
+    card::{Card, CardError, VfioUser, Window},
     uds,
 };
 use zerocopy::FromBytes;
@@ -105,12 +105,12 @@ impl<'a> Daemon<'a> {
         let signals = signal_pipe().context("setting up signals")?;
         let descriptors = raise_descriptor_limit();
         let mut run_dir = RunDir::lock(&settings.run_dir)?;
-        let card = VfioUser::connect(&settings.card)?;
+        let card = connect(&settings.device)?;
         let info = *card.info();
+        let mut config = settings.core(&info)?;
         let now = now_us();
         let engine = Engine::new(settings.engine(&info, secret()?), now).map_err(|e| anyhow::anyhow!("options: {e}"))?;
-        let machine = Machine::new(Box::new(card), settings.huge_pages, descriptors)?;
-        let mut config = settings.core(&info);
+        let machine = Machine::new(card, settings.huge_pages, descriptors)?;
         // Each socket is a descriptor here: one application must not have all of them.
         config.limits.sockets = config.limits.sockets.min(u32::try_from(machine::descriptors_lent(descriptors) / 2).unwrap_or(u32::MAX));
         let mut core = Core::new(config, machine, engine);
@@ -122,7 +122,7 @@ impl<'a> Daemon<'a> {
         let admin_listener = run_dir.listen_admin()?;
         watch.add(&admin_listener, Watched::AdminListener, EventFlags::IN)?;
         tracing::info!(
-            card = %settings.card.display(), mac = mac_text(&info.mac), mtu = info.mtu, ip = %settings.ip, prefix = settings.prefix,
+            card = %settings.device, mac = mac_text(&info.mac), mtu = info.mtu, ip = %settings.ip, prefix = settings.prefix,
             run_dir = %settings.run_dir.display(), "ready"
         );
         Ok(Self {
@@ -199,7 +199,13 @@ impl<'a> Daemon<'a> {
         }
         self.look_again_us = now + LOOK_EVERY_US;
         match self.core.host().card_status() {
-            "failed" => self.card_failed(anyhow::anyhow!("the card reports a failure; see toe-nic's log")),
+            "failed" => {
+                let text = self.core.host().card_failure();
+                self.card_failed(match text {
+                    Some(text) => CardError::Failed { text }.into(),
+                    None => anyhow::anyhow!("the card reports a failure; see toe-nic's log"),
+                })
+            }
             _ => Ok(()),
         }
     }
@@ -219,9 +225,11 @@ impl<'a> Daemon<'a> {
                     return self.look_at_card();
                 }
             }
-            Watched::CardGone => {
-                let hint = "toe-nic has ended; see its log";
-                return self.card_failed(anyhow::anyhow!("the card at {} is gone: {hint}", self.settings.card.display()));
+            Watched::CardLink => {
+                if let Err(e) = self.core.host().look_at_link() {
+                    let (device, hint) = (&self.settings.device, self.settings.device.hint());
+                    return self.card_failed(anyhow::Error::new(e).context(format!("the card at {device} is gone: {hint}")));
+                }
             }
             Watched::Signals => {
                 let _ = (&self.signals).read(&mut [0; 16]);
@@ -322,7 +330,8 @@ impl<'a> Daemon<'a> {
         let Some(connection) = machine.clients.get(&client) else { return };
         let (mut buf, mut fds) = ([0; MSG_LEN], Vec::new());
         let received = uds::recv(&connection.socket, &mut buf, &mut fds);
-        let proof = fds.first().map(|fd| machine.proof(fd.as_fd()));
+        let request = Request::read_from_bytes(&buf).unwrap_or_default();
+        let proof = fds.first().map(|fd| machine.proof(fd.as_fd(), request.slot));
         fds.into_iter().for_each(|fd| machine.close_foreign(fd));
         match received {
             Ok(MSG_LEN) => {}
@@ -337,7 +346,6 @@ impl<'a> Daemon<'a> {
                 return self.end_client(client);
             }
         }
-        let Ok(request) = Request::read_from_bytes(&buf) else { return };
         self.core.request(&Incoming { client, request: &request, proof }, now_us());
     }
 
@@ -374,6 +382,22 @@ impl<'a> Daemon<'a> {
     fn drop_broken(&mut self) {
         while let Some(client) = self.core.host().broken.pop() {
             self.end_client(client);
+        }
+    }
+}
+
+/// How long a virtual machine may take until its firmware is ready.
+const CARD_WITHIN: Duration = Duration::from_secs(10);
+
+/// The card, when it is there.
+fn connect(device: &Device) -> Result<Box<dyn Card>, CardError> {
+    match device {
+        Device::VfioUser(path) => Ok(Box::new(VfioUser::connect(path)?)),
+        Device::Ivshmem(path) => {
+            let waiting = |what: &str| tracing::info!("waiting for the card, at most {} s: {what}", CARD_WITHIN.as_secs());
+            let card = Window::connect(path, CARD_WITHIN, waiting)?;
+            tracing::warn!("applications share one window on this link: they are not protected from each other");
+            Ok(Box::new(card))
         }
     }
 }

@@ -65,8 +65,12 @@ impl Daemon<'_> {
         status.uptime_s = (now_us() - self.started_us) / 1_000_000;
         status.gateway = self.settings.gateway().map(|g| g.to_string());
         let card = &mut status.card;
-        card.device = format!("vfio-user:{}", self.settings.card.display());
-        card.board = "soft".into();
+        let link = self.core.host().link();
+        card.device = link.device;
+        card.board = link.board.into();
+        card.memory_used_bytes = link.memory_used;
+        card.memory_max_bytes = info.memory_max;
+        card.failure = self.core.host().card_failure();
         card.port_mac = mac_text(&info.mac);
         card.mtu = info.mtu;
         card.flows_max = info.max_flows;

@@ -1,4 +1,4 @@
-//! Shared memory that toed made itself: sealed memfds, accessed as atomic words inside checked bounds.
+//! Shared memory that toed has a hand in: sealed memfds, its own or a part of the window, accessed as atomic words inside checked bounds.
 
 use super::CardError;
 use rustix::{
@@ -29,6 +29,8 @@ struct Mapping {
     base: NonNull<u8>,
     len: usize,
     memfd: OwnedFd,
+    /// Where in the memfd it begins.
+    offset: u64,
     huge: bool,
 }
 
@@ -37,7 +39,7 @@ unsafe impl Send for Mapping {}
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: `base` and `len` are those of the mmap in `SharedMemory::create`; `words` goes with us, and nothing else refers to it.
+        // SAFETY: `base` and `len` are those of the mmap in `SharedMemory::map_as`; `words` goes with us, and nothing else refers to it.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }
@@ -72,6 +74,24 @@ impl SharedMemory {
         // The size is fixed before anyone else sees the memory: a mapping of it can't be made to fault by truncation.
         rustix::fs::fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
             .map_err(os("sealing a memory region"))?;
+        Self::map_as(memfd, 0, len, huge)
+    }
+
+    /// `len` bytes at `offset` of a memfd that can't shrink; both are whole pages inside of it.
+    pub fn map(memfd: OwnedFd, offset: u64, len: u64) -> Result<Self, CardError> {
+        let refuse = |error: rustix::io::Errno| CardError::Os { step: "mapping a memory region", error: error.into() };
+        // What is true for ever: the access to memory that is mapped then never faults.
+        let seals = rustix::fs::fcntl_get_seals(&memfd).map_err(refuse)?;
+        let size = rustix::fs::fstat(&memfd).map_err(refuse)?.st_size;
+        let inside = offset.checked_add(len).is_some_and(|end| u64::try_from(size).is_ok_and(|size| end <= size));
+        if !seals.contains(SealFlags::SHRINK) || !inside || len == 0 || !offset.is_multiple_of(PAGE) || !len.is_multiple_of(PAGE) {
+            return Err(refuse(rustix::io::Errno::INVAL));
+        }
+        Self::map_as(memfd, offset, len, false)
+    }
+
+    fn map_as(memfd: OwnedFd, offset: u64, len: u64, huge: bool) -> Result<Self, CardError> {
+        let os = |step| move |e: rustix::io::Errno| CardError::Os { step, error: e.into() };
         let too_big = |_| CardError::Os { step: "mapping a memory region", error: rustix::io::Errno::OVERFLOW.into() };
         let bytes = usize::try_from(len).map_err(too_big)?;
         // SAFETY: a new mapping at an address of the kernel's choice; no existing memory is affected.
@@ -82,7 +102,7 @@ impl SharedMemory {
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED | MapFlags::NORESERVE,
                 &memfd,
-                0,
+                offset,
             )
         }
         .map_err(os("mapping a memory region"))?;
@@ -90,7 +110,7 @@ impl SharedMemory {
             .ok_or(CardError::Os { step: "mapping a memory region", error: rustix::io::Errno::FAULT.into() })?;
         // SAFETY: page-aligned, `bytes` long, valid until `mapping` is dropped, which `words` never outlives; only accessed through `Words`.
         let words = unsafe { Words::new(base.cast(), bytes / WORD as usize) };
-        Ok(Self { words, mapping: Some(Mapping { base, len: bytes, memfd, huge }) })
+        Ok(Self { words, mapping: Some(Mapping { base, len: bytes, memfd, offset, huge }) })
     }
 
     /// Memory that somebody else keeps, for a card in the same process.
@@ -115,6 +135,11 @@ impl SharedMemory {
     /// The memfd, if this memory is one.
     pub fn memfd(&self) -> Option<BorrowedFd<'_>> {
         self.mapping.as_ref().map(|m| m.memfd.as_fd())
+    }
+
+    /// Where in the memfd it begins, bytes.
+    pub fn offset(&self) -> u64 {
+        self.mapping.as_ref().map_or(0, |m| m.offset)
     }
 
     /// Where it lies in this process, for a card that lives here, too.
@@ -170,7 +195,7 @@ impl SharedMemory {
             && !m.huge
             && offset.is_multiple_of(PAGE)
             && len.is_multiple_of(PAGE)
-            && rustix::fs::fallocate(&m.memfd, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len).is_ok()
+            && rustix::fs::fallocate(&m.memfd, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, m.offset + offset, len).is_ok()
         {
             return;
         }
@@ -235,6 +260,30 @@ mod tests {
         m.write(0, &[0xff; 128]);
         m.clear(64, 64);
         assert_eq!((m.load(60), m.load(64), m.load(124)), (u32::MAX, 0, 0));
+    }
+
+    #[test]
+    fn a_part_of_a_window_is_that_part_and_no_more() {
+        let whole = memory(1 << 20);
+        let fd = || whole.memfd().expect("a memfd").try_clone_to_owned().expect("a copy");
+        let part = SharedMemory::map(fd(), 8192, 4096).expect("inside");
+        assert_eq!((part.len(), part.offset()), (4096, 8192));
+        part.store(0, 7);
+        whole.store(8188, 8);
+        whole.store(12_288, 9);
+        assert_eq!((whole.load(8192), part.load(4096)), (7, 0));
+        part.clear(0, 4096);
+        assert_eq!((whole.load(8188), whole.load(8192), whole.load(12_288)), (8, 0, 9));
+        for (offset, len) in [(0, 0), (100, 4096), (0, 100), (1 << 20, 4096), (0, 2 << 20), (u64::MAX - 4095, 4096)] {
+            assert!(SharedMemory::map(fd(), offset, len).is_err(), "{offset:#x} {len:#x}");
+        }
+    }
+
+    #[test]
+    fn memory_that_can_shrink_is_refused() {
+        let memfd = rustix::fs::memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).expect("memfd");
+        rustix::fs::ftruncate(&memfd, 8192).expect("fits");
+        assert!(SharedMemory::map(memfd, 0, 4096).is_err());
     }
 
     #[test]

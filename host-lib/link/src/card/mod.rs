@@ -1,25 +1,31 @@
 //! How toed reaches a card.
 //!
 //! ```text
-//!   toed ── Card ───────────► registers, map / unmap, interrupts      (vfio-user messages)
+//!   toed ── Card ───────────► registers, memory, interrupts           (vfio-user messages, or pages of a window)
 //!        ── ControlRegion ──► submissions, packets                    (shared memory, region 0)
 //!                         ◄── completions, exceptions
 //! ```
 //!
-//! A [`Card`] is what the link can do besides shared memory: [`VfioUser`] for the soft card. [`ControlRegion`] is the same for
-//! all cards, over any memory: a card in the same process needs nothing else.
+//! A [`Card`] is what the link can do besides shared memory: [`VfioUser`] for the soft card, [`Window`] for a card inside QEMU. The link
+//! makes the memory that it can reach, and the signals. [`ControlRegion`] is the same for all cards, over any memory: a card
+//! in the same process needs nothing else.
 
 mod control;
 mod memory;
 mod vfio;
+mod window;
 
 pub use control::{ControlError, ControlRegion};
 pub use memory::{MemoryOptions, SharedMemory};
 pub use toe_sync::frame_ring::PushError;
 pub use vfio::VfioUser;
+pub use window::{Log, Missed, Window};
 
-use rustix::fd::BorrowedFd;
-use toe_abi::{CtxId, regs};
+use rustix::{
+    event::epoll::EventFlags,
+    fd::{BorrowedFd, OwnedFd},
+};
+use toe_abi::{CtxId, RegionId, regs};
 
 /// I/O virtual address of region `region`: 1 TiB apart, none at 0.
 pub const fn iova(region: u16) -> u64 {
@@ -42,6 +48,34 @@ pub struct CardInfo {
     /// Bytes of IP packet on the port.
     pub mtu: u32,
     pub mac: [u8; 6],
+    /// Bytes that all regions together can have, the control region included; `None`: as the host has them.
+    pub memory_max: Option<u64>,
+}
+
+/// Memory that the card reaches.
+pub struct CardMemory {
+    /// Its I/O virtual address: what MAP_REGION says.
+    pub iova: u64,
+    pub memory: SharedMemory,
+}
+
+/// The two descriptors of a context.
+pub struct Signals {
+    /// Becomes readable when the card wants whoever sleeps on the context. Nobody reads it: it is watched edge-triggered.
+    pub interrupt: OwnedFd,
+    /// Write 1 to wake the card.
+    pub kick: OwnedFd,
+}
+
+/// How a card is reached, for operators.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LinkReport {
+    /// As `--device` has it: `vfio-user:/run/toe/card.sock`.
+    pub device: String,
+    /// What kind of card it is.
+    pub board: &'static str,
+    /// Of a window: bytes handed out.
+    pub memory_used: Option<u64>,
 }
 
 /// Why the card could not be reached or used.
@@ -58,6 +92,29 @@ pub enum CardError {
     Gone { step: &'static str, error: String },
     #[error("{step}: {error}")]
     Os { step: &'static str, error: std::io::Error },
+    #[error("no window at {path}: {error}; is toe-window running with --socket {path}?")]
+    NoWindow { path: String, error: String },
+    /// Something else is there, or somebody else uses it.
+    #[error("the window at {path} can't be used: {problem}")]
+    BadWindow { path: String, problem: String },
+    #[error("no card in the window at {path} after {waited_s} s: {state}")]
+    NotReady { path: String, waited_s: u64, state: String },
+    /// By its own words.
+    #[error("the card has failed: {text}")]
+    Failed { text: String },
+    /// It has forgotten everything.
+    #[error("the card was started anew")]
+    Restarted,
+    #[error("the card did not carry out {request} within {waited_s} s; it last said: {said}")]
+    NoAnswer { request: &'static str, waited_s: u64, said: String },
+    #[error("the card refuses {request}: {why}")]
+    Refused { request: &'static str, why: String },
+    /// Ask again when others have gone.
+    #[error(
+        "the window has no room for {wanted} bytes in one piece: {used} of {len} are in use, the largest piece has {largest}; \
+             a larger window (toe-window --size) or smaller applications (--shm-len, --max-contexts, --app-kin-len) help"
+    )]
+    NoRoom { wanted: u64, used: u64, len: u64, largest: u64 },
 }
 
 /// One card, as its control plane uses it. Every call is bounded in time.
@@ -67,24 +124,35 @@ pub trait Card {
     /// [`regs::status`].
     fn status(&mut self) -> Result<u32, CardError>;
 
-    /// Maps `len` bytes of the sealed memfd `memory` for the card at I/O virtual address `iova`. Whether the card takes it shows in
+    /// Makes at least `len` bytes of zeroed memory that the card reaches, for region `region`. Whether the card takes it shows in
     /// the answer to MAP_REGION.
-    fn map(&mut self, iova: u64, len: u64, memory: BorrowedFd<'_>) -> Result<(), CardError>;
+    fn make_memory(&mut self, region: RegionId, len: u64, options: MemoryOptions) -> Result<CardMemory, CardError>;
 
-    /// Takes a mapping away, after UNMAP_REGION was answered.
-    fn unmap(&mut self, iova: u64, len: u64) -> Result<(), CardError>;
+    /// Takes it away, after UNMAP_REGION was answered. Mappings that others have of it stay, and must not be used any more.
+    fn drop_memory(&mut self, iova: u64) -> Result<(), CardError>;
 
-    /// Has the card write `interrupt` when it wants whoever sleeps on `ctx`, and wait (edge-triggered) on `kick`.
-    fn set_signals(&mut self, ctx: CtxId, interrupt: BorrowedFd<'_>, kick: BorrowedFd<'_>) -> Result<(), CardError>;
+    /// Makes the signals of a context known to both sides. The card waits (edge-triggered) for `kick`.
+    fn make_signals(&mut self, ctx: CtxId) -> Result<Signals, CardError>;
 
-    /// Takes the two away.
-    fn clear_signals(&mut self, ctx: CtxId) -> Result<(), CardError>;
+    /// Takes them away. What others have of them may signal another context later.
+    fn drop_signals(&mut self, ctx: CtxId) -> Result<(), CardError>;
 
     /// Tells where the control region is, and writes [`regs::ENABLE`].
     fn enable(&mut self, control_iova: u64, what: u32) -> Result<(), CardError>;
 
-    /// Becomes readable, or reports a hang-up, when the card is gone. `None`: it cannot go.
-    fn watch(&self) -> Option<BorrowedFd<'_>>;
+    /// What to watch (level-triggered), and for which events, so as to learn that the card is gone; then [`look`](Self::look).
+    /// `None`: it cannot go.
+    fn watch(&self) -> Option<(BorrowedFd<'_>, EventFlags)>;
+
+    /// Takes in what [`watch`](Self::watch) has reported. An error: the card is gone.
+    fn look(&mut self) -> Result<(), CardError>;
+
+    /// What the card has left behind about its failure, if it has failed and can still say so.
+    fn failure(&self) -> Option<String> {
+        None
+    }
+
+    fn report(&self) -> LinkReport;
 }
 
 /// Reads the registers that make up a [`CardInfo`], and checks that it is a card of our version.
@@ -107,6 +175,7 @@ fn read_info(name: &str, mut register: impl FnMut(u64) -> Result<u32, CardError>
         max_next_hops: register(regs::MAX_NEXT_HOPS)?,
         mtu: register(regs::MTU)?,
         mac: [lo[0], lo[1], lo[2], lo[3], hi[0], hi[1]],
+        memory_max: None,
     })
 }
 

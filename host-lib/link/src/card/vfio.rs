@@ -1,19 +1,20 @@
 //! The soft card: a vfio-user device on a UNIX socket.
 
-use super::{Card, CardError, CardInfo, read_info};
+use super::{Card, CardError, CardInfo, CardMemory, LinkReport, MemoryOptions, SharedMemory, Signals, iova, read_info};
 use rustix::{
+    event::{EventfdFlags, epoll::EventFlags, eventfd},
     fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     fs::FileType,
     net::{AddressFamily, sockopt},
 };
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     os::fd::RawFd,
     path::{Path, PathBuf},
     sync::mpsc,
     time::Duration,
 };
-use toe_abi::{CtxId, regs};
+use toe_abi::{CtxId, RegionId, regs};
 use vfio_bindings::bindings::vfio::{VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD, VFIO_PCI_BAR0_REGION_INDEX};
 use vfio_user::Client;
 
@@ -27,6 +28,8 @@ pub struct VfioUser {
     watch: OwnedFd,
     path: PathBuf,
     info: CardInfo,
+    /// Bytes of what is mapped, by I/O virtual address.
+    mapped: BTreeMap<u64, u64>,
 }
 
 impl VfioUser {
@@ -41,7 +44,7 @@ impl VfioUser {
             sockopt::set_socket_timeout(&watch, direction, Some(DEADLINE)).map_err(|e| refuse(format!("setting a time limit: {e}")))?;
         }
         let info = read_info(&path.display().to_string(), |at| read_register(&mut client, at))?;
-        Ok(Self { client, watch, path: path.to_owned(), info })
+        Ok(Self { client, watch, path: path.to_owned(), info, mapped: BTreeMap::new() })
     }
 
     /// Where the card listens.
@@ -134,20 +137,32 @@ impl Card for VfioUser {
         read_register(&mut self.client, regs::STATUS)
     }
 
-    fn map(&mut self, iova: u64, len: u64, memory: BorrowedFd<'_>) -> Result<(), CardError> {
-        self.client.dma_map(0, iova, len, memory.as_raw_fd()).map_err(gone("DMA_MAP"))
+    fn make_memory(&mut self, region: RegionId, len: u64, options: MemoryOptions) -> Result<CardMemory, CardError> {
+        let name = if region == RegionId::CONTROL { "toe-control".to_owned() } else { format!("toe-region-{}", region.0) };
+        let memory = SharedMemory::create(&name, len, options)?;
+        let at = iova(region.0);
+        if let Some(memfd) = memory.memfd() {
+            self.client.dma_map(0, at, memory.len(), memfd.as_raw_fd()).map_err(gone("DMA_MAP"))?;
+        }
+        self.mapped.insert(at, memory.len());
+        Ok(CardMemory { iova: at, memory })
     }
 
-    fn unmap(&mut self, iova: u64, len: u64) -> Result<(), CardError> {
+    fn drop_memory(&mut self, iova: u64) -> Result<(), CardError> {
+        let Some(len) = self.mapped.remove(&iova) else { return Ok(()) };
         self.client.dma_unmap(iova, len).map_err(gone("DMA_UNMAP"))
     }
 
-    fn set_signals(&mut self, ctx: CtxId, interrupt: BorrowedFd<'_>, kick: BorrowedFd<'_>) -> Result<(), CardError> {
-        self.set_irq(regs::irq::MSIX, ctx, &[interrupt.as_raw_fd()])?;
-        self.set_irq(regs::irq::KICK, ctx, &[kick.as_raw_fd()])
+    fn make_signals(&mut self, ctx: CtxId) -> Result<Signals, CardError> {
+        let new =
+            || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| CardError::Os { step: "eventfd", error: e.into() });
+        let signals = Signals { interrupt: new()?, kick: new()? };
+        self.set_irq(regs::irq::MSIX, ctx, &[signals.interrupt.as_raw_fd()])?;
+        self.set_irq(regs::irq::KICK, ctx, &[signals.kick.as_raw_fd()])?;
+        Ok(signals)
     }
 
-    fn clear_signals(&mut self, ctx: CtxId) -> Result<(), CardError> {
+    fn drop_signals(&mut self, ctx: CtxId) -> Result<(), CardError> {
         self.set_irq(regs::irq::MSIX, ctx, &[])?;
         self.set_irq(regs::irq::KICK, ctx, &[])
     }
@@ -158,7 +173,16 @@ impl Card for VfioUser {
         self.write_register(regs::ENABLE, what)
     }
 
-    fn watch(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.watch.as_fd())
+    fn watch(&self) -> Option<(BorrowedFd<'_>, EventFlags)> {
+        // Not readable: answers are read where they are waited for, and a card that says more is not worth waking up for.
+        Some((self.watch.as_fd(), EventFlags::RDHUP))
+    }
+
+    fn look(&mut self) -> Result<(), CardError> {
+        Err(CardError::Gone { step: "vfio-user", error: "the connection has ended".into() })
+    }
+
+    fn report(&self) -> LinkReport {
+        LinkReport { device: format!("vfio-user:{}", self.path.display()), board: "soft", memory_used: None }
     }
 }

@@ -69,6 +69,12 @@ constants! {
     "STATUS_" [regs::status] { DETACHED, ATTACHED, FAILED }
     "CAP_" [regs::caps] { TIMERS, TSO, SACK, RACK, IPV6 }
     "IRQ_" [regs::irq] { MSIX, KICK, COUNT }
+    "" [window] { WINDOW_MIN, WINDOW_MAX, WINDOW_DEFAULT }
+    "WINDOW_" [window] {
+        VECTORS_MAX, CONTROL_VECTOR, CARD_PAGE_OFF, HOST_PAGE_OFF, LOG_HEADER_OFF, LOG_OFF, MEMORY_OFF, LOG_LEN, FAILURE_MAX,
+    }
+    "WINDOW_OUTCOME_" [window::outcome] { NONE, OK, INVALID, FAILED, MISMATCH }
+    "WINDOW_STAGE_" [window::stage] { NONE, BOOT, DEVICES, READY, REQUEST, RUNNING }
     "" [app] { APP_MAGIC }
     "APP_" [app] { MSG_LEN, POOL_MAX }
     "APP_OP_" [app::op] {

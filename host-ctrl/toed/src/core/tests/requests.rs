@@ -23,7 +23,8 @@ fn hello_makes_a_region_with_a_header() {
     let header: RegionHeader = w.a.memory(1).get(0);
     assert_eq!((header.magic, header.n_sockets), (REGION_MAGIC, 16));
     let (_, args) = w.a.card.last(kind::MAP_REGION);
-    assert_eq!((args[0], args[2]), (1, header.len));
+    assert_eq!((args[0], args[1], args[2]), (1, 1 << 20, header.len), "where the card does");
+    assert_eq!(reply.args[3], (1 << 20) + OFFSET, "and where applications do");
 }
 
 #[test]

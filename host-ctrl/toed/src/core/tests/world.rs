@@ -2,7 +2,7 @@
 
 pub use super::card::FakeCard;
 use super::card::mac;
-use crate::core::{Attachment, ClientId, Core, CoreConfig, Host, Incoming, Limits, Memory, Proof, alloc::Buddies};
+use crate::core::{Attachment, ClientId, Core, CoreConfig, Created, Host, Incoming, Limits, Memory, Proof, alloc::Buddies};
 use rustix::io::Errno;
 use std::{
     cell::RefCell,
@@ -21,6 +21,8 @@ use toe_engine::{BufferLog2, Config, Engine};
 use zerocopy::{FromBytes, IntoBytes};
 
 pub const SEC: u64 = 1_000_000;
+/// How far what applications are told of a region's place is from what the card is told: neither must get the other's.
+pub const OFFSET: u64 = 0x1000;
 
 /// Plain memory that test and core share.
 #[derive(Clone)]
@@ -76,17 +78,17 @@ pub struct FakeHost {
 impl Host for FakeHost {
     type Memory = FakeMemory;
 
-    fn create_region(&mut self, region: RegionId, _iova: u64, len: u64) -> Result<FakeMemory, Errno> {
+    fn create_region(&mut self, region: RegionId, len: u64) -> Result<Created<FakeMemory>, Errno> {
         if self.memory_gone {
             return Err(Errno::NOMEM);
         }
         let memory = FakeMemory::new(len);
         assert!(self.regions.insert(region, memory.clone()).is_none(), "region {region:?} exists");
-        Ok(memory)
+        let place = u64::from(region.0) << 20;
+        Ok(Created { memory, iova: place, offset: place + OFFSET })
     }
-    fn destroy_region(&mut self, region: RegionId, _iova: u64, len: u64) {
-        let memory = self.regions.remove(&region).expect("destroyed once");
-        assert_eq!(memory.0.borrow().len() as u64, len);
+    fn destroy_region(&mut self, region: RegionId) {
+        self.regions.remove(&region).expect("destroyed once");
     }
     fn open_context(&mut self, ctx: CtxId) -> Result<(), Errno> {
         assert!(self.contexts.insert(ctx), "context {ctx:?} is open");
