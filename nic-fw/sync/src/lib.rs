@@ -8,6 +8,7 @@
 //!   sleep       who wakes whom ◄───────────────────── crew        which of many cores sleep
 //!        └──────── words ───────┘                     flow_table  many readers, one writer: which flows may it be
 //!                                                     records     many readers, one writer: whole structs
+//!                                                     regions     the same of a few words: where host memory lies
 //!                                                     tally       counters of one core, read by anyone
 //!                                                     epoch       when may memory be reused
 //!                                                     share       what an application may send, on all cores
@@ -35,6 +36,7 @@ pub mod frame_ring;
 pub mod progress;
 pub mod queue;
 pub mod records;
+pub mod regions;
 pub mod sequencer;
 pub mod share;
 pub mod sleep;

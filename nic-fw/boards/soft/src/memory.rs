@@ -17,7 +17,6 @@
 
 mod control;
 mod mapping;
-mod regions;
 
 pub use mapping::{MapRefused, Mapping};
 
@@ -26,6 +25,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use toe_abi::{HostAddr, HostSpan, RegionId};
 use toe_hal::{Cookie, Dma, DmaFault, HostMemory};
+use toe_sync::regions;
 
 /// Mappings that no region names any more. An access that began before may still be under way on another core: **whoever gets them
 /// drops (unmaps) them only when every core has passed an epoch that began after the call which returned them** (`toe_sync::epoch`).

@@ -1,9 +1,10 @@
 //! What the host has mapped and named: changed by requests of the host and of its daemon, never looked at by a transfer.
 
 use super::mapping::{MapRefused, Mapping, PAGE};
-use super::{Retired, regions};
+use super::Retired;
 use toe_abi::RegionId;
 use toe_hal::DmaFault;
+use toe_sync::regions;
 
 /// The I/O virtual addresses that a region names.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +71,7 @@ impl Control {
         let name = self.names.get_mut(usize::from(region.0)).ok_or(DmaFault)?;
         // SAFETY: `holds` has checked that iova + len lies inside the mapping.
         let base = unsafe { mapping.base.add((iova - mapping.iova) as usize) };
-        self.places.bind(region, base, len)?;
+        self.places.bind(region, base, len).map_err(|_| DmaFault)?;
         *name = Some(Range { iova, len });
         Ok(())
     }

@@ -15,10 +15,13 @@
 //! sees its base and len, not older ones. So a pair that is handed out belongs together. Nobody waits: to a reader in whose look
 //! a change falls, the region is not bound, and a moment later that would have been the answer as well.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
 use toe_abi::RegionId;
-use toe_hal::DmaFault;
+
+/// The table has no place for a region of this name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoSuchRegion;
 
 /// One region's place. 64 bits of version never come round.
 #[derive(Debug, Default)]
@@ -29,20 +32,20 @@ struct Place {
 }
 
 /// A table of `regions` places, none of them bound: the end that changes it and the end that reads it.
-pub(super) fn table(regions: u16) -> (Owner, Reader) {
+pub fn table(regions: u16) -> (Owner, Reader) {
     let places: Arc<[Place]> = (0..regions).map(|_| Place::default()).collect();
     (Owner(places.clone()), Reader(places))
 }
 
 /// The only one that changes the table.
 #[derive(Debug)]
-pub(super) struct Owner(Arc<[Place]>);
+pub struct Owner(Arc<[Place]>);
 
 impl Owner {
     /// Says that `region` is the `len` bytes at `base`.
-    pub fn bind(&mut self, region: RegionId, base: *mut u8, len: u64) -> Result<(), DmaFault> {
+    pub fn bind(&mut self, region: RegionId, base: *mut u8, len: u64) -> Result<(), NoSuchRegion> {
         self.unbind(region);
-        let place = self.0.get(usize::from(region.0)).ok_or(DmaFault)?;
+        let place = self.0.get(usize::from(region.0)).ok_or(NoSuchRegion)?;
         let version = place.version.load(Ordering::Relaxed);
         // Release: with the acquire fence in `get`. Pair 1 of the picture.
         fence(Ordering::Release);
@@ -65,7 +68,7 @@ impl Owner {
 
 /// Every core's view.
 #[derive(Clone, Debug)]
-pub(super) struct Reader(Arc<[Place]>);
+pub struct Reader(Arc<[Place]>);
 
 impl Reader {
     /// Base and length of a region, if it is bound.
@@ -83,6 +86,8 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
 
     const R: RegionId = RegionId(0);
@@ -90,7 +95,7 @@ mod tests {
     #[test]
     fn a_place_is_there_between_bind_and_unbind() {
         let (mut owner, reader) = table(1);
-        let base = std::ptr::without_provenance_mut(64);
+        let base = core::ptr::without_provenance_mut(64);
         assert_eq!(reader.get(R), None);
         owner.unbind(R);
         owner.bind(R, base, 1).unwrap();
@@ -100,13 +105,13 @@ mod tests {
         owner.unbind(R);
         owner.unbind(R);
         assert_eq!(reader.get(R), None);
-        assert_eq!((owner.bind(RegionId(1), base, 1), reader.get(RegionId(1))), (Err(DmaFault), None), "no such region");
+        assert_eq!((owner.bind(RegionId(1), base, 1), reader.get(RegionId(1))), (Err(NoSuchRegion), None), "no such region");
     }
 
     #[test]
     fn readers_never_see_halves_of_two_bindings() {
         let (mut owner, reader) = table(1);
-        let mut bind = |len: usize| owner.bind(R, std::ptr::without_provenance_mut(len * 3), len as u64).unwrap();
+        let mut bind = |len: usize| owner.bind(R, core::ptr::without_provenance_mut(len * 3), len as u64).unwrap();
         bind(1);
         let look = || {
             let is_whole = |(base, len): (*mut u8, u64)| base.addr() as u64 == len * 3;

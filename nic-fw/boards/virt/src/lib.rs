@@ -1,0 +1,12 @@
+//! The card's end of the window that it shares with its host: what of the board needs no machine, and is tested on a host.
+//!
+//! ```text
+//!   toed ──requests──► window::CardEnd ──► image: attach, detach, reset          stage ──► window::WindowMemory ──► regions
+//! ```
+//!
+//! The image itself is the binary `toe-virt` (`image`). May depend on: all of `nic-fw`.
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+pub mod window;
