@@ -156,9 +156,9 @@ fn image(machine: &mut Machine) -> Result<Image, Wrong> {
     let sections = pe::sections(header, base.expose_provenance() as u64, len)?;
     if let Ok(options) = loaded.load_options_as_cstr16() {
         let mut letters = options.iter().map(|letter| char::from(*letter));
-        letters.try_for_each(|letter| machine.command_line.push(letter)).map_err(|_| {
-            Wrong::TooMany("bytes of command line", crate::machine::COMMAND_LINE_MAX)
-        })?;
+        letters
+            .try_for_each(|letter| machine.command_line.push(letter))
+            .map_err(|_| Wrong::TooMany("bytes of command line", crate::machine::COMMAND_LINE_MAX))?;
     }
     Ok(Image { sections, guards: heapless::Vec::new() })
 }

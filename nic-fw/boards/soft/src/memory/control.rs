@@ -1,7 +1,7 @@
 //! What the host has mapped and named: changed by requests of the host and of its daemon, never looked at by a transfer.
 
-use super::mapping::{MapRefused, Mapping, PAGE};
 use super::Retired;
+use super::mapping::{MapRefused, Mapping, PAGE};
 use toe_abi::RegionId;
 use toe_hal::DmaFault;
 use toe_sync::regions;

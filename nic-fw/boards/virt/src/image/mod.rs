@@ -1,5 +1,17 @@
 //! The image itself: what is the board's own, below the tests.
 
+#[cfg(not(feature = "tests"))]
+mod board;
+#[cfg(not(feature = "tests"))]
+mod card;
+#[cfg(not(feature = "tests"))]
+mod crew;
+#[cfg(not(feature = "tests"))]
+mod devices;
+#[cfg(not(feature = "tests"))]
+mod leader;
+#[cfg(not(feature = "tests"))]
+mod run;
 #[cfg(feature = "tests")]
 mod tests;
 
@@ -12,30 +24,20 @@ fn main(platform: &'static Platform) -> ! {
     #[cfg(feature = "tests")]
     tests::run(platform);
     #[cfg(not(feature = "tests"))]
-    idle(platform)
+    serve(platform)
 }
 
-/// What there is to do until the data path is here: all cores start, and sleep.
+/// Finds the devices, and is a card.
 #[cfg(not(feature = "tests"))]
-fn idle(platform: &'static Platform) -> ! {
-    use toe_arch::cores;
-    static ASLEEP: cores::Doing = cores::Doing("nothing: asleep");
-    let sleep = || -> ! {
-        cores::set_doing(&ASLEEP);
-        loop {
-            cores::sleep_until(None, |_| ());
-        }
-    };
-    for core in 1..platform.cores() {
-        if let Err(error) = platform.start(core, move || sleep()) {
-            println!("core {core} does not start: {error}");
+fn serve(platform: &'static Platform) -> ! {
+    let pairs = if platform.cores() > 1 { 2 } else { 1 };
+    match devices::start(platform, pairs) {
+        Ok(devices) => card::run(platform, devices),
+        Err(missing) => {
+            println!("toe-virt: {missing}");
             end(1)
         }
     }
-    toe_arch::seal();
-    let (heap, of) = platform.heap_used();
-    println!("toe-virt: all cores run; {} KiB of {} KiB of heap are used", heap >> 10, of >> 10);
-    sleep()
 }
 
 /// Ends QEMU, whose exit code is the verdict.

@@ -14,14 +14,10 @@ use toe_abi::window::{CARD_PAGE_OFF, CardPage, FAILURE_MAX, HOST_PAGE_OFF, HostP
 
 /// Offset of a word of the card's page, of the host's page.
 macro_rules! card {
-    ($field:ident) => {
-        { CARD_PAGE_OFF as usize + offset_of!(CardPage, $field) }
-    };
+    ($field:ident) => {{ CARD_PAGE_OFF as usize + offset_of!(CardPage, $field) }};
 }
 macro_rules! host {
-    ($field:ident) => {
-        { HOST_PAGE_OFF as usize + offset_of!(HostPage, $field) }
-    };
+    ($field:ident) => {{ HOST_PAGE_OFF as usize + offset_of!(HostPage, $field) }};
 }
 
 /// What the registers say about the card; fixed at start.
@@ -102,11 +98,6 @@ impl CardEnd {
         w.word::<{ card!(magic) }>().store(regs::MAGIC_VALUE, Ordering::Release);
     }
 
-    /// toed's number among the peers, if there has been one since the window was made: a claim.
-    pub fn host(&self) -> Option<u16> {
-        host_of(&self.window)
-    }
-
     /// Whether there is a request: the second look before sleep.
     pub fn is_asked(&self) -> bool {
         self.window.word::<{ host!(number) }>().load(Ordering::Acquire) != self.done
@@ -131,7 +122,8 @@ impl CardEnd {
         if len != w.len() || version >> 16 != toe_abi::ABI_VERSION >> 16 {
             return Err(outcome::MISMATCH);
         }
-        let control = wide(w.word::<{ host!(control_lo) }>().load(Ordering::Relaxed), w.word::<{ host!(control_hi) }>().load(Ordering::Relaxed));
+        let control =
+            wide(w.word::<{ host!(control_lo) }>().load(Ordering::Relaxed), w.word::<{ host!(control_hi) }>().load(Ordering::Relaxed));
         match w.word::<{ host!(request) }>().load(Ordering::Relaxed) {
             enable::RESET => Ok(Request::Reset),
             enable::DETACH => Ok(Request::Detach),
@@ -150,7 +142,8 @@ impl CardEnd {
     }
 }
 
-fn host_of(window: &Window) -> Option<u16> {
+/// toed's number among the peers, if there has been one since the window was made: a claim.
+pub fn host_of(window: &Window) -> Option<u16> {
     let version = window.word::<{ host!(version) }>().load(Ordering::Acquire);
     let peer = window.word::<{ host!(peer) }>().load(Ordering::Relaxed);
     u16::try_from(peer).ok().filter(|_| version != 0)
@@ -237,15 +230,18 @@ mod tests {
         assert_eq!(card.request(), Ok(None), "what an earlier card was asked");
         card.ready(&Facts { mac: [1, 2, 3, 4, 5, 6], mtu: 1500, ..Facts::default() });
         assert_eq!(word(&w, card!(magic)), regs::MAGIC_VALUE);
-        assert_eq!([word(&w, card!(mac_lo)), word(&w, card!(mac_hi)), word(&w, card!(mtu)), word(&w, card!(peer))], [0x0403_0201, 0x0605, 1500, 3]);
-        assert_eq!(card.host(), Some(5));
+        assert_eq!(
+            [word(&w, card!(mac_lo)), word(&w, card!(mac_hi)), word(&w, card!(mtu)), word(&w, card!(peer))],
+            [0x0403_0201, 0x0605, 1500, 3]
+        );
+        assert_eq!(host_of(&w.0), Some(5));
     }
 
     #[test]
     fn requests_come_once_and_are_answered() {
         let w = TestWindow::new();
         let mut card = CardEnd::new(w.0, 7, 3);
-        assert_eq!(card.host(), None);
+        assert_eq!(host_of(&w.0), None);
         ask(&w, 1, enable::ATTACH, MEMORY_OFF);
         assert!(card.is_asked());
         assert_eq!(card.request(), Ok(Some(Request::Attach { control: MEMORY_OFF })));
@@ -259,7 +255,8 @@ mod tests {
     fn requests_that_make_no_sense_are_refused() {
         let w = TestWindow::new();
         let mut card = CardEnd::new(w.0, 7, 3);
-        let cases = [(enable::ATTACH, 0), (enable::ATTACH, MEMORY_OFF + 4), (enable::ATTACH, w.0.len()), (enable::ATTACH, u64::MAX), (77, 0)];
+        let cases =
+            [(enable::ATTACH, 0), (enable::ATTACH, MEMORY_OFF + 4), (enable::ATTACH, w.0.len()), (enable::ATTACH, u64::MAX), (77, 0)];
         for (number, (request, control)) in (1..).zip(cases) {
             ask(&w, number, request, control);
             assert_eq!(card.request(), Err(()));

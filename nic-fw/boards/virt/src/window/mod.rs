@@ -11,7 +11,7 @@
 mod card;
 mod memory;
 
-pub use card::{CardEnd, Facts, Request, fail};
+pub use card::{CardEnd, Facts, Request, fail, host_of};
 pub use memory::{ReadWindow, WindowMemory, WindowSlice};
 
 use core::ptr::NonNull;

@@ -1,0 +1,102 @@
+//! Puts the card together and sets its cores going.
+
+use super::board::{Doorbell, VirtBoard};
+use super::crew::Crew;
+use super::devices::{Devices, Signals};
+use super::leader::{Kicks, Leader};
+use super::run;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use toe_abi::observe::stage;
+use toe_abi::window::CONTROL_VECTOR;
+use toe_abi::{CtxId, regs};
+use toe_arch::{Platform, println, time};
+use toe_datapath::pipeline::StageId;
+use toe_datapath::{CardConfig, Pipeline, Placement};
+use toe_hal::{Kick, Parts, PortCaps, TxPort};
+use toe_virt::window::{CardEnd, Facts, WindowMemory, WindowSlice};
+
+/// Sizes of this card.
+fn config(vectors: u16, secret: u64) -> CardConfig {
+    CardConfig {
+        max_flows: 4096,
+        max_contexts: vectors.min(256),
+        // No attacker may know which flows share a bucket.
+        hash_key: [secret, secret.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15],
+        ..CardConfig::default()
+    }
+}
+
+/// Runs the card on all cores.
+pub fn run(platform: &'static Platform, devices: Devices) -> ! {
+    let Devices { port, mut port_signals, window, doorbell, mut kicks } = devices;
+    let peer = doorbell.position().unwrap_or(u16::MAX);
+    let secret = secret();
+    let end = CardEnd::new(window, secret as u32, peer);
+    let config = config(kicks.msix.vectors(), secret);
+    let placement = Placement::auto(platform.cores());
+    println!("placement: {placement}");
+    let core_of = |kind| placement.core_of(StageId::new(kind, 0)).unwrap_or(0);
+    let (ingress, ctxq) = (core_of(stage::INGRESS), core_of(stage::CTXQ));
+    let kicks = Kicks(connect(platform, &mut kicks, config.max_contexts, ctxq).map(|(event, lpi)| (lpi, CtxId(event))).collect());
+    let _: Vec<_> = connect(platform, &mut port_signals, port.control.pairs(), ingress).collect();
+    let memory = WindowMemory::new(window, config.max_regions);
+    let facts = facts(&config, TxPort::<WindowSlice>::caps(&port.tx));
+    let mut doorbell = Doorbell::new(doorbell, window);
+    let parts = Parts::<VirtBoard> { memory: memory.clone(), rx: port.rx, tx: port.tx, kick: doorbell.clone(), clock: time::Counter };
+    let Pipeline { cores, reclaimer } = Pipeline::new(&config, &placement, parts);
+    let gathered = Vec::with_capacity(cores.len());
+    let crew = Arc::new(Crew::new(cores));
+    // What toed asks from now on waits for the leader.
+    end.ready(&facts);
+    doorbell.interrupt(CtxId(CONTROL_VECTOR));
+    let mut leader = Some(Leader { end, memory, doorbell, kicks, reclaimer: Some(reclaimer), gathered, attached: false });
+    let spin_us = config.spin_us;
+    for index in 1..crew.len() {
+        let (crew, leader) = (crew.clone(), leader.take_if(|_| index == ctxq));
+        if let Err(error) = platform.start(index, move || run::run(index, &crew, leader, spin_us)) {
+            panic!("core {index} does not start: {error}");
+        }
+    }
+    toe_arch::seal();
+    let (heap, of) = platform.heap_used();
+    println!("ready: {} cores, {} KiB of {} KiB of memory used", crew.len(), heap >> 10, of >> 10);
+    run::run(0, &crew, leader, spin_us)
+}
+
+/// Lets the first `events` interrupts of a device come to a core. Each with its number there.
+fn connect(platform: &Platform, signals: &mut Signals, events: u16, core: usize) -> impl Iterator<Item = (u16, u32)> {
+    let Signals { requester, msix } = signals;
+    let of = u32::from(msix.vectors());
+    let connected: Vec<_> = (0..events.min(msix.vectors()))
+        .map(|event| {
+            let (message, lpi) = match platform.map_message(*requester, of, event.into(), core) {
+                Ok(mapped) => mapped,
+                Err(error) => panic!("interrupt {event} of device {requester:#x}: {error}"),
+            };
+            if let Err(error) = msix.set(event, message.address, message.data) {
+                panic!("interrupt {event} of device {requester:#x}: {error:?}");
+            }
+            (event, lpi)
+        })
+        .collect();
+    connected.into_iter()
+}
+
+/// What an attacker can't know.
+fn secret() -> u64 {
+    time::now_ns().wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn facts(config: &CardConfig, port: PortCaps) -> Facts {
+    let tso = if port.tso_max > 0 { regs::caps::TSO } else { 0 };
+    Facts {
+        caps: regs::caps::TIMERS | tso,
+        max_flows: config.max_flows(),
+        max_contexts: config.max_contexts,
+        max_regions: config.max_regions,
+        max_next_hops: config.max_next_hops,
+        mtu: port.mtu,
+        mac: port.mac,
+    }
+}

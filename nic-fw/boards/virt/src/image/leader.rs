@@ -1,0 +1,103 @@
+//! What toed asks of the card, carried out between two rounds of the core that has the ctxq stage; and the kicks that arrive there.
+
+use super::board::{Doorbell, VirtBoard};
+use super::crew::Crew;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use toe_abi::control::CONTROL_REGION_LEN;
+use toe_abi::window::{CONTROL_VECTOR, outcome, stage};
+use toe_abi::{CtxId, RegionId, regs};
+use toe_arch::println;
+use toe_datapath::host::Host;
+use toe_datapath::{Core, Pipeline};
+use toe_hal::{HostMemory, Instant, Kick};
+use toe_sync::epoch::Reclaimer;
+use toe_virt::window::{CardEnd, Request, WindowMemory};
+
+/// Interrupts by the number of their LPI.
+pub struct Kicks(pub Box<[(u32, CtxId)]>);
+
+impl Kicks {
+    pub fn context(&self, lpi: u32) -> Option<CtxId> {
+        self.0.iter().find(|(number, _)| *number == lpi).map(|(_, ctx)| *ctx)
+    }
+}
+
+pub struct Leader {
+    pub end: CardEnd,
+    pub memory: WindowMemory,
+    pub doorbell: Doorbell,
+    pub kicks: Kicks,
+    /// `None` while a reset is under way.
+    pub reclaimer: Option<Reclaimer>,
+    /// Where cores are collected for a reset: as large as it has to be.
+    pub gathered: Vec<Core<VirtBoard>>,
+    pub attached: bool,
+}
+
+impl Leader {
+    /// Whether toed waits for something.
+    pub fn is_asked(&self) -> bool {
+        self.end.is_asked()
+    }
+
+    /// Deals with the next request. True: there was one. A reset needs all cores: the caller has put its own into its place.
+    pub fn next(&mut self) -> Option<Request> {
+        match self.end.request() {
+            Ok(request) => request,
+            Err(()) => {
+                self.doorbell.interrupt(CtxId(CONTROL_VECTOR));
+                None
+            }
+        }
+    }
+
+    /// Attaches or detaches.
+    pub fn obey(&mut self, request: Request, host: &mut Host<VirtBoard>) {
+        self.end.at(stage::REQUEST);
+        self.detach(host);
+        let Request::Attach { control } = request else {
+            return self.answer(outcome::OK, regs::status::DETACHED);
+        };
+        if self.memory.bind(RegionId::CONTROL, control, CONTROL_REGION_LEN).is_err() {
+            return self.answer(outcome::INVALID, regs::status::DETACHED);
+        }
+        host.attach_control();
+        self.attached = true;
+        self.answer(outcome::OK, regs::status::ATTACHED);
+        println!("control plane attached");
+    }
+
+    fn detach(&mut self, host: &mut Host<VirtBoard>) {
+        if core::mem::take(&mut self.attached) {
+            host.detach_control();
+            println!("control plane detached");
+        }
+        self.memory.unbind(RegionId::CONTROL);
+    }
+
+    /// Forgets everything. All cores come here for that, and go on.
+    pub fn reset(&mut self, crew: &Crew, now: Instant) {
+        self.end.at(stage::REQUEST);
+        let mut cores = core::mem::take(&mut self.gathered);
+        if let Err(core) = crew.gather(&mut cores) {
+            panic!("core {core} does not come back for a reset");
+        }
+        let Some(reclaimer) = self.reclaimer.take() else { return };
+        let mut pipeline = Pipeline { cores, reclaimer };
+        self.detach(pipeline.host());
+        pipeline.reset(now);
+        self.memory.reset();
+        let Pipeline { mut cores, reclaimer } = pipeline;
+        crew.release(cores.drain(..));
+        (self.gathered, self.reclaimer) = (cores, Some(reclaimer));
+        self.answer(outcome::OK, regs::status::DETACHED);
+        println!("reset");
+    }
+
+    fn answer(&mut self, outcome: u32, status: u32) {
+        self.end.answer(outcome, Some(status));
+        self.end.at(if status == regs::status::ATTACHED { stage::RUNNING } else { stage::READY });
+        self.doorbell.interrupt(CtxId(CONTROL_VECTOR));
+    }
+}

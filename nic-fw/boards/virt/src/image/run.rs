@@ -1,0 +1,124 @@
+//! One core of the machine: rounds of its stages while there is work, then a short spin, then sleep.
+//!
+//! ```text
+//!        ┌───────────── busy, or idle for less than spin ─────────────┐
+//!        ▼                                                            │
+//!   requests ─► core.poll ─► wake others ─► now and then: interrupts ─┤
+//!        ▲                                                            │ idle for longer
+//!        └── interrupt of a device, another core, deadline ◄── WFI ◄──┘ core.park
+//! ```
+
+use super::board::VirtBoard;
+use super::crew::Crew;
+use super::leader::{Kicks, Leader};
+use toe_abi::CtxId;
+use toe_arch::{cores, time};
+use toe_datapath::{Core, Polled};
+use toe_hal::Instant;
+use toe_virt::window::Request;
+
+/// How often a busy core takes its interrupts, microseconds: a parked context wakes by its kick alone.
+const LOOK_EVERY_US: u64 = 20;
+/// Kicks noted in one go; the rest comes with the next.
+const KICKS: usize = 64;
+
+static RUNNING: cores::Doing = cores::Doing("running its stages");
+static ASLEEP: cores::Doing = cores::Doing("asleep");
+static PAUSED: cores::Doing = cores::Doing("waiting for the end of a reset");
+
+pub fn now() -> Instant {
+    Instant(time::now_ns() / 1000)
+}
+
+/// Contexts that were kicked.
+type Kicked = heapless::Vec<CtxId, KICKS>;
+
+/// Runs core `index` of the card on this core of the machine, for ever. `leader`: this one obeys the host.
+pub fn run(index: usize, crew: &Crew, mut leader: Option<Leader>, spin_us: u64) -> ! {
+    let mut core = take(index, crew);
+    let (mut worked, mut looked) = (now(), now());
+    loop {
+        if crew.is_pausing() && leader.is_none() {
+            crew.put(index, core);
+            core = take(index, crew);
+        }
+        if let Some(leader) = &mut leader
+            && let Some(request) = leader.next()
+        {
+            core = obey(leader, request, core, crew);
+            worked = now();
+        }
+        let now = now();
+        let Polled { any, wake } = core.poll(now);
+        wake.iter().for_each(cores::wake);
+        if any {
+            worked = now;
+        }
+        if now.0.saturating_sub(worked.0) >= spin_us && core.park(now) {
+            sleep(&mut core, leader.as_ref(), now);
+            looked = now;
+        } else if now.0.saturating_sub(looked.0) >= LOOK_EVERY_US {
+            let mut kicked = Kicked::new();
+            cores::take_interrupts(note(leader.as_ref().map(|l| &l.kicks), &mut kicked));
+            pass_on(&mut core, kicked);
+            looked = now;
+        }
+    }
+}
+
+/// The card's core, when it is there.
+fn take(index: usize, crew: &Crew) -> Core<VirtBoard> {
+    cores::set_doing(&PAUSED);
+    loop {
+        if !crew.is_pausing()
+            && let Some(core) = crew.take(index)
+        {
+            cores::set_doing(&RUNNING);
+            return core;
+        }
+        cores::sleep_until(None, |_| ());
+    }
+}
+
+fn obey(leader: &mut Leader, request: Request, mut core: Core<VirtBoard>, crew: &Crew) -> Core<VirtBoard> {
+    let index = core.index();
+    if request == Request::Reset {
+        crew.put(index, core);
+        leader.reset(crew, now());
+        return take(index, crew);
+    }
+    if let Some(host) = core.host() {
+        leader.obey(request, host);
+    }
+    core
+}
+
+fn sleep(core: &mut Core<VirtBoard>, leader: Option<&Leader>, now: Instant) {
+    let mut kicked = Kicked::new();
+    // A request is kicked like everything else, so this is only for one that came before the last interrupt was taken.
+    if !leader.is_some_and(Leader::is_asked) {
+        cores::set_doing(&ASLEEP);
+        let deadline = core.next_deadline(now).map(|at| at.0.saturating_mul(1000));
+        cores::sleep_until(deadline, note(leader.map(|l| &l.kicks), &mut kicked));
+        cores::set_doing(&RUNNING);
+    }
+    core.awake();
+    pass_on(core, kicked);
+}
+
+/// Notes which context an interrupt is the kick of.
+fn note<'a>(kicks: Option<&'a Kicks>, kicked: &'a mut Kicked) -> impl FnMut(u32) + 'a {
+    move |lpi| {
+        let ctx = kicks.and_then(|kicks| kicks.context(lpi));
+        // No more come in one go than there is room for (toe_arch takes 64).
+        if let Some(ctx) = ctx {
+            let _ = kicked.push(ctx);
+        }
+    }
+}
+
+fn pass_on(core: &mut Core<VirtBoard>, kicked: Kicked) {
+    if let Some(host) = core.host() {
+        kicked.into_iter().for_each(|ctx| host.kicked(ctx));
+    }
+}
