@@ -15,7 +15,7 @@ use crate::range::{PAGE, Range, Ranges};
 use aarch64_cpu::registers::CurrentEL;
 use core::slice;
 use tock_registers::interfaces::Readable;
-use uefi::boot::{self, AllocateType, MemoryType};
+use uefi::boot::{self, AllocateType, MemoryType, OpenProtocolAttributes, OpenProtocolParams};
 use uefi::mem::memory_map::{MemoryDescriptor, MemoryMap};
 use uefi::proto::loaded_image::LoadedImage;
 use uefi::proto::pci::configuration::ResourceRangeType;
@@ -127,11 +127,15 @@ fn take_heap(ram: &Ram) -> Result<Range, Wrong> {
     Err(none)
 }
 
-/// Windows of PCI bridges: ACPI says them only in code (AML), which UEFI has read already.
+/// Windows of PCI bridges. ACPI says them only in code (AML); UEFI says what of them it has given to devices, whose addresses (BARs) it has
+/// assigned already. So they are where devices are, and there are none without devices.
 fn windows(machine: &mut Machine) -> Result<(), Wrong> {
     let Ok(handles) = boot::find_handles::<PciRootBridgeIo>() else { return Ok(()) };
     for handle in handles {
-        let Ok(bridge) = boot::open_protocol_exclusive::<PciRootBridgeIo>(handle) else { continue };
+        let parameters = OpenProtocolParams { handle, agent: boot::image_handle(), controller: None };
+        // SAFETY: UEFI's driver of the bus has it open, and is not running while we only read.
+        let bridge = unsafe { boot::open_protocol::<PciRootBridgeIo>(parameters, OpenProtocolAttributes::GetProtocol) };
+        let Ok(bridge) = bridge else { continue };
         let segment = bridge.segment_nr();
         let Ok(resources) = bridge.configuration() else { continue };
         let Some(known) = machine.bridges.iter_mut().find(|known| u32::from(known.segment) == segment) else { continue };
