@@ -15,7 +15,8 @@ fn main(platform: &'static Platform) -> ! {
     idle(platform)
 }
 
-/// What there is to do until the data path is here: all cores start, and sleep.
+/// What there is to do until the data path is here: all cores start, and sleep. The word `off` on the command line turns the machine off
+/// instead.
 #[cfg(not(feature = "tests"))]
 fn idle(platform: &'static Platform) -> ! {
     use toe_arch::cores;
@@ -35,6 +36,9 @@ fn idle(platform: &'static Platform) -> ! {
     toe_arch::seal();
     let (heap, of) = platform.heap_used();
     println!("toe-virt: all cores run; {} KiB of {} KiB of heap are used", heap >> 10, of >> 10);
+    if platform.machine().command_line.split_whitespace().any(|word| word == "off") {
+        end(0)
+    }
     sleep()
 }
 
