@@ -100,7 +100,8 @@ mod tests {
     fn sections_are_pages_with_their_access() {
         let header = header(&[(0x1234, 0x1000, EXECUTE), (8, 0x3000, 0), (0x1001, 0x4000, WRITE), (0, 0x9000, 0)]);
         let found = sections(&header, BASE, 0x6000).unwrap();
-        let expected = [(0, 0x1000, Access::Read), (0x1000, 0x2000, Access::Execute), (0x3000, 0x1000, Access::Read), (0x4000, 0x2000, Access::Write)];
+        let expected =
+            [(0, 0x1000, Access::Read), (0x1000, 0x2000, Access::Execute), (0x3000, 0x1000, Access::Read), (0x4000, 0x2000, Access::Write)];
         let expected = expected.map(|(at, len, access)| Section { range: range(BASE + at, len), access });
         assert_eq!(found, expected);
         assert!(sections(&header, BASE, 0x5000).is_err(), "longer than the image");

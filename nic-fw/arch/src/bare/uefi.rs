@@ -4,7 +4,8 @@
 //!   efi_main ─► ACPI root, image, options, PCI windows ─► ExitBootServices: memory map ─► start::run
 //! ```
 
-use super::panic::refuse;
+use super::end;
+use super::panic::{EXIT_START, refuse};
 use super::start::{self, Image};
 use super::{console, enter, heap};
 use crate::acpi;
@@ -13,6 +14,7 @@ use crate::machine::{MEMORY_MAX, Machine, WINDOWS_MAX, Window, Wrong};
 use crate::pe;
 use crate::range::{PAGE, Range, Ranges};
 use aarch64_cpu::registers::CurrentEL;
+use core::fmt::Write;
 use core::slice;
 use tock_registers::interfaces::Readable;
 use uefi::boot::{self, AllocateType, MemoryType, OpenProtocolAttributes, OpenProtocolParams};
@@ -28,8 +30,11 @@ const HEADERS: u64 = PAGE;
 
 #[entry]
 fn efi_main() -> Status {
-    let prepared = prepare().unwrap_or_else(|wrong| refuse(&wrong));
-    let Prepared { mut machine, image, heap } = prepared;
+    let Prepared { mut machine, image, heap } = prepare().unwrap_or_else(|wrong| {
+        // UEFI's console is there even if the tables did not get as far as naming ours.
+        system::with_stdout(|out| _ = writeln!(out, "start-up refused: {wrong}"));
+        end(EXIT_START)
+    });
     // SAFETY: no protocol or event of ours is left; what UEFI allocated for us (heap, image) stays.
     let map = unsafe { boot::exit_boot_services(None) };
     memory(&mut machine, map.entries()).and_then(|()| machine.check(enter::mpidr())).unwrap_or_else(|wrong| refuse(&wrong));
@@ -160,9 +165,9 @@ fn image(machine: &mut Machine) -> Result<Image, Wrong> {
     let sections = pe::sections(header, base.expose_provenance() as u64, len)?;
     if let Ok(options) = loaded.load_options_as_cstr16() {
         let mut letters = options.iter().map(|letter| char::from(*letter));
-        letters.try_for_each(|letter| machine.command_line.push(letter)).map_err(|_| {
-            Wrong::TooMany("bytes of command line", crate::machine::COMMAND_LINE_MAX)
-        })?;
+        letters
+            .try_for_each(|letter| machine.command_line.push(letter))
+            .map_err(|_| Wrong::TooMany("bytes of command line", crate::machine::COMMAND_LINE_MAX))?;
     }
     Ok(Image { sections, guards: heapless::Vec::new() })
 }

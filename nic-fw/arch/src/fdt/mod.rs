@@ -145,11 +145,7 @@ impl Reader {
     }
 
     /// The ranges of a device.
-    fn ranges<'a>(
-        &self,
-        what: &'static str,
-        node: &Node<'a>,
-    ) -> Result<impl Iterator<Item = Result<Range, Wrong>> + use<'a>, Wrong> {
+    fn ranges<'a>(&self, what: &'static str, node: &Node<'a>) -> Result<impl Iterator<Item = Result<Range, Wrong>> + use<'a>, Wrong> {
         if !self.above(node).is_some_and(|around| around.direct) {
             return Err(Wrong::Damaged("address of a device behind a bus: device tree"));
         }

@@ -96,7 +96,11 @@ fn sizes_of_no_words_end() {
 #[test]
 fn a_tree_that_is_too_deep_is_damaged() {
     fn nest(tree: &mut Builder, depth: usize) {
-        tree.node("n", |n| if depth > 0 { nest(n, depth - 1) });
+        tree.node("n", |n| {
+            if depth > 0 {
+                nest(n, depth - 1)
+            }
+        });
     }
     assert_eq!(with(|root| nest(root, DEPTH_MAX - 2)).err(), None);
     assert_eq!(with(|root| nest(root, DEPTH_MAX - 1)).err(), Some(Wrong::Damaged("device tree")));

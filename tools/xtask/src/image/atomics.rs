@@ -43,11 +43,7 @@ mod tests {
 
     #[test]
     fn instructions_are_told_apart() {
-        for (word, name) in [
-            (0xc85f_fc41, "ldaxr x1, [x2]"),
-            (0xc800_fc41, "stlxr w0, x1, [x2]"),
-            (0x085f_7c41, "ldxrb w1, [x2]"),
-        ] {
+        for (word, name) in [(0xc85f_fc41, "ldaxr x1, [x2]"), (0xc800_fc41, "stlxr w0, x1, [x2]"), (0x085f_7c41, "ldxrb w1, [x2]")] {
             assert!(is_exclusive(word) && !is_lse(word), "{name}");
         }
         for (word, name) in [

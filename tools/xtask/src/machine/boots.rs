@@ -37,7 +37,11 @@ const FEW_ROUNDS: u32 = 2000;
 
 /// Faults on purpose: name, exit code, what the report must say.
 const FAULTS: &[(&str, i32, &[&str])] = &[
-    ("read-nowhere", FAULT, &["FAULT on core 0", "doing: a fault on purpose", "data abort", "class 0x25", "access of 0x0000000000000010", "nothing is mapped"]),
+    (
+        "read-nowhere",
+        FAULT,
+        &["FAULT on core 0", "doing: a fault on purpose", "data abort", "class 0x25", "access of 0x0000000000000010", "nothing is mapped"],
+    ),
     ("write-constant", FAULT, &["data abort", "write of", "not permitted"]),
     ("write-code", FAULT, &["data abort", "write of", "not permitted"]),
     ("execute-data", FAULT, &["instruction abort", "class 0x21", "not permitted"]),

@@ -88,7 +88,7 @@ fn one(boot: &Boot, verbose: bool, tally: &mut Tally) {
         Err(error) => return tally.line(&boot.name, Some(&format!("{error:#}"))),
     };
     if verbose {
-        println!("{}", ended.output);
+        println!("{}\n{}: {:.1} s", ended.output, boot.name, ended.took.as_secs_f64());
     }
     match boot.expect {
         Expect::Cases(count) => {

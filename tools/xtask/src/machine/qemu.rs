@@ -18,6 +18,7 @@ pub struct Ended {
     pub code: i32,
     /// The console.
     pub output: String,
+    pub took: Duration,
     /// Tests that have run, and what was wrong with those that failed.
     pub cases: Vec<(String, Option<String>)>,
 }
@@ -27,7 +28,7 @@ pub fn run(boot: &Boot) -> Result<Ended> {
     let output = done.stdout().replace('\r', "") + &done.stderr();
     let code = done.status.code().with_context(|| format!("QEMU was killed:\n{output}"))?;
     let cases = output.lines().filter_map(case).collect();
-    Ok(Ended { code, output, cases })
+    Ok(Ended { code, output, cases, took: done.took })
 }
 
 fn command(boot: &Boot) -> Command {

@@ -229,9 +229,12 @@ impl Its {
         barrier::dsb(barrier::SY);
         let write = self.next_command * 32;
         self.registers.write64(CWRITER, write);
-        let done = wait_for("GITS_CREADR = GITS_CWRITER", LIMIT_NS, || self.registers.read64(CREADR), |read| {
-            read == write || read & STALLED != 0
-        })?;
+        let done = wait_for(
+            "GITS_CREADR = GITS_CWRITER",
+            LIMIT_NS,
+            || self.registers.read64(CREADR),
+            |read| read == write || read & STALLED != 0,
+        )?;
         if done & STALLED != 0 { Err(GicError::Refused(command[0], done)) } else { Ok(()) }
     }
 
