@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   setup ◄── test ──► cargo (format, lint, unit, loom, AArch64), then tests/e2e_* as root and as a user
-//!     ▲────── demo, bench ──► lab: namespaces, card, servers, measurements
+//!     ▲                 └► machine ──► image (AArch64, bare metal), QEMU
+//!     └────── demo, bench ──► lab: namespaces, card, servers, measurements
 //! ```
 //!
 //! May depend on `toe-lab` only, so that it builds whatever state the rest is in.
@@ -12,6 +13,8 @@
 mod bench;
 mod cargo;
 mod demo;
+mod image;
+mod machine;
 mod pipeline;
 mod progress;
 mod setup;
@@ -32,7 +35,7 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Install the Debian packages and the Rust target that tests and demo need
+    /// Install the Debian packages and the Rust targets that tests and demo need
     Setup,
     /// Build everything that is installed, optimised: target/release
     Build,
@@ -42,6 +45,10 @@ enum Command {
     Demo(demo::Options),
     /// RPC and bulk transfer, our card and the Linux kernel side by side; or the stages of the card alone
     Bench(bench::Options),
+    /// Build an image for a board without an operating system, and say how large it is
+    Image(image::Options),
+    /// Boot the images in QEMU and run their tests
+    Machine(machine::Options),
     /// Write the C header of the contract with the card anew (nfp-fw)
     Header,
 }
@@ -60,7 +67,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Setup => {
             setup::packages()?;
-            setup::rust_target()?;
+            setup::rust_targets()?;
             println!("all there");
             Ok(ExitCode::SUCCESS)
         }
@@ -68,6 +75,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Test(options) => test::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Image(options) => image::run(&options),
+        Command::Machine(options) => machine::run(&options),
         Command::Header => cargo::write_header().map(|()| ExitCode::SUCCESS),
     }
 }

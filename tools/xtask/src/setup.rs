@@ -1,4 +1,4 @@
-//! What tests and demo need besides Rust: Debian packages and the bare-metal target.
+//! What tests and demo need besides Rust: Debian packages and the bare-metal targets.
 //!
 //! As root we install what is missing, after saying so. Anybody else gets the line to type, and
 //! exit status 2. Servers that come with packages are not left running, nor started at boot.
@@ -12,8 +12,14 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 use toe_lab::programs;
 
-/// A program that we run, and the Debian package that brings it.
-const NEEDED: [(&str, &str); 14] = [
+/// Emulates the boards that have no operating system.
+pub const QEMU: &str = "qemu-system-aarch64";
+
+/// UEFI for QEMU's `virt` machine.
+pub const UEFI_FIRMWARE: &str = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
+
+/// A program that we run, or a file that we use by its path, and the Debian package that brings it.
+const NEEDED: [(&str, &str); 16] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("ethtool", "ethtool"),
@@ -28,6 +34,8 @@ const NEEDED: [(&str, &str); 14] = [
     ("ping", "iputils-ping"),
     ("wget", "wget"),
     ("wrk", "wrk"),
+    (QEMU, "qemu-system-arm"),
+    (UEFI_FIRMWARE, "qemu-efi-aarch64"),
 ];
 
 /// Packages whose servers Debian starts by itself.
@@ -35,6 +43,10 @@ const SERVICES: [(&str, &str); 3] = [("nginx-light", "nginx"), ("redis-server", 
 
 /// The target of the firmware crates.
 pub const FIRMWARE_TARGET: &str = "aarch64-unknown-none";
+/// The target of images that UEFI starts.
+pub const UEFI_TARGET: &str = "aarch64-unknown-uefi";
+
+const RUST_TARGETS: [&str; 2] = [FIRMWARE_TARGET, UEFI_TARGET];
 
 /// Asked by invoke-rc.d and deb-systemd-invoke whether a service may be started; 101 means no.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -61,7 +73,7 @@ pub fn is_root() -> bool {
 
 /// Makes sure that the programs are there.
 pub fn packages() -> Result<()> {
-    let missing = missing(|program| programs::find(program).is_some());
+    let missing = missing(is_there);
     if missing.is_empty() {
         return Ok(());
     }
@@ -79,8 +91,12 @@ pub fn packages() -> Result<()> {
     }
     println!("Debian packages are missing; installing them with\n    {line}");
     install(&missing)?;
-    let still = self::missing(|program| programs::find(program).is_some());
+    let still = self::missing(is_there);
     if still.is_empty() { Ok(()) } else { Err(Missing(format!("still missing after installation: {}", still.join(", "))).into()) }
+}
+
+fn is_there(needed: &str) -> bool {
+    if needed.starts_with('/') { Path::new(needed).exists() } else { programs::find(needed).is_some() }
 }
 
 /// Packages whose programs are not there, each once.
@@ -148,20 +164,21 @@ impl Drop for NoServices {
     }
 }
 
-/// Makes sure that the firmware crates can be built.
-pub fn rust_target() -> Result<()> {
+/// Makes sure that the firmware crates and the images can be built.
+pub fn rust_targets() -> Result<()> {
     let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output().context("cannot run rustc")?;
-    let sysroot = PathBuf::from(String::from_utf8_lossy(&sysroot.stdout).trim());
-    if sysroot.join("lib/rustlib").join(FIRMWARE_TARGET).exists() {
+    let rustlib = PathBuf::from(String::from_utf8_lossy(&sysroot.stdout).trim()).join("lib/rustlib");
+    let missing: Vec<&str> = RUST_TARGETS.into_iter().filter(|target| !rustlib.join(target).exists()).collect();
+    if missing.is_empty() {
         return Ok(());
     }
-    let line = format!("rustup target add {FIRMWARE_TARGET}");
-    println!("Rust target {FIRMWARE_TARGET} is missing; adding it with\n    {line}");
-    let added = Command::new("rustup").args(["target", "add", FIRMWARE_TARGET]).status();
+    let line = format!("rustup target add {}", missing.join(" "));
+    println!("Rust targets are missing; adding them with\n    {line}");
+    let added = Command::new("rustup").args(["target", "add"]).args(&missing).status();
     if added.is_ok_and(|status| status.success()) {
         return Ok(());
     }
-    Err(Missing(format!("cannot add the Rust target. Type:\n    {line}")).into())
+    Err(Missing(format!("cannot add the Rust targets. Type:\n    {line}")).into())
 }
 
 #[cfg(test)]

@@ -57,3 +57,15 @@ pub fn used(stack: Range) -> u64 {
     });
     stack.len() - 8 * untouched.count() as u64
 }
+
+// Said in the symbols of an ELF image, for who asks how much memory it takes.
+#[cfg(target_os = "none")]
+core::arch::global_asm!(
+    ".global __core_stack_bytes, __core_exception_stack_bytes, __core_guard_bytes",
+    ".set __core_stack_bytes, {stack}",
+    ".set __core_exception_stack_bytes, {exceptions}",
+    ".set __core_guard_bytes, {guard}",
+    stack = const STACK,
+    exceptions = const EXCEPTION_STACK,
+    guard = const GUARD,
+);

@@ -4,7 +4,8 @@
 //!   efi_main ─► ACPI root, image, options, PCI windows ─► ExitBootServices: memory map ─► start::run
 //! ```
 
-use super::panic::refuse;
+use super::end;
+use super::panic::{EXIT_START, refuse};
 use super::start::{self, Image};
 use super::{console, enter, heap};
 use crate::acpi;
@@ -13,9 +14,10 @@ use crate::machine::{MEMORY_MAX, Machine, WINDOWS_MAX, Window, Wrong};
 use crate::pe;
 use crate::range::{PAGE, Range, Ranges};
 use aarch64_cpu::registers::CurrentEL;
+use core::fmt::Write;
 use core::slice;
 use tock_registers::interfaces::Readable;
-use uefi::boot::{self, AllocateType, MemoryType};
+use uefi::boot::{self, AllocateType, MemoryType, OpenProtocolAttributes, OpenProtocolParams};
 use uefi::mem::memory_map::{MemoryDescriptor, MemoryMap};
 use uefi::proto::loaded_image::LoadedImage;
 use uefi::proto::pci::configuration::ResourceRangeType;
@@ -28,8 +30,11 @@ const HEADERS: u64 = PAGE;
 
 #[entry]
 fn efi_main() -> Status {
-    let prepared = prepare().unwrap_or_else(|wrong| refuse(&wrong));
-    let Prepared { mut machine, image, heap } = prepared;
+    let Prepared { mut machine, image, heap } = prepare().unwrap_or_else(|wrong| {
+        // UEFI's console is there even if the tables did not get as far as naming ours.
+        system::with_stdout(|out| _ = writeln!(out, "start-up refused: {wrong}"));
+        end(EXIT_START)
+    });
     // SAFETY: no protocol or event of ours is left; what UEFI allocated for us (heap, image) stays.
     let map = unsafe { boot::exit_boot_services(None) };
     memory(&mut machine, map.entries()).and_then(|()| machine.check(enter::mpidr())).unwrap_or_else(|wrong| refuse(&wrong));
@@ -127,11 +132,15 @@ fn take_heap(ram: &Ram) -> Result<Range, Wrong> {
     Err(none)
 }
 
-/// Windows of PCI bridges: ACPI says them only in code (AML), which UEFI has read already.
+/// Windows of PCI bridges. ACPI says them only in code (AML); UEFI says what of them it has given to devices, whose addresses (BARs) it has
+/// assigned already. So they are where devices are, and there are none without devices.
 fn windows(machine: &mut Machine) -> Result<(), Wrong> {
     let Ok(handles) = boot::find_handles::<PciRootBridgeIo>() else { return Ok(()) };
     for handle in handles {
-        let Ok(bridge) = boot::open_protocol_exclusive::<PciRootBridgeIo>(handle) else { continue };
+        let parameters = OpenProtocolParams { handle, agent: boot::image_handle(), controller: None };
+        // SAFETY: UEFI's driver of the bus has it open, and is not running while we only read.
+        let bridge = unsafe { boot::open_protocol::<PciRootBridgeIo>(parameters, OpenProtocolAttributes::GetProtocol) };
+        let Ok(bridge) = bridge else { continue };
         let segment = bridge.segment_nr();
         let Ok(resources) = bridge.configuration() else { continue };
         let Some(known) = machine.bridges.iter_mut().find(|known| u32::from(known.segment) == segment) else { continue };

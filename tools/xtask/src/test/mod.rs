@@ -56,7 +56,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         bail!("no step is named like that; --list shows the names");
     }
     setup::packages()?;
-    setup::rust_target()?;
+    setup::rust_targets()?;
     let start = Instant::now();
     let mut total = Counts::default();
     for part in &parts {

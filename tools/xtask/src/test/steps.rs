@@ -9,13 +9,13 @@ use anyhow::{Context, Result};
 use super::{Options, Outcome, Part, e2e};
 use crate::cargo::{self, cargo, logged};
 use crate::progress::Step;
-use crate::setup::FIRMWARE_TARGET;
+use crate::setup::{FIRMWARE_TARGET, UEFI_TARGET};
 
 /// No step takes that long; compiling all from nothing on two slow cores comes nearest.
 const LIMIT: Duration = Duration::from_secs(1800);
 
 /// The crates that run on a card.
-const FIRMWARE: [&str; 6] = ["toe-abi", "toe-wire", "toe-sync", "toe-tcp", "toe-hal", "toe-datapath"];
+const FIRMWARE: [&str; 7] = ["toe-abi", "toe-wire", "toe-sync", "toe-tcp", "toe-hal", "toe-datapath", "toe-arch"];
 
 /// The package of what crosses crates; its end-to-end tests are a step of their own.
 pub const TESTS: &str = "toe-tests";
@@ -24,9 +24,11 @@ pub fn all() -> Vec<Part> {
     vec![
         Part { name: "format", run: format },
         Part { name: "lint", run: lint },
+        Part { name: "lint of the images", run: lint_images },
         Part { name: "unit and property tests", run: unit },
         Part { name: "loom", run: loom },
         Part { name: "firmware for AArch64", run: firmware },
+        Part { name: "on the machine (QEMU)", run: machine },
         Part { name: "rules and simulation", run: simulation },
         Part { name: "release build", run: release },
         Part { name: "end to end as root", run: e2e::as_root },
@@ -57,6 +59,22 @@ fn lint(step: &Step, _: &Options) -> Result<Outcome> {
         return Ok(Outcome::Skipped("'rustup component add clippy' brings it".into()));
     }
     ran(step, "lint", cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+/// What is there only on bare metal, which the lint for the host does not see.
+fn lint_images(step: &Step, _: &Options) -> Result<Outcome> {
+    if !has_component("clippy") {
+        return Ok(Outcome::Skipped("'rustup component add clippy' brings it".into()));
+    }
+    let targets = ["--target", FIRMWARE_TARGET, "--target", UEFI_TARGET];
+    let mut command = cargo(&["clippy", "-p", "toe-arch", "-p", "toe-virt", "--features", "toe-virt/tests"]);
+    command.args(targets).args(["--", "-D", "warnings"]);
+    ran(step, "lint-images", command)
+}
+
+/// Boots of the bare-metal image, each case by name.
+fn machine(step: &Step, _: &Options) -> Result<Outcome> {
+    ran(step, "machine", cargo(&["run", "--quiet", "--package", "xtask", "--", "machine"]))
 }
 
 fn unit(step: &Step, _: &Options) -> Result<Outcome> {

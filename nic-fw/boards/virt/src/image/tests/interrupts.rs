@@ -83,10 +83,12 @@ pub fn messages(bench: &Bench) -> Verdict {
         let (message, lpi) = bench.platform.map_message(DEVICE, 4, event, core).map_err(text)?;
         check!(message.data == event && message.address != 0, "{message:?}");
         lpis.push(lpi);
-        let got = Arc::new(AtomicU32::new(0));
-        let theirs = got.clone();
+        let (got, ready) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let (theirs, listens) = (got.clone(), ready.clone());
         let wait = move || {
             let end = now_ns() + LIMIT_NS;
+            // From here on messages come to us, and not to the sleep of whoever waits for a job.
+            listens.store(1, Ordering::Release);
             while theirs.load(Ordering::Relaxed) == 0 && now_ns() < end {
                 cores::sleep_until(Some(end), |lpi| theirs.store(lpi, Ordering::Relaxed));
             }
@@ -96,6 +98,7 @@ pub fn messages(bench: &Bench) -> Verdict {
             wait();
         } else {
             bench.crew.give(core, wait);
+            wait_for("a core that listens", LIMIT_NS, || u64::from(ready.load(Ordering::Acquire)), |ready| ready == 1).map_err(text)?;
             bench.platform.raise_message(DEVICE, event, core).map_err(text)?;
             bench.crew.wait(core)?;
         }

@@ -92,7 +92,7 @@ fn machine(bench: &Bench) -> Verdict {
     check!(cores == Some(platform.cores() as u32), "{} cores, not {cores:?}", platform.cores());
     check!(el == Some(u32::from(platform.started_at())), "started at EL{}, not {el:?}", platform.started_at());
     check!(machine.gic.its.is_some(), "no ITS");
-    check!(machine.windows().count() >= 2, "PCI windows: {:?}", machine.bridges);
+    check!(machine.windows().count() >= 1, "PCI windows: {:?}", machine.bridges);
     let wanted = machine.uart.is_some() && machine.memory.all.total() <= 256 << 20 && machine.memory.all.total() > 250 << 20;
     check!(wanted, "{:?}", machine);
     Ok(())

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use toe_arch::cores;
 use toe_arch::time::now_ns;
 use toe_sync::crew::{CoreSet, Crew};
-use toe_sync::spsc::{self, Full, Receiver, Sender};
+use toe_sync::spsc::{self, Receiver, Sender};
 
 /// Nothing that works takes that long.
 const LIMIT_NS: u64 = 10_000_000_000;
@@ -33,39 +33,57 @@ pub fn atomics(bench: &Bench) -> Verdict {
     Ok(())
 }
 
-/// A stream of numbers through a small ring from one core to another, both spinning; the rest is core 0's as well with one core.
+/// Sleeps until `other` has done something to a ring that `ready` looks at, as the stages of the data path do.
+fn wait(crew: &Crew, end: u64, mut ready: impl FnMut() -> bool) -> bool {
+    let core = cores::index();
+    while !ready() {
+        if now_ns() >= end {
+            return false;
+        }
+        crew.prepare(core);
+        if !ready() {
+            cores::sleep_until(Some(end), |_| ());
+        }
+        crew.cancel(core);
+    }
+    true
+}
+
+fn wake(crew: &Crew, other: usize) {
+    crew.must_wake([other].into_iter().collect::<CoreSet>()).iter().for_each(cores::wake);
+}
+
+/// A stream of numbers through a small ring from one core to another; who finds it full or empty sleeps.
 pub fn rings(bench: &Bench) -> Verdict {
-    const COUNT: u64 = 100_000;
+    const COUNT: u64 = 50_000;
     let (mut sender, mut receiver) = spsc::ring::<[u64; 2]>(64);
-    let wrong = Arc::new(AtomicU64::new(0));
     if bench.crew.len() == 0 {
         for i in 0..COUNT {
             check!(sender.push([i, !i]).is_ok() && receiver.pop() == Some([i, !i]), "item {i}");
         }
         return Ok(());
     }
-    let theirs = wrong.clone();
+    let (crew, wrong, end) = (Crew::new(bench.platform.cores()), Arc::new(AtomicU64::new(0)), now_ns() + LIMIT_NS);
+    let (theirs, flags) = (wrong.clone(), crew.clone());
     bench.crew.give(1, move || {
-        let (mut next, end) = (0, now_ns() + LIMIT_NS);
-        while next < COUNT && now_ns() < end {
+        let mut next = 0;
+        while next < COUNT && wait(&flags, end, || receiver.available(1) > 0) {
             receiver.pop_batch(32, |item| {
                 theirs.fetch_add(u64::from(item != [next, !next]), Ordering::Relaxed);
                 next += 1;
             });
+            wake(&flags, 0);
         }
         theirs.fetch_add(COUNT - next, Ordering::Relaxed);
     });
-    let (mut next, end) = (0, now_ns() + LIMIT_NS);
-    while next < COUNT && now_ns() < end {
-        match sender.stage([next, !next]) {
-            Ok(()) => next += 1,
-            Err(Full(_)) => sender.publish(),
+    let mut next = 0;
+    while next < COUNT && wait(&crew, end, || sender.free(1) > 0) {
+        while next < COUNT && sender.stage([next, !next]).is_ok() {
+            next += 1;
         }
-        if next % 8 == 0 {
-            sender.publish();
-        }
+        sender.publish();
+        wake(&crew, 1);
     }
-    sender.publish();
     bench.crew.wait(1)?;
     check!(wrong.load(Ordering::Relaxed) == 0, "{} of {COUNT} items are wrong or missing", wrong.load(Ordering::Relaxed));
     Ok(())
@@ -73,7 +91,6 @@ pub fn rings(bench: &Bench) -> Verdict {
 
 /// One end of a game of ping-pong in which both sleep whenever there is nothing.
 struct Player {
-    core: usize,
     other: usize,
     crew: Crew,
     to: Sender<u32>,
@@ -85,28 +102,16 @@ impl Player {
     fn send(&mut self, ball: u32) {
         let full = self.to.push(ball).is_err();
         self.lost.fetch_add(u32::from(full), Ordering::Relaxed);
-        for core in self.crew.must_wake([self.other].into_iter().collect::<CoreSet>()).iter() {
-            cores::wake(core);
-        }
+        wake(&self.crew, self.other);
     }
 
     /// The next ball. A sleep that only its deadline ended, with the ball there, is a wake that was lost.
     fn receive(&mut self) -> Option<u32> {
-        let end = now_ns() + LIMIT_NS;
-        loop {
-            if let Some(ball) = self.from.pop() {
-                return Some(ball);
-            }
-            self.crew.prepare(self.core);
-            if self.from.available(1) == 0 {
-                cores::sleep_until(Some(end), |_| ());
-            }
-            self.crew.cancel(self.core);
-            if now_ns() >= end {
-                self.lost.fetch_add(1, Ordering::Relaxed);
-                return None;
-            }
+        if wait(&self.crew, now_ns() + LIMIT_NS, || self.from.available(1) > 0) {
+            return self.from.pop();
         }
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        None
     }
 
     /// Now and then it dawdles, so that the other is on its way to sleep at every possible moment.
@@ -135,8 +140,8 @@ pub fn no_wake_is_lost(bench: &Bench) -> Verdict {
     }
     let (crew, lost) = (Crew::new(bench.platform.cores()), Arc::new(AtomicU32::new(0)));
     let ((to_last, from_first), (to_first, from_last)) = (spsc::ring(1), spsc::ring(1));
-    let first = Player { core: 0, other: last, crew: crew.clone(), to: to_last, from: from_last, lost: lost.clone() };
-    let second = Player { core: last, other: 0, crew, to: to_first, from: from_first, lost: lost.clone() };
+    let first = Player { other: last, crew: crew.clone(), to: to_last, from: from_last, lost: lost.clone() };
+    let second = Player { other: 0, crew, to: to_first, from: from_first, lost: lost.clone() };
     let rounds = bench.rounds;
     bench.crew.give(last, move || second.play(rounds, false));
     first.play(rounds, true);
