@@ -17,6 +17,7 @@ pub mod job;
 pub mod namespaces;
 pub mod proc;
 pub mod programs;
+pub mod qemu;
 pub mod servers;
 
 pub use books::Books;

@@ -12,11 +12,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 use toe_lab::programs;
 
-/// Emulates the boards that have no operating system.
-pub const QEMU: &str = "qemu-system-aarch64";
-
-/// UEFI for QEMU's `virt` machine.
-pub const UEFI_FIRMWARE: &str = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
+pub use toe_lab::qemu::{QEMU, UEFI_FIRMWARE};
 
 /// A program that we run, or a file that we use by its path, and the Debian package that brings it.
 const NEEDED: [(&str, &str); 16] = [

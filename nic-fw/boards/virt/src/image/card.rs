@@ -34,7 +34,7 @@ pub fn run(platform: &'static Platform, devices: Devices) -> ! {
     let secret = secret();
     let end = CardEnd::new(window, secret as u32, peer);
     let config = config(kicks.msix.vectors(), secret);
-    let placement = Placement::auto(platform.cores());
+    let placement = Placement::auto(cores_wanted(platform));
     println!("placement: {placement}");
     let core_of = |kind| placement.core_of(StageId::new(kind, 0)).unwrap_or(0);
     let (ingress, ctxq) = (core_of(stage::INGRESS), core_of(stage::CTXQ));
@@ -62,6 +62,13 @@ pub fn run(platform: &'static Platform, devices: Devices) -> ! {
     let (heap, of) = platform.heap_used();
     println!("ready: {} cores, {} KiB of {} KiB of memory used", crew.len(), heap >> 10, of >> 10);
     run::run(0, &crew, leader, spin_us)
+}
+
+/// Cores to be used: `cores=N` on the command line, else all.
+fn cores_wanted(platform: &Platform) -> usize {
+    let words = platform.machine().command_line.split_whitespace();
+    let wanted = words.filter_map(|word| word.strip_prefix("cores=")?.parse::<usize>().ok()).next();
+    wanted.map_or(platform.cores(), |cores| cores.clamp(1, platform.cores()))
 }
 
 /// Lets the first `events` interrupts of a device come to a core. Each with its number there.

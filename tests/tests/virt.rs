@@ -1,0 +1,175 @@
+//! The bare-metal image in QEMU, end to end: unmodified programs of this machine on a card whose every instruction is emulated, with the
+//! Linux kernel at the other end of the wire.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use toe_lab::instance::Place;
+use toe_lab::job::wait_until;
+use toe_lab::qemu::{self, Machine, QemuCard};
+use toe_lab::servers::{self, WWW};
+use toe_lab::{CARD_IP, Job, PEER_IP, Pair};
+
+const LIMIT: Duration = Duration::from_secs(90);
+const FILE_LEN: u64 = 64 << 20;
+
+struct Scene {
+    pair: Pair,
+    card: QemuCard,
+    hash: String,
+}
+
+impl Scene {
+    fn new(machine: &Machine, file_len: u64) -> Scene {
+        let pair = qemu::pair().expect("two hosts");
+        let hash = servers::make_file(&pair.lab.path(&format!("{WWW}/file")), file_len, 4).expect("file");
+        let card = QemuCard::start(&pair, machine).unwrap_or_else(|e| panic!("{e:#}"));
+        Scene { pair, card, hash }
+    }
+
+    fn usual() -> Scene {
+        Scene::new(&Machine::default(), FILE_LEN)
+    }
+
+    fn place(&self) -> Place {
+        self.card.card.place()
+    }
+
+    fn server(&self, place: &Place, name: &str, port: u16, from: &Place) -> Job {
+        let mut job = servers::python_http(&self.pair.lab, place, name, port).expect("starts");
+        servers::wait_listening(&mut job, &from.host, &place.ip, port).unwrap_or_else(|e| panic!("{e:#}\n{}", self.card.logs()));
+        job
+    }
+
+    fn fetch(&self, client: &Place, ip: &str, port: u16) {
+        let url = format!("http://{ip}:{port}/file");
+        let done = servers::fetch(&self.pair.lab, client, &url, &self.hash, LIMIT);
+        let done = done.unwrap_or_else(|e| panic!("{e:#}\n{}", self.card.logs()));
+        println!("{url}: {:.2} s, {:.2} Gbit/s", done.seconds, done.gbit_per_s);
+    }
+
+    /// The same file each way.
+    fn both_ways(&self) {
+        let (card, peer) = (self.place(), self.pair.peer_place());
+        let _on_card = self.server(&card, "on-card", 8080, &peer);
+        self.fetch(&peer, CARD_IP, 8080);
+        let _on_peer = self.server(&peer, "on-peer", 8081, &peer);
+        self.fetch(&card, PEER_IP, 8081);
+    }
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn files_are_whole_in_both_directions() {
+    Scene::usual().both_ways();
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn a_uefi_application_serves_as_well() {
+    Scene::new(&Machine { uefi: true, ..Machine::default() }, 1 << 20).both_ways();
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn one_core_serves() {
+    Scene::new(&Machine { cores: 1, ..Machine::default() }, 1 << 20).both_ways();
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn eight_cores_serve() {
+    Scene::new(&Machine { cores: 8, ..Machine::default() }, 1 << 20).both_ways();
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn redis_benchmark_gets_its_answers() {
+    let scene = Scene::usual();
+    let peer = scene.pair.peer_place();
+    let mut redis = servers::redis(&scene.pair.lab, &scene.place(), "redis", 6379).expect("starts");
+    servers::wait_redis(&mut redis, &peer, CARD_IP, 6379).expect("answers");
+    let rates = servers::redis_benchmark(&peer, CARD_IP, 6379, 5_000, &["-t", "set,get", "-c", "20"]);
+    let rates = rates.unwrap_or_else(|e| panic!("{e:#}\n{}", scene.card.logs()));
+    assert_eq!(rates.len(), 2, "{rates:?}");
+    println!("{rates:?}");
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn iperf3_transfers_in_both_directions() {
+    let scene = Scene::usual();
+    let (card, peer) = (scene.place(), scene.pair.peer_place());
+    for more in [&["-n", "32M"][..], &["-n", "32M", "-R"], &["-n", "16M", "-P", "4"]] {
+        let mut server = card.start(&scene.pair.lab, "iperf3", "iperf3", &["-s", "-1", "--forceflush", "-B", CARD_IP]).expect("starts");
+        let log = scene.pair.lab.log_path("iperf3");
+        server.wait_ready(LIMIT, || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("listening"))).expect("listens");
+        let mut args = vec!["-c", CARD_IP, "-i", "0"];
+        args.extend(more);
+        let said = peer.run("iperf3", &args, LIMIT).unwrap_or_else(|e| panic!("{more:?}: {e:#}\n{}", scene.card.logs())).stdout();
+        assert!(said.contains("iperf Done."), "{said}");
+        std::fs::remove_file(log).expect("log");
+    }
+}
+
+/// Sleeping cores stand in WFI, so QEMU's threads sleep as well.
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn an_idle_machine_uses_no_processor() {
+    let scene = Scene::new(&Machine::default(), 1 << 20);
+    let peer = scene.pair.peer_place();
+    let _server = scene.server(&scene.place(), "on-card", 8080, &peer);
+    let open = "import socket, sys, time\n\
+                s = [socket.create_connection((sys.argv[1], 8080)) for _ in range(8)]\n\
+                print('open', flush=True)\n\
+                time.sleep(60)";
+    let mut held = peer.start(&scene.pair.lab, "held", "python3", &["-c", open, CARD_IP]).expect("starts");
+    let log = scene.pair.lab.log_path("held");
+    held.wait_ready(LIMIT, || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("open"))).expect("connects");
+    // The lowest of a few looks: what else happens on this machine comes and goes, a core that spins does not.
+    let share = (0..5).map(|_| {
+        let (begin, used) = (Instant::now(), scene.card.cpu_seconds().expect("runs"));
+        std::thread::sleep(Duration::from_secs(1));
+        (scene.card.cpu_seconds().expect("runs") - used) / begin.elapsed().as_secs_f64()
+    });
+    let least = share.fold(f64::MAX, f64::min);
+    println!("QEMU uses {:.1} % of a processor with connections open", 100.0 * least);
+    assert!(least < 0.5, "{least}");
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn toed_is_killed_and_another_one_takes_the_card_over() {
+    let mut scene = Scene::new(&Machine::default(), 1 << 20);
+    let peer = scene.pair.peer_place();
+    let mut server = scene.server(&scene.place(), "on-card", 8080, &peer);
+    scene.card.toed.signal(Signal::KILL).expect("signal");
+    scene.card.toed.wait(LIMIT).expect("ends");
+    // The application is told; what it does then is its own affair.
+    server.signal(Signal::TERM).expect("signal");
+    server.wait(LIMIT).expect("ends");
+    scene.card.restart_toed(&scene.pair).unwrap_or_else(|e| panic!("{e:#}"));
+    assert!(scene.card.machine.is_running());
+    scene.both_ways();
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn the_machine_is_killed_and_everybody_is_told() {
+    let mut scene = Scene::new(&Machine::default(), 1 << 20);
+    let held = "import socket, sys\n\
+                s = socket.create_connection((sys.argv[1], 8081))\n\
+                print('open', flush=True)\n\
+                try:\n    s.recv(1)\n    print('closed')\nexcept OSError as e:\n    print('told', type(e).__name__)\n";
+    let peer = scene.pair.peer_place();
+    let _server = scene.server(&peer, "on-peer", 8081, &peer);
+    let mut client = scene.place().start(&scene.pair.lab, "held", "python3", &["-c", held, PEER_IP]).expect("starts");
+    let log = scene.pair.lab.log_path("held");
+    let said = |what: &str| std::fs::read_to_string(&log).is_ok_and(|text| text.contains(what));
+    client.wait_ready(LIMIT, || said("open")).expect("connects");
+    scene.card.machine.signal(Signal::KILL).expect("signal");
+    wait_until("the application is told", LIMIT, || said("told") || said("closed"))
+        .unwrap_or_else(|e| panic!("{e:#}\n{}", scene.card.logs()));
+    assert!(said("told"), "{}", client.log());
+    client.wait(LIMIT).expect("ends");
+}
