@@ -430,16 +430,8 @@ impl Sizes {
         // Several applications, each with some dozens of connections: of 64 MiB, six of 9 MiB with buffers of 128 KiB.
         let payload_len = (bytes / 8 / 4096 * 4096).clamp(1 << 16, base.payload_len);
         let buffer_log2 = (bytes / 256).clamp(1 << 14, 1 << BUFFER_LOG2).ilog2() as u8;
-        let limits = Limits {
-            contexts: 8,
-            hc_entries: 512,
-            ev_entries: 512,
-            sockets: 1024,
-            listeners: 16,
-            accept_entries: 128,
-            payload_len,
-            ..base
-        };
+        let limits =
+            Limits { contexts: 8, hc_entries: 512, ev_entries: 512, sockets: 512, listeners: 16, accept_entries: 64, payload_len, ..base };
         Self { limits, buffer_log2, window }
     }
 
@@ -492,6 +484,11 @@ pub fn app_socket(run_dir: &Path) -> PathBuf {
 
 pub fn admin_socket(run_dir: &Path) -> PathBuf {
     run_dir.join("admin.sock")
+}
+
+/// Why the last toed ended, if it failed on the way.
+pub fn failure_file(run_dir: &Path) -> PathBuf {
+    run_dir.join("toed.failure")
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ struct Daemon<'a> {
     look_again_us: u64,
     stop: bool,
     frame: Vec<u8>,
-    _run_dir: RunDir,
+    run_dir: RunDir,
 }
 
 impl<'a> Daemon<'a> {
@@ -121,6 +121,7 @@ impl<'a> Daemon<'a> {
         // Last: who gets an answer there knows that everything else is ready.
         let admin_listener = run_dir.listen_admin()?;
         watch.add(&admin_listener, Watched::AdminListener, EventFlags::IN)?;
+        run_dir.forget_failure();
         tracing::info!(
             card = %settings.device, mac = mac_text(&info.mac), mtu = info.mtu, ip = %settings.ip, prefix = settings.prefix,
             run_dir = %settings.run_dir.display(), "ready"
@@ -140,11 +141,19 @@ impl<'a> Daemon<'a> {
             look_again_us: 0,
             stop: false,
             frame: Vec::new(),
-            _run_dir: run_dir,
+            run_dir,
         })
     }
 
     fn serve(mut self) -> Result<()> {
+        let result = self.work();
+        if let Err(e) = &result {
+            self.run_dir.leave_failure(&format!("{e:#}"));
+        }
+        result
+    }
+
+    fn work(&mut self) -> Result<()> {
         let mut found = Vec::new();
         while !self.stop {
             self.turn(&mut found)?;

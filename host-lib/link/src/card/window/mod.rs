@@ -105,7 +105,8 @@ impl Window {
 
     /// Waits for a card that is ready, and has it forget what an earlier toed has left.
     fn meet(&mut self, name: &str, patience: Duration, waiting: impl FnOnce(&str)) -> Result<(), CardError> {
-        let end = Instant::now() + patience;
+        let begin = Instant::now();
+        let end = begin + patience;
         let mut waiting = Some(waiting);
         loop {
             self.connection.pump(None).map_err(|e| gone("toe-window", &e))?;
@@ -120,7 +121,10 @@ impl Window {
                 }
                 Err(missing) => missing,
             };
-            if let Some(tell) = waiting.take() {
+            // Not at the first look: the server may not have said all yet.
+            if begin.elapsed() > LOOK_EVERY
+                && let Some(tell) = waiting.take()
+            {
                 tell(&missing);
             }
             let left = end.saturating_duration_since(Instant::now());
