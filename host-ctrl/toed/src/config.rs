@@ -27,7 +27,7 @@ use toe_link::card::CardInfo;
 ///
 /// Flags win over the file named by --config, which has the same names without the dashes in front (`ip-addr = "10.0.0.2/24"`).
 /// On a card behind ivshmem all memory is one window: it bounds --shm-len and what else an application has, defaults are smaller (the
-/// documentation lists them), --huge-pages does nothing, and **applications are not protected from each other**.
+/// documentation lists them), --huge-pages does nothing, and applications are NOT protected from each other.
 /// Sizes are bytes, times are microseconds unless an option says otherwise.
 ///
 /// Exit status: 0 after an orderly end, 1 when something failed on the way (the card has gone), 2 when options or the environment are wrong.

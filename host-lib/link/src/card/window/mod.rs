@@ -115,7 +115,7 @@ impl Window {
                     self.accept(name, &ready)?;
                     match self.request(regs::enable::RESET, 0) {
                         // It was about to be started anew: what it is by then is another question.
-                        Err(CardError::Restarted) => continue,
+                        Err(CardError::Restarted) => "the card starts again and again".to_owned(),
                         result => return result,
                     }
                 }
