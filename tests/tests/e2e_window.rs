@@ -228,6 +228,55 @@ fn bytes_go_through_two_windows_and_back() {
     assert!(a_toed.terminate().success() && b_toed.terminate().success());
 }
 
+/// A parent that connects and a child that goes on: the child proves by the window and a place in it that it belongs to the family.
+const FORK: &str = "import os, socket, sys
+s = socket.create_connection((sys.argv[1], 7000), timeout=20)
+s.sendall(b'parent ')
+if os.fork() == 0:
+    s.sendall(b'child')
+    s.shutdown(socket.SHUT_WR)
+    answer = b''
+    while piece := s.recv(4096):
+        answer += piece
+    os._exit(0 if answer == b'parent child' else 1)
+s.close()
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+";
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn unmodified_programs_fork_behind_a_window() {
+    let (a, _a_card, b, _b_card) = two_hosts();
+    let (_a_toed, _b_toed) = (a.toed_ready(&[]), b.toed_ready(&[]));
+    // The regions before that of the program are other people's.
+    let _neighbours = [a.open().expect("a context"), a.open().expect("a context")];
+    let python = programs::require("python3").expect("python3");
+    let mut server = b.open().expect("a context on b");
+    let listener = server.listen(Addr::v4(b.ip, 7000), 4).expect("listens");
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let id = drive(&mut server, "a connection", |toe| toe.accept(listener));
+            let (mut got, mut buf) = (Vec::new(), [0; 64]);
+            drive(&mut server, "what both have to say", |toe| {
+                while let Some(n) = toe.recv(id, &mut buf)? {
+                    got.extend_from_slice(&buf[..n]);
+                    if n == 0 {
+                        return Ok(Some(()));
+                    }
+                }
+                Ok(None)
+            });
+            drive(&mut server, "the answer", |toe| toe.send(id, &got));
+            server.shutdown(id).expect("open");
+            drive(&mut server, "the answer has arrived", |toe| Ok(toe.socket(id)?.unacked().eq(&0).then_some(())));
+            server.close(id);
+        });
+        let [w, x, y, z] = b.ip;
+        let (done, text) = a.toectl(&["run", "--", python.to_str().expect("utf-8"), "-c", FORK, &format!("{w}.{x}.{y}.{z}")]);
+        assert!(done.success(), "{text}");
+    });
+}
+
 #[test]
 #[ignore = "end to end: cargo xtask test"]
 fn a_killed_toed_has_a_successor() {
