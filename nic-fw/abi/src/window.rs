@@ -49,8 +49,8 @@ pub const WINDOW_MAX: u64 = 1 << 34;
 /// Window that `toe-window` makes unless told otherwise.
 pub const WINDOW_DEFAULT: u64 = 64 << 20;
 
-/// Most vectors of a peer: MSI-X has no more.
-pub const VECTORS_MAX: u64 = 2048;
+/// Most vectors of a peer: QEMU looks at 8 bits of what is written to Doorbell (hw/misc/ivshmem.c, `ivshmem_io_write`).
+pub const VECTORS_MAX: u64 = 256;
 
 /// The control plane's vector, as its context is 0.
 pub const CONTROL_VECTOR: u16 = 0;
