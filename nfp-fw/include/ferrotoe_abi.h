@@ -768,7 +768,9 @@ struct toe_window_host_page {
     uint32_t window_lo;        /*  20 */
     uint32_t window_hi;        /*  24 */
     uint32_t version;          /*  28 */
-    uint32_t _reserved[1016];  /*  32 */
+    uint32_t memory_lo;        /*  32 */
+    uint32_t memory_hi;        /*  36 */
+    uint32_t _reserved[1014];  /*  40 */
 } TOE_ALIGNED(4096);
 
 /* window::LogHeader: 4096 bytes */

@@ -359,6 +359,40 @@ fn a_card_that_is_not_there_is_waited_for_and_missed() {
 
 #[test]
 #[ignore = "end to end: cargo xtask test"]
+fn a_toed_that_waits_for_its_card_can_be_ended() {
+    let host = Host::new(1, &[]);
+    let mut toed = host.toed(&[]);
+    until("toed waits", || toed.log().contains("waiting for the card"));
+    toed.terminate();
+    assert!(toed.log().contains("no card in the window") && toed.log().contains("after 0 s"), "{}", toed.log());
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn nobody_works_when_there_is_nothing_to_do() {
+    let (host, _card) = one_host(&[]);
+    let toed = host.toed_ready(&[]);
+    let mut app = host.open().expect("a context");
+    app.listen(Addr::v4(host.ip, 7000), 4).expect("listens");
+    std::thread::sleep(Duration::from_millis(500));
+    let programs = [host.window.child.id(), toed.child.id()];
+    let before = programs.map(ticks);
+    std::thread::sleep(Duration::from_secs(2));
+    let used: Vec<u64> = programs.map(ticks).into_iter().zip(before).map(|(now, before)| now - before).collect();
+    // A tick is 10 ms.
+    assert!(used.iter().all(|&ticks| ticks <= 2), "toe-window and toed used {used:?} ticks in 2 s");
+}
+
+/// Processor time of a process.
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    // Fields 14 and 15, proc(5); the name in parentheses is the second.
+    let words = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    words.map(|word| word.parse::<u64>().expect("a number")).sum()
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
 fn a_card_that_does_not_answer_is_given_up() {
     let (host, card) = one_host(&[]);
     card.ignore();

@@ -162,9 +162,13 @@ pub struct HostPage {
     pub window_hi: u32,
     /// [`crate::ABI_VERSION`] of toed.
     pub version: u32,
-    pub _reserved: [u32; 1016],
+    /// toed's note for its successor, nothing to the card: where it has handed out memory last (offset of the end). Programs of a
+    /// toed that was killed may go on writing to theirs for a while, so the next one begins behind it.
+    pub memory_lo: u32,
+    pub memory_hi: u32,
+    pub _reserved: [u32; 1014],
 }
-assert_layout!(HostPage, 4096, number @ 0, request @ 4, control_lo @ 8, peer @ 16, window_lo @ 20, version @ 28);
+assert_layout!(HostPage, 4096, number @ 0, request @ 4, control_lo @ 8, peer @ 16, window_lo @ 20, version @ 28, memory_lo @ 32);
 
 /// The card's log: bytes of its logger (defmt, rzCOBS frames that end in 0) in a ring without a consumer.
 ///

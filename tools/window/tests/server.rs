@@ -235,9 +235,9 @@ fn it_is_idle_when_nobody_comes_or_goes() {
     std::thread::sleep(Duration::from_millis(200));
     let ticks = || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", program.pid())).unwrap();
-        let words: Vec<u64> = stat.rsplit(')').next().unwrap().split_whitespace().filter_map(|w| w.parse().ok()).collect();
-        // After the state, fields 4 to 13, then utime and stime.
-        words[10] + words[11]
+        // Fields 14 and 15, proc(5); the name in parentheses is the second.
+        let words = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
+        words.map(|word| word.parse::<u64>().unwrap()).sum::<u64>()
     };
     let before = ticks();
     std::thread::sleep(Duration::from_secs(1));

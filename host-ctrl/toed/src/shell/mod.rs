@@ -23,10 +23,10 @@ use anyhow::{Context, Result, bail};
 use machine::{Connection, Key, Watched};
 use rundir::RunDir;
 use rustix::{
-    event::epoll::EventFlags,
+    event::{PollFd, PollFlags, epoll::EventFlags, poll},
     fd::{AsFd, OwnedFd},
     io::Errno,
-    time::{ClockId, clock_gettime},
+    time::{ClockId, Timespec, clock_gettime},
 };
 use std::{collections::BTreeSet, io::Read, os::unix::net::UnixStream, time::Duration};
 use toe_abi::app::{MSG_LEN, Request};
@@ -105,7 +105,7 @@ impl<'a> Daemon<'a> {
         let signals = signal_pipe().context("setting up signals")?;
         let descriptors = raise_descriptor_limit();
         let mut run_dir = RunDir::lock(&settings.run_dir)?;
-        let card = connect(&settings.device)?;
+        let card = connect(&settings.device, &signals)?;
         let info = *card.info();
         let mut config = settings.core(&info)?;
         let now = now_us();
@@ -398,12 +398,19 @@ impl<'a> Daemon<'a> {
 /// How long a virtual machine may take until its firmware is ready.
 const CARD_WITHIN: Duration = Duration::from_secs(10);
 
-/// The card, when it is there.
-fn connect(device: &Device) -> Result<Box<dyn Card>, CardError> {
+/// The card, when it is there. A signal ends the wait.
+fn connect(device: &Device, signals: &UnixStream) -> Result<Box<dyn Card>, CardError> {
     match device {
         Device::VfioUser(path) => Ok(Box::new(VfioUser::connect(path)?)),
         Device::Ivshmem(path) => {
-            let waiting = |what: &str| tracing::info!("waiting for the card, at most {} s: {what}", CARD_WITHIN.as_secs());
+            let mut told = false;
+            let waiting = |what: &str| {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!("waiting for the card, at most {} s: {what}", CARD_WITHIN.as_secs());
+                }
+                let mut end = [PollFd::new(signals, PollFlags::IN)];
+                poll(&mut end, Some(&Timespec::default())) == Ok(0)
+            };
             let card = Window::connect(path, CARD_WITHIN, waiting)?;
             tracing::warn!("applications share one window on this link: they are not protected from each other");
             Ok(Box::new(card))
