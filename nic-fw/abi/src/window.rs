@@ -17,7 +17,8 @@
 //!
 //! **One writer per word, and plain aligned 32-bit loads and stores with acquire, release or fences around them.** Never a
 //! read-modify-write: an atomic of the guest is not atomic against a process of the host in every mode of QEMU. A card
-//! must never compare-and-swap in here either, and counts only in words of its own.
+//! must never compare-and-swap in here either, and counts only in words of its own. (Bytes of log, text and payload may be stored in any
+//! width: what is published after them makes them good.)
 //!
 //! **Signals.** Vector v belongs to context v; vector 0 is the control plane's. The card wakes whoever sleeps on context v by
 //! writing [`doorbell`]`(host peer, v)` to its Doorbell register; the host wakes the card by an eventfd that arrives as MSI-X v.
@@ -155,7 +156,7 @@ pub struct HostPage {
     /// Of ATTACH: offset of the control region in the window, lower and upper half.
     pub control_lo: u32,
     pub control_hi: u32,
-    /// toed's id among the peers of the window: whom the card signals from this request on, for every vector.
+    /// toed's id among the peers of the window: whom the card signals, for every vector. A new toed writes it before its first request.
     pub peer: u32,
     /// Bytes of the window as the host made it, lower and upper half.
     pub window_lo: u32,
