@@ -262,7 +262,7 @@
 #define TOE_WINDOW_MIN 0x400000U
 #define TOE_WINDOW_MAX 0x400000000ULL
 #define TOE_WINDOW_DEFAULT 0x4000000U
-#define TOE_WINDOW_VECTORS_MAX 2048U
+#define TOE_WINDOW_VECTORS_MAX 256U
 #define TOE_WINDOW_CONTROL_VECTOR 0U
 #define TOE_WINDOW_CARD_PAGE_OFF 0U
 #define TOE_WINDOW_HOST_PAGE_OFF 4096U
@@ -769,7 +769,9 @@ struct toe_window_host_page {
     uint32_t window_lo;        /*  20 */
     uint32_t window_hi;        /*  24 */
     uint32_t version;          /*  28 */
-    uint32_t _reserved[1016];  /*  32 */
+    uint32_t memory_lo;        /*  32 */
+    uint32_t memory_hi;        /*  36 */
+    uint32_t _reserved[1014];  /*  40 */
 } TOE_ALIGNED(4096);
 
 /* window::LogHeader: 4096 bytes */

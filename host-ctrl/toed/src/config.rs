@@ -1,25 +1,25 @@
 //! Options: flags, a TOML file with the same names, defaults. FlexTOE's names and units where the thing exists here;
 //! `docs/toed.md` lists what differs.
 
+mod device;
+mod sizes;
+
+pub use device::Device;
+
 use crate::{
     admin::Share,
-    core::{BUFFER_LOG2, CoreConfig, Limits},
+    core::{CoreConfig, Limits},
     rate,
 };
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 use serde::{Deserialize, Serialize};
+use sizes::Sizes;
 use std::{
-    fmt,
     net::Ipv4Addr,
     path::{Path, PathBuf},
 };
-use toe_abi::{
-    control::CONTROL_REGION_LEN,
-    desc,
-    flow::cc,
-    region::{RegionConfig, RegionHeader},
-};
+use toe_abi::{desc, flow::cc};
 use toe_engine::{BufferLog2, Config as EngineConfig, route::Route};
 use toe_link::card::CardInfo;
 
@@ -27,7 +27,7 @@ use toe_link::card::CardInfo;
 ///
 /// Flags win over the file named by --config, which has the same names without the dashes in front (`ip-addr = "10.0.0.2/24"`).
 /// On a card behind ivshmem all memory is one window: it bounds --shm-len and what else an application has, defaults are smaller (the
-/// documentation lists them), --huge-pages does nothing, and **applications are not protected from each other**.
+/// documentation lists them), --huge-pages does nothing, and applications are NOT protected from each other.
 /// Sizes are bytes, times are microseconds unless an option says otherwise.
 ///
 /// Exit status: 0 after an orderly end, 1 when something failed on the way (the card has gone), 2 when options or the environment are wrong.
@@ -175,44 +175,6 @@ impl Options {
             self.ip_route = file.ip_route;
         }
         Ok(self)
-    }
-}
-
-/// How the card is reached.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Device {
-    /// A toe-nic that listens on this socket.
-    VfioUser(PathBuf),
-    /// A card inside QEMU; the toe-window of its memory listens on this socket.
-    Ivshmem(PathBuf),
-}
-
-impl Device {
-    fn parse(text: &str) -> Result<Self> {
-        match text.split_once(':') {
-            Some(("vfio-user", path)) if !path.is_empty() => Ok(Self::VfioUser(path.into())),
-            Some(("ivshmem", path)) if !path.is_empty() => Ok(Self::Ivshmem(path.into())),
-            _ => bail!(
-                "--device {text}: unknown; there is vfio-user:PATH, the socket of a toe-nic, and ivshmem:PATH, the socket of a toe-window"
-            ),
-        }
-    }
-
-    /// What to look at when it has gone.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::VfioUser(_) => "toe-nic has ended; see its log",
-            Self::Ivshmem(_) => "look at QEMU and toe-window",
-        }
-    }
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::VfioUser(path) => write!(f, "vfio-user:{}", path.display()),
-            Self::Ivshmem(path) => write!(f, "ivshmem:{}", path.display()),
-        }
     }
 }
 
@@ -405,68 +367,6 @@ fn share(o: &Options) -> Result<Share> {
     })
 }
 
-/// One application cannot take all of the machine's memory, unless it is told that it may (the bound that tmpfs has, too).
-fn half_of_memory() -> u64 {
-    let s = rustix::system::sysinfo();
-    ((s.totalram as u64).saturating_mul(u64::from(s.mem_unit)) / 2).max(1 << 26)
-}
-
-/// Default sizes of one application: what a machine has to spare, or a part of the card's window.
-struct Sizes {
-    limits: Limits,
-    /// Buffers of a connection.
-    buffer_log2: u8,
-    /// Bytes of the window.
-    window: Option<u64>,
-}
-
-impl Sizes {
-    fn new(window: Option<u64>) -> Self {
-        let base = Limits::default();
-        let Some(bytes) = window else {
-            let limits = Limits { payload_len: base.payload_len.min(half_of_memory()), ..base };
-            return Self { limits, buffer_log2: BUFFER_LOG2, window };
-        };
-        // Several applications, each with some dozens of connections: of 64 MiB, six of 9 MiB with buffers of 128 KiB.
-        let payload_len = (bytes / 8 / 4096 * 4096).clamp(1 << 16, base.payload_len);
-        let buffer_log2 = (bytes / 256).clamp(1 << 14, 1 << BUFFER_LOG2).ilog2() as u8;
-        let limits = Limits {
-            contexts: 8,
-            hc_entries: 512,
-            ev_entries: 512,
-            sockets: 1024,
-            listeners: 16,
-            accept_entries: 128,
-            payload_len,
-            ..base
-        };
-        Self { limits, buffer_log2, window }
-    }
-
-    /// Whether a window has room for one application.
-    fn check(&self, l: &Limits) -> Result<()> {
-        let Some(window) = self.window else { return Ok(()) };
-        let config = RegionConfig {
-            region: 1,
-            n_contexts: l.contexts,
-            hc_entries: l.hc_entries,
-            ev_entries: l.ev_entries,
-            n_sockets: l.sockets,
-            n_listeners: l.listeners,
-            accept_entries: l.accept_entries,
-            payload_len: l.payload_len,
-        };
-        let wanted = RegionHeader::new(&config).map_or(u64::MAX, |h| h.len);
-        let room = window.saturating_sub(CONTROL_REGION_LEN.next_multiple_of(4096));
-        ensure!(
-            wanted <= room,
-            "an application takes {wanted} bytes, and the window has {room}: a larger one (toe-window --size) or smaller applications \
-             (--shm-len, --max-contexts, --app-kin-len) help"
-        );
-        Ok(())
-    }
-}
-
 fn limits(o: &Options, sizes: &Sizes) -> Result<Limits> {
     let d = &sizes.limits;
     let payload_len = o.shm_len.unwrap_or(d.payload_len);
@@ -494,6 +394,11 @@ pub fn admin_socket(run_dir: &Path) -> PathBuf {
     run_dir.join("admin.sock")
 }
 
+/// Why the last toed ended, if it failed on the way.
+pub fn failure_file(run_dir: &Path) -> PathBuf {
+    run_dir.join("toed.failure")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -512,7 +417,7 @@ mod tests {
         let s = settings(&[]).expect("defaults are fine");
         let core = s.core(&CardInfo::default()).expect("fine");
         assert_eq!((core.buffers.tx, core.buffers.rx, s.cc), (20, 20, cc::CUBIC));
-        assert_eq!((core.limits.payload_len, core.limits.hc_entries * 64), ((1 << 34).min(half_of_memory()), 262_144));
+        assert_eq!((core.limits.payload_len, core.limits.hc_entries * 64), ((1 << 34).min(sizes::half_of_memory()), 262_144));
         assert_eq!(s.share, Share::default());
         let e = s.engine(&CardInfo { mac: [2; 6], mtu: 1500, max_flows: 10, max_next_hops: 5, ..CardInfo::default() }, [0; 16]);
         assert_eq!((e.handshake_timeout_us, e.handshake_retries, e.time_wait_us), (1_000_000, 6, 60_000_000));
@@ -564,11 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_named_by_driver_and_path() {
-        let device = |text: &str| settings(&["--device", text]).map(|s| s.device);
-        assert_eq!(device("ivshmem:/run/w.sock").expect("known"), Device::Ivshmem("/run/w.sock".into()));
-        assert_eq!(device("vfio-user:/a:b").expect("known").to_string(), "vfio-user:/a:b");
-        assert!(device("ivshmem:").is_err());
+    fn without_a_device_the_card_is_in_the_run_directory() {
         assert!(
             matches!(settings(&["--run-dir", "/r"]).expect("default").device, Device::VfioUser(path) if path == Path::new("/r/card.sock"))
         );

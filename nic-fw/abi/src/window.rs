@@ -17,7 +17,8 @@
 //!
 //! **One writer per word, and plain aligned 32-bit loads and stores with acquire, release or fences around them.** Never a
 //! read-modify-write: an atomic of the guest is not atomic against a process of the host in every mode of QEMU. A card
-//! must never compare-and-swap in here either, and counts only in words of its own.
+//! must never compare-and-swap in here either, and counts only in words of its own. (Bytes of log, text and payload may be stored in any
+//! width: what is published after them makes them good.)
 //!
 //! **Signals.** Vector v belongs to context v; vector 0 is the control plane's. The card wakes whoever sleeps on context v by
 //! writing [`doorbell`]`(host peer, v)` to its Doorbell register; the host wakes the card by an eventfd that arrives as MSI-X v.
@@ -49,8 +50,8 @@ pub const WINDOW_MAX: u64 = 1 << 34;
 /// Window that `toe-window` makes unless told otherwise.
 pub const WINDOW_DEFAULT: u64 = 64 << 20;
 
-/// Most vectors of a peer: MSI-X has no more.
-pub const VECTORS_MAX: u64 = 2048;
+/// Most vectors of a peer: QEMU looks at 8 bits of what is written to Doorbell (hw/misc/ivshmem.c, `ivshmem_io_write`).
+pub const VECTORS_MAX: u64 = 256;
 
 /// The control plane's vector, as its context is 0.
 pub const CONTROL_VECTOR: u16 = 0;
@@ -155,16 +156,20 @@ pub struct HostPage {
     /// Of ATTACH: offset of the control region in the window, lower and upper half.
     pub control_lo: u32,
     pub control_hi: u32,
-    /// toed's id among the peers of the window: whom the card signals from this request on, for every vector.
+    /// toed's id among the peers of the window: whom the card signals, for every vector. A new toed writes it before its first request.
     pub peer: u32,
     /// Bytes of the window as the host made it, lower and upper half.
     pub window_lo: u32,
     pub window_hi: u32,
     /// [`crate::ABI_VERSION`] of toed.
     pub version: u32,
-    pub _reserved: [u32; 1016],
+    /// toed's note for its successor, nothing to the card: where it has handed out memory last (offset of the end). Programs of a
+    /// toed that was killed may go on writing to theirs for a while, so the next one begins behind it.
+    pub memory_lo: u32,
+    pub memory_hi: u32,
+    pub _reserved: [u32; 1014],
 }
-assert_layout!(HostPage, 4096, number @ 0, request @ 4, control_lo @ 8, peer @ 16, window_lo @ 20, version @ 28);
+assert_layout!(HostPage, 4096, number @ 0, request @ 4, control_lo @ 8, peer @ 16, window_lo @ 20, version @ 28, memory_lo @ 32);
 
 /// The card's log: bytes of its logger (defmt, rzCOBS frames that end in 0) in a ring without a consumer.
 ///

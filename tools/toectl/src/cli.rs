@@ -41,6 +41,8 @@ pub enum Command {
     Trace(Trace),
     /// Set what a running application gets of the card
     Limit(Limit),
+    /// Write out the log of a card inside QEMU, byte for byte as its firmware wrote it (defmt)
+    Logs(Logs),
 }
 
 #[derive(Args, Debug)]
@@ -100,6 +102,16 @@ pub struct Share {
     /// Most that its connections send together: 500kbit, 100mbit, 2.5gbit, unlimited
     #[arg(long, value_name = "RATE", value_parser = rate::parse)]
     pub rate: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+pub struct Logs {
+    /// Go on with what comes, until you interrupt it
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Socket of the card's toe-window; needed when toed is not running
+    #[arg(long, value_name = "PATH")]
+    pub window: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -16,8 +16,19 @@ use serde::{Deserialize, Serialize};
 use crate::errors::environment;
 
 /// Everything that an instance puts there: what `down` removes.
-const FILES: [&str; 10] =
-    ["card.sock", "toed.sock", "admin.sock", "toe-nic.pid", "toed.pid", "toe-nic.log", "toed.log", "toed.lock", "toe-nic.lock", "up.json"];
+const FILES: [&str; 11] = [
+    "card.sock",
+    "toed.sock",
+    "admin.sock",
+    "toe-nic.pid",
+    "toed.pid",
+    "toe-nic.log",
+    "toed.log",
+    "toed.failure",
+    "toed.lock",
+    "toe-nic.lock",
+    "up.json",
+];
 
 /// What `up` found and did, for `down` to undo.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! `toectl status`, `ss` and `stats`: what toed answers, as tables or JSON.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{self, Write as _};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toed::admin::{self, Connection, Request, Stage, Stats, Status};
+use toed::config::failure_file;
 use toed::rate;
 
 use crate::cli;
@@ -73,13 +75,19 @@ pub fn ask<T: DeserializeOwned>(dir: &RunDir, request: Request) -> Result<T> {
 
 fn ask_within<T: DeserializeOwned>(dir: &RunDir, request: Request, limit: Duration) -> Result<T> {
     admin::call(&dir.file("admin.sock"), request, limit).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => environment(format!(
-            "toed is not running in {}; start it with 'toectl up', or name its folder with TOE_RUN_DIR",
-            dir.path().display()
-        )),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => environment(not_running(dir)),
         io::ErrorKind::PermissionDenied => environment(error.to_string()),
         _ => error.into(),
     })
+}
+
+/// What to say when nobody answers; a toed that failed has left word.
+fn not_running(dir: &RunDir) -> String {
+    let place = dir.path().display();
+    match fs::read_to_string(failure_file(dir.path())) {
+        Ok(text) => format!("toed is not running in {place} any more: {}", text.trim()),
+        Err(_) => format!("toed is not running in {place}; start it with 'toectl up', or name its folder with TOE_RUN_DIR"),
+    }
 }
 
 fn print_json(value: &impl Serialize) -> Result<()> {
@@ -142,6 +150,9 @@ fn status_text(status: &Status) -> String {
         let _ = writeln!(text, "{name:<14}{value}");
     };
     line("card", format!("{} ({}) at {}", card.board, card.status, card.device));
+    if let Some(failure) = &card.failure {
+        line("failure", failure.clone());
+    }
     line("port", format!("{}, mtu {}", card.port_mac, card.mtu));
     line("address", format!("{}, gateway {}", status.ip, status.gateway.as_deref().unwrap_or("none")));
     line(
@@ -149,6 +160,9 @@ fn status_text(status: &Status) -> String {
         format!("{} of {} at most; {} being opened, {} in TIME-WAIT", card.flows, card.flows_max, status.half_open, status.time_wait),
     );
     line("contexts", format!("{} of {} at most", card.contexts, card.contexts_max));
+    if let (Some(used), Some(most)) = (card.memory_used_bytes, card.memory_max_bytes) {
+        line("window", format!("{} of {} handed out", bytes(used), bytes(most)));
+    }
     line("toed", format!("{}, up {}", status.version, duration(status.uptime_s)));
     if !status.applications.is_empty() {
         text.push('\n');
@@ -241,6 +255,24 @@ ESTAB        7       0  10.0.0.2:80  10.0.0.1:40000   14K  1.234/0.056        2 
         let text = status_text(&status);
         for word in ["soft (attached)", "10.0.0.2/24, gateway none", "3 of 0", "7,8", "1024K", "511", "mtu 1500", "250  1.5mbit  7,8"] {
             assert!(text.contains(word), "{word} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_window_and_a_failure_are_shown() {
+        let card = CardStatus {
+            board: "qemu".into(),
+            device: "ivshmem:/run/w.sock".into(),
+            status: "failed".into(),
+            memory_used_bytes: Some(12 << 20),
+            memory_max_bytes: Some(63 << 20),
+            failure: Some("panicked at boot.rs:7".into()),
+            ..Default::default()
+        };
+        let text = status_text(&Status { card, ..Default::default() });
+        for words in ["qemu (failed) at ivshmem:/run/w.sock", "window        12M of 63M handed out", "failure       panicked at boot.rs:7"]
+        {
+            assert!(text.contains(words), "{words} is not in\n{text}");
         }
     }
 

@@ -61,6 +61,6 @@ mod tests {
         let o = Options::try_parse_from(["toe-window", "--socket", "/x"]).unwrap();
         assert_eq!((o.size, o.vectors), (toe_abi::window::WINDOW_DEFAULT, 64));
         assert!(Options::try_parse_from(["toe-window", "--socket", "/x", "--vectors", "1"]).is_err());
-        assert!(Options::try_parse_from(["toe-window", "--socket", "/x", "--vectors", "2049"]).is_err());
+        assert!(Options::try_parse_from(["toe-window", "--socket", "/x", "--vectors", "257"]).is_err());
     }
 }

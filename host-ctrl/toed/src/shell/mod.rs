@@ -23,10 +23,10 @@ use anyhow::{Context, Result, bail};
 use machine::{Connection, Key, Watched};
 use rundir::RunDir;
 use rustix::{
-    event::epoll::EventFlags,
+    event::{PollFd, PollFlags, epoll::EventFlags, poll},
     fd::{AsFd, OwnedFd},
     io::Errno,
-    time::{ClockId, clock_gettime},
+    time::{ClockId, Timespec, clock_gettime},
 };
 use std::{collections::BTreeSet, io::Read, os::unix::net::UnixStream, time::Duration};
 use toe_abi::app::{MSG_LEN, Request};
@@ -96,7 +96,7 @@ struct Daemon<'a> {
     look_again_us: u64,
     stop: bool,
     frame: Vec<u8>,
-    _run_dir: RunDir,
+    run_dir: RunDir,
 }
 
 impl<'a> Daemon<'a> {
@@ -105,7 +105,7 @@ impl<'a> Daemon<'a> {
         let signals = signal_pipe().context("setting up signals")?;
         let descriptors = raise_descriptor_limit();
         let mut run_dir = RunDir::lock(&settings.run_dir)?;
-        let card = connect(&settings.device)?;
+        let card = connect(&settings.device, &signals)?;
         let info = *card.info();
         let mut config = settings.core(&info)?;
         let now = now_us();
@@ -121,6 +121,7 @@ impl<'a> Daemon<'a> {
         // Last: who gets an answer there knows that everything else is ready.
         let admin_listener = run_dir.listen_admin()?;
         watch.add(&admin_listener, Watched::AdminListener, EventFlags::IN)?;
+        run_dir.forget_failure();
         tracing::info!(
             card = %settings.device, mac = mac_text(&info.mac), mtu = info.mtu, ip = %settings.ip, prefix = settings.prefix,
             run_dir = %settings.run_dir.display(), "ready"
@@ -140,11 +141,19 @@ impl<'a> Daemon<'a> {
             look_again_us: 0,
             stop: false,
             frame: Vec::new(),
-            _run_dir: run_dir,
+            run_dir,
         })
     }
 
     fn serve(mut self) -> Result<()> {
+        let result = self.work();
+        if let Err(e) = &result {
+            self.run_dir.leave_failure(&format!("{e:#}"));
+        }
+        result
+    }
+
+    fn work(&mut self) -> Result<()> {
         let mut found = Vec::new();
         while !self.stop {
             self.turn(&mut found)?;
@@ -389,12 +398,19 @@ impl<'a> Daemon<'a> {
 /// How long a virtual machine may take until its firmware is ready.
 const CARD_WITHIN: Duration = Duration::from_secs(10);
 
-/// The card, when it is there.
-fn connect(device: &Device) -> Result<Box<dyn Card>, CardError> {
+/// The card, when it is there. A signal ends the wait.
+fn connect(device: &Device, signals: &UnixStream) -> Result<Box<dyn Card>, CardError> {
     match device {
         Device::VfioUser(path) => Ok(Box::new(VfioUser::connect(path)?)),
         Device::Ivshmem(path) => {
-            let waiting = |what: &str| tracing::info!("waiting for the card, at most {} s: {what}", CARD_WITHIN.as_secs());
+            let mut told = false;
+            let waiting = |what: &str| {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!("waiting for the card, at most {} s: {what}", CARD_WITHIN.as_secs());
+                }
+                let mut end = [PollFd::new(signals, PollFlags::IN)];
+                poll(&mut end, Some(&Timespec::default())) == Ok(0)
+            };
             let card = Window::connect(path, CARD_WITHIN, waiting)?;
             tracing::warn!("applications share one window on this link: they are not protected from each other");
             Ok(Box::new(card))

@@ -1,6 +1,6 @@
 //! The run directory: one toed at a time, and its two sockets.
 
-use crate::config::{admin_socket, app_socket};
+use crate::config::{admin_socket, app_socket, failure_file};
 use anyhow::{Context, Result, bail};
 use rustix::{
     fd::OwnedFd,
@@ -39,6 +39,18 @@ impl RunDir {
             Ok(()) => Ok(Self { _lock: lock, made: Vec::new(), path: path.to_owned(), ours }),
             Err(Errno::WOULDBLOCK) => bail!("another toed runs in {show}; stop it (toectl down) or choose another --run-dir"),
             Err(e) => bail!("run directory {show}: locking it: {e}"),
+        }
+    }
+
+    /// Forgets why an earlier toed has ended: this one works.
+    pub fn forget_failure(&self) {
+        let _ = rustix::fs::unlink(failure_file(&self.path));
+    }
+
+    /// Leaves word for operators of why toed has ended.
+    pub fn leave_failure(&self, text: &str) {
+        if let Err(e) = std::fs::write(failure_file(&self.path), format!("{text}\n")) {
+            tracing::debug!("{}: {e}", failure_file(&self.path).display());
         }
     }
 
@@ -121,6 +133,20 @@ mod tests {
         next.listen_admin().expect("a socket");
         drop(next);
         assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 0);
+    }
+
+    #[test]
+    fn the_word_of_a_toed_that_failed_stays_until_another_works() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("run");
+        let run = RunDir::lock(&path).expect("free");
+        run.leave_failure("the card is gone");
+        drop(run);
+        assert_eq!(std::fs::read_to_string(failure_file(&path)).expect("there"), "the card is gone\n");
+        let next = RunDir::lock(&path).expect("free");
+        assert!(failure_file(&path).exists(), "it does not work yet");
+        next.forget_failure();
+        assert!(!failure_file(&path).exists());
     }
 
     #[test]

@@ -80,7 +80,7 @@ structs! {
         done, outcome, peer, instance, window_lo, window_hi, stage, failed_core, failure_len, _reserved, failure, _reserved2,
     }
     crate::window::HostPage as "toe_window_host_page" {
-        number, request, control_lo, control_hi, peer, window_lo, window_hi, version, _reserved,
+        number, request, control_lo, control_hi, peer, window_lo, window_hi, version, memory_lo, memory_hi, _reserved,
     }
     crate::window::LogHeader as "toe_window_log_header" { begun, written, _reserved }
     crate::app::Request as "toe_app_request" { op, slot, args, ip, port, flags, _reserved, _reserved2 }

@@ -83,8 +83,8 @@ fn lock(memory: &OwnedFd) -> Result<OwnedFd, Errno> {
 
 impl Window {
     /// Connects to the window that the server at `path` has, and waits for a card in it, at most `patience`. Whatever the card held
-    /// is forgotten. `waiting` is told, once, that it takes a while, and what is missing.
-    pub fn connect(path: &Path, patience: Duration, waiting: impl FnOnce(&str)) -> Result<Self, CardError> {
+    /// is forgotten. `waiting` is told what is missing, again and again, and says whether to go on.
+    pub fn connect(path: &Path, patience: Duration, waiting: impl FnMut(&str) -> bool) -> Result<Self, CardError> {
         let name = path.display().to_string();
         let bad = |problem: &str| CardError::BadWindow { path: name.clone(), problem: problem.to_owned() };
         let (connection, len) = open(path)?;
@@ -96,7 +96,7 @@ impl Window {
         let pages = Pages::new(SharedMemory::map(memory, 0, MEMORY_OFF)?);
         let me = connection.view().id().unwrap_or(0);
         pages.introduce(me, len);
-        let ranges = Ranges::new(MEMORY_OFF, len);
+        let ranges = Ranges::new(MEMORY_OFF, len, pages.last_memory());
         let info = CardInfo::default();
         let mut window = Self { path: path.to_owned(), connection, pages, ranges, len, card: me, instance: 0, info, _lock: lock };
         window.meet(&name, patience, waiting)?;
@@ -104,9 +104,8 @@ impl Window {
     }
 
     /// Waits for a card that is ready, and has it forget what an earlier toed has left.
-    fn meet(&mut self, name: &str, patience: Duration, waiting: impl FnOnce(&str)) -> Result<(), CardError> {
-        let end = Instant::now() + patience;
-        let mut waiting = Some(waiting);
+    fn meet(&mut self, name: &str, patience: Duration, mut waiting: impl FnMut(&str) -> bool) -> Result<(), CardError> {
+        let begin = Instant::now();
         loop {
             self.connection.pump(None).map_err(|e| gone("toe-window", &e))?;
             let missing = match self.find(name)? {
@@ -114,18 +113,18 @@ impl Window {
                     self.accept(name, &ready)?;
                     match self.request(regs::enable::RESET, 0) {
                         // It was about to be started anew: what it is by then is another question.
-                        Err(CardError::Restarted) => continue,
+                        Err(CardError::Restarted) => "the card starts again and again".to_owned(),
                         result => return result,
                     }
                 }
                 Err(missing) => missing,
             };
-            if let Some(tell) = waiting.take() {
-                tell(&missing);
-            }
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(CardError::NotReady { path: name.to_owned(), waited_s: patience.as_secs(), state: missing });
+            // Not at the first look: the server may not have said all yet.
+            let waited = begin.elapsed();
+            let left = patience.saturating_sub(waited);
+            let given_up = waited > LOOK_EVERY && !waiting(&missing);
+            if left.is_zero() || given_up {
+                return Err(CardError::NotReady { path: name.to_owned(), waited_s: waited.as_secs(), state: missing });
             }
             self.connection.wait(left.min(LOOK_EVERY));
         }
@@ -275,6 +274,7 @@ impl Card for Window {
             Ok(memory) => {
                 // An earlier toed may have left something here.
                 memory.clear(0, len);
+                self.pages.note_memory(iova + len);
                 Ok(CardMemory { iova, memory })
             }
             Err(e) => {

@@ -93,6 +93,16 @@ impl Pages {
         self.store_u64(host!(window_lo), window);
     }
 
+    /// Where an earlier toed has handed out memory last. A claim.
+    pub fn last_memory(&self) -> u64 {
+        self.load_u64(host!(memory_lo))
+    }
+
+    /// Notes it for the next one.
+    pub fn note_memory(&self, end: u64) {
+        self.store_u64(host!(memory_lo), end);
+    }
+
     /// Asks for something; the card's vector 0 is to be signalled. Returns the request's number.
     pub fn ask(&self, request: &Request) -> u32 {
         let number = self.0.load(host!(number)).wrapping_add(1);
