@@ -21,9 +21,9 @@ impl Sizes {
             let limits = Limits { payload_len: base.payload_len.min(half_of_memory()), ..base };
             return Self { limits, buffer_log2: BUFFER_LOG2, window };
         };
-        // Several applications, each with some dozens of connections: of 64 MiB, six of 9 MiB with buffers of 64 KiB.
+        // Several applications, each with some dozens of connections: of 64 MiB, six of 9 MiB with buffers of 32 KiB.
         let payload_len = (bytes / 8 / 4096 * 4096).clamp(1 << 16, base.payload_len);
-        let buffer_log2 = (bytes / 512).clamp(1 << 14, 1 << BUFFER_LOG2).ilog2() as u8;
+        let buffer_log2 = (bytes / 1024).clamp(1 << 14, 1 << BUFFER_LOG2).ilog2() as u8;
         let limits =
             Limits { contexts: 8, hc_entries: 512, ev_entries: 512, sockets: 512, listeners: 16, accept_entries: 64, payload_len, ..base };
         Self { limits, buffer_log2, window }

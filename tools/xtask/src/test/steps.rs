@@ -8,14 +8,18 @@ use anyhow::{Context, Result};
 
 use super::{Options, Outcome, Part, e2e};
 use crate::cargo::{self, cargo, logged};
+use crate::image::{Cpu, Format, Image};
 use crate::progress::Step;
-use crate::setup::{FIRMWARE_TARGET, UEFI_TARGET};
+use crate::setup::{self, FIRMWARE_TARGET, UEFI_TARGET};
 
 /// No step takes that long; compiling all from nothing on two slow cores comes nearest.
 const LIMIT: Duration = Duration::from_secs(1800);
 
 /// The crates that run on a card.
 const FIRMWARE: [&str; 7] = ["toe-abi", "toe-wire", "toe-sync", "toe-tcp", "toe-hal", "toe-datapath", "toe-arch"];
+
+/// The test program of the image in QEMU.
+const VIRT: &str = "virt";
 
 /// The package of what crosses crates; its end-to-end tests are a step of their own.
 pub const TESTS: &str = "toe-tests";
@@ -34,6 +38,7 @@ pub fn all() -> Vec<Part> {
         Part { name: "end to end as root", run: e2e::as_root },
         Part { name: "end to end as a user", run: e2e::as_user },
         Part { name: "end to end, pipelined", run: e2e::pipelined },
+        Part { name: "end to end in QEMU", run: in_qemu },
     ]
 }
 
@@ -103,6 +108,16 @@ fn simulation(step: &Step, _: &Options) -> Result<Outcome> {
         command.args(["--test", &name]);
     }
     ran(step, "simulation", command)
+}
+
+/// Real programs on the image: the same whoever runs it, as long as tap devices are open to all.
+fn in_qemu(step: &Step, _: &Options) -> Result<Outcome> {
+    setup::rust_targets()?;
+    for format in [Format::Elf, Format::Uefi] {
+        Image { cpu: Cpu::A72, format, tests: false }.build()?;
+    }
+    let words = ["test", "--release", "-p", TESTS, "--test", VIRT, "--", "--include-ignored", "--test-threads=1"];
+    ran(step, "in-qemu", cargo(&words))
 }
 
 fn release(step: &Step, _: &Options) -> Result<Outcome> {
