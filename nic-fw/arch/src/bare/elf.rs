@@ -152,14 +152,16 @@ fn gib(address: u64) -> Option<Range> {
 
 /// The device tree: where x0 says, or at the start of memory. Only what the boot tables map is looked at.
 fn device_tree(x0: u64) -> Option<&'static [u8]> {
-    let base = if x0 == 0 { address!(__memory_start) } else { x0 };
-    let window = gib(address!(__image_start)).into_iter().chain(gib(x0).filter(|_| x0 != 0)).find(|gib| gib.contains(base))?;
-    let bytes = |len: usize| -> Option<&'static [u8]> {
-        let range = Range::new(base, len as u64).filter(|range| window.covers(*range) && base.is_multiple_of(8))?;
-        // SAFETY: mapped as normal memory by the boot tables, and nobody writes there while we read.
-        Some(unsafe { slice::from_raw_parts(core::ptr::with_exposed_provenance(range.base() as usize), len) })
-    };
-    bytes(blob::blob_len(bytes(blob::HEADER)?)?)
+    let windows = [gib(address!(__image_start)), gib(x0).filter(|_| x0 != 0)];
+    [x0, address!(__memory_start)].into_iter().filter(|base| *base != 0).find_map(|base| {
+        let window = windows.into_iter().flatten().find(|gib| gib.contains(base))?;
+        let bytes = |len: usize| -> Option<&'static [u8]> {
+            let range = Range::new(base, len as u64).filter(|range| window.covers(*range) && base.is_multiple_of(8))?;
+            // SAFETY: mapped as normal memory by the boot tables, and nobody writes there while we read.
+            Some(unsafe { slice::from_raw_parts(core::ptr::with_exposed_provenance(range.base() as usize), len) })
+        };
+        bytes(blob::blob_len(bytes(blob::HEADER)?)?)
+    })
 }
 
 /// Maps the GiB of the console in the boot tables, if nothing else is there, so that start-up can say what is wrong.

@@ -49,6 +49,7 @@ const FAULTS: &[(&str, i32, &[&str])] = &[
     ("stack", FAULT, &["data abort", "stack overflow: the guard page below the stack"]),
     ("guard", FAULT, &["data abort", "nothing is mapped"]),
     ("core-1", FAULT, &["FAULT on core 1", "doing: dying on core 1", "data abort", "write of 0x0000000000000010"]),
+    ("reporting", FAULT, &["FAULT on core 0", "FAULT while reporting on core 0: ESR 0x96000006"]),
     ("panic", PANIC, &["PANIC on core 0", "a panic on purpose", "faults.rs"]),
     ("sealed", PANIC, &["bytes allocated after start-up"]),
 ];

@@ -25,6 +25,7 @@ pub fn commit(name: &str, platform: &'static Platform) -> ! {
         }
         "core-1" => elsewhere(platform),
         "guard" => guard(platform),
+        "reporting" => while_reporting(),
         _ => println!("there is no fault {name}"),
     }
     println!("nothing happened");
@@ -80,4 +81,14 @@ fn elsewhere(platform: &'static Platform) {
 fn guard(platform: &'static Platform) {
     let page = platform.guards().into_iter().max_by_key(|guard| guard.base()).map_or(NOWHERE, |guard| guard.base() as usize);
     write(page);
+}
+
+/// What this core is doing can't be read: the report of the fault faults itself.
+fn while_reporting() {
+    // SAFETY: none: it faults when it is read, which is what is tested.
+    let bytes = unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance::<u8>(NOWHERE), 8) };
+    // SAFETY: as above.
+    let nowhere = unsafe { core::str::from_utf8_unchecked(bytes) };
+    cores::set_doing(Box::leak(Box::new(Doing(nowhere))));
+    undefined();
 }
