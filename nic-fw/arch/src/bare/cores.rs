@@ -24,7 +24,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use spin::{Mutex, Once};
 use tock_registers::interfaces::Readable;
 
-/// What a core is to run. It is not expected to return; if it does, the core sleeps for ever.
+/// What a core is to run. When it returns the core sleeps until it is given something else.
 pub type Work = Box<dyn FnOnce() + Send>;
 
 /// Interrupts taken in one go: a device that never stops must not keep a core here.
@@ -42,8 +42,10 @@ pub mod state {
     pub const OFF: u32 = 0;
     pub const STARTING: u32 = 1;
     pub const RUNNING: u32 = 2;
-    /// It has found something wrong with its interrupts, and sleeps.
+    /// It has found something wrong with its interrupts, and sleeps for ever.
     pub const FAILED: u32 = 3;
+    /// Its work has returned.
+    pub const RETURNED: u32 = 4;
 }
 
 /// A core's own block; TPIDR_EL1 points to it.
@@ -176,7 +178,7 @@ pub fn take_interrupts(mut message: impl FnMut(u32)) {
 /// Why a core did not start.
 #[derive(Clone, Copy, Debug)]
 pub enum StartError {
-    /// There is no such core, or it runs already.
+    /// There is no such core, or it is busy.
     NotThere(usize),
     Psci(smccc::psci::error::Error),
     /// It did not come: its state, as in [`state`].
@@ -188,7 +190,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotThere(core) => write!(f, "core {core} is not there, or runs already"),
+            Self::NotThere(core) => write!(f, "core {core} is not there, or is busy"),
             Self::Psci(error) => write!(f, "PSCI CPU_ON: {error}"),
             Self::Late(late) => fmt::Display::fmt(late, f),
             Self::Interrupts => f.write_str("its interrupt controller does not work"),
@@ -213,10 +215,15 @@ fn run(core: &'static PerCore) {
         core.state.store(state::FAILED, Ordering::Release);
         return;
     }
-    let work = core.work.lock().take();
-    core.state.store(state::RUNNING, Ordering::Release);
-    if let Some(work) = work {
-        work();
+    loop {
+        let work = core.work.lock().take();
+        if let Some(work) = work {
+            core.state.store(state::RUNNING, Ordering::Release);
+            work();
+            set_doing(&RETURNED);
+            core.state.store(state::RETURNED, Ordering::Release);
+        }
+        // Whoever has more work puts it there first, and then wakes us.
+        sleep_until(None, |_| ());
     }
-    set_doing(&RETURNED);
 }

@@ -14,6 +14,8 @@ pub struct Boot {
     pub name: String,
     pub image: Image,
     pub cores: u32,
+    /// Memory, MiB.
+    pub mib: u32,
     /// Exception level at which the image is started.
     pub el: u32,
     /// Version of the interrupt controller.
@@ -29,7 +31,7 @@ const PANIC: i32 = 101;
 const REFUSED: i32 = 102;
 
 /// Cases of the image (`boards/virt`, `image/tests`).
-const CASES: usize = 17;
+const CASES: usize = 18;
 
 /// Rounds of sleep and wake in the boots that are about it, and in the others.
 const MANY_ROUNDS: u32 = 100_000;
@@ -77,6 +79,7 @@ pub fn all() -> Vec<Boot> {
     }
     boots.push(cases(Image { cpu: Cpu::A78, ..image(Format::Elf) }, 4, 2));
     for format in [Format::Elf, Format::Uefi] {
+        boots.push(large(format));
         let told = |name: &str| format == Format::Elf || UEFI_FAULTS.contains(&name);
         boots.extend(FAULTS.iter().filter(|(name, ..)| told(name)).map(|fault| failing(format, fault)));
         boots.push(refused(format, 17, 3, &["start-up refused: more than 16 cores"]));
@@ -93,11 +96,19 @@ fn cases(image: Image, cores: u32, el: u32) -> Boot {
         name: format!("{}{lse}, {cores} cores, EL{el}", name(image.format)),
         image,
         cores,
+        mib: 256,
         el,
         gic: 3,
-        words: format!("cores={cores} el={el} rounds={rounds}"),
+        words: format!("cores={cores} el={el} mib=256 rounds={rounds}"),
         expect: Expect::Cases(CASES),
     }
+}
+
+/// As many cores as there is room for, and memory beyond what a 32-bit address reaches.
+fn large(format: Format) -> Boot {
+    let (cores, mib) = (16, 8192);
+    let words = format!("cores={cores} el=2 mib={mib} rounds={FEW_ROUNDS}");
+    Boot { name: format!("{}, {cores} cores, 8 GiB", name(format)), mib, words, ..cases(image(format), cores, 2) }
 }
 
 fn failing(format: Format, &(fault, code, texts): &(&str, i32, &'static [&'static str])) -> Boot {
@@ -105,6 +116,7 @@ fn failing(format: Format, &(fault, code, texts): &(&str, i32, &'static [&'stati
         name: format!("{}, fault {fault}", name(format)),
         image: image(format),
         cores: 2,
+        mib: 256,
         el: 1,
         gic: 3,
         words: format!("fault={fault}"),
@@ -118,6 +130,7 @@ fn refused(format: Format, cores: u32, gic: u32, texts: &'static [&'static str])
         name: format!("{}, refuses {cores} cores and GICv{gic}", name(format)),
         image: image(format),
         cores,
+        mib: 256,
         el: 1,
         gic,
         words: String::new(),
@@ -131,6 +144,7 @@ fn shipped() -> Boot {
         name: "elf, without tests".into(),
         image: Image { tests: false, ..image(Format::Elf) },
         cores: 4,
+        mib: 256,
         el: 2,
         gic: 3,
         words: "off".into(),

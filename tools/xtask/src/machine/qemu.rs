@@ -37,7 +37,7 @@ fn command(boot: &Boot) -> Command {
     let el2 = if boot.el == 2 { ",virtualization=on" } else { "" };
     command.args(["-M", &format!("virt,{gic}{el2}")]);
     command.args(["-cpu", if boot.image.cpu == Cpu::A72 { "cortex-a72" } else { "neoverse-n1" }]);
-    command.args(["-smp", &boot.cores.to_string(), "-m", "256M", "-nographic", "-nodefaults", "-serial", "stdio"]);
+    command.args(["-smp", &boot.cores.to_string(), "-m", &format!("{}M", boot.mib), "-nographic", "-nodefaults", "-serial", "stdio"]);
     command.args(["-semihosting-config", "enable=on,target=native"]);
     // A device, so that UEFI has addresses to give.
     command.args(["-device", "virtio-rng-pci"]);
