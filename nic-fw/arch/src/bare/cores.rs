@@ -185,6 +185,8 @@ pub enum StartError {
     Late(time::Late),
     /// It came, and its interrupt controller does not work.
     Interrupts,
+    /// After start-up there is no memory for what the work carries.
+    Sealed,
 }
 
 impl fmt::Display for StartError {
@@ -194,6 +196,7 @@ impl fmt::Display for StartError {
             Self::Psci(error) => write!(f, "PSCI CPU_ON: {error}"),
             Self::Late(late) => fmt::Display::fmt(late, f),
             Self::Interrupts => f.write_str("its interrupt controller does not work"),
+            Self::Sealed => f.write_str("given work after start-up"),
         }
     }
 }

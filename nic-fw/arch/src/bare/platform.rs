@@ -29,6 +29,8 @@ pub enum Error {
     /// The machine has no ITS, so no messages of devices.
     NoIts,
     Gic(GicError),
+    /// After start-up there is no memory for tables.
+    Sealed,
 }
 
 impl fmt::Display for Error {
@@ -36,6 +38,7 @@ impl fmt::Display for Error {
         match self {
             Self::NoIts => f.write_str("the machine has no ITS"),
             Self::Gic(error) => fmt::Display::fmt(error, f),
+            Self::Sealed => f.write_str("a message mapped after start-up"),
         }
     }
 }
@@ -68,7 +71,11 @@ impl Platform {
     }
 
     /// Runs `work` on a core that has not been started yet, or whose work has returned. When this returns it runs, or has returned already.
+    /// After start-up `work` must not carry anything: there is no memory to put it.
     pub fn start(&self, core: usize, work: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+        if size_of_val(&work) > 0 && SEALED.load(Ordering::Acquire) {
+            return Err(StartError::Sealed);
+        }
         let block = cores::all().get(core).ok_or(StartError::NotThere(core))?;
         let take = |from| block.state.compare_exchange(from, state::STARTING, Ordering::AcqRel, Ordering::Relaxed);
         let asleep = take(state::RETURNED).is_ok();
@@ -127,9 +134,12 @@ impl Platform {
         self.map.lock().layout().guards().to_vec()
     }
 
-    /// Makes `event` of a PCI device (its requester id; it has `events` of them) an interrupt of `core`. The message that the device has to
+    /// Makes `event` of a PCI device (its requester id; it has `events` of them) an interrupt of `core`. Only during start-up. The message that the device has to
     /// write, and the number that [`cores::sleep_until`] tells then.
     pub fn map_message(&self, device: u32, events: u32, event: u32, core: usize) -> Result<(Message, u32), Error> {
+        if SEALED.load(Ordering::Acquire) {
+            return Err(Error::Sealed);
+        }
         self.its.lock().as_mut().ok_or(Error::NoIts)?.map(device, events, event, core).map_err(Error::Gic)
     }
 

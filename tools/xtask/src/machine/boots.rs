@@ -31,7 +31,7 @@ const PANIC: i32 = 101;
 const REFUSED: i32 = 102;
 
 /// Cases of the image (`boards/virt`, `image/tests`).
-const CASES: usize = 18;
+const CASES: usize = 19;
 
 /// Rounds of sleep and wake in the boots that are about it, and in the others.
 const MANY_ROUNDS: u32 = 100_000;

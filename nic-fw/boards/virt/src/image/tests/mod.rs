@@ -58,6 +58,8 @@ const TESTS: &[Test] = &[
     ("rings_keep_order_across_cores", sync::rings),
     ("no_wake_is_lost", sync::no_wake_is_lost),
     ("stacks_are_deep_enough", memory::stacks),
+    // The last one: behind it nobody may allocate.
+    ("after_start_up_nothing_is_mapped_or_started", memory::sealed),
 ];
 
 /// A number on the command line.
