@@ -103,11 +103,12 @@ pub(crate) fn all() -> &'static [PerCore] {
     CORES.get().copied().unwrap_or_default()
 }
 
-/// The block of the core that we are on; `None` before it has one.
+/// The block of the core that we are on; `None` before it has one, when TPIDR_EL1 may be anything.
 fn this() -> Option<&'static PerCore> {
     let block = core::ptr::with_exposed_provenance::<PerCore>(TPIDR_EL1.get() as usize);
-    // SAFETY: TPIDR_EL1 is 0, or was set by `toe_go` to a block of `CORES`, which stays for ever.
-    unsafe { block.as_ref() }
+    let there = block.is_aligned() && all().as_ptr_range().contains(&block);
+    // SAFETY: `toe_go` has set it to one of the blocks, which stay for ever; anything else is not among them.
+    there.then(|| unsafe { &*block })
 }
 
 /// The number of the core that we are on: its place in the machine's list. 0 while there is only one.

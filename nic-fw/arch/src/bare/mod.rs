@@ -1,4 +1,10 @@
-//! What only runs on the machine itself, at EL1.
+//! What only runs on the machine itself.
+//!
+//! ```text
+//!   elf, uefi ─► start ─► enter (EL1) ─► platform ─► board          heap, stack, map: memory
+//!                  │                        │                       console, panic, exception: what goes wrong
+//!                  └─ gic, its              └─ cores, time, psci    mmio: registers
+//! ```
 
 pub mod console;
 pub mod cores;
