@@ -49,6 +49,7 @@ const FAULTS: &[(&str, i32, &[&str])] = &[
     ("execute-data", FAULT, &["instruction abort", "class 0x21", "not permitted"]),
     ("undefined", FAULT, &["undefined instruction", "class 0x00"]),
     ("stack", FAULT, &["data abort", "stack overflow: the guard page below the stack"]),
+    ("frame", FAULT, &["data abort", "stack overflow: the guard page below the stack"]),
     ("guard", FAULT, &["data abort", "nothing is mapped"]),
     ("core-1", FAULT, &["FAULT on core 1", "doing: dying on core 1", "data abort", "write of 0x0000000000000010"]),
     ("reporting", FAULT, &["FAULT on core 0", "FAULT while reporting on core 0: ESR 0x96000006"]),
@@ -57,7 +58,7 @@ const FAULTS: &[(&str, i32, &[&str])] = &[
 ];
 
 /// Those that a UEFI application is told as well: its sections and stacks come another way.
-const UEFI_FAULTS: [&str; 5] = ["write-constant", "write-code", "execute-data", "stack", "panic"];
+const UEFI_FAULTS: [&str; 6] = ["write-constant", "write-code", "execute-data", "stack", "frame", "panic"];
 
 const fn image(format: Format) -> Image {
     Image { cpu: Cpu::A72, format, tests: true }

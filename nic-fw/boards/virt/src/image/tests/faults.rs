@@ -18,6 +18,7 @@ pub fn commit(name: &str, platform: &'static Platform) -> ! {
         "execute-data" => execute(),
         "undefined" => undefined(),
         "stack" => drop(deeper(1)),
+        "frame" => frame(),
         "panic" => panic!("a panic on purpose"),
         "sealed" => {
             toe_arch::seal();
@@ -62,6 +63,15 @@ fn undefined() {
 fn deeper(depth: u64) -> u64 {
     let room = core::hint::black_box([depth; 64]);
     deeper(depth + 1) + core::hint::black_box(room)[7]
+}
+
+/// One frame that is larger than the stack, of which only the far end is used.
+#[inline(never)]
+fn frame() {
+    let mut room = core::mem::MaybeUninit::<[u64; 1 << 17]>::uninit();
+    let far = core::hint::black_box(room.as_mut_ptr().cast::<u64>());
+    // SAFETY: inside the array; writing makes no claim about what was there.
+    unsafe { far.write_volatile(1) };
 }
 
 fn elsewhere(platform: &'static Platform) {
