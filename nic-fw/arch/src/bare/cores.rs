@@ -209,9 +209,7 @@ pub(crate) extern "C" fn secondary(_: &Enter) -> ! {
     if let Some(core) = this() {
         run(core);
     }
-    loop {
-        wfi();
-    }
+    super::halt()
 }
 
 fn run(core: &'static PerCore) {

@@ -59,3 +59,10 @@ pub fn end(verdict: u32) -> ! {
     // SAFETY: `board!` defines it with this type.
     unsafe { toe_board_end(verdict) }
 }
+
+/// This core does nothing any more.
+pub fn halt() -> ! {
+    loop {
+        aarch64_cpu::asm::wfi();
+    }
+}

@@ -53,7 +53,7 @@ impl Tally {
 }
 
 pub fn run(options: &Options) -> Result<ExitCode> {
-    setup::packages()?;
+    setup::emulator()?;
     setup::rust_targets()?;
     let wanted = |boot: &Boot| options.only.is_empty() || options.only.iter().any(|word| boot.name.contains(word.as_str()));
     let boots: Vec<Boot> = boots::all().into_iter().filter(wanted).collect();
