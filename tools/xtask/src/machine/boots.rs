@@ -1,5 +1,6 @@
 //! Which images are started how, and what they must answer.
 
+use super::lies::{LIES, Lie};
 use crate::image::{Cpu, Format, Image};
 
 /// What a boot must end with.
@@ -20,6 +21,8 @@ pub struct Boot {
     pub el: u32,
     /// Version of the interrupt controller.
     pub gic: u32,
+    /// What is changed in the device tree.
+    pub lie: Option<&'static Lie>,
     /// The command line.
     pub words: String,
     pub expect: Expect,
@@ -81,11 +84,12 @@ pub fn all() -> Vec<Boot> {
     boots.push(cases(Image { cpu: Cpu::A78, ..image(Format::Elf) }, 4, 2));
     for format in [Format::Elf, Format::Uefi] {
         boots.push(large(format));
-        let told = |name: &str| format == Format::Elf || UEFI_FAULTS.contains(&name);
-        boots.extend(FAULTS.iter().filter(|(name, ..)| told(name)).map(|fault| failing(format, fault)));
+        let has = |name: &str| format == Format::Elf || UEFI_FAULTS.contains(&name);
+        boots.extend(FAULTS.iter().filter(|(name, ..)| has(name)).map(|fault| failing(format, fault)));
         boots.push(refused(format, 17, 3, &["start-up refused: more than 16 cores"]));
         boots.push(refused(format, 1, 2, &["start-up refused: no GICv3"]));
     }
+    boots.extend(LIES.iter().map(told));
     boots.push(shipped());
     boots
 }
@@ -100,6 +104,7 @@ fn cases(image: Image, cores: u32, el: u32) -> Boot {
         mib: 256,
         el,
         gic: 3,
+        lie: None,
         words: format!("cores={cores} el={el} mib=256 rounds={rounds}"),
         expect: Expect::Cases(CASES),
     }
@@ -120,6 +125,7 @@ fn failing(format: Format, &(fault, code, texts): &(&str, i32, &'static [&'stati
         mib: 256,
         el: 1,
         gic: 3,
+        lie: None,
         words: format!("fault={fault}"),
         expect: Expect::Report { code, texts },
     }
@@ -134,9 +140,16 @@ fn refused(format: Format, cores: u32, gic: u32, texts: &'static [&'static str])
         mib: 256,
         el: 1,
         gic,
+        lie: None,
         words: String::new(),
         expect: Expect::Report { code: REFUSED, texts },
     }
+}
+
+/// A device tree that can't be true.
+fn told(lie: &'static Lie) -> Boot {
+    let expect = Expect::Report { code: REFUSED, texts: lie.says };
+    Boot { name: format!("elf, refuses {}", lie.name), lie: Some(lie), expect, ..refused(Format::Elf, 2, 3, &[]) }
 }
 
 /// The image without tests: it starts, and turns the machine off when told.
@@ -148,6 +161,7 @@ fn shipped() -> Boot {
         mib: 256,
         el: 2,
         gic: 3,
+        lie: None,
         words: "off".into(),
         expect: Expect::Report { code: 0, texts: &["toe-virt: 4 cores, started at EL2", "all cores run"] },
     }

@@ -9,6 +9,7 @@
 //! cargo prints it, so that the steps of `cargo xtask test` count them.
 
 mod boots;
+mod lies;
 mod qemu;
 
 use std::process::ExitCode;
