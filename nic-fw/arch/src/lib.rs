@@ -12,7 +12,7 @@
 //!
 //! *One world*: all cores run at EL1, with addresses mapped to themselves, interrupts masked for ever (they end a WFI and are then asked
 //! for), code on SP_EL0 and exceptions on SP_EL1. Every wait has a deadline. Whatever goes wrong is printed and ends the machine.
-//! *Start-up allocates*, from a heap that is then [sealed](seal).
+//! *Start-up allocates*, from a heap that `seal` then closes.
 //!
 //! May depend on: `toe-hal`.
 #![cfg_attr(not(test), no_std)]

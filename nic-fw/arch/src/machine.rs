@@ -226,6 +226,9 @@ impl Machine {
         if self.memory.free.total() == 0 {
             return Err(Wrong::Missing("free memory"));
         }
+        if let Some(uart) = self.uart.filter(|uart| !uart.base().is_multiple_of(PAGE)) {
+            return Err(Wrong::Shape("UART", uart));
+        }
         if self.psci.is_none() {
             return Err(Wrong::Missing("PSCI"));
         }
@@ -364,7 +367,8 @@ pub(crate) mod tests {
 
     #[test]
     fn no_two_in_one_place() {
-        let uart = range(0x4000_0800, 0x1000);
+        assert_eq!(wrong(|m| m.uart = Some(range(0x900_0002, 8))), Wrong::Shape("UART", range(0x900_0002, 8)));
+        let uart = range(0x4000_1000, 0x800);
         let Wrong::Overlap("memory", _, "UART", at) = wrong(|m| m.uart = Some(uart)) else { panic!("no overlap") };
         assert_eq!(at, uart.pages_out());
         let window = range(0x900_0000, 1);

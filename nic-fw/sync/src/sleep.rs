@@ -24,7 +24,7 @@
 //! | application | `host.parked`   | `daemon.notices`, the slots it subscribed to     | toed                    | the context's interrupt    |
 //! | toed        | `host.parked` of context 0 | completions, `tail` of the exception ring | card                | interrupt 0                |
 //! | card core   | `card.parked` of context 0 | submissions, `tail` of the packet ring    | toed                | kick eventfd 0             |
-//! | card core   | its flag in [`crate::crew`] | its rings, the progress it watches        | another core            | the board's (eventfd, SEV) |
+//! | card core   | its flag in [`crate::crew`] | its rings, the progress it watches        | another core            | the board's (eventfd, SGI) |
 //!
 //! Only the sleeper writes its flag. The waker never clears it: it belongs to another side's cache line, which some
 //! wakers may only read, and a read-modify-write is not atomic across every link. Until the sleeper runs it may be kicked

@@ -67,6 +67,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Setup => {
             setup::packages()?;
+            setup::emulator()?;
             setup::rust_targets()?;
             println!("all there");
             Ok(ExitCode::SUCCESS)

@@ -15,7 +15,13 @@ use toe_lab::programs;
 pub use toe_lab::qemu::{QEMU, UEFI_FIRMWARE};
 
 /// A program that we run, or a file that we use by its path, and the Debian package that brings it.
-const NEEDED: [(&str, &str); 16] = [
+type Needed = (&'static str, &'static str);
+
+/// For boards that have no operating system.
+const EMULATOR: [Needed; 2] = [(QEMU, "qemu-system-arm"), (UEFI_FIRMWARE, "qemu-efi-aarch64")];
+
+/// For everything else.
+const NEEDED: [Needed; 14] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("ethtool", "ethtool"),
@@ -30,8 +36,6 @@ const NEEDED: [(&str, &str); 16] = [
     ("ping", "iputils-ping"),
     ("wget", "wget"),
     ("wrk", "wrk"),
-    (QEMU, "qemu-system-arm"),
-    (UEFI_FIRMWARE, "qemu-efi-aarch64"),
 ];
 
 /// Packages whose servers Debian starts by itself.
@@ -69,7 +73,16 @@ pub fn is_root() -> bool {
 
 /// Makes sure that the programs are there.
 pub fn packages() -> Result<()> {
-    let missing = missing(is_there);
+    bring(&NEEDED)
+}
+
+/// Makes sure that QEMU and its UEFI are there.
+pub fn emulator() -> Result<()> {
+    bring(&EMULATOR)
+}
+
+fn bring(needed: &[Needed]) -> Result<()> {
+    let missing = missing(needed, is_there);
     if missing.is_empty() {
         return Ok(());
     }
@@ -78,7 +91,7 @@ pub fn packages() -> Result<()> {
         return Err(Missing(format!(
             "not installed, and there is no apt-get here: {}; install what brings {}",
             missing.join(", "),
-            commands(&missing)
+            commands(needed, &missing)
         ))
         .into());
     }
@@ -87,7 +100,7 @@ pub fn packages() -> Result<()> {
     }
     println!("Debian packages are missing; installing them with\n    {line}");
     install(&missing)?;
-    let still = self::missing(is_there);
+    let still = self::missing(needed, is_there);
     if still.is_empty() { Ok(()) } else { Err(Missing(format!("still missing after installation: {}", still.join(", "))).into()) }
 }
 
@@ -96,14 +109,14 @@ fn is_there(needed: &str) -> bool {
 }
 
 /// Packages whose programs are not there, each once.
-fn missing(is_there: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    let mut packages: Vec<&str> = NEEDED.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
+fn missing(needed: &[Needed], is_there: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let mut packages: Vec<&str> = needed.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
     packages.dedup();
     packages
 }
 
-fn commands(packages: &[&str]) -> String {
-    let names: Vec<&str> = NEEDED.iter().filter(|(_, package)| packages.contains(package)).map(|(program, _)| *program).collect();
+fn commands(needed: &[Needed], packages: &[&str]) -> String {
+    let names: Vec<&str> = needed.iter().filter(|(_, package)| packages.contains(package)).map(|(program, _)| *program).collect();
     names.join(", ")
 }
 
@@ -183,11 +196,12 @@ mod tests {
 
     #[test]
     fn a_package_is_named_once() {
-        assert_eq!(missing(|_| true), Vec::<&str>::new());
-        assert_eq!(missing(|program| !program.starts_with("redis")), ["redis-server", "redis-tools"]);
-        let all = missing(|_| false);
+        assert_eq!(missing(&NEEDED, |_| true), Vec::<&str>::new());
+        assert_eq!(missing(&NEEDED, |program| !program.starts_with("redis")), ["redis-server", "redis-tools"]);
+        let all = missing(&NEEDED, |_| false);
         assert!(all.contains(&"nginx-light") && all.iter().filter(|p| **p == "iproute2").count() == 1, "{all:?}");
-        assert_eq!(commands(&["iproute2"]), "ip, tc");
+        assert_eq!(missing(&EMULATOR, |program| program == QEMU), ["qemu-efi-aarch64"]);
+        assert_eq!(commands(&NEEDED, &["iproute2"]), "ip, tc");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use spin::{Mutex, Once};
 use tock_registers::interfaces::Readable;
 
-/// What a core is to run. It is not expected to return; if it does, the core sleeps for ever.
+/// What a core is to run. When it returns the core sleeps until it is given something else.
 pub type Work = Box<dyn FnOnce() + Send>;
 
 /// Interrupts taken in one go: a device that never stops must not keep a core here.
@@ -42,8 +42,10 @@ pub mod state {
     pub const OFF: u32 = 0;
     pub const STARTING: u32 = 1;
     pub const RUNNING: u32 = 2;
-    /// It has found something wrong with its interrupts, and sleeps.
+    /// It has found something wrong with its interrupts, and sleeps for ever.
     pub const FAILED: u32 = 3;
+    /// Its work has returned.
+    pub const RETURNED: u32 = 4;
 }
 
 /// A core's own block; TPIDR_EL1 points to it.
@@ -101,11 +103,12 @@ pub(crate) fn all() -> &'static [PerCore] {
     CORES.get().copied().unwrap_or_default()
 }
 
-/// The block of the core that we are on; `None` before it has one.
+/// The block of the core that we are on; `None` before it has one, when TPIDR_EL1 may be anything.
 fn this() -> Option<&'static PerCore> {
     let block = core::ptr::with_exposed_provenance::<PerCore>(TPIDR_EL1.get() as usize);
-    // SAFETY: TPIDR_EL1 is 0, or was set by `toe_go` to a block of `CORES`, which stays for ever.
-    unsafe { block.as_ref() }
+    let there = block.is_aligned() && all().as_ptr_range().contains(&block);
+    // SAFETY: `toe_go` has set it to one of the blocks, which stay for ever; anything else is not among them.
+    there.then(|| unsafe { &*block })
 }
 
 /// The number of the core that we are on: its place in the machine's list. 0 while there is only one.
@@ -176,22 +179,25 @@ pub fn take_interrupts(mut message: impl FnMut(u32)) {
 /// Why a core did not start.
 #[derive(Clone, Copy, Debug)]
 pub enum StartError {
-    /// There is no such core, or it runs already.
+    /// There is no such core, or it is busy.
     NotThere(usize),
     Psci(smccc::psci::error::Error),
     /// It did not come: its state, as in [`state`].
     Late(time::Late),
     /// It came, and its interrupt controller does not work.
     Interrupts,
+    /// After start-up there is no memory for what the work carries.
+    Sealed,
 }
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotThere(core) => write!(f, "core {core} is not there, or runs already"),
+            Self::NotThere(core) => write!(f, "core {core} is not there, or is busy"),
             Self::Psci(error) => write!(f, "PSCI CPU_ON: {error}"),
             Self::Late(late) => fmt::Display::fmt(late, f),
             Self::Interrupts => f.write_str("its interrupt controller does not work"),
+            Self::Sealed => f.write_str("given work after start-up"),
         }
     }
 }
@@ -203,9 +209,7 @@ pub(crate) extern "C" fn secondary(_: &Enter) -> ! {
     if let Some(core) = this() {
         run(core);
     }
-    loop {
-        wfi();
-    }
+    super::halt()
 }
 
 fn run(core: &'static PerCore) {
@@ -213,10 +217,15 @@ fn run(core: &'static PerCore) {
         core.state.store(state::FAILED, Ordering::Release);
         return;
     }
-    let work = core.work.lock().take();
-    core.state.store(state::RUNNING, Ordering::Release);
-    if let Some(work) = work {
-        work();
+    loop {
+        let work = core.work.lock().take();
+        if let Some(work) = work {
+            core.state.store(state::RUNNING, Ordering::Release);
+            work();
+            set_doing(&RETURNED);
+            core.state.store(state::RETURNED, Ordering::Release);
+        }
+        // Whoever has more work puts it there first, and then wakes us.
+        sleep_until(None, |_| ());
     }
-    set_doing(&RETURNED);
 }

@@ -13,7 +13,7 @@ use super::{console, enter, heap};
 use crate::fdt::{self, blob};
 use crate::machine::{Machine, Wrong};
 use crate::pe::{Access, Section};
-use crate::range::Range;
+use crate::range::{PAGE, Range};
 use aarch64_cpu::asm::barrier;
 use core::arch::global_asm;
 use core::slice;
@@ -141,7 +141,7 @@ fn image() -> Option<Image> {
     let guards = [address!(__boot_guard), address!(__boot_exception_guard)];
     Some(Image {
         sections: sections.into_iter().flatten().collect(),
-        guards: guards.into_iter().filter_map(|base| Range::new(base, crate::range::PAGE)).collect(),
+        guards: guards.into_iter().filter_map(|base| Range::new(base, PAGE)).collect(),
     })
 }
 
@@ -152,21 +152,24 @@ fn gib(address: u64) -> Option<Range> {
 
 /// The device tree: where x0 says, or at the start of memory. Only what the boot tables map is looked at.
 fn device_tree(x0: u64) -> Option<&'static [u8]> {
-    let base = if x0 == 0 { address!(__memory_start) } else { x0 };
-    let window = gib(address!(__image_start)).into_iter().chain(gib(x0).filter(|_| x0 != 0)).find(|gib| gib.contains(base))?;
-    let bytes = |len: usize| -> Option<&'static [u8]> {
-        let range = Range::new(base, len as u64).filter(|range| window.covers(*range) && base.is_multiple_of(8))?;
-        // SAFETY: mapped as normal memory by the boot tables, and nobody writes there while we read.
-        Some(unsafe { slice::from_raw_parts(core::ptr::with_exposed_provenance(range.base() as usize), len) })
-    };
-    bytes(blob::blob_len(bytes(blob::HEADER)?)?)
+    let image = address!(__image_start);
+    let windows = [gib(image), gib(x0).filter(|_| x0 != 0 && x0 >> 39 == image >> 39)];
+    [x0, address!(__memory_start)].into_iter().filter(|base| *base != 0).find_map(|base| {
+        let window = windows.into_iter().flatten().find(|gib| gib.contains(base))?;
+        let bytes = |len: usize| -> Option<&'static [u8]> {
+            let range = Range::new(base, len as u64).filter(|range| window.covers(*range) && base.is_multiple_of(8))?;
+            // SAFETY: mapped as normal memory by the boot tables, and nobody writes there while we read.
+            Some(unsafe { slice::from_raw_parts(core::ptr::with_exposed_provenance(range.base() as usize), len) })
+        };
+        bytes(blob::blob_len(bytes(blob::HEADER)?)?)
+    })
 }
 
 /// Maps the GiB of the console in the boot tables, if nothing else is there, so that start-up can say what is wrong.
 fn early_console(range: Range) {
     let (image, uart) = (address!(__image_start), range.base());
     let index = (uart >> 30 & 511) as usize;
-    if uart >> 39 != image >> 39 {
+    if uart >> 39 != image >> 39 || !uart.is_multiple_of(PAGE) {
         return;
     }
     let entry = (&raw const symbols::__boot_tables).cast::<u64>().cast_mut().wrapping_add(512 + index);

@@ -88,6 +88,7 @@ toe_enter:
     .global toe_go
 toe_go:
     msr     daifset, #15
+    msr     mdscr_el1, xzr              // no debug exceptions, whatever it was at reset
     mrs     x10, CurrentEL
     cmp     x10, #(2 << 2)
     b.eq    1f

@@ -1,4 +1,10 @@
-//! What only runs on the machine itself, at EL1.
+//! What only runs on the machine itself.
+//!
+//! ```text
+//!   elf, uefi ─► start ─► enter (EL1) ─► platform ─► board          heap, stack, map: memory
+//!                  │                        │                       console, panic, exception: what goes wrong
+//!                  └─ gic, its              └─ cores, time, psci    mmio: registers
+//! ```
 
 pub mod console;
 pub mod cores;
@@ -52,4 +58,11 @@ pub fn end(verdict: u32) -> ! {
     }
     // SAFETY: `board!` defines it with this type.
     unsafe { toe_board_end(verdict) }
+}
+
+/// This core does nothing any more.
+pub fn halt() -> ! {
+    loop {
+        aarch64_cpu::asm::wfi();
+    }
 }

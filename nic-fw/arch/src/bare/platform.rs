@@ -29,6 +29,8 @@ pub enum Error {
     /// The machine has no ITS, so no messages of devices.
     NoIts,
     Gic(GicError),
+    /// After start-up there is no memory for tables.
+    Sealed,
 }
 
 impl fmt::Display for Error {
@@ -36,6 +38,7 @@ impl fmt::Display for Error {
         match self {
             Self::NoIts => f.write_str("the machine has no ITS"),
             Self::Gic(error) => fmt::Display::fmt(error, f),
+            Self::Sealed => f.write_str("a message mapped after start-up"),
         }
     }
 }
@@ -67,27 +70,45 @@ impl Platform {
         self.started_at
     }
 
-    /// Runs `work` on a core that does not run yet. When this returns it runs.
+    /// Runs `work` on a core that has not been started yet, or whose work has returned. When this returns it runs, or has returned already.
+    /// After start-up `work` must not carry anything: there is no memory to put it.
     pub fn start(&self, core: usize, work: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+        if size_of_val(&work) > 0 && SEALED.load(Ordering::Acquire) {
+            return Err(StartError::Sealed);
+        }
         let block = cores::all().get(core).ok_or(StartError::NotThere(core))?;
-        let taken = block.state.compare_exchange(state::OFF, state::STARTING, Ordering::AcqRel, Ordering::Relaxed);
-        // The core that we started on is in the list as running.
-        taken.map_err(|_| StartError::NotThere(core))?;
+        let take = |from| block.state.compare_exchange(from, state::STARTING, Ordering::AcqRel, Ordering::Relaxed);
+        let asleep = take(state::RETURNED).is_ok();
+        if !asleep {
+            // The core that we started on is in the list as running.
+            take(state::OFF).map_err(|_| StartError::NotThere(core))?;
+        }
         let work: Work = alloc::boxed::Box::new(work);
         *block.work.lock() = Some(work);
-        // Its MMU is off when it reads its block.
-        let base = core::ptr::from_ref(block).expose_provenance() as u64;
-        Range::new(base, size_of_val(block) as u64).into_iter().for_each(map::clean);
-        if let Err(error) = psci::cpu_on(self.conduit, block.mpidr, enter::address(), base) {
+        if asleep {
+            cores::wake(core);
+        } else if let Err(error) = self.power_on(block) {
             block.state.store(state::OFF, Ordering::Release);
             return Err(StartError::Psci(error));
         }
-        let came = |value: u64| value == u64::from(state::RUNNING) || value == u64::from(state::FAILED);
         let value = || u64::from(block.state.load(Ordering::Acquire));
-        match time::wait_for("a core that was started", START_LIMIT_NS, value, came).map_err(StartError::Late)? {
+        let waited = time::wait_for("a core that was started", START_LIMIT_NS, value, |value| value != u64::from(state::STARTING));
+        match waited.map_err(StartError::Late)? {
             value if value == u64::from(state::FAILED) => Err(StartError::Interrupts),
             _ => Ok(()),
         }
+    }
+
+    fn power_on(&self, block: &cores::PerCore) -> Result<(), smccc::psci::error::Error> {
+        // Its MMU is off when it reads its block.
+        let base = core::ptr::from_ref(block).expose_provenance() as u64;
+        Range::new(base, size_of_val(block) as u64).into_iter().for_each(map::clean);
+        psci::cpu_on(self.conduit, block.mpidr, enter::address(), base)
+    }
+
+    /// Whether a core's work has returned.
+    pub fn has_returned(&self, core: usize) -> bool {
+        cores::all().get(core).is_some_and(|block| block.state.load(Ordering::Acquire) == state::RETURNED)
     }
 
     /// Maps registers or memory of a device that is not mapped yet, to its own address, for all cores. Only during start-up.
@@ -113,9 +134,12 @@ impl Platform {
         self.map.lock().layout().guards().to_vec()
     }
 
-    /// Makes `event` of a PCI device (its requester id; it has `events` of them) an interrupt of `core`. The message that the device has to
+    /// Makes `event` of a PCI device (its requester id; it has `events` of them) an interrupt of `core`. Only during start-up. The message that the device has to
     /// write, and the number that [`cores::sleep_until`] tells then.
     pub fn map_message(&self, device: u32, events: u32, event: u32, core: usize) -> Result<(Message, u32), Error> {
+        if SEALED.load(Ordering::Acquire) {
+            return Err(Error::Sealed);
+        }
         self.its.lock().as_mut().ok_or(Error::NoIts)?.map(device, events, event, core).map_err(Error::Gic)
     }
 

@@ -14,8 +14,8 @@ use alloc::alloc::{Layout as Block, alloc};
 /// Bytes of a core's stack, and of its stack for exceptions.
 pub const STACK: u64 = 128 << 10;
 pub const EXCEPTION_STACK: u64 = 16 << 10;
-/// Bytes of the unmapped pages below each: no frame is so large that it jumps over them.
-pub const GUARD: u64 = 4 * PAGE;
+/// Bytes of the unmapped page below each. No frame jumps over it: the compiler has large ones touched page by page (stack probes).
+pub const GUARD: u64 = PAGE;
 
 /// What unused words hold.
 const PAINT: u64 = 0x5ac3_5ac3_5ac3_5ac3;

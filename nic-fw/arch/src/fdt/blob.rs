@@ -65,16 +65,21 @@ impl<'a> Blob<'a> {
 
     /// Memory that is not to be touched (5.3): a list that ends with an entry of zeros.
     pub fn reserved(&self) -> impl Iterator<Item = Result<Range, Wrong>> + 'a {
-        let (list, mut at) = (self.reserved, 0);
+        let mut list = self.reserved.chunks_exact(16).map(|entry| be64(entry, 0).zip(be64(entry, 8)));
+        let mut over = false;
         core::iter::from_fn(move || {
-            let Some((base, len)) = be64(list, at).zip(be64(list, at + 8)) else {
-                // Cut off: said once.
-                let first = at != usize::MAX / 2;
-                at = usize::MAX / 2;
-                return first.then_some(Err(DAMAGED));
-            };
-            at += 16;
-            ((base, len) != (0, 0)).then(|| Range::new(base, len).ok_or(Wrong::Range("reserved memory", base, len)))
+            if core::mem::replace(&mut over, true) {
+                return None;
+            }
+            match list.next().flatten() {
+                // Cut off before its end.
+                None => Some(Err(DAMAGED)),
+                Some((0, 0)) => None,
+                Some((base, len)) => {
+                    over = false;
+                    Some(Range::new(base, len).ok_or(Wrong::Range("reserved memory", base, len)))
+                }
+            }
         })
     }
 

@@ -114,6 +114,31 @@ fn every_blob_that_is_cut_off_is_an_error() {
     }
 }
 
+#[test]
+fn reserved_ranges_are_taken_out_and_lies_among_them_named() {
+    let read = |range| {
+        let mut tree = virt(1);
+        tree.reserved.push(range);
+        machine(&tree.finish())
+    };
+    assert_eq!(read((0x4000_0000, 4096)).unwrap().memory.free.as_slice(), [range(0x4000_1000, 0xfff_f000)]);
+    assert_eq!(read((u64::MAX, 2)).unwrap_err(), Wrong::Range("reserved memory", u64::MAX, 2));
+    let mut tree = Builder::default();
+    tree.node("", |root| {
+        root.words("#address-cells", &[2]).words("#size-cells", &[2]);
+        root.node("reserved-memory", |n| {
+            n.words("#address-cells", &[2]).words("#size-cells", &[2]).property("ranges", b"");
+            n.node("secure@40000000", |n| {
+                n.words("reg", &[0, 0x4000_0000, 0, 0x2000]);
+            });
+        });
+        root.node("memory", |n| {
+            n.text("device_type", "memory").words("reg", &[0, 0x4000_0000, 0, 0x8000]);
+        });
+    });
+    assert_eq!(machine(&tree.finish()).unwrap().memory.free.as_slice(), [range(0x4000_2000, 0x6000)]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 

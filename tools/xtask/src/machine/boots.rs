@@ -1,5 +1,6 @@
 //! Which images are started how, and what they must answer.
 
+use super::lies::{LIES, Lie};
 use crate::image::{Cpu, Format, Image};
 
 /// What a boot must end with.
@@ -14,10 +15,14 @@ pub struct Boot {
     pub name: String,
     pub image: Image,
     pub cores: u32,
+    /// Memory, MiB.
+    pub mib: u32,
     /// Exception level at which the image is started.
     pub el: u32,
     /// Version of the interrupt controller.
     pub gic: u32,
+    /// What is changed in the device tree.
+    pub lie: Option<&'static Lie>,
     /// The command line.
     pub words: String,
     pub expect: Expect,
@@ -29,7 +34,7 @@ const PANIC: i32 = 101;
 const REFUSED: i32 = 102;
 
 /// Cases of the image (`boards/virt`, `image/tests`).
-const CASES: usize = 17;
+const CASES: usize = 19;
 
 /// Rounds of sleep and wake in the boots that are about it, and in the others.
 const MANY_ROUNDS: u32 = 100_000;
@@ -47,14 +52,16 @@ const FAULTS: &[(&str, i32, &[&str])] = &[
     ("execute-data", FAULT, &["instruction abort", "class 0x21", "not permitted"]),
     ("undefined", FAULT, &["undefined instruction", "class 0x00"]),
     ("stack", FAULT, &["data abort", "stack overflow: the guard page below the stack"]),
+    ("frame", FAULT, &["data abort", "stack overflow: the guard page below the stack"]),
     ("guard", FAULT, &["data abort", "nothing is mapped"]),
     ("core-1", FAULT, &["FAULT on core 1", "doing: dying on core 1", "data abort", "write of 0x0000000000000010"]),
+    ("reporting", FAULT, &["FAULT on core 0", "FAULT while reporting on core 0: ESR 0x96000006"]),
     ("panic", PANIC, &["PANIC on core 0", "a panic on purpose", "faults.rs"]),
     ("sealed", PANIC, &["bytes allocated after start-up"]),
 ];
 
 /// Those that a UEFI application is told as well: its sections and stacks come another way.
-const UEFI_FAULTS: [&str; 5] = ["write-constant", "write-code", "execute-data", "stack", "panic"];
+const UEFI_FAULTS: [&str; 6] = ["write-constant", "write-code", "execute-data", "stack", "frame", "panic"];
 
 const fn image(format: Format) -> Image {
     Image { cpu: Cpu::A72, format, tests: true }
@@ -76,11 +83,13 @@ pub fn all() -> Vec<Boot> {
     }
     boots.push(cases(Image { cpu: Cpu::A78, ..image(Format::Elf) }, 4, 2));
     for format in [Format::Elf, Format::Uefi] {
-        let told = |name: &str| format == Format::Elf || UEFI_FAULTS.contains(&name);
-        boots.extend(FAULTS.iter().filter(|(name, ..)| told(name)).map(|fault| failing(format, fault)));
+        boots.push(large(format));
+        let has = |name: &str| format == Format::Elf || UEFI_FAULTS.contains(&name);
+        boots.extend(FAULTS.iter().filter(|(name, ..)| has(name)).map(|fault| failing(format, fault)));
         boots.push(refused(format, 17, 3, &["start-up refused: more than 16 cores"]));
         boots.push(refused(format, 1, 2, &["start-up refused: no GICv3"]));
     }
+    boots.extend(LIES.iter().map(told));
     boots.push(shipped());
     boots
 }
@@ -92,11 +101,20 @@ fn cases(image: Image, cores: u32, el: u32) -> Boot {
         name: format!("{}{lse}, {cores} cores, EL{el}", name(image.format)),
         image,
         cores,
+        mib: 256,
         el,
         gic: 3,
-        words: format!("cores={cores} el={el} rounds={rounds}"),
+        lie: None,
+        words: format!("cores={cores} el={el} mib=256 rounds={rounds}"),
         expect: Expect::Cases(CASES),
     }
+}
+
+/// As many cores as there is room for, and memory beyond what a 32-bit address reaches.
+fn large(format: Format) -> Boot {
+    let (cores, mib) = (16, 8192);
+    let words = format!("cores={cores} el=2 mib={mib} rounds={FEW_ROUNDS}");
+    Boot { name: format!("{}, {cores} cores, 8 GiB", name(format)), mib, words, ..cases(image(format), cores, 2) }
 }
 
 fn failing(format: Format, &(fault, code, texts): &(&str, i32, &'static [&'static str])) -> Boot {
@@ -104,8 +122,10 @@ fn failing(format: Format, &(fault, code, texts): &(&str, i32, &'static [&'stati
         name: format!("{}, fault {fault}", name(format)),
         image: image(format),
         cores: 2,
+        mib: 256,
         el: 1,
         gic: 3,
+        lie: None,
         words: format!("fault={fault}"),
         expect: Expect::Report { code, texts },
     }
@@ -117,11 +137,19 @@ fn refused(format: Format, cores: u32, gic: u32, texts: &'static [&'static str])
         name: format!("{}, refuses {cores} cores and GICv{gic}", name(format)),
         image: image(format),
         cores,
+        mib: 256,
         el: 1,
         gic,
+        lie: None,
         words: String::new(),
         expect: Expect::Report { code: REFUSED, texts },
     }
+}
+
+/// A device tree that can't be true.
+fn told(lie: &'static Lie) -> Boot {
+    let expect = Expect::Report { code: REFUSED, texts: lie.says };
+    Boot { name: format!("elf, refuses {}", lie.name), lie: Some(lie), expect, ..refused(Format::Elf, 2, 3, &[]) }
 }
 
 /// The image without tests, on a machine without devices: it says what is missing, and turns the machine off.
@@ -130,8 +158,10 @@ fn shipped() -> Boot {
         name: "elf, without devices".into(),
         image: Image { tests: false, ..image(Format::Elf) },
         cores: 4,
+        mib: 256,
         el: 2,
         gic: 3,
+        lie: None,
         words: String::new(),
         expect: Expect::Report {
             code: 0,

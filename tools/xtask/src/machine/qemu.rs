@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use toe_lab::job;
 
 use super::boots::Boot;
+use super::lies;
 use crate::image::{Cpu, Format};
 use crate::setup::{QEMU, UEFI_FIRMWARE};
 
@@ -24,7 +25,11 @@ pub struct Ended {
 }
 
 pub fn run(boot: &Boot) -> Result<Ended> {
-    let done = job::run(command(boot), LIMIT)?;
+    let mut command = command(boot);
+    if let Some(lie) = boot.lie {
+        command.arg("-dtb").arg(lies::tell(lie, self::command(boot))?);
+    }
+    let done = job::run(command, LIMIT)?;
     let output = done.stdout().replace('\r', "") + &done.stderr();
     let code = done.status.code().with_context(|| format!("QEMU was killed:\n{output}"))?;
     let cases = output.lines().filter_map(case).collect();
@@ -37,7 +42,7 @@ fn command(boot: &Boot) -> Command {
     let el2 = if boot.el == 2 { ",virtualization=on" } else { "" };
     command.args(["-M", &format!("virt,{gic}{el2}")]);
     command.args(["-cpu", if boot.image.cpu == Cpu::A72 { "cortex-a72" } else { "neoverse-n1" }]);
-    command.args(["-smp", &boot.cores.to_string(), "-m", "256M", "-nographic", "-nodefaults", "-serial", "stdio"]);
+    command.args(["-smp", &boot.cores.to_string(), "-m", &format!("{}M", boot.mib), "-nographic", "-nodefaults", "-serial", "stdio"]);
     command.args(["-semihosting-config", "enable=on,target=native"]);
     // A device, so that UEFI has addresses to give.
     command.args(["-device", "virtio-rng-pci"]);

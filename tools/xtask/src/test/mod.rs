@@ -56,6 +56,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         bail!("no step is named like that; --list shows the names");
     }
     setup::packages()?;
+    setup::emulator()?;
     setup::rust_targets()?;
     let start = Instant::now();
     let mut total = Counts::default();

@@ -50,7 +50,5 @@ fn end(verdict: u32) -> ! {
 #[cfg(not(feature = "tests"))]
 fn end(_: u32) -> ! {
     toe_arch::off();
-    loop {
-        core::hint::spin_loop();
-    }
+    toe_arch::halt()
 }

@@ -18,6 +18,7 @@ pub fn commit(name: &str, platform: &'static Platform) -> ! {
         "execute-data" => execute(),
         "undefined" => undefined(),
         "stack" => drop(deeper(1)),
+        "frame" => frame(),
         "panic" => panic!("a panic on purpose"),
         "sealed" => {
             toe_arch::seal();
@@ -25,6 +26,7 @@ pub fn commit(name: &str, platform: &'static Platform) -> ! {
         }
         "core-1" => elsewhere(platform),
         "guard" => guard(platform),
+        "reporting" => while_reporting(),
         _ => println!("there is no fault {name}"),
     }
     println!("nothing happened");
@@ -63,6 +65,15 @@ fn deeper(depth: u64) -> u64 {
     deeper(depth + 1) + core::hint::black_box(room)[7]
 }
 
+/// One frame that is larger than the stack, of which only the far end is used.
+#[inline(never)]
+fn frame() {
+    let mut room = core::mem::MaybeUninit::<[u64; 1 << 17]>::uninit();
+    let far = core::hint::black_box(room.as_mut_ptr().cast::<u64>());
+    // SAFETY: inside the array; writing makes no claim about what was there.
+    unsafe { far.write_volatile(1) };
+}
+
 fn elsewhere(platform: &'static Platform) {
     static DYING: Doing = Doing("dying on core 1");
     let started = platform.start(1, || {
@@ -80,4 +91,14 @@ fn elsewhere(platform: &'static Platform) {
 fn guard(platform: &'static Platform) {
     let page = platform.guards().into_iter().max_by_key(|guard| guard.base()).map_or(NOWHERE, |guard| guard.base() as usize);
     write(page);
+}
+
+/// What this core is doing can't be read: the report of the fault faults itself.
+fn while_reporting() {
+    // SAFETY: none: it faults when it is read, which is what is tested.
+    let bytes = unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance::<u8>(NOWHERE), 8) };
+    // SAFETY: as above.
+    let nowhere = unsafe { core::str::from_utf8_unchecked(bytes) };
+    cores::set_doing(Box::leak(Box::new(Doing(nowhere))));
+    undefined();
 }

@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use toe_arch::time::{now_ns, wait_for};
-use toe_arch::{Error, cores};
+use toe_arch::{Error, Platform, cores};
 
 const SECOND: u64 = 1_000_000_000;
 /// Nothing that works takes that long.
@@ -110,6 +110,22 @@ pub fn messages(bench: &Bench) -> Verdict {
         let mapped = bench.platform.map_message(device, events, event, core);
         check!(matches!(mapped, Err(Error::Gic(_))), "device {device:#x}, event {event} of {events}, core {core}: {mapped:?}");
     }
+    Ok(())
+}
+
+/// Each core twice, also before it has come to sleep.
+pub fn started_again(platform: &Platform) -> Verdict {
+    let ran = Arc::new(AtomicU32::new(0));
+    for core in 1..platform.cores() {
+        for _ in 0..2 {
+            let theirs = ran.clone();
+            platform.start(core, move || _ = theirs.fetch_add(1, Ordering::AcqRel)).map_err(text)?;
+            let returned = || u64::from(platform.has_returned(core));
+            wait_for("a core that returns", LIMIT_NS, returned, |returned| returned == 1).map_err(text)?;
+        }
+    }
+    let (ran, expected) = (ran.load(Ordering::Acquire), 2 * (platform.cores() as u32 - 1));
+    check!(ran == expected, "{ran} of {expected} have run");
     Ok(())
 }
 

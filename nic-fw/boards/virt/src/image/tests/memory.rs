@@ -2,9 +2,10 @@
 
 use super::{Bench, Verdict, check, text};
 use alloc::format;
+use toe_arch::cores::StartError;
 use toe_arch::layout::Attribute;
-use toe_arch::println;
 use toe_arch::range::{PAGE, Range};
+use toe_arch::{Error, MapError, println};
 
 pub fn mapped_as_laid_out(bench: &Bench) -> Verdict {
     let count = bench.platform.verify_map().map_err(text)?;
@@ -64,7 +65,7 @@ pub fn free_memory(bench: &Bench) -> Verdict {
     Ok(())
 }
 
-/// The last test: what all of them have used.
+/// What all tests have used.
 pub fn stacks(bench: &Bench) -> Verdict {
     for core in 0..bench.platform.cores() {
         let (used, of) = bench.platform.stack_used(core).ok_or_else(|| format!("core {core} has no stack"))?;
@@ -73,5 +74,20 @@ pub fn stacks(bench: &Bench) -> Verdict {
     }
     let (used, of) = bench.platform.heap_used();
     println!("{} of {} KiB of heap were used", used >> 10, of >> 10);
+    Ok(())
+}
+
+/// Errors, not panics; what does panic is the fault `sealed`.
+pub fn sealed(bench: &Bench) -> Verdict {
+    let platform = bench.platform;
+    let last = platform.cores() - 1;
+    let window = platform.machine().windows().last().ok_or("no window")?;
+    toe_arch::seal();
+    let here = Range::new(window.end() - PAGE, PAGE).ok_or("no page")?;
+    check!(matches!(platform.map("late", here, Attribute::Device), Err(MapError::Sealed)), "mapped");
+    check!(matches!(platform.map_message(0x0200, 1, 0, 0), Err(Error::Sealed)), "a message was mapped");
+    let carried = core::hint::black_box(5);
+    check!(matches!(platform.start(last, move || _ = core::hint::black_box(carried)), Err(StartError::Sealed)), "started");
+    check!(platform.verify_map().is_ok(), "what is mapped can't be asked about");
     Ok(())
 }
