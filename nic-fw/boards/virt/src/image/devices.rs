@@ -91,9 +91,12 @@ impl<'a> Bus<'a> {
         // SAFETY: start-up has mapped configuration space as a device; only this function's drivers write it, and only for their functions.
         let registers = unsafe { Mmio::new(core::ptr::with_exposed_provenance_mut(ecam.base() as usize), ecam.len() as usize) };
         let mut config = Ecam::new(registers, bridge.first_bus);
-        let mut found = pci::scan(&mut config, Numbering::Assign);
-        let mut windows = windows(bridge);
-        pci::assign(&mut config, &mut found, &mut windows, |no_room| println!("no room for {no_room:?}"));
+        let mut found = pci::scan(&mut config, Numbering::Keep);
+        if !is_placed(&found) {
+            found = pci::scan(&mut config, Numbering::Assign);
+            let mut windows = windows(bridge);
+            pci::assign(&mut config, &mut found, &mut windows, |no_room| println!("no room for {no_room:?}"));
+        }
         Ok(Self { platform, config, found, mapped: Vec::new() })
     }
 
@@ -152,6 +155,12 @@ fn registers(mapped: &[Range]) -> impl FnMut(u64, u64) -> Option<Mmio> + use<'_>
         // SAFETY: mapped as a device for ever; the drivers that ask are the only ones of their functions.
         Some(unsafe { Mmio::new(core::ptr::with_exposed_provenance_mut(address as usize), len as usize) })
     }
+}
+
+/// Whether UEFI has given addresses to all: then those are what the machine's windows are known from, and they stay.
+fn is_placed(found: &Scan) -> bool {
+    let mut bars = found.functions.iter().flat_map(|function| function.bars.iter().flatten());
+    found.dead_ends == 0 && bars.all(|bar| bar.address.is_some())
 }
 
 /// Windows in which devices see the addresses that cores use: one below 4 GiB, one above.
