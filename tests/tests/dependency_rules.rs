@@ -12,6 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("toe-tcp", &["toe-abi", "toe-wire"]),
     ("toe-hal", &["toe-abi"]),
     ("toe-datapath", &["toe-abi", "toe-wire", "toe-sync", "toe-tcp", "toe-hal"]),
+    ("toe-drivers", &["toe-hal"]),
     ("toe-nic", &["toe-datapath"]),
     ("toe-nfp-header", &["toe-abi"]),
     ("toe-engine", &["toe-abi", "toe-wire", "toe-sync", "toe-tcp"]),
@@ -26,7 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const FREE: &[&str] = &["tools", "tests"];
 
 /// Crates that need no board: they build for any target.
-const NO_STD: &[&str] = &["toe-abi", "toe-wire", "toe-sync", "toe-tcp", "toe-hal", "toe-datapath"];
+const NO_STD: &[&str] = &["toe-abi", "toe-wire", "toe-sync", "toe-tcp", "toe-hal", "toe-datapath", "toe-drivers"];
 
 /// Crates that begin with `#![forbid(unsafe_code)]`.
 const FORBID_UNSAFE: &[&str] = &["toe-abi", "toe-wire", "toe-tcp", "toe-datapath", "toe-engine"];
@@ -35,6 +36,7 @@ const FORBID_UNSAFE: &[&str] = &["toe-abi", "toe-wire", "toe-tcp", "toe-datapath
 const UNSAFE_IN: &[(&str, &[&str])] = &[
     ("toe-sync", &[]),
     ("toe-hal", &[]),
+    ("toe-drivers", &[]),
     ("toe-nic", &[]),
     ("toe-link", &[]),
     ("toe-preload", &[]),
@@ -125,6 +127,8 @@ fn a_broken_edge_is_named() {
         ("toe-sockets", "toe-datapath"),
         ("libtoe", "toe-engine"),
         ("toe-datapath", "toe-nic"),
+        ("toe-drivers", "toe-datapath"),
+        ("toe-drivers", "toe-sync"),
         ("toe-abi", "toe-wire"),
         ("toe-link", "toed"),
     ] {

@@ -130,8 +130,9 @@ impl<C: ConfigSpace> Placer<'_, C> {
     fn open(&mut self, at: PciAddress, low: &Range<u64>, high: &Range<u64>) {
         // Half a word: its other half is status bits that are cleared by writing ones.
         self.config.write16(at, IO_WINDOW, IO_CLOSED);
+        let half = |at: u64| (at >> 16) as u32 & 0xfff0;
         let window = |range: &Range<u64>| match range.end.checked_sub(1).filter(|_| !range.is_empty()) {
-            Some(last) => (last >> 16 & 0xfff0) as u32 * 0x1_0000 | (range.start >> 16 & 0xfff0) as u32,
+            Some(last) => (half(last) << 16) | half(range.start),
             None => CLOSED,
         };
         let upper = |at: u64| (at >> 32) as u32;

@@ -15,7 +15,7 @@ use crate::setup::FIRMWARE_TARGET;
 const LIMIT: Duration = Duration::from_secs(1800);
 
 /// The crates that run on a card.
-const FIRMWARE: [&str; 6] = ["toe-abi", "toe-wire", "toe-sync", "toe-tcp", "toe-hal", "toe-datapath"];
+const FIRMWARE: [&str; 7] = ["toe-abi", "toe-wire", "toe-sync", "toe-tcp", "toe-hal", "toe-datapath", "toe-drivers"];
 
 /// The package of what crosses crates; its end-to-end tests are a step of their own.
 pub const TESTS: &str = "toe-tests";

@@ -319,8 +319,7 @@ pub fn machine(change: impl FnOnce(&mut FakeFunction)) -> (FakeBus, Function) {
     function.set16(0x06, 0x10);
     function.set8(0x34, 0x40);
     // PCI configuration access, which is passed over; then a common structure in a BAR that does not exist.
-    let capabilities =
-        [(5, 0, 0, 0), (1, 2, 0, 0x1000), (1, 4, 0, 56), (2, 4, NOTIFY, 0x1000), (3, 4, ISR, 1), (4, 4, CONFIG, 0x100)];
+    let capabilities = [(5, 0, 0, 0), (1, 2, 0, 0x1000), (1, 4, 0, 56), (2, 4, NOTIFY, 0x1000), (3, 4, ISR, 1), (4, 4, CONFIG, 0x100)];
     for (i, (kind, bar, offset, length)) in capabilities.into_iter().enumerate() {
         let at = 0x40 + 20 * i;
         let next = if i + 1 < capabilities.len() { at + 20 } else { 0 };

@@ -316,5 +316,5 @@ fn finish(common: &mut Common, spanning: &Spanning) -> Option<RxFrame> {
 }
 
 fn offload(header: &RxHeader, features: Features, len: usize) -> Option<RxOffload> {
-    if len < ETHERNET_HEADER || len > FRAME_MAX { None } else { header.offload(features, len) }
+    if (ETHERNET_HEADER..=FRAME_MAX).contains(&len) { header.offload(features, len) } else { None }
 }
