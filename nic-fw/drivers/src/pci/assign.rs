@@ -241,6 +241,22 @@ mod tests {
         assert_eq!(bus.at(0, 1).get32(4) & 6, 0);
     }
 
+    /// A bridge has no window above 4 GiB but the prefetchable one: what must not be prefetched does not go there, however full it is below.
+    #[test]
+    fn behind_a_bridge_only_prefetchable_bars_go_high() {
+        let mut bus = FakeBus::default();
+        let bridge = bus.put_bridge(0, 1, FakeFunction::bridge());
+        for (device, flags) in [(0, 0b100), (1, PREFETCHABLE_64)] {
+            let mut function = FakeFunction::endpoint(1, 1);
+            function.bar(0, 0x1_0000_0000, flags);
+            bus.put(bridge, device, 0, function.clone());
+            bus.put(0, 2 + device, 0, function);
+        }
+        let (found, refused) = assigned(&mut bus, &mut windows());
+        assert_eq!(refused, [NoRoom { at: PciAddress { bus: 1, device: 0, function: 0 }, index: 0, size: 0x1_0000_0000 }]);
+        assert_eq!(found.functions.iter().flat_map(|f| f.bars).flatten().filter(|b| b.address.is_some()).count(), 3);
+    }
+
     /// Devices and bridges as they come.
     fn machines() -> impl Strategy<Value = (FakeBus, Vec<(usize, u8)>)> {
         let bar = (4u32..26, prop::sample::select(vec![0, 0b1000, 0b100, PREFETCHABLE_64]));

@@ -163,8 +163,8 @@ impl<R: Registers> Transport<R> {
         let at = &self.structures.common;
         at.write16(common::QUEUE_SELECT, index);
         let max = at.read16(common::QUEUE_SIZE);
-        // A split ring has a power of two, at most 2^15 (2.6). Past the last bit: the device has gone.
-        let size = max.min(wanted).min(super::queue::SIZE_MAX);
+        // A split ring has a power of two, at most 2^15 (2.6). All ones: the device has gone.
+        let size = max.min(wanted);
         if index >= self.queues() || size < 2 || max == u16::MAX {
             return Err(TransportError::NoQueue { index, size: max });
         }

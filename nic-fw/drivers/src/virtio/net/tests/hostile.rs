@@ -143,3 +143,34 @@ fn frames_that_make_no_sense_are_counted_and_their_buffers_come_back() {
     assert!(received(&mut rx).is_empty());
     assert_eq!((rx.losses().unusable, rx.posted(), rx.is_broken()), (7, 16, false));
 }
+
+/// More buffers than the longest frame there is: it is cut off nowhere but thrown away, and the next one is received.
+#[test]
+fn a_spanning_frame_ends_at_the_longest_there_is() {
+    let settings = Settings { queue_size: 64, rx_buffers: 64, spare_buffers: 1, ..small() };
+    let world = World::new(all(), 1, &settings);
+    let Net { mut rx, .. } = world.start(&settings).unwrap();
+    let mut peer = world.peers(1).remove(0);
+    for (buffers, is_fine) in [(33, false), (32, true), (40, false), (32, true)] {
+        // All buffers are the device's again.
+        assert!(!rx.any());
+        peer.stock_up();
+        for n in 0..buffers {
+            let chain = peer.stock.pop().unwrap();
+            let (address, len, _) = chain.parts[0];
+            let header: [u8; 12] = std::array::from_fn(|i| if i == 10 { buffers } else { 0 });
+            let bytes = [if n == 0 { &header[..] } else { &[] }, &vec![n; 2048]].concat();
+            world.memory.write(address, &bytes[..len as usize]);
+            peer.rx.put(chain.head.into(), len);
+        }
+        peer.rx.publish();
+        let frames = received(&mut rx);
+        assert_eq!(frames.len(), usize::from(is_fine), "{buffers}");
+        for (bytes, _, lease) in frames {
+            assert_eq!(bytes.len(), 32 * 2042 - 12);
+            rx.release(lease);
+        }
+    }
+    assert_eq!((rx.counts().nonsense, rx.counts().merged, rx.posted()), (2, 2, 64));
+    assert!(world.memory.walls_stand());
+}

@@ -265,6 +265,14 @@ fn what_can_not_be_sent_is_counted_as_lost() {
     send(&mut tx, &of_flow(1, 1), &[vec![0; 65_553]], TxOffload::default()).unwrap();
     send(&mut tx, &[], &[], TxOffload::default()).unwrap();
     assert_eq!((flush(&mut tx), flush(&mut tx)), (4, 0));
+    // There would be room for it, but no frame is that long.
+    let settings = Settings { tx_buffer_len: 8192, ..small() };
+    let world = World::new(all(), 1, &settings);
+    let Net { mut tx, .. } = world.start(&settings).unwrap();
+    send(&mut tx, &of_flow(1, 1), &[vec![0; FRAME_MAX - 53]], TxOffload::default()).unwrap();
+    assert_eq!((flush(&mut tx), tx.free()), (1, 16));
+    send(&mut tx, &of_flow(1, 1), &[vec![0; FRAME_MAX - 54]], TxOffload::default()).unwrap();
+    assert_eq!((flush(&mut tx), tx.free()), (0, 7));
     // 16 buffers of 2048 bytes never hold this.
     let settings = Settings { tx_buffer_len: 2048, ..small() };
     let world = World::new(all(), 1, &settings);
