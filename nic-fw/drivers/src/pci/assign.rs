@@ -241,7 +241,8 @@ mod tests {
         assert_eq!(bus.at(0, 1).get32(4) & 6, 0);
     }
 
-    /// A bridge has no window above 4 GiB but the prefetchable one: what must not be prefetched does not go there, however full it is below.
+    /// A bridge has no window above 4 GiB but the prefetchable one: what must not be prefetched does not go there, however full it is
+    /// below.
     #[test]
     fn behind_a_bridge_only_prefetchable_bars_go_high() {
         let mut bus = FakeBus::default();

@@ -1,5 +1,5 @@
-//! Which pair a frame to be sent goes to: all frames of a flow to the same one, so that they stay in order. Devices that steer by what was sent
-//! (Linux's TAP) answer in the same pair.
+//! Which pair a frame to be sent goes to: all frames of a flow to the same one, so that they stay in order. Devices that steer by what
+//! was sent (Linux's TAP) answer in the same pair.
 
 const ETHERTYPE: usize = 12;
 const IPV4: [u8; 2] = [0x08, 0x00];

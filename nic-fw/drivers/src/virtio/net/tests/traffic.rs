@@ -28,7 +28,8 @@ fn arriving(chance: &mut Chance, seed: u32, most: usize) -> ([u8; 12], Vec<u8>, 
     }
 }
 
-/// Frames in at random, leases back in any order: all arrive once, in the order of their pair, with their bytes and state; and all buffers come home.
+/// Frames in at random, leases back in any order: all arrive once, in the order of their pair, with their bytes and state; and all
+/// buffers come home.
 fn receiving(seed: u64, settings: Settings, offered: Features, most: usize) -> RxCounts {
     let world = World::new(offered, settings.pairs, &settings);
     let Net { mut rx, .. } = world.start(&settings).unwrap();
