@@ -182,7 +182,7 @@ impl<R: Registers> RxPort for NetRx<R> {
         }
     }
 
-    /// Overruns are the device's own, and it does not tell.
+    /// What the device itself loses for want of buffers it does not tell; overruns are what was lost for want of spare buffers.
     fn losses(&mut self) -> RxLosses {
         let counts = self.common.counts;
         RxLosses { overrun: counts.no_spare, unusable: counts.nonsense }

@@ -1,5 +1,6 @@
 //! The port with a device made of software behind it.
 
+mod board;
 mod hostile;
 mod sleep;
 mod starting;
@@ -35,9 +36,13 @@ impl World {
     }
 
     fn start(&self, settings: &Settings) -> Result<Net<FakeRegisters, Bytes>, NetError> {
+        self.start_with(settings, Bytes)
+    }
+
+    fn start_with<M>(&self, settings: &Settings, host: M) -> Result<Net<FakeRegisters, M>, NetError> {
         let (bus, function) = machine(|_| ());
         let transport = Transport::open(&bus, &function, &mut self.registers.map()).unwrap();
-        start(transport, self.memory.dma(), settings, Bytes, &self.clock)
+        start(transport, self.memory.dma(), settings, host, &self.clock)
     }
 
     fn peers(&self, pairs: u16) -> Vec<Peer> {
