@@ -7,7 +7,7 @@
 //!   used ring       .. │ popped │ used by the device │ ..             last_used
 //! ```
 //!
-//! *Descriptor i always describes buffer i*, so what comes back needs no look at shared memory: the private shadow ([`shadow`]) knows whose
+//! *Descriptor i always describes buffer i*, so what comes back needs no look at shared memory: the private shadow (`shadow.rs`) knows whose
 //! each descriptor is, and the table itself is only ever written. The device writes the used ring and one event index; each is read
 //! once and checked. A queue whose device breaks the rules is [`Broken`] for good: nothing more is read from it, until a reset.
 //!

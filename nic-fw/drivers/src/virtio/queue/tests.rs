@@ -26,7 +26,7 @@ impl Bell {
     /// Waits for more than `seen` rings. Panics if none comes: it was lost.
     fn wait(&self, seen: u64, who: &str) {
         let guard = self.0.0.lock().unwrap();
-        let (guard, timeout) = self.0.1.wait_timeout_while(guard, Duration::from_secs(20), |rings| *rings <= seen).unwrap();
+        let (guard, timeout) = self.0.1.wait_timeout_while(guard, Duration::from_secs(60), |rings| *rings <= seen).unwrap();
         drop(guard);
         assert!(!timeout.timed_out(), "{who} sleeps for ever");
     }
