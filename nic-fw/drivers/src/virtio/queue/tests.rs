@@ -302,7 +302,7 @@ fn two_cores_wake_each_other() {
         let device_thread = std::thread::spawn(device_side);
         let mut chance = Chance::new(8);
         let (mut free, mut total): (Vec<u16>, u64) = ((0..SIZE).collect(), 0);
-        while total < TOTAL {
+        while total < TOTAL && !device_thread.is_finished() {
             let burst = 1 + chance.draw() % u64::from(SIZE);
             for _ in 0..burst {
                 let Some(id) = free.pop() else { break };
@@ -326,6 +326,7 @@ fn two_cores_wake_each_other() {
         is_done.store(true, Ordering::Release);
         kicks.ring();
         device_thread.join().unwrap();
+        assert!(total >= TOTAL);
         assert!(sleeps.load(Ordering::Relaxed) > 20, "it has slept: {sleeps:?}");
         assert!(memory.walls_stand());
     }
@@ -357,7 +358,12 @@ fn race(mut driver: impl FnMut(Step) -> bool, mut device: impl FnMut(Step) -> bo
             if arrivals.load(Ordering::SeqCst) >= 2 * *n {
                 break;
             }
-            if spins > 10_000 { std::thread::yield_now() } else { std::hint::spin_loop() }
+            if spins > 10_000 {
+                assert!(std::time::Instant::now() < end + Duration::from_secs(60), "the other side has failed");
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
         }
     };
     std::thread::scope(|scope| {
