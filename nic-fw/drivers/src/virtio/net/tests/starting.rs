@@ -32,6 +32,18 @@ fn a_device_comes_up_with_all_that_it_offers() {
     assert!(world.memory.walls_stand());
 }
 
+/// The control queue comes after all pairs that the device has, not after those in use.
+#[test]
+fn fewer_pairs_than_there_are_will_do() {
+    let settings = Settings { pairs: 2, ..small() };
+    let world = World::new(all(), 5, &settings);
+    let net = world.start(&settings).unwrap();
+    let device = world.registers.device();
+    assert_eq!((net.control.pairs(), device.pairs), (2, 2));
+    let running: Vec<usize> = device.queues.iter().enumerate().filter(|(_, q)| q.is_enabled).map(|(i, _)| i).collect();
+    assert_eq!(running, [0, 1, 2, 3, 10]);
+}
+
 #[test]
 fn the_defaults_carry_super_frames() {
     let settings = Settings::default();
