@@ -13,8 +13,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("toe-hal", &["toe-abi"]),
     ("toe-datapath", &["toe-abi", "toe-wire", "toe-sync", "toe-tcp", "toe-hal"]),
     ("toe-arch", &["toe-hal"]),
+    ("toe-drivers", &["toe-hal"]),
     ("toe-nic", &["toe-datapath"]),
-    ("toe-virt", &["toe-datapath", "toe-arch"]),
+    ("toe-virt", &["toe-datapath", "toe-arch", "toe-drivers"]),
     ("toe-nfp-header", &["toe-abi"]),
     ("toe-engine", &["toe-abi", "toe-wire", "toe-sync", "toe-tcp"]),
     ("toe-link", &["toe-abi", "toe-sync"]),
@@ -28,7 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const FREE: &[&str] = &["tools", "tests"];
 
 /// Crates that need no operating system: they build for any target.
-const NO_STD: &[&str] = &["toe-abi", "toe-wire", "toe-sync", "toe-tcp", "toe-hal", "toe-datapath", "toe-arch"];
+const NO_STD: &[&str] = &["toe-abi", "toe-wire", "toe-sync", "toe-tcp", "toe-hal", "toe-datapath", "toe-drivers", "toe-arch"];
 
 /// Crates that begin with `#![forbid(unsafe_code)]`.
 const FORBID_UNSAFE: &[&str] = &["toe-abi", "toe-wire", "toe-tcp", "toe-datapath", "toe-engine"];
@@ -39,8 +40,9 @@ const UNSAFE_IN: &[(&str, &[&str])] = &[
     ("toe-hal", &[]),
     // What reads tables of others needs none: it is tested on a host.
     ("toe-arch", &["bare/"]),
+    ("toe-drivers", &[]),
     ("toe-nic", &[]),
-    ("toe-virt", &["image/"]),
+    ("toe-virt", &["image/", "window/"]),
     ("toe-link", &[]),
     ("toe-preload", &[]),
     ("libtoe", &["capi.rs", "capi/"]),
@@ -132,6 +134,8 @@ fn a_broken_edge_is_named() {
         ("toe-datapath", "toe-nic"),
         ("toe-datapath", "toe-arch"),
         ("toe-nic", "toe-arch"),
+        ("toe-drivers", "toe-datapath"),
+        ("toe-drivers", "toe-sync"),
         ("toe-abi", "toe-wire"),
         ("toe-link", "toed"),
     ] {

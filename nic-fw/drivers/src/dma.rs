@@ -21,9 +21,9 @@ unsafe impl Send for DmaMemory {}
 
 impl DmaMemory {
     /// # Safety
-    /// `len` bytes at `base` are readable and writable normal memory, mapped for ever, coherent with the devices that they are handed to, and used
-    /// by nobody else. Devices reach the same bytes at `device` and following: the physical address, or what an IOMMU
-    /// translates to it. The block may be used for something else only when every device that had part of it has been reset.
+    /// `len` bytes at `base` are readable and writable normal memory, mapped for ever, coherent with the devices that they are handed to,
+    /// and used by nobody else. Devices reach the same bytes at `device` and following: the physical address, or what an IOMMU translates
+    /// to it. The block may be used for something else only when every device that had part of it has been reset.
     pub const unsafe fn new(base: NonNull<u8>, device: u64, len: usize) -> Self {
         Self { base, device, len }
     }
@@ -37,7 +37,8 @@ impl DmaMemory {
         self.len == 0
     }
 
-    /// Splits off `len` bytes whose addresses, both, are multiples of `align` (a power of two). `None`: too little is left, nothing is taken.
+    /// Splits off `len` bytes whose addresses, both, are multiples of `align` (a power of two). `None`: too little is left, nothing is
+    /// taken.
     pub fn take(&mut self, len: usize, align: usize) -> Option<Self> {
         let skip = (self.base.as_ptr() as usize).wrapping_neg() & (align.checked_sub(1)?);
         let end = skip.checked_add(len)?;

@@ -13,6 +13,14 @@
 //! device that lies costs itself its queue; it can't make a driver panic, wait without a deadline, or reach outside the memory
 //! that it was given. What software can't prevent is a device that writes into memory which it has given back: that takes an IOMMU.
 //!
+//! *The way to a running port*, on one core before the others need it:
+//!
+//! ```text
+//!   Ecam::new(window)       scan(Assign | Keep)      assign(windows: only after Assign)      enable(function)
+//!   Msix::open, set(vector) for each interrupt       Transport::open       net::start(transport, memory, settings, ...)
+//!      └► Net { rx: to the ingress core, tx: to the egress core, control: wherever the link is watched }
+//! ```
+//!
 //! Memory comes from the board when a driver starts; nothing is allocated afterwards. May depend on: `toe-hal`.
 #![cfg_attr(not(test), no_std)]
 

@@ -107,7 +107,10 @@ mod instruction {
                 /// A valid, aligned address of a register.
                 pub unsafe fn $write(ptr: *mut $width, value: $width) {
                     // SAFETY: the caller vouches for the address.
-                    unsafe { asm!(concat!($store, " {0:w}, [{1}]"), in(reg) u32::from(value), in(reg) ptr, options(nostack, preserves_flags)) };
+                    unsafe {
+                        let value = u32::from(value);
+                        asm!(concat!($store, " {0:w}, [{1}]"), in(reg) value, in(reg) ptr, options(nostack, preserves_flags));
+                    }
                 }
             )*
         };

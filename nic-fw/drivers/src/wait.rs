@@ -21,7 +21,7 @@ impl fmt::Display for TimedOut {
 impl core::error::Error for TimedOut {}
 
 /// Reads until the answer is `done`, for at most `limit_us` microseconds. The last look at the device comes after the last one at the
-/// clock, so a core that was held up in between does not accuse a device that has answered.
+/// clock, so a core that was held up in between does not accuse a device that has answered. The clock must run.
 pub fn wait_until(
     clock: &impl Clock,
     limit_us: u64,

@@ -130,8 +130,9 @@ impl<C: ConfigSpace> Placer<'_, C> {
     fn open(&mut self, at: PciAddress, low: &Range<u64>, high: &Range<u64>) {
         // Half a word: its other half is status bits that are cleared by writing ones.
         self.config.write16(at, IO_WINDOW, IO_CLOSED);
+        let half = |at: u64| (at >> 16) as u32 & 0xfff0;
         let window = |range: &Range<u64>| match range.end.checked_sub(1).filter(|_| !range.is_empty()) {
-            Some(last) => (last >> 16 & 0xfff0) as u32 * 0x1_0000 | (range.start >> 16 & 0xfff0) as u32,
+            Some(last) => (half(last) << 16) | half(range.start),
             None => CLOSED,
         };
         let upper = |at: u64| (at >> 32) as u32;
@@ -238,6 +239,23 @@ mod tests {
         let expected = NoRoom { at, index: 2, size: 0x8000_0000_0000 };
         assert_eq!((refused.as_slice(), enable(&mut bus, &found.functions[0])), ([expected].as_slice(), Err(expected)));
         assert_eq!(bus.at(0, 1).get32(4) & 6, 0);
+    }
+
+    /// A bridge has no window above 4 GiB but the prefetchable one: what must not be prefetched does not go there, however full it is
+    /// below.
+    #[test]
+    fn behind_a_bridge_only_prefetchable_bars_go_high() {
+        let mut bus = FakeBus::default();
+        let bridge = bus.put_bridge(0, 1, FakeFunction::bridge());
+        for (device, flags) in [(0, 0b100), (1, PREFETCHABLE_64)] {
+            let mut function = FakeFunction::endpoint(1, 1);
+            function.bar(0, 0x1_0000_0000, flags);
+            bus.put(bridge, device, 0, function.clone());
+            bus.put(0, 2 + device, 0, function);
+        }
+        let (found, refused) = assigned(&mut bus, &mut windows());
+        assert_eq!(refused, [NoRoom { at: PciAddress { bus: 1, device: 0, function: 0 }, index: 0, size: 0x1_0000_0000 }]);
+        assert_eq!(found.functions.iter().flat_map(|f| f.bars).flatten().filter(|b| b.address.is_some()).count(), 3);
     }
 
     /// Devices and bridges as they come.

@@ -41,8 +41,8 @@ fn offset(index: usize) -> u16 {
     register::BAR + 4 * index as u16
 }
 
-/// Sizes the first `count` registers by writing ones to them, and leaves them as they were. I/O space is passed over. Meanwhile the function
-/// does not answer in memory: an address full of ones might be another's.
+/// Sizes the first `count` registers by writing ones to them, and leaves them as they were. I/O space is passed over. Meanwhile the
+/// function does not answer in memory: an address full of ones might be another's.
 pub(super) fn probe(config: &mut impl ConfigSpace, at: PciAddress, count: usize) -> [Option<Bar>; BARS] {
     let mut bars = [None; BARS];
     let command = config.read16(at, register::COMMAND);

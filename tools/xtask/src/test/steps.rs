@@ -16,7 +16,7 @@ use crate::setup::{self, FIRMWARE_TARGET, UEFI_TARGET};
 const LIMIT: Duration = Duration::from_secs(1800);
 
 /// The crates that run on a card.
-const FIRMWARE: [&str; 7] = ["toe-abi", "toe-wire", "toe-sync", "toe-tcp", "toe-hal", "toe-datapath", "toe-arch"];
+const FIRMWARE: [&str; 8] = ["toe-abi", "toe-wire", "toe-sync", "toe-tcp", "toe-hal", "toe-datapath", "toe-drivers", "toe-arch"];
 
 /// The test program of the image in QEMU.
 const VIRT: &str = "virt";

@@ -1,4 +1,5 @@
-//! A virtio network device made of software, on the same memory as its driver. It obeys the specification, or breaks it where a test says so.
+//! A virtio network device made of software, on the same memory as its driver. It obeys the specification, or breaks it where a test says
+//! so.
 //!
 //! ```text
 //!   FakeFunction (PCI) ─► FakeRegisters ─► FakeDevice: status, features, queues, kicks

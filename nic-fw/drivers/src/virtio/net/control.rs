@@ -80,8 +80,8 @@ impl<R: Registers> NetControl<R> {
         self.transport.take_isr()
     }
 
-    /// Stops the device; then it writes to no memory any more. The two halves of the port find nothing after that. Its memory may be used for
-    /// something else when they are gone too, and no frame is on loan.
+    /// Stops the device; then it writes to no memory any more. The two halves of the port find nothing after that. Its memory may be used
+    /// for something else when they are gone too, and no frame is on loan.
     pub fn stop(mut self, clock: &impl Clock) -> Result<Transport<R>, TransportError> {
         self.transport.reset(clock)?;
         Ok(self.transport)

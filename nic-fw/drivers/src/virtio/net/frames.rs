@@ -6,8 +6,8 @@
 //!   take_back            ◄────Lease─────── ... ◄─────Lease──────── read to the end
 //! ```
 //!
-//! A buffer's word says what of it is on loan. It changes only while the lease is with the lender, and what carries the lease to another core
-//! and back orders the word and the bytes. So the word itself is relaxed.
+//! A buffer's word says what of it is on loan. It changes only while the lease is with the lender, and what carries the lease to another
+//! core and back orders the word and the bytes. So the word itself is relaxed.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

@@ -69,7 +69,8 @@ impl RxHeader {
     }
 }
 
-/// What the device is to do with a frame that begins with `frame` (its headers at least). Fields of what is not asked for are zero (5.1.6.2).
+/// What the device is to do with a frame that begins with `frame` (its headers at least). Fields of what is not asked for are zero
+/// (5.1.6.2).
 pub fn encode(offload: &TxOffload, frame: &[u8], features: Features) -> [u8; HEADER_LEN] {
     let mut out = [0; HEADER_LEN];
     if offload.partial_csum {

@@ -182,7 +182,7 @@ impl<R: Registers> RxPort for NetRx<R> {
         }
     }
 
-    /// Overruns are the device's own, and it does not tell.
+    /// What the device itself loses for want of buffers it does not tell; overruns are what was lost for want of spare buffers.
     fn losses(&mut self) -> RxLosses {
         let counts = self.common.counts;
         RxLosses { overrun: counts.no_spare, unusable: counts.nonsense }
@@ -316,5 +316,5 @@ fn finish(common: &mut Common, spanning: &Spanning) -> Option<RxFrame> {
 }
 
 fn offload(header: &RxHeader, features: Features, len: usize) -> Option<RxOffload> {
-    if len < ETHERNET_HEADER || len > FRAME_MAX { None } else { header.offload(features, len) }
+    if (ETHERNET_HEADER..=FRAME_MAX).contains(&len) { header.offload(features, len) } else { None }
 }

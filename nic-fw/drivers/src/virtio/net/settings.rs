@@ -17,7 +17,8 @@ pub struct Settings {
     pub rx_buffer_len: usize,
     /// Spare buffers for frames that span several.
     pub spare_buffers: u16,
-    /// Bytes of a transmit buffer, a multiple of 64, 2048 or more; a frame takes as many as it needs. There are `queue_size` of them in a pair.
+    /// Bytes of a transmit buffer, a multiple of 64, 2048 or more; a frame takes as many as it needs. There are `queue_size` of them in a
+    /// pair.
     pub tx_buffer_len: usize,
     /// MSI-X vector of the first pair's receive queue; the other pairs' follow. `None`: no interrupts.
     pub rx_vector: Option<u16>,

@@ -1,5 +1,5 @@
-//! Which pair a frame to be sent goes to: all frames of a flow to the same one, so that they stay in order. Devices that steer by what was sent
-//! (Linux's TAP) answer in the same pair.
+//! Which pair a frame to be sent goes to: all frames of a flow to the same one, so that they stay in order. Devices that steer by what
+//! was sent (Linux's TAP) answer in the same pair.
 
 const ETHERTYPE: usize = 12;
 const IPV4: [u8; 2] = [0x08, 0x00];
@@ -20,7 +20,7 @@ pub fn pair_of(header: &[u8], pairs: usize) -> usize {
     };
     // FNV-1a, and the high bits of a product: nothing here is worth attacking, a full pair only makes its sender wait.
     let hash = tuple.map(|bytes| bytes.iter().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)));
-    hash.map_or(0, |hash| (u64::from(hash.wrapping_mul(0x9e37_79b9)) * pairs as u64 >> 32) as usize)
+    hash.map_or(0, |hash| ((u64::from(hash.wrapping_mul(0x9e37_79b9)) * pairs as u64) >> 32) as usize)
 }
 
 #[cfg(test)]

@@ -73,8 +73,8 @@ pub struct Net<R, M> {
     pub control: NetControl<R>,
 }
 
-/// Resets the device, sets it up and starts it. `host`: reads the board's slices of host memory. All waits have a deadline by `clock`. After an
-/// error the device is told that nobody drives it, and is reset; if it does not even obey that, its memory is lost.
+/// Resets the device, sets it up and starts it. `host`: reads the board's slices of host memory. All waits have a deadline by `clock`.
+/// After an error the device is told that nobody drives it, and is reset; if it does not even obey that, its memory is lost.
 pub fn start<R: Registers, M>(
     transport: Transport<R>,
     memory: DmaMemory,

@@ -1,4 +1,4 @@
-//! Event indices (VIRTIO 1.1, 2.6.7 and 2.6.8): "tell me when you get past this entry".
+//! Event indices (VIRTIO 1.1, 2.6.7 and 2.6.10): "tell me when you get past this entry".
 //!
 //! ```text
 //!             old          event          new

@@ -7,12 +7,12 @@
 //!   used ring       .. │ popped │ used by the device │ ..             last_used
 //! ```
 //!
-//! *Descriptor i always describes buffer i*, so what comes back needs no look at shared memory: the private shadow ([`shadow`]) knows whose
+//! *Descriptor i always describes buffer i*, so what comes back needs no look at shared memory: the private shadow (`shadow.rs`) knows whose
 //! each descriptor is, and the table itself is only ever written. The device writes the used ring and one event index; each is read
 //! once and checked. A queue whose device breaks the rules is [`Broken`] for good: nothing more is read from it, until a reset.
 //!
-//! *Bursts*: [`post`](Queue::post) as many as there are, then [`kick`](Queue::kick) once: one publication, one look at whether the device wants to be told,
-//! at most one write to its register.
+//! *Bursts*: [`post`](Queue::post) as many as there are, then [`kick`](Queue::kick) once: one publication, one look at whether the device
+//! wants to be told, at most one write to its register.
 //!
 //! *Sleep* ([`arm`](Queue::arm)): the device interrupts when it has used the next buffer. Interrupts that were not asked for
 //! still come now and then (a device checks event indices modulo 2^16); they do no harm.

@@ -69,8 +69,8 @@ impl Rings {
     /// `at` comes from the constants and masked indices of this file.
     fn half(&self, at: usize) -> &AtomicU16 {
         debug_assert!(at + 2 <= self.memory.len());
-        // SAFETY: inside the rings (see `bytes`) and aligned, as they begin on 64 and all offsets are even; device and driver both access such a
-        // field as one.
+        // SAFETY: inside the rings (see `bytes`) and aligned, as they begin on 64 and all offsets are even; device and driver both access
+        // such a field as one.
         unsafe { AtomicU16::from_ptr(self.memory.base().add(at).cast()) }
     }
 

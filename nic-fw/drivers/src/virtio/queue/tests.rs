@@ -26,7 +26,7 @@ impl Bell {
     /// Waits for more than `seen` rings. Panics if none comes: it was lost.
     fn wait(&self, seen: u64, who: &str) {
         let guard = self.0.0.lock().unwrap();
-        let (guard, timeout) = self.0.1.wait_timeout_while(guard, Duration::from_secs(20), |rings| *rings <= seen).unwrap();
+        let (guard, timeout) = self.0.1.wait_timeout_while(guard, Duration::from_secs(60), |rings| *rings <= seen).unwrap();
         drop(guard);
         assert!(!timeout.timed_out(), "{who} sleeps for ever");
     }
@@ -302,7 +302,7 @@ fn two_cores_wake_each_other() {
         let device_thread = std::thread::spawn(device_side);
         let mut chance = Chance::new(8);
         let (mut free, mut total): (Vec<u16>, u64) = ((0..SIZE).collect(), 0);
-        while total < TOTAL {
+        while total < TOTAL && !device_thread.is_finished() {
             let burst = 1 + chance.draw() % u64::from(SIZE);
             for _ in 0..burst {
                 let Some(id) = free.pop() else { break };
@@ -326,9 +326,137 @@ fn two_cores_wake_each_other() {
         is_done.store(true, Ordering::Release);
         kicks.ring();
         device_thread.join().unwrap();
+        assert!(total >= TOTAL);
         assert!(sleeps.load(Ordering::Relaxed) > 20, "it has slept: {sleeps:?}");
         assert!(memory.walls_stand());
     }
+}
+
+/// What a side does in a round of a [`race`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    Prepare,
+    /// Says something, then looks for what the other side says; returns whether it has seen it.
+    Act,
+    CleanUp,
+}
+
+/// Both sides act at the same moment, over and over: one of them at least must see the other, which takes a full barrier in each, on every
+/// machine there is. They prepare and clean up one after the other. `Err`: the round in which neither has seen anything.
+fn race(mut driver: impl FnMut(Step) -> bool, mut device: impl FnMut(Step) -> bool + Send) -> Result<(), u64> {
+    // Threads that share a core meet seldom.
+    const ROUNDS: u64 = 100_000;
+    let end = std::time::Instant::now() + Duration::from_secs(1);
+    // Now one is a little earlier, now the other.
+    let dawdle = |n: u64| (0..n % 61).for_each(|i| _ = std::hint::black_box(i));
+    let (arrivals, is_over, device_saw) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
+    // The n-th meeting of both.
+    let meet = |n: &mut u64| {
+        *n += 1;
+        arrivals.fetch_add(1, Ordering::SeqCst);
+        for spins in 0u64.. {
+            if arrivals.load(Ordering::SeqCst) >= 2 * *n {
+                break;
+            }
+            if spins > 10_000 {
+                assert!(std::time::Instant::now() < end + Duration::from_secs(60), "the other side has failed");
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut n = 0;
+            while !is_over.load(Ordering::SeqCst) {
+                meet(&mut n);
+                device(Step::Prepare);
+                meet(&mut n);
+                dawdle(n.wrapping_mul(7));
+                device_saw.store(device(Step::Act), Ordering::SeqCst);
+                meet(&mut n);
+                device(Step::CleanUp);
+                meet(&mut n);
+                // The driver looks at the result.
+                meet(&mut n);
+            }
+        });
+        let (mut n, mut round, mut result) = (0, 0, Ok(()));
+        while !is_over.load(Ordering::SeqCst) {
+            driver(Step::Prepare);
+            meet(&mut n);
+            meet(&mut n);
+            dawdle(n.wrapping_mul(13));
+            let saw = driver(Step::Act);
+            meet(&mut n);
+            meet(&mut n);
+            driver(Step::CleanUp);
+            round += 1;
+            if !saw && !device_saw.load(Ordering::SeqCst) {
+                result = Err(round);
+            }
+            is_over.store(result.is_err() || round == ROUNDS || std::time::Instant::now() > end, Ordering::SeqCst);
+            meet(&mut n);
+        }
+        result
+    })
+}
+
+#[test]
+fn a_kick_and_a_device_that_falls_asleep_do_not_miss_each_other() {
+    let World { mut driver, mut device, .. } = world(16, true);
+    let driver_side = |step| {
+        let before = driver.kicks();
+        match step {
+            Step::Prepare => {
+                driver.post(&[part(0)]).unwrap();
+                // What it will look at is in its cache, so it looks before its store has got anywhere.
+                std::hint::black_box(driver.rings.avail_event());
+            }
+            Step::Act => driver.kick(),
+            Step::CleanUp => assert!(driver.pop().unwrap().is_some()),
+        }
+        driver.kicks() > before
+    };
+    let device_side = |step| match step {
+        // Likewise.
+        Step::Prepare => device.waiting() == 0,
+        Step::Act => device.doze(),
+        Step::CleanUp => {
+            let chain = device.take().unwrap();
+            device.put(chain.head.into(), 0);
+            device.publish()
+        }
+    };
+    assert_eq!(race(driver_side, device_side), Ok(()));
+}
+
+#[test]
+fn a_driver_that_falls_asleep_and_a_device_that_is_done_do_not_miss_each_other() {
+    let World { mut driver, mut device, .. } = world(16, true);
+    let driver_side = |step| match step {
+        Step::Prepare => {
+            driver.post(&[part(0)]).unwrap();
+            driver.kick();
+            true
+        }
+        Step::Act => driver.arm(),
+        Step::CleanUp => {
+            driver.disarm();
+            driver.pop().unwrap().is_some()
+        }
+    };
+    let device_side = |step| match step {
+        Step::Prepare => {
+            let chain = device.take().unwrap();
+            device.put(chain.head.into(), 0);
+            true
+        }
+        Step::Act => device.publish(),
+        Step::CleanUp => true,
+    };
+    assert_eq!(race(driver_side, device_side), Ok(()));
 }
 
 /// What a device may write into the used ring to confuse its driver.

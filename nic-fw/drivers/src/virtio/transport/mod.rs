@@ -93,7 +93,8 @@ impl<R: Registers> Transport<R> {
         Ok(Self { structures: Structures::find(config, function, map)?, features: Features::empty() })
     }
 
-    /// Resets the device and negotiates features: all of `needed`, and what it offers of those that `wanted` chooses when it sees the offer.
+    /// Resets the device and negotiates features: all of `needed`, and what it offers of those that `wanted` chooses when it sees the
+    /// offer.
     pub fn negotiate(
         &mut self,
         clock: &impl Clock,
@@ -119,7 +120,7 @@ impl<R: Registers> Transport<R> {
         Ok(features)
     }
 
-    /// Stops the device. When this has returned, it writes to no memory any more (2.4; 4.1.4.3.2).
+    /// Stops the device. When this has returned, it writes to no memory any more (2.1.2; 4.1.4.3.2).
     pub fn reset(&mut self, clock: &impl Clock) -> Result<(), TransportError> {
         self.structures.common.write8(common::STATUS, 0);
         let status = || u32::from(self.structures.common.read8(common::STATUS));
@@ -163,8 +164,8 @@ impl<R: Registers> Transport<R> {
         let at = &self.structures.common;
         at.write16(common::QUEUE_SELECT, index);
         let max = at.read16(common::QUEUE_SIZE);
-        // A split ring has a power of two, at most 2^15 (2.6). Past the last bit: the device has gone.
-        let size = max.min(wanted).min(super::queue::SIZE_MAX);
+        // A split ring has a power of two, at most 2^15 (2.6). All ones: the device has gone.
+        let size = max.min(wanted);
         if index >= self.queues() || size < 2 || max == u16::MAX {
             return Err(TransportError::NoQueue { index, size: max });
         }
@@ -212,7 +213,8 @@ impl<R: Registers> Transport<R> {
         Err(TransportError::Unsteady)
     }
 
-    /// Reads and clears the ISR status (4.1.4.5): whether a queue, and whether the configuration has asked for attention. Not needed with MSI-X.
+    /// Reads and clears the ISR status (4.1.4.5): whether a queue, and whether the configuration has asked for attention. Not needed with
+    /// MSI-X.
     pub fn take_isr(&self) -> (bool, bool) {
         let isr = self.structures.isr.read8(0);
         (isr & 1 != 0, isr & 2 != 0)

@@ -146,7 +146,8 @@ fn a_missing_structure_is_named() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Whatever capabilities and registers say, nothing outside of the BAR is mapped, and nothing panics. The registers are plain memory here.
+    /// Whatever capabilities and registers say, nothing outside of the BAR is mapped, and nothing panics. The registers are plain memory
+    /// here.
     #[test]
     fn capabilities_and_registers_that_lie_lead_nowhere(
         changes in prop::collection::vec((0x40usize..0xc0, any::<u8>()), 0..12),
