@@ -156,7 +156,7 @@ fn toed_is_killed_and_another_one_takes_the_card_over() {
 #[test]
 #[ignore = "end to end: cargo xtask test"]
 fn the_machine_is_killed_and_everybody_is_told() {
-    let mut scene = Scene::new(&Machine::default(), 1 << 20);
+    let scene = Scene::new(&Machine::default(), 1 << 20);
     let held = "import socket, sys\n\
                 s = socket.create_connection((sys.argv[1], 8081))\n\
                 print('open', flush=True)\n\
