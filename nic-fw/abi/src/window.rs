@@ -25,8 +25,8 @@
 //! `HostPage::number`, then at context 0.
 //!
 //! **Start of a card.** 1. `magic = 0`. 2. `instance`, a random number other than the last one (not 0), release. Then everything else in
-//! the page (`status` is not FAILED any more), `outcome = NONE` and after it `done = HostPage::number`: a request that an earlier card left undone is not carried out
-//! by the next.
+//! the page (`status` is not FAILED any more), `outcome = NONE` and after it `done = HostPage::number`: a request that an earlier card
+//! left undone is not carried out by the next.
 //! 3. A release fence, then `magic`. 4. If `HostPage::version` is not 0, vector 0 of `HostPage::peer` is signalled: toed may wait. A card
 //! that fails before it is ready does the same with `status = FAILED` and its text. One that fails later writes its text, then
 //! `status`, and signals vector 0.
