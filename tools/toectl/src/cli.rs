@@ -39,6 +39,8 @@ pub enum Command {
     Stats(Stats),
     /// Watch single segments on their way through the card's stages
     Trace(Trace),
+    /// Show what the card has logged
+    Logs(Logs),
     /// Set what a running application gets of the card
     Limit(Limit),
 }
@@ -145,6 +147,18 @@ pub struct Trace {
     /// Write all that was seen to a file for ui.perfetto.dev or chrome://tracing
     #[arg(long, value_name = "FILE.json")]
     pub output: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct Logs {
+    /// The card's firmware, as it was started: its messages have their words there [default: toed's --image]
+    ///
+    /// Needed for a card without an operating system only.
+    #[arg(long, value_name = "FILE")]
+    pub elf: Option<PathBuf>,
+    /// Go on with what is logged later, until Ctrl-C
+    #[arg(long)]
+    pub follow: bool,
 }
 
 #[cfg(test)]

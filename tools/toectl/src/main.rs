@@ -4,6 +4,7 @@
 //!   up, down ──► process, run_dir ──► toe-nic, toed (their own sessions, pid files, logs)
 //!   run ───────► preload ───────────► exec PROGRAM with libtoe_preload.so
 //!   status, ss, stats, trace, limit ► toed's admin socket
+//!   logs ──────► toed, or files of the run-time folder
 //! ```
 //!
 //! May depend on `toed`, for the types of its admin protocol and what rates look like only.
@@ -14,6 +15,7 @@ mod down;
 mod errors;
 mod limit;
 mod load;
+mod logs;
 mod preload;
 mod process;
 mod qdisc;
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         cli::Command::Ss(format) => show::ss(&dir, &format),
         cli::Command::Stats(options) => show::stats(&dir, &options),
         cli::Command::Limit(options) => limit::limit(&dir, &options),
+        cli::Command::Logs(options) => logs::logs(&dir, &options),
         cli::Command::Trace(options) => trace::trace(&dir, &options),
     });
     match outcome {

@@ -33,7 +33,9 @@ struct Shown {
 
 pub fn status(dir: &RunDir, format: &cli::Format) -> Result<()> {
     let status: Status = ask(dir, Request::Status)?;
-    let placement = placement(dir).unwrap_or_else(|error| {
+    // A card that has failed is not asked any more.
+    let asked = if status.card.failure.is_some() { Ok(None) } else { placement(dir) };
+    let placement = asked.unwrap_or_else(|error| {
         eprintln!("toectl: stages are not shown: {error:#}");
         None
     });
@@ -142,6 +144,7 @@ fn status_text(status: &Status) -> String {
         let _ = writeln!(text, "{name:<14}{value}");
     };
     line("card", format!("{} ({}) at {}", card.board, card.status, card.device));
+    card.failure.iter().for_each(|why| line("failure", why.clone()));
     line("port", format!("{}, mtu {}", card.port_mac, card.mtu));
     line("address", format!("{}, gateway {}", status.ip, status.gateway.as_deref().unwrap_or("none")));
     line(
@@ -242,6 +245,15 @@ ESTAB        7       0  10.0.0.2:80  10.0.0.1:40000   14K  1.234/0.056        2 
         for word in ["soft (attached)", "10.0.0.2/24, gateway none", "3 of 0", "7,8", "1024K", "511", "mtu 1500", "250  1.5mbit  7,8"] {
             assert!(text.contains(word), "{word} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_card_that_has_failed_says_why() {
+        let failure = Some("panic: out of luck (core 2)".into());
+        let card = CardStatus { board: "qemu".into(), status: "failed".into(), failure, ..Default::default() };
+        let text = status_text(&Status { card, ..Default::default() });
+        assert!(text.contains("qemu (failed)") && text.contains("failure       panic: out of luck (core 2)\n"), "{text}");
+        assert!(!status_text(&Status::default()).contains("failure"));
     }
 
     #[test]

@@ -150,8 +150,8 @@ impl Pages {
 #[cfg(test)]
 mod tests {
     use super::super::super::MemoryOptions;
-    use super::*;
     use super::super::log::{BEGUN, WRITTEN};
+    use super::*;
     use toe_abi::window::{LOG_OFF, MEMORY_OFF};
 
     fn pages() -> (Pages, SharedMemory) {
