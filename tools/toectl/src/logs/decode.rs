@@ -109,3 +109,72 @@ fn bytes(digits: &str) -> Option<Vec<u8>> {
     let pairs = digits.as_bytes().chunks(2);
     pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?, 16).ok()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{self, HELLO, hex};
+    use super::*;
+
+    const HELLO_LINE: &str = "                    INFO   hello 7\n";
+
+    fn part(bytes: &[u8], missed: u32) -> Logs {
+        Logs { bytes: hex(bytes), missed, ..Logs::default() }
+    }
+
+    #[test]
+    fn frames_become_lines_wherever_parts_are_cut() {
+        let image = testing::image("lines");
+        let log = HELLO.repeat(3);
+        for cut in 0..log.len() {
+            let mut decoder = Decoder::new(&image);
+            let lines = decoder.feed(&part(&log[..cut], 0)) + &decoder.feed(&part(&log[cut..], 0));
+            assert_eq!(lines, HELLO_LINE.repeat(3), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn what_is_lost_is_said_and_the_torn_frame_is_not_shown() {
+        let image = testing::image("lost");
+        let log = HELLO.repeat(2);
+        let mut decoder = Decoder::new(&image);
+        assert_eq!(decoder.feed(&part(&log[3..], 300)), format!("... 302 bytes lost\n{HELLO_LINE}"));
+        // The end of a frame whose beginning was there.
+        assert_eq!(decoder.feed(&part(&log[..2], 0)), "");
+        assert_eq!(decoder.feed(&part(&log[4..], 7)), format!("... 9 bytes lost\n{HELLO_LINE}"));
+        assert_eq!(decoder.feed(&Logs { dropped: 2, ..Logs::default() }), "... 2 messages dropped by the card\n");
+        assert_eq!(decoder.feed(&Logs { dropped: 2, ..Logs::default() }), "");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_no_message_and_does_no_harm() {
+        let image = testing::image("sense");
+        let mut decoder = Decoder::new(&image);
+        // A number that no message has; one whose values are missing; a text whose length is beyond its end.
+        for frame in [&[9, 0x7e, 0][..], &[1, 0x7e, 0], &[2, 0xff, 0xff, 0xff, 0xff, 0x7d, 0], &[0xff, 0]] {
+            let lines = decoder.feed(&part(frame, 0));
+            assert!(lines.starts_with("... a message that makes no sense ("), "{frame:?}: {lines}");
+        }
+        assert_eq!(decoder.feed(&part(HELLO, 0)), HELLO_LINE);
+        assert!(decoder.feed(&part(&[1; FRAME_MAX + 1], 0)).contains("bytes that are no message"));
+        assert!(decoder.feed(&Logs { bytes: "0x".into(), ..Logs::default() }).contains("makes no sense"));
+        // Any bytes at all.
+        let mut noise = 1u32;
+        let bytes: Vec<u8> = std::iter::repeat_with(|| {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (noise >> 24) as u8 & 0x83
+        })
+        .take(20_000)
+        .collect();
+        decoder.feed(&part(&bytes, 0));
+        assert!(decoder.feed(&part(&[0], 0)).len() < 100);
+        assert_eq!(decoder.feed(&part(HELLO, 0)), HELLO_LINE);
+    }
+
+    #[test]
+    fn a_text_cannot_steer_a_terminal() {
+        let image = testing::image("steer");
+        // Number 2, length 3, and an escape sequence: 02 00 03 00 00 00 1b 5b 6d.
+        let frame = [0, 2, 3, 0x1b, 0b011_1010, b'[', b'm', 0x7c, 0];
+        assert_eq!(Decoder::new(&image).feed(&part(&frame, 0)), "                    WARN   careful,  [m\n");
+    }
+}

@@ -49,6 +49,8 @@ unsafe impl defmt::Logger for Logger {
             with(|Inner { encoder, log }| {
                 log.drop_frames(TURN.take_missed());
                 log.begin();
+                // A new one, which begins with a 0: of a frame that was not ended, something may be left in the old one.
+                *encoder = defmt::Encoder::new();
                 encoder.start_frame(|bytes| log.put(bytes));
             });
         }
