@@ -12,11 +12,11 @@
 #[cfg(target_os = "none")]
 mod logger;
 
-#[cfg(target_os = "none")]
+#[cfg(all(target_os = "none", not(feature = "tests")))]
 pub use logger::attach;
 
 /// There is no log but the console.
-#[cfg(target_os = "uefi")]
+#[cfg(all(target_os = "uefi", not(feature = "tests")))]
 pub fn attach(_: toe_virt::window::Window) {}
 
 /// A line of the log at a level of defmt's. Arguments are `Display`; they are formatted on the spot.

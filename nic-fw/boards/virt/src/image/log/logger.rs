@@ -3,6 +3,7 @@
 use core::cell::UnsafeCell;
 use toe_arch::{cores, time};
 use toe_virt::log::{Log, Turn};
+#[cfg(not(feature = "tests"))]
 use toe_virt::window::Window;
 
 defmt::timestamp!("{=u64:us} core {=u8}", time::now_ns() / 1000, cores::index() as u8);
@@ -31,6 +32,7 @@ fn with(what: impl FnOnce(&mut Inner)) {
 }
 
 /// The window is there: the log goes there from now on.
+#[cfg(not(feature = "tests"))]
 pub fn attach(window: Window) {
     if TURN.take(cores::index()) {
         with(|inner| inner.log.attach(window));
