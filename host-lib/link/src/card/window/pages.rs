@@ -203,16 +203,16 @@ mod tests {
         };
         be_ready(&card, 77);
         card.store(card!(build) + 16, 5);
-        say(0, b"one");
+        say(0, b"one.");
         let part = pages.log(0, 999);
-        assert_eq!((part.instance, part.bytes.as_slice(), part.next, part.missed), (77, &b"one"[..], 3, 0));
+        assert_eq!((part.instance, part.bytes.as_slice(), part.next, part.missed), (77, &b"one."[..], 4, 0));
         assert_eq!(part.build, [0, 0, 0, 0, 5]);
-        say(3, b"two");
-        assert_eq!(pages.log(77, 3).bytes, b"two");
+        say(4, b"two.");
+        assert_eq!(pages.log(77, 4).bytes, b"two.");
         card.store(card!(instance), 78);
-        say(0, b"new");
-        let part = pages.log(77, 6);
-        assert_eq!((part.instance, part.bytes.as_slice(), part.next), (78, &b"new"[..], 3));
+        say(0, b"new.");
+        let part = pages.log(77, 8);
+        assert_eq!((part.instance, part.bytes.as_slice(), part.next), (78, &b"new."[..], 4));
     }
 
     #[test]

@@ -2,13 +2,12 @@
 
 use toe_abi::window::BUILD_WORDS;
 
-/// Bytes of the hash, and of the note before it: three lengths and the owner's name (`GNU`).
-const HASH: usize = 4 * BUILD_WORDS;
-const HEAD: usize = 16;
-
 /// The hash; zeroes if the linker was not asked for one.
 #[cfg(target_os = "none")]
 pub fn get() -> [u32; BUILD_WORDS] {
+    /// Bytes of the hash, and of the note before it: three lengths and the owner's name (`GNU`).
+    const HASH: usize = size_of::<[u32; BUILD_WORDS]>();
+    const HEAD: usize = 16;
     unsafe extern "C" {
         static __build_id_start: u8;
         static __build_id_end: u8;
