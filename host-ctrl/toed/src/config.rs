@@ -44,7 +44,7 @@ pub struct Options {
     /// the toe-window that listens on PATH. [default: vfio-user:RUN_DIR/card.sock]
     #[arg(long, value_name = "DRIVER:PATH", help_heading = "Card")]
     pub device: Option<String>,
-    /// The firmware of a card behind ivshmem, as ELF: toectl logs reads its messages with it, as they are not part of what the card writes. [default: none]
+    /// The firmware of a card behind ivshmem, as ELF: toectl logs finds the words of the card's messages there. [default: none]
     #[arg(long, value_name = "FILE", help_heading = "Card")]
     pub image: Option<PathBuf>,
     /// Folder for toed.sock (applications) and admin.sock (toectl). [default: $TOE_RUN_DIR, else /run/toe as root,

@@ -35,8 +35,11 @@ pub fn show(dir: &RunDir, follow: bool) -> Result<()> {
         let text = tail.begin()?;
         print(&format!("==> {} <==\n{text}\n", tail.path.display()))?;
     }
+    if !follow {
+        return Ok(());
+    }
     let mut shown = NAMES.len() - 1;
-    while follow {
+    loop {
         sleep(LOOK_EVERY);
         for (i, tail) in tails.iter_mut().enumerate() {
             let text = tail.more()?;
@@ -47,7 +50,6 @@ pub fn show(dir: &RunDir, follow: bool) -> Result<()> {
             }
         }
     }
-    Ok(())
 }
 
 /// A file, and how far it was read.
