@@ -271,6 +271,7 @@
 #define TOE_WINDOW_MEMORY_OFF 0x20000U
 #define TOE_WINDOW_LOG_LEN 0x10000U
 #define TOE_WINDOW_FAILURE_MAX 512U
+#define TOE_WINDOW_BUILD_WORDS 5U
 
 /* window::outcome */
 #define TOE_WINDOW_OUTCOME_NONE 0U
@@ -754,7 +755,8 @@ struct toe_window_card_page {
     uint32_t stage;            /*  88 */
     uint32_t failed_core;      /*  92 */
     uint32_t failure_len;      /*  96 */
-    uint32_t _reserved[7];     /* 100 */
+    uint32_t build[5];         /* 100 */
+    uint32_t _reserved[2];     /* 120 */
     uint8_t failure[512];      /* 128 */
     uint8_t _reserved2[3456];  /* 640 */
 } TOE_ALIGNED(4096);
@@ -778,7 +780,8 @@ struct toe_window_host_page {
 struct toe_window_log_header {
     uint32_t begun;            /*   0 */
     uint32_t written;          /*   4 */
-    uint32_t _reserved[1022];  /*   8 */
+    uint32_t dropped;          /*   8 */
+    uint32_t _reserved[1021];  /*  12 */
 } TOE_ALIGNED(4096);
 
 /* app::Request: 128 bytes */

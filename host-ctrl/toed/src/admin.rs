@@ -37,10 +37,22 @@ pub enum Request {
     SetShare { pid: Option<i32>, region: Option<u32>, weight: Option<u32>, rate_kbps: Option<u64> },
     /// [`Ticket`]: who says HELLO with it becomes an application with this share. What is absent is as for all.
     Reserve { weight: Option<u32>, rate_kbps: Option<u64> },
+    /// [`Logs`]: what the card has logged from byte `from` on since the start `instance`, or all that there is, if that is not the card's
+    /// last start; null: this card has no log that toed can read.
+    Logs { instance: u32, from: u32 },
     /// The options in force, as an object.
     Config,
     /// `{}`; then toed resets all connections and ends.
     Shutdown,
+}
+
+impl Request {
+    /// One line of the protocol.
+    pub fn parse(line: &[u8]) -> serde_json::Result<Self> {
+        // By way of a `Value`: read directly, an enum with a tag refuses all numbers if anything in the program has switched on serde_json's
+        // feature `arbitrary_precision`.
+        serde_json::from_slice::<serde_json::Value>(line).and_then(serde_json::from_value)
+    }
 }
 
 /// The answer when a request fails.
@@ -301,6 +313,25 @@ pub enum VisitKind {
     Other,
 }
 
+/// A part of the card's log, as the card has written it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Logs {
+    /// Which start of the card it is about: to be asked with for the next part.
+    pub instance: u32,
+    /// Which build of its firmware: the GNU build id of its ELF file, hexadecimal. Empty: unknown.
+    pub build: String,
+    /// That ELF file, as toed was told (`--image`).
+    pub image: Option<String>,
+    /// defmt's rzCOBS frames, which end in 0, hexadecimal.
+    pub bytes: String,
+    /// Bytes lost before these: overwritten before anybody asked.
+    pub missed: u32,
+    /// Where the next part begins.
+    pub next: u32,
+    /// Messages that the card could not write since its start.
+    pub dropped: u32,
+}
+
 /// Counters by name: the card's ([`toe_abi::counters`]), `engine_*` and `toed_*`.
 pub type Stats = BTreeMap<String, u64>;
 
@@ -331,15 +362,20 @@ mod tests {
     #[test]
     fn requests_are_what_the_documentation_says() {
         assert_eq!(serde_json::to_string(&Request::Ss).expect("serializes"), r#"{"cmd":"ss"}"#);
-        assert_eq!(serde_json::from_str::<Request>(r#"{"cmd":"status"}"#).expect("parses"), Request::Status);
-        assert!(serde_json::from_str::<Request>(r#"{"cmd":"format"}"#).is_err());
+        let parse = |line: &str| Request::parse(line.as_bytes());
+        assert_eq!(parse(r#"{"cmd":"status"}"#).expect("parses"), Request::Status);
+        assert!(parse(r#"{"cmd":"format"}"#).is_err());
+        assert_eq!(
+            parse(r#"{"cmd":"logs","instance":7,"from":4294967295}"#).expect("parses"),
+            Request::Logs { instance: 7, from: u32::MAX }
+        );
         assert_eq!(serde_json::to_string(&Request::TraceStart).expect("serializes"), r#"{"cmd":"trace_start"}"#);
         let read = Request::TraceRead { trace: u64::MAX };
         assert_eq!(serde_json::to_string(&read).expect("serializes"), r#"{"cmd":"trace_read","trace":18446744073709551615}"#);
-        assert_eq!(serde_json::from_str::<Request>(r#"{"cmd":"trace_read","trace":18446744073709551615}"#).expect("parses"), read);
-        assert!(serde_json::from_str::<Request>(r#"{"cmd":"trace_read"}"#).is_err());
+        assert_eq!(parse(r#"{"cmd":"trace_read","trace":18446744073709551615}"#).expect("parses"), read);
+        assert!(parse(r#"{"cmd":"trace_read"}"#).is_err());
         let limit = Request::SetShare { pid: Some(7), region: None, weight: None, rate_kbps: Some(1000) };
-        assert_eq!(serde_json::from_str::<Request>(r#"{"cmd":"set_share","pid":7,"rate_kbps":1000}"#).expect("parses"), limit);
+        assert_eq!(parse(r#"{"cmd":"set_share","pid":7,"rate_kbps":1000}"#).expect("parses"), limit);
     }
 
     #[test]

@@ -44,6 +44,9 @@ pub struct Options {
     /// the toe-window that listens on PATH. [default: vfio-user:RUN_DIR/card.sock]
     #[arg(long, value_name = "DRIVER:PATH", help_heading = "Card")]
     pub device: Option<String>,
+    /// The firmware of a card behind ivshmem, as ELF: toectl logs finds the words of the card's messages there. [default: none]
+    #[arg(long, value_name = "FILE", help_heading = "Card")]
+    pub image: Option<PathBuf>,
     /// Folder for toed.sock (applications) and admin.sock (toectl). [default: $TOE_RUN_DIR, else /run/toe as root,
     /// $XDG_RUNTIME_DIR/toe or /tmp/toe-UID]
     #[arg(long, value_name = "DIR", help_heading = "Card")]
@@ -167,7 +170,7 @@ impl Options {
         let Some(path) = self.config.clone() else { return Ok(self) };
         let text = std::fs::read_to_string(&path).with_context(|| format!("--config: reading {}", path.display()))?;
         let file: Options = toml::from_str(&text).with_context(|| format!("--config: {}", path.display()))?;
-        fill!(self, file: device run_dir shm_len app_kin_len app_kout_len max_connections max_sockets max_listeners
+        fill!(self, file: device image run_dir shm_len app_kin_len app_kout_len max_connections max_sockets max_listeners
             max_backlog max_contexts app_weight app_rate huge_pages tcp_rtt_init tcp_link_bw tcp_rxbuf_len tcp_txbuf_len
             tcp_handshake_timeout tcp_handshake_retries cc tcp_ecn time_wait fin_wait2 ip_addr gateway arp_timeout
             arp_timeout_max arp_expire quiet log_level nic_rx_len nic_tx_len fp_poll_interval_app debug_console);
@@ -182,6 +185,8 @@ impl Options {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub device: Device,
+    /// The card's firmware as ELF.
+    pub image: Option<PathBuf>,
     pub run_dir: PathBuf,
     pub ip: Ipv4Addr,
     pub prefix: u8,
@@ -220,6 +225,7 @@ impl Settings {
                 word => format!("{word},vfio_user=warn"),
             },
             device,
+            image: options.image.as_ref().and_then(|path| std::path::absolute(path).ok()),
             run_dir,
             ip,
             prefix,

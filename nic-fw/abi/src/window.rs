@@ -26,8 +26,8 @@
 //! `HostPage::number`, then at context 0.
 //!
 //! **Start of a card.** 1. `magic = 0`. 2. `instance`, a random number other than the last one (not 0), release. Then everything else in
-//! the page, `outcome = NONE` and after it `done = HostPage::number`: a request that an earlier card left undone is not carried out
-//! by the next.
+//! the page (`status` is not FAILED any more), `outcome = NONE` and after it `done = HostPage::number`: a request that an earlier card
+//! left undone is not carried out by the next.
 //! 3. A release fence, then `magic`. 4. If `HostPage::version` is not 0, vector 0 of `HostPage::peer` is signalled: toed may wait. A card
 //! that fails before it is ready does the same with `status = FAILED` and its text. One that fails later writes its text, then
 //! `status`, and signals vector 0.
@@ -68,6 +68,8 @@ pub const MEMORY_OFF: u64 = 0x2_0000;
 pub const LOG_LEN: u64 = 64 << 10;
 /// Most bytes of a failure's text.
 pub const FAILURE_MAX: usize = 512;
+/// Words of a build id.
+pub const BUILD_WORDS: usize = 5;
 
 const _: () = {
     assert!(CARD_PAGE_OFF + size_of::<CardPage>() as u64 <= HOST_PAGE_OFF);
@@ -125,14 +127,17 @@ pub struct CardPage {
     pub failed_core: u32,
     /// Bytes of `failure`; 0: none. Release, after the text and before `status` says FAILED.
     pub failure_len: u32,
-    pub _reserved: [u32; 7],
+    /// Which build of the firmware it is, as its ELF file has it (GNU build id, SHA-1): tells whose strings its log refers to. Zeroes:
+    /// unknown.
+    pub build: [u32; BUILD_WORDS],
+    pub _reserved: [u32; 2],
 
     /// Why the card failed: UTF-8, a panic's message and its place. Cut off rather than left out.
     pub failure: [u8; FAILURE_MAX],
     pub _reserved2: [u8; 3456],
 }
 assert_layout!(CardPage, 4096, done @ 64, outcome @ 68, peer @ 72, instance @ 76, window_lo @ 80, stage @ 88, failed_core @ 92,
-    failure_len @ 96, failure @ 128);
+    failure_len @ 96, build @ 100, failure @ 128);
 
 /// The registers lie where [`crate::regs`] has them.
 macro_rules! assert_registers {
@@ -182,9 +187,11 @@ assert_layout!(HostPage, 4096, number @ 0, request @ 4, control_lo @ 8, peer @ 1
 pub struct LogHeader {
     pub begun: u32,
     pub written: u32,
-    pub _reserved: [u32; 1022],
+    /// Frames that the card could not write since its start: too long, or too many cores at once. Mod 2^32.
+    pub dropped: u32,
+    pub _reserved: [u32; 1021],
 }
-assert_layout!(LogHeader, 4096, begun @ 0, written @ 4);
+assert_layout!(LogHeader, 4096, begun @ 0, written @ 4, dropped @ 8);
 
 /// Values of [`CardPage::outcome`].
 pub mod outcome {

@@ -1,4 +1,5 @@
-//! Links the image by `linker/virt.ld`. Only for the target without an operating system: elsewhere there is nothing to place.
+//! Links the image by `linker/virt.ld`, and defmt's strings by defmt's own `defmt.x`. Only for the target without an operating system:
+//! elsewhere there is nothing to place.
 
 use std::path::Path;
 
@@ -8,6 +9,13 @@ fn main() {
     if std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "none") {
         println!("cargo::rustc-link-arg-bins=-L{}", linker.display());
         println!("cargo::rustc-link-arg-bins=-Tvirt.ld");
+        println!("cargo::rustc-link-arg-bins=-Tdefmt.x");
+        // Into the window and the file: `toectl logs` decodes by the file of this very build.
+        println!("cargo::rustc-link-arg-bins=--build-id=sha1");
+        // defmt's macros leave out what is below this level; without it, all but errors.
+        println!("cargo::rerun-if-env-changed=DEFMT_LOG");
+        let level = std::env::var("DEFMT_LOG").unwrap_or_else(|_| "info".into());
+        println!("cargo::rustc-env=DEFMT_LOG={level}");
         // What no output section takes is an error, not put somewhere.
         println!("cargo::rustc-link-arg-bins=--orphan-handling=error");
     }

@@ -39,10 +39,10 @@ pub enum Command {
     Stats(Stats),
     /// Watch single segments on their way through the card's stages
     Trace(Trace),
+    /// Show what the card has logged
+    Logs(Logs),
     /// Set what a running application gets of the card
     Limit(Limit),
-    /// Write out the log of a card inside QEMU, byte for byte as its firmware wrote it (defmt)
-    Logs(Logs),
 }
 
 #[derive(Args, Debug)]
@@ -105,16 +105,6 @@ pub struct Share {
 }
 
 #[derive(Args, Debug)]
-pub struct Logs {
-    /// Go on with what comes, until you interrupt it
-    #[arg(long, short)]
-    pub follow: bool,
-    /// Socket of the card's toe-window; needed when toed is not running
-    #[arg(long, value_name = "PATH")]
-    pub window: Option<PathBuf>,
-}
-
-#[derive(Args, Debug)]
 pub struct Limit {
     /// The application of this process
     #[arg(long, value_name = "PID", required_unless_present = "region", conflicts_with = "region")]
@@ -157,6 +147,18 @@ pub struct Trace {
     /// Write all that was seen to a file for ui.perfetto.dev or chrome://tracing
     #[arg(long, value_name = "FILE.json")]
     pub output: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct Logs {
+    /// The card's firmware, as it was started: its messages have their words there [default: toed's --image]
+    ///
+    /// Needed for a card without an operating system only.
+    #[arg(long, value_name = "FILE")]
+    pub elf: Option<PathBuf>,
+    /// Go on with what is logged later, until Ctrl-C
+    #[arg(long)]
+    pub follow: bool,
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //!   up, down ──► process, run_dir ──► toe-nic, toed (their own sessions, pid files, logs)
 //!   run ───────► preload ───────────► exec PROGRAM with libtoe_preload.so
 //!   status, ss, stats, trace, limit ► toed's admin socket
-//!   logs ──────► the ring in the window of a card inside QEMU
+//!   logs ──────► toed, or files of the run-time folder
 //! ```
 //!
 //! May depend on `toed`, for the types of its admin protocol, its files and what rates look like only, and on `toe-link` for the log.
@@ -39,8 +39,8 @@ fn main() -> ExitCode {
         cli::Command::Status(format) => show::status(&dir, &format),
         cli::Command::Ss(format) => show::ss(&dir, &format),
         cli::Command::Stats(options) => show::stats(&dir, &options),
-        cli::Command::Logs(options) => logs::logs(&dir, &options),
         cli::Command::Limit(options) => limit::limit(&dir, &options),
+        cli::Command::Logs(options) => logs::logs(&dir, &options),
         cli::Command::Trace(options) => trace::trace(&dir, &options),
     });
     match outcome {

@@ -35,7 +35,9 @@ struct Shown {
 
 pub fn status(dir: &RunDir, format: &cli::Format) -> Result<()> {
     let status: Status = ask(dir, Request::Status)?;
-    let placement = placement(dir).unwrap_or_else(|error| {
+    // A card that has failed is not asked any more.
+    let asked = if status.card.failure.is_some() { Ok(None) } else { placement(dir) };
+    let placement = asked.unwrap_or_else(|error| {
         eprintln!("toectl: stages are not shown: {error:#}");
         None
     });
@@ -150,9 +152,7 @@ fn status_text(status: &Status) -> String {
         let _ = writeln!(text, "{name:<14}{value}");
     };
     line("card", format!("{} ({}) at {}", card.board, card.status, card.device));
-    if let Some(failure) = &card.failure {
-        line("failure", failure.clone());
-    }
+    card.failure.iter().for_each(|why| line("failure", why.clone()));
     line("port", format!("{}, mtu {}", card.port_mac, card.mtu));
     line("address", format!("{}, gateway {}", status.ip, status.gateway.as_deref().unwrap_or("none")));
     line(
@@ -274,6 +274,15 @@ ESTAB        7       0  10.0.0.2:80  10.0.0.1:40000   14K  1.234/0.056        2 
         {
             assert!(text.contains(words), "{words} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_card_that_has_failed_says_why() {
+        let failure = Some("panic: out of luck (core 2)".into());
+        let card = CardStatus { board: "qemu".into(), status: "failed".into(), failure, ..Default::default() };
+        let text = status_text(&Status { card, ..Default::default() });
+        assert!(text.contains("qemu (failed)") && text.contains("failure       panic: out of luck (core 2)\n"), "{text}");
+        assert!(!status_text(&Status::default()).contains("failure"));
     }
 
     #[test]

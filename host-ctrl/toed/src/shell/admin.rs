@@ -73,7 +73,7 @@ impl Admin {
                 return None;
             };
             let line: Vec<u8> = s.input.drain(..=end).collect();
-            match serde_json::from_slice(&line) {
+            match Request::parse(&line) {
                 Ok(request) => return Some(request),
                 Err(e) => self.answer(id, &Failure { error: format!("not a request: {e}") }, watch),
             }
@@ -93,6 +93,12 @@ impl Admin {
         s.waiting = None;
         self.answer(id, answer, watch);
         Some(id)
+    }
+
+    /// Answers all that wait: what they wait for will not come.
+    pub fn fail_waiting(&mut self, why: &Failure, watch: &mut Watch) {
+        let waiting: Vec<u64> = self.sessions.iter_mut().filter_map(|(id, s)| s.waiting.take().map(|_| *id)).collect();
+        waiting.into_iter().for_each(|id| self.answer(id, why, watch));
     }
 
     pub fn answer(&mut self, id: u64, answer: &impl Serialize, watch: &mut Watch) {

@@ -11,7 +11,7 @@ use rustix::{
 use std::collections::HashMap;
 use toe_abi::{CtxId, RegionId, app::Reply, control::ControlMsg, frames::FrameRecord, regs};
 use toe_link::{
-    card::{Card, CardError, CardInfo, CardMemory, ControlRegion, LinkReport, MemoryOptions, PushError, SharedMemory, Signals},
+    card::{Card, CardError, CardInfo, CardMemory, ControlRegion, LinkReport, LogPart, MemoryOptions, PushError, SharedMemory, Signals},
     uds,
 };
 use zerocopy::IntoBytes;
@@ -133,6 +133,8 @@ pub struct Machine {
     /// toed's own pair.
     signals: Signals,
     pub(super) watch: Watch,
+    /// The card's link in it.
+    link: Option<Key>,
     huge_pages: bool,
     regions: HashMap<RegionId, RegionFile>,
     contexts: HashMap<CtxId, Bells>,
@@ -168,9 +170,7 @@ impl Machine {
         let signals = card.make_signals(CtxId::CONTROL)?;
         let mut watch = Watch::new().map_err(os("epoll"))?;
         watch.add(&signals.interrupt, Watched::Card, epoll::EventFlags::IN | epoll::EventFlags::ET).map_err(os("epoll"))?;
-        if let Some((fd, flags)) = card.watch() {
-            watch.add(fd, Watched::CardLink, flags).map_err(os("epoll"))?;
-        }
+        let link = card.watch().map(|(fd, flags)| watch.add(fd, Watched::CardLink, flags)).transpose().map_err(os("epoll"))?;
         card.enable(iova, regs::enable::ATTACH)?;
         let status = card.status()?;
         if status != regs::status::ATTACHED {
@@ -185,6 +185,7 @@ impl Machine {
             control,
             signals,
             watch,
+            link,
             huge_pages,
             regions: HashMap::new(),
             contexts: HashMap::new(),
@@ -208,7 +209,7 @@ impl Machine {
         match self.card.status() {
             Ok(regs::status::ATTACHED) => "attached",
             Ok(regs::status::DETACHED) => "detached",
-            Ok(_) => "failed",
+            Ok(_) | Err(CardError::Failed { .. }) => "failed",
             Err(e) => {
                 self.fail(e);
                 "gone"
@@ -219,6 +220,18 @@ impl Machine {
     /// Why the card has failed, by its own words.
     pub(super) fn card_failure(&self) -> Option<String> {
         self.card.failure()
+    }
+
+    /// A part of the card's log.
+    pub(super) fn card_log(&self, instance: u32, from: u32) -> Option<LogPart> {
+        self.card.log(instance, from)
+    }
+
+    /// What connects us to the card is not watched any more: it may say for ever that it has ended.
+    pub(super) fn leave_link(&mut self) {
+        if let (Some((fd, _)), Some(key)) = (self.card.watch(), self.link.take()) {
+            self.watch.remove(fd, key);
+        }
     }
 
     /// How the card is reached.

@@ -15,6 +15,7 @@ mod rundir;
 pub use machine::Machine;
 
 use crate::{
+    admin::Failure,
     config::{Device, Settings},
     core::{ClientId, Core, Incoming, mac_text},
 };
@@ -95,6 +96,8 @@ struct Daemon<'a> {
     /// The card's status is not read again before.
     look_again_us: u64,
     stop: bool,
+    /// Why the card has failed, by its own words.
+    failed: Option<anyhow::Error>,
     frame: Vec<u8>,
     run_dir: RunDir,
 }
@@ -140,6 +143,7 @@ impl<'a> Daemon<'a> {
             started_us: now,
             look_again_us: 0,
             stop: false,
+            failed: None,
             frame: Vec::new(),
             run_dir,
         })
@@ -155,8 +159,11 @@ impl<'a> Daemon<'a> {
 
     fn work(&mut self) -> Result<()> {
         let mut found = Vec::new();
-        while !self.stop {
+        while !self.stop && self.failed.is_none() {
             self.turn(&mut found)?;
+        }
+        if self.failed.is_some() {
+            return self.stay();
         }
         tracing::info!("ending: connections are reset");
         let now = now_us();
@@ -219,10 +226,40 @@ impl<'a> Daemon<'a> {
         }
     }
 
+    /// Applications are told. Of a card that has said why it failed, operators can still learn that: see [`stay`](Self::stay).
     fn card_failed(&mut self, e: anyhow::Error) -> Result<()> {
         self.core.card_failed();
         self.core.host().flush();
-        Err(e)
+        if !matches!(e.downcast_ref(), Some(CardError::Failed { .. })) {
+            return Err(e);
+        }
+        tracing::error!("{e:#}; programs get errors, operators are answered until toed is told to end");
+        self.failed = Some(e);
+        Ok(())
+    }
+
+    /// The card has failed: nobody is served but operators, until we are told to end.
+    fn stay(&mut self) -> Result<()> {
+        self.run_dir.refuse_apps();
+        let machine = self.core.host();
+        machine.leave_link();
+        machine.watch.remove(&self.app_listener, self.app_key);
+        let clients: Vec<ClientId> = machine.clients.keys().copied().collect();
+        clients.into_iter().for_each(|client| self.end_client(client));
+        if let Some(why) = &self.failed {
+            self.admin.fail_waiting(&Failure::new(format!("{why:#}")), &mut self.core.host().watch);
+        }
+        let mut found = Vec::new();
+        while !self.stop {
+            self.core.host().watch.wait(None, &mut found).context("waiting for events")?;
+            for (what, flags) in found.drain(..) {
+                // What the card still signals means nothing any more.
+                if what != Watched::Card {
+                    self.event(what, flags)?;
+                }
+            }
+        }
+        self.failed.take().map_or(Ok(()), Err)
     }
 
     fn event(&mut self, what: Watched, flags: EventFlags) -> Result<()> {

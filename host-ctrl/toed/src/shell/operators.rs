@@ -2,14 +2,19 @@
 
 use super::{BATCH, Daemon, Machine, now_us, secret};
 use crate::{
-    admin::{Failure, Request, Status},
+    admin::{Failure, Logs, Request, Status},
     core::{Core, JobId, ShareChange, Whose, mac_text},
 };
+use toe_link::card::LogPart;
 
 impl Daemon<'_> {
     pub(super) fn serve_admin(&mut self, id: u64) {
         for _ in 0..BATCH {
             let Some(request) = self.admin.next_request(id, &mut self.core.host().watch) else { return };
+            if let Some(why) = self.unanswerable(request) {
+                self.admin.answer(id, &why, &mut self.core.host().watch);
+                continue;
+            }
             match request {
                 Request::Status => {
                     let status = self.status();
@@ -28,6 +33,10 @@ impl Daemon<'_> {
                 Request::Reserve { weight, rate_kbps } => {
                     let change = ShareChange { weight, rate_kbps };
                     self.started(id, |core| core.reserve(ticket()?, change));
+                }
+                Request::Logs { instance, from } => {
+                    let logs = self.logs(instance, from);
+                    self.admin.answer(id, &logs, &mut self.core.host().watch);
                 }
                 Request::Config => {
                     self.admin.answer(id, self.settings.options(), &mut self.core.host().watch);
@@ -58,6 +67,20 @@ impl Daemon<'_> {
         }
     }
 
+    /// Why a request has no answer: it takes a card, and ours has failed.
+    fn unanswerable(&self, request: Request) -> Option<Failure> {
+        let alone = matches!(request, Request::Status | Request::Logs { .. } | Request::Config | Request::Shutdown);
+        self.failed.as_ref().filter(|_| !alone).map(|why| Failure::new(format!("{why:#}")))
+    }
+
+    fn logs(&mut self, instance: u32, from: u32) -> Option<Logs> {
+        let image = self.settings.image.as_ref().map(|path| path.display().to_string());
+        let LogPart { instance, build, bytes, missed, next, dropped } = self.core.host().card_log(instance, from)?;
+        let build: Vec<u8> = build.into_iter().flat_map(u32::to_ne_bytes).collect();
+        let build = if build.iter().all(|&byte| byte == 0) { String::new() } else { hex(&build) };
+        Some(Logs { instance, build, image, bytes: hex(&bytes), missed, next, dropped })
+    }
+
     fn status(&mut self) -> Status {
         let mut status = self.core.status();
         let info = self.core.host().card_info();
@@ -79,6 +102,11 @@ impl Daemon<'_> {
         card.status = self.core.host().card_status().into();
         status
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or('?');
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 fn whose(pid: Option<i32>, region: Option<u32>) -> Result<Whose, Failure> {

@@ -64,6 +64,12 @@ impl RunDir {
         self.listen(admin_socket(&self.path), SocketType::STREAM, 0o600)
     }
 
+    /// Applications find nobody from now on.
+    pub fn refuse_apps(&mut self) {
+        // If it stays, they find a socket where nobody listens in the end.
+        let _ = remove_socket(&app_socket(&self.path));
+    }
+
     fn listen(&mut self, path: PathBuf, kind: SocketType, mode: u32) -> Result<OwnedFd> {
         let show = path.display().to_string();
         remove_socket(&path).with_context(|| format!("{show}: left by an earlier toed"))?;

@@ -78,6 +78,22 @@ pub struct LinkReport {
     pub memory_used: Option<u64>,
 }
 
+/// A part of a card's log.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LogPart {
+    /// Which start of the card it is about, and which build of its firmware (GNU build id; zeroes: unknown): claims.
+    pub instance: u32,
+    pub build: [u32; toe_abi::window::BUILD_WORDS],
+    /// defmt, rzCOBS frames that end in 0.
+    pub bytes: Vec<u8>,
+    /// Bytes that were overwritten before these.
+    pub missed: u32,
+    /// Where the next part begins.
+    pub next: u32,
+    /// Frames that the card could not write since its start.
+    pub dropped: u32,
+}
+
 /// Why the card could not be reached or used.
 #[derive(Debug, thiserror::Error)]
 pub enum CardError {
@@ -149,6 +165,12 @@ pub trait Card {
 
     /// What the card has left behind about its failure, if it has failed and can still say so.
     fn failure(&self) -> Option<String> {
+        None
+    }
+
+    /// The card's log: what came after byte `from` of the log of `instance`; all that there is, if the card is another by now. `None`: it
+    /// has none of its own.
+    fn log(&self, _instance: u32, _from: u32) -> Option<LogPart> {
         None
     }
 

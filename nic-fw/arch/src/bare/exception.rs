@@ -2,11 +2,11 @@
 //! that is known, and ends the machine.
 //!
 //! ```text
-//!   fault at EL1t ─► SP_EL1 ─► registers saved ─► report ─► end(EXIT_FAULT)
+//!   fault at EL1t ─► SP_EL1 ─► registers saved ─► report, unless one is under way ─► end(EXIT_FAULT)
 //!   fault while reporting ─► a fresh stack ─► one line ─► end; fault in that ─► end
 //! ```
 
-use super::{console, cores, end, time};
+use super::{console, cores, end, failure, time};
 use crate::esr;
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -43,6 +43,17 @@ static NESTED: AtomicU32 = AtomicU32::new(0);
 
 #[unsafe(no_mangle)]
 extern "C" fn toe_exception(kind: u64, frame: &Frame) -> ! {
+    // Not the first report, but on the console all that is known of each fault stands.
+    let first = failure::begin();
+    report(kind, frame);
+    if first {
+        tell(kind, frame);
+    }
+    end(EXIT_FAULT)
+}
+
+/// All that is known, on the console.
+fn report(kind: u64, frame: &Frame) {
     let class = esr::class(frame.esr);
     let place = if kind >= 8 { " from EL0" } else { "" };
     let out = |what: core::fmt::Arguments<'_>| console::line_by_force(what);
@@ -60,7 +71,19 @@ extern "C" fn toe_exception(kind: u64, frame: &Frame) -> ! {
         let at = |i: usize| four.get(i).copied().unwrap_or(0);
         out(format_args!("  x{:<2} {:016x} {:016x} {:016x} {:016x}", row * 4, at(0), at(1), at(2), at(3)));
     }
-    end(EXIT_FAULT)
+}
+
+/// In a line, to the board.
+fn tell(kind: u64, frame: &Frame) {
+    let class = esr::class(frame.esr);
+    let (kind, name, at) = (KINDS[kind as usize % 4], esr::class_name(class), frame.elr);
+    match cores::guard_hit(frame.far) {
+        Some(stack) if esr::has_address(class) => failure::tell(format_args!("fault: overflow of the {stack}, at {at:#x}")),
+        _ if esr::has_address(class) => {
+            failure::tell(format_args!("fault: {name} of {:#x} ({}), at {at:#x}", frame.far, esr::fault_name(frame.esr)));
+        }
+        _ => failure::tell(format_args!("fault: {kind}, {name}, at {at:#x}")),
+    }
 }
 
 #[unsafe(no_mangle)]

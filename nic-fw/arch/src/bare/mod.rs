@@ -10,6 +10,7 @@ pub mod console;
 pub mod cores;
 mod enter;
 mod exception;
+mod failure;
 pub mod gic;
 mod heap;
 mod map;
@@ -27,20 +28,29 @@ mod elf;
 mod uefi;
 
 pub use exception::EXIT_FAULT;
+pub use failure::Failure;
 pub use map::MapError;
 pub use mmio::Registers;
-pub use panic::{EXIT_PANIC, EXIT_START};
+pub use panic::{EXIT_PANIC, EXIT_START, refuse};
 pub use platform::{Error, Platform, seal};
 pub use start::off;
 
-/// What a board's image gives: both are linked by name.
+/// What a board's image gives, linked by name: where it begins, how it ends, and who else hears why.
+///
+/// `failed` is called at most once, by the core that fails first, whatever that held: see [`Failure`].
 #[macro_export]
 macro_rules! board {
-    (main: $main:path, end: $end:path $(,)?) => {
+    (main: $main:path, failed: $failed:path, end: $end:path $(,)?) => {
         #[unsafe(no_mangle)]
         fn toe_board_main(platform: &'static $crate::Platform) -> ! {
             let main: fn(&'static $crate::Platform) -> ! = $main;
             main(platform)
+        }
+
+        #[unsafe(no_mangle)]
+        fn toe_board_failed(failure: &$crate::Failure<'_>) {
+            let failed: fn(&$crate::Failure<'_>) = $failed;
+            failed(failure)
         }
 
         #[unsafe(no_mangle)]

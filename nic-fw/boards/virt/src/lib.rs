@@ -1,7 +1,8 @@
-//! The card's end of the window that it shares with its host: what of the board needs no machine, and is tested on a host.
+//! What of the board needs no machine, and is tested on a host: the card's end of the window that it shares with its host, and its log.
 //!
 //! ```text
 //!   toed ──requests──► window::CardEnd ──► image: attach, detach, reset          stage ──► window::WindowMemory ──► regions
+//!   logger ──────────► log::Log ──► the window's ring ──► toectl logs
 //! ```
 //!
 //! The image itself is the binary `toe-virt` (`image`). May depend on: all of `nic-fw`.
@@ -9,4 +10,5 @@
 
 extern crate alloc;
 
+pub mod log;
 pub mod window;

@@ -18,9 +18,6 @@ const LIMIT: Duration = Duration::from_secs(1800);
 /// The crates that run on a card.
 const FIRMWARE: [&str; 8] = ["toe-abi", "toe-wire", "toe-sync", "toe-tcp", "toe-hal", "toe-datapath", "toe-drivers", "toe-arch"];
 
-/// The test program of the image in QEMU.
-const VIRT: &str = "virt";
-
 /// The package of what crosses crates; its end-to-end tests are a step of their own.
 pub const TESTS: &str = "toe-tests";
 
@@ -116,7 +113,8 @@ fn in_qemu(step: &Step, _: &Options) -> Result<Outcome> {
     for format in [Format::Elf, Format::Uefi] {
         Image { cpu: Cpu::A72, format, tests: false }.build()?;
     }
-    let words = ["test", "--release", "-p", TESTS, "--test", VIRT, "--", "--include-ignored", "--test-threads=1"];
+    let words =
+        ["test", "--release", "-p", TESTS, "--test", "virt", "--test", "virt_failure", "--", "--include-ignored", "--test-threads=1"];
     ran(step, "in-qemu", cargo(&words))
 }
 

@@ -1,14 +1,13 @@
 //! The card's log, read without its help: a ring that it overwrites whether anybody reads or not.
 
-use super::connection::Connection;
-use super::{CardError, SharedMemory, open};
+use super::SharedMemory;
 use core::mem::offset_of;
-use std::path::Path;
 use std::sync::atomic::{Ordering, fence};
-use toe_abi::window::{LOG_HEADER_OFF, LOG_LEN, LOG_OFF, LogHeader, MEMORY_OFF};
+use toe_abi::window::{LOG_HEADER_OFF, LOG_LEN, LOG_OFF, LogHeader};
 
-const BEGUN: u64 = LOG_HEADER_OFF + offset_of!(LogHeader, begun) as u64;
-const WRITTEN: u64 = LOG_HEADER_OFF + offset_of!(LogHeader, written) as u64;
+pub(super) const BEGUN: u64 = LOG_HEADER_OFF + offset_of!(LogHeader, begun) as u64;
+pub(super) const WRITTEN: u64 = LOG_HEADER_OFF + offset_of!(LogHeader, written) as u64;
+const DROPPED: u64 = LOG_HEADER_OFF + offset_of!(LogHeader, dropped) as u64;
 const LEN: u32 = LOG_LEN as u32;
 
 /// Bytes that were overwritten before they could be read.
@@ -16,20 +15,26 @@ const LEN: u32 = LOG_LEN as u32;
 pub struct Missed(pub u32);
 
 /// A reader, with a place of its own.
-pub struct Log {
-    memory: SharedMemory,
+pub struct Log<'a> {
+    /// The fixed part of a window.
+    memory: &'a SharedMemory,
     tail: u32,
 }
 
-impl Log {
-    /// The log in the window at `path`, from the oldest byte that is still there.
-    pub fn open(path: &Path) -> Result<Self, CardError> {
-        let (connection, _) = open(path)?;
-        Ok(Self::new(map(&connection)?))
+impl<'a> Log<'a> {
+    /// The log in a window, whose fixed part `memory` begins with: from byte `from` on, or from the oldest that is still there.
+    pub fn new(memory: &'a SharedMemory, from: u32) -> Self {
+        Self { memory, tail: from }
     }
 
-    fn new(memory: SharedMemory) -> Self {
-        Self { memory, tail: 0 }
+    /// Where the next [`read`](Self::read) begins.
+    pub fn tail(&self) -> u32 {
+        self.tail
+    }
+
+    /// Frames that the card could not write since its start.
+    pub fn dropped(&self) -> u32 {
+        self.memory.load(DROPPED)
     }
 
     /// Appends what is new to `out`. Says how much was lost before it.
@@ -60,27 +65,21 @@ impl Log {
     }
 }
 
-fn map(connection: &Connection) -> Result<SharedMemory, CardError> {
-    SharedMemory::map(connection.memory()?, 0, MEMORY_OFF)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::super::MemoryOptions;
     use super::*;
+    use toe_abi::window::MEMORY_OFF;
 
     /// A card that writes its log, byte n being n mod 251.
-    struct Writer {
-        memory: SharedMemory,
+    struct Writer<'a> {
+        memory: &'a SharedMemory,
         at: u32,
     }
 
-    impl Writer {
-        fn new(at: u32) -> (Self, Log) {
-            let memory = SharedMemory::create("log", MEMORY_OFF, MemoryOptions::default()).expect("memfd");
-            let copy = memory.memfd().expect("a memfd").try_clone_to_owned().expect("a copy");
-            let log = Log::new(SharedMemory::map(copy, 0, MEMORY_OFF).expect("inside"));
-            (Self { memory, at }, log)
+    impl<'a> Writer<'a> {
+        fn new(memory: &'a SharedMemory) -> (Self, Log<'a>) {
+            (Self { memory, at: 0 }, Log::new(memory, 0))
         }
 
         fn begin(&mut self, n: u32) {
@@ -101,11 +100,15 @@ mod tests {
         }
     }
 
+    fn window() -> SharedMemory {
+        SharedMemory::create("log", MEMORY_OFF, MemoryOptions::default()).expect("memfd")
+    }
+
     fn byte(at: u32) -> u8 {
         (at % 251) as u8
     }
 
-    fn read(log: &mut Log) -> (u32, Vec<u8>) {
+    fn read(log: &mut Log<'_>) -> (u32, Vec<u8>) {
         let mut out = Vec::new();
         let Missed(missed) = log.read(&mut out);
         (missed, out)
@@ -117,7 +120,8 @@ mod tests {
 
     #[test]
     fn everything_is_read_once_also_across_the_end_of_the_ring() {
-        let (mut card, mut log) = Writer::new(0);
+        let window = window();
+        let (mut card, mut log) = Writer::new(&window);
         assert_eq!(read(&mut log), (0, vec![]));
         let mut at = 0;
         for n in [1, 3, 1000, LEN - 500, 700, LEN] {
@@ -130,7 +134,8 @@ mod tests {
 
     #[test]
     fn what_was_overwritten_is_missed_and_counted() {
-        let (mut card, mut log) = Writer::new(0);
+        let window = window();
+        let (mut card, mut log) = Writer::new(&window);
         card.write(10);
         read(&mut log);
         card.write(LEN);
@@ -140,7 +145,8 @@ mod tests {
 
     #[test]
     fn what_is_being_overwritten_is_not_shown() {
-        let (mut card, mut log) = Writer::new(0);
+        let window = window();
+        let (mut card, mut log) = Writer::new(&window);
         card.write(LEN);
         card.begin(100);
         let (missed, out) = read(&mut log);
@@ -149,7 +155,8 @@ mod tests {
 
     #[test]
     fn a_card_that_starts_anew_is_read_from_its_beginning() {
-        let (mut card, mut log) = Writer::new(0);
+        let window = window();
+        let (mut card, mut log) = Writer::new(&window);
         card.write(5000);
         read(&mut log);
         card.at = 0;
@@ -159,7 +166,8 @@ mod tests {
 
     #[test]
     fn a_header_that_makes_no_sense_is_no_trouble() {
-        let (card, mut log) = Writer::new(0);
+        let window = window();
+        let (card, mut log) = Writer::new(&window);
         for (begun, written) in [(0, u32::MAX), (u32::MAX, 0), (5, 1 << 31), (1 << 31, 5), (1, 2)] {
             card.memory.store(BEGUN, begun);
             card.memory.store(WRITTEN, written);

@@ -14,7 +14,7 @@ mod ranges;
 
 pub use log::{Log, Missed};
 
-use super::{Card, CardError, CardInfo, CardMemory, LinkReport, MemoryOptions, SharedMemory, Signals};
+use super::{Card, CardError, CardInfo, CardMemory, LinkReport, LogPart, MemoryOptions, SharedMemory, Signals};
 use connection::Connection;
 use pages::{Pages, Ready, Request};
 use ranges::Ranges;
@@ -133,6 +133,10 @@ impl Window {
     /// The card, or what is missing.
     fn find(&self, name: &str) -> Result<Result<Ready, String>, CardError> {
         let view = self.connection.view();
+        if let Some(text) = self.pages.failure() {
+            // What a card of the past has left may stand here as well, so it is no reason not to wait.
+            return Ok(Err(format!("the last card that was here has failed: {text}")));
+        }
         let machine = view.others().count() > 0;
         let Some(claim) = self.pages.peer() else {
             let missing = if machine {
@@ -183,11 +187,12 @@ impl Window {
     /// Whether it is still the card that it was, and well.
     fn check(&mut self) -> Result<(), CardError> {
         let left = self.connection.pump(Some(self.card)).map_err(|e| gone("toe-window", &e))?;
-        if left || self.connection.view().vectors_of(self.card).is_empty() {
-            return Err(gone("QEMU", &"it has ended"));
-        }
         if self.pages.instance() != self.instance {
             return Err(CardError::Restarted);
+        }
+        if left || self.connection.view().vectors_of(self.card).is_empty() {
+            // A card that fails ends its machine, too: then its own words say more.
+            return Err(self.pages.failure().map_or_else(|| gone("QEMU", &"it has ended"), |text| CardError::Failed { text }));
         }
         Ok(())
     }
@@ -323,6 +328,10 @@ impl Card for Window {
 
     fn failure(&self) -> Option<String> {
         self.pages.failure()
+    }
+
+    fn log(&self, instance: u32, from: u32) -> Option<LogPart> {
+        Some(self.pages.log(instance, from))
     }
 
     fn report(&self) -> LinkReport {

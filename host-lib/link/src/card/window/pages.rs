@@ -1,6 +1,7 @@
 //! The fixed pages of a window, as toed reads and writes them. What the card has written is a claim.
 
-use super::super::{CardError, CardInfo, SharedMemory, read_info};
+use super::super::{CardError, CardInfo, LogPart, SharedMemory, read_info};
+use super::log::{Log, Missed};
 use core::mem::offset_of;
 use toe_abi::{
     regs,
@@ -113,6 +114,17 @@ impl Pages {
         number
     }
 
+    /// The card's log from byte `from` on, if `instance` is still the card that there is; else from its beginning.
+    pub fn log(&self, instance: u32, from: u32) -> LogPart {
+        let mut part = LogPart { instance: self.instance(), ..LogPart::default() };
+        let mut log = Log::new(&self.0, if part.instance == instance { from } else { 0 });
+        Missed(part.missed) = log.read(&mut part.bytes);
+        part.next = log.tail();
+        part.dropped = log.dropped();
+        part.build = std::array::from_fn(|i| self.0.load(card!(build) + 4 * i as u64));
+        part
+    }
+
     /// Why the card failed, if it has.
     pub fn failure(&self) -> Option<String> {
         if self.status() != regs::status::FAILED {
@@ -148,8 +160,9 @@ impl Pages {
 #[cfg(test)]
 mod tests {
     use super::super::super::MemoryOptions;
+    use super::super::log::{BEGUN, WRITTEN};
     use super::*;
-    use toe_abi::window::MEMORY_OFF;
+    use toe_abi::window::{LOG_OFF, MEMORY_OFF};
 
     fn pages() -> (Pages, SharedMemory) {
         let memory = SharedMemory::create("test", MEMORY_OFF, MemoryOptions::default()).expect("memfd");
@@ -188,6 +201,28 @@ mod tests {
         assert_eq!((card.load(host!(request)), card.load(host!(control_lo)), card.load(host!(control_hi))), (1, 0x20000, 1));
         assert_eq!(pages.ask(&Request { what: regs::enable::RESET, control: 0 }), 1);
         assert_eq!(card.load(host!(number)), 1);
+    }
+
+    #[test]
+    fn the_log_goes_on_where_it_was_read_or_begins_with_another_card() {
+        let (pages, card) = pages();
+        let say = |at: u32, text: &[u8]| {
+            card.write(LOG_OFF + u64::from(at), text);
+            let end = at + text.len() as u32;
+            [BEGUN, WRITTEN].into_iter().for_each(|word| card.store(word, end));
+        };
+        be_ready(&card, 77);
+        card.store(card!(build) + 16, 5);
+        say(0, b"one.");
+        let part = pages.log(0, 999);
+        assert_eq!((part.instance, part.bytes.as_slice(), part.next, part.missed), (77, &b"one."[..], 4, 0));
+        assert_eq!(part.build, [0, 0, 0, 0, 5]);
+        say(4, b"two.");
+        assert_eq!(pages.log(77, 4).bytes, b"two.");
+        card.store(card!(instance), 78);
+        say(0, b"new.");
+        let part = pages.log(77, 8);
+        assert_eq!((part.instance, part.bytes.as_slice(), part.next), (78, &b"new."[..], 4));
     }
 
     #[test]

@@ -1,20 +1,22 @@
 //! Puts the card together and sets its cores going.
 
-use super::board::{Doorbell, VirtBoard};
+use super::board::VirtBoard;
 use super::crew::Crew;
-use super::devices::{Devices, Signals};
+use super::devices::{Devices, HostLink, Signals};
 use super::leader::{Kicks, Leader};
-use super::run;
+use super::log::boot;
+use super::{mishap, run};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 use toe_abi::observe::stage;
 use toe_abi::window::CONTROL_VECTOR;
 use toe_abi::{CtxId, regs};
-use toe_arch::{Platform, println, time};
+use toe_arch::{Platform, time};
 use toe_datapath::pipeline::StageId;
 use toe_datapath::{CardConfig, Pipeline, Placement};
 use toe_hal::{Kick, Parts, PortCaps, TxPort};
-use toe_virt::window::{CardEnd, Facts, WindowMemory, WindowSlice};
+use toe_virt::window::{Facts, WindowMemory, WindowSlice};
 
 /// Sizes of this card.
 fn config(vectors: u16, secret: u64) -> CardConfig {
@@ -27,30 +29,32 @@ fn config(vectors: u16, secret: u64) -> CardConfig {
     }
 }
 
-/// Runs the card on all cores.
-pub fn run(platform: &'static Platform, devices: Devices) -> ! {
-    let Devices { port, mut port_signals, window, doorbell, mut kicks } = devices;
-    let peer = doorbell.position().unwrap_or(u16::MAX);
-    let secret = secret();
-    let end = CardEnd::new(window, secret as u32, peer);
+/// Runs the card on all cores. `secret`: what no attacker can know.
+pub fn run(platform: &'static Platform, devices: Devices, secret: u64) -> ! {
+    let Devices { port, mut port_signals, host } = devices;
+    let HostLink { window, end, mut doorbell, mut kicks } = host;
     let config = config(kicks.msix.vectors(), secret);
     let placement = Placement::auto(cores_wanted(platform));
-    println!("placement: {placement}");
+    boot!("placement: {}", placement);
     let core_of = |kind| placement.core_of(StageId::new(kind, 0)).unwrap_or(0);
     let (ingress, ctxq) = (core_of(stage::INGRESS), core_of(stage::CTXQ));
-    let kicks = Kicks(connect(platform, &mut kicks, config.max_contexts, ctxq).map(|(event, lpi)| (lpi, CtxId(event))).collect());
-    let _: Vec<_> = connect(platform, &mut port_signals, port.control.pairs(), ingress).collect();
+    let contexts = connect(platform, &mut kicks, 0..config.max_contexts, ctxq).map(|(event, lpi)| (lpi, CtxId(event))).collect();
+    let pairs = port.control.pairs();
+    let _: Vec<_> = connect(platform, &mut port_signals, 0..pairs, ingress).collect();
+    let link = connect(platform, &mut port_signals, pairs..pairs + 1, ctxq).map(|(_, lpi)| lpi).next();
+    let kicks = Kicks { contexts, link };
     let memory = WindowMemory::new(window, config.max_regions);
     let facts = facts(&config, TxPort::<WindowSlice>::caps(&port.tx));
-    let mut doorbell = Doorbell::new(doorbell, window);
     let parts = Parts::<VirtBoard> { memory: memory.clone(), rx: port.rx, tx: port.tx, kick: doorbell.clone(), clock: time::Counter };
     let Pipeline { cores, reclaimer } = Pipeline::new(&config, &placement, parts);
     let gathered = Vec::with_capacity(cores.len());
     let crew = Arc::new(Crew::new(cores));
+    mishap::arrange(platform);
     // What toed asks from now on waits for the leader.
     end.ready(&facts);
     doorbell.interrupt(CtxId(CONTROL_VECTOR));
-    let mut leader = Some(Leader { end, memory, doorbell, kicks, reclaimer: Some(reclaimer), gathered, attached: false });
+    let mut leader =
+        Some(Leader { end, memory, doorbell, kicks, port: port.control, reclaimer: Some(reclaimer), gathered, attached: false });
     let spin_us = config.spin_us;
     for index in 1..crew.len() {
         let (crew, leader) = (crew.clone(), leader.take_if(|_| index == ctxq));
@@ -60,22 +64,23 @@ pub fn run(platform: &'static Platform, devices: Devices) -> ! {
     }
     toe_arch::seal();
     let (heap, of) = platform.heap_used();
-    println!("ready: {} cores, {} KiB of {} KiB of memory used", crew.len(), heap >> 10, of >> 10);
+    boot!("ready: {} cores, {} KiB of {} KiB of memory used", crew.len(), heap >> 10, of >> 10);
     run::run(0, &crew, leader, spin_us)
 }
 
-/// Cores to be used: `cores=N` on the command line, else all.
+/// Cores to be used: `cores=N` on the command line, else all that are left.
 fn cores_wanted(platform: &Platform) -> usize {
     let words = platform.machine().command_line.split_whitespace();
     let wanted = words.filter_map(|word| word.strip_prefix("cores=")?.parse::<usize>().ok()).next();
-    wanted.map_or(platform.cores(), |cores| cores.clamp(1, platform.cores()))
+    let left = mishap::cores_left(platform);
+    wanted.map_or(left, |cores| cores.clamp(1, left))
 }
 
-/// Lets the first `events` interrupts of a device come to a core. Each with its number there.
-fn connect(platform: &Platform, signals: &mut Signals, events: u16, core: usize) -> impl Iterator<Item = (u16, u32)> {
+/// Lets these interrupts of a device, as far as it has them, come to a core. Each with its number there.
+fn connect(platform: &Platform, signals: &mut Signals, events: Range<u16>, core: usize) -> impl Iterator<Item = (u16, u32)> {
     let Signals { requester, msix } = signals;
     let of = u32::from(msix.vectors());
-    let connected: Vec<_> = (0..events.min(msix.vectors()))
+    let connected: Vec<_> = (events.start..events.end.min(msix.vectors()))
         .map(|event| {
             let (message, lpi) = match platform.map_message(*requester, of, event.into(), core) {
                 Ok(mapped) => mapped,
@@ -91,7 +96,7 @@ fn connect(platform: &Platform, signals: &mut Signals, events: u16, core: usize)
 }
 
 /// What an attacker can't know.
-fn secret() -> u64 {
+pub fn secret() -> u64 {
     time::now_ns().wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 

@@ -5,6 +5,9 @@
 //!                                              └──► ivshmem: window, doorbell
 //! ```
 
+use super::board::Doorbell;
+use super::log::boot;
+use super::{build_id, failure, log};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
@@ -12,13 +15,14 @@ use core::ptr::NonNull;
 use toe_arch::layout::Attribute;
 use toe_arch::machine::PciBridge;
 use toe_arch::range::Range;
-use toe_arch::{MapError, Platform, println, time};
+use toe_arch::{MapError, Platform, time};
 use toe_drivers::ivshmem::Ivshmem;
 use toe_drivers::pci::{self, Ecam, Function, Msix, Numbering, Scan, Windows};
 use toe_drivers::virtio::Transport;
-use toe_drivers::virtio::net::{self, Net, Settings};
+use toe_drivers::virtio::net::{self, Link, Net, Settings};
 use toe_drivers::{DmaMemory, Mmio};
-use toe_virt::window::{ReadWindow, Window};
+use toe_hal::TxPort;
+use toe_virt::window::{CardEnd, ReadWindow, Window, WindowSlice};
 
 /// Why the board can't be a card.
 pub enum Missing {
@@ -60,8 +64,15 @@ pub struct Signals {
 pub struct Devices {
     pub port: Port,
     pub port_signals: Signals,
+    pub host: HostLink,
+}
+
+/// What connects us to the host.
+pub struct HostLink {
     pub window: Window,
-    pub doorbell: Ivshmem<Mmio>,
+    /// The pages of the window are ours from when this was made.
+    pub end: CardEnd,
+    pub doorbell: Doorbell,
     pub kicks: Signals,
 }
 
@@ -73,15 +84,24 @@ struct Bus<'a> {
     mapped: Vec<Range>,
 }
 
-/// Finds and starts them. `pairs`: queue pairs of the port.
-pub fn start(platform: &Platform, pairs: u16) -> Result<Devices, Missing> {
+/// Finds and starts them. `pairs`: queue pairs of the port; `instance`: a random number for this start.
+pub fn start(platform: &Platform, pairs: u16, instance: u32) -> Result<Devices, Missing> {
     let mut bus = Bus::open(platform)?;
-    let window_at = bus.find(WINDOW, Ivshmem::<Mmio>::find)?;
+    // The window first: what goes wrong from then on, the host is told.
+    let host = bus.host(instance)?;
     let net_at = bus.find(NET, |scan| scan.find(net::VENDOR, &net::DEVICES))?;
-    let (window, doorbell, kicks) = bus.window(&window_at)?;
     let port_signals = bus.signals(NET, &net_at)?;
-    let port = bus.port(&net_at, pairs.min(port_signals.msix.vectors()))?;
-    Ok(Devices { port, port_signals, window, doorbell, kicks })
+    let port = bus.port(&net_at, pairs, port_signals.msix.vectors())?;
+    Ok(Devices { port, port_signals, host })
+}
+
+/// A link in words.
+pub fn link_text(link: Result<Link, impl fmt::Debug>) -> &'static str {
+    match link {
+        Ok(Link::Up) => "up",
+        Ok(Link::Down) => "down",
+        Err(_) => "unknown: the device does not say",
+    }
 }
 
 impl<'a> Bus<'a> {
@@ -95,7 +115,7 @@ impl<'a> Bus<'a> {
         if !is_placed(&found) {
             found = pci::scan(&mut config, Numbering::Assign);
             let mut windows = windows(bridge);
-            pci::assign(&mut config, &mut found, &mut windows, |no_room| println!("no room for {no_room:?}"));
+            pci::assign(&mut config, &mut found, &mut windows, |no_room| boot!("no room for {}", Debug(no_room)));
         }
         Ok(Self { platform, config, found, mapped: Vec::new() })
     }
@@ -114,6 +134,19 @@ impl<'a> Bus<'a> {
             self.mapped.push(region.range);
         }
         Ok(())
+    }
+
+    /// Opens the window, says there that we start, and has log and failures go there.
+    fn host(&mut self, instance: u32) -> Result<HostLink, Missing> {
+        let function = self.find(WINDOW, Ivshmem::<Mmio>::find)?;
+        let (window, doorbell, kicks) = self.window(&function)?;
+        let peer = doorbell.position().unwrap_or(u16::MAX);
+        let doorbell = Doorbell::new(doorbell, window);
+        let end = CardEnd::new(window, instance, peer, &build_id::get());
+        log::attach(window);
+        failure::tell(window, doorbell.clone());
+        boot!("window: {} MiB, peer {}, {} interrupts", window.len() >> 20, peer, kicks.msix.vectors());
+        Ok(HostLink { window, end, doorbell, kicks })
     }
 
     fn window(&mut self, function: &Function) -> Result<(Window, Ivshmem<Mmio>, Signals), Missing> {
@@ -139,11 +172,34 @@ impl<'a> Bus<'a> {
         Ok(Signals { requester: function.at.requester_id().into(), msix })
     }
 
-    fn port(&mut self, function: &Function, pairs: u16) -> Result<Port, Missing> {
+    fn port(&mut self, function: &Function, pairs: u16, vectors: u16) -> Result<Port, Missing> {
         let transport = Transport::open(&self.config, function, &mut registers(&self.mapped)).map_err(broken(NET))?;
-        let settings = Settings { pairs, rx_vector: Some(0), ..Settings::default() };
+        let pairs = pairs.min(vectors);
+        let config_vector = (vectors > pairs).then_some(pairs);
+        let settings = Settings { pairs, rx_vector: Some(0), config_vector, ..Settings::default() };
         let memory = dma_memory(settings.bytes());
-        net::start(transport, memory, &settings, ReadWindow, &time::Counter).map_err(broken(NET))
+        let port = net::start(transport, memory, &settings, ReadWindow, &time::Counter).map_err(broken(NET))?;
+        let caps = TxPort::<WindowSlice>::caps(&port.tx);
+        boot!("port: {}, MTU {}, {} queue pairs, link {}", Mac(caps.mac), caps.mtu, port.control.pairs(), link_text(port.control.link()));
+        Ok(port)
+    }
+}
+
+/// For messages: what has only `Debug`.
+struct Debug<T>(T);
+
+impl<T: fmt::Debug> fmt::Display for Debug<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+struct Mac([u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
     }
 }
 

@@ -2,24 +2,31 @@
 
 use super::board::{Doorbell, VirtBoard};
 use super::crew::Crew;
+use super::devices::link_text;
+use super::log::log;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use toe_abi::control::CONTROL_REGION_LEN;
 use toe_abi::window::{CONTROL_VECTOR, outcome, stage};
 use toe_abi::{CtxId, RegionId, regs};
-use toe_arch::println;
 use toe_datapath::host::Host;
 use toe_datapath::{Core, Pipeline};
+use toe_drivers::Mmio;
+use toe_drivers::virtio::net::NetControl;
 use toe_hal::{HostMemory, Instant, Kick};
 use toe_sync::epoch::Reclaimer;
-use toe_virt::window::{CardEnd, Request, WindowMemory};
+use toe_virt::window::{CardEnd, Refused, Request, WindowMemory};
 
 /// Interrupts by the number of their LPI.
-pub struct Kicks(pub Box<[(u32, CtxId)]>);
+pub struct Kicks {
+    pub contexts: Box<[(u32, CtxId)]>,
+    /// The port's link has changed.
+    pub link: Option<u32>,
+}
 
 impl Kicks {
     pub fn context(&self, lpi: u32) -> Option<CtxId> {
-        self.0.iter().find(|(number, _)| *number == lpi).map(|(_, ctx)| *ctx)
+        self.contexts.iter().find(|(number, _)| *number == lpi).map(|(_, ctx)| *ctx)
     }
 }
 
@@ -28,6 +35,7 @@ pub struct Leader {
     pub memory: WindowMemory,
     pub doorbell: Doorbell,
     pub kicks: Kicks,
+    pub port: NetControl<Mmio>,
     /// `None` while a reset is under way.
     pub reclaimer: Option<Reclaimer>,
     /// Where cores are collected for a reset: as large as it has to be.
@@ -45,8 +53,9 @@ impl Leader {
     pub fn next(&mut self) -> Option<Request> {
         match self.end.request() {
             Ok(request) => request,
-            Err(()) => {
+            Err(Refused) => {
                 self.doorbell.interrupt(CtxId(CONTROL_VECTOR));
+                log!(warn, "a request of the host makes no sense, and was refused");
                 None
             }
         }
@@ -60,18 +69,19 @@ impl Leader {
             return self.answer(outcome::OK, regs::status::DETACHED);
         };
         if self.memory.bind(RegionId::CONTROL, control, CONTROL_REGION_LEN).is_err() {
+            log!(warn, "a control region at {} was refused", control);
             return self.answer(outcome::INVALID, regs::status::DETACHED);
         }
         host.attach_control();
         self.attached = true;
         self.answer(outcome::OK, regs::status::ATTACHED);
-        println!("control plane attached");
+        log!(info, "control plane attached");
     }
 
     fn detach(&mut self, host: &mut Host<VirtBoard>) {
         if core::mem::take(&mut self.attached) {
             host.detach_control();
-            println!("control plane detached");
+            log!(info, "control plane detached");
         }
         self.memory.unbind(RegionId::CONTROL);
     }
@@ -92,7 +102,12 @@ impl Leader {
         crew.release(cores.drain(..));
         (self.gathered, self.reclaimer) = (cores, Some(reclaimer));
         self.answer(outcome::OK, regs::status::DETACHED);
-        println!("reset");
+        log!(info, "reset");
+    }
+
+    /// Says how the link is, now that it has changed.
+    pub fn look_at_link(&self) {
+        log!(info, "link {}", link_text(self.port.link()));
     }
 
     fn answer(&mut self, outcome: u32, status: u32) {

@@ -3,24 +3,32 @@
 #[cfg(not(feature = "tests"))]
 mod board;
 #[cfg(not(feature = "tests"))]
+mod build_id;
+#[cfg(not(feature = "tests"))]
 mod card;
 #[cfg(not(feature = "tests"))]
 mod crew;
 #[cfg(not(feature = "tests"))]
 mod devices;
 #[cfg(not(feature = "tests"))]
+mod failure;
+#[cfg(not(feature = "tests"))]
 mod leader;
+mod log;
+#[cfg(not(feature = "tests"))]
+mod mishap;
 #[cfg(not(feature = "tests"))]
 mod run;
 #[cfg(feature = "tests")]
 mod tests;
 
-use toe_arch::{Platform, println};
+use log::boot;
+use toe_arch::Platform;
 
-toe_arch::board! { main: main, end: end }
+toe_arch::board! { main: main, failed: failed, end: end }
 
 fn main(platform: &'static Platform) -> ! {
-    println!("toe-virt: {} cores, started at EL{}", platform.cores(), platform.started_at());
+    boot!("toe-virt: {} cores, started at EL{}", platform.cores(), platform.started_at());
     #[cfg(feature = "tests")]
     tests::run(platform);
     #[cfg(not(feature = "tests"))]
@@ -31,14 +39,19 @@ fn main(platform: &'static Platform) -> ! {
 #[cfg(not(feature = "tests"))]
 fn serve(platform: &'static Platform) -> ! {
     let pairs = if platform.cores() > 1 { 2 } else { 1 };
-    match devices::start(platform, pairs) {
-        Ok(devices) => card::run(platform, devices),
-        Err(missing) => {
-            println!("toe-virt: {missing}");
-            end(1)
-        }
+    let secret = card::secret();
+    match devices::start(platform, pairs, secret as u32) {
+        Ok(devices) => card::run(platform, devices, secret),
+        Err(missing) => toe_arch::refuse(&missing),
     }
 }
+
+#[cfg(not(feature = "tests"))]
+use failure::failed;
+
+/// There is nobody to tell but the console.
+#[cfg(feature = "tests")]
+fn failed(_: &toe_arch::Failure<'_>) {}
 
 /// Ends QEMU, whose exit code is the verdict.
 #[cfg(feature = "tests")]

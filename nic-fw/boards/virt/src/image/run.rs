@@ -30,8 +30,12 @@ pub fn now() -> Instant {
     Instant(time::now_ns() / 1000)
 }
 
-/// Contexts that were kicked.
-type Kicked = heapless::Vec<CtxId, KICKS>;
+/// What interrupts were about.
+#[derive(Default)]
+struct Kicked {
+    contexts: heapless::Vec<CtxId, KICKS>,
+    link: bool,
+}
 
 /// Runs core `index` of the card on this core of the machine, for ever. `leader`: this one obeys the host.
 pub fn run(index: usize, crew: &Crew, mut leader: Option<Leader>, spin_us: u64) -> ! {
@@ -58,9 +62,9 @@ pub fn run(index: usize, crew: &Crew, mut leader: Option<Leader>, spin_us: u64) 
             sleep(&mut core, leader.as_ref(), now);
             looked = now;
         } else if now.0.saturating_sub(looked.0) >= LOOK_EVERY_US {
-            let mut kicked = Kicked::new();
+            let mut kicked = Kicked::default();
             cores::take_interrupts(note(leader.as_ref().map(|l| &l.kicks), &mut kicked));
-            pass_on(&mut core, kicked);
+            pass_on(&mut core, leader.as_ref(), kicked);
             looked = now;
         }
     }
@@ -94,7 +98,7 @@ fn obey(leader: &mut Leader, request: Request, mut core: Core<VirtBoard>, crew: 
 }
 
 fn sleep(core: &mut Core<VirtBoard>, leader: Option<&Leader>, now: Instant) {
-    let mut kicked = Kicked::new();
+    let mut kicked = Kicked::default();
     // A request is kicked like everything else, so this is only for one that came before the last interrupt was taken.
     if !leader.is_some_and(Leader::is_asked) {
         cores::set_doing(&ASLEEP);
@@ -103,22 +107,26 @@ fn sleep(core: &mut Core<VirtBoard>, leader: Option<&Leader>, now: Instant) {
         cores::set_doing(&RUNNING);
     }
     core.awake();
-    pass_on(core, kicked);
+    pass_on(core, leader, kicked);
 }
 
-/// Notes which context an interrupt is the kick of.
+/// Notes what an interrupt is about.
 fn note<'a>(kicks: Option<&'a Kicks>, kicked: &'a mut Kicked) -> impl FnMut(u32) + 'a {
     move |lpi| {
         let ctx = kicks.and_then(|kicks| kicks.context(lpi));
         // No more come in one go than there is room for (toe_arch takes 64).
         if let Some(ctx) = ctx {
-            let _ = kicked.push(ctx);
+            let _ = kicked.contexts.push(ctx);
         }
+        kicked.link |= kicks.is_some_and(|kicks| kicks.link == Some(lpi));
     }
 }
 
-fn pass_on(core: &mut Core<VirtBoard>, kicked: Kicked) {
+fn pass_on(core: &mut Core<VirtBoard>, leader: Option<&Leader>, kicked: Kicked) {
     if let Some(host) = core.host() {
-        kicked.into_iter().for_each(|ctx| host.kicked(ctx));
+        kicked.contexts.into_iter().for_each(|ctx| host.kicked(ctx));
+    }
+    if let Some(leader) = leader.filter(|_| kicked.link) {
+        leader.look_at_link();
     }
 }

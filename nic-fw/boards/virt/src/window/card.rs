@@ -10,7 +10,7 @@ use core::mem::offset_of;
 use core::sync::atomic::{Ordering, fence};
 use toe_abi::control::CONTROL_REGION_LEN;
 use toe_abi::regs::{self, enable};
-use toe_abi::window::{CARD_PAGE_OFF, CardPage, FAILURE_MAX, HOST_PAGE_OFF, HostPage, outcome, stage};
+use toe_abi::window::{BUILD_WORDS, CARD_PAGE_OFF, CardPage, FAILURE_MAX, HOST_PAGE_OFF, HostPage, outcome, stage};
 
 /// Offset of a word of the card's page, of the host's page.
 macro_rules! card {
@@ -44,6 +44,10 @@ pub enum Request {
     Detach,
 }
 
+/// A request made no sense; it has been answered, and toed is to be signalled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refused;
+
 /// The card's end of the two pages.
 #[derive(Debug)]
 pub struct CardEnd {
@@ -53,8 +57,9 @@ pub struct CardEnd {
 }
 
 impl CardEnd {
-    /// The card has started: whatever its pages said before is void. `instance` is random; `peer`: our number among the peers.
-    pub fn new(window: Window, instance: u32, peer: u16) -> Self {
+    /// The card has started: whatever its pages said before is void. `instance` is random; `peer`: our number among the peers; `build`:
+    /// what its image says it is.
+    pub fn new(window: Window, instance: u32, peer: u16, build: &[u32; BUILD_WORDS]) -> Self {
         // See `toe_abi::window`, "Start of a card": the host must not take the old registers for those of the new instance.
         window.word::<{ card!(magic) }>().store(0, Ordering::Relaxed);
         fence(Ordering::Release);
@@ -63,6 +68,8 @@ impl CardEnd {
         let len = window.len();
         window.word::<{ card!(window_lo) }>().store(len as u32, Ordering::Relaxed);
         window.word::<{ card!(window_hi) }>().store((len >> 32) as u32, Ordering::Relaxed);
+        window.word::<{ card!(status) }>().store(regs::status::DETACHED, Ordering::Relaxed);
+        put_build(&window, build);
         window.word::<{ card!(failed_core) }>().store(u32::MAX, Ordering::Relaxed);
         window.word::<{ card!(failure_len) }>().store(0, Ordering::Relaxed);
         window.word::<{ card!(outcome) }>().store(outcome::NONE, Ordering::Relaxed);
@@ -103,15 +110,18 @@ impl CardEnd {
         self.window.word::<{ host!(number) }>().load(Ordering::Acquire) != self.done
     }
 
-    /// The next request, to be [`answer`](Self::answer)ed. One that makes no sense is answered here; `Err`: then toed is to be signalled.
-    pub fn request(&mut self) -> Result<Option<Request>, ()> {
+    /// The next request, to be [`answer`](Self::answer)ed.
+    pub fn request(&mut self) -> Result<Option<Request>, Refused> {
         // Acquire: with the release of toed, which has written the arguments before.
         let number = self.window.word::<{ host!(number) }>().load(Ordering::Acquire);
         if number == self.done {
             return Ok(None);
         }
         self.done = number;
-        self.read().map(Some).map_err(|refused| self.answer(refused, None))
+        self.read().map(Some).map_err(|outcome| {
+            self.answer(outcome, None);
+            Refused
+        })
     }
 
     fn read(&self) -> Result<Request, u32> {
@@ -140,6 +150,15 @@ impl CardEnd {
         // Release: who sees the number sees outcome and status.
         w.word::<{ card!(done) }>().store(self.done, Ordering::Release);
     }
+}
+
+fn put_build(window: &Window, build: &[u32; BUILD_WORDS]) {
+    let [a, b, c, d, e] = *build;
+    window.word::<{ card!(build) }>().store(a, Ordering::Relaxed);
+    window.word::<{ card!(build) + 4 }>().store(b, Ordering::Relaxed);
+    window.word::<{ card!(build) + 8 }>().store(c, Ordering::Relaxed);
+    window.word::<{ card!(build) + 12 }>().store(d, Ordering::Relaxed);
+    window.word::<{ card!(build) + 16 }>().store(e, Ordering::Relaxed);
 }
 
 /// toed's number among the peers, if there has been one since the window was made: a claim.
@@ -225,9 +244,10 @@ mod tests {
     fn a_card_is_there_when_all_it_says_is() {
         let w = TestWindow::new();
         ask(&w, 9, enable::RESET, 0);
-        let mut card = CardEnd::new(w.0, 0, 3);
+        let mut card = CardEnd::new(w.0, 0, 3, &[1, 2, 3, 4, 5]);
         assert_eq!((word(&w, card!(magic)), word(&w, card!(instance)), word(&w, card!(done))), (0, 1, 9));
         assert_eq!(card.request(), Ok(None), "what an earlier card was asked");
+        assert_eq!([0, 16].map(|at| word(&w, card!(build) + at)), [1, 5]);
         card.ready(&Facts { mac: [1, 2, 3, 4, 5, 6], mtu: 1500, ..Facts::default() });
         assert_eq!(word(&w, card!(magic)), regs::MAGIC_VALUE);
         assert_eq!(
@@ -240,7 +260,7 @@ mod tests {
     #[test]
     fn requests_come_once_and_are_answered() {
         let w = TestWindow::new();
-        let mut card = CardEnd::new(w.0, 7, 3);
+        let mut card = CardEnd::new(w.0, 7, 3, &[0; BUILD_WORDS]);
         assert_eq!(host_of(&w.0), None);
         ask(&w, 1, enable::ATTACH, MEMORY_OFF);
         assert!(card.is_asked());
@@ -254,20 +274,20 @@ mod tests {
     #[test]
     fn requests_that_make_no_sense_are_refused() {
         let w = TestWindow::new();
-        let mut card = CardEnd::new(w.0, 7, 3);
+        let mut card = CardEnd::new(w.0, 7, 3, &[0; BUILD_WORDS]);
         let cases =
             [(enable::ATTACH, 0), (enable::ATTACH, MEMORY_OFF + 4), (enable::ATTACH, w.0.len()), (enable::ATTACH, u64::MAX), (77, 0)];
         for (number, (request, control)) in (1..).zip(cases) {
             ask(&w, number, request, control);
-            assert_eq!(card.request(), Err(()));
+            assert_eq!(card.request(), Err(Refused));
             assert_eq!((word(&w, card!(done)), word(&w, card!(outcome))), (number, outcome::INVALID));
         }
         ask(&w, 50, enable::RESET, 0);
         w.word(host!(window_lo) as u64).store(4096, Ordering::Relaxed);
-        assert_eq!((card.request(), word(&w, card!(outcome))), (Err(()), outcome::MISMATCH));
+        assert_eq!((card.request(), word(&w, card!(outcome))), (Err(Refused), outcome::MISMATCH));
         ask(&w, 51, enable::RESET, 0);
         w.word(host!(version) as u64).store(toe_abi::ABI_VERSION + (1 << 16), Ordering::Relaxed);
-        assert_eq!((card.request(), word(&w, card!(outcome))), (Err(()), outcome::MISMATCH));
+        assert_eq!((card.request(), word(&w, card!(outcome))), (Err(Refused), outcome::MISMATCH));
     }
 
     #[test]
@@ -280,6 +300,8 @@ mod tests {
         };
         assert_eq!(fail(&w.0, 2, format_args!("out of {}", "luck")), None);
         assert_eq!((text(&w).as_str(), word(&w, card!(failed_core)), word(&w, card!(status))), ("out of luck", 2, regs::status::FAILED));
+        CardEnd::new(w.0, 8, 3, &[0; BUILD_WORDS]);
+        assert_eq!((word(&w, card!(failure_len)), word(&w, card!(status))), (0, regs::status::DETACHED), "the next card is well");
         let long = "x".repeat(2 * FAILURE_MAX);
         fail(&w.0, 0, format_args!("{long}"));
         assert_eq!(text(&w), long[..FAILURE_MAX]);

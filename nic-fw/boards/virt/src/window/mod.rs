@@ -11,12 +11,12 @@
 mod card;
 mod memory;
 
-pub use card::{CardEnd, Facts, Request, fail, host_of};
+pub use card::{CardEnd, Facts, Refused, Request, fail, host_of};
 pub use memory::{ReadWindow, WindowMemory, WindowSlice};
 
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU32;
-use toe_abi::window::{MEMORY_OFF, valid_len};
+use toe_abi::window::{LOG_LEN, LOG_OFF, MEMORY_OFF, valid_len};
 
 /// The window, mapped. Copies are the same window.
 #[derive(Clone, Copy, Debug)]
@@ -48,10 +48,17 @@ impl Window {
     }
 
     /// A word of the fixed part.
-    fn word<const AT: usize>(&self) -> &AtomicU32 {
+    pub(crate) fn word<const AT: usize>(&self) -> &AtomicU32 {
         const { assert!((AT as u64) < MEMORY_OFF && AT.is_multiple_of(4)) };
         // SAFETY: every window is longer than the fixed part; aligned, as the base is; others use it as an atomic or not at all.
         unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(AT).cast()) }
+    }
+
+    /// A word of the log's ring; counted from its begin, and round and round.
+    pub(crate) fn log_word(&self, index: u32) -> &AtomicU32 {
+        let at = LOG_OFF as usize + 4 * (index as usize % (LOG_LEN as usize / 4));
+        // SAFETY: as above: the ring lies in the fixed part.
+        unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(at).cast()) }
     }
 
     /// Where memory at `offset` lies, if all `len` bytes of it may have been handed out.
@@ -62,7 +69,7 @@ impl Window {
 }
 
 #[cfg(test)]
-mod testing {
+pub(crate) mod testing {
     use super::*;
     use std::alloc::{Layout, alloc_zeroed, dealloc};
     use toe_abi::window::WINDOW_MIN;
@@ -84,7 +91,7 @@ mod testing {
 
         /// A word, as the host has it.
         pub fn word(&self, at: u64) -> &AtomicU32 {
-            assert!(at < WINDOW_MIN && at % 4 == 0);
+            assert!(at < WINDOW_MIN && at.is_multiple_of(4));
             // SAFETY: inside the window, aligned.
             unsafe { AtomicU32::from_ptr(self.0.base.as_ptr().add(at as usize).cast()) }
         }

@@ -1,0 +1,119 @@
+//! A card in QEMU that fails: its last words reach the operator, its log can be read after its death, and programs get errors.
+//!
+//! Needs QEMU, and what `cargo xtask build` and `cargo xtask image virt` make; no rights.
+
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use toe_lab::job::{self, Job, wait_until};
+use toe_lab::{programs, qemu};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// When it fails, milliseconds after its start.
+const FAILS_AFTER: u32 = 8000;
+
+/// Waits for a connection that never comes.
+const SERVER: &str = "import socket\n\
+    s = socket.socket(); s.bind(('10.9.0.2', 80)); s.listen()\n\
+    print('waiting', flush=True)\n\
+    try: s.accept()\n\
+    except OSError as e: print('accept:', e.errno, flush=True)\n";
+
+/// A card, its window, its daemon.
+struct Machine {
+    bin: PathBuf,
+    folder: PathBuf,
+    qemu: Job,
+    toed: Job,
+    _window: Job,
+}
+
+impl Machine {
+    fn start(name: &str, words: &str) -> Result<Self> {
+        let (bin, image) = (programs::built_dir()?, qemu::image(false)?);
+        let folder = std::env::temp_dir().join(format!("toe-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder)?;
+        let socket = folder.join("window.sock");
+        let mut window = Command::new(bin.join("toe-window"));
+        window.arg("--socket").arg(&socket);
+        let mut window = Job::start("toe-window", window, &folder.join("window.log"))?;
+        window.wait_ready(LIMIT, || socket.exists())?;
+        let qemu = Job::start("qemu", machine(&socket, &image, words)?, &folder.join("qemu.log"))?;
+        let mut toed = Command::new(bin.join("toed"));
+        toed.arg("--device").arg(format!("ivshmem:{}", socket.display())).arg("--image").arg(&image);
+        toed.arg("--run-dir").arg(folder.join("run")).args(["--ip-addr", "10.9.0.2/24"]);
+        let mut toed = Job::start("toed", toed, &folder.join("toed.log"))?;
+        let admin = folder.join("run/admin.sock");
+        toed.wait_ready(LIMIT, || admin.exists())?;
+        Ok(Self { bin, folder, qemu, toed, _window: window })
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(self.bin.join("toectl"));
+        command.env("TOE_RUN_DIR", self.folder.join("run")).args(words);
+        command
+    }
+
+    fn toectl(&self, words: &[&str]) -> Result<String> {
+        Ok(job::run(self.command(words), LIMIT)?.success()?.stdout())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn machine(socket: &Path, image: &Path, words: &str) -> Result<Command> {
+    let mut qemu = Command::new(programs::require(qemu::QEMU)?);
+    qemu.args("-M virt,gic-version=3,its=on,virtualization=on -cpu cortex-a72 -smp 3 -m 256M -accel tcg,thread=multi".split(' '));
+    qemu.args("-display none -nodefaults -serial stdio -monitor none".split(' '));
+    qemu.args("-netdev hubport,id=n0,hubid=0 -device virtio-net-pci,netdev=n0,vectors=6,romfile=".split(' '));
+    qemu.arg("-chardev").arg(format!("socket,path={},id=window", socket.display()));
+    qemu.args("-device ivshmem-doorbell,vectors=64,chardev=window".split(' '));
+    qemu.arg("-kernel").arg(image).arg("-append").arg(words);
+    Ok(qemu)
+}
+
+fn fails(kind: &str, wanted: &str) -> Result<()> {
+    let mut machine = Machine::start(kind, &format!("fail={kind} fail-after={FAILS_AFTER}"))?;
+    let logs = machine.toectl(&["logs"])?;
+    ensure!(logs.contains("3 cores") && logs.contains("control plane attached"), "from its start on:\n{logs}");
+    let server = machine.command(&["run", "--", "python3", "-c", SERVER]);
+    let mut server = Job::start("server", server, &machine.folder.join("server.log"))?;
+    wait_until("the program waits", LIMIT, || server.log().contains("waiting"))?;
+    ensure!(machine.toectl(&["status"])?.contains("(attached)"), "the card is well at first");
+    machine.qemu.wait(LIMIT).context("the machine ends")?;
+    ensure!(machine.qemu.log().contains(wanted), "on the console:\n{}", machine.qemu.log_tail(20));
+    server.wait(LIMIT).context("the program does not hang")?;
+    // ENETDOWN.
+    ensure!(server.log().contains("accept: 100"), "{}", server.log_tail(5));
+    let status = machine.toectl(&["status"])?;
+    for part in ["(failed)", wanted, "(core 2)", "waiting for its time to fail"] {
+        ensure!(status.contains(part), "{part} is not in\n{status}");
+    }
+    ensure!(machine.toed.log().contains(wanted), "in toed's log:\n{}", machine.toed.log_tail(5));
+    let logs = machine.toectl(&["logs"])?;
+    ensure!(logs.lines().last().is_some_and(|line| line.contains("ERROR") && line.contains(wanted)), "its last words:\n{logs}");
+    let refused = job::run(machine.command(&["stats"]), LIMIT)?;
+    ensure!(!refused.status.success() && refused.stderr().contains(wanted), "{}", refused.stderr());
+    machine.toed.signal(rustix::process::Signal::TERM)?;
+    ensure!(machine.toed.wait(LIMIT)?.code() == Some(1), "toed ends when it is told to:\n{}", machine.toed.log_tail(5));
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs QEMU and the image"]
+fn a_panic_is_told_to_the_operator_and_to_programs() {
+    fails("panic", "it was told to").unwrap();
+}
+
+#[test]
+#[ignore = "needs QEMU and the image"]
+fn a_fault_is_told_to_the_operator_and_to_programs() {
+    fails("fault", "nothing is mapped there").unwrap();
+}
