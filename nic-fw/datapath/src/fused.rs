@@ -316,8 +316,9 @@ impl<B: Board> Card<B> {
                 Verdict::Flow(msg) => {
                     self.received = self.received.wrapping_add(1);
                     let number = self.received;
-                    self.record(begin, stage::INGRESS, || trace::rx(0, number, len));
+                    let ingress = StageId::new(stage::INGRESS, 0);
                     self.record(taken, stage::PRE, || trace::rx_segment(0, number, &msg));
+                    self.tracer.visit((begin, taken), ingress, || trace::rx(0, number, len));
                     self.run(Work::Rx(msg), Class::Rx, now);
                 }
                 Verdict::Drop(frame) => self.host.give_back(frame),
@@ -347,10 +348,9 @@ impl<B: Board> Card<B> {
 
     fn staged_descriptors(&mut self, now: Instant) -> bool {
         let mut any = false;
-        while self.has_credit(Class::Host)
-            && let Some((_, msg)) = self.host.next_descriptor()
-        {
+        while self.has_credit(Class::Host) {
             let begin = self.begin();
+            let Some((_, msg)) = self.host.next_descriptor() else { break };
             self.record(begin, stage::CTXQ, || trace::host(trace_kind::HC, 0, 0, msg.flow));
             self.run(Work::Host(msg), Class::Host, now);
             any = true;

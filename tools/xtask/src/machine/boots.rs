@@ -133,7 +133,10 @@ fn shipped() -> Boot {
         el: 2,
         gic: 3,
         words: String::new(),
-        expect: Expect::Report { code: 0, texts: &["toe-virt: 4 cores, started at EL2", "there is no window to the host (ivshmem-doorbell)"] },
+        expect: Expect::Report {
+            code: 0,
+            texts: &["toe-virt: 4 cores, started at EL2", "there is no window to the host (ivshmem-doorbell)"],
+        },
     }
 }
 
