@@ -1,5 +1,6 @@
 //! What only runs on the machine itself, at EL1.
 
+mod bytes;
 pub mod console;
 pub mod cores;
 mod enter;

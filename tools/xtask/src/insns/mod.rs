@@ -65,7 +65,7 @@ fn compare(before: &str, now: &str) -> ExitCode {
 
 /// The first line tells compilers apart.
 fn head(compiler: &str) -> String {
-    format!("{compiler}, release, cortex-a72\ninstructions for a unit of work: docs/benchmarks.md, \"Instructions\"\n\n")
+    format!("{compiler}, cortex-a72\ninstructions for a unit of work: docs/benchmarks.md, \"Instructions\"\n\n")
 }
 
 fn snapshot() -> PathBuf {

@@ -6,9 +6,12 @@ use std::fmt;
 use anyhow::{Context, Result, bail};
 
 /// Kinds of work, as the image names them: the columns, in its order.
-const KINDS: [&str; 4] = ["rx", "ack", "tx", "hc"];
+const KINDS: [&str; 5] = ["rx", "rx-2", "ack", "tx", "hc"];
 /// Stages, in the order of the way through them.
 const STAGES: [&str; 6] = ["pre", "protocol", "post", "dma", "egress", "ctxq"];
+
+/// Width of the column of titles.
+const TITLE: usize = 20;
 
 /// What a run said, by name.
 type Said = BTreeMap<String, i64>;
@@ -29,7 +32,7 @@ impl Table {
 
     /// A row, with 0 as nothing.
     fn row(&self, f: &mut fmt::Formatter<'_>, title: &str, digits: usize, value: impl Fn(usize) -> f64) -> fmt::Result {
-        write!(f, "{title:<20}")?;
+        write!(f, "{title:<TITLE$}")?;
         for kind in 0..KINDS.len() {
             match value(kind) {
                 0.0 => write!(f, "{:>10}", "-")?,
@@ -61,6 +64,9 @@ fn units(kind: &str, output: &str) -> Result<BTreeMap<String, f64>> {
     let (Some((short, less)), Some((long, more)), None) = (ends.next(), ends.next(), ends.next()) else {
         bail!("the image did not say what {kind} took in two runs:\n{output}");
     };
+    if !(less.contains_key("total") && more.contains_key("total")) {
+        bail!("the image did not say what {kind} took in two runs:\n{output}");
+    }
     let unit = |name: &String| (more.get(name).unwrap_or(&0) - less.get(name).unwrap_or(&0)) as f64 / (long - short) as f64;
     Ok(more.keys().map(|name| (name.clone(), unit(name))).collect())
 }
@@ -73,7 +79,7 @@ fn count(word: &str) -> Option<(&str, i64)> {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<20}", "")?;
+        write!(f, "{:<TITLE$}", "")?;
         KINDS.iter().try_for_each(|kind| write!(f, "{kind:>10}"))?;
         writeln!(f)?;
         let stage = |kind, stage: &str| self.get(kind, &format!("{stage} total"));
@@ -103,12 +109,13 @@ pub fn differences(before: &str, now: &str) -> String {
     text
 }
 
-/// `KIND, ROW` and its figure, of a table as text.
+/// `KIND, ROW` and its figure, of a table as text: the columns are named by the first row.
 fn figures(text: &str) -> BTreeMap<String, String> {
+    let mut rows = text.lines().skip_while(|line| !line.starts_with(' ')).filter_map(|line| line.split_at_checked(TITLE));
+    let kinds: Vec<&str> = rows.next().map_or(Vec::new(), |(_, kinds)| kinds.split_whitespace().collect());
     let mut figures = BTreeMap::new();
-    let rows = text.lines().filter_map(|line| line.split_at_checked(20));
     for (title, values) in rows {
-        for (kind, value) in KINDS.iter().zip(values.split_whitespace()) {
+        for (kind, value) in kinds.iter().zip(values.split_whitespace()) {
             figures.insert(format!("{kind}, {}", title.trim()), value.to_owned());
         }
     }
@@ -142,7 +149,7 @@ mod tests {
     #[test]
     fn what_a_run_costs_by_itself_cancels() {
         let table = Table::read(&output()).unwrap();
-        assert_eq!((table.get(0, "total"), table.get(3, "protocol total"), table.get(1, "pre total")), (17.0, 10.0, 0.0));
+        assert_eq!((table.get(0, "total"), table.get(4, "protocol total"), table.get(2, "pre total")), (17.0, 10.0, 0.0));
         let text = table.to_string();
         assert!(text.contains("\nrounds: the rest           7.0       7.0"), "{text}");
         assert!(text.contains("\nframes sent              0.500     0.500"), "{text}");

@@ -29,7 +29,7 @@ const PANIC: i32 = 101;
 const REFUSED: i32 = 102;
 
 /// Cases of the image (`boards/virt`, `image/tests`).
-const CASES: usize = 17;
+const CASES: usize = 18;
 
 /// Rounds of sleep and wake in the boots that are about it, and in the others.
 const MANY_ROUNDS: u32 = 100_000;

@@ -14,6 +14,8 @@ pub struct Wire {
     /// Frame to be received next, and the one before which the peer stops.
     next: AtomicU32,
     end: AtomicU32,
+    /// Most frames in a burst.
+    burst: AtomicU32,
     /// Frames that the card has sent.
     sent: AtomicU32,
     /// Of these, with payload.
@@ -21,8 +23,9 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// The peer sends `count` frames, from number `from` on.
-    pub fn replay(&self, from: u32, count: u32) {
+    /// The peer sends `count` frames, from number `from` on, `burst` at a time (or as many as the card takes).
+    pub fn replay(&self, from: u32, count: u32, burst: u32) {
+        self.burst.store(burst, Ordering::Relaxed);
         self.next.store(from, Ordering::Relaxed);
         self.end.store(from + count, Ordering::Relaxed);
     }
@@ -61,6 +64,7 @@ impl ReplayRx {
     fn fill(&mut self, burst: &mut RxBurst) -> usize {
         let before = burst.len();
         let (mut next, end) = (self.wire.next.load(Ordering::Relaxed), self.wire.end.load(Ordering::Relaxed));
+        let end = end.min(next.saturating_add(self.wire.burst.load(Ordering::Relaxed)));
         while next < end && !burst.is_full() {
             // SAFETY: each frame is handed out once, and the bytes behind it never change.
             let lease = unsafe { Lease::new(next) };

@@ -17,10 +17,12 @@ use toe_hal::Clock;
 
 /// Units of a short and of a long run.
 const RUNS: [u32; 2] = [64, 128];
+/// The same where two frames come at a time: each is a round of the card.
+const RUNS_BY_TWO: [u32; 2] = [20, 52];
 /// Segments before the first run.
 const WARM_UP: u32 = 64;
-/// Data segments: two kinds of run, plain and traced.
-const DATA: u32 = WARM_UP + 2 * 2 * (RUNS[0] + RUNS[1]);
+/// Data segments: of all runs that receive some, plain and traced.
+const DATA: u32 = WARM_UP + 2 * 2 * (RUNS[0] + RUNS[1]) + 2 * (RUNS_BY_TWO[0] + RUNS_BY_TWO[1]);
 /// ACKs there are: the runs', and those while the window of congestion opens.
 const ACKS: u32 = 4096;
 /// Sendings until the window of congestion must be open.
@@ -29,8 +31,10 @@ const OPENINGS: u32 = 200;
 /// Kinds of work.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// A data segment comes, in order; the application is told, every second one is acknowledged.
+    /// A data segment comes, in order, in a burst as large as the card takes. What it is acknowledged and told by, it shares with the burst.
     Rx,
+    /// The same in bursts of two, each of which is acknowledged, and told.
+    RxByTwo,
     /// The application says that it has read a segment.
     Hc,
     /// A data segment goes.
@@ -43,6 +47,7 @@ impl Kind {
     const fn name(self) -> &'static str {
         match self {
             Self::Rx => "rx",
+            Self::RxByTwo => "rx-2",
             Self::Hc => "hc",
             Self::Tx => "tx",
             Self::Ack => "ack",
@@ -72,6 +77,10 @@ pub fn all() -> Result<(), Why> {
             course.read(n)?;
             course.receive(n)?;
             course.count(Kind::Hc, n, traced)?;
+        }
+        for n in RUNS_BY_TWO {
+            course.count(Kind::RxByTwo, n, traced)?;
+            course.read(n)?;
         }
     }
     course.open_window(ACKED * RUNS[1])?;
@@ -122,12 +131,12 @@ impl Course {
     /// Has `n` units of work lie ready.
     fn post(&mut self, kind: Kind, n: u32) -> Result<(), Why> {
         match kind {
-            Kind::Rx => {
-                self.rig.wire.replay(self.data, n);
+            Kind::Rx | Kind::RxByTwo => {
+                self.rig.wire.replay(self.data, n, if kind == Kind::Rx { n } else { 2 });
                 self.data += n;
             }
             Kind::Ack => {
-                self.rig.wire.replay(DATA + self.acks, n);
+                self.rig.wire.replay(DATA + self.acks, n, n);
                 self.acks += n;
             }
             Kind::Hc => (0..n).try_for_each(|_| self.rig.app.update(0, MSS))?,
