@@ -68,7 +68,7 @@ fn lint_images(step: &Step, _: &Options) -> Result<Outcome> {
         return Ok(Outcome::Skipped("'rustup component add clippy' brings it".into()));
     }
     let targets = ["--target", FIRMWARE_TARGET, "--target", UEFI_TARGET];
-    let mut command = cargo(&["clippy", "-p", "toe-arch", "-p", "toe-virt", "--features", "toe-virt/tests"]);
+    let mut command = cargo(&["clippy", "-p", "toe-arch", "-p", "toe-virt", "--features", "toe-virt/tests,toe-virt/insns"]);
     command.args(targets).args(["--", "-D", "warnings"]);
     ran(step, "lint-images", command)
 }
