@@ -43,8 +43,8 @@ pub trait EgressOut {
 /// What becomes of an attempt to let a message out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Release {
-    /// With what a trace says of it.
-    Out(TraceRecord),
+    /// With what a trace says of it, if somebody traces.
+    Out(Option<TraceRecord>),
     /// There is none whose turn it is.
     Empty,
     /// The port has no room for it before the next flush.
@@ -120,8 +120,8 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
         self.port.holding()
     }
 
-    /// Lets the next message out, the groups by turns.
-    pub fn release(&mut self, out: &mut impl EgressOut) -> Release {
+    /// Lets the next message out, the groups by turns. `traced`: somebody wants to know what it was.
+    pub fn release(&mut self, out: &mut impl EgressOut, traced: bool) -> Release {
         let mut busy = false;
         for _ in 0..self.lanes.len() {
             self.turn = if self.turn + 1 >= self.lanes.len() { 0 } else { self.turn + 1 };
@@ -129,7 +129,7 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
             let Some(msg) = lane.next() else { continue };
             match self.send(&msg) {
                 Ok(()) => {
-                    let record = trace::out(trace_kind::OUT, &msg);
+                    let record = traced.then(|| trace::out(trace_kind::OUT, &msg));
                     self.released(msg, out);
                     return Release::Out(record);
                 }

@@ -28,6 +28,7 @@ use alloc::{boxed::Box, collections::VecDeque};
 use toe_abi::{
     CtxId, FlowId,
     counters::Counter,
+    desc::ev_flags,
     observe::{TraceRecord, stage, trace_kind},
 };
 use toe_hal::{Board, Clock, Frames, HostMemory, Instant, Lease, Parts, PortCaps, RxBurst, RxLosses, RxPort, TxPort, port::BURST};
@@ -85,7 +86,13 @@ struct Outs {
 
 impl EgressOut for Outs {
     fn host(&mut self, what: HostIn) {
-        self.host.push_back(what);
+        // Events tell what a flow's state is, not what has changed: the later one of two says it all, unless it was the last of a flow.
+        match (self.host.back_mut(), &what) {
+            (Some(HostIn::Event(last)), HostIn::Event(event)) if last.flow == event.flow && last.flags & ev_flags::CLOSED == 0 => {
+                *last = *event
+            }
+            _ => self.host.push_back(what),
+        }
     }
     fn lease(&mut self, lease: Lease) {
         let _ = self.leases.push(lease);
@@ -162,9 +169,11 @@ impl<B: Board> Card<B> {
         let begin = self.begin();
         let descriptor = if let Work::Host(msg) = &work { Some(msg.flow) } else { None };
         if let Some(msg) = self.protocol.handle(work, msg, now) {
-            let (port, number, next) = (self.protocol.port(msg.tag.flow), self.received, trace::next(&msg));
-            let kind = trace::kind_of(class);
-            self.record(begin, stage::PROTOCOL, || TraceRecord { number, port, next, ..trace::out(kind, &msg) });
+            if begin != 0 {
+                let (port, number, next) = (self.protocol.port(msg.tag.flow), self.received, trace::next(&msg));
+                let kind = trace::kind_of(class);
+                self.record(begin, stage::PROTOCOL, || TraceRecord { number, port, next, ..trace::out(kind, &msg) });
+            }
             self.forward(msg);
         } else if let Some(flow) = descriptor {
             self.record(begin, stage::PROTOCOL, || trace::host(trace_kind::HC_DONE, 0, 0, flow));
@@ -211,8 +220,8 @@ impl<B: Board> Card<B> {
         let mut any = false;
         loop {
             let begin = self.begin();
-            let Release::Out(record) = self.egress.release(&mut self.outs) else { break };
-            self.record(begin, stage::EGRESS, || record);
+            let Release::Out(record) = self.egress.release(&mut self.outs, begin != 0) else { break };
+            record.into_iter().for_each(|record| self.record(begin, stage::EGRESS, || record));
             self.outs.leases.pop().into_iter().for_each(|lease| self.rx.release(lease));
             self.outs.home.take().into_iter().for_each(|msg| self.protocol.pool.give(msg));
             any = true;
@@ -316,9 +325,11 @@ impl<B: Board> Card<B> {
                 Verdict::Flow(msg) => {
                     self.received = self.received.wrapping_add(1);
                     let number = self.received;
-                    self.record(begin, stage::INGRESS, || trace::rx(0, number, len));
+                    let ingress = StageId::new(stage::INGRESS, 0);
                     self.record(taken, stage::PRE, || trace::rx_segment(0, number, &msg));
+                    self.tracer.visit((begin, taken), ingress, || trace::rx(0, number, len));
                     self.run(Work::Rx(msg), Class::Rx, now);
+                    continue;
                 }
                 Verdict::Drop(frame) => self.host.give_back(frame),
                 Verdict::Exception(msg) => self.host.exception(msg),
@@ -347,10 +358,9 @@ impl<B: Board> Card<B> {
 
     fn staged_descriptors(&mut self, now: Instant) -> bool {
         let mut any = false;
-        while self.has_credit(Class::Host)
-            && let Some((_, msg)) = self.host.next_descriptor()
-        {
+        while self.has_credit(Class::Host) {
             let begin = self.begin();
+            let Some((_, msg)) = self.host.next_descriptor() else { break };
             self.record(begin, stage::CTXQ, || trace::host(trace_kind::HC, 0, 0, msg.flow));
             self.run(Work::Host(msg), Class::Host, now);
             any = true;

@@ -68,18 +68,20 @@ impl Pre {
 
     /// Looks at the bytes of a frame from the wire or from the control plane. `hash`: of its four-tuple, if somebody has it already.
     pub fn look(&self, bytes: &[u8], offload: RxOffload, hash: Option<FlowHash>) -> Finding {
-        let frame = match parse_frame(bytes) {
+        // Looked at where it is: it is large.
+        let parsed = parse_frame(bytes);
+        let frame = match &parsed {
             Ok(frame) => frame,
-            Err(e) => return Finding::Drop(other_mac(bytes, self.mac).unwrap_or(drop_reason(e))),
+            Err(e) => return Finding::Drop(other_mac(bytes, self.mac).unwrap_or(drop_reason(*e))),
         };
         if frame.eth.dst != self.mac && !frame.eth.is_group() {
             return Finding::Drop(Drop::OtherMac);
         }
-        match frame.payload {
+        match &frame.payload {
             Payload::Arp(packet) => self.arp(packet.of(bytes), frame.eth.vlan),
             Payload::Other => Finding::Exception(Exception::OtherProtocol, 0),
-            Payload::Ipv4(ip) => match ip.tcp {
-                Some(tcp) => self.segment(bytes, (offload, hash), &frame, &ip.ip, &tcp),
+            Payload::Ipv4(ip) => match &ip.tcp {
+                Some(tcp) => self.segment(bytes, (offload, hash), frame, &ip.ip, tcp),
                 None if ip.ip.fragment => Finding::Exception(Exception::Fragment, 0),
                 None if ip.ip.proto == ip_proto::ICMP => Finding::Exception(Exception::Icmp, 0),
                 None if ip.ip.options => Finding::Exception(Exception::IpOptions, 0),

@@ -59,13 +59,15 @@ impl Ethernet {
 
 /// Writes a header; `vlan`: PCP, DEI and VID.
 pub(crate) fn write(w: &mut bytes::Writer<'_>, dst: &Mac, src: &Mac, vlan: Option<u16>, ethertype: u16) {
-    w.put(dst);
-    w.put(src);
+    let mut header = [0; HEADER_LEN];
+    header[..6].copy_from_slice(dst);
+    header[6..12].copy_from_slice(src);
+    header[12..].copy_from_slice(&if vlan.is_some() { ethertype::VLAN } else { ethertype }.to_be_bytes());
+    w.put(&header);
     if let Some(tag) = vlan {
-        w.put16(ethertype::VLAN);
         w.put16(tag);
+        w.put16(ethertype);
     }
-    w.put16(ethertype);
 }
 
 #[cfg(test)]

@@ -108,14 +108,11 @@ impl TxHeader {
     }
 
     fn write_tcp(&self, w: &mut Writer<'_>, tcp_len: usize) {
-        w.put16(self.src_port);
-        w.put16(self.dst_port);
-        w.put32(self.seq.0);
-        w.put32(self.ack.0);
-        w.put(&[(tcp_len as u8 / 4) << 4, self.flags.bits()]);
-        w.put16(self.window);
-        // Checksum (patched later) and urgent pointer.
-        w.put32(0);
+        let ([sp0, sp1], [dp0, dp1]) = (self.src_port.to_be_bytes(), self.dst_port.to_be_bytes());
+        let ([s0, s1, s2, s3], [a0, a1, a2, a3]) = (self.seq.0.to_be_bytes(), self.ack.0.to_be_bytes());
+        let ([w0, w1], offset) = (self.window.to_be_bytes(), (tcp_len as u8 / 4) << 4);
+        // At the end checksum (patched later) and urgent pointer.
+        w.put(&[sp0, sp1, dp0, dp1, s0, s1, s2, s3, a0, a1, a2, a3, offset, self.flags.bits(), w0, w1, 0, 0, 0, 0]);
         self.options.write(w);
     }
 }

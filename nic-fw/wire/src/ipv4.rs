@@ -86,7 +86,9 @@ impl Ip {
             return Err(FrameError::Truncated);
         }
         let header = packet.get(..header_len).ok_or(FrameError::Truncated)?;
-        if !Sum::new().bytes(header).is_valid() {
+        // Of a length that the compiler knows: nearly always, and a third of the cost.
+        let sum = if header_len == HEADER_LEN { Sum::new().bytes(fixed) } else { Sum::new().bytes(header) };
+        if !sum.is_valid() {
             return Err(FrameError::BadIpChecksum);
         }
         // More Fragments, or an offset: RFC 791, 3.1.
@@ -132,16 +134,12 @@ pub(crate) struct Outgoing {
 
 /// Appends a header of [`HEADER_LEN`] bytes with its checksum.
 pub(crate) fn write(w: &mut Writer<'_>, ip: &Outgoing) {
-    let start = w.len();
-    w.put(&[0x45, ip.tos]);
-    w.put16(ip.total_len);
-    w.put16(ip.ident);
-    w.put16(0x4000);
-    w.put(&[ip.ttl, ip.proto, 0, 0]);
-    w.put(&ip.src);
-    w.put(&ip.dst);
-    let sum = Sum::new().bytes(w.written(start)).finish();
-    w.patch16(start + 10, sum);
+    // In one piece: fields written one by one cost several times as much.
+    let ([l0, l1], [i0, i1]) = (ip.total_len.to_be_bytes(), ip.ident.to_be_bytes());
+    let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (ip.src, ip.dst);
+    let mut header = [0x45, ip.tos, l0, l1, i0, i1, 0x40, 0, ip.ttl, ip.proto, 0, 0, s0, s1, s2, s3, d0, d1, d2, d3];
+    [header[10], header[11]] = Sum::new().bytes(&header).finish().to_be_bytes();
+    w.put(&header);
 }
 
 /// A header quoted in an ICMP error: checksum and total length are not checked, as routers may have

@@ -129,7 +129,19 @@ impl TcpOptions {
     }
 
     /// Appends the options, padded to whole words.
+    #[inline]
     pub(crate) fn write(&self, w: &mut Writer<'_>) {
+        // Nearly every segment of an established connection.
+        if let Self { mss: None, window_scale: None, sack_permitted: false, timestamps: Some(ts), sack } = self
+            && sack.is_empty()
+        {
+            let ([a, b, c, d], [e, f, g, h]) = (ts.val.to_be_bytes(), ts.ecr.to_be_bytes());
+            return w.put(&[KIND_NOP, KIND_NOP, KIND_TIMESTAMPS, 10, a, b, c, d, e, f, g, h]);
+        }
+        self.write_any(w);
+    }
+
+    fn write_any(&self, w: &mut Writer<'_>) {
         if let Some(mss) = self.mss {
             w.put(&[KIND_MSS, 4]);
             w.put16(mss);

@@ -14,6 +14,7 @@ mod bench;
 mod cargo;
 mod demo;
 mod image;
+mod insns;
 mod machine;
 mod pipeline;
 mod progress;
@@ -49,6 +50,8 @@ enum Command {
     Image(image::Options),
     /// Boot the images in QEMU and run their tests
     Machine(machine::Options),
+    /// Count the instructions of the data path in QEMU, and compare them with those of the last time
+    Insns(insns::Options),
     /// Write the C header of the contract with the card anew (nfp-fw)
     Header,
 }
@@ -78,6 +81,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Bench(options) => bench::run(&options),
         Command::Image(options) => image::run(&options),
         Command::Machine(options) => machine::run(&options),
+        Command::Insns(options) => insns::run(&options),
         Command::Header => cargo::write_header().map(|()| ExitCode::SUCCESS),
     }
 }

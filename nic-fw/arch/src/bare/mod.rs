@@ -6,6 +6,7 @@
 //!                  └─ gic, its              └─ cores, time, psci    mmio: registers
 //! ```
 
+mod bytes;
 pub mod console;
 pub mod cores;
 mod enter;

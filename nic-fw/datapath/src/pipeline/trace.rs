@@ -89,11 +89,18 @@ impl Tracer {
 
     /// A visit to stage `id` that began at `begin_ns` is over.
     pub fn record(&mut self, begin_ns: u64, id: StageId, nanos: impl Fn() -> u64, what: impl FnOnce() -> TraceRecord) {
+        if begin_ns != 0 {
+            self.visit((begin_ns, nanos()), id, what);
+        }
+    }
+
+    /// The same for a visit of which both ends are known. It has not been (`begin` 0) unless somebody traced.
+    pub fn visit(&mut self, (begin_ns, at_ns): (u64, u64), id: StageId, what: impl FnOnce() -> TraceRecord) {
         if begin_ns == 0 {
             return;
         }
         let (stage, instance, core) = (id.stage as u8, id.instance as u8, self.core);
-        let record = TraceRecord { at_ns: nanos(), begin_ns, stage, instance, core, ..what() };
+        let record = TraceRecord { at_ns, begin_ns, stage, instance, core, ..what() };
         if self.records.push(record).is_err() {
             self.lost.add(0, 1);
         }

@@ -34,7 +34,7 @@ const PANIC: i32 = 101;
 const REFUSED: i32 = 102;
 
 /// Cases of the image (`boards/virt`, `image/tests`).
-const CASES: usize = 19;
+const CASES: usize = 20;
 
 /// Rounds of sleep and wake in the boots that are about it, and in the others.
 const MANY_ROUNDS: u32 = 100_000;

@@ -30,6 +30,7 @@ pub fn all() -> Vec<Part> {
         Part { name: "loom", run: loom },
         Part { name: "firmware for AArch64", run: firmware },
         Part { name: "on the machine (QEMU)", run: machine },
+        Part { name: "instruction counts", run: insns },
         Part { name: "rules and simulation", run: simulation },
         Part { name: "release build", run: release },
         Part { name: "end to end as root", run: e2e::as_root },
@@ -69,9 +70,14 @@ fn lint_images(step: &Step, _: &Options) -> Result<Outcome> {
         return Ok(Outcome::Skipped("'rustup component add clippy' brings it".into()));
     }
     let targets = ["--target", FIRMWARE_TARGET, "--target", UEFI_TARGET];
-    let mut command = cargo(&["clippy", "-p", "toe-arch", "-p", "toe-virt", "--features", "toe-virt/tests"]);
+    let mut command = cargo(&["clippy", "-p", "toe-arch", "-p", "toe-virt", "--features", "toe-virt/tests,toe-virt/insns"]);
     command.args(targets).args(["--", "-D", "warnings"]);
     ran(step, "lint-images", command)
+}
+
+/// Of the data path, against the snapshot.
+fn insns(step: &Step, _: &Options) -> Result<Outcome> {
+    ran(step, "insns", cargo(&["run", "--quiet", "--package", "xtask", "--", "insns"]))
 }
 
 /// Boots of the bare-metal image, each case by name.

@@ -142,8 +142,8 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Actor for EgressActor<T, M> {
                 break;
             }
             let begin = step.trace.begin();
-            let Release::Out(record) = self.stage.release(&mut self.outs) else { break };
-            step.trace.record(begin, || record);
+            let Release::Out(record) = self.stage.release(&mut self.outs, begin != 0) else { break };
+            record.into_iter().for_each(|record| step.trace.record(begin, || record));
             any = true;
         }
         // Frames first, then events: who is told that bytes are acknowledged may overwrite them, and the port reads them at the flush.

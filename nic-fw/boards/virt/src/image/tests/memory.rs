@@ -65,6 +65,28 @@ pub fn free_memory(bench: &Bench) -> Verdict {
     Ok(())
 }
 
+/// `memcpy`, `memmove` and `memset` (toe-arch has its own): all lengths about their limits, all alignments, overlaps both ways.
+pub fn copies_are_right(_: &Bench) -> Verdict {
+    const LEN: usize = 448;
+    let pattern = |i: usize| (i as u8).wrapping_mul(37) ^ 0x5a;
+    for (len, from, to) in (0..300).flat_map(|len| (0..20).flat_map(move |from| [0, 1, 7, 8, 16, 63, 64, 65].map(|to| (len, from, to)))) {
+        let start: [u8; LEN] = core::array::from_fn(pattern);
+        let mut bytes = start;
+        // Of lengths that the compiler does not know.
+        let len = core::hint::black_box(len);
+        bytes.copy_within(from..from + len, to);
+        let right = |i: usize, byte: u8| byte == if (to..to + len).contains(&i) { start[i - to + from] } else { start[i] };
+        check!(bytes.iter().enumerate().all(|(i, byte)| right(i, *byte)), "moving {len} bytes from {from} to {to}");
+        let mut other = start;
+        other[to..to + len].copy_from_slice(&start[from..from + len]);
+        check!(other == bytes, "copying {len} bytes from {from} to {to}");
+        other[from..from + len].fill(core::hint::black_box(0xee));
+        let right = |i: usize, byte: u8| byte == if (from..from + len).contains(&i) { 0xee } else { bytes[i] };
+        check!(other.iter().enumerate().all(|(i, byte)| right(i, *byte)), "filling {len} bytes from {from}");
+    }
+    Ok(())
+}
+
 /// What all tests have used.
 pub fn stacks(bench: &Bench) -> Verdict {
     for core in 0..bench.platform.cores() {

@@ -46,6 +46,7 @@ const TESTS: &[Test] = &[
     ("what_is_mapped_later_is_mapped_as_asked", memory::mapped_later),
     ("nothing_is_mapped_twice", memory::not_twice),
     ("free_memory_is_memory", memory::free_memory),
+    ("copies_are_right", memory::copies_are_right),
     ("time_does_not_go_backwards", time::forward),
     ("a_sleep_ends_at_its_deadline", time::deadline),
     ("a_deadline_that_is_past_ends_a_sleep", time::past),

@@ -1,0 +1,31 @@
+//! What runs on the machine.
+
+mod app;
+mod board;
+mod control;
+mod count;
+mod frames;
+mod memory;
+mod port;
+mod rig;
+mod runs;
+
+use toe_arch::{Platform, println};
+
+toe_arch::board! { main: main, end: end }
+
+fn main(_: &'static Platform) -> ! {
+    count::start();
+    match runs::all() {
+        Ok(()) => end(0),
+        Err(why) => {
+            println!("toe-insns: {why}");
+            end(1)
+        }
+    }
+}
+
+/// Ends QEMU, whose exit code is the verdict.
+fn end(verdict: u32) -> ! {
+    semihosting::process::exit(verdict as i32)
+}
