@@ -212,7 +212,8 @@ impl Channel {
 fn describe(slot: &Slot, index: u32, kind: u32) -> HostDesc {
     HostDesc {
         kind,
-        flags: slot.tx.flags.load(Ordering::Relaxed),
+        // Acquire, and before the position: with the release in `Socket::set_tx_flags`.
+        flags: slot.tx.flags.load(Ordering::Acquire),
         flow: slot.conn.flow(),
         // Acquire: with the release in `Socket::commit`; the bytes are in the buffer before the card learns of them (the
         // queue's phase carries that on).

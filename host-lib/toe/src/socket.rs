@@ -104,8 +104,10 @@ impl<'a> Socket<'a> {
 
     /// Sets or clears bits of [`hc_flags`]; `true` if that changed something (then the card has to be told).
     pub fn set_tx_flags(&self, bits: u32, on: bool) -> bool {
+        // Release: with the acquire in `Channel::flush`. Another thread may be telling the card about this socket just now: one that sees
+        // FIN sees all bytes before it, else the card would take an older position for the end of the stream.
         let was =
-            if on { self.slot.tx.flags.fetch_or(bits, Ordering::Relaxed) } else { self.slot.tx.flags.fetch_and(!bits, Ordering::Relaxed) };
+            if on { self.slot.tx.flags.fetch_or(bits, Ordering::Release) } else { self.slot.tx.flags.fetch_and(!bits, Ordering::Release) };
         (was & bits == bits) != on
     }
 

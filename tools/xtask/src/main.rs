@@ -12,7 +12,9 @@
 mod bench;
 mod cargo;
 mod demo;
+mod dist;
 mod pipeline;
+mod platform;
 mod progress;
 mod setup;
 mod test;
@@ -21,6 +23,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+use platform::Platform;
 
 /// Sets up, builds, tests and shows FerroTOE
 #[derive(Parser, Debug)]
@@ -32,10 +36,12 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Install the Debian packages and the Rust target that tests and demo need
+    /// Install the Debian packages and the Rust targets that tests and demo need
     Setup,
     /// Build everything that is installed, optimised: target/release
     Build,
+    /// Make the archive to copy to the machine that is to run it, such as a BlueField DPU
+    Dist(dist::Options),
     /// Run all tests; the last line is the count
     Test(test::Options),
     /// Unmodified programs over our card, against the Linux kernel
@@ -61,10 +67,12 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Setup => {
             setup::packages()?;
             setup::rust_target()?;
+            Platform::Aarch64.provide()?;
             println!("all there");
             Ok(ExitCode::SUCCESS)
         }
         Command::Build => cargo::build_release().map(|()| ExitCode::SUCCESS),
+        Command::Dist(options) => dist::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),

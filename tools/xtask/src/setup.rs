@@ -1,4 +1,4 @@
-//! What tests and demo need besides Rust: Debian packages and the bare-metal target.
+//! What tests and demo need besides Rust: Debian packages and targets.
 //!
 //! As root we install what is missing, after saying so. Anybody else gets the line to type, and
 //! exit status 2. Servers that come with packages are not left running, nor started at boot.
@@ -12,8 +12,10 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 use toe_lab::programs;
 
-/// A program that we run, and the Debian package that brings it.
-const NEEDED: [(&str, &str); 14] = [
+/// A program that we run, and the Debian package that brings it. A name with slashes is a file.
+pub type Need = (&'static str, &'static str);
+
+const NEEDED: [Need; 14] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("ethtool", "ethtool"),
@@ -41,7 +43,7 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Something that the user has to change first: exit status 2.
 #[derive(Debug)]
-struct Missing(String);
+pub struct Missing(pub String);
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -59,18 +61,23 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Makes sure that the programs are there.
+/// Makes sure that the programs for tests and demo are there.
 pub fn packages() -> Result<()> {
-    let missing = missing(|program| programs::find(program).is_some());
+    provide(&NEEDED)
+}
+
+/// Makes sure that these are there.
+pub fn provide(needs: &[Need]) -> Result<()> {
+    let missing = missing(needs, is_there);
     if missing.is_empty() {
         return Ok(());
     }
-    let line = format!("apt-get install -y --no-install-recommends {}", missing.join(" "));
+    let line = install_line(&missing);
     if programs::find("apt-get").is_none() {
         return Err(Missing(format!(
             "not installed, and there is no apt-get here: {}; install what brings {}",
             missing.join(", "),
-            commands(&missing)
+            commands(needs, &missing)
         ))
         .into());
     }
@@ -79,19 +86,34 @@ pub fn packages() -> Result<()> {
     }
     println!("Debian packages are missing; installing them with\n    {line}");
     install(&missing)?;
-    let still = self::missing(|program| programs::find(program).is_some());
+    let still = self::missing(needs, is_there);
     if still.is_empty() { Ok(()) } else { Err(Missing(format!("still missing after installation: {}", still.join(", "))).into()) }
 }
 
+/// What to type, one line each, before these needs and this Rust target are there; nothing if they are.
+pub fn to_type(needs: &[Need], target: &str) -> Result<Vec<String>> {
+    let packages = missing(needs, is_there);
+    let apt = (!packages.is_empty()).then(|| install_line(&packages));
+    Ok(apt.into_iter().chain((!has_rust_target(target)?).then(|| add_line(target))).collect())
+}
+
+fn is_there(name: &str) -> bool {
+    if name.contains('/') { Path::new(name).exists() } else { programs::find(name).is_some() }
+}
+
+fn install_line(packages: &[&str]) -> String {
+    format!("apt-get install -y --no-install-recommends {}", packages.join(" "))
+}
+
 /// Packages whose programs are not there, each once.
-fn missing(is_there: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    let mut packages: Vec<&str> = NEEDED.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
+fn missing(needs: &[Need], is_there: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let mut packages: Vec<&str> = needs.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
     packages.dedup();
     packages
 }
 
-fn commands(packages: &[&str]) -> String {
-    let names: Vec<&str> = NEEDED.iter().filter(|(_, package)| packages.contains(package)).map(|(program, _)| *program).collect();
+fn commands(needs: &[Need], packages: &[&str]) -> String {
+    let names: Vec<&str> = needs.iter().filter(|(_, package)| packages.contains(package)).map(|(program, _)| *program).collect();
     names.join(", ")
 }
 
@@ -150,18 +172,31 @@ impl Drop for NoServices {
 
 /// Makes sure that the firmware crates can be built.
 pub fn rust_target() -> Result<()> {
-    let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output().context("cannot run rustc")?;
-    let sysroot = PathBuf::from(String::from_utf8_lossy(&sysroot.stdout).trim());
-    if sysroot.join("lib/rustlib").join(FIRMWARE_TARGET).exists() {
+    provide_rust_target(FIRMWARE_TARGET)
+}
+
+/// Makes sure that Rust can build for this target.
+pub fn provide_rust_target(target: &str) -> Result<()> {
+    if has_rust_target(target)? {
         return Ok(());
     }
-    let line = format!("rustup target add {FIRMWARE_TARGET}");
-    println!("Rust target {FIRMWARE_TARGET} is missing; adding it with\n    {line}");
-    let added = Command::new("rustup").args(["target", "add", FIRMWARE_TARGET]).status();
+    let line = add_line(target);
+    println!("Rust target {target} is missing; adding it with\n    {line}");
+    let added = Command::new("rustup").args(["target", "add", target]).status();
     if added.is_ok_and(|status| status.success()) {
         return Ok(());
     }
     Err(Missing(format!("cannot add the Rust target. Type:\n    {line}")).into())
+}
+
+fn add_line(target: &str) -> String {
+    format!("rustup target add {target}")
+}
+
+fn has_rust_target(target: &str) -> Result<bool> {
+    let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output().context("cannot run rustc")?;
+    let sysroot = PathBuf::from(String::from_utf8_lossy(&sysroot.stdout).trim());
+    Ok(sysroot.join("lib/rustlib").join(target).exists())
 }
 
 #[cfg(test)]
@@ -170,11 +205,20 @@ mod tests {
 
     #[test]
     fn a_package_is_named_once() {
-        assert_eq!(missing(|_| true), Vec::<&str>::new());
-        assert_eq!(missing(|program| !program.starts_with("redis")), ["redis-server", "redis-tools"]);
-        let all = missing(|_| false);
+        let missing = |is_there: &dyn Fn(&str) -> bool| missing(&NEEDED, is_there);
+        assert_eq!(missing(&|_| true), Vec::<&str>::new());
+        assert_eq!(missing(&|program| !program.starts_with("redis")), ["redis-server", "redis-tools"]);
+        let all = missing(&|_| false);
         assert!(all.contains(&"nginx-light") && all.iter().filter(|p| **p == "iproute2").count() == 1, "{all:?}");
-        assert_eq!(commands(&["iproute2"]), "ip, tc");
+        assert_eq!(commands(&NEEDED, &["iproute2"]), "ip, tc");
+    }
+
+    #[test]
+    fn what_is_missing_is_what_there_is_to_type() {
+        let needs = [("sh", "dash"), ("/nonexistent/file.h", "libfable-dev"), ("no-such-program-here", "fable")];
+        let lines = to_type(&needs, "fable-unknown-none").expect("rustc");
+        assert_eq!(lines, ["apt-get install -y --no-install-recommends libfable-dev fable", "rustup target add fable-unknown-none"]);
+        assert_eq!(to_type(&needs[..1], ".").expect("rustc"), Vec::<String>::new());
     }
 
     #[test]
