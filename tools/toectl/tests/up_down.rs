@@ -88,8 +88,17 @@ impl Installed {
         self.dir.join("run")
     }
 
+    /// toectl, by way of what runs it if it was built for a machine of another kind.
+    fn program(&self) -> Command {
+        let runner = std::env::var("TOE_TEST_RUNNER").unwrap_or_default();
+        let mut words = runner.split_whitespace().map(PathBuf::from).chain([self.dir.join("toectl")]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
+        command
+    }
+
     fn toectl(&self, words: &[&str]) -> Finished {
-        let mut command = Command::new(self.dir.join("toectl"));
+        let mut command = self.program();
         command.env("TOE_RUN_DIR", self.run_dir()).args(words);
         job::run(command, LIMIT).expect("toectl ends")
     }
@@ -263,7 +272,7 @@ fn a_trace_ends_with_a_stop_however_it_ends() {
     assert_eq!(stops(), 1);
     for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
         let before = (stops(), log().matches("trace_read").count());
-        let mut command = Command::new(there.dir.join("toectl"));
+        let mut command = there.program();
         command.env("TOE_RUN_DIR", there.run_dir()).args(["trace", "--wait", "30"]);
         let mut tracing = Job::start("trace", command, &there.dir.join("trace.log")).expect("starts");
         job::wait_until("it reads", LIMIT, || log().matches("trace_read").count() > before.1).expect("it reads");

@@ -100,7 +100,8 @@ impl Platform {
             return Ok(());
         }
         let (name, lines) = (self.name(), lines.join("\n    "));
-        Err(Missing(format!("what builds programs for {name} is not installed. Type (or let 'cargo xtask setup' do it):\n    {lines}")).into())
+        Err(Missing(format!("what builds programs for {name} is not installed. Type (or let 'cargo xtask setup' do it):\n    {lines}"))
+            .into())
     }
 
     /// The C compiler, which links as well.

@@ -69,7 +69,8 @@ impl Archive {
     /// Every folder, before what is in it.
     fn folders(&self, top: &str) -> BTreeSet<String> {
         let paths = self.files.keys().map(|path| format!("{top}/{path}"));
-        paths.flat_map(|path| Path::new(&path).ancestors().skip(1).map(|dir| format!("{}/", dir.display())).collect::<Vec<_>>())
+        paths
+            .flat_map(|path| Path::new(&path).ancestors().skip(1).map(|dir| format!("{}/", dir.display())).collect::<Vec<_>>())
             .filter(|dir| dir != "/")
             .collect()
     }
@@ -126,8 +127,14 @@ mod tests {
     fn entries_are_sorted_and_of_one_owner_and_time() {
         let entries = unpacked(&small().pack("top", 1_234_567).expect("packed"));
         let listed: Vec<_> = entries.iter().map(|(path, mode, ..)| (path.as_str(), *mode)).collect();
-        let expected =
-            [("top/", 0o755), ("top/bin/", 0o755), ("top/lib/", 0o755), ("top/README", 0o644), ("top/bin/z", 0o755), ("top/lib/b.so", 0o644)];
+        let expected = [
+            ("top/", 0o755),
+            ("top/bin/", 0o755),
+            ("top/lib/", 0o755),
+            ("top/README", 0o644),
+            ("top/bin/z", 0o755),
+            ("top/lib/b.so", 0o644),
+        ];
         assert_eq!(listed, expected);
         assert!(entries.iter().all(|(_, _, owner, time, _)| (*owner, *time) == (0, 1_234_567)));
         assert_eq!(entries[4].4, b"program");
