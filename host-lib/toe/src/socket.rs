@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use toe_abi::desc::{ev_flags, hc_flags};
 use toe_abi::region::{slot_flags, slot_state};
 use toe_link::ring::{Ring, Span};
+use toe_link::sync::ending;
 use toe_link::user::{Sink, Source};
 use toe_link::{Region, Slot};
 
@@ -104,10 +105,8 @@ impl<'a> Socket<'a> {
 
     /// Sets or clears bits of [`hc_flags`]; `true` if that changed something (then the card has to be told).
     pub fn set_tx_flags(&self, bits: u32, on: bool) -> bool {
-        // Release: with the acquire in `Channel::flush`. Another thread may be telling the card about this socket just now: one that sees
-        // FIN sees all bytes before it, else the card would take an older position for the end of the stream.
-        let was =
-            if on { self.slot.tx.flags.fetch_or(bits, Ordering::Release) } else { self.slot.tx.flags.fetch_and(!bits, Ordering::Release) };
+        // Another thread may be telling the card about this socket just now (`Channel::flush`).
+        let was = ending::mark(&self.slot.tx.flags, bits, on);
         (was & bits == bits) != on
     }
 

@@ -39,7 +39,7 @@ const PACKAGES: [&str; 15] = [
 
 /// Emulation is slow: fewer cases of each property, fewer seeds of each simulation.
 const CASES: &str = "32";
-const SEEDS: &str = "24";
+const SEEDS: &str = "32";
 
 /// Tests that are left out under emulation, as libtest has their names.
 struct LeftOut {
@@ -112,10 +112,7 @@ fn emulated(step: &Step, name: &str, words: &[&str], left_out: &[LeftOut]) -> Re
     left_out.iter().for_each(|(name, _)| _ = command.args(["--skip", name]));
     // Tests that start programs of ours or compile some need to know how.
     command.env("TOE_TEST_RUNNER", ARM.emulator().join(" ")).env("CC", ARM.compiler());
-    command.env("PROPTEST_CASES", CASES).env("RUST_BACKTRACE", "0");
-    if words.contains(&TESTS) {
-        command.env("TOE_SIM_SEEDS", SEEDS);
-    }
+    command.env("PROPTEST_CASES", CASES).env("TOE_SIM_SEEDS", SEEDS).env("RUST_BACKTRACE", "0");
     Ok(Outcome::RanWithout(logged(step, name, command, LIMIT)?, left_out))
 }
 
