@@ -132,7 +132,7 @@ fn rust_reads_what_c_writes() {
     let folder = Folder::new("fill");
     folder.write("fill.c", &probe::filler());
     folder.cc(&["-std=c11", "fill.c", "-o", "fill"]);
-    let output = Command::new(folder.0.join("fill")).output().expect("the program runs");
+    let output = folder.run("fill").output().expect("the program runs");
     assert!(output.status.success());
     let mut bytes = &output.stdout[..];
     for s in STRUCTS {
@@ -193,9 +193,18 @@ impl Folder {
     fn try_cc(&self, args: &[&str]) -> std::process::Output {
         let include = header_path().parent().map(Path::to_owned).unwrap_or_default();
         let strict = ["-Wall", "-Wextra", "-Werror"];
-        let mut cc = Command::new("cc");
+        let mut cc = Command::new(std::env::var("CC").unwrap_or("cc".to_owned()));
         cc.current_dir(&self.0).arg("-I").arg(include).args(strict).args(args);
-        cc.output().expect("a C compiler called cc")
+        cc.output().expect("a C compiler called cc, or what CC names")
+    }
+
+    /// A program that was compiled, by way of `TOE_TEST_RUNNER` if the compiler is one for another machine.
+    fn run(&self, name: &str) -> Command {
+        let runner = std::env::var("TOE_TEST_RUNNER").unwrap_or_default();
+        let mut words = runner.split_whitespace().map(PathBuf::from).chain([self.0.join(name)]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
+        command
     }
 
     fn cc(&self, args: &[&str]) {

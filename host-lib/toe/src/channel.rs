@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use toe_abi::desc::{EventDesc, HostDesc, ev, ev_flags, hc};
 use toe_abi::region::slot_state;
+use toe_link::sync::ending;
 use toe_link::sync::queue::{Consumer, Producer};
 use toe_link::sync::sleep;
 use toe_link::{Page, Region, Slot};
@@ -210,13 +211,15 @@ impl Channel {
 
 /// The descriptor that says what `slot` says now.
 fn describe(slot: &Slot, index: u32, kind: u32) -> HostDesc {
+    // With the release in `Socket::commit`: the bytes are in the buffer before the card learns of them (the queue's phase carries that
+    // on); and with `Socket::set_tx_flags`: no end is told without all bytes before it.
+    let (flags, tx_head) = ending::look(&slot.tx.flags, &slot.tx.head);
     HostDesc {
         kind,
-        flags: slot.tx.flags.load(Ordering::Relaxed),
+        flags,
         flow: slot.conn.flow(),
-        // Acquire: with the release in `Socket::commit`; the bytes are in the buffer before the card learns of them (the
-        // queue's phase carries that on).
-        tx_head: slot.tx.head.load(Ordering::Acquire),
+        tx_head,
+        // Acquire: with the release in `Socket::consume`; the bytes were copied out before the card learns that they may be overwritten.
         rx_tail: slot.rx.tail.load(Ordering::Acquire),
         opaque: index,
         ..HostDesc::default()

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use toe_abi::desc::{ev_flags, hc_flags};
 use toe_abi::region::{slot_flags, slot_state};
 use toe_link::ring::{Ring, Span};
+use toe_link::sync::ending;
 use toe_link::user::{Sink, Source};
 use toe_link::{Region, Slot};
 
@@ -104,8 +105,8 @@ impl<'a> Socket<'a> {
 
     /// Sets or clears bits of [`hc_flags`]; `true` if that changed something (then the card has to be told).
     pub fn set_tx_flags(&self, bits: u32, on: bool) -> bool {
-        let was =
-            if on { self.slot.tx.flags.fetch_or(bits, Ordering::Relaxed) } else { self.slot.tx.flags.fetch_and(!bits, Ordering::Relaxed) };
+        // Another thread may be telling the card about this socket just now (`Channel::flush`).
+        let was = ending::mark(&self.slot.tx.flags, bits, on);
         (was & bits == bits) != on
     }
 

@@ -153,15 +153,13 @@ fn step_time(b: &mut Bench<Actors>, talks: &mut [Talk]) {
 #[test]
 fn nobody_is_told_of_bytes_that_are_not_in_memory() {
     let mut polls = 0;
-    for seed in 0..SEEDS {
-        polls += u64::from(talk(seed));
-    }
-    println!("{SEEDS} seeds, {polls} polls");
+    let seeds = for_seeds(SEEDS, |seed| polls += u64::from(talk(seed)));
+    println!("{seeds} seeds, {polls} polls");
 }
 
 #[test]
 fn a_region_is_unmapped_while_payload_is_on_its_way() {
-    for seed in 0..300 {
+    for_seeds(300, |seed| {
         let mut chance = Chance::new(seed);
         let mut b = actors(seed);
         b.map_region(2);
@@ -185,13 +183,13 @@ fn a_region_is_unmapped_while_payload_is_on_its_way() {
         assert_eq!(b.ask(kind::QUERY, kept, [0; 5]).status, status::OK);
         assert_eq!(b.card.counters().unaccounted(), 0, "seed {seed}");
         assert_eq!((b.port.leases_out(), b.memory.in_flight()), (0, 0), "seed {seed}");
-    }
+    });
 }
 
 #[test]
 fn a_lost_payload_write_resets_the_flow_and_is_never_acknowledged() {
     let mut faults = 0;
-    for seed in 0..300 {
+    let seeds = for_seeds(300, |seed| {
         let mut chance = Chance::new(seed);
         let mut b = actors(seed);
         let flow = b.install(0, 1);
@@ -215,13 +213,13 @@ fn a_lost_payload_write_resets_the_flow_and_is_never_acknowledged() {
             assert_eq!(b.closed(), [(flow, close_reason::ABORTED.into())], "seed {seed}");
         }
         assert_eq!(b.card.counters().unaccounted(), 0, "seed {seed}");
-    }
-    assert!(faults > 20, "only {faults} of 300 seeds lost payload");
+    });
+    assert!(faults * 15 > seeds, "only {faults} of {seeds} seeds lost payload");
 }
 
 #[test]
 fn garbage_and_floods_leave_nothing_behind() {
-    for seed in 0..200 {
+    for_seeds(200, |seed| {
         let mut chance = Chance::new(seed);
         let mut b = actors(seed);
         b.install(0, 1);
@@ -251,5 +249,5 @@ fn garbage_and_floods_leave_nothing_behind() {
         b.closed();
         assert_eq!(b.card.counters().unaccounted(), 0, "seed {seed}");
         assert_eq!((b.port.leases_out(), b.memory.in_flight()), (0, 0), "seed {seed}");
-    }
+    });
 }

@@ -7,8 +7,8 @@
 //!   frame_ring  frames of any length                  progress    a number that one core tells another
 //!   sleep       who wakes whom ◄───────────────────── crew        which of many cores sleep
 //!        └──────── words ───────┘                     flow_table  many readers, one writer: which flows may it be
-//!                                                     records     many readers, one writer: whole structs
-//!                                                     regions     the same of a few words: where host memory lies
+//!   one family's processes:                           records     many readers, one writer: whole structs
+//!   ending      no end before the last bytes          regions     the same of a few words: where host memory lies
 //!                                                     tally       counters of one core, read by anyone
 //!                                                     epoch       when may memory be reused
 //!                                                     share       what an application may send, on all cores
@@ -29,6 +29,7 @@ extern crate alloc;
 pub mod atomic;
 mod cell;
 pub mod crew;
+pub mod ending;
 pub mod epoch;
 pub mod flow_hash;
 pub mod flow_table;

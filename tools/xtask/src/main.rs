@@ -13,10 +13,12 @@
 mod bench;
 mod cargo;
 mod demo;
+mod dist;
 mod image;
 mod insns;
 mod machine;
 mod pipeline;
+mod platform;
 mod progress;
 mod setup;
 mod test;
@@ -25,6 +27,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+use platform::Platform;
 
 /// Sets up, builds, tests and shows FerroTOE
 #[derive(Parser, Debug)]
@@ -40,6 +44,8 @@ enum Command {
     Setup,
     /// Build everything that is installed, optimised: target/release
     Build,
+    /// Make the archive to copy to the machine that is to run it, such as a BlueField DPU
+    Dist(dist::Options),
     /// Run all tests; the last line is the count
     Test(test::Options),
     /// Unmodified programs over our card, against the Linux kernel
@@ -72,10 +78,12 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             setup::packages()?;
             setup::emulator()?;
             setup::rust_targets()?;
+            Platform::Aarch64.provide()?;
             println!("all there");
             Ok(ExitCode::SUCCESS)
         }
         Command::Build => cargo::build_release().map(|()| ExitCode::SUCCESS),
+        Command::Dist(options) => dist::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),

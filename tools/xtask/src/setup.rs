@@ -1,4 +1,4 @@
-//! What tests and demo need besides Rust: Debian packages and the bare-metal targets.
+//! What tests and demo need besides Rust: Debian packages and targets.
 //!
 //! As root we install what is missing, after saying so. Anybody else gets the line to type, and
 //! exit status 2. Servers that come with packages are not left running, nor started at boot.
@@ -14,14 +14,14 @@ use toe_lab::programs;
 
 pub use toe_lab::qemu::{QEMU, UEFI_FIRMWARE};
 
-/// A program that we run, or a file that we use by its path, and the Debian package that brings it.
-type Needed = (&'static str, &'static str);
+/// A program that we run, and the Debian package that brings it. A name with slashes is a file.
+pub type Need = (&'static str, &'static str);
 
 /// For boards that have no operating system.
-const EMULATOR: [Needed; 2] = [(QEMU, "qemu-system-arm"), (UEFI_FIRMWARE, "qemu-efi-aarch64")];
+const EMULATOR: [Need; 2] = [(QEMU, "qemu-system-arm"), (UEFI_FIRMWARE, "qemu-efi-aarch64")];
 
 /// For everything else.
-const NEEDED: [Needed; 14] = [
+const NEEDED: [Need; 14] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("ethtool", "ethtool"),
@@ -53,7 +53,7 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Something that the user has to change first: exit status 2.
 #[derive(Debug)]
-struct Missing(String);
+pub struct Missing(pub String);
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,27 +71,28 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Makes sure that the programs are there.
+/// Makes sure that the programs for tests and demo are there.
 pub fn packages() -> Result<()> {
-    bring(&NEEDED)
+    provide(&NEEDED)
 }
 
 /// Makes sure that QEMU and its UEFI are there.
 pub fn emulator() -> Result<()> {
-    bring(&EMULATOR)
+    provide(&EMULATOR)
 }
 
-fn bring(needed: &[Needed]) -> Result<()> {
-    let missing = missing(needed, is_there);
+/// Makes sure that these are there.
+pub fn provide(needs: &[Need]) -> Result<()> {
+    let missing = missing(needs, is_there);
     if missing.is_empty() {
         return Ok(());
     }
-    let line = format!("apt-get install -y --no-install-recommends {}", missing.join(" "));
+    let line = install_line(&missing);
     if programs::find("apt-get").is_none() {
         return Err(Missing(format!(
             "not installed, and there is no apt-get here: {}; install what brings {}",
             missing.join(", "),
-            commands(needed, &missing)
+            commands(needs, &missing)
         ))
         .into());
     }
@@ -100,23 +101,34 @@ fn bring(needed: &[Needed]) -> Result<()> {
     }
     println!("Debian packages are missing; installing them with\n    {line}");
     install(&missing)?;
-    let still = self::missing(needed, is_there);
+    let still = self::missing(needs, is_there);
     if still.is_empty() { Ok(()) } else { Err(Missing(format!("still missing after installation: {}", still.join(", "))).into()) }
 }
 
-fn is_there(needed: &str) -> bool {
-    if needed.starts_with('/') { Path::new(needed).exists() } else { programs::find(needed).is_some() }
+/// What to type, one line each, before these needs and this Rust target are there; nothing if they are.
+pub fn to_type(needs: &[Need], target: &str) -> Result<Vec<String>> {
+    let packages = missing(needs, is_there);
+    let apt = (!packages.is_empty()).then(|| install_line(&packages));
+    Ok(apt.into_iter().chain((!has_rust_target(target)?).then(|| add_line(target))).collect())
+}
+
+fn is_there(name: &str) -> bool {
+    if name.contains('/') { Path::new(name).exists() } else { programs::find(name).is_some() }
+}
+
+fn install_line(packages: &[&str]) -> String {
+    format!("apt-get install -y --no-install-recommends {}", packages.join(" "))
 }
 
 /// Packages whose programs are not there, each once.
-fn missing(needed: &[Needed], is_there: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    let mut packages: Vec<&str> = needed.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
+fn missing(needs: &[Need], is_there: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let mut packages: Vec<&str> = needs.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
     packages.dedup();
     packages
 }
 
-fn commands(needed: &[Needed], packages: &[&str]) -> String {
-    let names: Vec<&str> = needed.iter().filter(|(_, package)| packages.contains(package)).map(|(program, _)| *program).collect();
+fn commands(needs: &[Need], packages: &[&str]) -> String {
+    let names: Vec<&str> = needs.iter().filter(|(_, package)| packages.contains(package)).map(|(program, _)| *program).collect();
     names.join(", ")
 }
 
@@ -175,19 +187,31 @@ impl Drop for NoServices {
 
 /// Makes sure that the firmware crates and the images can be built.
 pub fn rust_targets() -> Result<()> {
-    let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output().context("cannot run rustc")?;
-    let rustlib = PathBuf::from(String::from_utf8_lossy(&sysroot.stdout).trim()).join("lib/rustlib");
-    let missing: Vec<&str> = RUST_TARGETS.into_iter().filter(|target| !rustlib.join(target).exists()).collect();
-    if missing.is_empty() {
+    RUST_TARGETS.into_iter().try_for_each(provide_rust_target)
+}
+
+/// Makes sure that Rust can build for this target.
+pub fn provide_rust_target(target: &str) -> Result<()> {
+    if has_rust_target(target)? {
         return Ok(());
     }
-    let line = format!("rustup target add {}", missing.join(" "));
-    println!("Rust targets are missing; adding them with\n    {line}");
-    let added = Command::new("rustup").args(["target", "add"]).args(&missing).status();
+    let line = add_line(target);
+    println!("Rust target {target} is missing; adding it with\n    {line}");
+    let added = Command::new("rustup").args(["target", "add", target]).status();
     if added.is_ok_and(|status| status.success()) {
         return Ok(());
     }
-    Err(Missing(format!("cannot add the Rust targets. Type:\n    {line}")).into())
+    Err(Missing(format!("cannot add the Rust target. Type:\n    {line}")).into())
+}
+
+fn add_line(target: &str) -> String {
+    format!("rustup target add {target}")
+}
+
+fn has_rust_target(target: &str) -> Result<bool> {
+    let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output().context("cannot run rustc")?;
+    let sysroot = PathBuf::from(String::from_utf8_lossy(&sysroot.stdout).trim());
+    Ok(sysroot.join("lib/rustlib").join(target).exists())
 }
 
 #[cfg(test)]
@@ -196,12 +220,21 @@ mod tests {
 
     #[test]
     fn a_package_is_named_once() {
-        assert_eq!(missing(&NEEDED, |_| true), Vec::<&str>::new());
-        assert_eq!(missing(&NEEDED, |program| !program.starts_with("redis")), ["redis-server", "redis-tools"]);
-        let all = missing(&NEEDED, |_| false);
+        let missing = |is_there: &dyn Fn(&str) -> bool| missing(&NEEDED, is_there);
+        assert_eq!(missing(&|_| true), Vec::<&str>::new());
+        assert_eq!(missing(&|program| !program.starts_with("redis")), ["redis-server", "redis-tools"]);
+        let all = missing(&|_| false);
         assert!(all.contains(&"nginx-light") && all.iter().filter(|p| **p == "iproute2").count() == 1, "{all:?}");
-        assert_eq!(missing(&EMULATOR, |program| program == QEMU), ["qemu-efi-aarch64"]);
+        assert_eq!(super::missing(&EMULATOR, |program| program == QEMU), ["qemu-efi-aarch64"]);
         assert_eq!(commands(&NEEDED, &["iproute2"]), "ip, tc");
+    }
+
+    #[test]
+    fn what_is_missing_is_what_there_is_to_type() {
+        let needs = [("sh", "dash"), ("/nonexistent/file.h", "libfable-dev"), ("no-such-program-here", "fable")];
+        let lines = to_type(&needs, "fable-unknown-none").expect("rustc");
+        assert_eq!(lines, ["apt-get install -y --no-install-recommends libfable-dev fable", "rustup target add fable-unknown-none"]);
+        assert_eq!(to_type(&needs[..1], ".").expect("rustc"), Vec::<String>::new());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{CARD_MAC, in_namespace, run, veth};
+use common::{CARD_MAC, by_runner, in_namespace, run, veth};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -18,7 +18,9 @@ fn folder(name: &str) -> PathBuf {
 }
 
 fn command(socket: &Path, port: &str) -> Command {
-    let mut command = Command::new(TOE_NIC);
+    let words = by_runner(TOE_NIC);
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
     command.arg("--socket").arg(socket).args(["--port", port]).stdin(Stdio::null()).stderr(Stdio::piped());
     command
 }
@@ -150,13 +152,12 @@ fn wrong_usage_exits_with_2_and_a_reason() {
 #[test]
 fn a_missing_right_is_named() {
     // As a user without rights, outside of any namespace of ours.
-    let mut command = if rustix::process::geteuid().is_root() {
-        let mut c = Command::new("setpriv");
-        c.args(["--bounding-set=-all", "--inh-caps=-all", TOE_NIC]);
-        c
-    } else {
-        Command::new(TOE_NIC)
-    };
+    let mut words = by_runner(TOE_NIC);
+    if rustix::process::geteuid().is_root() {
+        words.splice(0..0, ["setpriv", "--bounding-set=-all", "--inh-caps=-all"].map(Into::into));
+    }
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
     // lo is not Ethernet, but it is there everywhere and the socket comes first.
     let name = std::fs::read_dir("/sys/class/net")
         .unwrap()

@@ -4,6 +4,7 @@
 #![cfg(loom)]
 
 mod crew;
+mod ending;
 mod inside;
 #[path = "../memory/mod.rs"]
 mod memory;

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every test, in steps, with one count at the end.
 
+mod arm;
 mod counts;
 mod e2e;
 mod steps;
@@ -12,6 +13,7 @@ use clap::Args;
 use toe_lab::job;
 
 use crate::cargo::{self, Done};
+use crate::platform::Platform;
 use crate::progress::{Mark, Step};
 use crate::setup;
 use counts::Counts;
@@ -33,6 +35,8 @@ pub struct Options {
 pub enum Outcome {
     /// It ran a command: its output, and whether what it printed has tests in it to count.
     Ran(Done),
+    /// The same, but for some tests: name and reason of each.
+    RanWithout(Done, Vec<(&'static str, &'static str)>),
     /// It cannot be done here, for this reason.
     Skipped(String),
 }
@@ -58,6 +62,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     setup::packages()?;
     setup::emulator()?;
     setup::rust_targets()?;
+    Platform::Aarch64.provide()?;
     let start = Instant::now();
     let mut total = Counts::default();
     for part in &parts {
@@ -76,19 +81,28 @@ fn one(part: &Part, options: &Options) -> Counts {
             step.end(Mark::Skipped, &why);
             Counts { skipped: 1, ..Counts::default() }
         }
-        Ok(Outcome::Ran(done)) => {
-            let counts = Counts::of(&done);
-            step.end(if counts.failed == 0 { Mark::Ok } else { Mark::Failed }, &counts.to_string());
-            if counts.failed > 0 {
-                report(&done);
-            }
-            counts
-        }
+        Ok(Outcome::Ran(done)) => end(step, &done, &[]),
+        Ok(Outcome::RanWithout(done, left_out)) => end(step, &done, &left_out),
         Err(error) => {
             step.end(Mark::Failed, &format!("{error:#}"));
             Counts { failed: 1, ..Counts::default() }
         }
     }
+}
+
+/// Ends a step that ran; what it left out counts as skipped.
+fn end(step: Step, done: &Done, left_out: &[(&str, &str)]) -> Counts {
+    let mut counts = Counts::of(done);
+    counts.skipped += left_out.len() as u64;
+    step.end(if counts.failed == 0 { Mark::Ok } else { Mark::Failed }, &counts.to_string());
+    for reasons in left_out.chunk_by(|a, b| a.1 == b.1) {
+        let names: Vec<&str> = reasons.iter().map(|(name, _)| *name).collect();
+        println!("           left out, as {}: {}", reasons[0].1, names.join(", "));
+    }
+    if counts.failed > 0 {
+        report(done);
+    }
+    counts
 }
 
 /// The end of the output of what failed; the log has the rest.

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{Options, Outcome, Part, e2e};
+use super::{Options, Outcome, Part, arm, e2e};
 use crate::cargo::{self, cargo, logged};
 use crate::image::{Cpu, Format, Image};
 use crate::progress::Step;
 use crate::setup::{self, FIRMWARE_TARGET, UEFI_TARGET};
 
 /// No step takes that long; compiling all from nothing on two slow cores comes nearest.
-const LIMIT: Duration = Duration::from_secs(1800);
+pub const LIMIT: Duration = Duration::from_secs(1800);
 
 /// The crates that run on a card.
 const FIRMWARE: [&str; 8] = ["toe-abi", "toe-wire", "toe-sync", "toe-tcp", "toe-hal", "toe-datapath", "toe-drivers", "toe-arch"];
@@ -32,6 +32,9 @@ pub fn all() -> Vec<Part> {
         Part { name: "on the machine (QEMU)", run: machine },
         Part { name: "instruction counts", run: insns },
         Part { name: "rules and simulation", run: simulation },
+        Part { name: "Arm Linux: unit and property tests", run: arm::unit },
+        Part { name: "Arm Linux: simulation", run: arm::simulation },
+        Part { name: "Arm Linux: archive", run: arm::archive },
         Part { name: "release build", run: release },
         Part { name: "end to end as root", run: e2e::as_root },
         Part { name: "end to end as a user", run: e2e::as_user },

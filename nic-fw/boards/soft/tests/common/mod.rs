@@ -1,10 +1,20 @@
 //! Network namespaces for tests: each test runs itself again inside a new one.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+use std::ffi::{OsStr, OsString};
 use std::process::Command;
 
 /// Set in the process that runs inside.
 const INSIDE: &str = "TOE_TEST_IN_NETNS";
+
+/// The words in front of a program of ours that is started: what runs it on a machine of another kind (`qemu-aarch64 -L DIR`).
+const RUNNER: &str = "TOE_TEST_RUNNER";
+
+/// `program`, by way of the runner if there is one.
+pub fn by_runner(program: impl AsRef<OsStr>) -> Vec<OsString> {
+    let runner = std::env::var(RUNNER).unwrap_or_default();
+    runner.split_whitespace().map(OsString::from).chain([program.as_ref().to_owned()]).collect()
+}
 
 /// Runs `body` in a network namespace of its own (and a user namespace, if not root): the test executable is
 /// started again there for the test `name` alone. Whatever is made inside goes with it.
@@ -16,7 +26,7 @@ pub fn in_namespace(name: &str, body: impl FnOnce()) {
     let flags = if rustix::process::geteuid().is_root() { "-n" } else { "-Urn" };
     let status = Command::new("unshare")
         .args([flags, "--"])
-        .arg(std::env::current_exe().unwrap())
+        .args(by_runner(std::env::current_exe().unwrap()))
         .args([name, "--exact", "--nocapture", "--include-ignored"])
         .env(INSIDE, "1")
         .status()
