@@ -193,7 +193,7 @@ mod tests {
         let window = TestWindow::new();
         let mut m = WindowMemory::new(window.0, 2);
         m.bind(R, MEMORY_OFF, 4096).unwrap();
-        m.write(at(100), b"0123456789", 0).unwrap();
+        let _ = m.write(at(100), b"0123456789", 0).unwrap();
         let slice = m.slice(HostSpan { addr: at(100), len: 10 }).unwrap();
         let mut out = [0; 4];
         ReadWindow.read(&slice, 6, &mut out);

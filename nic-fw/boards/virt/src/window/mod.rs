@@ -91,7 +91,7 @@ pub(crate) mod testing {
 
         /// A word, as the host has it.
         pub fn word(&self, at: u64) -> &AtomicU32 {
-            assert!(at < WINDOW_MIN && at % 4 == 0);
+            assert!(at < WINDOW_MIN && at.is_multiple_of(4));
             // SAFETY: inside the window, aligned.
             unsafe { AtomicU32::from_ptr(self.0.base.as_ptr().add(at as usize).cast()) }
         }
