@@ -13,7 +13,7 @@ use toe_lab::{programs, qemu};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// When it fails, milliseconds after its start.
-const FAILS_AFTER: u32 = 8000;
+const FAILS_AFTER: u32 = 12_000;
 
 /// Waits for a connection that never comes.
 const SERVER: &str = "import socket\n\
