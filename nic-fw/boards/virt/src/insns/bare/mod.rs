@@ -12,7 +12,7 @@ mod runs;
 
 use toe_arch::{Platform, println};
 
-toe_arch::board! { main: main, end: end }
+toe_arch::board! { main: main, failed: failed, end: end }
 
 fn main(_: &'static Platform) -> ! {
     count::start();
@@ -24,6 +24,9 @@ fn main(_: &'static Platform) -> ! {
         }
     }
 }
+
+/// There is nobody to tell but the console.
+fn failed(_: &toe_arch::Failure<'_>) {}
 
 /// Ends QEMU, whose exit code is the verdict.
 fn end(verdict: u32) -> ! {
