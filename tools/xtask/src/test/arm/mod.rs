@@ -37,9 +37,10 @@ const PACKAGES: [&str; 15] = [
     "toe-nfp-header",
 ];
 
-/// Emulation is slow: fewer cases of each property, fewer seeds of each simulation.
+/// Emulation is slow: fewer cases of each property, fewer seeds of each test that has some; for the simulation, whose runs are long, fewer still.
 const CASES: &str = "32";
 const SEEDS: &str = "32";
+const SIMULATION_SEEDS: &str = "12";
 
 /// Tests that are left out under emulation, as libtest has their names.
 struct LeftOut {
@@ -102,7 +103,7 @@ const SIMULATION_OUT: [LeftOut; 1] = [LeftOut {
 }];
 
 /// Cargo's tests with these words, but for some.
-fn emulated(step: &Step, name: &str, words: &[&str], left_out: &[LeftOut]) -> Result<Outcome> {
+fn emulated(step: &Step, name: &str, words: &[&str], seeds: &str, left_out: &[LeftOut]) -> Result<Outcome> {
     if ARM.is_here() {
         return Ok(Outcome::Skipped("this is an Arm machine: the other steps have run them".into()));
     }
@@ -112,7 +113,7 @@ fn emulated(step: &Step, name: &str, words: &[&str], left_out: &[LeftOut]) -> Re
     left_out.iter().for_each(|(name, _)| _ = command.args(["--skip", name]));
     // Tests that start programs of ours or compile some need to know how.
     command.env("TOE_TEST_RUNNER", ARM.emulator().join(" ")).env("CC", ARM.compiler());
-    command.env("PROPTEST_CASES", CASES).env("TOE_SIM_SEEDS", SEEDS).env("RUST_BACKTRACE", "0");
+    command.env("PROPTEST_CASES", CASES).env("TOE_SIM_SEEDS", seeds).env("RUST_BACKTRACE", "0");
     Ok(Outcome::RanWithout(logged(step, name, command, LIMIT)?, left_out))
 }
 
@@ -120,12 +121,12 @@ fn emulated(step: &Step, name: &str, words: &[&str], left_out: &[LeftOut]) -> Re
 pub fn unit(step: &Step, _: &Options) -> Result<Outcome> {
     let mut words = vec!["--lib", "--bins", "--tests"];
     PACKAGES.iter().for_each(|package| words.extend(["-p", *package]));
-    emulated(step, "arm-unit", &words, &UNIT_OUT)
+    emulated(step, "arm-unit", &words, SEEDS, &UNIT_OUT)
 }
 
 /// Engine, data path and library over a lossy wire.
 pub fn simulation(step: &Step, _: &Options) -> Result<Outcome> {
-    emulated(step, "arm-simulation", &["-p", TESTS, "--lib", "--test", "sim"], &SIMULATION_OUT)
+    emulated(step, "arm-simulation", &["-p", TESTS, "--lib", "--test", "sim"], SIMULATION_SEEDS, &SIMULATION_OUT)
 }
 
 #[cfg(test)]
