@@ -22,6 +22,8 @@ pub const REDISTRIBUTORS_MAX: usize = CORES_MAX;
 /// PCI host bridges, and windows of each.
 pub const BRIDGES_MAX: usize = 4;
 pub const WINDOWS_MAX: usize = 4;
+/// Bytes of a seed.
+pub const SEED_LEN: usize = 32;
 /// Bytes of the command line.
 pub const COMMAND_LINE_MAX: usize = 512;
 
@@ -109,6 +111,8 @@ pub struct Machine {
     /// Interrupt of the virtual timer of EL1, a PPI.
     pub timer: u32,
     pub command_line: heapless::String<COMMAND_LINE_MAX>,
+    /// Random bytes that whoever started us has made for this start.
+    pub seed: Option<[u8; SEED_LEN]>,
 }
 
 /// Memory: what there is, and what of it nobody else uses.

@@ -10,7 +10,7 @@ use super::start::{self, Image};
 use super::{console, enter, heap};
 use crate::acpi;
 use crate::acpi::tables::Physical;
-use crate::machine::{MEMORY_MAX, Machine, WINDOWS_MAX, Window, Wrong};
+use crate::machine::{MEMORY_MAX, Machine, SEED_LEN, WINDOWS_MAX, Window, Wrong};
 use crate::pe;
 use crate::range::{PAGE, Range, Ranges};
 use aarch64_cpu::registers::CurrentEL;
@@ -22,6 +22,7 @@ use uefi::mem::memory_map::{MemoryDescriptor, MemoryMap};
 use uefi::proto::loaded_image::LoadedImage;
 use uefi::proto::pci::configuration::ResourceRangeType;
 use uefi::proto::pci::root_bridge::PciRootBridgeIo;
+use uefi::proto::rng::Rng;
 use uefi::table::cfg::ConfigTableEntry;
 use uefi::{Status, entry, system};
 
@@ -64,6 +65,7 @@ fn prepare() -> Result<Prepared, Wrong> {
         unsafe { console::set(uart) };
     }
     windows(&mut machine)?;
+    machine.seed = seed();
     let image = image(&mut machine)?;
     Ok(Prepared { machine, image, heap })
 }
@@ -153,6 +155,14 @@ fn windows(machine: &mut Machine) -> Result<(), Wrong> {
         }
     }
     Ok(())
+}
+
+/// Random bytes, if UEFI has a generator (UEFI 37.5).
+fn seed() -> Option<[u8; SEED_LEN]> {
+    let handle = boot::get_handle_for_protocol::<Rng>().ok()?;
+    let mut generator = boot::open_protocol_exclusive::<Rng>(handle).ok()?;
+    let mut seed = [0; SEED_LEN];
+    generator.get_rng(None, &mut seed).ok().map(|()| seed)
 }
 
 /// Where the image lies, and the words that it was started with.

@@ -207,6 +207,8 @@ impl Reader {
     }
 
     fn chosen(&mut self, node: &Node<'_>) -> Result<(), Wrong> {
+        // "rng-seed" of the Linux kernel's bindings (devicetree/bindings, chosen).
+        self.machine.seed = node.property("rng-seed").and_then(|seed| seed.first_chunk()).copied();
         let line = node.text("bootargs").unwrap_or_default();
         self.machine.command_line = line.try_into().map_err(|_| Wrong::TooMany("bytes of command line", COMMAND_LINE_MAX))?;
         Ok(())

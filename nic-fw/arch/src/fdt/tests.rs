@@ -19,6 +19,7 @@ fn all_of_a_tree_is_read() {
     assert_eq!(m.uart, Some(range(0x900_0000, 0x1000)));
     assert_eq!((m.psci, m.timer), (Some(Conduit::Smc), 27));
     assert_eq!(m.command_line, "tests only=timer");
+    assert_eq!(m.seed, Some([7; 32]));
     let [bridge] = &m.bridges[..] else { panic!("one bridge") };
     assert_eq!((bridge.ecam, bridge.first_bus, bridge.last_bus), (range(0x40_1000_0000, 0x1000_0000), 0, 255));
     let windows: Vec<_> = bridge.windows.iter().map(|w| (w.range, w.bus_base)).collect();

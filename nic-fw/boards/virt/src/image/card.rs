@@ -19,18 +19,12 @@ use toe_hal::{Kick, Parts, PortCaps, TxPort};
 use toe_virt::window::{Facts, WindowMemory, WindowSlice};
 
 /// Sizes of this card.
-fn config(vectors: u16, secret: u64) -> CardConfig {
-    CardConfig {
-        max_flows: 4096,
-        max_contexts: vectors.min(256),
-        // No attacker may know which flows share a bucket.
-        hash_key: [secret, secret.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15],
-        ..CardConfig::default()
-    }
+fn config(vectors: u16, secret: &Secret) -> CardConfig {
+    CardConfig { max_flows: 4096, max_contexts: vectors.min(256), hash_key: secret.hash_key, ..CardConfig::default() }
 }
 
-/// Runs the card on all cores. `secret`: what no attacker can know.
-pub fn run(platform: &'static Platform, devices: Devices, secret: u64) -> ! {
+/// Runs the card on all cores.
+pub fn run(platform: &'static Platform, devices: Devices, secret: &Secret) -> ! {
     let Devices { port, mut port_signals, host } = devices;
     let HostLink { window, end, mut doorbell, mut kicks } = host;
     let config = config(kicks.msix.vectors(), secret);
@@ -95,9 +89,29 @@ fn connect(platform: &Platform, signals: &mut Signals, events: Range<u16>, core:
     connected.into_iter()
 }
 
-/// What an attacker can't know.
-pub fn secret() -> u64 {
-    time::now_ns().wrapping_mul(0x9e37_79b9_7f4a_7c15)
+/// Numbers made for this start alone.
+pub struct Secret {
+    /// No attacker may know which flows share a bucket.
+    hash_key: [u64; 2],
+    /// Tells this start of the card from others.
+    pub instance: u32,
+}
+
+impl Secret {
+    /// From the seed that the machine was given; without one they can be guessed, which is said.
+    pub fn new(platform: &Platform) -> Self {
+        let [time, spread] = [time::now_ns(), time::now_ns().wrapping_mul(0x9e37_79b9_7f4a_7c15)];
+        let Some(seed) = &platform.machine().seed else {
+            boot!("no seed from whoever started this machine: the secret of the flow table's hash is only the time");
+            return Self { hash_key: [time, spread], instance: spread as u32 };
+        };
+        let mut words = [0; 4];
+        for (word, bytes) in words.iter_mut().zip(seed.chunks_exact(8)) {
+            *word = bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        }
+        // The time as well: a machine that is started anew may be given the same seed.
+        Self { hash_key: [words[0] ^ time, words[1] ^ spread], instance: (words[2] ^ spread) as u32 }
+    }
 }
 
 fn facts(config: &CardConfig, port: PortCaps) -> Facts {

@@ -39,9 +39,9 @@ fn main(platform: &'static Platform) -> ! {
 #[cfg(not(feature = "tests"))]
 fn serve(platform: &'static Platform) -> ! {
     let pairs = if platform.cores() > 1 { 2 } else { 1 };
-    let secret = card::secret();
-    match devices::start(platform, pairs, secret as u32) {
-        Ok(devices) => card::run(platform, devices, secret),
+    let secret = card::Secret::new(platform);
+    match devices::start(platform, pairs, secret.instance) {
+        Ok(devices) => card::run(platform, devices, &secret),
         Err(missing) => toe_arch::refuse(&missing),
     }
 }
