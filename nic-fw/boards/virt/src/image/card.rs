@@ -6,16 +6,16 @@ use super::devices::{Devices, HostLink, Signals};
 use super::leader::{Kicks, Leader};
 use super::log::boot;
 use super::{mishap, run};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use toe_abi::observe::stage;
-use toe_abi::window::CONTROL_VECTOR;
 use toe_abi::{CtxId, regs};
 use toe_arch::{Platform, time};
 use toe_datapath::pipeline::StageId;
-use toe_datapath::{CardConfig, Pipeline, Placement};
-use toe_hal::{Kick, Parts, PortCaps, TxPort};
+use toe_datapath::{Card, CardConfig, Pipeline, Placement};
+use toe_hal::{Parts, PortCaps, TxPort};
 use toe_virt::window::{Facts, WindowMemory, WindowSlice};
 
 /// Sizes of this card.
@@ -26,7 +26,7 @@ fn config(vectors: u16, secret: &Secret) -> CardConfig {
 /// Runs the card on all cores.
 pub fn run(platform: &'static Platform, devices: Devices, secret: &Secret) -> ! {
     let Devices { port, mut port_signals, host } = devices;
-    let HostLink { window, end, mut doorbell, mut kicks } = host;
+    let HostLink { window, end, doorbell, mut kicks } = host;
     let config = config(kicks.msix.vectors(), secret);
     let placement = Placement::auto(cores_wanted(platform));
     boot!("placement: {}", placement);
@@ -40,26 +40,35 @@ pub fn run(platform: &'static Platform, devices: Devices, secret: &Secret) -> ! 
     let memory = WindowMemory::new(window, config.max_regions);
     let facts = facts(&config, TxPort::<WindowSlice>::caps(&port.tx));
     let parts = Parts::<VirtBoard> { memory: memory.clone(), rx: port.rx, tx: port.tx, kick: doorbell.clone(), clock: time::Counter };
-    let Pipeline { cores, reclaimer } = Pipeline::new(&config, &placement, parts);
-    let gathered = Vec::with_capacity(cores.len());
-    let crew = Arc::new(Crew::new(cores));
     mishap::arrange(platform);
-    // What toed asks from now on waits for the leader.
-    end.ready(&facts);
-    doorbell.interrupt(CtxId(CONTROL_VECTOR));
-    let mut leader =
-        Some(Leader { end, memory, doorbell, kicks, port: port.control, reclaimer: Some(reclaimer), gathered, attached: false });
+    let mut leader = Leader { end, memory, doorbell, kicks, port: port.control, reclaimer: None, gathered: Vec::new(), attached: false };
     let spin_us = config.spin_us;
+    if placement.cores().len() == 1 {
+        let card = Box::new(Card::new(config, parts));
+        leader.ready(&facts);
+        sealed(platform, 1);
+        run::run_fused(card, leader, spin_us)
+    }
+    let Pipeline { cores, reclaimer } = Pipeline::new(&config, &placement, parts);
+    (leader.reclaimer, leader.gathered) = (Some(reclaimer), Vec::with_capacity(cores.len()));
+    let crew = Arc::new(Crew::new(cores));
+    leader.ready(&facts);
+    let mut leader = Some(leader);
     for index in 1..crew.len() {
         let (crew, leader) = (crew.clone(), leader.take_if(|_| index == ctxq));
         if let Err(error) = platform.start(index, move || run::run(index, &crew, leader, spin_us)) {
             panic!("core {index} does not start: {error}");
         }
     }
+    sealed(platform, crew.len());
+    run::run(0, &crew, leader, spin_us)
+}
+
+/// From now on nothing is allocated.
+fn sealed(platform: &Platform, cores: usize) {
     toe_arch::seal();
     let (heap, of) = platform.heap_used();
-    boot!("ready: {} cores, {} KiB of {} KiB of memory used", crew.len(), heap >> 10, of >> 10);
-    run::run(0, &crew, leader, spin_us)
+    boot!("ready: {} cores, {} KiB of {} KiB of memory used", cores, heap >> 10, of >> 10);
 }
 
 /// Cores to be used: `cores=N` on the command line, else all that are left.

@@ -10,12 +10,12 @@ use toe_abi::control::CONTROL_REGION_LEN;
 use toe_abi::window::{CONTROL_VECTOR, outcome, stage};
 use toe_abi::{CtxId, RegionId, regs};
 use toe_datapath::host::Host;
-use toe_datapath::{Core, Pipeline};
+use toe_datapath::{Card, Composition, Core, Pipeline};
 use toe_drivers::Mmio;
 use toe_drivers::virtio::net::NetControl;
 use toe_hal::{HostMemory, Instant, Kick};
 use toe_sync::epoch::Reclaimer;
-use toe_virt::window::{CardEnd, Refused, Request, WindowMemory};
+use toe_virt::window::{CardEnd, Facts, Refused, Request, WindowMemory};
 
 /// Interrupts by the number of their LPI.
 pub struct Kicks {
@@ -36,7 +36,7 @@ pub struct Leader {
     pub doorbell: Doorbell,
     pub kicks: Kicks,
     pub port: NetControl<Mmio>,
-    /// `None` while a reset is under way.
+    /// `None` while a reset is under way, and of a fused card.
     pub reclaimer: Option<Reclaimer>,
     /// Where cores are collected for a reset: as large as it has to be.
     pub gathered: Vec<Core<VirtBoard>>,
@@ -44,6 +44,12 @@ pub struct Leader {
 }
 
 impl Leader {
+    /// The card works: what toed asks from now on waits for us.
+    pub fn ready(&mut self, facts: &Facts) {
+        self.end.ready(facts);
+        self.doorbell.interrupt(CtxId(CONTROL_VECTOR));
+    }
+
     /// Whether toed waits for something.
     pub fn is_asked(&self) -> bool {
         self.end.is_asked()
@@ -86,6 +92,14 @@ impl Leader {
         self.memory.unbind(RegionId::CONTROL);
     }
 
+    /// Forgets everything.
+    pub fn reset_fused(&mut self, card: &mut Card<VirtBoard>) {
+        self.end.at(stage::REQUEST);
+        self.detach(card.host());
+        card.reset();
+        self.is_reset();
+    }
+
     /// Forgets everything. All cores come here for that, and go on.
     pub fn reset(&mut self, crew: &Crew, now: Instant) {
         self.end.at(stage::REQUEST);
@@ -97,10 +111,14 @@ impl Leader {
         let mut pipeline = Pipeline { cores, reclaimer };
         self.detach(pipeline.host());
         pipeline.reset(now);
-        self.memory.reset();
         let Pipeline { mut cores, reclaimer } = pipeline;
         crew.release(cores.drain(..));
         (self.gathered, self.reclaimer) = (cores, Some(reclaimer));
+        self.is_reset();
+    }
+
+    fn is_reset(&mut self) {
+        self.memory.reset();
         self.answer(outcome::OK, regs::status::DETACHED);
         log!(info, "reset");
     }

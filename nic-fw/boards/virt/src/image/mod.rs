@@ -11,6 +11,8 @@ mod crew;
 #[cfg(not(feature = "tests"))]
 mod devices;
 #[cfg(not(feature = "tests"))]
+mod engine;
+#[cfg(not(feature = "tests"))]
 mod failure;
 #[cfg(not(feature = "tests"))]
 mod leader;

@@ -10,10 +10,12 @@
 
 use super::board::VirtBoard;
 use super::crew::Crew;
+use super::engine::Engine;
 use super::leader::{Kicks, Leader};
+use alloc::boxed::Box;
 use toe_abi::CtxId;
 use toe_arch::{cores, time};
-use toe_datapath::{Core, Polled};
+use toe_datapath::{Card, Core, Polled};
 use toe_hal::Instant;
 use toe_virt::window::Request;
 
@@ -37,14 +39,23 @@ struct Kicked {
     link: bool,
 }
 
+/// Runs the fused card on this core of the machine, for ever.
+pub fn run_fused(card: Box<Card<VirtBoard>>, leader: Leader, spin_us: u64) -> ! {
+    cores::set_doing(&RUNNING);
+    // Nobody else has a part of this card.
+    rounds(Engine::Fused(card), &Crew::default(), Some(leader), spin_us)
+}
+
 /// Runs core `index` of the card on this core of the machine, for ever. `leader`: this one obeys the host.
-pub fn run(index: usize, crew: &Crew, mut leader: Option<Leader>, spin_us: u64) -> ! {
-    let mut core = take(index, crew);
+pub fn run(index: usize, crew: &Crew, leader: Option<Leader>, spin_us: u64) -> ! {
+    rounds(Engine::Core(take(index, crew)), crew, leader, spin_us)
+}
+
+fn rounds(mut core: Engine, crew: &Crew, mut leader: Option<Leader>, spin_us: u64) -> ! {
     let (mut worked, mut looked) = (now(), now());
     loop {
         if crew.is_pausing() && leader.is_none() {
-            crew.put(index, core);
-            core = take(index, crew);
+            core = paused(core, crew);
         }
         if let Some(leader) = &mut leader
             && let Some(request) = leader.next()
@@ -84,20 +95,36 @@ fn take(index: usize, crew: &Crew) -> Core<VirtBoard> {
     }
 }
 
-fn obey(leader: &mut Leader, request: Request, mut core: Core<VirtBoard>, crew: &Crew) -> Core<VirtBoard> {
+/// Gives the card's core back until a reset is over.
+fn paused(engine: Engine, crew: &Crew) -> Engine {
+    let Engine::Core(core) = engine else { return engine };
     let index = core.index();
-    if request == Request::Reset {
-        crew.put(index, core);
-        leader.reset(crew, now());
-        return take(index, crew);
-    }
-    if let Some(host) = core.host() {
-        leader.obey(request, host);
-    }
-    core
+    crew.put(index, core);
+    Engine::Core(take(index, crew))
 }
 
-fn sleep(core: &mut Core<VirtBoard>, leader: Option<&Leader>, now: Instant) {
+fn obey(leader: &mut Leader, request: Request, engine: Engine, crew: &Crew) -> Engine {
+    match (request, engine) {
+        (Request::Reset, Engine::Fused(mut card)) => {
+            leader.reset_fused(&mut card);
+            Engine::Fused(card)
+        }
+        (Request::Reset, Engine::Core(core)) => {
+            let index = core.index();
+            crew.put(index, core);
+            leader.reset(crew, now());
+            Engine::Core(take(index, crew))
+        }
+        (request, mut engine) => {
+            if let Some(host) = engine.host() {
+                leader.obey(request, host);
+            }
+            engine
+        }
+    }
+}
+
+fn sleep(core: &mut Engine, leader: Option<&Leader>, now: Instant) {
     let mut kicked = Kicked::default();
     // A request is kicked like everything else, so this is only for one that came before the last interrupt was taken.
     if !leader.is_some_and(Leader::is_asked) {
@@ -122,7 +149,7 @@ fn note<'a>(kicks: Option<&'a Kicks>, kicked: &'a mut Kicked) -> impl FnMut(u32)
     }
 }
 
-fn pass_on(core: &mut Core<VirtBoard>, leader: Option<&Leader>, kicked: Kicked) {
+fn pass_on(core: &mut Engine, leader: Option<&Leader>, kicked: Kicked) {
     if let Some(host) = core.host() {
         kicked.contexts.into_iter().for_each(|ctx| host.kicked(ctx));
     }
