@@ -28,7 +28,6 @@ use alloc::{boxed::Box, collections::VecDeque};
 use toe_abi::{
     CtxId, FlowId,
     counters::Counter,
-    desc::ev_flags,
     observe::{TraceRecord, stage, trace_kind},
 };
 use toe_hal::{Board, Clock, Frames, HostMemory, Instant, Lease, Parts, PortCaps, RxBurst, RxLosses, RxPort, TxPort, port::BURST};
@@ -86,13 +85,7 @@ struct Outs {
 
 impl EgressOut for Outs {
     fn host(&mut self, what: HostIn) {
-        // Events tell what a flow's state is, not what has changed: the later one of two says it all, unless it was the last of a flow.
-        match (self.host.back_mut(), &what) {
-            (Some(HostIn::Event(last)), HostIn::Event(event)) if last.flow == event.flow && last.flags & ev_flags::CLOSED == 0 => {
-                *last = *event
-            }
-            _ => self.host.push_back(what),
-        }
+        what.queue(&mut self.host);
     }
     fn lease(&mut self, lease: Lease) {
         let _ = self.leases.push(lease);

@@ -8,8 +8,8 @@
 //! ```
 
 use crate::{control::Mailbox, pool::Class};
-use alloc::boxed::Box;
-use toe_abi::{CtxId, FlowId, HostAddr, HostSpan, RegionId, counters::Exception};
+use alloc::{boxed::Box, collections::VecDeque};
+use toe_abi::{CtxId, FlowId, HostAddr, HostSpan, RegionId, counters::Exception, desc::ev_flags};
 use toe_hal::{Lease, RxFrame, RxOffload, TxOffload};
 use toe_tcp::{HostUpdate, SegmentIn, SegmentOut};
 use toe_wire::header::HEADER_MAX;
@@ -302,6 +302,19 @@ pub enum HostIn {
     Injected,
     /// The frame of the control plane has been sent.
     Transmitted,
+}
+
+impl HostIn {
+    /// Puts it behind what waits already. Events tell what a flow's state is, not what has changed: the later one of two says it all, unless the
+    /// first was the last of its flow.
+    pub fn queue(self, waiting: &mut VecDeque<Self>) {
+        match (waiting.back_mut(), &self) {
+            (Some(Self::Event(last)), Self::Event(event)) if last.flow == event.flow && last.flags & ev_flags::CLOSED == 0 => {
+                *last = *event
+            }
+            _ => waiting.push_back(self),
+        }
+    }
 }
 
 /// A frame for the control plane.

@@ -88,7 +88,7 @@ impl EgressOuts {
 
 impl EgressOut for EgressOuts {
     fn host(&mut self, what: HostIn) {
-        self.host.items.push_back(what);
+        what.queue(&mut self.host.items);
     }
     fn lease(&mut self, lease: Lease) {
         self.leases.items.push_back(lease);
