@@ -42,7 +42,7 @@ const UNSAFE_IN: &[(&str, &[&str])] = &[
     ("toe-arch", &["bare/"]),
     ("toe-drivers", &[]),
     ("toe-nic", &[]),
-    ("toe-virt", &["image/", "window/"]),
+    ("toe-virt", &["image/", "insns/bare/", "window/"]),
     ("toe-link", &[]),
     ("toe-preload", &[]),
     ("libtoe", &["capi.rs", "capi/"]),
