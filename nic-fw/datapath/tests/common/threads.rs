@@ -11,7 +11,7 @@ use super::{Bench, Fakes, Kind, caps};
 use std::{
     sync::{
         Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
     time::{Duration, Instant as WallClock},
@@ -23,10 +23,11 @@ use toe_hal::{
     fake::{Chance, FakeBoard},
 };
 
-/// How long the cores run at most before they come back, if they do not come to rest.
+/// How long the cores run before they come back, if they do not come to rest and each has had some rounds.
 const SHIFT: Duration = Duration::from_millis(2);
-/// Shifts without work in a poll, while a core waits for something.
-const SHIFTS: u32 = 4;
+const ROUNDS: u32 = 20;
+/// A core that does not get so far in this time hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Rounds without work before a core sleeps.
 const IDLE_ROUNDS: u32 = 3;
 
@@ -62,6 +63,8 @@ pub struct ThreadedCard<B: Fakes> {
 struct Shift {
     beds: Mutex<Beds>,
     bells: Vec<Condvar>,
+    /// How often each has run.
+    rounds: Vec<AtomicU32>,
     over: AtomicBool,
 }
 
@@ -75,11 +78,18 @@ impl Shift {
     fn new(asleep: Vec<bool>) -> Self {
         let cores = asleep.len();
         let bells = (0..cores).map(|_| Condvar::new()).collect();
-        Self { beds: Mutex::new(Beds { asleep, woken: vec![false; cores] }), bells, over: AtomicBool::new(false) }
+        let rounds = (0..cores).map(|_| AtomicU32::new(0)).collect();
+        Self { beds: Mutex::new(Beds { asleep, woken: vec![false; cores] }), bells, rounds, over: AtomicBool::new(false) }
     }
 
     fn beds(&self) -> MutexGuard<'_, Beds> {
         self.beds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether each has had its rounds, or sleeps: the system may be busy with other things for as long as it likes.
+    fn is_fair(&self) -> bool {
+        let beds = self.beds();
+        beds.asleep.iter().zip(&self.rounds).all(|(asleep, rounds)| *asleep || rounds.load(Ordering::Relaxed) >= ROUNDS)
     }
 
     fn is_over(&self) -> bool {
@@ -151,6 +161,7 @@ fn work<B: Fakes>(core: &mut Core<B>, mut parked: bool, shift: &Shift, now: Inst
         let polled = core.poll_with(now, |_| dawdle(&mut chance));
         polled.wake.iter().for_each(|other| shift.wake(other));
         any |= polled.any;
+        shift.rounds[core.index()].fetch_add(1, Ordering::Relaxed);
         idle = if polled.any { 0 } else { idle + 1 };
         parked = idle >= IDLE_ROUNDS && core.park(now);
         if parked {
@@ -193,7 +204,8 @@ where
             });
             let cores: Vec<_> = cores.collect();
             let began = WallClock::now();
-            while !shift.is_over() && began.elapsed() < SHIFT {
+            while !shift.is_over() && (began.elapsed() < SHIFT || !shift.is_fair()) {
+                assert!(began.elapsed() < PATIENCE, "a core hangs");
                 thread::sleep(SHIFT / 20);
             }
             shift.end();
@@ -240,16 +252,7 @@ where
 
     fn poll(&mut self, now: Instant) -> bool {
         self.wake_due(now);
-        // If nothing happens although somebody is awake, the system may have been busy with other things.
-        for _ in 0..SHIFTS {
-            if !self.asleep.contains(&false) {
-                break;
-            }
-            if self.shift(now) {
-                return true;
-            }
-        }
-        false
+        self.asleep.contains(&false) && self.shift(now)
     }
 
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
