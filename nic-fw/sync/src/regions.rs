@@ -16,8 +16,8 @@
 //! a change falls, the region is not bound, and a moment later that would have been the answer as well.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
-use toe_abi::RegionId;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+use toe_abi::{HostAddr, RegionId};
 
 /// The table has no place for a region of this name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,7 +43,11 @@ pub struct Owner(Arc<[Place]>);
 
 impl Owner {
     /// Says that `region` is the `len` bytes at `base`.
-    pub fn bind(&mut self, region: RegionId, base: *mut u8, len: u64) -> Result<(), NoSuchRegion> {
+    ///
+    /// # Safety
+    /// They are shared memory, aligned to four bytes, which others reach by raw copies and atomics only, and which stays valid until every core
+    /// has passed an epoch that began after the region was unbound (`crate::epoch`).
+    pub unsafe fn bind(&mut self, region: RegionId, base: *mut u8, len: u64) -> Result<(), NoSuchRegion> {
         self.unbind(region);
         let place = self.0.get(usize::from(region.0)).ok_or(NoSuchRegion)?;
         let version = place.version.load(Ordering::Relaxed);
@@ -82,6 +86,42 @@ impl Reader {
         let is_whole = version % 2 == 1 && place.version.load(Ordering::Relaxed) == version;
         is_whole.then_some(found)
     }
+
+    /// Where `len` bytes at `addr` lie, if they do.
+    #[inline]
+    pub fn resolve(&self, addr: HostAddr, len: usize) -> Option<*mut u8> {
+        let (base, region_len) = self.get(addr.region)?;
+        let end = addr.offset.checked_add(len as u64)?;
+        // SAFETY: offset + len <= the region's length, and the region was bound when this core looked (see `Owner::bind`).
+        (end <= region_len).then(|| unsafe { base.add(addr.offset as usize) })
+    }
+
+    /// An aligned word.
+    #[inline]
+    pub fn word(&self, addr: HostAddr) -> Option<&AtomicU32> {
+        let ptr = self.resolve(addr, 4).filter(|_| addr.offset.is_multiple_of(4))?;
+        // SAFETY: in bounds (resolved); aligned, as regions are and the offset is a multiple of four; others access the word as an atomic or
+        // not at all, and an atomic allows any value they put there.
+        Some(unsafe { AtomicU32::from_ptr(ptr.cast()) })
+    }
+
+    /// Copies `src`, the card's own memory, to `dst`. Others may write there meanwhile: then it holds a mixture, which is their own loss.
+    #[inline]
+    pub fn write(&self, dst: HostAddr, src: &[u8]) -> Option<()> {
+        let to = self.resolve(dst, src.len())?;
+        // SAFETY: in bounds (resolved); `src` is not shared memory, so the two don't overlap.
+        unsafe { core::ptr::copy_nonoverlapping(src.as_ptr(), to, src.len()) };
+        Some(())
+    }
+
+    /// Copies what is at `src`, whatever mixture that is: the caller validates its copy and never looks at the source again.
+    #[inline]
+    pub fn read(&self, src: HostAddr, dst: &mut [u8]) -> Option<()> {
+        let from = self.resolve(src, dst.len())?;
+        // SAFETY: as in `write`.
+        unsafe { core::ptr::copy_nonoverlapping(from, dst.as_mut_ptr(), dst.len()) };
+        Some(())
+    }
 }
 
 #[cfg(test)]
@@ -96,22 +136,25 @@ mod tests {
     fn a_place_is_there_between_bind_and_unbind() {
         let (mut owner, reader) = table(1);
         let base = core::ptr::without_provenance_mut(64);
+        // SAFETY: nothing is accessed through the table.
+        let bind = |owner: &mut Owner, region, len| unsafe { owner.bind(region, base, len) };
         assert_eq!(reader.get(R), None);
         owner.unbind(R);
-        owner.bind(R, base, 1).unwrap();
+        bind(&mut owner, R, 1).unwrap();
         assert_eq!(reader.get(R), Some((base, 1)));
-        owner.bind(R, base, 2).unwrap();
+        bind(&mut owner, R, 2).unwrap();
         assert_eq!(reader.get(R), Some((base, 2)));
         owner.unbind(R);
         owner.unbind(R);
         assert_eq!(reader.get(R), None);
-        assert_eq!((owner.bind(RegionId(1), base, 1), reader.get(RegionId(1))), (Err(NoSuchRegion), None), "no such region");
+        assert_eq!((bind(&mut owner, RegionId(1), 1), reader.get(RegionId(1))), (Err(NoSuchRegion), None), "no such region");
     }
 
     #[test]
     fn readers_never_see_halves_of_two_bindings() {
         let (mut owner, reader) = table(1);
-        let mut bind = |len: usize| owner.bind(R, core::ptr::without_provenance_mut(len * 3), len as u64).unwrap();
+        // SAFETY: nothing is accessed through the table.
+        let mut bind = |len: usize| unsafe { owner.bind(R, core::ptr::without_provenance_mut(len * 3), len as u64) }.unwrap();
         bind(1);
         let look = || {
             let is_whole = |(base, len): (*mut u8, u64)| base.addr() as u64 == len * 3;

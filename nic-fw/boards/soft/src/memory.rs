@@ -21,7 +21,7 @@ mod mapping;
 pub use mapping::{MapRefused, Mapping};
 
 use control::Control;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use toe_abi::{HostAddr, HostSpan, RegionId};
 use toe_hal::{Cookie, Dma, DmaFault, HostMemory};
@@ -117,28 +117,6 @@ impl SoftMemory {
     fn control(&self) -> MutexGuard<'_, Control> {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Where `len` bytes at `addr` lie, if they do.
-    fn resolve(&self, addr: HostAddr, len: usize) -> Result<*mut u8, DmaFault> {
-        let (base, region_len) = self.regions.get(addr.region).ok_or(DmaFault)?;
-        let end = addr.offset.checked_add(len as u64).ok_or(DmaFault)?;
-        if end > region_len {
-            return Err(DmaFault);
-        }
-        // SAFETY: offset + len <= the region's length, which lies inside one mapping: a live one, as the region was bound when
-        // this core looked, and mappings are dropped only when every core has passed an epoch since (see `Retired`).
-        Ok(unsafe { base.add(addr.offset as usize) })
-    }
-
-    fn word(&self, addr: HostAddr) -> Result<&AtomicU32, DmaFault> {
-        if !addr.offset.is_multiple_of(4) {
-            return Err(DmaFault);
-        }
-        let ptr = self.resolve(addr, 4)?;
-        // SAFETY: in bounds (resolved); aligned, as regions begin on a page and the offset is a multiple of four; other processes
-        // access the word as an atomic or not at all, and an atomic allows any value they put there.
-        Ok(unsafe { AtomicU32::from_ptr(ptr.cast()) })
-    }
 }
 
 impl HostMemory for SoftMemory {
@@ -156,20 +134,12 @@ impl HostMemory for SoftMemory {
         self.control().unbind(region);
     }
 
-    fn write(&mut self, dst: HostAddr, src: &[u8], _cookie: Cookie) -> Result<Dma, DmaFault> {
-        let to = self.resolve(dst, src.len())?;
-        // SAFETY: in bounds (resolved); `src` is the card's own memory, so the two don't overlap. Others may write the
-        // destination meanwhile: then it holds a mixture, which is their own loss.
-        unsafe { std::ptr::copy_nonoverlapping(src.as_ptr(), to, src.len()) };
-        Ok(Dma::Done)
+    fn write(&mut self, dst: HostAddr, src: &[u8], _: Cookie) -> Result<Dma, DmaFault> {
+        self.regions.write(dst, src).map(|()| Dma::Done).ok_or(DmaFault)
     }
 
-    fn fetch(&mut self, src: HostAddr, dst: &mut [u8], _cookie: Cookie) -> Result<Dma, DmaFault> {
-        let from = self.resolve(src, dst.len())?;
-        // SAFETY: in bounds (resolved); `dst` is the card's own memory. Whatever mixture of bytes is read, the caller
-        // validates this copy and never looks at the source again.
-        unsafe { std::ptr::copy_nonoverlapping(from, dst.as_mut_ptr(), dst.len()) };
-        Ok(Dma::Done)
+    fn fetch(&mut self, src: HostAddr, dst: &mut [u8], _: Cookie) -> Result<Dma, DmaFault> {
+        self.regions.read(src, dst).map(|()| Dma::Done).ok_or(DmaFault)
     }
 
     fn fetched(&mut self, _cookie: Cookie, _dst: &mut [u8]) {
@@ -182,13 +152,12 @@ impl HostMemory for SoftMemory {
 
     fn load(&self, addr: HostAddr) -> Result<u32, DmaFault> {
         // Acquire: pairs with the release store of whoever published the word (toe_sync::queue, toe_sync::sleep).
-        Ok(self.word(addr)?.load(Ordering::Acquire))
+        self.regions.word(addr).map(|word| word.load(Ordering::Acquire)).ok_or(DmaFault)
     }
 
     fn store(&self, addr: HostAddr, value: u32) -> Result<(), DmaFault> {
         // Release: pairs with the acquire load of the host; the plain copies of `write` above come first.
-        self.word(addr)?.store(value, Ordering::Release);
-        Ok(())
+        self.regions.word(addr).map(|word| word.store(value, Ordering::Release)).ok_or(DmaFault)
     }
 
     fn fence(&self) {
@@ -197,7 +166,7 @@ impl HostMemory for SoftMemory {
     }
 
     fn slice(&self, span: HostSpan) -> Result<SoftSlice, DmaFault> {
-        Ok(SoftSlice { ptr: self.resolve(span.addr, span.len as usize)?, len: span.len })
+        Ok(SoftSlice { ptr: self.regions.resolve(span.addr, span.len as usize).ok_or(DmaFault)?, len: span.len })
     }
 }
 

@@ -71,7 +71,8 @@ impl Control {
         let name = self.names.get_mut(usize::from(region.0)).ok_or(DmaFault)?;
         // SAFETY: `holds` has checked that iova + len lies inside the mapping.
         let base = unsafe { mapping.base.add((iova - mapping.iova) as usize) };
-        self.places.bind(region, base, len).map_err(|_| DmaFault)?;
+        // SAFETY: in a live mapping, from a page on; mappings are dropped only when every core has passed an epoch since (see `Retired`).
+        unsafe { self.places.bind(region, base, len) }.map_err(|_| DmaFault)?;
         *name = Some(Range { iova, len });
         Ok(())
     }

@@ -8,7 +8,7 @@
 
 use super::Window;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU32, Ordering, fence};
+use core::sync::atomic::{Ordering, fence};
 use spin::Mutex;
 use toe_abi::{HostAddr, HostSpan, RegionId};
 use toe_drivers::virtio::net::ReadSlice;
@@ -63,27 +63,6 @@ impl WindowMemory {
     pub fn reset(&mut self) {
         (0..self.max_regions).for_each(|region| self.unbind(RegionId(region)));
     }
-
-    /// Where `len` bytes at `addr` lie, if they do.
-    fn resolve(&self, addr: HostAddr, len: usize) -> Result<*mut u8, DmaFault> {
-        let (base, region_len) = self.regions.get(addr.region).ok_or(DmaFault)?;
-        let end = addr.offset.checked_add(len as u64).ok_or(DmaFault)?;
-        if end > region_len {
-            return Err(DmaFault);
-        }
-        // SAFETY: offset + len <= the region's length, which `bind` has checked to lie inside the window.
-        Ok(unsafe { base.add(addr.offset as usize) })
-    }
-
-    fn word(&self, addr: HostAddr) -> Result<&AtomicU32, DmaFault> {
-        if !addr.offset.is_multiple_of(4) {
-            return Err(DmaFault);
-        }
-        let ptr = self.resolve(addr, 4)?;
-        // SAFETY: in bounds (resolved); aligned, as regions begin on a page and the offset is a multiple of four; others access the word as
-        // an atomic or not at all.
-        Ok(unsafe { AtomicU32::from_ptr(ptr.cast()) })
-    }
 }
 
 impl HostMemory for WindowMemory {
@@ -95,7 +74,8 @@ impl HostMemory for WindowMemory {
 
     fn bind(&mut self, region: RegionId, iova: u64, len: u64) -> Result<(), DmaFault> {
         let base = self.window.memory(iova, len).ok_or(DmaFault)?;
-        self.owner.lock().bind(region, base, len).map_err(|_| DmaFault)
+        // SAFETY: in the window, from a page on, which is mapped for ever (see `Window::new`).
+        unsafe { self.owner.lock().bind(region, base, len) }.map_err(|_| DmaFault)
     }
 
     fn unbind(&mut self, region: RegionId) {
@@ -103,18 +83,11 @@ impl HostMemory for WindowMemory {
     }
 
     fn write(&mut self, dst: HostAddr, src: &[u8], _: Cookie) -> Result<Dma, DmaFault> {
-        let to = self.resolve(dst, src.len())?;
-        // SAFETY: in bounds (resolved); `src` is the card's own memory. Others may write the destination meanwhile: their own loss.
-        unsafe { core::ptr::copy_nonoverlapping(src.as_ptr(), to, src.len()) };
-        Ok(Dma::Done)
+        self.regions.write(dst, src).map(|()| Dma::Done).ok_or(DmaFault)
     }
 
     fn fetch(&mut self, src: HostAddr, dst: &mut [u8], _: Cookie) -> Result<Dma, DmaFault> {
-        let from = self.resolve(src, dst.len())?;
-        // SAFETY: in bounds (resolved); `dst` is the card's own memory. Whatever mixture is read, the caller validates this copy and never
-        // looks at the source again.
-        unsafe { core::ptr::copy_nonoverlapping(from, dst.as_mut_ptr(), dst.len()) };
-        Ok(Dma::Done)
+        self.regions.read(src, dst).map(|()| Dma::Done).ok_or(DmaFault)
     }
 
     fn fetched(&mut self, _: Cookie, _: &mut [u8]) {
@@ -127,13 +100,12 @@ impl HostMemory for WindowMemory {
 
     fn load(&self, addr: HostAddr) -> Result<u32, DmaFault> {
         // Acquire: pairs with the release store of whoever published the word (toe_sync::queue, toe_sync::sleep).
-        Ok(self.word(addr)?.load(Ordering::Acquire))
+        self.regions.word(addr).map(|word| word.load(Ordering::Acquire)).ok_or(DmaFault)
     }
 
     fn store(&self, addr: HostAddr, value: u32) -> Result<(), DmaFault> {
         // Release: pairs with the acquire load of the host; the plain copies of `write` above come first.
-        self.word(addr)?.store(value, Ordering::Release);
-        Ok(())
+        self.regions.word(addr).map(|word| word.store(value, Ordering::Release)).ok_or(DmaFault)
     }
 
     fn fence(&self) {
@@ -142,7 +114,7 @@ impl HostMemory for WindowMemory {
     }
 
     fn slice(&self, span: HostSpan) -> Result<WindowSlice, DmaFault> {
-        Ok(WindowSlice { ptr: self.resolve(span.addr, span.len as usize)?, len: span.len })
+        Ok(WindowSlice { ptr: self.regions.resolve(span.addr, span.len as usize).ok_or(DmaFault)?, len: span.len })
     }
 }
 
