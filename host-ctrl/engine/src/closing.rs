@@ -31,6 +31,7 @@ impl Engine {
             self.end_time_wait(&oldest);
         }
         self.counters.time_waits += 1;
+        // RFC 9293 MUST-13.
         let deadline = self.now.saturating_add(self.config.time_wait_us);
         if !self.time_wait.contains(&key) {
             self.ports.hold(key.local_port);
@@ -44,6 +45,7 @@ impl Engine {
         }
     }
 
+    // RFC 9293 3.10.8-3.
     pub(crate) fn time_wait_timer(&mut self) {
         while let Some(key) = self.time_wait.oldest() {
             if self.time_wait.next_deadline().is_none_or(|at| at > self.now) {
@@ -62,6 +64,7 @@ impl Engine {
             return;
         }
         let opens = seg.has(TcpFlags::SYN) && !seg.flags.intersects(TcpFlags::ACK | TcpFlags::FIN);
+        // RFC 9293 MAY-2, SHLD-4.
         if opens && succeeds(&tw, seg) && self.ports.listener_for(&seg.key).is_some() {
             self.counters.time_wait_reused += 1;
             self.end_time_wait(&seg.key);
@@ -69,7 +72,7 @@ impl Engine {
         }
         let fin_again = seg.has(TcpFlags::FIN) && seg.seq.add(seg.len()) == tw.rcv_nxt;
         if fin_again {
-            // The only thing that can arrive in this state (RFC 9293): acknowledge it, restart 2 MSL.
+            // RFC 9293 3.10.7.4-28, 3.10.7.4-38: the only thing that can arrive in this state. Acknowledge it, restart 2 MSL.
             let deadline = self.now.saturating_add(self.config.time_wait_us);
             self.time_wait.insert(seg.key, tw, deadline);
         }

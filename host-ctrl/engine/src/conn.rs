@@ -14,6 +14,7 @@ use toe_wire::SeqNum;
 
 /// Who began.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+// RFC 9293 MUST-11.
 pub enum Origin {
     Active,
     Passive(ListenerId),

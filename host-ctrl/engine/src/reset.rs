@@ -13,14 +13,14 @@ use toe_wire::{SeqNum, TcpFlags, TcpOptions, Timestamps};
 impl Engine {
     /// A segment for which there is no connection.
     pub(crate) fn refuse(&mut self, seg: &Segment<'_>) {
-        // RFC 9293, 3.10.7.1: a RST is never answered by a RST.
+        // RFC 9293 3.10.7.1-1, 3.10.7.2-1: a RST is never answered by a RST.
         if seg.has(TcpFlags::RST) {
             self.counters.drop_rst += 1;
         } else if seg.has(TcpFlags::ACK) {
-            // <SEQ=SEG.ACK><CTL=RST>
+            // RFC 9293 3.10.7.1-3, 3.10.7.2-2: <SEQ=SEG.ACK><CTL=RST>
             self.send_rst(seg.mac, seg.key, seg.ack, SeqNum(0), TcpFlags::RST);
         } else {
-            // <SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>
+            // RFC 9293 3.10.7.1-2: <SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>
             self.send_rst(seg.mac, seg.key, SeqNum(0), seg.seq.add(seg.len()), TcpFlags::RST | TcpFlags::ACK);
         }
     }

@@ -33,6 +33,7 @@ fn syn_sent() -> (Bench, ConnId, Peer, Seg) {
     (b, conn, peer, syn)
 }
 
+/// RFC 9293 MUST-44, 3.10.1-1, 3.10.7.3-5.
 #[test]
 fn resolves_then_opens_then_installs_before_acknowledging() {
     let mut b = Bench::new();
@@ -65,6 +66,7 @@ fn resolves_then_opens_then_installs_before_acknowledging() {
     assert!(matches!(actions[..], [Action::Connected { conn: c, flow: f, .. }] if c == conn && f == flow));
 }
 
+/// RFC 9293 MUST-22.
 #[test]
 fn syn_is_repeated_with_backoff_then_times_out() {
     let (mut b, conn, _, first) = syn_sent();
@@ -84,6 +86,7 @@ fn syn_is_repeated_with_backoff_then_times_out() {
     assert_eq!(b.engine.connection_count(), 0);
 }
 
+/// RFC 9293 3.10.7.3-3, 3.10.7.3-4.
 #[test]
 fn rst_that_acknowledges_the_syn_refuses() {
     let (mut b, conn, peer, _) = syn_sent();
@@ -96,6 +99,7 @@ fn rst_that_acknowledges_the_syn_refuses() {
     assert_eq!(b.engine.neighbours().next().map(|n| n.refs), Some(0));
 }
 
+/// RFC 9293 3.10.7.3-1, 3.10.7.3-8.
 #[test]
 fn wrong_acknowledgement_is_reset_and_the_open_goes_on() {
     let (mut b, _, mut peer, _) = syn_sent();
@@ -108,6 +112,7 @@ fn wrong_acknowledgement_is_reset_and_the_open_goes_on() {
     only_install(b.frame(&peer.syn_ack()));
 }
 
+/// RFC 9293 MUST-10, 3.10.7.3-6.
 #[test]
 fn simultaneous_open() {
     let (mut b, conn, peer, syn) = syn_sent();
@@ -131,6 +136,28 @@ fn simultaneous_open_ended_by_an_ack() {
     assert!(matches!(actions[..], [Action::Inject { .. }, Action::Connected { .. }]));
 }
 
+/// RFC 9293 MUST-11, 3.10.7.4-10: who opened is told.
+#[test]
+fn rst_refuses_a_simultaneous_open() {
+    let (mut b, conn, peer, _) = syn_sent();
+    only_segment(&b.frame(&peer.syn()));
+    assert_eq!(failed(&b.frame(&peer.rst(peer.seq.add(1)))), Some((conn, ECONNREFUSED)));
+    assert_eq!(b.engine.connection_count(), 0);
+}
+
+/// RFC 9293 MUST-49.
+#[test]
+fn time_to_live_is_as_configured() {
+    let mut b = Bench::with(|c| c.ttl = 9);
+    b.know_peer();
+    let (_, _, actions) = connect(&mut b);
+    let syn = only_segment(&actions);
+    let mut peer = Peer::new(80, 0);
+    peer.take(&syn);
+    let (_, state) = only_install(b.frame(&peer.syn_ack()));
+    assert_eq!((syn.ip.ttl, state.id.ttl), (9, 9));
+}
+
 #[test]
 fn next_hop_that_does_not_answer() {
     let mut b = Bench::with(|c| (c.arp_timeout_us, c.arp_timeout_max_us) = (SEC, 4 * SEC));
@@ -149,6 +176,7 @@ fn next_hop_that_does_not_answer() {
     assert_eq!((b.engine.neighbours().count(), b.engine.next_deadline()), (0, None));
 }
 
+/// RFC 9293 MUST-46, 3.10.1-3.
 #[test]
 fn no_route() {
     let mut b = Bench::new();
@@ -193,6 +221,7 @@ fn ecn_needs_ece_alone_in_the_syn_ack() {
     }
 }
 
+/// RFC 9293 MUST-18.
 #[test]
 fn rtt_is_not_sampled_from_a_repeated_syn() {
     let (mut b, _, peer, _) = syn_sent();
@@ -201,6 +230,7 @@ fn rtt_is_not_sampled_from_a_repeated_syn() {
     assert_eq!(state.tx.srtt_us, 0, "Karn");
 }
 
+/// RFC 9293 3.10.4-2.
 #[test]
 fn cancelled_opens_leave_nothing() {
     let mut b = Bench::new();
@@ -279,6 +309,7 @@ fn ephemeral_ports_differ_until_none_is_left() {
     assert!(b.engine.connect(1, None, Endpoint::v4(PEER_IP, 81), BUF, b.now).is_ok());
 }
 
+/// RFC 9293 3.10.1-2.
 #[test]
 fn connections_are_bounded() {
     let mut b = Bench::with(|c| c.connections_max = 3);

@@ -24,6 +24,7 @@ fn time_wait(b: &mut Bench, peer: &mut Peer, sent: u32, received: u32) -> FlowSt
     *s
 }
 
+/// RFC 9293 MUST-13, 3.10.7.4-28, 3.10.7.4-38, 3.10.8-3.
 #[test]
 fn repeated_fin_is_acknowledged_and_restarts_the_wait() {
     let mut b = Bench::with(|c| c.time_wait_us = 60 * SEC);
@@ -78,6 +79,7 @@ fn other_reasons_leave_nothing() {
     assert_eq!((b.engine.time_wait_count(), b.engine.connection_count()), (0, 0));
 }
 
+/// RFC 9293 MAY-2, SHLD-4.
 #[test]
 fn new_syn_takes_the_tuple_over() {
     // (last timestamp, new timestamp, sequence number behind the old, welcome)

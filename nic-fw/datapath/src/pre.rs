@@ -123,7 +123,7 @@ impl Pre {
     }
 
     fn segment(&self, bytes: &[u8], (offload, hash): (RxOffload, Option<FlowHash>), frame: &Frame, ip: &Ip, tcp: &Tcp) -> Finding {
-        // RFC 9293, 3.1: a receiver must check the checksum (MUST-3). A port that has done so says it.
+        // RFC 9293 MUST-3: a receiver must check the checksum. A port that has done so says it.
         if !offload.csum_ok && !frame.tcp_checksum_ok(bytes) {
             return Finding::Drop(Drop::BadTcpChecksum);
         }

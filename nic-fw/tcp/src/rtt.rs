@@ -13,6 +13,7 @@ pub(crate) const RTO_MAX_MS: u32 = 120_000;
 const ECHO_MAX_MS: u32 = 60_000;
 
 /// Takes one measurement (RFC 6298, 2.2 and 2.3).
+/// RFC 9293 MUST-18.
 pub(crate) fn sample(s: &mut FlowState, rtt_us: u32) {
     let rtt = rtt_us.clamp(1, ECHO_MAX_MS * 1000);
     if s.tx.srtt_us == 0 {
@@ -80,6 +81,7 @@ mod tests {
     use super::*;
     use crate::testing::flow;
 
+    /// RFC 9293 MUST-18.
     #[test]
     fn first_sample_and_convergence() {
         let mut s = flow();
@@ -94,6 +96,7 @@ mod tests {
         assert!((210..=212).contains(&rto_ms(&s)), "rto {}", rto_ms(&s));
     }
 
+    /// RFC 9293 MUST-19.
     #[test]
     fn backoff_doubles_up_to_the_limit() {
         let mut s = flow();

@@ -12,6 +12,7 @@
 
 mod bench;
 mod cargo;
+mod conformance;
 mod demo;
 mod dist;
 mod image;
@@ -58,6 +59,8 @@ enum Command {
     Machine(machine::Options),
     /// Count the instructions of the data path in QEMU, and compare them with those of the last time
     Insns(insns::Options),
+    /// Check that each requirement of the RFCs is cited by code and test, or has a reason, and show which
+    Conformance(conformance::Options),
     /// Write the C header of the contract with the card anew (nfp-fw)
     Header,
 }
@@ -90,6 +93,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Image(options) => image::run(&options),
         Command::Machine(options) => machine::run(&options),
         Command::Insns(options) => insns::run(&options),
+        Command::Conformance(options) => conformance::run(&options),
         Command::Header => cargo::write_header().map(|()| ExitCode::SUCCESS),
     }
 }

@@ -36,6 +36,7 @@ pub(crate) fn first_window(buffers: BufferLog2) -> u16 {
 
 impl Engine {
     /// Largest segment we take: the MTU less fixed headers (RFC 6691).
+    /// RFC 9293 MUST-67.
     fn our_mss(&self) -> u16 {
         self.config.mtu.saturating_sub(IP_TCP_HEADERS)
     }
@@ -44,6 +45,7 @@ impl Engine {
     fn negotiate(&self, theirs: &TcpOptions, ecn: bool) -> Options {
         let c = &self.config;
         Options {
+            // RFC 9293 MUST-14, MUST-15.
             peer_mss: theirs.mss.unwrap_or(DEFAULT_MSS).max(MIN_MSS),
             // RFC 7323, 2.3: a shift above 14 means 14.
             peer_wscale: theirs.window_scale.filter(|_| c.window_scaling).map(|s| s.min(14)),
@@ -54,6 +56,7 @@ impl Engine {
     }
 
     /// Options of our SYN or SYN-ACK.
+    /// RFC 9293 MUST-14, SHLD-5, MAY-3.
     fn syn_options(&self, h: &Handshake) -> TcpOptions {
         TcpOptions {
             mss: Some(self.our_mss()),
@@ -101,6 +104,7 @@ impl Engine {
     }
 
     /// No answer in time (RFC 6298, 5: back off; RFC 9293, 3.8.3: give up).
+    /// RFC 9293 MUST-22.
     pub(crate) fn handshake_timer(&mut self, id: ConnId) {
         let most = self.config.handshake_retries;
         let Some(conn) = self.conns.get_mut(id) else { return };

@@ -12,13 +12,14 @@ impl Engine {
     /// A segment for which there is no connection: a SYN may open one. `iss_floor`: our sequence numbers must lie beyond
     /// those of the connection that was in TIME-WAIT.
     pub(crate) fn listen_or_refuse(&mut self, seg: &Segment<'_>, iss_floor: Option<SeqNum>) {
-        let opens = seg.has(TcpFlags::SYN) && !seg.flags.intersects(TcpFlags::ACK | TcpFlags::RST | TcpFlags::FIN);
-        if !opens {
+        let Some(listener) = self.ports.listener_for(&seg.key).filter(|_| !seg.flags.intersects(TcpFlags::ACK | TcpFlags::RST)) else {
             return self.refuse(seg);
-        }
-        match self.ports.listener_for(&seg.key) {
-            Some(listener) => self.open_passive(listener, seg, iss_floor),
-            None => self.refuse(seg),
+        };
+        if seg.has(TcpFlags::SYN) && !seg.has(TcpFlags::FIN) {
+            self.open_passive(listener, seg, iss_floor);
+        } else {
+            // RFC 9293 3.10.7.2-5. As Linux, also for a SYN that says FIN: no TCP begins so.
+            self.counters.drop_unacceptable += 1;
         }
     }
 
@@ -57,6 +58,7 @@ impl Engine {
     }
 
     /// Our side of a handshake that the peer began.
+    /// RFC 9293 3.10.7.2-3.
     fn answer_to(&mut self, seg: &Segment<'_>, buffers: crate::BufferLog2, iss_floor: Option<SeqNum>) -> Handshake {
         self.serial += 1;
         let mut iss = self.keys.isn(&seg.key, self.now);
@@ -94,7 +96,7 @@ impl Engine {
 
         if seg.has(TcpFlags::RST) {
             self.counters.drop_rst += 1;
-            // RFC 5961, 3.2: an exact RST resets, another one in the window is challenged.
+            // RFC 9293 3.10.7.4-9, 3.10.7.4-10: an exact RST resets. RFC 5961, 3.2: another one in the window is challenged.
             if seg.seq == rcv_nxt {
                 self.abandon(id, Errno::ECONNREFUSED);
             } else if in_window {
@@ -106,7 +108,7 @@ impl Engine {
             return self.syn_again(id, origin, seg);
         }
         if !in_window {
-            // RFC 9293, 3.10.7.4, first: an unacceptable segment is answered by an ACK.
+            // RFC 9293 3.10.7.4-2, 3.10.7.4-4: an unacceptable segment is answered by an ACK.
             self.counters.drop_unacceptable += 1;
             return self.challenge_by(id, seg);
         }
@@ -121,11 +123,12 @@ impl Engine {
                 return;
             }
         }
+        // RFC 9293 3.10.7.4-17.
         if !seg.has(TcpFlags::ACK) {
             self.counters.drop_unacceptable += 1;
             return;
         }
-        // RFC 9293, 3.10.7.4, fifth: SND.UNA < SEG.ACK =< SND.NXT, and our SYN is all there is.
+        // RFC 9293 3.10.7.4-20, 3.10.7.4-21: SND.UNA < SEG.ACK =< SND.NXT, and our SYN is all there is.
         if seg.ack != h.iss.add(1) {
             self.counters.drop_unacceptable += 1;
             return self.refuse(seg);
@@ -185,6 +188,7 @@ impl Engine {
     }
 
     /// The listener goes, and its half-open connections with it. (What is being installed is aborted afterwards.)
+    /// RFC 9293 3.10.4-1.
     pub(crate) fn end_listener(&mut self, listener: ListenerId) {
         let Some(gone) = self.ports.unlisten(listener) else { return };
         for id in gone.half_open.into_values() {

@@ -138,6 +138,7 @@ mod tests {
         assert!(cc.cwnd > 1_700_000, "cwnd {}", cc.cwnd);
     }
 
+    /// RFC 9293 MAY-18.
     #[test]
     fn is_at_least_as_fast_as_reno_at_short_round_trips() {
         let mut cc = flow().cc;

@@ -56,6 +56,7 @@ fn ce_is_echoed_until_cwr() {
     assert!(!t.emit().unwrap().flags.contains(TcpFlags::ECE));
 }
 
+/// RFC 9293 SHLD-8.
 #[test]
 fn ece_halves_cwnd_once_per_window() {
     let mut t = Script::with(|s| (s.ecn, s.snd_wnd) = (true, 60_000));
@@ -71,6 +72,7 @@ fn ece_halves_cwnd_once_per_window() {
     assert!(sent[0].flags.contains(TcpFlags::CWR) && !sent[1].flags.contains(TcpFlags::CWR));
 }
 
+/// RFC 9293 MAY-5, MUST-24, MUST-28, MUST-29, SHLD-12.
 #[test]
 fn keep_alive_probes_and_gives_up() {
     let mut t = Script::new();
@@ -84,6 +86,14 @@ fn keep_alive_probes_and_gives_up() {
     assert_eq!((t.now_us - start) / 1_000_000, 7200 + 9 * 75);
 }
 
+/// RFC 9293 MUST-25.
+#[test]
+fn keep_alive_is_off_unless_asked_for() {
+    let t = Script::new();
+    assert_eq!(next_deadline(&t.s, t.now()), None);
+}
+
+/// RFC 9293 MUST-26.
 #[test]
 fn an_answered_keep_alive_starts_over() {
     let mut t = Script::new();
@@ -107,6 +117,19 @@ fn frag_needed_sends_again_in_smaller_segments() {
     assert!(t.input(error(TX)).send);
     let sent = t.emit_all();
     assert_eq!(ranges(&sent)[..2], [(0, 560), (560, 560)]);
+}
+
+/// RFC 9293 MUST-56: network, host and port unreachable, source route failed, time exceeded, parameter problem.
+#[test]
+fn other_icmp_errors_change_nothing() {
+    let mut t = Script::new();
+    t.write(3000);
+    let view = |t: &Script| (t.s.rx.mss, t.s.rx.state, t.s.tx.snd_nxt, t.s.cc.cwnd);
+    let before = view(&t);
+    for (kind, code) in [(3, 0), (3, 1), (3, 3), (3, 5), (11, 0), (12, 0)] {
+        let out = t.input(Input::IcmpError(IcmpError { kind, code, mtu: 600, seq: SeqNum(TX) }));
+        assert_eq!((out.closed, view(&t)), (None, before), "type {kind} code {code}");
+    }
 }
 
 #[test]
