@@ -66,6 +66,7 @@ impl Engine {
             && !iss.gt(floor)
         {
             // RFC 1122, 4.2.2.13: beyond the largest number of the previous incarnation, and its window.
+            // RFC 1122 4.2.2.13-1.
             iss = floor.add(65_537);
         }
         // RFC 3168, 6.1.1: ECE and CWR in a SYN ask for ECN.
@@ -79,6 +80,8 @@ impl Engine {
             ts_recent: seg.options.timestamps.map_or(0, |t| t.val),
             ts_offset: self.keys.ts_offset(&seg.key),
             retries: 0,
+            copies: 0,
+            rtt_us: 0,
             timeout_us: self.config.handshake_timeout_us,
             sent_us: self.now,
             peer_mac: seg.mac,
@@ -88,6 +91,7 @@ impl Engine {
 
     /// SYN-RECEIVED, whoever began: RFC 9293, 3.10.7.4 with RFC 5961 and RFC 7323.
     pub(crate) fn syn_received(&mut self, id: ConnId, seg: &Segment<'_>) {
+        let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         let origin = conn.origin;
         let Phase::SynReceived(h) = &mut conn.phase else { return };
@@ -99,6 +103,7 @@ impl Engine {
             // RFC 9293 3.10.7.4-9, 3.10.7.4-10: an exact RST resets. RFC 5961, 3.2: another one in the window is challenged.
             if seg.seq == rcv_nxt {
                 self.abandon(id, Errno::ECONNREFUSED);
+            // RFC 5961 3.2-3.
             } else if in_window {
                 self.challenge_by(id, seg);
             }
@@ -135,6 +140,7 @@ impl Engine {
         }
         h.peer_window = u32::from(seg.window) << h.options.peer_wscale.unwrap_or(0);
         h.peer_mac = seg.mac;
+        h.rtt_us = h.measure(h.options.timestamps, seg, now);
         self.final_ack(id, origin, seg);
     }
 
@@ -151,9 +157,11 @@ impl Engine {
 
     /// A SYN in SYN-RECEIVED.
     fn syn_again(&mut self, id: ConnId, origin: Origin, seg: &Segment<'_>) {
+        let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         let Phase::SynReceived(h) = &mut conn.phase else { return };
         let acks_ours = seg.has(TcpFlags::ACK) && seg.ack == h.iss.add(1);
+        // RFC 5961 4.2-2.
         if seg.seq != h.irs {
             // RFC 5961, 4.2. A peer that has restarted answers the ACK with a RST, and tries again.
             self.counters.drop_unacceptable += 1;
@@ -161,6 +169,7 @@ impl Engine {
         } else if acks_ours && origin == Origin::Active {
             // Simultaneous open (RFC 9293, figure 7): the peer's SYN-ACK acknowledges our SYN. It waits for our ACK.
             h.peer_window = u32::from(seg.window);
+            h.rtt_us = h.measure(h.options.timestamps, seg, now);
             self.install(id, None);
         } else if !seg.has(TcpFlags::ACK) {
             // Our SYN-ACK was lost, or has crossed it.

@@ -35,6 +35,7 @@ fn cbrt(x: u64) -> u32 {
 }
 
 /// C d^3 in bytes, for `d` milliseconds from the plateau (RFC 9438, (1)).
+/// RFC 9438 5.1-1.
 fn cube(d_ms: i64, mss: u32) -> i64 {
     let d = d_ms.clamp(-T_MAX_MS, T_MAX_MS);
     // 0.4 d^3 / 10^9 segments; |d^3 / 10^6| <= 10^9, so nothing overflows.
@@ -47,6 +48,7 @@ fn start_epoch(cc: &mut CcState, acked: &Acked) {
     // RFC 9438, (2): K^3 = (W_max - cwnd) / C, here in ms^3.
     let deficit = u64::from(cc.words[W_MAX] - cc.cwnd);
     cc.words[K_MS] = cbrt(deficit.min(1 << 30) * 2_500_000_000 / u64::from(acked.mss.max(1)));
+    // RFC 9438 4.8-2.
     cc.words[W_EST] = cc.cwnd;
 }
 
@@ -62,15 +64,18 @@ impl CongestionControl for Cubic {
         let w_cubic = |t: i64| (w_max + cube(t - k_ms, acked.mss)).clamp(0, i64::from(super::CWND_MAX)) as u64;
 
         // RFC 9438, 4.3: alpha is 3 (1 - beta) / (1 + beta) = 9/17 until the window of before is reached, 1 from then on.
+        // RFC 9438 4.3-2.
         let (num, den) = if cc.words[W_EST] < cc.words[W_MAX] { (9, 17) } else { (1, 1) };
         let reno = (u64::from(acked.mss) * u64::from(acked.bytes) * num).div_ceil(cwnd * den);
         cc.words[W_EST] = cc.words[W_EST].saturating_add(reno.min(u64::from(acked.bytes)) as u32).min(super::CWND_MAX);
 
         if w_cubic(t_ms) < u64::from(cc.words[W_EST]) {
+            // RFC 9438 4.3-1.
             cc.cwnd = cc.cwnd.max(cc.words[W_EST]);
         } else {
             // RFC 9438, 4.2: target within [cwnd, 1.5 cwnd]; (target - cwnd) / cwnd for each byte acknowledged.
             let target = w_cubic(t_ms + i64::from(acked.srtt_us / 1000)).clamp(cwnd, cwnd * 3 / 2);
+            // RFC 9438 4.4-1, 4.5-1.
             let grow = (target - cwnd) * u64::from(acked.bytes) / cwnd;
             cc.cwnd = cc.cwnd.saturating_add(grow as u32);
         }
@@ -78,9 +83,11 @@ impl CongestionControl for Cubic {
 
     fn reduce(&self, cc: &mut CcState, flight: u32, _mss: u32) -> u32 {
         // RFC 9438, 4.7, fast convergence: a window that shrinks makes room for new flows.
+        // RFC 9438 4.7-1.
         cc.words[W_MAX] = if cc.cwnd < cc.words[W_MAX] { (u64::from(cc.cwnd) * 17 / 20) as u32 } else { cc.cwnd };
         cc.words[EPOCH_MS] = 0;
         // RFC 9438, (5).
+        // RFC 9438 4.6-2.
         (u64::from(flight) * 7 / 10) as u32
     }
 
@@ -120,6 +127,7 @@ mod tests {
         }
     }
 
+    /// RFC 9438 4.4-1, 4.5-1, 4.6-2, 5.1-1.
     #[test]
     fn returns_to_the_old_window_at_k() {
         let mut cc = flow().cc;
@@ -138,7 +146,7 @@ mod tests {
         assert!(cc.cwnd > 1_700_000, "cwnd {}", cc.cwnd);
     }
 
-    /// RFC 9293 MAY-18.
+    /// RFC 9293 MAY-18; RFC 9438 4.3-1, 4.8-2.
     #[test]
     fn is_at_least_as_fast_as_reno_at_short_round_trips() {
         let mut cc = flow().cc;
@@ -148,6 +156,30 @@ mod tests {
         // 100 round trips of 1 ms at alpha 9/17: more than 50 segments.
         run(&mut cc, 1, 100, 1);
         assert!(cc.cwnd >= start + 50 * 1460, "grew by {}", (cc.cwnd - start) / 1460);
+    }
+
+    /// RFC 9438 4.7-1.
+    #[test]
+    fn a_window_that_shrinks_makes_room() {
+        let mut cc = flow().cc;
+        cc.cwnd = 1_000_000;
+        cc.cwnd = Cubic.reduce(&mut cc, 1_000_000, 1460);
+        assert_eq!(cc.words[W_MAX], 1_000_000);
+        Cubic.reduce(&mut cc, 700_000, 1460);
+        assert_eq!(cc.words[W_MAX], 700_000 * 17 / 20);
+    }
+
+    /// RFC 9438 4.3-2.
+    #[test]
+    fn the_estimate_grows_as_reno_from_the_old_window_on() {
+        let mut cc = flow().cc;
+        let growth = |cc: &mut CcState, w_est| {
+            (cc.cwnd, cc.words) = (100 * 1460, [100 * 1460, 1, 0, w_est]);
+            Cubic.avoid(cc, &Acked { bytes: 100 * 1460, srtt_us: 1000, mss: 1460, now_ms: 1 });
+            cc.words[W_EST] - w_est
+        };
+        assert_eq!(growth(&mut cc, 90 * 1460), (1460 * 9u32).div_ceil(17));
+        assert_eq!(growth(&mut cc, 100 * 1460), 1460);
     }
 
     #[test]

@@ -59,15 +59,17 @@ fn initial_window(mss: u32) -> u32 {
     (10 * mss).min((2 * mss).max(14_600))
 }
 
+/// RFC 5681 3.1-6, 3.1-10.
 pub(crate) fn init(s: &mut FlowState) {
     s.cc.cwnd = initial_window(s.mss());
     s.cc.ssthresh = CWND_MAX;
 }
 
 /// `flight`: bytes in flight before this acknowledgement.
-/// RFC 9293 MUST-19.
+/// RFC 9293 MUST-19; RFC 5681 3.1-1.
 pub(crate) fn on_ack(s: &mut FlowState, bytes: u32, flight: u32, now: Now) {
     let mss = s.mss();
+    // RFC 9438 4.10-1.
     let slow_start = s.cc.cwnd < s.cc.ssthresh;
     // Grow only what is in use (RFC 7661, 4.1): else an application that trickles collects a window that it never tried.
     let slack = if slow_start { s.cc.cwnd / 2 } else { (s.cc.cwnd / 4).max(4 * mss) };
@@ -77,6 +79,7 @@ pub(crate) fn on_ack(s: &mut FlowState, bytes: u32, flight: u32, now: Now) {
     let mut acked = Acked { bytes, srtt_us: s.tx.srtt_us, mss, now_ms: now.ms32() };
     if slow_start {
         // RFC 5681, 3.1, counting bytes without a limit per ACK (RFC 3465): one ACK may stand for a whole super-frame.
+        // RFC 5681 3.1-11.
         let grow = bytes.min(s.cc.ssthresh - s.cc.cwnd);
         s.cc.cwnd += grow;
         acked.bytes -= grow;
@@ -99,6 +102,7 @@ pub(crate) fn on_loss(s: &mut FlowState, flight: u32) {
 }
 
 /// `again`: the same data has timed out before.
+/// RFC 2018 5.1-1; RFC 5681 3.1-18, 3.1-19, 4.3-4.
 pub(crate) fn on_timeout(s: &mut FlowState, flight: u32, again: bool) {
     // RFC 5681, 3.1: ssthresh is held constant when a retransmission times out.
     if !again {
@@ -108,12 +112,14 @@ pub(crate) fn on_timeout(s: &mut FlowState, flight: u32, again: bool) {
     s.cc.cwnd = s.mss();
 }
 
+/// RFC 3168 5-2.
 pub(crate) fn on_ecn(s: &mut FlowState, flight: u32) {
     reduce(s, flight);
     s.cc.cwnd = s.cc.ssthresh;
 }
 
 /// About to send new data with nothing in flight: RFC 5681, 4.1.
+/// RFC 5681 4.1-1.
 pub(crate) fn on_idle(s: &mut FlowState, now: Now) {
     if now.ms32().wrapping_sub(s.rx.last_tx_ms) > rto_ms(s) {
         let iw = initial_window(s.mss());
@@ -142,6 +148,7 @@ mod tests {
         }
     }
 
+    /// RFC 5681 3.1-6.
     #[test]
     fn starts_with_ten_segments() {
         both(|s| assert_eq!(s.cc.cwnd, 14_600));
@@ -149,7 +156,7 @@ mod tests {
         assert_eq!(initial_window(8948), 17_896);
     }
 
-    /// RFC 9293 MUST-19.
+    /// RFC 9293 MUST-19; RFC 5681 3.1-1, 3.1-10, 3.1-11; RFC 9438 4.10-1.
     #[test]
     fn slow_start_doubles_each_round_trip() {
         both(|mut s| {
@@ -168,6 +175,7 @@ mod tests {
         });
     }
 
+    /// RFC 2018 5.1-1; RFC 5681 3.1-18, 3.1-19.
     #[test]
     fn timeout_goes_back_to_one_segment() {
         both(|mut s| {
@@ -188,6 +196,7 @@ mod tests {
         });
     }
 
+    /// RFC 5681 4.1-1.
     #[test]
     fn idle_window_restarts() {
         both(|mut s| {
