@@ -14,6 +14,7 @@ mod bench;
 mod cargo;
 mod demo;
 mod dist;
+mod fuzz;
 mod image;
 mod insns;
 mod machine;
@@ -58,6 +59,8 @@ enum Command {
     Machine(machine::Options),
     /// Count the instructions of the data path in QEMU, and compare them with those of the last time
     Insns(insns::Options),
+    /// Fuzz what strangers can write: parsers, engine, data path
+    Fuzz(fuzz::Options),
     /// Write the C header of the contract with the card anew (nfp-fw)
     Header,
 }
@@ -90,6 +93,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Image(options) => image::run(&options),
         Command::Machine(options) => machine::run(&options),
         Command::Insns(options) => insns::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Header => cargo::write_header().map(|()| ExitCode::SUCCESS),
     }
 }
