@@ -153,5 +153,5 @@ fn enter_recovery(s: &mut FlowState, out: &mut Output) {
         // RFC 3168, 6.1.2: told to the peer for any reduction.
         s.set(ff::CWR);
     }
-    out.count = Some(Counter::TxFastRetransmits);
+    out.counts.add(Counter::TxFastRetransmits);
 }

@@ -128,7 +128,7 @@ fn out_of_order(s: &mut FlowState, seg: &SegmentIn, fresh: &Fresh, now: Now, out
         match ooo::insert(&mut s.cc.ooo, start, end) {
             Some(at) => {
                 s.cc.ooo_recent = at as u8;
-                out.count = Some(Counter::RxOutOfOrder);
+                out.counts.add(Counter::RxOutOfOrder);
                 if s.has(ff::RX_CLOSED) {
                     out.drop = Some(Drop::RxClosed);
                 } else {
