@@ -1,6 +1,10 @@
 //! A frame from the wire. The first byte says which checksums are made right, else hardly any input would get past them.
 
-use toe_wire::{Arp, Checksum, Frame, Icmp, Ip, Payload, Sum, Tcp, TcpOptions, TxHeader, ethertype, ip_proto, parse_frame, tcp_tuple};
+use toe_wire::checksum::{checksum, pseudo_header};
+use toe_wire::nd::Nd;
+use toe_wire::{
+    Arp, Checksum, Frame, Icmp, Icmpv6, Ip, Payload, Sum, Tcp, TcpOptions, TxHeader, ethertype, ip_proto, parse_frame, tcp_tuple,
+};
 
 const MEND_IP: u8 = 1;
 const MEND_PAYLOAD: u8 = 2;
@@ -21,7 +25,7 @@ pub fn run(data: &[u8]) {
                 back_to_arp(&arp);
             }
         }
-        Payload::Ipv4(packet) => match packet.tcp {
+        Payload::Ipv4(packet) | Payload::Ipv6(packet) => match packet.tcp {
             Some(tcp) => segment(&frame, &parsed, &packet.ip, &tcp),
             None => message(&mut frame, &packet.ip, how),
         },
@@ -78,15 +82,27 @@ fn segment(frame: &[u8], parsed: &Frame, ip: &Ip, tcp: &Tcp) {
 }
 
 fn message(frame: &mut [u8], ip: &Ip, how: u8) {
-    if ip.proto != ip_proto::ICMP {
-        return;
+    let Some(message) = frame.get_mut(ip.payload.range()).filter(|message| message.len() >= 4) else { return };
+    if how & MEND_PAYLOAD != 0 {
+        message[2..4].fill(0);
+        let sum = match ip.proto {
+            ip_proto::ICMPV6 => pseudo_header(&ip.src, &ip.dst, ip.proto, message.len() as u32).bytes(message).finish(),
+            _ => checksum(message),
+        };
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
     }
-    if how & MEND_PAYLOAD != 0
-        && let Some(message) = frame.get_mut(ip.payload.range()).filter(|message| message.len() >= 4)
-    {
-        mend(message, 2);
+    match ip.proto {
+        ip_proto::ICMP => drop(Icmp::parse(ip.payload.of(frame))),
+        ip_proto::ICMPV6 => look(Icmpv6::parse(ip, frame)),
+        _ => {}
     }
-    let _ = Icmp::parse(ip.payload.of(frame));
+}
+
+/// What a router advertises is read as it is used.
+fn look(message: Option<Icmpv6<'_>>) {
+    if let Some(Icmpv6::Nd(Nd::RouterAdvertisement(advertisement))) = message {
+        let _ = advertisement.prefixes().count();
+    }
 }
 
 fn mend_ip(frame: &mut [u8]) {
@@ -98,13 +114,8 @@ fn mend_ip(frame: &mut [u8]) {
     let Some(ip) = frame.get_mut(at..) else { return };
     let len = usize::from(ip.first().copied().unwrap_or(0) & 15) * 4;
     if let Some(header) = ip.get_mut(..len).filter(|header| header.len() >= 20) {
-        mend(header, 10);
+        header[10..12].fill(0);
+        let sum = checksum(header);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
     }
-}
-
-/// Makes the Internet checksum (RFC 1071) of `bytes` right; its field is at `at`.
-fn mend(bytes: &mut [u8], at: usize) {
-    bytes[at..at + 2].fill(0);
-    let sum = toe_wire::checksum::checksum(bytes);
-    bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
 }

@@ -6,3 +6,4 @@ pub mod device_tree;
 pub mod engine;
 pub mod frame;
 pub mod ivshmem;
+pub mod stack;
