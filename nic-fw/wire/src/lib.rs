@@ -1,7 +1,8 @@
 //! Bytes to values and back: Ethernet, ARP, IPv4, ICMP, TCP with its options, checksums, sequence numbers.
 //!
 //! ```text
-//!   bytes ──► parse_frame ──► Frame ─┬─ Payload::Ipv4 ─► Ip ─► Tcp ─► TcpOptions
+//!   bytes ──► common_segment ──► Segment ◄───────────┐      the short way, for nearly all
+//!         ──► parse_frame ──► Frame ─┬─ Payload::Ipv4 ─► Ip ─► Tcp ─► TcpOptions
 //!                                    ├─ Payload::Arp  ─► Arp
 //!                                    └─ Payload::Other             Icmp::parse on Ip's payload
 //!   TxHeader, Arp, icmp::echo_reply ──► bytes
@@ -27,6 +28,7 @@ pub mod frame;
 pub mod header;
 pub mod icmp;
 pub mod ipv4;
+pub mod segment;
 pub mod seq;
 pub mod tcp;
 
@@ -34,9 +36,10 @@ pub use arp::{Arp, ArpOp};
 pub use checksum::Sum;
 pub use error::FrameError;
 pub use ethernet::{Ethernet, Mac, ethertype};
-pub use frame::{Frame, Payload, TcpTuple, parse_frame, tcp_tuple};
+pub use frame::{Frame, Payload, parse_frame, tcp_tuple};
 pub use header::{Built, Checksum, TooLong, TxHeader};
 pub use icmp::Icmp;
 pub use ipv4::{Ip, Span, ip_proto};
+pub use segment::{Segment, TcpTuple, common_segment};
 pub use seq::SeqNum;
 pub use tcp::{SackBlocks, Tcp, TcpFlags, TcpOptions, Timestamps};
