@@ -11,7 +11,8 @@
 //!
 //! The state is [`toe_abi::flow::FlowState`]; [`establish`] makes it from what the handshake agreed on. After each
 //! [`input`] whose output says `send`, the caller calls [`emit`] until it gives nothing (and then resets the flow if
-//! [`is_reset_due`]), and calls `input` with [`Input::Timer`] when [`next_deadline`] has come.
+//! [`is_reset_due`]), and calls `input` with [`Input::Timer`] when [`next_deadline`] has come. [`fast`] is the part of `input` that
+//! nearly all segments take, for callers that do it first.
 //!
 //! May depend on: `toe-abi`, `toe-wire`.
 #![no_std]
@@ -25,6 +26,7 @@ mod api;
 pub mod cc;
 mod closing;
 mod establish;
+mod fast;
 mod host;
 mod input;
 mod ooo;
@@ -39,6 +41,7 @@ mod timers;
 
 pub use api::{CloseReason, HostUpdate, IcmpError, Input, Now, Output, Placement, SegmentIn, SegmentOut, errno};
 pub use establish::{Setup, Timestamping, establish, rebase};
+pub use fast::{Fast, fast};
 pub use input::input;
 pub use send::{emit, emit_owed, is_reset_due};
 pub use state::{event_flags, rx_head, tx_tail};
