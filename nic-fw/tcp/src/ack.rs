@@ -33,10 +33,12 @@ pub(crate) fn update_window(s: &mut FlowState, seg: &SegmentIn) {
     let newer =
         wl1.lt(seg.seq) || (wl1 == seg.seq && (wl2.lt(seg.ack) || (wl2 == seg.ack && (window >= s.tx.snd_wnd || s.tx.backoff > 0))));
     if newer {
-        s.tx.snd_wnd = window;
         s.tx.snd_wl1 = seg.seq.0;
         s.tx.snd_wl2 = seg.ack.0;
-        s.tx.max_wnd_log2 = s.tx.max_wnd_log2.max(log2_up(window));
+        if window != s.tx.snd_wnd {
+            s.tx.snd_wnd = window;
+            s.tx.max_wnd_log2 = s.tx.max_wnd_log2.max(log2_up(window));
+        }
     }
 }
 

@@ -94,7 +94,7 @@ pub(crate) fn data(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Outpu
         in_order(s, seg, fresh.from, fresh.to, out);
     }
     let fin = take_fin(s, out);
-    owe_ack(s, seg, had_holes || fin, now);
+    let _ = owe_ack(s, seg, had_holes || fin, now);
     if out.closed.is_some() {
         // The flow ends here, and with it what emit() could send: the ACK of the FIN goes along.
         out.reply = Some(output::ack(s, now));
@@ -161,8 +161,14 @@ fn out_of_order(s: &mut FlowState, seg: &SegmentIn, fresh: &Fresh, now: Now, out
     out.reply = Some(output::ack(s, now));
 }
 
-/// In-order data has come: acknowledge now, or soon (RFC 5681, 4.2; RFC 9293, 3.8.6.3).
-pub(crate) fn owe_ack(s: &mut FlowState, seg: &SegmentIn, now_please: bool, now: Now) {
+/// In-order data has come: acknowledge now, or soon (RFC 5681, 4.2; RFC 9293, 3.8.6.3). True: soon, and a timer was set for it.
+pub(crate) fn owe_ack(s: &mut FlowState, seg: &SegmentIn, now_please: bool, now: Now) -> bool {
+    let quick = s.rx.quickack > 0;
+    s.rx.quickack = s.rx.quickack.saturating_sub(1);
+    if s.has(ff::ACK_NOW) {
+        // It is going to be for this segment too.
+        return false;
+    }
     // Full-sized as far as we can tell: the peer's segment size may be less than ours, but what fills one lacks PSH.
     let full = seg.payload_len >= s.mss() || !seg.flags.contains(TcpFlags::PSH);
     if full {
@@ -173,12 +179,14 @@ pub(crate) fn owe_ack(s: &mut FlowState, seg: &SegmentIn, now_please: bool, now:
     let second = s.rx.delack_segs >= 2 || unacked >= 2 * s.mss();
     // The peer may be waiting for the window and not for its delayed ACK.
     let nearly_closed = s.rcv_adv().since_or_zero(s.rcv_nxt()) < 2 * s.mss();
-    let quick = s.rx.quickack > 0;
-    s.rx.quickack = s.rx.quickack.saturating_sub(1);
     if now_please || second || nearly_closed || quick {
         s.set(ff::ACK_NOW);
-    } else if !s.has(ff::DELACK_ARMED) {
-        s.set(ff::DELACK_ARMED);
-        s.rx.delack_ms = now.ms32().wrapping_add(DELACK_MS);
+        return false;
     }
+    if s.has(ff::DELACK_ARMED) {
+        return false;
+    }
+    s.set(ff::DELACK_ARMED);
+    s.rx.delack_ms = now.ms32().wrapping_add(DELACK_MS);
+    true
 }

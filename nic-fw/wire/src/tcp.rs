@@ -10,6 +10,8 @@ pub const HEADER_LEN: usize = 20;
 pub const OPTIONS_MAX: usize = 40;
 /// Bytes of the timestamps option with two NOPs before it (RFC 7323, appendix A).
 pub const TIMESTAMPS_LEN: usize = 12;
+/// Its first four bytes then.
+pub(crate) const COMMON_TIMESTAMPS: u32 = u32::from_be_bytes([KIND_NOP, KIND_NOP, KIND_TIMESTAMPS, 10]);
 
 bitflags::bitflags! {
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
