@@ -285,6 +285,7 @@ impl Machine<'_> {
             (card!(window_hi), (len >> 32) as u32),
             (card!(stage), stage::READY),
             (card!(failed_core), u32::MAX),
+            (card!(link), regs::link::UP),
             (card!(failure_len), 0),
             (LOG_HEADER_OFF + offset_of!(LogHeader, begun) as u64, 0),
             (LOG_HEADER_OFF + offset_of!(LogHeader, written) as u64, 0),

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 use toe_lab::job::{self, Job, wait_until};
 use toe_lab::{programs, qemu};
+use toe_qemu::{QEMU, Wire};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -69,13 +70,18 @@ impl Drop for Machine {
 }
 
 fn machine(socket: &Path, image: &Path, words: &str) -> Result<Command> {
-    let mut qemu = Command::new(programs::require(qemu::QEMU)?);
-    qemu.args("-M virt,gic-version=3,its=on,virtualization=on -cpu cortex-a72 -smp 3 -m 256M -accel tcg,thread=multi".split(' '));
-    qemu.args("-display none -nodefaults -serial stdio -monitor none".split(' '));
-    qemu.args("-netdev hubport,id=n0,hubid=0 -device virtio-net-pci,netdev=n0,vectors=6,romfile=".split(' '));
-    qemu.arg("-chardev").arg(format!("socket,path={},id=window", socket.display()));
-    qemu.args("-device ivshmem-doorbell,vectors=64,chardev=window".split(' '));
-    qemu.arg("-kernel").arg(image).arg("-append").arg(words);
+    let machine = toe_qemu::Machine {
+        image: image.to_owned(),
+        uefi: false,
+        cores: 3,
+        wire: Wire::Nobody,
+        window: socket.to_owned(),
+        vectors: 64,
+        append: words.to_owned(),
+        monitor: None,
+    };
+    let mut qemu = Command::new(programs::require(QEMU)?);
+    qemu.args(machine.words());
     Ok(qemu)
 }
 

@@ -11,7 +11,10 @@ use rustix::{
 use std::collections::HashMap;
 use toe_abi::{CtxId, RegionId, app::Reply, control::ControlMsg, frames::FrameRecord, regs};
 use toe_link::{
-    card::{Card, CardError, CardInfo, CardMemory, ControlRegion, LinkReport, LogPart, MemoryOptions, PushError, SharedMemory, Signals},
+    card::{
+        Card, CardError, CardInfo, CardMemory, ControlRegion, LinkReport, LogPart, MemoryOptions, PortLink, PushError, SharedMemory,
+        Signals,
+    },
     uds,
 };
 use zerocopy::IntoBytes;
@@ -215,6 +218,14 @@ impl Machine {
                 "gone"
             }
         }
+    }
+
+    /// Asks the card how its port's link is.
+    pub(super) fn port_link(&mut self) -> PortLink {
+        self.card.port_link().unwrap_or_else(|e| {
+            self.fail(e);
+            PortLink::Unknown
+        })
     }
 
     /// Why the card has failed, by its own words.

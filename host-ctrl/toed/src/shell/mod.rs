@@ -33,7 +33,7 @@ use std::{collections::BTreeSet, io::Read, os::unix::net::UnixStream, time::Dura
 use toe_abi::app::{MSG_LEN, Request};
 use toe_engine::Engine;
 use toe_link::{
-    card::{Card, CardError, VfioUser, Window},
+    card::{Card, CardError, PortLink, VfioUser, Window},
     uds,
 };
 use zerocopy::FromBytes;
@@ -47,8 +47,8 @@ const DRAIN_US: u64 = 2_000_000;
 
 /// After accept() has failed for want of something, others are not asked in before.
 const ACCEPT_AGAIN_US: u64 = 100_000;
-/// The card's status is read at most so often.
-const LOOK_EVERY_US: u64 = 10_000;
+/// The card's status is read at most so often: on some links that is a message.
+const LOOK_EVERY_US: u64 = 50_000;
 
 /// Microseconds on the monotonic clock, which the soft card reads as well.
 fn now_us() -> u64 {
@@ -93,8 +93,11 @@ struct Daemon<'a> {
     /// Clients whose next request waits for the answer to the last.
     held: BTreeSet<ClientId>,
     started_us: u64,
-    /// The card's status is not read again before.
-    look_again_us: u64,
+    /// When the card's status was read last, and when it is to be read again.
+    looked_us: u64,
+    look_at_us: Option<u64>,
+    /// The port's link when it was looked at last.
+    link: PortLink,
     stop: bool,
     /// Why the card has failed, by its own words.
     failed: Option<anyhow::Error>,
@@ -125,8 +128,9 @@ impl<'a> Daemon<'a> {
         let admin_listener = run_dir.listen_admin()?;
         watch.add(&admin_listener, Watched::AdminListener, EventFlags::IN)?;
         run_dir.forget_failure();
+        let link = core.host().port_link();
         tracing::info!(
-            card = %settings.device, mac = mac_text(&info.mac), mtu = info.mtu, ip = %settings.ip, prefix = settings.prefix,
+            card = %settings.device, mac = mac_text(&info.mac), mtu = info.mtu, link = link.text(), ip = %settings.ip, prefix = settings.prefix,
             run_dir = %settings.run_dir.display(), "ready"
         );
         Ok(Self {
@@ -141,7 +145,9 @@ impl<'a> Daemon<'a> {
             next_client: 1,
             held: BTreeSet::new(),
             started_us: now,
-            look_again_us: 0,
+            looked_us: now,
+            look_at_us: None,
+            link,
             stop: false,
             failed: None,
             frame: Vec::new(),
@@ -182,6 +188,9 @@ impl<'a> Daemon<'a> {
         if self.core.next_deadline(now).is_some_and(|t| t <= now) {
             self.core.timer(now);
         }
+        if self.look_at_us.is_some_and(|t| t <= now) {
+            self.look_at_card(now)?;
+        }
         if self.accept_again_us.is_some_and(|t| t <= now) {
             self.accept_again_us = None;
             self.core.host().watch.modify(&self.app_listener, self.app_key, EventFlags::IN).context("listening to applications")?;
@@ -195,7 +204,7 @@ impl<'a> Daemon<'a> {
         }
         // While ending, a card that does not answer must not hold us up.
         let patience = self.stop.then_some(now + DRAIN_US);
-        let deadline = self.core.next_deadline(now).into_iter().chain(patience).chain(self.accept_again_us).min();
+        let deadline = self.core.next_deadline(now).into_iter().chain(patience).chain(self.accept_again_us).chain(self.look_at_us).min();
         let machine = self.core.host();
         let timeout = if machine.park() { deadline.map(|t| t.saturating_sub(now)) } else { Some(0) };
         machine.watch.wait(timeout, found).context("waiting for events")?;
@@ -208,12 +217,13 @@ impl<'a> Daemon<'a> {
         Ok(())
     }
 
-    fn look_at_card(&mut self) -> Result<()> {
-        let now = now_us();
-        if now < self.look_again_us {
-            return Ok(());
+    /// Whether it has failed, and how its port's link is.
+    fn look_at_card(&mut self, now: u64) -> Result<()> {
+        (self.looked_us, self.look_at_us) = (now, None);
+        let link = self.core.host().port_link();
+        if link != std::mem::replace(&mut self.link, link) {
+            tracing::info!("the port's link is {}", link.text());
         }
-        self.look_again_us = now + LOOK_EVERY_US;
         match self.core.host().card_status() {
             "failed" => {
                 let text = self.core.host().card_failure();
@@ -264,13 +274,8 @@ impl<'a> Daemon<'a> {
 
     fn event(&mut self, what: Watched, flags: EventFlags) -> Result<()> {
         match what {
-            // Its queues are looked at in every turn. An interrupt with nothing in them is how a failing card calls.
-            Watched::Card => {
-                if self.core.host().park() {
-                    self.core.host().unpark();
-                    return self.look_at_card();
-                }
-            }
+            // Its queues are looked at in every turn. But it calls as well when it fails, and when its port's link changes.
+            Watched::Card => self.look_at_us = self.look_at_us.or(Some(self.looked_us + LOOK_EVERY_US)),
             Watched::CardLink => {
                 if let Err(e) = self.core.host().look_at_link() {
                     let (device, hint) = (&self.settings.device, self.settings.device.hint());

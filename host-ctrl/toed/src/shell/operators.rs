@@ -100,6 +100,7 @@ impl Daemon<'_> {
         card.contexts_max = info.max_contexts;
         card.regions_max = info.max_regions;
         card.status = self.core.host().card_status().into();
+        card.link = self.core.host().port_link().text().into();
         if let Some(CardError::Failed { text }) = self.failed.as_ref().and_then(|why| why.downcast_ref()) {
             // Another card may be in the same place by now; ours has failed.
             (card.status, card.failure) = ("failed".into(), Some(text.clone()));

@@ -94,6 +94,35 @@ pub struct LogPart {
     pub dropped: u32,
 }
 
+/// Whether the card's port has a wire that works.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PortLink {
+    Up,
+    Down,
+    /// The card does not tell.
+    #[default]
+    Unknown,
+}
+
+impl PortLink {
+    /// By [`regs::LINK`]: a claim, so anything may stand there.
+    fn of(register: u32) -> Self {
+        match register {
+            regs::link::UP => Self::Up,
+            regs::link::DOWN => Self::Down,
+            _ => Self::Unknown,
+        }
+    }
+
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// Why the card could not be reached or used.
 #[derive(Debug, thiserror::Error)]
 pub enum CardError {
@@ -139,6 +168,9 @@ pub trait Card {
 
     /// [`regs::status`].
     fn status(&mut self) -> Result<u32, CardError>;
+
+    /// The port's link as it is now.
+    fn port_link(&mut self) -> Result<PortLink, CardError>;
 
     /// Makes at least `len` bytes of zeroed memory that the card reaches, for region `region`. Whether the card takes it shows in
     /// the answer to MAP_REGION.
@@ -220,6 +252,12 @@ mod tests {
     fn registers_become_card_info() {
         let info = read_info("x", card).expect("a card");
         assert_eq!((info.mac, info.mtu, info.max_flows), ([2, 1, 2, 3, 4, 5], 1500, 64));
+    }
+
+    #[test]
+    fn a_link_is_up_or_down_or_nothing_that_can_be_believed() {
+        let texts = [regs::link::UP, regs::link::DOWN, regs::link::UNKNOWN, 77].map(|word| PortLink::of(word).text());
+        assert_eq!(texts, ["up", "down", "unknown", "unknown"]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod ranges;
 
 pub use log::{Log, Missed};
 
-use super::{Card, CardError, CardInfo, CardMemory, LinkReport, LogPart, MemoryOptions, SharedMemory, Signals};
+use super::{Card, CardError, CardInfo, CardMemory, LinkReport, LogPart, MemoryOptions, PortLink, SharedMemory, Signals};
 use connection::Connection;
 use pages::{Pages, Ready, Request};
 use ranges::Ranges;
@@ -268,6 +268,11 @@ impl Card for Window {
     fn status(&mut self) -> Result<u32, CardError> {
         self.check()?;
         Ok(self.pages.status())
+    }
+
+    fn port_link(&mut self) -> Result<PortLink, CardError> {
+        self.check()?;
+        Ok(self.pages.port_link())
     }
 
     fn make_memory(&mut self, _region: RegionId, len: u64, _options: MemoryOptions) -> Result<CardMemory, CardError> {
