@@ -194,3 +194,22 @@ fn the_machine_is_killed_and_everybody_is_told() {
     assert!(said("told"), "{}", client.log());
     client.wait(LIMIT).expect("ends");
 }
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn the_machine_is_killed_and_started_again_and_toed_goes_on() {
+    let machine = Machine::default();
+    let mut scene = Scene::new(&machine, 1 << 20);
+    scene.both_ways();
+    for _ in 0..2 {
+        scene.card.machine.signal(Signal::KILL).expect("signal");
+        scene.card.machine.wait(LIMIT).expect("ends");
+        let card = scene.card.card.clone();
+        let gone = || card.json("status").is_ok_and(|status| status["card"]["status"] == "gone");
+        wait_until("toed knows", LIMIT, gone).unwrap_or_else(|e| panic!("{e:#}\n{}", scene.card.logs()));
+        scene.card.restart_machine(&scene.pair, &machine).expect("starts");
+        scene.card.wait_attached().unwrap_or_else(|e| panic!("{e:#}"));
+        scene.both_ways();
+    }
+    assert!(scene.card.toed.is_running());
+}

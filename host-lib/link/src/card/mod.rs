@@ -162,6 +162,17 @@ pub enum CardError {
     NoRoom { wanted: u64, used: u64, len: u64, largest: u64 },
 }
 
+/// What has come in the place of a card that has failed or gone.
+pub enum Successor {
+    /// Nothing can: what the card was reached by has gone, too.
+    Never,
+    NotYet,
+    /// A card that has forgotten everything, to be attached to.
+    Ready(Box<dyn Card>),
+    /// One that can't be used, and why. Said once of each.
+    Unusable(CardError),
+}
+
 /// One card, as its control plane uses it. Every call is bounded in time.
 pub trait Card {
     fn info(&self) -> &CardInfo;
@@ -194,6 +205,12 @@ pub trait Card {
 
     /// Takes in what [`watch`](Self::watch) has reported. An error: the card is gone.
     fn look(&mut self) -> Result<(), CardError>;
+
+    /// Looks for another card in the place of this one, which has failed or gone. To be asked again when [`watch`](Self::watch) or the
+    /// control context's interrupt report something, and now and then.
+    fn successor(&mut self) -> Successor {
+        Successor::Never
+    }
 
     /// What the card has left behind about its failure, if it has failed and can still say so.
     fn failure(&self) -> Option<String> {

@@ -63,6 +63,8 @@ impl CardEnd {
         // See `toe_abi::window`, "Start of a card": the host must not take the old registers for those of the new instance.
         window.word::<{ card!(magic) }>().store(0, Ordering::Relaxed);
         fence(Ordering::Release);
+        let last = window.word::<{ card!(instance) }>().load(Ordering::Relaxed);
+        let instance = if instance.max(1) == last { last.wrapping_add(1) } else { instance };
         window.word::<{ card!(instance) }>().store(instance.max(1), Ordering::Release);
         window.word::<{ card!(peer) }>().store(peer.into(), Ordering::Relaxed);
         let len = window.len();
@@ -265,6 +267,9 @@ mod tests {
         assert_eq!(word(&w, card!(link)), regs::link::DOWN);
         CardEnd::new(w.0, 0, 3, &[0; BUILD_WORDS]);
         assert_eq!(word(&w, card!(link)), regs::link::UNKNOWN, "the next card has not said yet");
+        CardEnd::new(w.0, 7, 3, &[0; BUILD_WORDS]);
+        CardEnd::new(w.0, 7, 3, &[0; BUILD_WORDS]);
+        assert_eq!(word(&w, card!(instance)), 8, "another than the last one");
     }
 
     #[test]
