@@ -18,7 +18,7 @@
 #endif
 
 /* toe_abi */
-#define TOE_ABI_VERSION 0x10002U
+#define TOE_ABI_VERSION 0x10003U
 
 /* desc */
 #define TOE_DESC_LEN 64U
@@ -236,6 +236,7 @@
 #define TOE_REG_CONTROL_HI 44U
 #define TOE_REG_ENABLE 48U
 #define TOE_REG_MAX_NEXT_HOPS 52U
+#define TOE_REG_LINK 56U
 
 /* regs::enable */
 #define TOE_ENABLE_DETACH 0U
@@ -246,6 +247,11 @@
 #define TOE_STATUS_DETACHED 0U
 #define TOE_STATUS_ATTACHED 1U
 #define TOE_STATUS_FAILED 2U
+
+/* regs::link */
+#define TOE_LINK_UNKNOWN 0U
+#define TOE_LINK_UP 1U
+#define TOE_LINK_DOWN 2U
 
 /* regs::caps */
 #define TOE_CAP_TIMERS 1U
@@ -747,7 +753,8 @@ struct toe_window_card_page {
     uint32_t mac_hi;           /*  36 */
     uint32_t _host[3];         /*  40 */
     uint32_t max_next_hops;    /*  52 */
-    uint32_t _registers[2];    /*  56 */
+    uint32_t link;             /*  56 */
+    uint32_t _registers;       /*  60 */
     uint32_t done;             /*  64 */
     uint32_t outcome;          /*  68 */
     uint32_t peer;             /*  72 */

@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 use toe_lab::programs;
 
-pub use toe_lab::qemu::{QEMU, UEFI_FIRMWARE};
+pub use toe_qemu::{QEMU, UEFI_FIRMWARE};
 
 /// A program that we run, and the Debian package that brings it. A name with slashes is a file.
 pub type Need = (&'static str, &'static str);

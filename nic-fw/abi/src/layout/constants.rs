@@ -63,10 +63,11 @@ constants! {
     "" [regs] { PCI_VENDOR, PCI_DEVICE, BAR0_LEN }
     "REG_" [regs] {
         MAGIC, MAGIC_VALUE, VERSION, CAPS, STATUS, MAX_FLOWS, MAX_CONTEXTS, MAX_REGIONS, MTU, MAC_LO, MAC_HI,
-        CONTROL_LO, CONTROL_HI, ENABLE, MAX_NEXT_HOPS,
+        CONTROL_LO, CONTROL_HI, ENABLE, MAX_NEXT_HOPS, LINK,
     }
     "ENABLE_" [regs::enable] { DETACH, ATTACH, RESET }
     "STATUS_" [regs::status] { DETACHED, ATTACHED, FAILED }
+    "LINK_" [regs::link] { UNKNOWN, UP, DOWN }
     "CAP_" [regs::caps] { TIMERS, TSO, SACK, RACK, IPV6 }
     "IRQ_" [regs::irq] { MSIX, KICK, COUNT }
     "" [window] { WINDOW_MIN, WINDOW_MAX, WINDOW_DEFAULT }

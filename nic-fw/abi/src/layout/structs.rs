@@ -78,7 +78,7 @@ structs! {
     crate::region::SocketSlot as "toe_socket_slot" { conn, names, tx, rx, event, listen }
     crate::region::AcceptRecord as "toe_accept_record" { flow, tx_off, rx_off, tx_len, rx_len, _reserved, names }
     crate::window::CardPage as "toe_window_card_page" {
-        magic, version, caps, status, max_flows, max_contexts, max_regions, mtu, mac_lo, mac_hi, _host, max_next_hops, _registers,
+        magic, version, caps, status, max_flows, max_contexts, max_regions, mtu, mac_lo, mac_hi, _host, max_next_hops, link, _registers,
         done, outcome, peer, instance, window_lo, window_hi, stage, failed_core, failure_len, build, _reserved,
         failure, _reserved2,
     }
