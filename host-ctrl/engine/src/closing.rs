@@ -64,8 +64,9 @@ impl Engine {
             return;
         }
         let opens = seg.has(TcpFlags::SYN) && !seg.flags.intersects(TcpFlags::ACK | TcpFlags::FIN);
+        let timestamp = seg.options.timestamps.filter(|_| self.config.timestamps).map(|ts| ts.val);
         // RFC 9293 MAY-2, SHLD-4.
-        if opens && succeeds(&tw, seg) && self.ports.listener_for(&seg.key).is_some() {
+        if opens && succeeds(&tw, timestamp, seg.seq) && self.ports.listener_for(&seg.key).is_some() {
             self.counters.time_wait_reused += 1;
             self.end_time_wait(&seg.key);
             return self.listen_or_refuse(seg, Some(tw.snd_nxt));
@@ -138,11 +139,14 @@ impl Engine {
     }
 }
 
-/// RFC 6191, 2: whether a SYN is of a new incarnation, by its timestamp or else by its sequence number.
-fn succeeds(tw: &TimeWait, seg: &Segment<'_>) -> bool {
-    let later_seq = seg.seq.gt(tw.rcv_nxt);
-    match (tw.timestamps, seg.options.timestamps) {
-        (Some((recent, _)), Some(ts)) if ts.val != recent => SeqNum(ts.val).gt(SeqNum(recent)),
-        _ => later_seq,
+/// Whether a SYN is of a new incarnation, by its timestamp (`None`: not offered, or we would not agree) or else by its sequence number.
+fn succeeds(tw: &TimeWait, timestamp: Option<u32>, seq: SeqNum) -> bool {
+    match (tw.timestamps, timestamp) {
+        // RFC 6191 2-1, 2-2.
+        (Some((recent, _)), Some(val)) if val != recent => SeqNum(val).gt(SeqNum(recent)),
+        // RFC 6191 2-5: nothing of the old connection has a timestamp, so the new one will take nothing of it.
+        (None, Some(_)) => true,
+        // RFC 6191 2-3, 2-4: behind the old FIN.
+        _ => seq.ge(tw.rcv_nxt),
     }
 }

@@ -2,8 +2,9 @@
 
 mod common;
 use common::*;
-use toe_abi::flow::flow_flags;
+use toe_abi::flow::{FlowState, flow_flags};
 use toe_engine::{Action, ConnId, Endpoint, InstallError};
+use toe_tcp::{HostUpdate, Input, Now, emit, input, next_deadline};
 use toe_wire::{ArpOp, SeqNum, TcpFlags};
 
 const SYN_ACK: TcpFlags = TcpFlags::SYN.union(TcpFlags::ACK);
@@ -221,13 +222,46 @@ fn ecn_needs_ece_alone_in_the_syn_ack() {
     }
 }
 
-/// RFC 9293 MUST-18.
+/// A connection whose SYN was sent again `losses` times before `peer` answers, 20 ms after the last; its first timeout then.
+fn after_losses(losses: u32, mut peer: Peer) -> (FlowState, u64) {
+    let mut b = Bench::with(|c| c.arp_expire_us = 10_000 * SEC);
+    b.know_peer();
+    let (_, _, actions) = connect(&mut b);
+    peer.take(&only_segment(&actions));
+    let again = segments(&b.pass(((1 << losses) - 1) * SEC));
+    assert_eq!(again.len(), losses as usize);
+    again.iter().for_each(|s| peer.take(s));
+    b.now += 20_000;
+    let (_, mut state) = only_install(b.frame(&peer.syn_ack()));
+    let now = Now(b.now);
+    let _ = input(&mut state, &Input::Host(HostUpdate { tx_head: 10, rx_tail: 0, flags: 0 }), now);
+    emit(&mut state, now, 1000).expect("data");
+    let first = next_deadline(&state, now).expect("a timeout").0 - b.now;
+    (*state, first / 1000)
+}
+
+/// RFC 9293 MUST-18; RFC 6298 3-1, 3-2, 5-4.
 #[test]
 fn rtt_is_not_sampled_from_a_repeated_syn() {
-    let (mut b, _, peer, _) = syn_sent();
-    b.pass(2 * SEC);
-    let (_, state) = only_install(b.frame(&peer.syn_ack()));
+    let (state, timeout_ms) = after_losses(1, Peer::new(80, 0));
     assert_eq!(state.tx.srtt_us, 0, "Karn");
+    assert!((3000..=3002).contains(&timeout_ms), "{timeout_ms} ms");
+    let (state, timeout_ms) = after_losses(0, Peer::new(80, 0));
+    assert_eq!(state.tx.srtt_us, 20_000);
+    assert!((220..=262).contains(&timeout_ms), "{timeout_ms} ms");
+}
+
+/// RFC 7323, 4.1.
+#[test]
+fn an_echo_tells_which_syn_was_answered() {
+    let (state, _) = after_losses(1, Peer::modern(80, 0));
+    assert_eq!(state.tx.srtt_us, 20_000);
+}
+
+#[test]
+fn a_second_lost_syn_makes_the_first_window_small() {
+    assert_eq!(after_losses(1, Peer::new(80, 0)).0.cc.cwnd, 14_600);
+    assert_eq!(after_losses(2, Peer::new(80, 0)).0.cc.cwnd, 1460);
 }
 
 /// RFC 9293 3.10.4-2.

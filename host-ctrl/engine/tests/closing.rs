@@ -82,15 +82,18 @@ fn other_reasons_leave_nothing() {
 /// RFC 9293 MAY-2, SHLD-4.
 #[test]
 fn new_syn_takes_the_tuple_over() {
-    // (last timestamp, new timestamp, sequence number behind the old, welcome)
+    const BEFORE: u32 = u32::MAX;
+    // (last timestamp, new timestamp, sequence number behind the old FIN, welcome)
     for (old, new, ahead, welcome) in [
-        (Some(700), Some(701), 0, true),
-        (Some(700), Some(700), 50, true),
-        (Some(700), Some(700), 0, false),
+        (Some(700), Some(701), BEFORE, true),
+        (Some(700), Some(700), 0, true),
+        (Some(700), Some(700), BEFORE, false),
         (Some(700), Some(699), 50, false),
-        (None, None, 50, true),
-        (None, None, 0, false),
-        (None, Some(1), 50, true),
+        (Some(700), None, 0, true),
+        (Some(700), None, BEFORE, false),
+        (None, None, 0, true),
+        (None, None, BEFORE, false),
+        (None, Some(1), BEFORE, true),
     ] {
         let mut b = Bench::new();
         b.listen(80, 5);

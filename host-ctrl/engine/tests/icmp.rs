@@ -151,8 +151,12 @@ fn fragments_foreign_packets_and_other_protocols_are_counted() {
     let ipv6 = [&OUR_MAC[..], &PEER_MAC[..], &[0x86, 0xdd][..], &[0x60; 40][..]].concat();
     assert!(b.frame(&ipv6).is_empty());
     assert!(b.frame(&[0; 9]).is_empty());
+    // To us, but for everybody on the link.
+    let mut syn = Peer::new(80, 80).syn();
+    syn[..6].fill(0xff);
+    assert!(b.frame(&syn).is_empty());
     let c = *b.engine.counters();
-    assert_eq!((c.frames, c.drop_fragment, c.drop_not_ours, c.drop_ethertype, c.drop_malformed), (5, 1, 2, 1, 1));
+    assert_eq!((c.frames, c.drop_fragment, c.drop_not_ours, c.drop_ethertype, c.drop_malformed), (6, 1, 3, 1, 1));
 }
 
 #[test]

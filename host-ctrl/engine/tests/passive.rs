@@ -92,6 +92,7 @@ fn ecn_is_agreed_to_if_both_want_it() {
         let synack = only_segment(&b.frame(&peer.syn()));
         assert_eq!(synack.tcp.flags.contains(TcpFlags::ECE), want);
         assert!(!synack.tcp.flags.contains(TcpFlags::CWR));
+        assert_eq!(synack.ip.ecn, 0);
         peer.take(&synack);
         let (_, state) = only_install(b.frame(&peer.ack()));
         assert_eq!(state.rx.flags & flow_flags::ECN != 0, want);
@@ -125,6 +126,12 @@ fn repeated_syn_gets_the_same_answer_again() {
     let two = only_segment(&b.frame(&peer.syn()));
     assert_eq!((one.tcp.seq, one.tcp.ack), (two.tcp.seq, two.tcp.ack));
     assert_eq!(b.engine.connection_count(), 1);
+    // Which of the two the ACK answers, only its timestamp says: the first, 6 ms ago.
+    let mut peer = peer;
+    peer.take(&one);
+    b.now += 1000;
+    let (_, state) = only_install(b.frame(&peer.ack()));
+    assert_eq!(state.tx.srtt_us, 6000);
 }
 
 /// RFC 9293 MUST-65.
@@ -137,7 +144,7 @@ fn other_syn_is_challenged() {
     let other = Peer { seq: SeqNum(9_000_000), ..peer.clone() };
     let answer = only_segment(&b.frame(&other.syn()));
     assert!(answer.is(TcpFlags::ACK));
-    assert_eq!(answer.options.mss, None);
+    assert_eq!((answer.options.mss, answer.options.window_scale, answer.options.sack_permitted), (None, None, false));
     assert_eq!((answer.tcp.seq, answer.tcp.ack), (synack.tcp.seq.add(1), peer.seq.add(1)));
     // The peer, if it has restarted, answers that with a RST, and its next SYN is welcome.
     b.frame(&other.rst(answer.tcp.ack));
@@ -391,7 +398,9 @@ fn closed_ports_refuse() {
     assert_eq!((rst.tcp.seq, rst.tcp.ack), (SeqNum(0), peer.seq.add(1)));
     let peer = Peer { ack: SeqNum(77), ..peer };
     let rst = only_segment(&b.frame(&peer.data(0, TcpFlags::ACK, b"hello")));
-    assert!(rst.is(TcpFlags::RST) && rst.tcp.seq == SeqNum(77));
+    assert!(rst.is(TcpFlags::RST) && rst.tcp.seq == SeqNum(77) && rst.options.timestamps.is_none());
+    let modern = only_segment(&b.frame(&Peer::modern(4000, 81).syn()));
+    assert_eq!(modern.options.timestamps, Some(Timestamps { val: 0, ecr: 700 }));
     let rst = only_segment(&b.frame(&peer.build(SeqNum(5), SeqNum(0), TcpFlags::FIN, Default::default(), b"abc")));
     assert_eq!((rst.tcp.flags, rst.tcp.ack), (RST_ACK, SeqNum(9)));
     assert!(b.frame(&peer.rst(SeqNum(1))).is_empty(), "never a RST for a RST");

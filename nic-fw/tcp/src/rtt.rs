@@ -30,7 +30,8 @@ pub(crate) fn sample(s: &mut FlowState, rtt_us: u32) {
 /// RTO without backoff, microseconds.
 fn base_us(s: &FlowState) -> u32 {
     if s.tx.srtt_us == 0 {
-        return RTO_INITIAL_US;
+        // RFC 6298 2-1, 5-4: the handshake's losses may ask for more.
+        return RTO_INITIAL_US.max(s.tx.rttvar_us.saturating_mul(4));
     }
     // As Linux: the minimum is added to the RTT and not a floor below the sum, so that a peer's delayed ACK of 40 to 200 ms
     // does not look like a loss.

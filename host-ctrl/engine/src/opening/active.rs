@@ -91,6 +91,8 @@ impl Engine {
             ts_recent: 0,
             ts_offset: self.keys.ts_offset(key),
             retries: 0,
+            copies: 0,
+            rtt_us: 0,
             timeout_us: c.handshake_timeout_us,
             sent_us: self.now,
             peer_mac: [0; 6],
@@ -151,11 +153,13 @@ impl Engine {
         // RFC 3168, 6.1.1: ECE alone agrees in a SYN-ACK; both ask in a SYN.
         let ecn = asked_ecn && if acknowledges { ece && !cwr } else { ece && cwr };
         let options = self.negotiate(&seg.options, ecn);
+        let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         let Phase::SynSent(h) = &conn.phase else { return };
         let h = Handshake {
             irs: seg.seq,
             options,
+            rtt_us: if acknowledges { h.measure(options.timestamps, seg, now) } else { 0 },
             // RFC 7323, 2.2: the window of a SYN is not scaled.
             peer_window: u32::from(seg.window),
             ts_recent: seg.options.timestamps.map_or(0, |t| t.val),
@@ -182,7 +186,7 @@ impl Engine {
             Phase::SynReceived(h) => {
                 let (seq, to) = (h.iss.add(1), h.peer_mac);
                 self.remove_conn(id);
-                self.send_rst(to, key, seq, SeqNum(0), TcpFlags::RST);
+                self.send_rst(to, key, seq, SeqNum(0), TcpFlags::RST, None);
             }
             Phase::Installing(i) => i.doomed = true,
             Phase::Established(_) => {}

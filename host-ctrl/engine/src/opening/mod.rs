@@ -7,8 +7,10 @@ mod passive;
 use crate::{
     BufferLog2, ConnId, Engine, Errno,
     conn::{Conn, Handshake, Options, Origin, Phase},
+    segment::Segment,
     timers::TimerId,
 };
+use toe_tcp::Now;
 use toe_wire::{SeqNum, TcpFlags, TcpOptions, Timestamps};
 
 /// What a peer takes that does not say (RFC 9293, 3.7.1: MUST-15).
@@ -32,6 +34,22 @@ pub(crate) fn first_window(buffers: BufferLog2) -> u16 {
     let bytes = 1u32.checked_shl(u32::from(buffers.rx)).unwrap_or(u32::MAX).min(u32::from(u16::MAX));
     let scale = scale_of(buffers);
     (bytes >> scale << scale) as u16
+}
+
+/// An echoed timestamp that says more than this was made up.
+const ECHO_MAX_MS: u32 = 60_000;
+
+impl Handshake {
+    /// The round-trip time that `seg`, which acknowledges our SYN or SYN-ACK, tells, microseconds; 0: none. Karn's rule (RFC 6298 3-1, 3-2)
+    /// forbids to time what was sent twice, but an echoed timestamp says which copy it answers (RFC 7323, 4.1).
+    fn measure(&self, timestamps: bool, seg: &Segment<'_>, now_us: u64) -> u32 {
+        if self.copies == 1 {
+            return u32::try_from(now_us.saturating_sub(self.sent_us)).unwrap_or(u32::MAX);
+        }
+        let Some(ts) = seg.options.timestamps.filter(|_| timestamps) else { return 0 };
+        let ms = Now(now_us).ms32().wrapping_add(self.ts_offset).wrapping_sub(ts.ecr);
+        if ms <= ECHO_MAX_MS { ms.max(1) * 1000 } else { 0 }
+    }
 }
 
 impl Engine {
@@ -78,6 +96,7 @@ impl Engine {
             Phase::Resolving(_) | Phase::Installing(_) | Phase::Established(_) => return,
         };
         h.sent_us = now;
+        h.copies = h.copies.saturating_add(1);
         let h = h.clone();
         let deadline = now.saturating_add(h.timeout_us);
         self.timers.set(TimerId::Conn(id), &mut conn.deadline, Some(deadline));

@@ -79,6 +79,8 @@ impl Engine {
             ts_recent: seg.options.timestamps.map_or(0, |t| t.val),
             ts_offset: self.keys.ts_offset(&seg.key),
             retries: 0,
+            copies: 0,
+            rtt_us: 0,
             timeout_us: self.config.handshake_timeout_us,
             sent_us: self.now,
             peer_mac: seg.mac,
@@ -88,6 +90,7 @@ impl Engine {
 
     /// SYN-RECEIVED, whoever began: RFC 9293, 3.10.7.4 with RFC 5961 and RFC 7323.
     pub(crate) fn syn_received(&mut self, id: ConnId, seg: &Segment<'_>) {
+        let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         let origin = conn.origin;
         let Phase::SynReceived(h) = &mut conn.phase else { return };
@@ -135,6 +138,7 @@ impl Engine {
         }
         h.peer_window = u32::from(seg.window) << h.options.peer_wscale.unwrap_or(0);
         h.peer_mac = seg.mac;
+        h.rtt_us = h.measure(h.options.timestamps, seg, now);
         self.final_ack(id, origin, seg);
     }
 
@@ -151,6 +155,7 @@ impl Engine {
 
     /// A SYN in SYN-RECEIVED.
     fn syn_again(&mut self, id: ConnId, origin: Origin, seg: &Segment<'_>) {
+        let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         let Phase::SynReceived(h) = &mut conn.phase else { return };
         let acks_ours = seg.has(TcpFlags::ACK) && seg.ack == h.iss.add(1);
@@ -161,6 +166,7 @@ impl Engine {
         } else if acks_ours && origin == Origin::Active {
             // Simultaneous open (RFC 9293, figure 7): the peer's SYN-ACK acknowledges our SYN. It waits for our ACK.
             h.peer_window = u32::from(seg.window);
+            h.rtt_us = h.measure(h.options.timestamps, seg, now);
             self.install(id, None);
         } else if !seg.has(TcpFlags::ACK) {
             // Our SYN-ACK was lost, or has crossed it.
