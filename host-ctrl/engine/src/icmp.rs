@@ -33,6 +33,7 @@ impl Engine {
         match message {
             Icmp::EchoRequest { ident, seq, data } => self.echo(mac, source, ident, seq, data),
             Icmp::Error { kind, code, mtu, quoted } => self.icmp_error(kind, code, mtu.unwrap_or(0), &quoted),
+            // RFC 9293 MUST-55.
             Icmp::EchoReply { .. } | Icmp::Other { .. } => self.counters.icmp_ignored += 1,
         }
     }
@@ -86,6 +87,7 @@ impl Engine {
     /// An error about a segment of ours.
     fn icmp_error(&mut self, kind: u8, code: u8, mtu: u16, quoted: &Quoted) {
         let key = FlowKey { local_ip: quoted.src, remote_ip: quoted.dst, local_port: quoted.src_port, remote_port: quoted.dst_port };
+        // RFC 9293 MUST-54.
         let Some(id) = self.conns.by_key(&key) else {
             self.counters.icmp_ignored += 1;
             return;

@@ -95,6 +95,7 @@ impl Ports {
     }
 
     /// `ip` as a binding has it: None is any address.
+    /// RFC 9293 MUST-43.
     fn local(&self, ip: [u8; 16]) -> Result<Option<[u8; 16]>, Errno> {
         if is_any(&ip) {
             return Ok(None);
@@ -106,6 +107,7 @@ impl Ports {
     fn conflicts(&self, owner: Owner, ip: Option<[u8; 16]>, port: u16, flags: u16) -> bool {
         let Some(used) = self.ports.get(&port) else { return false };
         // Connections left over from a server that has gone stand in the way of one that does not say REUSE*.
+        // RFC 9293 MUST-42.
         let left_over = used.connections > 0 && flags & (REUSEADDR | REUSEPORT) == 0;
         left_over
             || used.bindings.iter().filter_map(|id| self.bindings.get(id)).any(|other| {
@@ -131,6 +133,7 @@ impl Ports {
     }
 
     /// What listen(2) does. Two bindings that share a port by SO_REUSEADDR cannot both listen.
+    /// RFC 9293 MUST-41.
     pub fn listen(&mut self, id: BindId, backlog: u32, buffers: BufferLog2) -> Result<ListenerId, Errno> {
         let binding = self.bindings.get(&id).ok_or(Errno::EBADF)?;
         if binding.listener.is_some() {
@@ -283,6 +286,7 @@ mod tests {
         assert_eq!(p.bind(1, Endpoint { ip: [0x20; 16], port: 80 }, 0), Err(Errno::EAFNOSUPPORT));
     }
 
+    /// RFC 9293 MUST-41.
     #[test]
     fn reuseaddr_lets_two_bind_but_one_listen() {
         let mut p = ports();
@@ -309,6 +313,7 @@ mod tests {
         assert_eq!(chosen, [a, b].into());
     }
 
+    /// RFC 9293 MUST-42.
     #[test]
     fn left_over_connections_need_reuseaddr() {
         let mut p = ports();
@@ -320,6 +325,7 @@ mod tests {
         assert!(p.bind(1, at(80), 0).is_ok());
     }
 
+    /// RFC 9293 MUST-43.
     #[test]
     fn exact_address_goes_before_any() {
         let mut p = ports();

@@ -135,7 +135,7 @@ impl Pre {
     /// `group`: the frame was sent to several.
     #[inline]
     fn segment(&self, bytes: &[u8], (offload, hash): (RxOffload, Option<FlowHash>), segment: Segment, group: bool) -> Finding {
-        // RFC 9293, 3.1: a receiver must check the checksum (MUST-3). A port that has done so says it.
+        // RFC 9293 MUST-3: a receiver must check the checksum. A port that has done so says it.
         if !offload.csum_ok && !segment.checksum_ok(bytes) {
             return Finding::Drop(Drop::BadTcpChecksum);
         }

@@ -41,6 +41,7 @@ pub fn input(s: &mut FlowState, _pools: &mut Pools, event: &Input, now: Now) -> 
 }
 
 fn slow(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
+    // RFC 9293 3.10.7.4-15, 3.10.7.4-16.
     if seg.flags.contains(TcpFlags::SYN) && !seg.flags.contains(TcpFlags::RST) {
         // RFC 5961, 4.2: "irrespective of the sequence number, TCP MUST send an ACK".
         out.drop = Some(Drop::SynChallenged);
@@ -49,10 +50,12 @@ fn slow(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
     if !paws(s, seg, now, out) || !acceptable(s, seg, now, out) {
         return;
     }
+    // RFC 9293 SHLD-2.
     if seg.flags.contains(TcpFlags::RST) {
         return reset(s, seg, now, out);
     }
     // RFC 9293, 3.10.7.4, fifth: "if the ACK bit is off, drop the segment".
+    // RFC 9293 3.10.7.4-17.
     if !seg.flags.contains(TcpFlags::ACK) {
         out.drop = Some(Drop::NoAck);
         return;
@@ -116,6 +119,7 @@ fn seq_len(seg: &SegmentIn) -> u32 {
 ///
 /// A little wider than the table there, as in Linux: a segment without data may sit at the right edge (the peer has filled
 /// the window), and may be as old as our last ACK (it was overtaken). What data is new is decided later.
+/// RFC 9293 3.10.7.4-2, 3.10.7.4-3, 3.10.7.4-4, 3.10.7.4-5.
 fn acceptable(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) -> bool {
     let edge = s.rcv_adv().max(s.rcv_nxt());
     let end = seg.seq.add(seq_len(seg));
@@ -132,6 +136,7 @@ fn acceptable(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) ->
 }
 
 /// Second: check the RST bit, by RFC 5961, 3.2.
+/// RFC 9293 3.10.7.4-6, 3.10.7.4-7, 3.10.7.4-8.
 fn reset(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
     let expected = s.rcv_nxt();
     // After its FIN a peer may count the FIN or not.

@@ -105,6 +105,7 @@ impl Ip {
             ecn: tos & 3,
             ttl,
             fragment,
+            // RFC 9293 MUST-50.
             options: header_len > HEADER_LEN,
             header: Span::new(at, at + header_len),
             payload: Span::new(at + header_len, at + total_len),

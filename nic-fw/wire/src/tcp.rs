@@ -90,6 +90,7 @@ const KIND_TIMESTAMPS: u8 = 8;
 
 impl TcpOptions {
     /// Parses a header's option bytes. A length that makes no sense is an error (RFC 9293, 3.2: MUST-7).
+    /// RFC 9293 MUST-4, MUST-5, MUST-6, MUST-7, MUST-64, MUST-68.
     pub fn parse(mut rest: &[u8]) -> Result<Self, FrameError> {
         let mut options = Self::default();
         while let Some((&kind, tail)) = rest.split_first() {

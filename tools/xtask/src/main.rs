@@ -12,6 +12,7 @@
 
 mod bench;
 mod cargo;
+mod conformance;
 mod demo;
 mod dist;
 mod fuzz;
@@ -61,6 +62,8 @@ enum Command {
     Insns(insns::Options),
     /// Fuzz what strangers can write: parsers, engine, data path
     Fuzz(fuzz::Options),
+    /// Check that each requirement of the RFCs is cited by code and test, or has a reason, and show which
+    Conformance(conformance::Options),
     /// Write the C header of the contract with the card anew (nfp-fw)
     Header,
 }
@@ -94,6 +97,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Machine(options) => machine::run(&options),
         Command::Insns(options) => insns::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
+        Command::Conformance(options) => conformance::run(&options),
         Command::Header => cargo::write_header().map(|()| ExitCode::SUCCESS),
     }
 }

@@ -65,6 +65,7 @@ pub trait CongestionControl {
 /// Larger windows than TCP can use.
 const CWND_MAX: u32 = 1 << 30;
 
+/// RFC 9293 MAY-18.
 fn algorithm(s: &FlowState) -> &'static dyn CongestionControl {
     match s.cc.algorithm {
         code::CUBIC => &cubic::Cubic,
@@ -101,6 +102,7 @@ pub(crate) fn on_delivered(s: &mut FlowState, bytes: u32, ece: bool) {
 }
 
 /// An acknowledgement of `bytes` outside recovery. `flight`: bytes in flight before it.
+/// RFC 9293 MUST-19.
 pub(crate) fn on_ack(s: &mut FlowState, bytes: u32, flight: u32, now: Now) {
     let mss = s.mss();
     let slow_start = s.cc.cwnd < s.cc.ssthresh;
@@ -217,6 +219,7 @@ mod tests {
         assert_eq!(initial_window(8948), 17_896);
     }
 
+    /// RFC 9293 MUST-19.
     #[test]
     fn slow_start_doubles_each_round_trip() {
         each(|mut s| {
