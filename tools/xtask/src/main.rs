@@ -58,6 +58,8 @@ enum Command {
     Machine(machine::Options),
     /// Count the instructions of the data path in QEMU, and compare them with those of the last time
     Insns(insns::Options),
+    /// Run scripted packets from files (docs/scripts.md); those of tests/scripts are part of `test`
+    Script { files: Vec<std::path::PathBuf> },
     /// Write the C header of the contract with the card anew (nfp-fw)
     Header,
 }
@@ -90,6 +92,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Image(options) => image::run(&options),
         Command::Machine(options) => machine::run(&options),
         Command::Insns(options) => insns::run(&options),
+        Command::Script { files } => cargo::run_scripts(&files),
         Command::Header => cargo::write_header().map(|()| ExitCode::SUCCESS),
     }
 }
