@@ -96,8 +96,8 @@ fn switch(c: &mut Cursor<'_>) -> Parsed<bool> {
 fn log2(c: &mut Cursor<'_>) -> Parsed<u8> {
     let mut before = *c;
     let bytes = c.number(1 << 20)?;
-    if !bytes.is_power_of_two() || bytes < 1024 {
-        return before.fail("a power of two from 1024 on");
+    if !bytes.is_power_of_two() || bytes < 4096 {
+        return before.fail("a power of two from 4096 on");
     }
     Ok(bytes.trailing_zeros() as u8)
 }
