@@ -15,7 +15,7 @@ use toe_hal::{HostMemory, Instant, Parts};
 use toe_link::Region;
 use toe_link::client::Daemon;
 use toe_link::slot::Addr;
-use toed::core::{Attachment, ClientId, Core, CoreConfig, Incoming};
+use toed::core::{Attachment, ClientId, Core, CoreConfig, Incoming, JobId, Report};
 
 /// The card, however its stages are put together.
 pub type AnyCard = Box<dyn Composition<Board = FakeBoard>>;
@@ -346,6 +346,22 @@ impl ToeHost {
         self.below.borrow_mut().app_awake = !idle;
         self.below.borrow_mut().wake();
         !idle
+    }
+
+    /// Has toed make a report, and runs card and daemon until it is there.
+    pub fn report(&mut self, start: impl FnOnce(&mut Core<Machine>) -> JobId) -> Report {
+        let mut below = self.below.borrow_mut();
+        let job = start(&mut below.core);
+        for _ in 0..ROUNDS_MAX {
+            if let Some((id, report)) = below.core.poll_report()
+                && id == job
+            {
+                return report;
+            }
+            below.wake();
+            below.round();
+        }
+        panic!("the daemon makes no report");
     }
 
     /// When to run next if nothing arrives.

@@ -64,6 +64,8 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Check that each requirement of the RFCs is cited by code and test, or has a reason, and show which
     Conformance(conformance::Options),
+    /// Run scripted packets from files (docs/scripts.md); those of tests/scripts are part of `test`
+    Script { files: Vec<std::path::PathBuf> },
     /// Write the C header of the contract with the card anew (nfp-fw)
     Header,
 }
@@ -98,6 +100,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Insns(options) => insns::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Conformance(options) => conformance::run(&options),
+        Command::Script { files } => cargo::run_scripts(&files),
         Command::Header => cargo::write_header().map(|()| ExitCode::SUCCESS),
     }
 }
