@@ -59,7 +59,7 @@ impl Engine {
         self.config.mtu.saturating_sub(IP_TCP_HEADERS)
     }
 
-    /// What is in force after the peer's SYN or SYN-ACK said `theirs`; ECN is settled by flags.
+    /// What is in force after the peer's SYN or SYN-ACK said `theirs`; `ecn`: both sides want it.
     fn negotiate(&self, theirs: &TcpOptions, ecn: bool) -> Options {
         let c = &self.config;
         Options {
@@ -69,7 +69,7 @@ impl Engine {
             peer_wscale: theirs.window_scale.filter(|_| c.window_scaling).map(|s| s.min(14)),
             timestamps: c.timestamps && theirs.timestamps.is_some(),
             sack: c.sack && theirs.sack_permitted,
-            ecn: c.ecn && ecn,
+            ecn,
         }
     }
 

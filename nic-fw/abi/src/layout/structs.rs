@@ -86,6 +86,10 @@ structs! {
         number, request, control_lo, control_hi, peer, window_lo, window_hi, version, memory_lo, memory_hi, _reserved,
     }
     crate::window::LogHeader as "toe_window_log_header" { begun, written, dropped, _reserved }
+    crate::app::Info as "toe_app_info" {
+        srtt_us, rttvar_us, cwnd, ssthresh, unacked, snd_wnd, retransmits, flags, rto_min_ms, since_tx_ms, since_rx_ms, wscales, algorithm,
+        mss, backoff, probes, _reserved,
+    }
     crate::app::Request as "toe_app_request" { op, slot, args, ip, port, flags, _reserved, _reserved2 }
     crate::app::Reply as "toe_app_reply" { errno, count, args, ip, port, _reserved, slots }
 }
