@@ -24,6 +24,8 @@ pub enum Origin {
 #[derive(Clone, Debug)]
 pub struct Handshake {
     pub buffers: BufferLog2,
+    /// Congestion control, `toe_abi::flow::cc`.
+    pub cc: u8,
     pub iss: SeqNum,
     /// Valid from SynReceived on.
     pub irs: SeqNum,

@@ -1,6 +1,6 @@
 //! Local ports: who has bound what, who listens, and which port a connection gets that did not ask for one.
 
-use crate::{BindId, BufferLog2, ConnId, Endpoint, Errno, ListenerId, Owner, isn::Keys};
+use crate::{BindId, ConnId, Endpoint, Errno, ListenerId, Owner, Wishes, isn::Keys};
 use std::collections::{BTreeMap, HashMap};
 use toe_abi::{
     app::bind_flags::{REUSEADDR, REUSEPORT},
@@ -21,7 +21,7 @@ pub struct Listener {
     pub owner: Owner,
     /// Most connections that wait to be accepted.
     pub backlog: u32,
-    pub buffers: BufferLog2,
+    pub wishes: Wishes,
     /// Connections being installed or not yet accepted.
     pub waiting: u32,
     /// By serial number: the oldest comes first.
@@ -134,7 +134,7 @@ impl Ports {
 
     /// What listen(2) does. Two bindings that share a port by SO_REUSEADDR cannot both listen.
     /// RFC 9293 MUST-41.
-    pub fn listen(&mut self, id: BindId, backlog: u32, buffers: BufferLog2) -> Result<ListenerId, Errno> {
+    pub fn listen(&mut self, id: BindId, backlog: u32, wishes: Wishes) -> Result<ListenerId, Errno> {
         let binding = self.bindings.get(&id).ok_or(Errno::EBADF)?;
         if binding.listener.is_some() {
             return Err(Errno::EINVAL);
@@ -150,7 +150,7 @@ impl Ports {
         }
         let listener = ListenerId(self.serial());
         let half_open = BTreeMap::new();
-        self.listeners.insert(listener, Listener { bind: id, owner, backlog: backlog.max(1), buffers, waiting: 0, half_open });
+        self.listeners.insert(listener, Listener { bind: id, owner, backlog: backlog.max(1), wishes, waiting: 0, half_open });
         if let Some(b) = self.bindings.get_mut(&id) {
             b.listener = Some(listener);
         }
@@ -262,7 +262,7 @@ mod tests {
     use toe_abi::flow::v4_mapped;
 
     const IP: [u8; 4] = [10, 0, 0, 1];
-    const BUF: BufferLog2 = BufferLog2 { tx: 16, rx: 16 };
+    const BUF: Wishes = Wishes { buffers: crate::BufferLog2 { tx: 16, rx: 16 }, cc: None };
 
     fn ports() -> Ports {
         Ports::new(Keys::new([1; 16]), v4_mapped(IP), (40_000, 40_009))

@@ -488,6 +488,20 @@ fn options_read_back() {
 }
 
 #[test]
+fn congestion_control_reads_as_it_was_set() {
+    let (a, _b, _l) = pair();
+    let name = |fd: &Fd, room: usize| {
+        let mut out = vec![0x55; room];
+        let n = fd.sock().option(libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut out).unwrap();
+        out[..n].to_vec()
+    };
+    let set = |name: &[u8]| a.sock().set_option(libc::IPPROTO_TCP, libc::TCP_CONGESTION, name);
+    assert_eq!(name(&a, 16), b"cubic\0\0\0\0\0\0\0\0\0\0\0");
+    assert_eq!((set(b"dctcp"), set(b"bbr"), set(b"")), (Ok(()), Err(Errno::NOENT), Err(Errno::INVAL)));
+    assert_eq!((name(&a, 16), name(&a, 3)), (b"dctcp\0\0\0\0\0\0\0\0\0\0\0".to_vec(), b"dct".to_vec()));
+}
+
+#[test]
 fn a_pacing_rate_reads_as_it_was_set_in_both_widths() {
     let get = |fd: &Fd, room: usize| {
         let mut out = vec![0x55; room];

@@ -37,10 +37,12 @@ pub(crate) fn update_window(s: &mut FlowState, seg: &SegmentIn) {
     let newer =
         wl1.lt(seg.seq) || (wl1 == seg.seq && (wl2.lt(seg.ack) || (wl2 == seg.ack && (window >= s.tx.snd_wnd || s.tx.backoff > 0))));
     if newer {
-        s.tx.snd_wnd = window;
         s.tx.snd_wl1 = seg.seq.0;
         s.tx.snd_wl2 = seg.ack.0;
-        s.tx.max_wnd_log2 = s.tx.max_wnd_log2.max(log2_up(window));
+        if window != s.tx.snd_wnd {
+            s.tx.snd_wnd = window;
+            s.tx.max_wnd_log2 = s.tx.max_wnd_log2.max(log2_up(window));
+        }
     }
 }
 
@@ -95,14 +97,16 @@ pub(crate) fn advance(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Ou
         s.set(ff::FIN_ACKED);
         bytes -= 1;
     }
-    recover(s, ack, bytes, flight, now);
+    let ece = seg.flags.contains(TcpFlags::ECE);
+    cc::on_delivered(s, bytes, ece);
+    recover(s, ack, bytes, flight, ece, now);
     if s.has(ff::FIN_ACKED) {
         closing::fin_acked(s, out);
     }
 }
 
 /// What a new acknowledgement means for recovery and cwnd.
-fn recover(s: &mut FlowState, ack: SeqNum, bytes: u32, flight: u32, now: Now) {
+fn recover(s: &mut FlowState, ack: SeqNum, bytes: u32, flight: u32, ece: bool, now: Now) {
     let recovered = ack.ge(SeqNum(s.cc.recover));
     if recovered {
         s.clear(ff::ECN_REDUCED);
@@ -128,7 +132,11 @@ fn recover(s: &mut FlowState, ack: SeqNum, bytes: u32, flight: u32, now: Now) {
         s.clear(ff::LOSS);
     }
     s.clear(ff::REXMIT_ONE);
-    cc::on_ack(s, bytes, flight, now);
+    // RFC 3168, 6.1.2: no increase for an ACK that echoes a mark; nor, as in Linux, while the window that was marked is in flight.
+    let marked = s.has(ff::ECN_REDUCED) || s.has(ff::ECN) && ece;
+    if !marked {
+        cc::on_ack(s, bytes, flight, now);
+    }
     // Old enough to be mistaken for the future: pull it along.
     if !s.has(ff::LOSS | ff::ECN_REDUCED) && ack.since(SeqNum(s.cc.recover)) > 1 << 30 {
         s.cc.recover = ack.sub_len(1).0;
@@ -165,5 +173,5 @@ fn enter_recovery(s: &mut FlowState, out: &mut Output) {
         // RFC 3168, 6.1.2: told to the peer for any reduction.
         s.set(ff::CWR);
     }
-    out.count = Some(Counter::TxFastRetransmits);
+    out.counts.add(Counter::TxFastRetransmits);
 }

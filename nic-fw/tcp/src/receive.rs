@@ -1,7 +1,7 @@
 //! Received data: where it goes, and when it is acknowledged.
 
 use crate::state::View;
-use crate::{Now, Output, Placement, SegmentIn, closing, ooo, output};
+use crate::{Now, Output, Placement, SegmentIn, cc, closing, ooo, output};
 use toe_abi::counters::{Counter, Drop};
 use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::{SeqNum, TcpFlags};
@@ -10,11 +10,13 @@ use toe_wire::{SeqNum, TcpFlags};
 /// RFC 9293 SHLD-18, MUST-40.
 const DELACK_MS: u32 = 40;
 
-/// ECN: CE is echoed until the peer says CWR (RFC 3168, 6.1.3).
-/// RFC 3168 6.1.1-6, 6.1.6-2, 6.1.5-1.
-pub(crate) fn congestion_bits(s: &mut FlowState, seg: &SegmentIn) {
+/// ECN: CE is echoed until the peer says CWR (RFC 3168, 6.1.3), or segment by segment.
+pub(crate) fn congestion_bits(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
     if !s.has(ff::ECN) {
         return;
+    }
+    if cc::echoes_each_mark(s) {
+        return echo_each_mark(s, seg, now, out);
     }
     if seg.flags.contains(TcpFlags::CWR) {
         s.clear(ff::ECE);
@@ -22,6 +24,23 @@ pub(crate) fn congestion_bits(s: &mut FlowState, seg: &SegmentIn) {
     if seg.ce {
         s.set(ff::ECE);
     }
+}
+
+/// RFC 8257, 3.2: ECE is the mark of the last data, and an ACK never speaks of marked and of unmarked data: when that changes, what was
+/// received before is acknowledged with the old bit, and this segment at once.
+fn echo_each_mark(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
+    if seg.payload_len == 0 || seg.ce == s.has(ff::ECE) {
+        return;
+    }
+    if s.rx.last_ack_sent != s.rx.rcv_nxt {
+        out.reply = Some(output::ack(s, now));
+    }
+    if seg.ce {
+        s.set(ff::ECE);
+    } else {
+        s.clear(ff::ECE);
+    }
+    s.set(ff::ACK_NOW);
 }
 
 /// The new part of a segment: payload `[from, to)`, and whether its FIN lies within the window.
@@ -80,7 +99,7 @@ pub(crate) fn data(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Outpu
         in_order(s, seg, fresh.from, fresh.to, out);
     }
     let fin = take_fin(s, out);
-    owe_ack(s, seg, had_holes || fin, now);
+    let _ = owe_ack(s, seg, had_holes || fin, now);
     if out.closed.is_some() {
         // The flow ends here, and with it what emit() could send: the ACK of the FIN goes along.
         out.reply = Some(output::ack(s, now));
@@ -137,7 +156,7 @@ fn out_of_order(s: &mut FlowState, seg: &SegmentIn, fresh: &Fresh, now: Now, out
         match ooo::insert(&mut s.cc.ooo, start, end) {
             Some(at) => {
                 s.cc.ooo_recent = at as u8;
-                out.count = Some(Counter::RxOutOfOrder);
+                out.counts.add(Counter::RxOutOfOrder);
                 if s.has(ff::RX_CLOSED) {
                     out.drop = Some(Drop::RxClosed);
                 } else {
@@ -150,9 +169,14 @@ fn out_of_order(s: &mut FlowState, seg: &SegmentIn, fresh: &Fresh, now: Now, out
     out.reply = Some(output::ack(s, now));
 }
 
-/// In-order data has come: acknowledge now, or soon (RFC 5681, 4.2; RFC 9293, 3.8.6.3).
-/// RFC 5681 4.2-1, 4.2-2, 4.2-3, 4.2-4, 4.2-8.
-pub(crate) fn owe_ack(s: &mut FlowState, seg: &SegmentIn, now_please: bool, now: Now) {
+/// In-order data has come: acknowledge now, or soon (RFC 5681, 4.2; RFC 9293, 3.8.6.3). True: soon, and a timer was set for it.
+pub(crate) fn owe_ack(s: &mut FlowState, seg: &SegmentIn, now_please: bool, now: Now) -> bool {
+    let quick = s.rx.quickack > 0;
+    s.rx.quickack = s.rx.quickack.saturating_sub(1);
+    if s.has(ff::ACK_NOW) {
+        // It is going to be for this segment too.
+        return false;
+    }
     // Full-sized as far as we can tell: the peer's segment size may be less than ours, but what fills one lacks PSH.
     let full = seg.payload_len >= s.mss() || !seg.flags.contains(TcpFlags::PSH);
     if full {
@@ -164,13 +188,15 @@ pub(crate) fn owe_ack(s: &mut FlowState, seg: &SegmentIn, now_please: bool, now:
     let second = s.rx.delack_segs >= 2 || unacked >= 2 * s.mss();
     // The peer may be waiting for the window and not for its delayed ACK.
     let nearly_closed = s.rcv_adv().since_or_zero(s.rcv_nxt()) < 2 * s.mss();
-    let quick = s.rx.quickack > 0;
-    s.rx.quickack = s.rx.quickack.saturating_sub(1);
     // RFC 9293 MUST-58, MUST-59: an owed ACK leaves by emit(), one for all that has come until then.
     if now_please || second || nearly_closed || quick {
         s.set(ff::ACK_NOW);
-    } else if !s.has(ff::DELACK_ARMED) {
-        s.set(ff::DELACK_ARMED);
-        s.rx.delack_ms = now.ms32().wrapping_add(DELACK_MS);
+        return false;
     }
+    if s.has(ff::DELACK_ARMED) {
+        return false;
+    }
+    s.set(ff::DELACK_ARMED);
+    s.rx.delack_ms = now.ms32().wrapping_add(DELACK_MS);
+    true
 }

@@ -1,13 +1,13 @@
 //! Active open: resolve the next hop, then SYN-SENT (RFC 9293, 3.10.1 and 3.10.7.3).
 
 use crate::{
-    BindId, BufferLog2, ConnId, Endpoint, Engine, Errno, Owner,
+    BindId, ConnId, Endpoint, Engine, Errno, Owner, Wishes,
     arp::Hop,
     conn::{Conn, Handshake, Options, Origin, Phase},
     neighbours::Mac,
     segment::Segment,
 };
-use toe_abi::flow::{FlowKey, as_v4, v4_mapped};
+use toe_abi::flow::{FlowKey, as_v4, cc::needs_ecn, v4_mapped};
 use toe_wire::{SeqNum, TcpFlags};
 
 impl Engine {
@@ -16,7 +16,7 @@ impl Engine {
         owner: Owner,
         local: Option<BindId>,
         remote: Endpoint,
-        buffers: BufferLog2,
+        wishes: Wishes,
     ) -> Result<(ConnId, Endpoint), Errno> {
         let remote_ip = as_v4(&remote.ip).ok_or(Errno::EAFNOSUPPORT)?;
         let next_hop = self.routes.next_hop(remote_ip).ok_or(Errno::ENETUNREACH)?;
@@ -29,7 +29,8 @@ impl Engine {
             return Err(Errno::ENOBUFS);
         }
         let key = self.choose_local(local, remote)?;
-        let handshake = self.our_syn(&key, buffers);
+        let cc = wishes.cc.unwrap_or_else(|| self.default_cc(remote_ip));
+        let handshake = self.our_syn(&key, wishes.buffers, cc);
         let phase = Phase::Resolving(handshake);
         let conn = Conn { key, owner, origin: Origin::Active, phase, hop: None, deadline: None };
         let id = self.conns.insert(conn).ok_or(Errno::EADDRNOTAVAIL)?;
@@ -72,18 +73,19 @@ impl Engine {
     }
 
     // RFC 9293 3.10.1-1.
-    fn our_syn(&mut self, key: &FlowKey, buffers: BufferLog2) -> Handshake {
+    fn our_syn(&mut self, key: &FlowKey, buffers: crate::BufferLog2, cc: u8) -> Handshake {
         let c = &self.config;
         let options = Options {
             peer_mss: super::DEFAULT_MSS,
             peer_wscale: c.window_scaling.then_some(0),
             timestamps: c.timestamps,
             sack: c.sack,
-            ecn: c.ecn,
+            ecn: c.ecn || needs_ecn(cc),
         };
         self.serial += 1;
         Handshake {
             buffers,
+            cc,
             iss: self.keys.isn(key, self.now),
             irs: SeqNum(0),
             options,

@@ -97,7 +97,7 @@ impl Engine {
             timestamps: h.options.timestamps.then_some(Timestamping { recent: h.ts_recent, offset: h.ts_offset }),
             sack: h.options.sack,
             ecn: h.options.ecn,
-            algorithm: c.cc,
+            algorithm: h.cc,
             rto_min_ms: 0,
             rtt_us: if h.rtt_us > 0 { h.rtt_us } else { c.rtt_init_us },
             ack_now,

@@ -61,7 +61,7 @@ impl Engine {
         self.config.mtu.saturating_sub(IP_TCP_HEADERS)
     }
 
-    /// What is in force after the peer's SYN or SYN-ACK said `theirs`; ECN is settled by flags.
+    /// What is in force after the peer's SYN or SYN-ACK said `theirs`; `ecn`: both sides want it.
     fn negotiate(&self, theirs: &TcpOptions, ecn: bool) -> Options {
         let c = &self.config;
         Options {
@@ -73,7 +73,7 @@ impl Engine {
             // RFC 7323 3.2-5.
             timestamps: c.timestamps && theirs.timestamps.is_some(),
             sack: c.sack && theirs.sack_permitted,
-            ecn: c.ecn && ecn,
+            ecn,
         }
     }
 

@@ -1,11 +1,11 @@
 //! Passive open: LISTEN and SYN-RECEIVED (RFC 9293, 3.10.7.2 and 3.10.7.4).
 
 use crate::{
-    ConnId, Engine, Errno, ListenerId,
+    ConnId, Engine, Errno, ListenerId, Wishes,
     conn::{Conn, Handshake, Origin, Phase},
     segment::Segment,
 };
-use toe_abi::flow::as_v4;
+use toe_abi::flow::{as_v4, cc::needs_ecn};
 use toe_wire::{SeqNum, TcpFlags};
 
 impl Engine {
@@ -35,7 +35,7 @@ impl Engine {
             self.counters.syn_drop_accept_full += 1;
             return;
         }
-        let (owner, buffers) = (l.owner, l.buffers);
+        let (owner, wishes) = (l.owner, l.wishes);
         // RFC 4987, 3.4: the oldest half-open connection goes. An honest peer needs one round trip; a flood never comes back.
         let recycled = l.half_open.first_key_value().map(|(_, id)| *id);
         if l.half_open.len() >= self.config.syn_backlog_max || self.conns.is_full() {
@@ -46,7 +46,7 @@ impl Engine {
             self.counters.syn_recycled += 1;
             self.remove_conn(old);
         }
-        let h = self.answer_to(seg, buffers, iss_floor);
+        let h = self.answer_to(seg, wishes, iss_floor);
         let serial = h.serial;
         let conn = Conn { key: seg.key, owner, origin: Origin::Passive(listener), phase: Phase::SynReceived(h), hop: None, deadline: None };
         let Some(id) = self.conns.insert(conn) else { return };
@@ -59,7 +59,7 @@ impl Engine {
 
     /// Our side of a handshake that the peer began.
     /// RFC 9293 3.10.7.2-3.
-    fn answer_to(&mut self, seg: &Segment<'_>, buffers: crate::BufferLog2, iss_floor: Option<SeqNum>) -> Handshake {
+    fn answer_to(&mut self, seg: &Segment<'_>, wishes: Wishes, iss_floor: Option<SeqNum>) -> Handshake {
         self.serial += 1;
         let mut iss = self.keys.isn(&seg.key, self.now);
         if let Some(floor) = iss_floor
@@ -70,9 +70,11 @@ impl Engine {
             iss = floor.add(65_537);
         }
         // RFC 3168, 6.1.1: ECE and CWR in a SYN ask for ECN.
-        let ecn = seg.has(TcpFlags::ECE | TcpFlags::CWR);
+        let cc = wishes.cc.unwrap_or_else(|| as_v4(&seg.key.remote_ip).map_or(self.config.cc, |ip| self.default_cc(ip)));
+        let ecn = (self.config.ecn || needs_ecn(cc)) && seg.has(TcpFlags::ECE | TcpFlags::CWR);
         Handshake {
-            buffers,
+            buffers: wishes.buffers,
+            cc,
             iss,
             irs: seg.seq,
             options: self.negotiate(&seg.options, ecn),
