@@ -133,6 +133,7 @@ fn recover(s: &mut FlowState, ack: SeqNum, bytes: u32, flight: u32, ece: bool, n
     }
     s.clear(ff::REXMIT_ONE);
     // RFC 3168, 6.1.2: no increase for an ACK that echoes a mark; nor, as in Linux, while the window that was marked is in flight.
+    // RFC 3168 6.1.2-2.
     let marked = s.has(ff::ECN_REDUCED) || s.has(ff::ECN) && ece;
     if !marked {
         cc::on_ack(s, bytes, flight, now);

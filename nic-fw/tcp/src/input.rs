@@ -77,6 +77,7 @@ fn slow(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
 }
 
 /// RFC 7323, 4.3, (2): from the segment that the last ACK asked for.
+/// RFC 7323 4.3-1, 4.3-2, 4.3-3, 5.2-1.
 pub(crate) fn update_ts_recent(s: &mut FlowState, seq: SeqNum, val: u32) {
     if val.wrapping_sub(s.rx.ts_recent) as i32 >= 0 && seq.le(SeqNum(s.rx.last_ack_sent)) {
         s.rx.ts_recent = val;

@@ -93,6 +93,7 @@ impl Ip {
         }
         let header = packet.get(..header_len).ok_or(FrameError::Truncated)?;
         let sum = if header_len == HEADER_LEN { Sum::of_words(fixed) } else { Sum::new().bytes(header) };
+        // RFC 1122 3.2.1.2-1.
         if !sum.is_valid() {
             return Err(FrameError::BadIpChecksum);
         }

@@ -130,7 +130,7 @@ pub(crate) fn on_delivered(s: &mut FlowState, bytes: u32, ece: bool) {
 }
 
 /// An acknowledgement of `bytes` outside recovery. `flight`: bytes in flight before it.
-/// RFC 9293 MUST-19.
+/// RFC 9293 MUST-19; RFC 5681 3.1-1.
 pub(crate) fn on_ack(s: &mut FlowState, bytes: u32, flight: u32, now: Now) {
     let mss = s.mss();
     // RFC 9438 4.10-1.
@@ -159,6 +159,7 @@ pub(crate) fn on_ack(s: &mut FlowState, bytes: u32, flight: u32, now: Now) {
 fn reduce(s: &mut FlowState, flight: u32, how: impl FnOnce(&dyn CongestionControl, &mut CcState, u32) -> u32) {
     let mss = s.mss();
     // RFC 5681, 3.2, (2): what limited transmit sent beyond cwnd does not count as FlightSize.
+    // RFC 5681 3.2-8.
     let flight = flight.min(s.cc.cwnd);
     let ssthresh = how(algorithm(s), &mut s.cc, flight);
     // RFC 5681, (4): never below two segments.
@@ -189,6 +190,7 @@ pub(crate) fn on_timeout(s: &mut FlowState, flight: u32, again: bool) {
     }
     algorithm(s).reset(&mut s.cc);
     // RFC 5681, 3.1: "no more than the loss window, LW, which equals 1 full-sized segment".
+    // RFC 8257 3.5-3.
     s.cc.cwnd = s.mss();
 }
 
@@ -209,6 +211,7 @@ pub(crate) fn undo(s: &mut FlowState) {
 }
 
 /// About to send new data with nothing in flight.
+/// RFC 5681 4.1-1.
 pub(crate) fn on_idle(s: &mut FlowState, now: Now) {
     let silent_ms = now.ms32().wrapping_sub(s.rx.last_tx_ms);
     if silent_ms <= rto_ms(s) {
@@ -272,7 +275,7 @@ mod tests {
         });
     }
 
-    /// RFC 2018 5.1-1; RFC 5681 3.1-18, 3.1-19.
+    /// RFC 2018 5.1-1; RFC 5681 3.1-18, 3.1-19; RFC 8257 3.5-3.
     #[test]
     fn timeout_goes_back_to_one_segment() {
         each(|mut s| {
@@ -299,6 +302,7 @@ mod tests {
         });
     }
 
+    /// RFC 5681 3.2-8.
     #[test]
     fn limited_transmit_is_not_counted_as_flight() {
         each(|mut s| {

@@ -113,60 +113,6 @@ fn an_echo_tells_which_copy_was_answered() {
 
 /// RFC 3168 6.1.1-6.
 #[test]
-fn a_delayed_ack_echoes_the_first_of_its_segments() {
-    let mut t = with_timestamps();
-    let _ = t.segment(stamped(seg(RX, TX, A | TcpFlags::PSH, 10), 150, 0));
-    let _ = t.segment(stamped(seg(RX + 10, TX, A | TcpFlags::PSH, 10), 160, 0));
-    let _ = t.expire();
-    assert_eq!(t.emit().unwrap().timestamps.unwrap().ecr, 150);
-}
-
-#[test]
-fn the_segment_that_fills_a_hole_is_echoed() {
-    let mut t = with_timestamps();
-    let _ = t.segment(stamped(seg(RX + 10, TX, A, 10), 200, 0));
-    let _ = t.segment(stamped(seg(RX, TX, A, 10), 210, 0));
-    let ack = t.emit().unwrap();
-    assert_eq!((ack.ack, ack.timestamps.unwrap().ecr), (SeqNum(RX + 20), 210));
-}
-
-#[test]
-fn paws_comes_before_the_window() {
-    let out = with_timestamps().segment(stamped(seg(RX + 100_000, TX, A, 10), 99, 0));
-    assert_eq!(out.drop, Some(Drop::Paws));
-}
-
-#[test]
-fn unexpected_timestamps_are_ignored() {
-    let mut t = Script::new();
-    for val in [7, 3] {
-        let at = rx_head(&t.s);
-        assert!(t.segment(stamped(seg(RX + at, TX, A, 10), val, 9)).place.is_some());
-    }
-    assert_eq!(t.expire_and_emit().timestamps, None);
-}
-
-#[test]
-fn a_reset_of_ours_has_timestamps() {
-    let reset = with_timestamps().input(Input::Abort).reply.unwrap();
-    assert_eq!(reset.timestamps, Some(Timestamps { val: 1007, ecr: 100 }));
-}
-
-#[test]
-fn an_echo_tells_which_copy_was_answered() {
-    let mut t = with_timestamps();
-    let before = t.s.tx.srtt_us;
-    t.write(2000);
-    let _ = t.expire();
-    let again = t.emit().unwrap().timestamps.unwrap();
-    t.now_us += 40_000;
-    let _ = t.segment(stamped(seg(RX, TX, A, 0), 150, again.val));
-    assert_eq!(t.s.tx.srtt_us, before, "nothing new is acknowledged");
-    let _ = t.segment(stamped(seg(RX, TX + 1000, A, 0), 150, again.val));
-    assert_eq!(t.s.tx.srtt_us, (7 * before + 40_000 + 4) / 8);
-}
-
-#[test]
 fn ce_is_echoed_until_cwr() {
     let mut t = Script::with(|s| s.ecn = true);
     let _ = t.segment(SegmentIn { ce: true, ..seg(RX, TX, A, 2000) });
@@ -193,6 +139,7 @@ fn ece_halves_cwnd_once_per_window() {
     assert!(sent[0].flags.contains(TcpFlags::CWR) && !sent[1].flags.contains(TcpFlags::CWR));
 }
 
+/// RFC 3168 5.2-1, 5.2-2, 6.1.2-4, 6.1.4-1, 6.1.5-2.
 #[test]
 fn ecn_is_for_new_data_only() {
     let mut t = Script::with(|s| s.ecn = true);
@@ -206,6 +153,7 @@ fn ecn_is_for_new_data_only() {
     assert_eq!((ack.len, ack.ect), (0, false));
 }
 
+/// RFC 3168 6.1.6-1.
 #[test]
 fn a_probe_of_a_closed_window_is_not_ecn_capable() {
     let mut t = Script::with(|s| (s.ecn, s.snd_wnd) = (true, 0));
@@ -214,6 +162,7 @@ fn a_probe_of_a_closed_window_is_not_ecn_capable() {
     assert!(!probe.ect && !probe.flags.contains(TcpFlags::CWR));
 }
 
+/// RFC 3168 6.1.6-2, 6.1.5-1.
 #[test]
 fn ce_counts_on_a_window_probe_and_not_outside_the_window() {
     let ece = |seq| {
@@ -275,6 +224,7 @@ fn frag_needed_sends_again_in_smaller_segments() {
     assert_eq!(ranges(&sent)[..2], [(0, 560), (560, 560)]);
 }
 
+/// RFC 1191 3-7, 3-8, 3-9, 6.4-1.
 #[test]
 fn frag_needed_never_makes_segments_larger_nor_very_small() {
     let mut t = Script::new();

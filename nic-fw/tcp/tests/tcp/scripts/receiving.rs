@@ -85,19 +85,6 @@ fn as_many_blocks_are_reported_as_fit() {
 
 /// RFC 5681 3.2-2, 4.2-7.
 #[test]
-fn as_many_blocks_are_reported_as_fit() {
-    for (sack, timestamps, blocks) in [(false, false, 0), (true, false, 4), (true, true, 3)] {
-        let mut t = Script::with(|s| {
-            s.sack = sack;
-            s.timestamps = timestamps.then_some(Timestamping { recent: 100, offset: 7 });
-        });
-        let hole = |i: u32| SegmentIn { timestamps: timestamps.then_some(Timestamps { val: 100, ecr: 0 }), ..seg(RX + 100 * i, TX, A, 50) };
-        let last = (1..=4).map(|i| t.segment(hole(i)).reply.unwrap()).last().unwrap();
-        assert_eq!(last.sack.len(), blocks, "{sack} {timestamps}");
-    }
-}
-
-#[test]
 fn filling_the_hole_delivers_everything_and_acknowledges_at_once() {
     let mut t = Script::new();
     let _ = t.segment(seg(RX + 10, TX, A | TcpFlags::PSH, 10));
