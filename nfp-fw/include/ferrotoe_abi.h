@@ -555,16 +555,21 @@ struct toe_slot_names {
 
 /* region::SlotTx: 64 bytes */
 struct toe_slot_tx {
-    uint32_t head;           /*   0 */
-    uint32_t lock;           /*   4 */
-    uint32_t flags;          /*   8 */
-    uint32_t nonblocking;    /*  12 */
-    uint32_t timeout_us;     /*  16 */
-    uint32_t slot_flags;     /*  20 */
-    uint32_t linger;         /*  24 */
-    uint32_t _reserved;      /*  28 */
-    uint64_t pacing;         /*  32 */
-    uint32_t _reserved2[6];  /*  40 */
+    uint32_t head;            /*   0 */
+    uint32_t lock;            /*   4 */
+    uint32_t flags;           /*   8 */
+    uint32_t nonblocking;     /*  12 */
+    uint32_t timeout_us;      /*  16 */
+    uint32_t slot_flags;      /*  20 */
+    uint32_t linger;          /*  24 */
+    uint32_t _reserved;       /*  28 */
+    uint64_t pacing;          /*  32 */
+    uint32_t tos;             /*  40 */
+    uint32_t ttl;             /*  44 */
+    uint32_t max_segment;     /*  48 */
+    uint32_t syn_retries;     /*  52 */
+    uint32_t defer_accept_s;  /*  56 */
+    uint32_t _reserved2;      /*  60 */
 } TOE_ALIGNED(64);
 
 /* region::SlotRx: 64 bytes */
