@@ -158,6 +158,23 @@ fn the_link_is_shown_and_traffic_goes_on_when_it_is_back() {
     assert!(log.contains("the port's link is down") && log.contains("the port's link is up"), "{log}");
 }
 
+/// The network device is reset every two seconds, as if it had broken the rules; a connection that lasts longer delivers every byte.
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn connections_outlive_resets_of_the_network_device() {
+    let scene = Scene::new(&Machine { append: "fail=port fail-after=2000", ..Machine::default() }, FILE_LEN);
+    let (card, peer) = (scene.place(), scene.pair.peer_place());
+    let _on_card = scene.server(&card, "on-card", 8080, &peer);
+    let slowly = format!("curl -sS --limit-rate 8M http://{CARD_IP}:8080/file | sha256sum");
+    let said = peer.run("bash", &["-c", &slowly], LIMIT).unwrap_or_else(|e| panic!("{e:#}\n{}", scene.card.logs())).stdout();
+    assert!(said.starts_with(&scene.hash), "{said}\n{}", scene.card.logs());
+    let resets = scene.card.card.stats().expect("answers")["port_resets"];
+    println!("{resets} resets in one connection");
+    assert!(resets >= 3, "{resets}\n{}", scene.card.logs());
+    let status = scene.card.card.toectl(&["status"]).expect("answers").stdout();
+    assert!(status.contains("link up"), "{status}");
+}
+
 #[test]
 #[ignore = "end to end: cargo xtask test"]
 fn toed_is_killed_and_another_one_takes_the_card_over() {
