@@ -97,7 +97,8 @@ fn no_buffer_is_taken_from_a_device_that_does_not_end_its_reset() {
 fn a_device_that_comes_back_as_another_is_not_used_until_it_is_the_same_again() {
     let world = World::new(all(), 2, &two_pairs());
     let mut net = world.start(&two_pairs()).unwrap();
-    let spoil: [(&str, fn(&mut FakeDevice)); 6] = [
+    type Spoil = fn(&mut FakeDevice);
+    let spoil: [(&str, Spoil); 6] = [
         ("fewer features", |device| device.offered = all() - Features::CSUM),
         ("it refuses them", |device| device.refuses = true),
         ("smaller queues", |device| device.queues[2].max = 8),
