@@ -292,6 +292,16 @@ impl ToeHost {
         below.card_awake = true;
     }
 
+    /// The application is to run although nothing has happened to it.
+    pub fn wake_app(&mut self) {
+        self.below.borrow_mut().app_awake = true;
+    }
+
+    /// Connections of all kinds, TIME-WAIT apart, that the daemon knows of.
+    pub fn connections(&self) -> usize {
+        self.below.borrow().core.engine().connection_count()
+    }
+
     /// A frame that the card has sent.
     pub fn take_sent(&mut self) -> Option<FakeFrame> {
         self.below.borrow_mut().port.take_sent().map(|f| f.into_received())
