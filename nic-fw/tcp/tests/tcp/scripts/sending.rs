@@ -96,12 +96,12 @@ fn duplicates_of_what_a_timeout_sent_again_start_no_recovery() {
     let _ = t.segment(seg(RX, TX + 4000, A, 0));
     t.emit_all();
     for _ in 0..5 {
-        assert_eq!(t.segment(seg(RX, TX + 4000, A, 0)).count, None);
+        assert!(t.segment(seg(RX, TX + 4000, A, 0)).counts.is_empty());
     }
     let _ = t.segment(seg(RX, TX + 8000, A, 0));
     t.write(8000);
-    let counts: Vec<_> = (0..3).map(|_| t.segment(seg(RX, TX + 8000, A, 0)).count).collect();
-    assert_eq!(counts, [None; 3], "the data behind what timed out is still unknown");
+    let silent = (0..3).all(|_| t.segment(seg(RX, TX + 8000, A, 0)).counts.is_empty());
+    assert!(silent, "the data behind what timed out is still unknown");
 }
 
 #[test]
