@@ -114,6 +114,12 @@ pub struct Marks {
     /// 0: not-ECT, 1: ECT(1), 2: ECT(0), 3: CE.
     pub ecn: u8,
     pub bad_checksum: bool,
+    pub bad_ip_checksum: bool,
+    /// IPv4 addresses instead of the peer's and ours.
+    pub src: Option<[u8; 4]>,
+    pub dst: Option<[u8; 4]>,
+    /// Options of the IP header, whole words.
+    pub ip_options: Vec<u8>,
     /// Data offset field instead of the right one.
     pub data_offset: Option<u8>,
     /// Reserved bits of the TCP header.
