@@ -31,6 +31,8 @@ pub struct Config {
     pub syn_retries: u8,
     pub time_wait: Duration,
     pub fin_wait2: Duration,
+    /// How long a neighbour is believed before it is asked again.
+    pub arp_expire: Duration,
     /// What the peer's sequence number 0 is on the wire.
     pub peer_isn: u32,
     /// What the card's clock shows when the script begins.
@@ -55,6 +57,7 @@ impl Default for Config {
             syn_retries: 6,
             time_wait: Duration::from_secs(60),
             fin_wait2: Duration::from_secs(60),
+            arp_expire: Duration::from_secs(30),
             peer_isn: 0x3000_0000,
             start: Duration::from_secs(1),
             tolerance: Duration::from_millis(4),
