@@ -99,7 +99,7 @@ fn slow(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
     if out.closed.is_some() {
         return;
     }
-    receive::congestion_bits(s, seg);
+    receive::congestion_bits(s, seg, now, out);
     receive::data(s, seg, now, out);
 }
 

@@ -7,6 +7,7 @@ use toe_tcp::*;
 use toe_wire::{SackBlocks, SeqNum, TcpFlags, Timestamps};
 
 mod closing;
+mod dctcp;
 mod options;
 mod receiving;
 mod sending;
