@@ -1,7 +1,7 @@
 //! ICMP: echo, errors about our connections, errors about what we do not serve (RFC 792, RFC 1122, RFC 5927).
 
 use crate::{Action, Engine, Errno, conn::Phase, neighbours::Mac};
-use toe_abi::flow::FlowKey;
+use toe_abi::flow::{FlowKey, v4_mapped};
 use toe_wire::{
     Icmp,
     icmp::{Envelope, Quoted, echo_reply, icmp_type, port_unreachable},
@@ -53,7 +53,14 @@ impl Engine {
     }
 
     fn envelope(&self, mac: Mac, to: [u8; 4]) -> Envelope {
-        Envelope { dst_mac: mac, src_mac: self.config.mac, vlan: None, src: self.config.ip, dst: to, ttl: self.config.ttl }
+        Envelope {
+            dst_mac: mac,
+            src_mac: self.config.mac,
+            vlan: None,
+            src: v4_mapped(self.config.ip),
+            dst: v4_mapped(to),
+            ttl: self.config.ttl,
+        }
     }
 
     /// A datagram that nobody serves: RFC 1122, 3.2.2.1 and 4.1.3.1.

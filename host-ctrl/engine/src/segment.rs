@@ -2,7 +2,7 @@
 
 use crate::{Engine, FrameMeta, conn::Phase, neighbours::Mac, route::is_host};
 use toe_abi::flow::{FlowKey, as_v4, v4_mapped};
-use toe_wire::{Arp, Frame, Payload, SeqNum, Tcp, TcpFlags, TcpOptions, frame::Ipv4, ip_proto, parse_frame};
+use toe_wire::{Arp, Frame, Payload, SeqNum, Tcp, TcpFlags, TcpOptions, frame::Packet, ip_proto, parse_frame};
 
 /// A received TCP segment, seen from our end.
 #[derive(Clone, Copy)]
@@ -67,11 +67,11 @@ impl Engine {
                 None => self.counters.drop_malformed += 1,
             },
             Payload::Ipv4(packet) => self.ipv4(frame, &parsed, packet, meta),
-            Payload::Other => self.counters.drop_ethertype += 1,
+            Payload::Ipv6(_) | Payload::Other => self.counters.drop_ethertype += 1,
         }
     }
 
-    fn ipv4(&mut self, frame: &[u8], parsed: &Frame, packet: &Ipv4, meta: FrameMeta) {
+    fn ipv4(&mut self, frame: &[u8], parsed: &Frame, packet: &Packet, meta: FrameMeta) {
         let ip = &packet.ip;
         // RFC 1122, 3.3.6: what came by link-layer broadcast is not for us alone.
         if ip.dst != v4_mapped(self.config.ip) || parsed.eth.is_group() {

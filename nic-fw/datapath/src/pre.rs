@@ -80,10 +80,10 @@ impl Pre {
         match &frame.payload {
             Payload::Arp(packet) => self.arp(packet.of(bytes), frame.eth.vlan),
             Payload::Other => Finding::Exception(Exception::OtherProtocol, 0),
-            Payload::Ipv4(ip) => match &ip.tcp {
+            Payload::Ipv4(ip) | Payload::Ipv6(ip) => match &ip.tcp {
                 Some(tcp) => self.segment(bytes, (offload, hash), frame, &ip.ip, tcp),
                 None if ip.ip.fragment => Finding::Exception(Exception::Fragment, 0),
-                None if ip.ip.proto == ip_proto::ICMP => Finding::Exception(Exception::Icmp, 0),
+                None if matches!(ip.ip.proto, ip_proto::ICMP | ip_proto::ICMPV6) => Finding::Exception(Exception::Icmp, 0),
                 None if ip.ip.options => Finding::Exception(Exception::IpOptions, 0),
                 None => Finding::Exception(Exception::OtherProtocol, 0),
             },
@@ -179,7 +179,7 @@ fn wire_segments(payload_len: u32, gso_size: u16) -> u16 {
 fn drop_reason(e: FrameError) -> Drop {
     match e {
         FrameError::Truncated => Drop::Truncated,
-        FrameError::BadIpHeader => Drop::BadIpHeader,
+        FrameError::BadIpHeader | FrameError::BadExtension | FrameError::RefusedExtension => Drop::BadIpHeader,
         FrameError::BadIpChecksum => Drop::BadIpChecksum,
         FrameError::BadTcpHeader => Drop::BadTcpHeader,
         FrameError::BadTcpOptions => Drop::BadTcpOptions,
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(reason(&packet(5, 0x4000, 1)), Exception::Icmp);
         assert_eq!(reason(&packet(6, 0, 17)), Exception::IpOptions);
         assert_eq!(reason(&packet(5, 0, 17)), Exception::OtherProtocol);
-        frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+        frame[12..14].copy_from_slice(&[0x88, 0xcc]);
         assert_eq!(reason(&frame), Exception::OtherProtocol);
     }
 

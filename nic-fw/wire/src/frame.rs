@@ -16,14 +16,15 @@ pub struct Frame {
 pub enum Payload {
     /// Its packet: see [`Arp::parse`](crate::Arp::parse).
     Arp(Span),
-    Ipv4(Ipv4),
+    Ipv4(Packet),
+    Ipv6(Packet),
     /// Not ours; [`Ethernet::ethertype`] says what.
     Other,
 }
 
-/// An IPv4 packet, and its TCP segment if it holds a whole one.
+/// An IP packet, and its TCP segment if it holds a whole one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ipv4 {
+pub struct Packet {
     pub ip: Ip,
     /// `None`: another protocol, or a fragment.
     pub tcp: Option<Tcp>,
@@ -31,29 +32,39 @@ pub struct Ipv4 {
 
 /// Parses a frame from the destination MAC address on, without FCS, up to 64 KiB and headers.
 ///
-/// Lengths, the IPv4 header checksum and TCP options have been checked when it succeeds; the TCP checksum has not.
+/// Lengths, the IPv4 header checksum, IPv6 extension headers and TCP options have been checked when it succeeds; the TCP checksum has not.
 #[inline]
 pub fn parse_frame(frame: &[u8]) -> Result<Frame, FrameError> {
     let eth = Ethernet::parse(frame)?;
     let at = usize::from(eth.len);
     let payload = match eth.ethertype {
-        ethertype::IPV4 => {
-            let ip = Ip::parse(frame, at)?;
-            let whole_tcp = ip.proto == ip_proto::TCP && !ip.fragment;
-            let tcp = if whole_tcp { Some(Tcp::parse(frame, ip.payload)?) } else { None };
-            Payload::Ipv4(Ipv4 { ip, tcp })
-        }
+        ethertype::IPV4 => Payload::Ipv4(Packet::of(frame, Ip::parse(frame, at)?)?),
+        ethertype::IPV6 => Payload::Ipv6(Packet::of(frame, Ip::parse_v6(frame, at)?)?),
         ethertype::ARP => Payload::Arp(Span::new(at, frame.len())),
         _ => Payload::Other,
     };
     Ok(Frame { eth, payload })
 }
 
-/// Addresses (IPv4-mapped) and ports of a TCP segment, source first: enough to say whose it is, a few loads and no checks. Whatever
+impl Packet {
+    #[inline]
+    fn of(frame: &[u8], ip: Ip) -> Result<Self, FrameError> {
+        let whole_tcp = ip.proto == ip_proto::TCP && !ip.fragment;
+        let tcp = if whole_tcp { Some(Tcp::parse(frame, ip.payload)?) } else { None };
+        Ok(Self { ip, tcp })
+    }
+}
+
+/// Addresses (those of IPv4 mapped) and ports of a TCP segment, source first: enough to say whose it is, a few loads and no checks. Whatever
 /// [`parse_frame`] takes for a whole TCP segment has one, and it is the same; that other frames may have one as well does no harm.
 #[inline]
 pub fn tcp_tuple(frame: &[u8]) -> Option<TcpTuple> {
-    let eth = Ethernet::parse(frame).ok().filter(|eth| eth.ethertype == ethertype::IPV4)?;
+    let eth = Ethernet::parse(frame).ok()?;
+    match eth.ethertype {
+        ethertype::IPV4 => {}
+        ethertype::IPV6 => return tcp_tuple_v6(frame, eth.len.into()),
+        _ => return None,
+    }
     let ip = usize::from(eth.len);
     let fixed: [u8; ipv4::HEADER_LEN] = bytes::array(frame, ip)?;
     let [version_ihl, _, _, _, _, _, f0, f1, _, proto, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = fixed;
@@ -67,6 +78,12 @@ pub fn tcp_tuple(frame: &[u8]) -> Option<TcpTuple> {
         src_port: (ports >> 16) as u16,
         dst_port: ports as u16,
     })
+}
+
+fn tcp_tuple_v6(frame: &[u8], at: usize) -> Option<TcpTuple> {
+    let ip = Ip::parse_v6(frame, at).ok().filter(|ip| ip.proto == ip_proto::TCP && !ip.fragment)?;
+    let ports = bytes::be32(ip.payload.of(frame), 0)?;
+    Some(TcpTuple { src_ip: ip.src, dst_ip: ip.dst, src_port: (ports >> 16) as u16, dst_port: ports as u16 })
 }
 
 /// See [`tcp_tuple`].
@@ -83,7 +100,7 @@ impl Frame {
     #[inline]
     pub fn tcp(&self) -> Option<(&Ip, &Tcp)> {
         match &self.payload {
-            Payload::Ipv4(Ipv4 { ip, tcp: Some(tcp) }) => Some((ip, tcp)),
+            Payload::Ipv4(Packet { ip, tcp: Some(tcp) }) | Payload::Ipv6(Packet { ip, tcp: Some(tcp) }) => Some((ip, tcp)),
             _ => None,
         }
     }

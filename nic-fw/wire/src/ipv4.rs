@@ -11,6 +11,7 @@ pub mod ip_proto {
     pub const ICMP: u8 = 1;
     pub const TCP: u8 = 6;
     pub const UDP: u8 = 17;
+    pub const ICMPV6: u8 = 58;
 }
 
 /// Bytes `start..end` of a frame.
@@ -43,7 +44,7 @@ impl Span {
     }
 }
 
-/// A checked header. Addresses are IPv4-mapped.
+/// A checked header of IPv4 or IPv6: the addresses say which. Those of IPv4 are IPv4-mapped, those of IPv6 never are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ip {
     pub src: [u8; 16],
@@ -111,6 +112,12 @@ impl Ip {
 /// An IPv4 address as 16 bytes (RFC 4291, 2.5.5.2).
 pub const fn mapped(a: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a[0], a[1], a[2], a[3]]
+}
+
+/// Whether an address stands for one of IPv4.
+#[inline]
+pub const fn is_mapped(a: &[u8; 16]) -> bool {
+    matches!(a, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, _, _, _, _])
 }
 
 /// The IPv4 address in the last four bytes.
