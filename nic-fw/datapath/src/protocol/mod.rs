@@ -218,6 +218,7 @@ impl Protocol {
             return false;
         }
         let now = tcp_now(self.now);
+        self.counters.add(Counter::RecordsRefused, self.pools.take_refused().into());
         if toe_tcp::next_deadline(self.states.state(flow), now).is_none_or(|d| d.0 > now.0) {
             // Moved further away since it was armed.
             self.rearm(flow);
@@ -300,7 +301,7 @@ fn bind(state: &mut FlowState, ctx: CtxId, opaque: u32) {
 
 /// Owed ACKs, retransmissions and probes go before new data.
 fn urgent(state: &FlowState) -> bool {
-    const URGENT: u32 = flow_flags::ACK_NOW | flow_flags::REXMIT_ONE | flow_flags::PROBE | flow_flags::LOSS;
+    const URGENT: u32 = flow_flags::ACK_NOW | flow_flags::REXMIT_ONE | flow_flags::PROBE | flow_flags::TLP_DUE | flow_flags::LOSS;
     state.rx.flags & URGENT != 0
 }
 
