@@ -1,7 +1,8 @@
 //! Segments without payload, and what every outgoing segment says of the receiving side.
 
+use crate::sack::Range;
 use crate::state::View;
-use crate::{Now, SegmentOut, ooo};
+use crate::{Now, Pools, SegmentOut, ooo};
 use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::{SackBlocks, SeqNum, TcpFlags, Timestamps};
 
@@ -62,17 +63,29 @@ pub(crate) fn segment(s: &mut FlowState, now: Now, seq: SeqNum) -> SegmentOut {
 }
 
 /// A pure ACK, with SACK blocks where there are holes (RFC 2018, 4).
-pub(crate) fn ack(s: &mut FlowState, now: Now) -> SegmentOut {
+pub(crate) fn ack(s: &mut FlowState, pools: &Pools, now: Now) -> SegmentOut {
+    ack_for(s, pools, None, None, now)
+}
+
+/// The ACK of a segment that was received before.
+pub(crate) fn ack_again(s: &mut FlowState, pools: &Pools, again: Option<Range>, now: Now) -> SegmentOut {
+    ack_for(s, pools, again, None, now)
+}
+
+/// The ACK of a segment that begins at `latest`, of which `again` was received before.
+pub(crate) fn ack_for(s: &mut FlowState, pools: &Pools, again: Option<Range>, latest: Option<SeqNum>, now: Now) -> SegmentOut {
     // Beyond everything sent: a receiver takes it whatever has been lost.
     let seq = s.snd_max();
     let mut out = segment(s, now, seq);
     // RFC 2018 4-1, 4-3, 4-7.
-    if s.has(ff::SACK) && s.has_holes() {
+    if s.has(ff::SACK) && (s.has_holes() || again.is_some()) {
         // Three blocks and timestamps fill the 40 bytes of options.
         let room = if s.has(ff::TIMESTAMPS) { 3 } else { SackBlocks::MAX };
-        for (left, right) in ooo::newest_first(&s.cc.ooo, usize::from(s.cc.ooo_recent)).take(room) {
-            out.sack.push(left, right);
+        // RFC 2883, 4: (1) the first block reports the duplicate, (5) the next one the block that it lies in.
+        if let Some((start, end)) = again {
+            out.sack.push(start, end);
         }
+        ooo::report(s, pools, latest.or(again.map(|(start, _)| start)), room, &mut out.sack);
     }
     out
 }

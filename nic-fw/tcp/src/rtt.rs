@@ -3,7 +3,7 @@
 use crate::Now;
 use crate::state::View;
 use toe_abi::flow::{FlowState, flow_flags as ff};
-use toe_wire::{SeqNum, Timestamps};
+use toe_wire::Timestamps;
 
 /// Before there is a sample (RFC 6298, 2.1).
 const RTO_INITIAL_US: u32 = 1_000_000;
@@ -49,34 +49,24 @@ pub(crate) fn rto_ms(s: &FlowState) -> u32 {
     ms.min(u64::from(RTO_MAX_MS)) as u32
 }
 
-/// Starts timing a segment that ends at `end`, unless one is being timed. Not in recovery, where its acknowledgement waits for
-/// holes before it to be filled.
+/// A round trip of data that was sent once.
 /// RFC 6298 3-3.
-pub(crate) fn start(s: &mut FlowState, end: SeqNum, now: Now) {
-    if !s.has(ff::RTT_PENDING | ff::RECOVERY | ff::LOSS) {
-        s.set(ff::RTT_PENDING);
-        s.tx.rtt_seq = end.0;
-        s.tx.rtt_us = now.us32();
+pub(crate) fn measured(s: &mut FlowState, rtt_us: u32) {
+    let rtt_us = rtt_us.max(1);
+    if s.tx.min_rtt_us == 0 || rtt_us < s.tx.min_rtt_us {
+        s.tx.min_rtt_us = rtt_us;
     }
+    sample(s, rtt_us);
 }
 
-/// A new acknowledgement: takes the sample that it gives, if any.
+/// Takes the sample that an echoed timestamp gives, where there is nothing better: its clock ticks in milliseconds.
 /// RFC 7323 4.1-2.
-pub(crate) fn on_ack(s: &mut FlowState, ack: SeqNum, timestamps: Option<Timestamps>, now: Now) {
-    if s.has(ff::RTT_PENDING) {
-        if ack.ge(SeqNum(s.tx.rtt_seq)) {
-            s.clear(ff::RTT_PENDING);
-            sample(s, now.us32().wrapping_sub(s.tx.rtt_us));
-        }
-        return;
-    }
-    // Karn's rule (RFC 6298, 3) forbids timing what was sent twice, but an echoed timestamp says which copy it answers
-    // (RFC 7323, 4.1). Its clock ticks in milliseconds, so it is used only where there is nothing better. If only the ACK was
-    // lost, the echo is that of the first copy, and a whole timeout too old: no sample may count more than the present timeout.
-    let ambiguous = s.has(ff::LOSS | ff::RECOVERY) || s.tx.backoff > 0;
-    if let (true, true, Some(ts)) = (ambiguous, s.has(ff::TIMESTAMPS), timestamps) {
+pub(crate) fn echoed(s: &mut FlowState, timestamps: Option<Timestamps>, now: Now) {
+    // Karn's rule (RFC 6298, 3) forbids timing what was sent twice, but an echoed timestamp says which copy it answers (RFC 7323, 4.1). If only
+    // the ACK was lost, the echo is that of the first copy, and a whole timeout too old: no sample may count more than the present timeout.
+    if let Some(ts) = timestamps.filter(|ts| s.has(ff::TIMESTAMPS) && ts.ecr != 0) {
         let ms = crate::output::ts_now(s, now).wrapping_sub(ts.ecr);
-        if ts.ecr != 0 && ms <= ECHO_MAX_MS {
+        if ms <= ECHO_MAX_MS {
             sample(s, (ms.max(1) * 1000).min(base_us(s)));
         }
     }

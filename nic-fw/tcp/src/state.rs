@@ -127,7 +127,7 @@ impl View for FlowState {
 
     #[inline]
     fn has_holes(&self) -> bool {
-        let [start, end] = self.cc.ooo[0];
+        let [start, end, _] = self.cc.ooo[0];
         start != end
     }
 

@@ -145,7 +145,7 @@ impl Protocol {
     fn fast(&mut self, m: &RxMsg, msg: &mut OutMsg) -> bool {
         let now = tcp_now(self.now);
         let Some((local, state, given_up)) = self.states.live(m.flow) else { return false };
-        let Some(Fast { place, send, deadline }) = toe_tcp::fast(state, &m.segment, now) else { return false };
+        let Some(Fast { place, send, deadline }) = toe_tcp::fast(state, &mut self.pools, &m.segment, now) else { return false };
         msg.event = Some(event_of(m.flow, state, given_up));
         if let Some(place) = place {
             self.counters.add(Counter::RxPayloadBytes, place.len.into());
@@ -247,6 +247,7 @@ impl Protocol {
             return false;
         }
         let now = tcp_now(self.now);
+        self.counters.add(Counter::RecordsRefused, self.pools.take_refused().into());
         if toe_tcp::next_deadline(self.states.state(flow), now).is_none_or(|d| d.0 > now.0) {
             // Moved further away since it was armed.
             self.rearm(flow);
@@ -332,7 +333,7 @@ fn bind(state: &mut FlowState, ctx: CtxId, opaque: u32) {
 
 /// Owed ACKs, retransmissions and probes go before new data.
 fn urgent(state: &FlowState) -> bool {
-    const URGENT: u32 = flow_flags::ACK_NOW | flow_flags::REXMIT_ONE | flow_flags::PROBE | flow_flags::LOSS;
+    const URGENT: u32 = flow_flags::ACK_NOW | flow_flags::REXMIT_ONE | flow_flags::PROBE | flow_flags::TLP_DUE | flow_flags::LOSS;
     state.rx.flags & URGENT != 0
 }
 
