@@ -73,6 +73,7 @@ pub(crate) fn ack_again(s: &mut FlowState, pools: &Pools, again: Option<Range>, 
 }
 
 /// The ACK of a segment that begins at `latest`, of which `again` was received before.
+/// RFC 2883 4-4, 4-5.
 pub(crate) fn ack_for(s: &mut FlowState, pools: &Pools, again: Option<Range>, latest: Option<SeqNum>, now: Now) -> SegmentOut {
     // Beyond everything sent: a receiver takes it whatever has been lost.
     let seq = s.snd_max();

@@ -78,6 +78,7 @@ const SAME_TIME_AGE: u32 = 32;
 
 /// [start, end) is being sent for the first time; it follows what was sent before. False: there was no record for it. `us`: the time.
 /// `apart`: whatever the last record is, a new one.
+/// RFC 8985 4-2.
 pub(crate) fn sent(s: &mut FlowState, pools: &mut Pools, (start, end): Range, us: u32, apart: bool) -> bool {
     let last = s.cc.sent;
     if last != NONE && (!apart || pools.is_out_of_records()) {

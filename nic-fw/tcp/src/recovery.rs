@@ -36,6 +36,7 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dupl
         (None, None) => {}
     }
     // RFC 6675, 2: a duplicate ACK is one with news of SACK.
+    // RFC 6675 5-3.
     s.tx.dup_acks = s.tx.dup_acks.saturating_add(u8::from(news.sacked > 0));
 
     let board = pools.boards.get_mut(s.tx.board);
@@ -62,6 +63,7 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dupl
 }
 
 /// Recovery begins, goes on or ends, and cwnd with it.
+/// RFC 6675 5-5, 5-8.
 fn advance_state(
     s: &mut FlowState,
     pools: &mut Pools,
@@ -80,6 +82,7 @@ fn advance_state(
     if s.has(ff::RECOVERY) {
         prr::on_ack(s, pools, delivered, advanced && lost == 0);
     } else if lost > 0 && !s.has(ff::LOSS) {
+        // RFC 6675 5.1-5.
         begin(s, pools, news, out);
         prr::on_ack(s, pools, delivered, false);
     } else if advanced && !ended {
@@ -118,6 +121,7 @@ fn begin(s: &mut FlowState, pools: &mut Pools, news: &News, out: &mut Output) {
 }
 
 /// Everything that was sent when recovery began has arrived.
+/// RFC 6675 5-6, 5-7.
 fn end(s: &mut FlowState, pools: &mut Pools, now: Now) {
     s.clear(ff::ECN_REDUCED);
     if s.has(ff::RECOVERY | ff::LOSS) {
@@ -136,6 +140,7 @@ fn end(s: &mut FlowState, pools: &mut Pools, now: Now) {
 }
 
 /// RFC 5682, 3.1. True: the timeout was spurious.
+/// RFC 5682 3.1-1, 3.1-2; RFC 9438 4.9.1-1.
 fn frto(s: &mut FlowState, pools: &mut Pools, news: &News, advanced: bool) -> bool {
     let stage = pools.boards.get(s.tx.board).frto;
     if stage == Stage::Off || !s.has(ff::LOSS) {
@@ -171,6 +176,7 @@ pub(crate) fn reordering_timeout(s: &mut FlowState, pools: &mut Pools, now: Now,
 }
 
 /// The retransmission timer has expired: RFC 8985, 6.3. False: the flow can't have a scoreboard. `again`: the same data has timed out before.
+/// RFC 6675 5.1-2, 5.1-3, 5.1-4, 5.1-7.
 pub(crate) fn timeout(s: &mut FlowState, pools: &mut Pools, again: bool, now: Now, out: &mut Output) -> bool {
     if !s.has(ff::SACK) || !board::open(s, pools) {
         return false;
@@ -192,6 +198,7 @@ pub(crate) fn timeout(s: &mut FlowState, pools: &mut Pools, again: bool, now: No
     board.forced = true;
     board.probe = None;
     // RFC 5682, 2.1, (1): not while an earlier timeout is being recovered from.
+    // RFC 5682 3.1-4.
     board.frto = if first { Stage::Watch } else { Stage::Off };
     if first {
         undo::begin(s, board);
@@ -205,6 +212,7 @@ pub(crate) fn timeout(s: &mut FlowState, pools: &mut Pools, again: bool, now: No
 }
 
 /// Sends again the first of what is lost, as far as cwnd allows (RFC 6675, 4, NextSeg (1)).
+/// RFC 6675 4-4, 4-5, 4-10, 5-10.
 pub(crate) fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32) -> Option<SegmentOut> {
     let Board { lost, forced, frto, .. } = *pools.boards.get(s.tx.board);
     if lost == 0 || frto == Stage::New {
@@ -239,6 +247,7 @@ fn first_lost(s: &FlowState, pools: &Pools) -> Option<u32> {
 }
 
 /// How many of `len` bytes from `start` on may be sent again now; a segment at least.
+/// RFC 6675 5-9; RFC 8985 9.3-1.
 fn may_resend(s: &FlowState, pools: &Pools, start: SeqNum, len: u32, forced: bool) -> Option<u32> {
     if forced {
         return Some(s.mss());

@@ -37,12 +37,13 @@ pub(crate) fn room(s: &FlowState, pools: &Pools) -> u32 {
         return s.cc.cwnd.saturating_sub(board::pipe(s, pools));
     }
     // RFC 3042, limited transmit: one segment beyond cwnd for each of the first two duplicate ACKs. With a scoreboard, SACKed data makes room.
+    // RFC 6675 5-4.
     let limited = if s.has(ff::RECOVERY | ff::LOSS) { 0 } else { u32::from(s.tx.dup_acks.min(2)) * s.mss() };
     edge_from(s.snd_una(), s.cc.cwnd.saturating_add(limited).min(1 << 30), s.snd_nxt())
 }
 
 /// Decides about the next segment of at most `max_payload` bytes, for which cwnd leaves `room`.
-/// RFC 5681 2-1, 3-1.
+/// RFC 5681 2-1, 3-1; RFC 6675 4-6.
 pub(crate) fn plan(s: &FlowState, room: u32, max_payload: u32) -> Verdict {
     let nxt = s.snd_nxt();
     let avail = s.tx_end().since_or_zero(nxt);

@@ -31,6 +31,7 @@ const SLACK_MS: u32 = 2;
 
 /// Whether a probe is what comes next (RFC 8985, 7.2): "unless it is already in fast recovery, RTO recovery, or the sender has segments delivered
 /// out of order".
+/// RFC 8985 7.2-1.
 pub(crate) fn is_wanted(s: &FlowState, pools: &Pools) -> bool {
     let calm = !s.has(ff::RECOVERY | ff::LOSS) && s.tx.backoff == 0 && s.tx.snd_wnd > 0;
     // The records are what a probe's answer is judged by.
@@ -39,6 +40,7 @@ pub(crate) fn is_wanted(s: &FlowState, pools: &Pools) -> bool {
 }
 
 /// RFC 8985, 7.2, TLP_calc_PTO(), milliseconds.
+/// RFC 8985 7.2-3, 7.2-4.
 pub(crate) fn timeout_ms(s: &FlowState) -> u32 {
     let ack_delay = if s.outstanding() <= s.mss() { MAX_ACK_DELAY_MS } else { SLACK_MS };
     let pto = (s.tx.srtt_us.saturating_mul(2) / 1000).saturating_add(ack_delay);
@@ -47,6 +49,7 @@ pub(crate) fn timeout_ms(s: &FlowState) -> u32 {
 }
 
 /// The timer has expired. False: without a scoreboard there is no probe.
+/// RFC 8985 7.3-1.
 pub(crate) fn expire(s: &mut FlowState, pools: &mut Pools, out: &mut Output) -> bool {
     if !is_wanted(s, pools) || !board::open(s, pools) {
         return false;
@@ -57,6 +60,7 @@ pub(crate) fn expire(s: &mut FlowState, pools: &mut Pools, out: &mut Output) -> 
 }
 
 /// RFC 8985, 7.3, TLP_send_probe(). New data goes in spite of cwnd.
+/// RFC 8985 7.3-3, 7.3-6.
 pub(crate) fn probe(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32) -> Option<SegmentOut> {
     if s.tx.board == NONE || s.outstanding() == 0 {
         return None;
@@ -75,6 +79,7 @@ pub(crate) fn probe(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload:
 }
 
 /// The highest segment that was sent, once more.
+/// RFC 8985 7.3-4, 7.3-5.
 fn last_segment(s: &mut FlowState, pools: &mut Pools, now: Now, max: u32) -> SegmentOut {
     let last = s.cc.sent;
     let record = *pools.records.get(last);
@@ -88,6 +93,7 @@ fn last_segment(s: &mut FlowState, pools: &mut Pools, now: Now, max: u32) -> Seg
 }
 
 /// RFC 8985, 7.4.2, TLP_process_ack(). `duplicate`: the ACK has nothing new and no SACK.
+// RFC 8985 7.4.2-1, 7.4.2-2.
 pub(crate) fn on_ack(
     s: &mut FlowState,
     pools: &mut Pools,

@@ -44,6 +44,7 @@ impl Script {
 
 // RFC 6675, RFC 8985, 6: what is lost, and when.
 
+/// RFC 8985 3.3.2-1, 9.2-1.
 #[test]
 fn three_sacked_segments_prove_the_one_before_them_lost() {
     let mut t = script();
@@ -56,6 +57,7 @@ fn three_sacked_segments_prove_the_one_before_them_lost() {
     assert_eq!(t.s.cc.ssthresh, 5000);
 }
 
+/// RFC 2018 5-1; RFC 6675 4-4, 4-5, 5-1, 5-5, 5-6, 5-8, 5-10.
 #[test]
 fn three_holes_are_filled_in_one_round_trip() {
     let mut t = script();
@@ -81,6 +83,7 @@ fn three_holes_are_filled_in_one_round_trip() {
     assert_eq!((tx_tail(&t.s), t.s.cc.cwnd, t.s.cc.ssthresh), (20_000, 9000, 9000));
 }
 
+/// RFC 8985 3.3.2-2, 4-2, 6.2-2.
 #[test]
 fn a_single_overtaken_segment_has_a_quarter_of_a_round_trip() {
     let mut t = script();
@@ -94,6 +97,7 @@ fn a_single_overtaken_segment_has_a_quarter_of_a_round_trip() {
     assert_eq!(ranges(&t.emit_all()), [(0, 1000)]);
 }
 
+/// RFC 6675 4-10.
 #[test]
 fn an_overtaken_segment_that_comes_in_time_is_not_sent_again() {
     let mut t = script();
@@ -121,6 +125,7 @@ fn where_segments_overtake_each_other_three_are_no_proof() {
     assert_eq!(t.s.id.retransmits, 0);
 }
 
+/// RFC 8985 3.3.2-3, 3.3.2-4, 4-3.
 #[test]
 fn each_round_with_a_needless_retransmission_widens_the_reordering_window() {
     let mut t = script();
@@ -184,6 +189,7 @@ fn an_ack_from_before_a_retransmission_says_nothing_about_it() {
     assert_eq!(t.ack(1000, &[(2000, 10_000)]), [], "the second is not lost because the copy of the first has come");
 }
 
+/// RFC 6675 4-3, 4-6, 5-4.
 #[test]
 fn sacked_data_makes_room_for_new_data() {
     // RFC 3042 with SACK: the first two duplicates each let a segment go.
@@ -205,6 +211,7 @@ fn blocks_that_cannot_be_true_are_ignored() {
     assert_eq!((t.s.tx.board, t.s.id.retransmits), (0, 0));
 }
 
+/// RFC 6675 5-3; RFC 3042 2-3; RFC 5681 3.2-6.
 #[test]
 fn a_duplicate_ack_without_sack_is_none() {
     let mut t = script();
@@ -215,6 +222,7 @@ fn a_duplicate_ack_without_sack_is_none() {
     }
 }
 
+/// RFC 8985 4-1.
 #[test]
 fn without_records_three_duplicate_acks_retransmit() {
     let mut t = script();
@@ -247,6 +255,7 @@ fn records_that_run_out_in_recovery_end_it_as_newreno() {
 
 // RFC 9937: how much may be sent in recovery.
 
+/// RFC 6675 5-9; RFC 8985 9.3-1, 9.3-2; RFC 6937 3-1, 3-2, 3-3, 3-5.
 #[test]
 fn the_window_comes_down_in_proportion_to_what_arrives() {
     let mut t = script();
@@ -264,6 +273,7 @@ fn the_window_comes_down_in_proportion_to_what_arrives() {
     assert_eq!((t.s.cc.cwnd, t.s.cc.ssthresh), (10_000, 10_000));
 }
 
+/// RFC 5681 4.3-1.
 #[test]
 fn a_reduction_for_ecn_is_not_repeated_for_a_loss_in_the_same_window() {
     let mut t = Script::with(|s| (s.sack, s.ecn, s.snd_wnd) = (true, true, 60_000));
@@ -277,6 +287,7 @@ fn a_reduction_for_ecn_is_not_repeated_for_a_loss_in_the_same_window() {
 
 // RFC 8985, 7: tail loss probes.
 
+/// RFC 8985 7.2-1, 7.2-4, 7.3-4, 7.3-5.
 #[test]
 fn a_lost_tail_is_probed_after_two_round_trips() {
     let mut t = script();
@@ -295,6 +306,7 @@ fn a_lost_tail_is_probed_after_two_round_trips() {
     assert_eq!(t.s.tx.backoff, 0);
 }
 
+/// RFC 8985 7.3-3.
 #[test]
 fn a_probe_is_new_data_where_there_is_some() {
     let mut t = script();
@@ -305,6 +317,7 @@ fn a_probe_is_new_data_where_there_is_some() {
     assert_eq!((t.s.cc.ssthresh, t.s.tx.board), (1 << 30, 0), "nothing was lost");
 }
 
+/// RFC 8985 7.2-3.
 #[test]
 fn one_segment_is_given_the_time_of_a_delayed_ack() {
     let mut t = script();
@@ -314,6 +327,7 @@ fn one_segment_is_given_the_time_of_a_delayed_ack() {
     assert!(t.now_us - start > 200_000);
 }
 
+/// RFC 8985 7.3-2, 7.3-6, 8-1.
 #[test]
 fn after_a_probe_comes_the_retransmission_timer() {
     let mut t = script();
@@ -325,6 +339,7 @@ fn after_a_probe_comes_the_retransmission_timer() {
     assert!(t.now_us - start > 200_000);
 }
 
+/// RFC 8985 7.2-1.
 #[test]
 fn new_data_puts_a_probe_off() {
     let mut t = script();
@@ -337,6 +352,7 @@ fn new_data_puts_a_probe_off() {
     assert_eq!(second.0 - first.0, 3000);
 }
 
+/// RFC 8985 7.4.2-1, 7.4.2-2.
 #[test]
 fn a_loss_that_a_probe_repairs_reduces_the_window() {
     let mut t = script();
@@ -377,6 +393,7 @@ fn time_out(t: &mut Script) -> Vec<(u32, u32)> {
     panic!("no timeout")
 }
 
+/// RFC 6675 5.1-2, 5.1-3, 5.1-4, 5.1-6, 5.1-7.
 #[test]
 fn a_timeout_keeps_what_was_sacked() {
     let mut t = script();
@@ -397,6 +414,7 @@ fn a_timeout_keeps_what_was_sacked() {
     assert_eq!(sent.len(), 3, "{sent:?}");
 }
 
+/// RFC 2018 5-3.
 #[test]
 fn what_a_peer_takes_back_is_sent_again() {
     let mut t = script();
@@ -416,6 +434,7 @@ fn what_a_peer_takes_back_is_sent_again() {
     assert_eq!(ranges(&t.emit_all()), [(1000, 1000)]);
 }
 
+/// RFC 5682 3.1-1, 3.1-2; RFC 9438 4.9.1-1.
 #[test]
 fn a_timeout_with_everything_only_late_is_taken_back() {
     let mut t = script();
@@ -433,6 +452,7 @@ fn a_timeout_with_everything_only_late_is_taken_back() {
     assert!(t.emit_all().iter().all(|s| !s.rexmit));
 }
 
+/// RFC 6675 5.1-5.
 #[test]
 fn a_timeout_for_a_loss_is_not_taken_back() {
     let mut t = script();
@@ -449,6 +469,7 @@ fn a_timeout_for_a_loss_is_not_taken_back() {
     assert_eq!(ranges(&t.emit_all())[0], (1000, 1000));
 }
 
+/// RFC 5682 3.1-4.
 #[test]
 fn a_repeated_timeout_backs_off() {
     let mut t = script();
@@ -462,6 +483,7 @@ fn a_repeated_timeout_backs_off() {
 
 // RFC 2883, RFC 3522, RFC 4015: taking back.
 
+/// RFC 2883 5-1; RFC 9438 4.9.2-1.
 #[test]
 fn a_recovery_whose_retransmissions_were_all_needless_is_taken_back() {
     let mut t = script();
@@ -487,6 +509,7 @@ fn a_recovery_with_one_real_loss_stands() {
     assert!(counts.has(Counter::RxDsacks) && !counts.has(Counter::TxSpuriousRecoveries));
 }
 
+/// RFC 9438 4.9.2-1.
 #[test]
 fn an_echo_of_the_original_takes_recovery_back_at_once() {
     let mut t = Script::with(|s| {
@@ -511,6 +534,7 @@ fn reported(out: &Output) -> Vec<(u32, u32)> {
     reply.sack.iter().map(|(start, end)| (start.since(SeqNum(RX)), end.since(SeqNum(RX)))).collect()
 }
 
+/// RFC 2018 4-8.
 #[test]
 fn the_newest_blocks_are_reported_first() {
     let mut t = script();
@@ -522,6 +546,7 @@ fn the_newest_blocks_are_reported_first() {
     assert_eq!(last, [(7000, 7500), (3000, 3500), (9000, 9500), (1000, 1500)]);
 }
 
+/// RFC 2883 4-1, 4-2, 4-3.
 #[test]
 fn a_segment_that_was_received_is_reported_as_duplicate() {
     let mut t = script();
@@ -533,6 +558,7 @@ fn a_segment_that_was_received_is_reported_as_duplicate() {
     assert_eq!((reported(&out), rx_head(&t.s)), (vec![(500, 1000)], 1500));
 }
 
+/// RFC 2883 4-4, 4-5.
 #[test]
 fn a_duplicate_beyond_a_hole_is_reported_with_its_block() {
     let mut t = script();
@@ -541,6 +567,7 @@ fn a_duplicate_beyond_a_hole_is_reported_with_its_block() {
     assert_eq!(reported(&t.segment(seg(RX + 3000, TX, A, 500))), [(3000, 3500), (2000, 4000), (5000, 6000)]);
 }
 
+/// RFC 2018 4-3.
 #[test]
 fn without_sack_nothing_is_reported() {
     let mut t = Script::new();
