@@ -71,6 +71,14 @@
 /* flow::cc */
 #define TOE_CC_NEWRENO 0U
 #define TOE_CC_CUBIC 1U
+#define TOE_CC_DCTCP 2U
+#define TOE_CC_DCTCP_RATE 3U
+#define TOE_CC_TIMELY 4U
+#define TOE_CC_CONST_RATE 5U
+#define TOE_CC_COUNT 6U
+
+/* flow::rate_words */
+#define TOE_RATE_WORD_MARKED 0U
 
 /* flow::flow_flags */
 #define TOE_FLOW_FLAG_TIMESTAMPS 1U
@@ -132,6 +140,7 @@
 #define TOE_CONTROL_KIND_STAGES 19U
 #define TOE_CONTROL_KIND_TRACE 20U
 #define TOE_CONTROL_KIND_SET_SHARE 21U
+#define TOE_CONTROL_KIND_SET_CC 22U
 #define TOE_CONTROL_KIND_FLOW_CLOSED 64U
 
 /* control::status */
@@ -312,6 +321,8 @@
 #define TOE_APP_OP_BYE 10U
 #define TOE_APP_OP_IDENTIFY 11U
 #define TOE_APP_OP_RATE 12U
+#define TOE_APP_OP_CONGESTION 13U
+#define TOE_APP_OP_INFO 14U
 
 /* app::bind_flags */
 #define TOE_APP_BIND_REUSEADDR 1U
@@ -429,7 +440,8 @@ struct toe_flow_identity {
     uint8_t tos;              /*  49 */
     uint8_t _reserved[2];     /*  50 */
     uint32_t retransmits;     /*  52 */
-    uint8_t _reserved2[8];    /*  56 */
+    uint32_t prior_cwnd;      /*  56 */
+    uint32_t prior_ssthresh;  /*  60 */
 } TOE_ALIGNED(64);
 
 /* flow::RxState: 64 bytes */
@@ -792,6 +804,27 @@ struct toe_window_log_header {
     uint32_t _reserved[1021];  /*  12 */
 } TOE_ALIGNED(4096);
 
+/* app::Info: 64 bytes */
+struct toe_app_info {
+    uint32_t srtt_us;       /*   0 */
+    uint32_t rttvar_us;     /*   4 */
+    uint32_t cwnd;          /*   8 */
+    uint32_t ssthresh;      /*  12 */
+    uint32_t unacked;       /*  16 */
+    uint32_t snd_wnd;       /*  20 */
+    uint32_t retransmits;   /*  24 */
+    uint32_t flags;         /*  28 */
+    uint32_t rto_min_ms;    /*  32 */
+    uint32_t since_tx_ms;   /*  36 */
+    uint32_t since_rx_ms;   /*  40 */
+    uint8_t wscales;        /*  44 */
+    uint8_t algorithm;      /*  45 */
+    uint16_t mss;           /*  46 */
+    uint8_t backoff;        /*  48 */
+    uint8_t probes;         /*  49 */
+    uint16_t _reserved[7];  /*  50 */
+} TOE_ALIGNED(4);
+
 /* app::Request: 128 bytes */
 struct toe_app_request {
     uint32_t op;             /*   0 */
@@ -846,6 +879,7 @@ _Static_assert(sizeof(struct toe_accept_record) == 128, "toe_accept_record");
 _Static_assert(sizeof(struct toe_window_card_page) == 4096, "toe_window_card_page");
 _Static_assert(sizeof(struct toe_window_host_page) == 4096, "toe_window_host_page");
 _Static_assert(sizeof(struct toe_window_log_header) == 4096, "toe_window_log_header");
+_Static_assert(sizeof(struct toe_app_info) == 64, "toe_app_info");
 _Static_assert(sizeof(struct toe_app_request) == 128, "toe_app_request");
 _Static_assert(sizeof(struct toe_app_reply) == 128, "toe_app_reply");
 #endif

@@ -27,7 +27,9 @@ macro_rules! structs {
 structs! {
     crate::ids::FlowId as "toe_flow_id" { index, generation }
     crate::flow::FlowKey as "toe_flow_key" { local_ip, remote_ip, local_port, remote_port }
-    crate::flow::Identity as "toe_flow_identity" { key, region, ctx, opaque, next_hop, vlan, ttl, tos, _reserved, retransmits, _reserved2 }
+    crate::flow::Identity as "toe_flow_identity" {
+        key, region, ctx, opaque, next_hop, vlan, ttl, tos, _reserved, retransmits, prior_cwnd, prior_ssthresh,
+    }
     crate::flow::RxState as "toe_flow_rx" {
         buf, buf_log2, wscale, mss, irs, rcv_nxt, rcv_adv, rx_tail, ts_recent, last_tx_ms, last_ack_sent, fin_seq,
         flags, state, delack_segs, quickack, _reserved, delack_ms, last_rx_ms, ts_offset, snd_sml,
@@ -84,6 +86,10 @@ structs! {
         number, request, control_lo, control_hi, peer, window_lo, window_hi, version, memory_lo, memory_hi, _reserved,
     }
     crate::window::LogHeader as "toe_window_log_header" { begun, written, dropped, _reserved }
+    crate::app::Info as "toe_app_info" {
+        srtt_us, rttvar_us, cwnd, ssthresh, unacked, snd_wnd, retransmits, flags, rto_min_ms, since_tx_ms, since_rx_ms, wscales, algorithm,
+        mss, backoff, probes, _reserved,
+    }
     crate::app::Request as "toe_app_request" { op, slot, args, ip, port, flags, _reserved, _reserved2 }
     crate::app::Reply as "toe_app_reply" { errno, count, args, ip, port, _reserved, slots }
 }

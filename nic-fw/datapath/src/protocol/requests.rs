@@ -47,6 +47,7 @@ impl Protocol {
         if clock != 0 {
             toe_tcp::rebase(&mut state, Now(clock), tcp_now(self.now));
         }
+        toe_tcp::admit(&mut state);
         self.states.install(flow, &state);
         let local = self.states.local(flow);
         self.sched.assign(local, state.id.region.0);
@@ -80,6 +81,12 @@ impl Protocol {
             }
             kind::SET_RATE => {
                 self.sched.set_rate(self.states.local(flow), rate(args[0]), self.now);
+            }
+            kind::SET_CC => {
+                let number = u8::try_from(args[0]).unwrap_or(u8::MAX);
+                if !toe_tcp::cc::choose(self.states.state_mut(flow), number) {
+                    done = Done::Answer(status::INVALID);
+                }
             }
             kind::FREEZE => {
                 self.states.freeze(flow);
