@@ -225,6 +225,7 @@ impl Ports {
     }
 
     /// A local port for a connection to `remote`: one that nobody has bound and for which `free` holds.
+    /// RFC 6056 3.2-1.
     pub fn choose_for(&mut self, remote: Endpoint, free: impl Fn(u16) -> bool) -> Option<u16> {
         let unbound = |ports: &Self, port| ports.ports.get(&port).is_none_or(|u| u.bindings.is_empty());
         self.choose(Some(remote.ip), remote.port, |ports, port| unbound(ports, port) && free(port))
@@ -232,6 +233,7 @@ impl Ports {
 
     /// RFC 6056, 3.3.4 (double-hash port selection): from a start that depends on the destination on, by
     /// one of several counters, so that ports can neither be guessed nor collide.
+    /// RFC 6056 3.3-1.
     fn choose(&mut self, remote_ip: Option<[u8; 16]>, remote_port: u16, ok: impl Fn(&Self, u16) -> bool) -> Option<u16> {
         let (first, last) = self.ephemeral;
         let range = u32::from(last - first) + 1;
@@ -341,6 +343,7 @@ mod tests {
         assert_eq!(p.listener_for(&key), Some(l));
     }
 
+    /// RFC 6056 3.2-1.
     #[test]
     fn chosen_ports_are_all_of_the_range_and_then_none() {
         let mut p = ports();

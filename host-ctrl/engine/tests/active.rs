@@ -34,7 +34,7 @@ fn syn_sent() -> (Bench, ConnId, Peer, Seg) {
     (b, conn, peer, syn)
 }
 
-/// RFC 9293 MUST-44, 3.10.1-1, 3.10.7.3-5.
+/// RFC 9293 MUST-44, 3.10.1-1, 3.10.7.3-5; RFC 7323 2.2-8, 3.2-1; RFC 1191 3.1-1, 3.1-2; RFC 1122 2.3.2.2-1.
 #[test]
 fn resolves_then_opens_then_installs_before_acknowledging() {
     let mut b = Bench::new();
@@ -67,7 +67,7 @@ fn resolves_then_opens_then_installs_before_acknowledging() {
     assert!(matches!(actions[..], [Action::Connected { conn: c, flow: f, .. }] if c == conn && f == flow));
 }
 
-/// RFC 9293 MUST-22.
+/// RFC 9293 MUST-22; RFC 1122 4.2.3.1-1.
 #[test]
 fn syn_is_repeated_with_backoff_then_times_out() {
     let (mut b, conn, _, first) = syn_sent();
@@ -87,7 +87,7 @@ fn syn_is_repeated_with_backoff_then_times_out() {
     assert_eq!(b.engine.connection_count(), 0);
 }
 
-/// RFC 9293 3.10.7.3-3, 3.10.7.3-4.
+/// RFC 9293 3.10.7.3-3, 3.10.7.3-4; RFC 5961 3.2-6.
 #[test]
 fn rst_that_acknowledges_the_syn_refuses() {
     let (mut b, conn, peer, _) = syn_sent();
@@ -198,6 +198,7 @@ fn gateway_is_asked_for_what_is_not_on_link() {
     assert_eq!((syn.to, syn.ip.dst), ([2, 9, 9, 9, 9, 9], Endpoint::v4([192, 0, 2, 1], 0).ip));
 }
 
+/// RFC 3168 6.1.1.1-2.
 #[test]
 fn ecn_is_asked_for_and_given_up_after_losses() {
     let mut b = Bench::with(|c| c.ecn = true);
@@ -208,6 +209,7 @@ fn ecn_is_asked_for_and_given_up_after_losses() {
     assert_eq!(flags, [ECN_SYN, TcpFlags::SYN], "RFC 3168, 6.1.1.1");
 }
 
+/// RFC 3168 6.1.1-4, 6.1.1-8.
 #[test]
 fn ecn_needs_ece_alone_in_the_syn_ack() {
     for (answer, want) in [(TcpFlags::ECE, true), (TcpFlags::ECE | TcpFlags::CWR, false), (TcpFlags::empty(), false)] {
@@ -342,6 +344,18 @@ fn ephemeral_ports_differ_until_none_is_left() {
     assert_eq!(err.0, EADDRNOTAVAIL);
     // Another destination has ports of its own.
     assert!(b.engine.connect(1, None, Endpoint::v4(PEER_IP, 81), BUF, b.now).is_ok());
+}
+
+/// RFC 6056 3.3-1.
+#[test]
+fn ephemeral_ports_cannot_be_known_from_others() {
+    let first = |secret: u8, to: u16| {
+        let mut b = Bench::with(|c| c.secret = [secret; 16]);
+        let (_, local) = b.engine.connect(1, None, Endpoint::v4(PEER_IP, to), BUF, b.now).unwrap();
+        local.port
+    };
+    assert_ne!(first(1, 80), first(2, 80), "without the secret");
+    assert_ne!(first(1, 80), first(1, 81), "from those of another destination");
 }
 
 /// RFC 9293 3.10.1-2.

@@ -118,6 +118,11 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
         self.attempt(msg, out, traced)
     }
 
+    /// The board's sending half of the port.
+    pub fn port(&mut self) -> &mut T {
+        &mut self.port
+    }
+
     /// Whether a message waits that only needs room at the port.
     pub fn is_stalled(&self) -> bool {
         self.lanes.iter().any(|lane| lane.head.is_some())

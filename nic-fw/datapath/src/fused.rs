@@ -435,9 +435,10 @@ impl<B: Board> Card<B> {
     fn look_at_losses(&mut self, now: Instant) {
         if now >= self.losses_at {
             self.losses_at = now.add_micros(LOSSES_EVERY_US);
-            let RxLosses { overrun, unusable } = self.rx.losses();
+            let RxLosses { overrun, unusable, resets } = self.rx.losses();
             self.pre.counters.set(Counter::RxPortOverrun, overrun);
             self.pre.counters.set(Counter::RxPortUnusable, unusable);
+            self.pre.counters.set(Counter::PortResets, resets);
         }
     }
 
@@ -465,6 +466,11 @@ impl<B: Board> Card<B> {
             || self.host.is_busy()
             || !self.outs.host.is_empty()
             || !self.outs.poisoned.is_empty()
+    }
+
+    /// Both halves of the board's port.
+    pub fn port(&mut self) -> (&mut B::Rx, &mut B::Tx) {
+        (&mut self.rx, self.egress.port())
     }
 
     /// The board's receiving half of the port.

@@ -41,7 +41,7 @@ pub fn input(s: &mut FlowState, _pools: &mut Pools, event: &Input, now: Now) -> 
 }
 
 fn slow(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
-    // RFC 9293 3.10.7.4-15, 3.10.7.4-16.
+    // RFC 9293 3.10.7.4-15, 3.10.7.4-16; RFC 5961 4.2-1, 4.2-2, 4.2-3.
     if seg.flags.contains(TcpFlags::SYN) && !seg.flags.contains(TcpFlags::RST) {
         // RFC 5961, 4.2: "irrespective of the sequence number, TCP MUST send an ACK".
         out.drop = Some(Drop::SynChallenged);
@@ -55,7 +55,7 @@ fn slow(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
         return reset(s, seg, now, out);
     }
     // RFC 9293, 3.10.7.4, fifth: "if the ACK bit is off, drop the segment".
-    // RFC 9293 3.10.7.4-17.
+    // RFC 9293 3.10.7.4-17; RFC 7323 3.2-4.
     if !seg.flags.contains(TcpFlags::ACK) {
         out.drop = Some(Drop::NoAck);
         return;
@@ -77,6 +77,7 @@ fn slow(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
 }
 
 /// RFC 7323, 4.3, (2): from the segment that the last ACK asked for.
+/// RFC 7323 4.3-1, 4.3-2, 4.3-3, 5.2-1.
 pub(crate) fn update_ts_recent(s: &mut FlowState, seq: SeqNum, val: u32) {
     if val.wrapping_sub(s.rx.ts_recent) as i32 >= 0 && seq.le(SeqNum(s.rx.last_ack_sent)) {
         s.rx.ts_recent = val;
@@ -87,11 +88,14 @@ pub(crate) fn update_ts_recent(s: &mut FlowState, seq: SeqNum, val: u32) {
 const TS_RECENT_AGE_MAX_MS: u32 = 24 * 24 * 3600 * 1000;
 
 /// Protection against wrapped sequence numbers (RFC 7323, 5.3). `false`: dropped.
+/// RFC 7323 5.3-1, 5.3-2.
 fn paws(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) -> bool {
     // RFC 7323, 5.2: RST is not subject to it.
+    // RFC 7323 3.2-10, 5.2-5.
     if !s.has(ff::TIMESTAMPS) || seg.flags.contains(TcpFlags::RST) {
         return true;
     }
+    // RFC 7323 3.2-8, 3.2-9.
     let Some(ts) = seg.timestamps else {
         // RFC 7323, 3.2: without the option, silently drop.
         out.drop = Some(Drop::Paws);
@@ -100,6 +104,7 @@ fn paws(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) -> bool 
     if ts.val.wrapping_sub(s.rx.ts_recent) as i32 >= 0 {
         return true;
     }
+    // RFC 7323 5.5-1.
     if now.ms32().wrapping_sub(s.rx.last_rx_ms) > TS_RECENT_AGE_MAX_MS {
         s.rx.ts_recent = ts.val;
         return true;
@@ -136,7 +141,7 @@ fn acceptable(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) ->
 }
 
 /// Second: check the RST bit, by RFC 5961, 3.2.
-/// RFC 9293 3.10.7.4-6, 3.10.7.4-7, 3.10.7.4-8.
+/// RFC 9293 3.10.7.4-6, 3.10.7.4-7, 3.10.7.4-8; RFC 5961 3.2-1, 3.2-2, 3.2-3, 3.2-4, 3.2-5.
 fn reset(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
     let expected = s.rcv_nxt();
     // After its FIN a peer may count the FIN or not.
@@ -156,6 +161,7 @@ fn reset(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
 const CHALLENGES_MAX: u8 = 10;
 
 /// Sends a challenge ACK, if the budget allows.
+/// RFC 5961 7-2.
 pub(crate) fn challenge(s: &mut FlowState, now: Now, out: &mut Output) {
     let epoch = (now.ms32() >> 12) as u8;
     if s.cc.challenge_epoch != epoch {

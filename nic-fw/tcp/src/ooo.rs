@@ -60,6 +60,7 @@ pub(crate) fn highest(list: &Intervals) -> Option<SeqNum> {
 }
 
 /// The intervals in use, `first` ahead of the others (RFC 2018, 4).
+/// RFC 2018 4-6.
 pub(crate) fn newest_first(list: &Intervals, first: usize) -> impl Iterator<Item = (SeqNum, SeqNum)> + '_ {
     let others = list.iter().enumerate().filter(move |&(i, _)| i != first).map(|(_, interval)| interval);
     list.get(first).into_iter().chain(others).filter(|i| used(i)).map(|&[l, r]| (SeqNum(l), SeqNum(r)))

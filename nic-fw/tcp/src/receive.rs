@@ -11,6 +11,7 @@ use toe_wire::{SeqNum, TcpFlags};
 const DELACK_MS: u32 = 40;
 
 /// ECN: CE is echoed until the peer says CWR (RFC 3168, 6.1.3), or segment by segment.
+/// RFC 3168 6.1.1-6, 6.1.6-2, 6.1.5-1.
 pub(crate) fn congestion_bits(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
     if !s.has(ff::ECN) {
         return;
@@ -28,6 +29,7 @@ pub(crate) fn congestion_bits(s: &mut FlowState, seg: &SegmentIn, now: Now, out:
 
 /// RFC 8257, 3.2: ECE is the mark of the last data, and an ACK never speaks of marked and of unmarked data: when that changes, what was
 /// received before is acknowledged with the old bit, and this segment at once.
+/// RFC 8257 3.2-1, 3.2-2, 3.2-3.
 fn echo_each_mark(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
     if seg.payload_len == 0 || seg.ce == s.has(ff::ECE) {
         return;
@@ -93,6 +95,7 @@ pub(crate) fn data(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Outpu
     if start.gt(s.rcv_nxt()) {
         return out_of_order(s, seg, &fresh, now, out);
     }
+    // RFC 5681 3.2-2, 4.2-7.
     let had_holes = s.has_holes();
     if has_data {
         in_order(s, seg, fresh.from, fresh.to, out);
@@ -148,7 +151,7 @@ fn take_fin(s: &mut FlowState, out: &mut Output) -> bool {
 }
 
 /// Beyond a hole: straight to its place in the buffer. Acknowledged at once (RFC 5681, 4.2), one ACK per segment, as the peer counts them.
-/// RFC 9293 SHLD-31, MAY-13.
+/// RFC 9293 SHLD-31, MAY-13; RFC 2018 4-5; RFC 5681 3.2-1, 4.2-5, 4.2-6.
 fn out_of_order(s: &mut FlowState, seg: &SegmentIn, fresh: &Fresh, now: Now, out: &mut Output) {
     if fresh.to > fresh.from {
         let (start, end) = (seg.seq.add(fresh.from), seg.seq.add(fresh.to));
@@ -169,6 +172,7 @@ fn out_of_order(s: &mut FlowState, seg: &SegmentIn, fresh: &Fresh, now: Now, out
 }
 
 /// In-order data has come: acknowledge now, or soon (RFC 5681, 4.2; RFC 9293, 3.8.6.3). True: soon, and a timer was set for it.
+/// RFC 5681 4.2-1, 4.2-2, 4.2-3, 4.2-4, 4.2-8.
 pub(crate) fn owe_ack(s: &mut FlowState, seg: &SegmentIn, now_please: bool, now: Now) -> bool {
     let quick = s.rx.quickack > 0;
     s.rx.quickack = s.rx.quickack.saturating_sub(1);

@@ -32,11 +32,13 @@ fn edge_from(start: SeqNum, len: u32, nxt: SeqNum) -> u32 {
 /// Room that cwnd leaves behind snd_nxt.
 fn usable_cwnd(s: &FlowState) -> u32 {
     // RFC 3042, limited transmit: one segment beyond cwnd for each of the first two duplicate ACKs.
+    // RFC 5681 3.2-4, 3.2-5; RFC 3042 2-1, 2-2.
     let limited = if s.has(ff::RECOVERY | ff::LOSS) { 0 } else { u32::from(s.tx.dup_acks.min(2)) * s.mss() };
     edge_from(s.snd_una(), s.cc.cwnd.saturating_add(limited).min(1 << 30), s.snd_nxt())
 }
 
 /// Decides about the next segment of at most `max_payload` bytes.
+/// RFC 5681 2-1, 3-1.
 pub(crate) fn plan(s: &FlowState, max_payload: u32) -> Verdict {
     let nxt = s.snd_nxt();
     let avail = s.tx_end().since_or_zero(nxt);
@@ -45,6 +47,7 @@ pub(crate) fn plan(s: &FlowState, max_payload: u32) -> Verdict {
         return Verdict::Nothing;
     }
     // RFC 9293 MUST-34, SHLD-15: of a window that has shrunk nothing is left.
+    // RFC 7323 2.4-1, 2.4-4.
     let window = edge_from(s.snd_una(), s.tx.snd_wnd.min(1 << 30), nxt);
     if avail == 0 {
         // FIN takes a sequence number of the window.
@@ -210,6 +213,7 @@ fn data(s: &mut FlowState, now: Now, len: u32, fin: bool) -> SegmentOut {
     // RFC 9293 MUST-61, SHLD-27.
     out.flags.set(TcpFlags::PSH, len > 0 && payload_end == s.tx_end());
     // RFC 3168, 6.1.5 and 6.1.4: new data only.
+    // RFC 3168 5.2-1, 5.2-2, 6.1.2-4, 6.1.2-5, 6.1.4-1, 6.1.5-1, 6.1.5-2, 6.1.6-1.
     out.ect = s.has(ff::ECN) && len > 0 && !rexmit;
     if out.ect && s.has(ff::CWR) {
         out.flags |= TcpFlags::CWR;
@@ -226,6 +230,7 @@ fn data(s: &mut FlowState, now: Now, len: u32, fin: bool) -> SegmentOut {
     }
     if rexmit {
         // Karn's rule (RFC 6298, 3).
+        // RFC 6298 3-1, 3-2.
         s.clear(ff::RTT_PENDING);
         s.id.retransmits = s.id.retransmits.wrapping_add(1);
     } else {

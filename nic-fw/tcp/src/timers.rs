@@ -59,6 +59,7 @@ fn wanted(s: &FlowState) -> u8 {
 }
 
 /// Arms the timer that the state calls for, unless it runs already.
+/// RFC 6298 5-2.
 pub(crate) fn rearm(s: &mut FlowState, now: Now) {
     let want = wanted(s);
     if s.tx.timer == want {
@@ -76,6 +77,7 @@ pub(crate) fn rearm(s: &mut FlowState, now: Now) {
         _ => return,
     };
     // One more, as the present millisecond has partly gone.
+    // RFC 6298 5-1.
     s.tx.timer_ms = from_ms.wrapping_add(wait_ms).wrapping_add(1);
 }
 
@@ -118,10 +120,12 @@ fn retransmit(s: &mut FlowState, now: Now, out: &mut Output) {
     s.tx.backoff = s.tx.backoff.saturating_add(1);
     let flight = s.snd_nxt().since_or_zero(s.snd_una());
     cc::on_timeout(s, flight, again);
+    // RFC 6582 3.2-6.
     s.cc.recover = s.tx.snd_max;
     s.tx.snd_nxt = s.tx.snd_una;
     s.tx.dup_acks = 0;
     s.clear(ff::RECOVERY | ff::ECN_REDUCED | ff::RTT_PENDING);
+    // RFC 2018 5-3, 5.1-2.
     s.set(ff::LOSS | ff::REXMIT_ONE);
     out.counts.add(Counter::TxTimeouts);
 }

@@ -126,6 +126,7 @@ impl TcpOptions {
                 }
             }
             (KIND_MSS | KIND_WSCALE | KIND_SACK_PERMITTED | KIND_TIMESTAMPS | KIND_SACK, _) => return Err(FrameError::BadTcpOptions),
+            // RFC 5482 3-5, 4.1-1: the user timeout option is one of those that we do not know.
             _ => {}
         }
         Ok(())
@@ -240,6 +241,7 @@ impl Tcp {
 
 /// The timestamps among a header's options; every option is checked.
 #[inline]
+/// RFC 7323 2.2-7: of an established connection nothing else is taken.
 fn timestamps(options: &[u8]) -> Result<Option<Timestamps>, FrameError> {
     match *options {
         [] => Ok(None),

@@ -23,10 +23,12 @@ fn options_of_a_linux_syn() {
     assert_eq!(parsed, want);
 }
 
-/// RFC 9293 MUST-6, MUST-68.
+/// RFC 9293 MUST-6, MUST-68; RFC 5482 3-5, 4.1-1.
 #[test]
 fn unknown_options_are_skipped() {
     assert_eq!(TcpOptions::parse(&[254, 4, 9, 9, 2, 4, 1, 0]).unwrap().mss, Some(256));
+    const USER_TIMEOUT: u8 = 28;
+    assert_eq!(TcpOptions::parse(&[USER_TIMEOUT, 4, 0, 100]), Ok(TcpOptions::default()));
 }
 
 /// RFC 9293 MUST-4.
@@ -69,6 +71,7 @@ fn a_fifth_sack_block_has_no_room() {
 }
 
 proptest! {
+    /// RFC 7323 2.2-7.
     #[test]
     fn any_options(bytes in proptest::collection::vec(any::<u8>(), 0..=40)) {
         let all = TcpOptions::parse(&bytes);

@@ -103,6 +103,7 @@ impl Engine {
     }
 
     /// The next hop of a waiting connection is known.
+    /// RFC 1122 2.3.2.2-1.
     pub(crate) fn hop_ready(&mut self, id: ConnId, mac: Mac) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         if let Phase::Resolving(h) = &conn.phase {
@@ -130,6 +131,7 @@ impl Engine {
             return self.refuse(seg);
         }
         // Second: a RST is acceptable if it acknowledges the SYN. RFC 9293 3.10.7.3-3, 3.10.7.3-4.
+        // RFC 5961 3.2-6.
         if seg.has(TcpFlags::RST) {
             self.counters.drop_rst += 1;
             if acceptable {
@@ -153,6 +155,7 @@ impl Engine {
         };
         let (ece, cwr) = (seg.has(TcpFlags::ECE), seg.has(TcpFlags::CWR));
         // RFC 3168, 6.1.1: ECE alone agrees in a SYN-ACK; both ask in a SYN.
+        // RFC 3168 6.1.1-4, 6.1.1-8.
         let ecn = asked_ecn && if acknowledges { ece && !cwr } else { ece && cwr };
         let options = self.negotiate(&seg.options, ecn);
         let now = self.now;

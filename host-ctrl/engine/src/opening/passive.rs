@@ -66,6 +66,7 @@ impl Engine {
             && !iss.gt(floor)
         {
             // RFC 1122, 4.2.2.13: beyond the largest number of the previous incarnation, and its window.
+            // RFC 1122 4.2.2.13-1.
             iss = floor.add(65_537);
         }
         // RFC 3168, 6.1.1: ECE and CWR in a SYN ask for ECN.
@@ -104,6 +105,7 @@ impl Engine {
             // RFC 9293 3.10.7.4-9, 3.10.7.4-10: an exact RST resets. RFC 5961, 3.2: another one in the window is challenged.
             if seg.seq == rcv_nxt {
                 self.abandon(id, Errno::ECONNREFUSED);
+            // RFC 5961 3.2-3.
             } else if in_window {
                 self.challenge_by(id, seg);
             }
@@ -161,6 +163,7 @@ impl Engine {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let Phase::SynReceived(h) = &mut conn.phase else { return };
         let acks_ours = seg.has(TcpFlags::ACK) && seg.ack == h.iss.add(1);
+        // RFC 5961 4.2-2.
         if seg.seq != h.irs {
             // RFC 5961, 4.2. A peer that has restarted answers the ACK with a RST, and tries again.
             self.counters.drop_unacceptable += 1;

@@ -80,6 +80,7 @@ fn super_frames_are_large() {
     assert!(s.largest > 50_000 && s.sent < 300, "{s:?}");
 }
 
+/// RFC 5681 3.2-10, 3.2-11, 3.2-12.
 #[test]
 fn one_percent_loss_rarely_times_out() {
     let mut world = World::plain(7, [3_000_000, 3_000_000]);

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::Format;
+use super::citations::Kind;
 use super::coverage::{Coverage, State, state};
 use super::rows::{Level, Reason, Row, Spec};
 
@@ -99,13 +100,12 @@ impl Writer {
     }
 
     fn row(&mut self, coverage: &Coverage, spec: &Spec, row: &Row) {
-        let (code, tests) = coverage.places(spec.number, row);
-        let cited = |what: &str, places: &[&str]| match places {
+        let cited = |what: &str, kind| match coverage.places(spec.number, row, kind).as_slice() {
             [] => String::new(),
-            _ => format!("{what}: {}", places.join(", ")),
+            places => format!("{what}: {}", places.join(", ")),
         };
         let head = format!("{} ({}) {}", row.id, row.section, row.level.name());
-        let lines = [words(row), cited("code", &code), cited("tests", &tests)];
+        let lines = [words(row), cited("code", Kind::Code), cited("tests", Kind::Test), cited("shown by", Kind::Gap)];
         let (first, indent) = match self.format {
             Format::Text => (format!("  {head}: {}", row.text), "      "),
             Format::Markdown => (format!("- **{head}** \"{}\"", row.text), "  - "),
