@@ -1,5 +1,6 @@
 //! Protocol: the only owner of what changes in a flow. Everything of TCP itself is in `toe_tcp`; here its outputs become messages.
 
+mod news;
 mod requests;
 
 use crate::{
@@ -10,6 +11,7 @@ use crate::{
     sched::Sched,
 };
 use alloc::boxed::Box;
+use news::News;
 use toe_abi::{
     CtxId, FlowId, HostAddr,
     counters::{Counter, Drop},
@@ -22,6 +24,7 @@ use toe_tcp::{Input, Now, Output, Placement};
 /// The stage of one flow group: its flows, their timers and turns, and the messages that it may send.
 pub struct Protocol {
     states: States,
+    news: News,
     pub sched: Sched,
     pub pool: Pool,
     counters: Counters,
@@ -36,7 +39,8 @@ type Said = bool;
 
 impl Protocol {
     pub fn new(states: States, sched: Sched, pool: Pool, counters: Counters, tso_max: u32) -> Self {
-        Self { states, sched, pool, counters, now: Instant(0), next_number: 0, tso_max }
+        let news = News::new(states.capacity());
+        Self { states, news, sched, pool, counters, now: Instant(0), next_number: 0, tso_max }
     }
 
     /// Handles a piece of work with a message that was taken for it. The message comes out with the next number, or goes back to the pool.
@@ -134,6 +138,7 @@ impl Protocol {
         match self.states.phase(m.flow) {
             Some(Phase::Live) => {
                 let out = self.input(m.flow, &Input::Segment(m.segment));
+                self.news.heard(self.states.local(m.flow), self.states.state(m.flow));
                 self.finish(m.flow, &out, msg);
                 self.place(&out, m.payload_at, msg);
             }
