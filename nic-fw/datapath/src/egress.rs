@@ -107,6 +107,11 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
         debug_assert!(put, "numbers come once, and there are no more than boxes");
     }
 
+    /// The board's sending half of the port.
+    pub fn port(&mut self) -> &mut T {
+        &mut self.port
+    }
+
     /// Takes a message as [`put`](Self::put) does, and lets it out at once if it is the next: so it is wherever nothing goes on beside.
     #[inline]
     pub fn pass(&mut self, msg: Box<OutMsg>, out: &mut impl EgressOut, traced: bool) -> Release {
@@ -116,11 +121,6 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
             return Release::Empty;
         }
         self.attempt(msg, out, traced)
-    }
-
-    /// The board's sending half of the port.
-    pub fn port(&mut self) -> &mut T {
-        &mut self.port
     }
 
     /// Whether a message waits that only needs room at the port.
