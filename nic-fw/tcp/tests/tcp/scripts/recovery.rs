@@ -575,3 +575,27 @@ fn without_sack_nothing_is_reported() {
     let _ = t.emit_all();
     assert_eq!(reported(&t.segment(seg(RX, TX, A, 1000))), []);
 }
+
+/// RFC 6675 5-7.
+#[test]
+fn what_was_sacked_beyond_the_recovery_point_outlives_recovery() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    let _ = t.ack(0, &[(1000, 4000)]);
+    // More is written, and goes as the rest of the ten arrives.
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert!(t.ack(0, &[(1000, 10_000)]).iter().any(|&(pos, _)| pos >= 12_000));
+    t.wait(RTT_US);
+    let _ = t.ack(10_000, &[(11_000, 12_000)]);
+    // It ended with that, and the peer says it no more: what is behind is sent again without it.
+    t.wait(RTT_US);
+    let mut again = t.ack(10_000, &[]);
+    again.extend(time_out(&mut t));
+    t.wait(RTT_US);
+    // F-RTO sends new data first.
+    again.extend(t.ack(11_000, &[]));
+    again.extend(t.ack(11_000, &[(14_000, 15_000)]));
+    assert!(again.contains(&(12_000, 1000)) && !again.contains(&(11_000, 1000)), "{again:?}");
+}
