@@ -149,16 +149,18 @@ impl Engine {
     }
 
     fn final_ack(&mut self, id: ConnId, origin: Origin, seg: &Segment<'_>) {
-        if let Origin::Passive(listener) = origin
-            && self.ports.listener(listener).is_none_or(|l| l.is_full())
-        {
-            // As if it had been lost: our SYN-ACK will be repeated, and acknowledged again.
-            self.counters.ack_drop_accept_full += 1;
-            return;
+        if let Origin::Passive(listener) = origin {
+            if self.ports.listener(listener).is_none_or(|l| l.is_full()) {
+                // As if it had been lost: our SYN-ACK will be repeated, and acknowledged again.
+                self.counters.ack_drop_accept_full += 1;
+                return;
+            }
+            if self.is_deferred(id, seg) {
+                self.counters.ack_deferred += 1;
+                return;
+            }
         }
-        if !self.is_deferred(id, seg) {
-            self.install(id, Some((seg.frame.to_vec(), seg.meta)));
-        }
+        self.install(id, Some((seg.frame.to_vec(), seg.meta)));
     }
 
     /// Whether the connection waits for data before anybody hears of it (TCP_DEFER_ACCEPT).
@@ -168,10 +170,7 @@ impl Engine {
         if h.open.defer_accept_us == 0 || seg.payload_len > 0 || seg.has(TcpFlags::FIN) {
             return false;
         }
-        let until = *h.deferred_until.get_or_insert(now.saturating_add(h.open.defer_accept_us));
-        let waits = now < until;
-        self.counters.ack_deferred += u64::from(waits);
-        waits
+        now < *h.deferred_until.get_or_insert(now.saturating_add(h.open.defer_accept_us))
     }
 
     /// A SYN in SYN-RECEIVED.
