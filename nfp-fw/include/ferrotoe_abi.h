@@ -120,6 +120,8 @@
 #define TOE_CONTROL_EXCEPTIONS_OFF 0x41000U
 #define TOE_CONTROL_PACKETS_OFF 0x141080U
 #define TOE_CONTROL_COUNTERS_PER_MSG 54U
+#define TOE_CONTROL_RATE_ORDERS_PER_MSG 27U
+#define TOE_CONTROL_RATE_REPORTS_PER_MSG 13U
 
 /* control::kind */
 #define TOE_CONTROL_KIND_REPLY 0x80000000U
@@ -145,6 +147,7 @@
 #define TOE_CONTROL_KIND_TRACE 20U
 #define TOE_CONTROL_KIND_SET_SHARE 21U
 #define TOE_CONTROL_KIND_SET_CC 22U
+#define TOE_CONTROL_KIND_RATES 23U
 #define TOE_CONTROL_KIND_FLOW_CLOSED 64U
 
 /* control::status */
@@ -668,6 +671,25 @@ struct toe_control_msg {
     uint32_t phase;           /* 508 */
 } TOE_ALIGNED(64);
 
+/* control::RateOrder: 16 bytes */
+struct toe_rate_order {
+    struct toe_flow_id flow;  /*   0 */
+    uint32_t rate_kbps;       /*   8 */
+    uint32_t _reserved;       /*  12 */
+} TOE_ALIGNED(4);
+
+/* control::RateReport: 32 bytes */
+struct toe_rate_report {
+    struct toe_flow_id flow;  /*   0 */
+    uint32_t acked;           /*   8 */
+    uint32_t marked;          /*  12 */
+    uint32_t srtt_us;         /*  16 */
+    uint32_t retransmits;     /*  20 */
+    uint32_t rate_kbps;       /*  24 */
+    uint8_t algorithm;        /*  28 */
+    uint8_t _reserved[3];     /*  29 */
+} TOE_ALIGNED(4);
+
 /* observe::StageRecord: 56 bytes */
 struct toe_stage_record {
     uint16_t stage;        /*   0 */
@@ -884,6 +906,8 @@ _Static_assert(sizeof(struct toe_event_desc) == 64, "toe_event_desc");
 _Static_assert(sizeof(struct toe_context_page) == 4096, "toe_context_page");
 _Static_assert(sizeof(struct toe_flow_state) == 256, "toe_flow_state");
 _Static_assert(sizeof(struct toe_control_msg) == 512, "toe_control_msg");
+_Static_assert(sizeof(struct toe_rate_order) == 16, "toe_rate_order");
+_Static_assert(sizeof(struct toe_rate_report) == 32, "toe_rate_report");
 _Static_assert(sizeof(struct toe_stage_record) == 56, "toe_stage_record");
 _Static_assert(sizeof(struct toe_trace_record) == 48, "toe_trace_record");
 _Static_assert(sizeof(struct toe_frame_ring_header) == 128, "toe_frame_ring_header");

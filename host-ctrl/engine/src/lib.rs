@@ -29,6 +29,7 @@ mod limit;
 mod neighbours;
 mod opening;
 mod ports;
+pub mod rates;
 mod reset;
 pub mod route;
 mod segment;

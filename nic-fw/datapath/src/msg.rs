@@ -113,6 +113,8 @@ pub enum ControlOp {
     Poisoned,
     /// The id means nothing from now on.
     Forget,
+    /// Rates to set and counts to report, of the group; the flow id names no more than that.
+    Rates,
     /// Nothing: comes out at the end of the order when all before it has.
     Barrier,
 }

@@ -27,10 +27,14 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dupl
     s.clear(ff::TLP_DUE);
     sack::cumulative(s, pools, seg, now, &mut news);
     if advanced {
-        measure(s, seg, &news, now);
         ack::move_una(s, seg.ack, out);
     }
     sack::selective(s, pools, seg, now, &mut news);
+    match (news.rtt_us, news.again_rtt_us) {
+        (Some(us), _) => rtt::measured(s, us),
+        (None, Some(us)) => rtt::sample(s, us),
+        (None, None) => {}
+    }
     // RFC 6675, 2: a duplicate ACK is one with news of SACK.
     s.tx.dup_acks = s.tx.dup_acks.saturating_add(u8::from(news.sacked > 0));
 
@@ -57,14 +61,6 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dupl
     }
 }
 
-/// The round-trip sample that an ACK gives.
-fn measure(s: &mut FlowState, seg: &SegmentIn, news: &News, now: Now) {
-    match news.rtt_us {
-        Some(us) => rtt::measured(s, us),
-        None => rtt::echoed(s, seg.timestamps, now),
-    }
-}
-
 /// Recovery begins, goes on or ends, and cwnd with it.
 fn advance_state(
     s: &mut FlowState,
@@ -75,8 +71,9 @@ fn advance_state(
     out: &mut Output,
 ) {
     let delivered = news.acked + news.sacked;
-    let recovered = s.snd_una().ge(SeqNum(s.cc.recover));
-    if recovered {
+    // As RFC 6582, 3.2, (3): the ACK that ends recovery sets cwnd, and does not raise it.
+    let ended = s.has(ff::RECOVERY) && s.snd_una().ge(SeqNum(s.cc.recover));
+    if s.snd_una().ge(SeqNum(s.cc.recover)) {
         end(s, pools, now);
     }
     let lost = pools.boards.get(s.tx.board).lost;
@@ -85,7 +82,7 @@ fn advance_state(
     } else if lost > 0 && !s.has(ff::LOSS) {
         begin(s, pools, news, out);
         prr::on_ack(s, pools, delivered, false);
-    } else if advanced {
+    } else if advanced && !ended {
         ack::grow(s, delivered, flight, ece, now);
     }
     ask_for_retransmission(s, pools);
@@ -224,8 +221,7 @@ pub(crate) fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, max_pay
         board::give_up(s, pools);
         return None;
     }
-    board::set_marks(s, pools, handle, mark::AGAIN);
-    pools.records.get_mut(handle).us = now.us32();
+    board::sent_again(s, pools, handle, now);
     let board = pools.boards.get_mut(s.tx.board);
     board.forced = false;
     undo::sent(s, board, take, now);

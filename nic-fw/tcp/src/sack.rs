@@ -8,10 +8,10 @@
 use crate::board;
 use crate::pool::{NONE, Pools};
 use crate::rack;
-use crate::records::{Record, mark};
+use crate::records::{Record, age, mark};
 use crate::state::View;
 use crate::{Now, SegmentIn};
-use toe_abi::flow::FlowState;
+use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::{SackBlocks, SeqNum};
 
 /// Sequence numbers `[start, end)`.
@@ -54,19 +54,25 @@ pub(crate) struct News {
     pub(crate) sacked: u32,
     /// Round trip of data that was sent once only and that this is the first news of, microseconds.
     pub(crate) rtt_us: Option<u32>,
+    /// The same of data that was sent again, where an echoed timestamp says that it is an acknowledgement of the last copy.
+    pub(crate) again_rtt_us: Option<u32>,
     /// Data up to the recovery point that was sent once only has arrived (RFC 5682).
     pub(crate) original: bool,
 }
 
 /// `[record.start, end)` of a record has arrived.
 fn delivered(s: &mut FlowState, pools: &mut Pools, record: &Record, seg: &SegmentIn, now: Now, news: &mut News) {
-    if !record.has(mark::AGAIN) {
-        let rtt_us = now.us32().wrapping_sub(record.us);
-        news.rtt_us = Some(news.rtt_us.map_or(rtt_us, |least| least.min(rtt_us)));
-        news.original |= record.end.le(SeqNum(s.cc.recover));
-    }
+    let rtt_us = age(record.us, now);
+    let least = |known: Option<u32>| Some(known.map_or(rtt_us, |least| least.min(rtt_us)));
     let board = pools.boards.get_mut(s.tx.board);
-    rack::delivered(s, board, record, seg, now);
+    let certain = rack::delivered(s, board, record, seg, now);
+    if !record.has(mark::AGAIN) {
+        news.rtt_us = least(news.rtt_us);
+        news.original |= record.end.le(SeqNum(s.cc.recover));
+    } else if certain && s.has(ff::TIMESTAMPS) {
+        // Karn's rule (RFC 6298, 3) forbids it otherwise.
+        news.again_rtt_us = least(news.again_rtt_us);
+    }
 }
 
 /// Everything up to the segment's acknowledgement has arrived: those records are done with.

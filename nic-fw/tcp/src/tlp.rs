@@ -7,7 +7,6 @@
 
 use crate::board;
 use crate::pool::{NONE, Pools};
-use crate::records::mark;
 use crate::rtt::rto_ms;
 use crate::send::{self, Verdict};
 use crate::state::View;
@@ -83,14 +82,8 @@ fn last_segment(s: &mut FlowState, pools: &mut Pools, now: Now, max: u32) -> Seg
     let fin = s.snd_max().gt(data_end);
     let from = data_end.sub_len(max.min(data_end.since_or_zero(record.start)));
     let part = if from.gt(record.start) { board::split(s, pools, last, from) } else { Some(last) };
-    if let Some(part) = part {
-        let marks = pools.records.get(part).marks;
-        board::set_marks(s, pools, part, (marks | mark::AGAIN) & !mark::TIMED);
-        pools.records.get_mut(part).us = now.us32();
-    } else {
-        // Not told apart from what was sent with it: then none of it is to be timed.
-        board::set_marks(s, pools, last, (record.marks | mark::AGAIN) & !mark::TIMED);
-    }
+    // If it can't be told apart from what was sent with it, all of that counts as sent again.
+    board::sent_again(s, pools, part.unwrap_or(last), now);
     send::again(s, pools, now, from, data_end.since(from), fin)
 }
 

@@ -93,7 +93,7 @@ impl<H: Host> Core<H> {
                 Ok(Outcome::Silence)
             }
             op::RATE => self.pace(client, region, r),
-            op::CONGESTION => self.set_congestion(client, region, r),
+            op::CONGESTION => self.set_congestion(client, region, r, now_us),
             op::INFO => self.info(client, region, r),
             op::IDENTIFY => identify(region, incoming.proof),
             _ => Err(Errno::OPNOTSUPP),

@@ -1,5 +1,6 @@
 //! Protocol: the only owner of what changes in a flow. Everything of TCP itself is in `toe_tcp`; here its outputs become messages.
 
+mod news;
 mod requests;
 
 use crate::{
@@ -10,6 +11,7 @@ use crate::{
     sched::Sched,
 };
 use alloc::boxed::Box;
+use news::News;
 use toe_abi::{
     CtxId, FlowId, HostAddr,
     counters::{Counter, Drop},
@@ -23,6 +25,7 @@ use toe_tcp::{Fast, Input, Now, Output, Placement, Pools};
 pub struct Protocol {
     states: States,
     pools: Pools,
+    news: News,
     pub sched: Sched,
     pub pool: Pool,
     counters: Counters,
@@ -37,7 +40,8 @@ type Said = bool;
 
 impl Protocol {
     pub fn new((states, pools): (States, Pools), sched: Sched, pool: Pool, counters: Counters, tso_max: u32) -> Self {
-        Self { states, pools, sched, pool, counters, now: Instant(0), next_number: 0, tso_max }
+        let news = News::new(states.capacity());
+        Self { states, pools, news, sched, pool, counters, now: Instant(0), next_number: 0, tso_max }
     }
 
     /// Handles a piece of work with a message that was taken for it. The message comes out with the next number, or goes back to the pool.
@@ -146,6 +150,7 @@ impl Protocol {
         let now = tcp_now(self.now);
         let Some((local, state, given_up)) = self.states.live(m.flow) else { return false };
         let Some(Fast { place, send, deadline }) = toe_tcp::fast(state, &mut self.pools, &m.segment, now) else { return false };
+        self.news.heard(local, state);
         msg.event = Some(event_of(m.flow, state, given_up));
         if let Some(place) = place {
             self.counters.add(Counter::RxPayloadBytes, place.len.into());
@@ -164,6 +169,7 @@ impl Protocol {
         match self.states.phase(m.flow) {
             Some(Phase::Live) => {
                 let out = self.input(m.flow, &Input::Segment(m.segment));
+                self.news.heard(self.states.local(m.flow), self.states.state(m.flow));
                 self.finish(m.flow, &out, msg);
                 if let Some(place) = out.place {
                     self.counters.add(Counter::RxPayloadBytes, place.len.into());
