@@ -137,8 +137,12 @@ impl Protocol {
         msg.tag.flow = m.flow;
         match self.states.phase(m.flow) {
             Some(Phase::Live) => {
+                let una = self.states.state(m.flow).tx.snd_una;
                 let out = self.input(m.flow, &Input::Segment(m.segment));
-                self.news.heard(self.states.local(m.flow), self.states.state(m.flow));
+                let state = self.states.state(m.flow);
+                if state.tx.snd_una != una {
+                    self.news.acknowledged(self.states.local(m.flow), state);
+                }
                 self.finish(m.flow, &out, msg);
                 self.place(&out, m.payload_at, msg);
             }
