@@ -121,7 +121,7 @@
 #define TOE_CONTROL_PACKETS_OFF 0x141080U
 #define TOE_CONTROL_COUNTERS_PER_MSG 54U
 #define TOE_CONTROL_RATE_ORDERS_PER_MSG 27U
-#define TOE_CONTROL_RATE_REPORTS_PER_MSG 13U
+#define TOE_CONTROL_RATE_REPORTS_PER_MSG 11U
 
 /* control::kind */
 #define TOE_CONTROL_KIND_REPLY 0x80000000U
@@ -683,16 +683,18 @@ struct toe_rate_order {
     uint32_t _reserved;       /*  12 */
 } TOE_ALIGNED(4);
 
-/* control::RateReport: 32 bytes */
+/* control::RateReport: 40 bytes */
 struct toe_rate_report {
     struct toe_flow_id flow;  /*   0 */
     uint32_t acked;           /*   8 */
     uint32_t marked;          /*  12 */
-    uint32_t srtt_us;         /*  16 */
-    uint32_t retransmits;     /*  20 */
-    uint32_t rate_kbps;       /*  24 */
-    uint8_t algorithm;        /*  28 */
-    uint8_t _reserved[3];     /*  29 */
+    uint32_t unacked;         /*  16 */
+    uint32_t srtt_us;         /*  20 */
+    uint32_t retransmits;     /*  24 */
+    uint32_t rate_kbps;       /*  28 */
+    uint8_t algorithm;        /*  32 */
+    uint8_t _reserved[3];     /*  33 */
+    uint32_t mss;             /*  36 */
 } TOE_ALIGNED(4);
 
 /* observe::StageRecord: 56 bytes */
@@ -912,7 +914,7 @@ _Static_assert(sizeof(struct toe_context_page) == 4096, "toe_context_page");
 _Static_assert(sizeof(struct toe_flow_state) == 256, "toe_flow_state");
 _Static_assert(sizeof(struct toe_control_msg) == 512, "toe_control_msg");
 _Static_assert(sizeof(struct toe_rate_order) == 16, "toe_rate_order");
-_Static_assert(sizeof(struct toe_rate_report) == 32, "toe_rate_report");
+_Static_assert(sizeof(struct toe_rate_report) == 40, "toe_rate_report");
 _Static_assert(sizeof(struct toe_stage_record) == 56, "toe_stage_record");
 _Static_assert(sizeof(struct toe_trace_record) == 48, "toe_trace_record");
 _Static_assert(sizeof(struct toe_frame_ring_header) == 128, "toe_frame_ring_header");

@@ -1,7 +1,7 @@
 //! DCTCP as a rate (as in TAS and FlexTOE): doubles until the first congestion, from then on a step more each interval, or less by the part
 //! of the bytes that were marked.
 
-use super::{Interval, scale};
+use super::{Interval, Loss, scale};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Params {
@@ -45,15 +45,16 @@ impl State {
         }
         let next = match () {
             // RFC 8257, 3.5: a loss is a loss.
-            () if i.lost => rate / 2,
+            () if i.loss == Loss::Begins => rate / 2,
+            () if i.loss == Loss::GoesOn => rate,
             () if i.marked > 0 => scale(rate, 1.0 - self.alpha / 2.0),
             () if !i.used(rate) => rate,
             () if self.slow_start => rate.saturating_mul(2),
             () if p.mimd > 0.0 => scale(rate, 1.0 + p.mimd),
             () => rate.saturating_add(STEP_KBPS),
         };
-        self.slow_start &= !(i.lost || i.marked > 0);
-        next.max(p.min_kbps)
+        self.slow_start &= !(i.loss != Loss::None || i.marked > 0);
+        next.max(p.min_kbps).max(i.least_kbps)
     }
 }
 
@@ -64,7 +65,7 @@ mod tests {
     /// A round in which all of the rate was used.
     fn full(rate: u32, marked_part: f64) -> Interval {
         let acked = rate / 8;
-        Interval { elapsed_us: 1000, acked, marked: scale(acked, marked_part), rtt_us: 500, lost: false }
+        Interval { elapsed_us: 1000, acked, marked: scale(acked, marked_part), rtt_us: 500, least_kbps: 0, loss: Loss::None }
     }
 
     #[test]
@@ -88,7 +89,7 @@ mod tests {
     #[test]
     fn a_loss_halves() {
         let (p, mut s) = (Params::default(), State::default());
-        assert_eq!(s.step(&p, 100_000, &Interval { lost: true, ..full(100_000, 0.0) }), 50_000);
+        assert_eq!(s.step(&p, 100_000, &Interval { loss: Loss::Begins, ..full(100_000, 0.0) }), 50_000);
         assert!(!s.slow_start);
     }
 

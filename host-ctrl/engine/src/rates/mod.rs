@@ -53,6 +53,8 @@ pub struct Flow {
     rate_kbps: u32,
     /// Counts at the last step, and when that was.
     last: Option<(RateReport, u64)>,
+    /// Something was sent again in the last interval.
+    losing: bool,
     dctcp: dctcp::State,
     timely: timely::State,
 }
@@ -67,8 +69,19 @@ pub struct Interval {
     pub marked: u32,
     /// 0: no sample yet.
     pub rtt_us: u32,
-    /// Segments were sent again.
-    pub lost: bool,
+    /// The slowest rate that makes sense: two segments per round-trip time, as the least window is (RFC 5681, (4)).
+    pub least_kbps: u32,
+    pub loss: Loss,
+}
+
+/// What was sent again in an interval. One loss is repaired over many of them, and is one occasion to slow down (as RFC 6582 has it for
+/// windows).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Loss {
+    None,
+    /// For the first time.
+    Begins,
+    GoesOn,
 }
 
 impl Interval {
@@ -85,7 +98,7 @@ impl Interval {
 
 /// What a flow begins with before anything is known of its path.
 const INITIAL_KBPS: u32 = 10_000;
-/// Slowest rate that an algorithm sets: a full segment in 1.2 s.
+/// Slowest rate of all: a full segment in 1.2 s.
 const LEAST_KBPS: u32 = 10;
 /// RFC 6928, bytes.
 const INITIAL_WINDOW: u64 = 14_600;
@@ -110,6 +123,16 @@ fn clamp(p: &Params, kbps: u32) -> u32 {
     kbps.clamp(LEAST_KBPS, link.max(LEAST_KBPS))
 }
 
+/// How long it takes until what is under way will be acknowledged, at the pace of late: nearly the round-trip time now. The estimate of the
+/// card is older by as much; while a queue builds up, rates that fell each two of *those* would fall on and on before it is felt.
+fn queueing_us(unacked: u32, acked: u32, elapsed_us: u64) -> u64 {
+    u64::from(unacked) * elapsed_us.min(1 << 30) / u64::from(acked.max(1))
+}
+
+fn least_kbps(mss: u32, rtt_us: u64) -> u32 {
+    u32::try_from(u64::from(mss) * 2 * 8000 / rtt_us.max(1)).unwrap_or(u32::MAX)
+}
+
 /// `rate` times `factor`, which is not negative.
 fn scale(rate: u32, factor: f64) -> u32 {
     (f64::from(rate) * factor).min(f64::from(u32::MAX)) as u32
@@ -118,7 +141,7 @@ fn scale(rate: u32, factor: f64) -> u32 {
 impl Flow {
     pub fn new(p: &Params, algorithm: u8, rtt_us: u32) -> Self {
         let rate_kbps = initial_kbps(p, algorithm, rtt_us);
-        Self { algorithm, rate_kbps, last: None, dctcp: dctcp::State::default(), timely: timely::State::default() }
+        Self { algorithm, rate_kbps, last: None, losing: false, dctcp: dctcp::State::default(), timely: timely::State::default() }
     }
 
     pub fn algorithm(&self) -> u8 {
@@ -136,22 +159,28 @@ impl Flow {
             self.last = Some((*report, now_us));
             return;
         };
-        let rtts = u64::from(report.srtt_us) * u64::from(p.interval_rtts);
-        let interval_us = rtts.max(p.granularity_us).max(1);
         let elapsed_us = now_us.saturating_sub(at_us);
+        let acked = report.acked.wrapping_sub(last.acked);
+        let rtt_us = u64::from(report.srtt_us).max(queueing_us(report.unacked, acked, elapsed_us));
+        let rtts = u64::from(report.srtt_us) * u64::from(p.interval_rtts);
+        let interval_us = rtts.max(rtt_us).max(p.granularity_us).max(1);
         if elapsed_us < interval_us {
             return;
         }
         self.last = Some((*report, now_us));
-        let acked = report.acked.wrapping_sub(last.acked);
         // A card may say anything.
         let marked = report.marked.wrapping_sub(last.marked).min(acked);
         // The flow has been silent most of the time.
         if elapsed_us > interval_us.saturating_mul(STALE_INTERVALS) {
             return;
         }
-        let lost = report.retransmits != last.retransmits;
-        self.step(p, &Interval { elapsed_us, acked, marked, rtt_us: report.srtt_us, lost });
+        let loss = match (report.retransmits != last.retransmits, self.losing) {
+            (false, _) => Loss::None,
+            (true, false) => Loss::Begins,
+            (true, true) => Loss::GoesOn,
+        };
+        self.losing = loss != Loss::None;
+        self.step(p, &Interval { elapsed_us, acked, marked, rtt_us: report.srtt_us, least_kbps: least_kbps(report.mss, rtt_us), loss });
     }
 
     /// The rate after an interval.
@@ -198,6 +227,22 @@ mod tests {
     }
 
     #[test]
+    fn a_step_waits_until_what_was_under_way_has_been_acknowledged() {
+        let p = Params { granularity_us: 100, ..Params::default() };
+        let mut f = Flow::new(&p, cc::DCTCP_RATE, 1000);
+        let first = f.rate_kbps();
+        let busy = |acked| RateReport { unacked: 300_000, ..report(acked) };
+        f.report(&p, &busy(0), 0);
+        for ms in 1..24 {
+            // 100 Mbit/s: 24 ms.
+            f.report(&p, &busy(ms * 12_500), u64::from(ms) * 1000);
+            assert_eq!((f.rate_kbps(), f.last.map(|l| l.1)), (first, Some(0)));
+        }
+        f.report(&p, &busy(300_000), 24_000);
+        assert_eq!(f.last.map(|l| l.1), Some(24_000));
+    }
+
+    #[test]
     fn a_silence_is_no_interval() {
         let p = Params::default();
         let mut f = Flow::new(&p, cc::DCTCP_RATE, 1000);
@@ -205,6 +250,18 @@ mod tests {
         let lost = RateReport { retransmits: 9, ..report(1000) };
         f.report(&p, &lost, 1_000_000);
         assert_eq!(f, Flow { last: Some((lost, 1_000_000)), ..Flow::new(&p, cc::DCTCP_RATE, 1000) });
+    }
+
+    #[test]
+    fn a_loss_that_takes_long_to_repair_halves_once() {
+        let p = Params::default();
+        let mut f = Flow::new(&p, cc::DCTCP_RATE, 1000);
+        let first = f.rate_kbps();
+        for i in 0..20 {
+            let retransmits = i.clamp(5, 15);
+            f.report(&p, &RateReport { retransmits, ..report(i * 1000) }, u64::from(i) * 1000);
+        }
+        assert_eq!(f.rate_kbps(), first / 2);
     }
 
     #[test]
@@ -221,15 +278,15 @@ mod tests {
         #[test]
         fn no_report_makes_a_rate_that_is_none(
             algorithm in prop::sample::select(vec![cc::DCTCP_RATE, cc::TIMELY]),
-            reports in prop::collection::vec((any::<[u32; 4]>(), 0u64..1_000_000), 0..100),
+            reports in prop::collection::vec((any::<[u32; 6]>(), 0u64..1_000_000), 0..100),
             rtt_us: u32, link_kbps: u32,
         ) {
             let p = Params { link_kbps, ..Params::default() };
             let mut f = Flow::new(&p, algorithm, rtt_us);
             let mut now = 0;
-            for ([acked, marked, srtt_us, retransmits], wait) in reports {
+            for ([acked, marked, srtt_us, retransmits, unacked, mss], wait) in reports {
                 now += wait;
-                f.report(&p, &RateReport { acked, marked, srtt_us, retransmits, ..RateReport::default() }, now);
+                f.report(&p, &RateReport { acked, marked, srtt_us, retransmits, unacked, mss, ..RateReport::default() }, now);
                 let most = if link_kbps == 0 { u32::MAX } else { link_kbps.max(LEAST_KBPS) };
                 prop_assert!((LEAST_KBPS..=most).contains(&f.rate_kbps()));
             }

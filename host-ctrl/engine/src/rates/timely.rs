@@ -1,6 +1,6 @@
 //! TIMELY (Mittal et al., SIGCOMM 2015, algorithm 1): the rate follows the gradient of the round-trip time.
 
-use super::{Interval, scale};
+use super::{Interval, Loss, scale};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Params {
@@ -54,7 +54,8 @@ impl State {
         let gradient = self.rtt_diff / f64::from(p.min_rtt_us.max(1));
         let next = match () {
             // The paper's network loses nothing; ours may.
-            () if i.lost => rate / 2,
+            () if i.loss == Loss::Begins => rate / 2,
+            () if i.loss == Loss::GoesOn => rate,
             () if i.rtt_us < p.low_us => self.grow(p, rate, 1, i),
             () if i.rtt_us > p.high_us => {
                 self.calm = 0;
@@ -70,7 +71,7 @@ impl State {
                 scale(rate, 1.0 - p.beta * gradient.min(1.0))
             }
         };
-        next.max(p.min_kbps)
+        next.max(p.min_kbps).max(i.least_kbps)
     }
 
     fn grow(&self, p: &Params, rate: u32, steps: u32, i: &Interval) -> u32 {
@@ -85,7 +86,7 @@ mod tests {
     const RATE: u32 = 1_000_000;
 
     fn full(rtt_us: u32) -> Interval {
-        Interval { elapsed_us: 1000, acked: RATE / 8, marked: 0, rtt_us, lost: false }
+        Interval { elapsed_us: 1000, acked: RATE / 8, marked: 0, rtt_us, least_kbps: 0, loss: Loss::None }
     }
 
     fn run(s: &mut State, rtts: &[u32]) -> Vec<u32> {
@@ -115,7 +116,7 @@ mod tests {
     #[test]
     fn a_loss_halves_and_nothing_goes_below_the_floor() {
         let (p, mut s) = (Params::default(), State::default());
-        assert_eq!(s.step(&p, RATE, &Interval { lost: true, ..full(20) }), RATE / 2);
+        assert_eq!(s.step(&p, RATE, &Interval { loss: Loss::Begins, ..full(20) }), RATE / 2);
         assert_eq!(s.step(&p, 12_000, &full(100_000)), p.min_kbps);
     }
 
@@ -134,7 +135,8 @@ mod tests {
         for round in 0..4000 {
             // Of an interval of 100 us, on a link of 10 Gbit/s.
             queue_us = (queue_us + 100.0 * (f64::from(rate) / 10_000_000.0 - 1.0)).max(0.0);
-            let i = Interval { elapsed_us: 100, acked: rate / 80, marked: 0, rtt_us: 11 + queue_us as u32, lost: false };
+            let i =
+                Interval { elapsed_us: 100, acked: rate / 80, marked: 0, rtt_us: 11 + queue_us as u32, least_kbps: 0, loss: Loss::None };
             rate = s.step(&p, rate, &i);
             if round >= 2000 {
                 used += f64::from(rate).min(10_000_000.0) / 10_000_000.0 / 2000.0;

@@ -64,7 +64,7 @@ structs! {
     }
     crate::control::RateOrder as "toe_rate_order" { flow, rate_kbps, _reserved }
     crate::control::RateReport as "toe_rate_report" {
-        flow, acked, marked, srtt_us, retransmits, rate_kbps, algorithm, _reserved,
+        flow, acked, marked, unacked, srtt_us, retransmits, rate_kbps, algorithm, _reserved, mss,
     }
     crate::observe::StageRecord as "toe_stage_record" {
         stage, instance, core, flags, cpu, queue, queue_max, credits, credits_max, _reserved, items, busy_ns, clock_ns,

@@ -168,8 +168,12 @@ impl Protocol {
     fn judge(&mut self, m: &RxMsg, msg: &mut OutMsg) {
         match self.states.phase(m.flow) {
             Some(Phase::Live) => {
+                let una = self.states.state(m.flow).tx.snd_una;
                 let out = self.input(m.flow, &Input::Segment(m.segment));
-                self.news.heard(self.states.local(m.flow), self.states.state(m.flow));
+                let state = self.states.state(m.flow);
+                if state.tx.snd_una != una {
+                    self.news.acknowledged(self.states.local(m.flow), state);
+                }
                 self.finish(m.flow, &out, msg);
                 if let Some(place) = out.place {
                     self.counters.add(Counter::RxPayloadBytes, place.len.into());

@@ -1,4 +1,4 @@
-//! Flows whose rate toed sets, and which have heard from their peer since toed last asked: what it asks costs as much as there is to tell.
+//! Flows whose rate toed sets, and whose peer has acknowledged something since toed last asked: what it asks costs as much as there is to tell.
 
 use crate::{
     flows::{Phase, States},
@@ -24,9 +24,9 @@ impl News {
         Self { flows: Links::new(flows as usize), list: List::default() }
     }
 
-    /// The flow at `local` has heard from its peer.
+    /// Something that the flow at `local` had sent was acknowledged.
     #[inline]
-    pub fn heard(&mut self, local: u32, state: &FlowState) {
+    pub fn acknowledged(&mut self, local: u32, state: &FlowState) {
         if cc::is_rate(state.cc.algorithm) && !self.flows.linked(local) {
             self.flows.push(&mut self.list, local);
         }
@@ -51,6 +51,8 @@ impl News {
             let report = RateReport {
                 flow,
                 acked: toe_tcp::tx_tail(s),
+                unacked: s.tx.snd_max.wrapping_sub(s.tx.snd_una),
+                mss: s.rx.mss.into(),
                 marked: s.cc.words[rate_words::MARKED],
                 srtt_us: s.tx.srtt_us,
                 retransmits: s.id.retransmits,
