@@ -18,7 +18,7 @@
 #endif
 
 /* toe_abi */
-#define TOE_ABI_VERSION 0x10002U
+#define TOE_ABI_VERSION 0x10003U
 
 /* desc */
 #define TOE_DESC_LEN 64U
@@ -74,6 +74,13 @@
 #define TOE_CC_NEWRENO 0U
 #define TOE_CC_CUBIC 1U
 #define TOE_CC_DCTCP 2U
+#define TOE_CC_DCTCP_RATE 3U
+#define TOE_CC_TIMELY 4U
+#define TOE_CC_CONST_RATE 5U
+#define TOE_CC_COUNT 6U
+
+/* flow::rate_words */
+#define TOE_RATE_WORD_MARKED 0U
 
 /* flow::flow_flags */
 #define TOE_FLOW_FLAG_TIMESTAMPS 1U
@@ -137,6 +144,7 @@
 #define TOE_CONTROL_KIND_STAGES 19U
 #define TOE_CONTROL_KIND_TRACE 20U
 #define TOE_CONTROL_KIND_SET_SHARE 21U
+#define TOE_CONTROL_KIND_SET_CC 22U
 #define TOE_CONTROL_KIND_FLOW_CLOSED 64U
 
 /* control::status */
@@ -240,6 +248,7 @@
 #define TOE_REG_CONTROL_HI 44U
 #define TOE_REG_ENABLE 48U
 #define TOE_REG_MAX_NEXT_HOPS 52U
+#define TOE_REG_LINK 56U
 
 /* regs::enable */
 #define TOE_ENABLE_DETACH 0U
@@ -250,6 +259,11 @@
 #define TOE_STATUS_DETACHED 0U
 #define TOE_STATUS_ATTACHED 1U
 #define TOE_STATUS_FAILED 2U
+
+/* regs::link */
+#define TOE_LINK_UNKNOWN 0U
+#define TOE_LINK_UP 1U
+#define TOE_LINK_DOWN 2U
 
 /* regs::caps */
 #define TOE_CAP_TIMERS 1U
@@ -311,13 +325,15 @@
 #define TOE_APP_OP_BYE 10U
 #define TOE_APP_OP_IDENTIFY 11U
 #define TOE_APP_OP_RATE 12U
+#define TOE_APP_OP_CONGESTION 13U
+#define TOE_APP_OP_INFO 14U
 
 /* app::bind_flags */
 #define TOE_APP_BIND_REUSEADDR 1U
 #define TOE_APP_BIND_REUSEPORT 2U
 
 /* counters */
-#define TOE_COUNTERS_TOTAL 74U
+#define TOE_COUNTERS_TOTAL 75U
 
 /* ids */
 #define TOE_FLOW_INDEX_NONE 0xffffffffU
@@ -371,34 +387,35 @@
 #define TOE_COUNTER_RX_PORT_OVERRUN 43U
 #define TOE_COUNTER_RX_PORT_UNUSABLE 44U
 #define TOE_COUNTER_TX_PORT_LOST 45U
-#define TOE_COUNTER_DROP_TRUNCATED 46U
-#define TOE_COUNTER_DROP_OTHER_MAC 47U
-#define TOE_COUNTER_DROP_BAD_IP_HEADER 48U
-#define TOE_COUNTER_DROP_BAD_IP_CHECKSUM 49U
-#define TOE_COUNTER_DROP_BAD_TCP_HEADER 50U
-#define TOE_COUNTER_DROP_BAD_TCP_CHECKSUM 51U
-#define TOE_COUNTER_DROP_BAD_TCP_OPTIONS 52U
-#define TOE_COUNTER_DROP_EXCEPTION_RING_FULL 53U
-#define TOE_COUNTER_DROP_NO_CONTROL_PLANE 54U
-#define TOE_COUNTER_DROP_OUT_OF_WINDOW 55U
-#define TOE_COUNTER_DROP_DUPLICATE 56U
-#define TOE_COUNTER_DROP_PAWS 57U
-#define TOE_COUNTER_DROP_BAD_ACK 58U
-#define TOE_COUNTER_DROP_NO_ACK 59U
-#define TOE_COUNTER_DROP_RST_CHALLENGED 60U
-#define TOE_COUNTER_DROP_SYN_CHALLENGED 61U
-#define TOE_COUNTER_DROP_NO_INTERVAL 62U
-#define TOE_COUNTER_DROP_RX_CLOSED 63U
-#define TOE_COUNTER_DROP_FROZEN 64U
-#define TOE_COUNTER_DROP_NO_BUFFER 65U
-#define TOE_COUNTER_DROP_DMA_FAULT 66U
-#define TOE_COUNTER_EXCEPTION_ARP 67U
-#define TOE_COUNTER_EXCEPTION_ICMP 68U
-#define TOE_COUNTER_EXCEPTION_FRAGMENT 69U
-#define TOE_COUNTER_EXCEPTION_IP_OPTIONS 70U
-#define TOE_COUNTER_EXCEPTION_SYN 71U
-#define TOE_COUNTER_EXCEPTION_UNKNOWN_FLOW 72U
-#define TOE_COUNTER_EXCEPTION_OTHER_PROTOCOL 73U
+#define TOE_COUNTER_PORT_RESETS 46U
+#define TOE_COUNTER_DROP_TRUNCATED 47U
+#define TOE_COUNTER_DROP_OTHER_MAC 48U
+#define TOE_COUNTER_DROP_BAD_IP_HEADER 49U
+#define TOE_COUNTER_DROP_BAD_IP_CHECKSUM 50U
+#define TOE_COUNTER_DROP_BAD_TCP_HEADER 51U
+#define TOE_COUNTER_DROP_BAD_TCP_CHECKSUM 52U
+#define TOE_COUNTER_DROP_BAD_TCP_OPTIONS 53U
+#define TOE_COUNTER_DROP_EXCEPTION_RING_FULL 54U
+#define TOE_COUNTER_DROP_NO_CONTROL_PLANE 55U
+#define TOE_COUNTER_DROP_OUT_OF_WINDOW 56U
+#define TOE_COUNTER_DROP_DUPLICATE 57U
+#define TOE_COUNTER_DROP_PAWS 58U
+#define TOE_COUNTER_DROP_BAD_ACK 59U
+#define TOE_COUNTER_DROP_NO_ACK 60U
+#define TOE_COUNTER_DROP_RST_CHALLENGED 61U
+#define TOE_COUNTER_DROP_SYN_CHALLENGED 62U
+#define TOE_COUNTER_DROP_NO_INTERVAL 63U
+#define TOE_COUNTER_DROP_RX_CLOSED 64U
+#define TOE_COUNTER_DROP_FROZEN 65U
+#define TOE_COUNTER_DROP_NO_BUFFER 66U
+#define TOE_COUNTER_DROP_DMA_FAULT 67U
+#define TOE_COUNTER_EXCEPTION_ARP 68U
+#define TOE_COUNTER_EXCEPTION_ICMP 69U
+#define TOE_COUNTER_EXCEPTION_FRAGMENT 70U
+#define TOE_COUNTER_EXCEPTION_IP_OPTIONS 71U
+#define TOE_COUNTER_EXCEPTION_SYN 72U
+#define TOE_COUNTER_EXCEPTION_UNKNOWN_FLOW 73U
+#define TOE_COUNTER_EXCEPTION_OTHER_PROTOCOL 74U
 
 /* counters::Exception: the reason in a frame record */
 #define TOE_EXCEPTION_ARP 0U
@@ -762,7 +779,8 @@ struct toe_window_card_page {
     uint32_t mac_hi;           /*  36 */
     uint32_t _host[3];         /*  40 */
     uint32_t max_next_hops;    /*  52 */
-    uint32_t _registers[2];    /*  56 */
+    uint32_t link;             /*  56 */
+    uint32_t _registers;       /*  60 */
     uint32_t done;             /*  64 */
     uint32_t outcome;          /*  68 */
     uint32_t peer;             /*  72 */
@@ -800,6 +818,27 @@ struct toe_window_log_header {
     uint32_t dropped;          /*   8 */
     uint32_t _reserved[1021];  /*  12 */
 } TOE_ALIGNED(4096);
+
+/* app::Info: 64 bytes */
+struct toe_app_info {
+    uint32_t srtt_us;       /*   0 */
+    uint32_t rttvar_us;     /*   4 */
+    uint32_t cwnd;          /*   8 */
+    uint32_t ssthresh;      /*  12 */
+    uint32_t unacked;       /*  16 */
+    uint32_t snd_wnd;       /*  20 */
+    uint32_t retransmits;   /*  24 */
+    uint32_t flags;         /*  28 */
+    uint32_t rto_min_ms;    /*  32 */
+    uint32_t since_tx_ms;   /*  36 */
+    uint32_t since_rx_ms;   /*  40 */
+    uint8_t wscales;        /*  44 */
+    uint8_t algorithm;      /*  45 */
+    uint16_t mss;           /*  46 */
+    uint8_t backoff;        /*  48 */
+    uint8_t probes;         /*  49 */
+    uint16_t _reserved[7];  /*  50 */
+} TOE_ALIGNED(4);
 
 /* app::Request: 128 bytes */
 struct toe_app_request {
@@ -855,6 +894,7 @@ _Static_assert(sizeof(struct toe_accept_record) == 128, "toe_accept_record");
 _Static_assert(sizeof(struct toe_window_card_page) == 4096, "toe_window_card_page");
 _Static_assert(sizeof(struct toe_window_host_page) == 4096, "toe_window_host_page");
 _Static_assert(sizeof(struct toe_window_log_header) == 4096, "toe_window_log_header");
+_Static_assert(sizeof(struct toe_app_info) == 64, "toe_app_info");
 _Static_assert(sizeof(struct toe_app_request) == 128, "toe_app_request");
 _Static_assert(sizeof(struct toe_app_reply) == 128, "toe_app_reply");
 #endif

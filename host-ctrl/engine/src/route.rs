@@ -7,6 +7,8 @@ pub struct Route {
     /// Bits.
     pub prefix: u8,
     pub via: Option<[u8; 4]>,
+    /// Congestion control of connections over it, `toe_abi::flow::cc`; None: as everywhere.
+    pub cc: Option<u8>,
 }
 
 /// The routing table: few entries, written once, longest prefix first.
@@ -32,8 +34,8 @@ pub fn is_host(a: [u8; 4]) -> bool {
 
 impl RouteTable {
     pub fn new(local: [u8; 4], prefix: u8, gateway: Option<[u8; 4]>, routes: &[Route]) -> Self {
-        let on_link = Route { dest: local, prefix, via: None };
-        let default = gateway.map(|via| Route { dest: [0; 4], prefix: 0, via: Some(via) });
+        let on_link = Route { dest: local, prefix, via: None, cc: None };
+        let default = gateway.map(|via| Route { dest: [0; 4], prefix: 0, via: Some(via), cc: None });
         let mut all: Vec<Route> = core::iter::once(on_link).chain(routes.iter().copied()).chain(default).collect();
         // Stable: of two routes of one length the first stated wins.
         all.sort_by_key(|r| core::cmp::Reverse(r.prefix.min(32)));
@@ -42,11 +44,20 @@ impl RouteTable {
 
     /// The address to resolve for `dest`. None: no route (nor is there one to ourselves).
     pub fn next_hop(&self, dest: [u8; 4]) -> Option<[u8; 4]> {
+        // RFC 9293 MUST-46.
         if !is_host(dest) || dest == self.local || self.is_broadcast(dest) {
             return None;
         }
-        let route = self.routes.iter().find(|r| (bits(r.dest) ^ bits(dest)) & mask(r.prefix) == 0)?;
-        Some(route.via.unwrap_or(dest))
+        Some(self.route(dest)?.via.unwrap_or(dest))
+    }
+
+    /// The congestion control that the route to `dest` asks for.
+    pub fn cc(&self, dest: [u8; 4]) -> Option<u8> {
+        self.route(dest)?.cc
+    }
+
+    fn route(&self, dest: [u8; 4]) -> Option<&Route> {
+        self.routes.iter().find(|r| (bits(r.dest) ^ bits(dest)) & mask(r.prefix) == 0)
     }
 
     /// Whether `a` is the limited or our subnet's broadcast address (RFC 1122, 3.2.1.3; RFC 3021: /31 has none).
@@ -66,13 +77,21 @@ mod tests {
     use super::*;
 
     fn table() -> RouteTable {
-        let r = |dest, prefix, via| Route { dest, prefix, via };
+        let r = |dest, prefix, via| Route { dest, prefix, via, cc: None };
         RouteTable::new(
             [10, 0, 0, 1],
             24,
             Some([10, 0, 0, 254]),
             &[r([10, 1, 0, 0], 16, Some([10, 0, 0, 2])), r([10, 1, 2, 0], 24, Some([10, 0, 0, 3])), r([10, 9, 0, 0], 16, None)],
         )
+    }
+
+    #[test]
+    fn congestion_control_is_that_of_the_longest_prefix() {
+        let r = |dest, prefix, cc| Route { dest, prefix, via: None, cc };
+        let t = RouteTable::new([10, 0, 0, 1], 24, None, &[r([10, 1, 0, 0], 16, Some(2)), r([10, 1, 2, 0], 24, None)]);
+        let cc = [[10, 1, 1, 1], [10, 1, 2, 1], [10, 0, 0, 9], [192, 168, 0, 1]].map(|dest| t.cc(dest));
+        assert_eq!(cc, [Some(2), None, None, None]);
     }
 
     #[test]

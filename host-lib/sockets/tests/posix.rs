@@ -77,6 +77,7 @@ fn pair() -> (Fd, Fd, Fd) {
 const IN: i16 = libc::POLLIN;
 const OUT: i16 = libc::POLLOUT;
 
+/// RFC 9293 3.10.2-4, 3.10.3-3.
 #[test]
 fn bytes_go_both_ways_and_end() {
     let (a, b, _l) = pair();
@@ -146,6 +147,7 @@ fn timeouts_end_a_wait() {
     assert_eq!(mute.sock().connect(&name([10, 77, 0, 9], 1)), Err(Errno::INPROGRESS));
 }
 
+/// RFC 9293 3.10.3-1.
 #[test]
 fn a_thread_that_sleeps_is_woken_by_another_threads_bytes() {
     let (a, b, _l) = pair();
@@ -176,6 +178,7 @@ fn many_sleeping_threads_each_get_their_own() {
     });
 }
 
+/// RFC 9293 3.10.1-5.
 #[test]
 fn connecting_to_nobody_is_refused() {
     let fd = fresh(0);
@@ -482,6 +485,20 @@ fn options_read_back() {
     let n = a.sock().option(libc::IPPROTO_TCP, libc::TCP_INFO, &mut info).unwrap();
     assert!(n >= 104);
     assert_eq!(info[0], 1, "established");
+}
+
+#[test]
+fn congestion_control_reads_as_it_was_set() {
+    let (a, _b, _l) = pair();
+    let name = |fd: &Fd, room: usize| {
+        let mut out = vec![0x55; room];
+        let n = fd.sock().option(libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut out).unwrap();
+        out[..n].to_vec()
+    };
+    let set = |name: &[u8]| a.sock().set_option(libc::IPPROTO_TCP, libc::TCP_CONGESTION, name);
+    assert_eq!(name(&a, 16), b"cubic\0\0\0\0\0\0\0\0\0\0\0");
+    assert_eq!((set(b"dctcp"), set(b"bbr"), set(b"")), (Ok(()), Err(Errno::NOENT), Err(Errno::INVAL)));
+    assert_eq!((name(&a, 16), name(&a, 3)), (b"dctcp\0\0\0\0\0\0\0\0\0\0\0".to_vec(), b"dct".to_vec()));
 }
 
 #[test]

@@ -120,6 +120,8 @@ counters! {
         RxPortUnusable = "rx_port_unusable",
         /// Frames sent that the wire refused.
         TxPortLost = "tx_port_lost",
+        /// Times that the port's device was reset because it had broken the rules.
+        PortResets = "port_resets",
     }
 }
 

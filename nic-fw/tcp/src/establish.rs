@@ -63,10 +63,12 @@ pub struct Setup {
 /// Segments acknowledged at once at the start, so that the peer's slow start is not held up (as in Linux).
 const QUICKACKS: u8 = 16;
 /// Minimum RTO by default (as in Linux; RFC 6298 wants 1 s).
+// RFC 1122 4.2.3.1-2.
 const RTO_MIN_MS: u16 = 200;
 
 /// The state of a flow whose handshake has just been completed.
 #[must_use]
+/// RFC 7323 3.2-7.
 pub fn establish(setup: &Setup) -> FlowState {
     let mut flags = 0;
     for (set, bit) in
@@ -95,6 +97,7 @@ pub fn establish(setup: &Setup) -> FlowState {
         cc: CcState {
             cwnd: 0,
             ssthresh: 0,
+            // RFC 6582 3.2-1.
             recover: setup.iss.0,
             algorithm: setup.algorithm,
             _reserved: 0,

@@ -30,6 +30,8 @@ fn edge_from(start: SeqNum, len: u32, nxt: SeqNum) -> u32 {
 }
 
 /// Room that cwnd leaves, bytes.
+// RFC 3042, limited transmit: one segment beyond cwnd for each of the first two duplicate ACKs.
+// RFC 5681 3.2-4, 3.2-5; RFC 3042 2-1, 2-2.
 pub(crate) fn room(s: &FlowState, pools: &Pools) -> u32 {
     if s.tx.board != 0 {
         // RFC 6675, 5, (C): "cwnd - pipe".
@@ -41,6 +43,7 @@ pub(crate) fn room(s: &FlowState, pools: &Pools) -> u32 {
 }
 
 /// Decides about the next segment of at most `max_payload` bytes, for which cwnd leaves `room`.
+/// RFC 5681 2-1, 3-1.
 pub(crate) fn plan(s: &FlowState, room: u32, max_payload: u32) -> Verdict {
     let nxt = s.snd_nxt();
     let avail = s.tx_end().since_or_zero(nxt);
@@ -48,6 +51,8 @@ pub(crate) fn plan(s: &FlowState, room: u32, max_payload: u32) -> Verdict {
     if avail == 0 && !fin {
         return Verdict::Nothing;
     }
+    // RFC 9293 MUST-34, SHLD-15: of a window that has shrunk nothing is left.
+    // RFC 7323 2.4-1, 2.4-4.
     let window = edge_from(s.snd_una(), s.tx.snd_wnd.min(1 << 30), nxt);
     if avail == 0 {
         // FIN takes a sequence number of the window.
@@ -61,6 +66,7 @@ pub(crate) fn plan(s: &FlowState, room: u32, max_payload: u32) -> Verdict {
     if len < mss {
         return if room < mss.min(window) { Verdict::Wait } else { small_window(s, len) };
     }
+    // RFC 9293 SHLD-28.
     let len = len - len % mss;
     if defer(s, len, max_payload) { Verdict::Wait } else { Verdict::Send { len, fin: false } }
 }
@@ -71,9 +77,11 @@ fn whole(s: &FlowState, len: u32, fin: bool, mss: u32) -> Verdict {
     // What was sent before is not to be held: after a timeout nothing else may bring acknowledgements.
     let free = tail == 0 || s.has(ff::TX_FIN | ff::PUSH) || s.snd_nxt().lt(s.snd_max());
     // RFC 896, in the form of Minshall and of Linux: only one partial segment may be unacknowledged.
+    // RFC 9293 SHLD-7, MUST-17.
     let nagle = !s.has(ff::NODELAY) && SeqNum(s.rx.snd_sml).gt(s.snd_una());
     let held = match () {
         () if free => None,
+        // RFC 9293 MAY-16.
         () if s.has(ff::CORK) => Some(Verdict::Corked),
         () if nagle => Some(Verdict::Wait),
         () => None,
@@ -86,6 +94,7 @@ fn whole(s: &FlowState, len: u32, fin: bool, mss: u32) -> Verdict {
 }
 
 /// The window has room for less than a segment (RFC 9293, 3.8.6.2.1: silly window syndrome, sender).
+/// RFC 9293 MUST-38.
 fn small_window(s: &FlowState, len: u32) -> Verdict {
     let worth = len > 0 && len >= s.max_snd_wnd() / 2;
     if worth { Verdict::Send { len, fin: false } } else { closed(s) }
@@ -170,6 +179,7 @@ fn next(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32, new_da
 }
 
 /// What is lost; without a scoreboard, one segment from snd_una, whatever the windows say.
+/// RFC 9293 SHLD-16, MAY-7.
 fn retransmission(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32) -> Option<SegmentOut> {
     s.clear(ff::REXMIT_ONE);
     if s.outstanding() == 0 {
@@ -203,11 +213,13 @@ fn probe(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32) -> Se
     if len > 0 {
         return data(s, pools, now, len, false);
     }
+    // RFC 9293 SHLD-12.
     let seq = s.snd_una().sub_len(1);
     output::segment(s, now, seq)
 }
 
 /// Payload and FIN from snd_nxt on.
+/// RFC 9293 3.10.2-3.
 pub(crate) fn data(s: &mut FlowState, pools: &mut Pools, now: Now, len: u32, fin: bool) -> SegmentOut {
     let seq = s.snd_nxt();
     let payload_end = seq.add(len);
@@ -218,8 +230,10 @@ pub(crate) fn data(s: &mut FlowState, pools: &mut Pools, now: Now, len: u32, fin
     out.rexmit = rexmit;
     out.flags.set(TcpFlags::FIN, fin);
     // RFC 9293, 3.9.1.2: on the last segment of what there is.
+    // RFC 9293 MUST-61, SHLD-27.
     out.flags.set(TcpFlags::PSH, len > 0 && payload_end == s.tx_end());
     // RFC 3168, 6.1.5 and 6.1.4: new data only.
+    // RFC 3168 5.2-1, 5.2-2, 6.1.2-4, 6.1.2-5, 6.1.4-1, 6.1.5-1, 6.1.5-2, 6.1.6-1.
     out.ect = s.has(ff::ECN) && len > 0 && !rexmit;
     if out.ect && s.has(ff::CWR) {
         out.flags |= TcpFlags::CWR;
@@ -236,6 +250,7 @@ pub(crate) fn data(s: &mut FlowState, pools: &mut Pools, now: Now, len: u32, fin
     }
     if rexmit {
         // Karn's rule (RFC 6298, 3).
+        // RFC 6298 3-1, 3-2.
         s.clear(ff::RTT_PENDING);
         s.id.retransmits = s.id.retransmits.wrapping_add(1);
     } else if s.tx.timer == timer::TLP {

@@ -161,6 +161,7 @@ pub fn rx_head(s: &FlowState) -> u32 {
 /// End of the bytes that the peer has acknowledged (position); our FIN does not count.
 #[inline]
 #[must_use]
+/// RFC 2018 8-5; RFC 6675 4-2.
 pub fn tx_tail(s: &FlowState) -> u32 {
     if s.has(ff::FIN_ACKED) { s.tx.tx_head } else { s.tx_pos(s.snd_una()) }
 }

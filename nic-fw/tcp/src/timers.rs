@@ -12,6 +12,7 @@ const RETRIES_MAX: u8 = 15;
 /// The same when nobody holds the socket any more (tcp_orphan_retries).
 const RETRIES_ORPHAN: u8 = 8;
 /// Linux's tcp_keepalive_time, _intvl and _probes (RFC 9293, 3.8.4: at least two hours).
+/// RFC 9293 MUST-28, MUST-29.
 const KEEPALIVE_IDLE_MS: u32 = 7_200_000;
 const KEEPALIVE_INTERVAL_MS: u32 = 75_000;
 const KEEPALIVE_PROBES: u8 = 9;
@@ -53,15 +54,18 @@ fn wanted(s: &FlowState, pools: &Pools) -> u8 {
             _ => timer::RTO,
         };
     }
+    // RFC 9293 MUST-36, SHLD-29, SHLD-30.
     match plan(s, send::room(s, pools), s.mss()) {
         Verdict::WindowClosed => timer::PERSIST,
         Verdict::Corked => timer::CORK,
+        // RFC 9293 MAY-5, MUST-24, MUST-25, MUST-26.
         _ if s.has(ff::KEEPALIVE) => timer::KEEPALIVE,
         _ => timer::NONE,
     }
 }
 
 /// Arms the timer that the state calls for, unless it runs already.
+/// RFC 6298 5-2.
 pub(crate) fn rearm(s: &mut FlowState, pools: &Pools, now: Now) {
     let want = wanted(s, pools);
     if s.tx.timer == want {
@@ -80,6 +84,7 @@ pub(crate) fn rearm(s: &mut FlowState, pools: &Pools, now: Now) {
         _ => return,
     };
     // One more, as the present millisecond has partly gone.
+    // RFC 6298 5-1.
     s.tx.timer_ms = from_ms.wrapping_add(wait_ms).wrapping_add(1);
 }
 
@@ -103,6 +108,7 @@ pub(crate) fn expire(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut O
         }
         timer::PERSIST => persist(s, now, out),
         timer::KEEPALIVE => keep_alive(s, now, out),
+        // RFC 9293 MUST-60.
         timer::CORK => s.set(ff::PUSH),
         _ => {}
     }
@@ -113,9 +119,13 @@ fn retries(s: &FlowState) -> u8 {
 }
 
 /// RFC 6298, 5.4 to 5.6; RFC 5681, 3.1; then, without a scoreboard, go back and send everything again as cwnd allows.
+/// RFC 6298, 5.4 to 5.6; RFC 5681, 3.1; then go back and send everything again as cwnd allows.
+/// RFC 9293 3.10.8-2.
 fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) {
     // A peer that has closed its window on data in flight but answers our retransmissions is alive (RFC 9293, 3.8.6.1).
+    // RFC 9293 SHLD-17, MUST-35.
     let answering = s.tx.snd_wnd == 0 && now.ms32().wrapping_sub(s.rx.last_rx_ms) < 2 * RTO_MAX_MS && !s.has(ff::ORPHAN);
+    // RFC 9293 MUST-20, SHLD-11: R2 alone. At R1 IP needs no advice: toed asks next hops again all the time.
     if s.tx.backoff >= retries(s) && !answering {
         return closing::give_up(s, now, out);
     }
@@ -128,15 +138,18 @@ fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) 
     records::give_up(s, pools);
     let flight = s.snd_nxt().since_or_zero(s.snd_una());
     cc::on_timeout(s, flight, again);
+    // RFC 6582 3.2-6.
     s.cc.recover = s.tx.snd_max;
     s.tx.snd_nxt = s.tx.snd_una;
     s.tx.dup_acks = 0;
     s.clear(ff::RECOVERY | ff::ECN_REDUCED | ff::RTT_PENDING);
+    // RFC 2018 5-3, 5.1-2.
     s.set(ff::LOSS | ff::REXMIT_ONE);
     out.counts.add(Counter::TxTimeouts);
 }
 
 /// RFC 9293, 3.8.6.1: probe a closed window at growing intervals, for as long as the peer answers.
+/// RFC 9293 MUST-37.
 fn persist(s: &mut FlowState, now: Now, out: &mut Output) {
     if s.tx.probes >= retries(s) {
         return closing::give_up(s, now, out);

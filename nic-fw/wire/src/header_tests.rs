@@ -90,6 +90,7 @@ proptest! {
     }
 
     /// Any single flipped bit from the IP header on is seen by some check.
+    /// RFC 9293 MUST-2, MUST-3, MUST-5.
     #[test]
     fn a_flipped_bit_is_seen(h in header(), payload in proptest::collection::vec(any::<u8>(), 0..60), at: prop::sample::Index, bit in 0u8..8) {
         let (mut frame, built) = frame_of(&h, &payload, false);
@@ -187,11 +188,20 @@ fn version_and_header_length_are_checked() {
     assert_eq!(changed(|f| f[14] = 0x44), Err(FrameError::BadIpHeader));
 }
 
+/// RFC 1122 3.2.1.2-1.
 #[test]
 fn ip_checksum_is_checked() {
     let (mut frame, _) = frame_of(&plain(), &[], false);
     frame[24] ^= 1;
     assert_eq!(parse_frame(&frame), Err(FrameError::BadIpChecksum));
+}
+
+/// RFC 3168 5.3-1; RFC 1191, 3.
+#[test]
+fn packets_are_not_to_be_fragmented() {
+    const DONT_FRAGMENT: u8 = 0x40;
+    let (frame, _) = frame_of(&plain(), &[], false);
+    assert_eq!(frame[20..22], [DONT_FRAGMENT, 0]);
 }
 
 #[test]
@@ -203,6 +213,7 @@ fn fragments_have_no_segment() {
     }
 }
 
+/// RFC 9293 MUST-50.
 #[test]
 fn ip_options_are_reported() {
     let frame = changed(|f| {

@@ -13,6 +13,7 @@
 mod cubic;
 mod dctcp;
 mod newreno;
+mod rate;
 
 use crate::Now;
 use crate::rtt::rto_ms;
@@ -34,6 +35,11 @@ pub struct Acked {
 
 /// A congestion-control algorithm. Its own state is [`CcState::words`], zero at first; cwnd and ssthresh count bytes.
 pub trait CongestionControl {
+    /// The window of a flow that begins, or sends again after a silence. `initial`: the standard's.
+    fn first_window(&self, initial: u32) -> u32 {
+        initial
+    }
+
     /// Congestion avoidance: data was acknowledged while cwnd was the limit, at or above ssthresh.
     fn avoid(&self, cc: &mut CcState, acked: &Acked);
 
@@ -65,11 +71,13 @@ pub trait CongestionControl {
 /// Larger windows than TCP can use.
 const CWND_MAX: u32 = 1 << 30;
 
+/// RFC 9293 MAY-18.
 fn algorithm(s: &FlowState) -> &'static dyn CongestionControl {
     match s.cc.algorithm {
         code::CUBIC => &cubic::Cubic,
         // RFC 8257, 3.4: without ECN it is a conventional TCP.
         code::DCTCP if s.has(ff::ECN) => &dctcp::Dctcp,
+        code::DCTCP_RATE | code::TIMELY | code::CONST_RATE => &rate::Rate,
         // What we do not know behaves as the standard's.
         _ => &newreno::NewReno,
     }
@@ -77,7 +85,7 @@ fn algorithm(s: &FlowState) -> &'static dyn CongestionControl {
 
 /// Whether a receiver echoes each mark (RFC 8257, 3.2), and not until CWR comes (RFC 3168, 6.1.3).
 pub(crate) fn echoes_each_mark(s: &FlowState) -> bool {
-    s.cc.algorithm == code::DCTCP
+    code::needs_ecn(s.cc.algorithm)
 }
 
 /// RFC 6928, 2: ten segments, about 14600 bytes.
@@ -85,10 +93,31 @@ fn initial_window(mss: u32) -> u32 {
     (10 * mss).min((2 * mss).max(14_600))
 }
 
+/// RFC 5681 3.1-6, 3.1-10.
 pub(crate) fn init(s: &mut FlowState) {
-    s.cc.cwnd = initial_window(s.mss());
+    s.cc.cwnd = first_window(s);
     // RFC 5681, 3.1: "SHOULD be set arbitrarily high".
     s.cc.ssthresh = CWND_MAX;
+}
+
+fn first_window(s: &FlowState) -> u32 {
+    algorithm(s).first_window(initial_window(s.mss()))
+}
+
+/// Gives the flow another algorithm, [`toe_abi::flow::cc`]: it goes on from the window that there is. False: there is none of this number.
+#[must_use]
+pub fn choose(s: &mut FlowState, number: u8) -> bool {
+    if number >= code::COUNT {
+        return false;
+    }
+    if number != s.cc.algorithm {
+        (s.cc.algorithm, s.cc.words) = (number, [0; 4]);
+        // A flow without a window of its own, or that had none: there is nothing to go on from.
+        if s.cc.cwnd >= CWND_MAX || code::is_rate(number) {
+            s.cc.cwnd = first_window(s);
+        }
+    }
+    true
 }
 
 /// An acknowledgement has delivered `bytes` (each byte once), whatever the flow is doing; snd_una has moved. `ece`: it echoes a
@@ -101,8 +130,10 @@ pub(crate) fn on_delivered(s: &mut FlowState, bytes: u32, ece: bool) {
 }
 
 /// An acknowledgement of `bytes` outside recovery. `flight`: bytes in flight before it.
+/// RFC 9293 MUST-19; RFC 5681 3.1-1.
 pub(crate) fn on_ack(s: &mut FlowState, bytes: u32, flight: u32, now: Now) {
     let mss = s.mss();
+    // RFC 9438 4.10-1.
     let slow_start = s.cc.cwnd < s.cc.ssthresh;
     // Grow only what is in use (RFC 7661, 4.1; in slow start, as Linux, from half of it): else an application that trickles collects a
     // window that it never tried.
@@ -113,6 +144,7 @@ pub(crate) fn on_ack(s: &mut FlowState, bytes: u32, flight: u32, now: Now) {
     let mut acked = Acked { bytes, srtt_us: s.tx.srtt_us, mss, prior_cwnd: s.id.prior_cwnd, now_ms: now.ms32() };
     if slow_start {
         // RFC 5681, 3.1, counting bytes without a limit per ACK (RFC 3465): one ACK may stand for a whole super-frame.
+        // RFC 5681 3.1-11.
         let grow = bytes.min(s.cc.ssthresh - s.cc.cwnd);
         s.cc.cwnd += grow;
         acked.bytes -= grow;
@@ -127,6 +159,7 @@ pub(crate) fn on_ack(s: &mut FlowState, bytes: u32, flight: u32, now: Now) {
 fn reduce(s: &mut FlowState, flight: u32, how: impl FnOnce(&dyn CongestionControl, &mut CcState, u32) -> u32) {
     let mss = s.mss();
     // RFC 5681, 3.2, (2): what limited transmit sent beyond cwnd does not count as FlightSize.
+    // RFC 5681 3.2-8.
     let flight = flight.min(s.cc.cwnd);
     let ssthresh = how(algorithm(s), &mut s.cc, flight);
     // RFC 5681, (4): never below two segments.
@@ -145,6 +178,7 @@ pub(crate) fn on_loss(s: &mut FlowState, flight: u32) {
 }
 
 /// `again`: the same data has timed out before.
+/// RFC 2018 5.1-1; RFC 5681 3.1-18, 3.1-19, 4.3-4.
 pub(crate) fn on_timeout(s: &mut FlowState, flight: u32, again: bool) {
     // RFC 5681, 3.1: ssthresh is held constant when a retransmission times out.
     if !again {
@@ -156,9 +190,11 @@ pub(crate) fn on_timeout(s: &mut FlowState, flight: u32, again: bool) {
     }
     algorithm(s).reset(&mut s.cc);
     // RFC 5681, 3.1: "no more than the loss window, LW, which equals 1 full-sized segment".
+    // RFC 8257 3.5-3.
     s.cc.cwnd = s.mss();
 }
 
+/// RFC 3168 5-2.
 pub(crate) fn on_ecn(s: &mut FlowState, flight: u32) {
     remember(s);
     reduce(s, flight, |algorithm, cc, flight| algorithm.reduce_marked(cc, flight));
@@ -175,6 +211,7 @@ pub(crate) fn undo(s: &mut FlowState) {
 }
 
 /// About to send new data with nothing in flight.
+/// RFC 5681 4.1-1.
 pub(crate) fn on_idle(s: &mut FlowState, now: Now) {
     let silent_ms = now.ms32().wrapping_sub(s.rx.last_tx_ms);
     if silent_ms <= rto_ms(s) {
@@ -182,7 +219,7 @@ pub(crate) fn on_idle(s: &mut FlowState, now: Now) {
         return;
     }
     // RFC 5681, 4.1: "no more than the restart window".
-    let restart = initial_window(s.mss());
+    let restart = first_window(s);
     if s.cc.cwnd > restart {
         // RFC 7661, 4.4.1 (and RFC 2861): slow start back to three quarters of what the path has carried.
         s.cc.ssthresh = s.cc.ssthresh.max(s.cc.cwnd / 4 * 3);
@@ -201,6 +238,7 @@ mod tests {
     use crate::testing::flow;
 
     fn each(test: impl Fn(FlowState)) {
+        // What toed sets the rate of has no window.
         for (algorithm, flags) in [(code::NEWRENO, 0), (code::CUBIC, 0), (code::DCTCP, 0), (code::DCTCP, ff::ECN), (99, 0)] {
             let mut s = flow();
             s.cc.algorithm = algorithm;
@@ -210,6 +248,7 @@ mod tests {
         }
     }
 
+    /// RFC 5681 3.1-6.
     #[test]
     fn starts_with_ten_segments() {
         each(|s| assert_eq!(s.cc.cwnd, 14_600));
@@ -217,6 +256,7 @@ mod tests {
         assert_eq!(initial_window(8948), 17_896);
     }
 
+    /// RFC 9293 MUST-19; RFC 5681 3.1-1, 3.1-10, 3.1-11; RFC 9438 4.10-1.
     #[test]
     fn slow_start_doubles_each_round_trip() {
         each(|mut s| {
@@ -235,6 +275,7 @@ mod tests {
         });
     }
 
+    /// RFC 2018 5.1-1; RFC 5681 3.1-18, 3.1-19; RFC 8257 3.5-3.
     #[test]
     fn timeout_goes_back_to_one_segment() {
         each(|mut s| {
@@ -261,6 +302,7 @@ mod tests {
         });
     }
 
+    /// RFC 5681 3.2-8.
     #[test]
     fn limited_transmit_is_not_counted_as_flight() {
         each(|mut s| {
@@ -286,6 +328,44 @@ mod tests {
     }
 
     #[test]
+    fn a_flow_with_a_rate_has_no_window_and_gets_one_with_its_next_algorithm() {
+        for number in [code::DCTCP_RATE, code::TIMELY, code::CONST_RATE] {
+            let mut s = flow();
+            assert!(choose(&mut s, number));
+            assert_eq!(s.cc.cwnd, CWND_MAX);
+            on_idle(&mut s, Now(10_000_000));
+            assert_eq!(s.cc.cwnd, CWND_MAX);
+            on_timeout(&mut s, 14_600, false);
+            assert_eq!((s.cc.cwnd, s.cc.ssthresh), (1460, CWND_MAX), "a path that failed gets no burst");
+            s.cc.cwnd = CWND_MAX;
+            assert!(choose(&mut s, code::CUBIC));
+            assert_eq!(s.cc.cwnd, 14_600);
+        }
+    }
+
+    #[test]
+    fn another_algorithm_goes_on_from_the_window() {
+        let mut s = flow();
+        (s.cc.cwnd, s.cc.ssthresh, s.cc.words) = (100_000, 50_000, [7; 4]);
+        assert!(choose(&mut s, code::CUBIC));
+        assert_eq!((s.cc.cwnd, s.cc.ssthresh, s.cc.words), (100_000, 50_000, [0; 4]));
+        s.cc.words = [7; 4];
+        assert!(choose(&mut s, code::CUBIC) && s.cc.words == [7; 4], "the same again forgets nothing");
+        assert!(!choose(&mut s, code::COUNT) && s.cc.algorithm == code::CUBIC);
+    }
+
+    #[test]
+    fn marked_bytes_are_counted_for_toed() {
+        let mut s = flow();
+        s.set(ff::ECN);
+        assert!(choose(&mut s, code::DCTCP_RATE));
+        on_delivered(&mut s, 1000, true);
+        on_delivered(&mut s, 500, false);
+        on_ecn(&mut s, 1000);
+        assert_eq!((s.cc.words[0], s.cc.cwnd), (1000, CWND_MAX));
+    }
+
+    #[test]
     fn two_segments_are_the_floor() {
         each(|mut s| {
             on_loss(&mut s, 1);
@@ -293,6 +373,7 @@ mod tests {
         });
     }
 
+    /// RFC 5681 4.1-1.
     #[test]
     fn idle_window_restarts() {
         each(|mut s| {

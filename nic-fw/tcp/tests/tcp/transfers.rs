@@ -82,6 +82,7 @@ fn super_frames_are_large() {
     assert!(s.largest > 50_000 && s.sent < 300, "{s:?}");
 }
 
+/// RFC 5681 3.2-10, 3.2-11, 3.2-12.
 #[test]
 fn one_percent_loss_rarely_times_out() {
     let mut world = World::plain(7, [3_000_000, 3_000_000]);
@@ -106,6 +107,7 @@ fn a_slow_reader_closes_the_window_and_gets_everything() {
     }
 }
 
+/// RFC 9293 MAY-8, MUST-37.
 #[test]
 fn a_reader_that_sleeps_for_minutes_is_waited_for() {
     let mut world = World::plain(3, [100_000, 0]);
