@@ -41,7 +41,7 @@ mod timers;
 
 pub use api::{CloseReason, HostUpdate, IcmpError, Input, Now, Output, Placement, SegmentIn, SegmentOut, errno};
 pub use establish::{Setup, Timestamping, establish, rebase};
-pub use fast::{Fast, fast};
+pub use fast::{Fast, fast, is_fast};
 pub use input::input;
 pub use send::{emit, emit_owed, is_reset_due};
 pub use state::{event_flags, rx_head, tx_tail};
