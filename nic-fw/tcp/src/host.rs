@@ -1,7 +1,7 @@
 //! What the application and the control plane ask for. Every value is a claim.
 
 use crate::state::{View, rx_head, tx_tail};
-use crate::{HostUpdate, IcmpError, Now, Output, Pools, board, closing, send};
+use crate::{HostUpdate, IcmpError, Now, Output, Pools, board, closing, errno, send};
 use toe_abi::desc::hc_flags;
 use toe_abi::flow::{FlowState, flow_flags as ff};
 
@@ -103,17 +103,30 @@ pub(crate) fn close(s: &mut FlowState, pools: &Pools, unread: bool, now: Now, ou
 
 const DEST_UNREACHABLE: u8 = 3;
 const FRAG_NEEDED: u8 = 4;
+/// Codes of "destination unreachable" that blame the network: unreachable, unknown, prohibited, not with this type of service.
+const NET_CODES: [u8; 4] = [0, 6, 9, 11];
 /// A path that claims less is lying (as in Linux: min_pmtu).
 const MTU_MIN: u16 = 552;
 
-/// Path MTU discovery (RFC 1191). Other errors are soft: RFC 5461 and RFC 9293, 3.9.2.2 keep the connection.
+/// The errno of an error that does not end a connection.
+fn soft_error(kind: u8, code: u8) -> u8 {
+    let error = if kind == DEST_UNREACHABLE && NET_CODES.contains(&code) { errno::ENETUNREACH } else { errno::EHOSTUNREACH };
+    error as u8
+}
+
+/// Path MTU discovery (RFC 1191). Other errors are soft: RFC 5461 and RFC 9293, 3.9.2.2 keep the connection,
+/// and say what to tell the application if the peer never answers again.
 /// RFC 7323 5.7-1.
 pub(crate) fn icmp_error(s: &mut FlowState, pools: &mut Pools, error: &IcmpError) {
     // RFC 5927, 4.1: only about what is in flight.
     // RFC 5927 4.1-1.
     let ours = error.seq.ge(s.snd_una()) && error.seq.lt(s.snd_max());
+    if !ours {
+        return;
+    }
     // RFC 9293 MUST-56; RFC 5927 5.2-1.
-    if !ours || (error.kind, error.code) != (DEST_UNREACHABLE, FRAG_NEEDED) {
+    if (error.kind, error.code) != (DEST_UNREACHABLE, FRAG_NEEDED) {
+        s.rx.soft_error = soft_error(error.kind, error.code);
         return;
     }
     let headers = if s.has(ff::TIMESTAMPS) { 52 } else { 40 };

@@ -3,7 +3,7 @@
 use crate::rtt::{RTO_MAX_MS, rto_ms};
 use crate::send::{Verdict, plan};
 use crate::state::View;
-use crate::{Now, Output, Pools, cc, closing, records, recovery, send, tlp};
+use crate::{Now, Output, Pools, cc, closing, errno, records, recovery, send, tlp};
 use toe_abi::counters::Counter;
 use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 
@@ -128,9 +128,15 @@ fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) 
     let answering = s.tx.snd_wnd == 0 && now.ms32().wrapping_sub(s.rx.last_rx_ms) < 2 * RTO_MAX_MS && !s.has(ff::ORPHAN);
     // RFC 9293 MUST-20, SHLD-11: R2 alone. At R1 IP needs no advice: toed asks next hops again all the time.
     if s.tx.backoff >= retries(s) && !answering {
-        return closing::give_up(s, now, out);
+        // RFC 9293 MUST-47, SHLD-25: routers may have said why.
+        let error = if s.rx.soft_error == 0 { errno::ETIMEDOUT } else { u32::from(s.rx.soft_error) };
+        return closing::give_up(s, error, now, out);
     }
     let again = s.tx.backoff > 0;
+    if !again {
+        // About what has been acknowledged since.
+        s.rx.soft_error = 0;
+    }
     s.tx.backoff = s.tx.backoff.saturating_add(1);
     if recovery::timeout(s, pools, again, now, out) {
         return;
@@ -153,7 +159,7 @@ fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) 
 /// RFC 9293 MUST-37.
 fn persist(s: &mut FlowState, now: Now, out: &mut Output) {
     if s.tx.probes >= retries(s) {
-        return closing::give_up(s, now, out);
+        return closing::give_up(s, errno::ETIMEDOUT, now, out);
     }
     s.tx.probes += 1;
     s.tx.backoff = s.tx.backoff.saturating_add(1);
@@ -171,7 +177,7 @@ fn keep_alive(s: &mut FlowState, now: Now, out: &mut Output) {
         return;
     }
     if s.tx.probes >= KEEPALIVE_PROBES {
-        return closing::give_up(s, now, out);
+        return closing::give_up(s, errno::ETIMEDOUT, now, out);
     }
     s.tx.probes += 1;
     s.set(ff::PROBE);
