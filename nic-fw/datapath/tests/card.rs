@@ -43,6 +43,35 @@ fn in_order_data_is_placed_announced_and_acknowledged(kind: &impl Kind) {
     accounted(&b);
 }
 
+/// A train, one that ends by PSH, one that ends by an ACK, and segments out of order: every byte is in its place, each frame is counted and
+/// given back.
+fn adjacent_segments_are_taken_together(kind: &impl Kind) {
+    let mut b = kind.bench();
+    b.install(0, 1);
+    let (plain, push) = ([NO_FLAGS; 4], [NO_FLAGS, TcpFlags::PSH, NO_FLAGS, NO_FLAGS]);
+    for (first, flags) in [(0, plain), (400, push), (800, plain)] {
+        for (at, flags) in (first..).step_by(100).zip(flags) {
+            b.segment(0, at, 0, flags, &stream(at, 100));
+        }
+        b.run();
+        b.events(1, true);
+    }
+    for (at, len) in [(1200, 100), (1300, 0), (1300, 100)] {
+        b.segment(0, at, 0, NO_FLAGS, &stream(at, len));
+    }
+    b.run_for(50_000);
+    assert_eq!(b.sent().last().unwrap().acked(), 1400);
+    [1500, 1600, 1700].into_iter().for_each(|at| b.segment(0, at, 0, NO_FLAGS, &stream(at, 100)));
+    b.run();
+    assert_eq!(b.events(1, true).last().unwrap().rx_head, 1400);
+    assert_eq!((b.received(1, 0, 0, 1400), b.received(1, 0, 1500, 300)), (stream(0, 1400), stream(1500, 300)));
+    assert_eq!(b.sent().iter().map(Sent::acked).collect::<Vec<_>>(), [1400; 3], "out of order: an ACK for each");
+    assert_eq!(b.card.counters().get(Counter::RxDelivered), 18);
+    assert_eq!(b.card.counters().get(Counter::RxPayloadBytes), 1700);
+    assert_eq!(b.port.leases_out(), 0);
+    accounted(&b);
+}
+
 fn out_of_order_data_is_placed_at_once_and_announced_when_complete(kind: &impl Kind) {
     let mut b = kind.bench();
     b.install(0, 1);
@@ -872,6 +901,7 @@ fn a_reset_of_the_card_forgets_everything_and_it_can_start_again(kind: &impl Kin
 
 on_every_card! {
     in_order_data_is_placed_announced_and_acknowledged,
+    adjacent_segments_are_taken_together,
     out_of_order_data_is_placed_at_once_and_announced_when_complete,
     a_super_frame_with_a_partial_checksum_is_taken_whole,
     bytes_are_echoed_through_buffers_that_wrap,
