@@ -26,6 +26,7 @@ pub fn segment(s: &Outgoing) -> Vec<u8> {
         src_ip: s.key.local_ip,
         dst_ip: s.key.remote_ip,
         // RFC 3168, 6.1.1: SYN, SYN-ACK and pure ACKs are not ECN-capable.
+        // RFC 3168 6.1.1-9.
         tos: 0,
         ttl: s.ttl,
         ident: 0,

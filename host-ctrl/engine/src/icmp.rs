@@ -1,7 +1,7 @@
 //! ICMP: echo, errors about our connections, errors about what we do not serve (RFC 792, RFC 1122, RFC 5927).
 
 use crate::{Action, Engine, Errno, conn::Phase, neighbours::Mac};
-use toe_abi::flow::FlowKey;
+use toe_abi::flow::{FlowKey, v4_mapped};
 use toe_wire::{
     Icmp,
     icmp::{Envelope, Quoted, echo_reply, icmp_type, port_unreachable},
@@ -33,11 +33,13 @@ impl Engine {
         match message {
             Icmp::EchoRequest { ident, seq, data } => self.echo(mac, source, ident, seq, data),
             Icmp::Error { kind, code, mtu, quoted } => self.icmp_error(kind, code, mtu.unwrap_or(0), &quoted),
+            // RFC 9293 MUST-55; RFC 5927 6.2-1.
             Icmp::EchoReply { .. } | Icmp::Other { .. } => self.counters.icmp_ignored += 1,
         }
     }
 
     /// RFC 1122, 3.2.2.6. What would not fit into one packet is not answered: we do not fragment.
+    /// RFC 1122 3.2.2.6-1, 3.2.2.6-2.
     fn echo(&mut self, mac: Mac, source: [u8; 4], ident: u16, seq: u16, data: &[u8]) {
         let fits = data.len() + 28 <= usize::from(self.config.mtu);
         if !fits || !self.limits.echo.take(self.now) {
@@ -53,7 +55,14 @@ impl Engine {
     }
 
     fn envelope(&self, mac: Mac, to: [u8; 4]) -> Envelope {
-        Envelope { dst_mac: mac, src_mac: self.config.mac, vlan: None, src: self.config.ip, dst: to, ttl: self.config.ttl }
+        Envelope {
+            dst_mac: mac,
+            src_mac: self.config.mac,
+            vlan: None,
+            src: v4_mapped(self.config.ip),
+            dst: v4_mapped(to),
+            ttl: self.config.ttl,
+        }
     }
 
     /// A datagram that nobody serves: RFC 1122, 3.2.2.1 and 4.1.3.1.
@@ -77,8 +86,10 @@ impl Engine {
     }
 
     /// An error about a segment of ours.
+    /// RFC 1122 3.2.2-1.
     fn icmp_error(&mut self, kind: u8, code: u8, mtu: u16, quoted: &Quoted) {
         let key = FlowKey { local_ip: quoted.src, remote_ip: quoted.dst, local_port: quoted.src_port, remote_port: quoted.dst_port };
+        // RFC 9293 MUST-54.
         let Some(id) = self.conns.by_key(&key) else {
             self.counters.icmp_ignored += 1;
             return;
@@ -96,6 +107,7 @@ impl Engine {
             // A SYN is never too big: forged.
             _ if too_big => self.counters.icmp_ignored += 1,
             // RFC 5927, 4.1: only for the SYN that is out. RFC 5461: an opening connection may fail at once, as in Linux.
+            // RFC 5927 4.1-1.
             Phase::SynSent(h) if quoted.seq == h.iss => {
                 self.counters.icmp_errors_received += 1;
                 self.abandon(id, errno_of(kind, code));

@@ -95,6 +95,7 @@ impl Ports {
     }
 
     /// `ip` as a binding has it: None is any address.
+    /// RFC 9293 MUST-43.
     fn local(&self, ip: [u8; 16]) -> Result<Option<[u8; 16]>, Errno> {
         if is_any(&ip) {
             return Ok(None);
@@ -106,6 +107,7 @@ impl Ports {
     fn conflicts(&self, owner: Owner, ip: Option<[u8; 16]>, port: u16, flags: u16) -> bool {
         let Some(used) = self.ports.get(&port) else { return false };
         // Connections left over from a server that has gone stand in the way of one that does not say REUSE*.
+        // RFC 9293 MUST-42.
         let left_over = used.connections > 0 && flags & (REUSEADDR | REUSEPORT) == 0;
         left_over
             || used.bindings.iter().filter_map(|id| self.bindings.get(id)).any(|other| {
@@ -131,6 +133,7 @@ impl Ports {
     }
 
     /// What listen(2) does. Two bindings that share a port by SO_REUSEADDR cannot both listen.
+    /// RFC 9293 MUST-41.
     pub fn listen(&mut self, id: BindId, backlog: u32, wishes: Wishes) -> Result<ListenerId, Errno> {
         let binding = self.bindings.get(&id).ok_or(Errno::EBADF)?;
         if binding.listener.is_some() {
@@ -222,6 +225,7 @@ impl Ports {
     }
 
     /// A local port for a connection to `remote`: one that nobody has bound and for which `free` holds.
+    /// RFC 6056 3.2-1.
     pub fn choose_for(&mut self, remote: Endpoint, free: impl Fn(u16) -> bool) -> Option<u16> {
         let unbound = |ports: &Self, port| ports.ports.get(&port).is_none_or(|u| u.bindings.is_empty());
         self.choose(Some(remote.ip), remote.port, |ports, port| unbound(ports, port) && free(port))
@@ -229,6 +233,7 @@ impl Ports {
 
     /// RFC 6056, 3.3.4 (double-hash port selection): from a start that depends on the destination on, by
     /// one of several counters, so that ports can neither be guessed nor collide.
+    /// RFC 6056 3.3-1.
     fn choose(&mut self, remote_ip: Option<[u8; 16]>, remote_port: u16, ok: impl Fn(&Self, u16) -> bool) -> Option<u16> {
         let (first, last) = self.ephemeral;
         let range = u32::from(last - first) + 1;
@@ -283,6 +288,7 @@ mod tests {
         assert_eq!(p.bind(1, Endpoint { ip: [0x20; 16], port: 80 }, 0), Err(Errno::EAFNOSUPPORT));
     }
 
+    /// RFC 9293 MUST-41.
     #[test]
     fn reuseaddr_lets_two_bind_but_one_listen() {
         let mut p = ports();
@@ -309,6 +315,7 @@ mod tests {
         assert_eq!(chosen, [a, b].into());
     }
 
+    /// RFC 9293 MUST-42.
     #[test]
     fn left_over_connections_need_reuseaddr() {
         let mut p = ports();
@@ -320,6 +327,7 @@ mod tests {
         assert!(p.bind(1, at(80), 0).is_ok());
     }
 
+    /// RFC 9293 MUST-43.
     #[test]
     fn exact_address_goes_before_any() {
         let mut p = ports();
@@ -335,6 +343,7 @@ mod tests {
         assert_eq!(p.listener_for(&key), Some(l));
     }
 
+    /// RFC 6056 3.2-1.
     #[test]
     fn chosen_ports_are_all_of_the_range_and_then_none() {
         let mut p = ports();

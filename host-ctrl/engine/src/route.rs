@@ -44,6 +44,7 @@ impl RouteTable {
 
     /// The address to resolve for `dest`. None: no route (nor is there one to ourselves).
     pub fn next_hop(&self, dest: [u8; 4]) -> Option<[u8; 4]> {
+        // RFC 9293 MUST-46.
         if !is_host(dest) || dest == self.local || self.is_broadcast(dest) {
             return None;
         }

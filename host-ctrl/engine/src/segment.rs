@@ -2,7 +2,7 @@
 
 use crate::{Engine, FrameMeta, conn::Phase, neighbours::Mac, route::is_host};
 use toe_abi::flow::{FlowKey, as_v4, v4_mapped};
-use toe_wire::{Arp, Frame, Payload, SeqNum, Tcp, TcpFlags, TcpOptions, frame::Ipv4, ip_proto, parse_frame};
+use toe_wire::{Arp, Frame, Payload, SeqNum, Tcp, TcpFlags, TcpOptions, frame::Packet, ip_proto, parse_frame};
 
 /// A received TCP segment, seen from our end.
 #[derive(Clone, Copy)]
@@ -67,20 +67,22 @@ impl Engine {
                 None => self.counters.drop_malformed += 1,
             },
             Payload::Ipv4(packet) => self.ipv4(frame, &parsed, packet, meta),
-            Payload::Other => self.counters.drop_ethertype += 1,
+            Payload::Ipv6(_) | Payload::Other => self.counters.drop_ethertype += 1,
         }
     }
 
-    fn ipv4(&mut self, frame: &[u8], parsed: &Frame, packet: &Ipv4, meta: FrameMeta) {
+    fn ipv4(&mut self, frame: &[u8], parsed: &Frame, packet: &Packet, meta: FrameMeta) {
         let ip = &packet.ip;
-        // RFC 1122, 3.3.6: what came by link-layer broadcast is not for us alone.
+        // RFC 9293 MUST-57; RFC 1122, 3.3.6: what came by link-layer broadcast is not for us alone.
+        // RFC 1122 3.2.1.3-1, 3.3.6-1.
         if ip.dst != v4_mapped(self.config.ip) || parsed.eth.is_group() {
             self.counters.drop_not_ours += 1;
             return;
         }
         let source = as_v4(&ip.src).filter(|a| is_host(*a) && *a != self.config.ip && !self.routes.is_broadcast(*a));
         let Some(source) = source.filter(|_| parsed.eth.src[0] & 1 == 0) else {
-            // RFC 1122, 3.2.1.3 and 4.2.3.10: never answer to an address that no host can have.
+            // RFC 9293 MUST-63: never answer to an address that no host can have (RFC 1122, 3.2.1.3).
+            // RFC 1122 3.2.1.3-2.
             self.counters.drop_bad_source += 1;
             return;
         };
@@ -90,6 +92,7 @@ impl Engine {
         }
         match (ip.proto, &packet.tcp) {
             (ip_proto::TCP, Some(tcp)) => {
+                // RFC 9293 MUST-3.
                 if !meta.csum_ok && !meta.needs_csum && !parsed.tcp_checksum_ok(frame) {
                     self.counters.drop_malformed += 1;
                     return;

@@ -7,7 +7,7 @@ use toe_abi::{
     flow::{FlowKey, FlowState},
 };
 use toe_engine::{Action, BufferLog2, Config, ConnId, Endpoint, Engine, FrameMeta, ListenerId};
-use toe_tcp::{HostUpdate, Input, Now, SegmentIn, SegmentOut};
+use toe_tcp::{HostUpdate, Input, Now, Pools, SegmentIn, SegmentOut};
 use toe_wire::{Checksum, Sum, TcpOptions, TxHeader, parse_frame};
 
 const REQUEST: u32 = 3000;
@@ -38,6 +38,7 @@ struct End {
     me: usize,
     engine: Engine,
     flows: Vec<Flow>,
+    pools: Pools,
     /// INSTALLs that the card answers at a time.
     installs: Vec<(u64, ConnId, Box<FlowState>)>,
     out: Vec<Vec<u8>>,
@@ -53,7 +54,18 @@ impl End {
         secret[..8].copy_from_slice(&seed.to_be_bytes());
         let config = Config { secret, answer_arp: true, ecn: seed & 1 == 0, ..Config::new(MAC[me], IP[me], 24) };
         let engine = Engine::new(config, 0).expect("valid");
-        Self { me, engine, flows: vec![], installs: vec![], out: vec![], connected: vec![], failed: 0, accepted: vec![], listener: None }
+        Self {
+            me,
+            engine,
+            flows: vec![],
+            pools: Pools::new(256),
+            installs: vec![],
+            out: vec![],
+            connected: vec![],
+            failed: 0,
+            accepted: vec![],
+            listener: None,
+        }
     }
 
     fn deadline(&self, now: u64) -> Option<u64> {
@@ -97,6 +109,7 @@ impl End {
             window: tcp.window,
             payload_len: tcp.payload.len(),
             timestamps: tcp.timestamps,
+            sack: tcp.sack(frame),
             ce: false,
             segments: 1,
         };
@@ -109,13 +122,13 @@ impl End {
         if flow.ended.is_some() {
             return;
         }
-        let output = toe_tcp::input(&mut flow.state, input, Now(now));
+        let output = toe_tcp::input(&mut flow.state, &mut self.pools, input, Now(now));
         let mut sent: Vec<SegmentOut> = output.reply.into_iter().collect();
         if let Some(reason) = output.closed {
             flow.ended = Some(reason as u32);
             self.engine.flow_closed(flow.id, reason as u32, &flow.state, now);
         } else {
-            sent.extend(core::iter::from_fn(|| toe_tcp::emit(&mut flow.state, Now(now), 1460)));
+            sent.extend(core::iter::from_fn(|| toe_tcp::emit(&mut flow.state, &mut self.pools, Now(now), 1460)));
         }
         let state = flow.state;
         for s in sent {

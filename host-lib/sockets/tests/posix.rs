@@ -77,6 +77,7 @@ fn pair() -> (Fd, Fd, Fd) {
 const IN: i16 = libc::POLLIN;
 const OUT: i16 = libc::POLLOUT;
 
+/// RFC 9293 3.10.2-4, 3.10.3-3.
 #[test]
 fn bytes_go_both_ways_and_end() {
     let (a, b, _l) = pair();
@@ -146,6 +147,7 @@ fn timeouts_end_a_wait() {
     assert_eq!(mute.sock().connect(&name([10, 77, 0, 9], 1)), Err(Errno::INPROGRESS));
 }
 
+/// RFC 9293 3.10.3-1.
 #[test]
 fn a_thread_that_sleeps_is_woken_by_another_threads_bytes() {
     let (a, b, _l) = pair();
@@ -176,6 +178,7 @@ fn many_sleeping_threads_each_get_their_own() {
     });
 }
 
+/// RFC 9293 3.10.1-5.
 #[test]
 fn connecting_to_nobody_is_refused() {
     let fd = fresh(0);

@@ -16,7 +16,7 @@ use toe_abi::{
 use toe_hal::{RxOffload, TxOffload};
 use toe_sync::FlowHash;
 use toe_tcp::SegmentIn;
-use toe_wire::{Arp, Frame, FrameError, Ip, Mac, Payload, Tcp, TcpFlags, TcpTuple, ip_proto, parse_frame};
+use toe_wire::{Arp, FrameError, Mac, Payload, Segment, TcpFlags, TcpTuple, common_segment, ip_proto, parse_frame};
 
 /// What a look at a frame has found.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +67,17 @@ impl Pre {
     }
 
     /// Looks at the bytes of a frame from the wire or from the control plane. `hash`: of its four-tuple, if somebody has it already.
+    #[inline]
     pub fn look(&self, bytes: &[u8], offload: RxOffload, hash: Option<FlowHash>) -> Finding {
+        match common_segment(bytes) {
+            Some(segment) if bytes.starts_with(&self.mac) => self.segment(bytes, (offload, hash), segment, false),
+            _ => self.look_closely(bytes, offload, hash),
+        }
+    }
+
+    /// As [`look`](Self::look), at frames that are not like nearly all.
+    #[inline(never)]
+    fn look_closely(&self, bytes: &[u8], offload: RxOffload, hash: Option<FlowHash>) -> Finding {
         // Looked at where it is: it is large.
         let parsed = parse_frame(bytes);
         let frame = match &parsed {
@@ -80,10 +90,10 @@ impl Pre {
         match &frame.payload {
             Payload::Arp(packet) => self.arp(packet.of(bytes), frame.eth.vlan),
             Payload::Other => Finding::Exception(Exception::OtherProtocol, 0),
-            Payload::Ipv4(ip) => match &ip.tcp {
-                Some(tcp) => self.segment(bytes, (offload, hash), frame, &ip.ip, tcp),
+            Payload::Ipv4(ip) | Payload::Ipv6(ip) => match frame.segment(bytes) {
+                Some(segment) => self.segment(bytes, (offload, hash), segment, frame.eth.is_group()),
                 None if ip.ip.fragment => Finding::Exception(Exception::Fragment, 0),
-                None if ip.ip.proto == ip_proto::ICMP => Finding::Exception(Exception::Icmp, 0),
+                None if matches!(ip.ip.proto, ip_proto::ICMP | ip_proto::ICMPV6) => Finding::Exception(Exception::Icmp, 0),
                 None if ip.ip.options => Finding::Exception(Exception::IpOptions, 0),
                 None => Finding::Exception(Exception::OtherProtocol, 0),
             },
@@ -122,35 +132,29 @@ impl Pre {
         }
     }
 
-    fn segment(&self, bytes: &[u8], (offload, hash): (RxOffload, Option<FlowHash>), frame: &Frame, ip: &Ip, tcp: &Tcp) -> Finding {
-        // RFC 9293, 3.1: a receiver must check the checksum (MUST-3). A port that has done so says it.
-        if !offload.csum_ok && !frame.tcp_checksum_ok(bytes) {
+    /// `group`: the frame was sent to several.
+    #[inline]
+    fn segment(&self, bytes: &[u8], (offload, hash): (RxOffload, Option<FlowHash>), segment: Segment, group: bool) -> Finding {
+        // RFC 9293 MUST-3: a receiver must check the checksum. A port that has done so says it.
+        if !offload.csum_ok && !segment.checksum_ok(bytes) {
             return Finding::Drop(Drop::BadTcpChecksum);
         }
-        let tcp_at = tcp.header.start as u16;
+        let Segment { tuple, seq, ack, flags, window, timestamps, sack, ce, tcp_at, payload } = segment;
         // Unicast only: a multicast frame with a unicast packet is nobody's connection (RFC 1122, 3.3.6).
-        let flow = if frame.eth.is_group() {
+        let flow = if group {
             None
         } else {
-            let key = FlowKey { local_ip: ip.dst, remote_ip: ip.src, local_port: tcp.dst_port, remote_port: tcp.src_port };
+            let key = key(&tuple);
             self.flows.lookup(hash.unwrap_or_else(|| self.flows.hash(&key)), &key)
         };
         let Some(flow) = flow else {
-            let syn = tcp.flags.contains(TcpFlags::SYN);
+            let syn = flags.contains(TcpFlags::SYN);
             return Finding::Exception(if syn { Exception::Syn } else { Exception::UnknownFlow }, tcp_at);
         };
-        let payload_len = tcp.payload.len();
-        let segment = SegmentIn {
-            seq: tcp.seq,
-            ack: tcp.ack,
-            flags: tcp.flags,
-            window: tcp.window,
-            payload_len,
-            timestamps: tcp.timestamps,
-            ce: ip.is_ce(),
-            segments: wire_segments(payload_len, offload.gso_size),
-        };
-        Finding::Flow { flow, segment, payload_at: tcp.payload.start, tcp_at }
+        let payload_len = payload.len();
+        let segments = wire_segments(payload_len, offload.gso_size);
+        let segment = SegmentIn { seq, ack, flags, window, payload_len, timestamps, sack, ce, segments };
+        Finding::Flow { flow, segment, payload_at: payload.start, tcp_at }
     }
 }
 
@@ -178,7 +182,7 @@ fn wire_segments(payload_len: u32, gso_size: u16) -> u16 {
 fn drop_reason(e: FrameError) -> Drop {
     match e {
         FrameError::Truncated => Drop::Truncated,
-        FrameError::BadIpHeader => Drop::BadIpHeader,
+        FrameError::BadIpHeader | FrameError::BadExtension | FrameError::RefusedExtension => Drop::BadIpHeader,
         FrameError::BadIpChecksum => Drop::BadIpChecksum,
         FrameError::BadTcpHeader => Drop::BadTcpHeader,
         FrameError::BadTcpOptions => Drop::BadTcpOptions,
@@ -224,7 +228,7 @@ mod tests {
         assert_eq!(reason(&packet(5, 0x4000, 1)), Exception::Icmp);
         assert_eq!(reason(&packet(6, 0, 17)), Exception::IpOptions);
         assert_eq!(reason(&packet(5, 0, 17)), Exception::OtherProtocol);
-        frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+        frame[12..14].copy_from_slice(&[0x88, 0xcc]);
         assert_eq!(reason(&frame), Exception::OtherProtocol);
     }
 

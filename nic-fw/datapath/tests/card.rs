@@ -8,7 +8,7 @@ use toe_abi::{
     control::{ControlMsg, RateOrder, RateReport, close_reason, kind, status},
     counters::{Counter, Drop, Exception},
     desc::{HostDesc, ev_flags, hc, hc_flags},
-    flow::cc,
+    flow::{cc, flow_flags},
     frames,
     observe::{STAGES_PER_MSG, StageRecord, TraceRecord, trace_kind, trace_op},
 };
@@ -109,6 +109,20 @@ fn a_port_that_segments_gets_super_frames(kind: &impl Kind) {
     let offload = sent[0].frame.offload;
     assert_eq!((offload.gso_size, offload.partial_csum, offload.csum_start, offload.csum_offset), (MSS, true, 34, 16));
     assert_eq!(u32::from(offload.hdr_len), 54);
+}
+
+/// RFC 3168 5-1, 6.1.2-1: ECT(0), and only on data.
+fn an_ecn_capable_flow_sends_ect_0(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let mut state = b.flow_state(0, 1, 1);
+    state.rx.flags |= flow_flags::ECN | flow_flags::ACK_NOW;
+    let flow = b.install_state(&state).flow;
+    b.update(1, flow, 0, 0, 0);
+    b.run();
+    b.update(1, flow, 10, 0, 0);
+    b.run();
+    let codepoints: Vec<_> = b.sent().iter().map(|s| (s.payload().len(), s.parsed.tcp().unwrap().0.ecn)).collect();
+    assert_eq!(codepoints, [(0, 0), (10, 2)]);
 }
 
 fn events_of_one_flow_merge_while_the_queue_is_full(kind: &impl Kind) {
@@ -862,6 +876,7 @@ on_every_card! {
     a_super_frame_with_a_partial_checksum_is_taken_whole,
     bytes_are_echoed_through_buffers_that_wrap,
     a_port_that_segments_gets_super_frames,
+    an_ecn_capable_flow_sends_ect_0,
     events_of_one_flow_merge_while_the_queue_is_full,
     a_sleeping_host_is_interrupted_and_a_waking_one_is_not,
     forged_descriptors_are_counted_and_change_nothing,

@@ -3,7 +3,7 @@
 use crate::rtt::{RTO_MAX_MS, rto_ms};
 use crate::send::{Verdict, plan};
 use crate::state::View;
-use crate::{Now, Output, cc, closing};
+use crate::{Now, Output, Pools, cc, closing, records, recovery, send, tlp};
 use toe_abi::counters::Counter;
 use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 
@@ -12,6 +12,7 @@ const RETRIES_MAX: u8 = 15;
 /// The same when nobody holds the socket any more (tcp_orphan_retries).
 const RETRIES_ORPHAN: u8 = 8;
 /// Linux's tcp_keepalive_time, _intvl and _probes (RFC 9293, 3.8.4: at least two hours).
+/// RFC 9293 MUST-28, MUST-29.
 const KEEPALIVE_IDLE_MS: u32 = 7_200_000;
 const KEEPALIVE_INTERVAL_MS: u32 = 75_000;
 const KEEPALIVE_PROBES: u8 = 9;
@@ -40,24 +41,33 @@ pub fn next_deadline(s: &FlowState, now: Now) -> Option<Now> {
 }
 
 /// Which timer has to run now.
-fn wanted(s: &FlowState) -> u8 {
+fn wanted(s: &FlowState, pools: &Pools) -> u8 {
     if s.ended() {
         return timer::NONE;
     }
     if s.outstanding() > 0 {
-        return timer::RTO;
+        return match s.tx.timer {
+            // These are armed by what they wait for; a probe is for when a wait begins.
+            timer::REORDER => timer::REORDER,
+            timer::RTO => timer::RTO,
+            _ if tlp::is_wanted(s, pools) => timer::TLP,
+            _ => timer::RTO,
+        };
     }
-    match plan(s, s.mss()) {
+    // RFC 9293 MUST-36, SHLD-29, SHLD-30.
+    match plan(s, send::room(s, pools), s.mss()) {
         Verdict::WindowClosed => timer::PERSIST,
         Verdict::Corked => timer::CORK,
+        // RFC 9293 MAY-5, MUST-24, MUST-25, MUST-26.
         _ if s.has(ff::KEEPALIVE) => timer::KEEPALIVE,
         _ => timer::NONE,
     }
 }
 
 /// Arms the timer that the state calls for, unless it runs already.
-pub(crate) fn rearm(s: &mut FlowState, now: Now) {
-    let want = wanted(s);
+/// RFC 6298 5-2.
+pub(crate) fn rearm(s: &mut FlowState, pools: &Pools, now: Now) {
+    let want = wanted(s, pools);
     if s.tx.timer == want {
         return;
     }
@@ -68,16 +78,18 @@ pub(crate) fn rearm(s: &mut FlowState, now: Now) {
     s.tx.timer = want;
     let (from_ms, wait_ms) = match want {
         timer::RTO | timer::PERSIST => (now.ms32(), rto_ms(s)),
+        timer::TLP => (now.ms32(), tlp::timeout_ms(s)),
         timer::CORK => (now.ms32(), CORK_MS),
         timer::KEEPALIVE => (s.rx.last_rx_ms, KEEPALIVE_IDLE_MS),
         _ => return,
     };
     // One more, as the present millisecond has partly gone.
+    // RFC 6298 5-1.
     s.tx.timer_ms = from_ms.wrapping_add(wait_ms).wrapping_add(1);
 }
 
 /// Time has passed: whatever has come due happens.
-pub(crate) fn expire(s: &mut FlowState, now: Now, out: &mut Output) {
+pub(crate) fn expire(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) {
     if s.has(ff::DELACK_ARMED) && is_due(s.rx.delack_ms, now) {
         s.clear(ff::DELACK_ARMED);
         s.set(ff::ACK_NOW);
@@ -88,9 +100,15 @@ pub(crate) fn expire(s: &mut FlowState, now: Now, out: &mut Output) {
     let kind = s.tx.timer;
     s.tx.timer = timer::NONE;
     match kind {
-        timer::RTO => retransmit(s, now, out),
+        timer::RTO => retransmit(s, pools, now, out),
+        timer::REORDER => recovery::reordering_timeout(s, pools, now, out),
+        timer::TLP if !tlp::expire(s, pools, out) => {
+            s.tx.timer = timer::RTO;
+            s.tx.timer_ms = now.ms32().wrapping_add(rto_ms(s)).wrapping_add(1);
+        }
         timer::PERSIST => persist(s, now, out),
         timer::KEEPALIVE => keep_alive(s, now, out),
+        // RFC 9293 MUST-60.
         timer::CORK => s.set(ff::PUSH),
         _ => {}
     }
@@ -100,26 +118,37 @@ fn retries(s: &FlowState) -> u8 {
     if s.has(ff::ORPHAN) { RETRIES_ORPHAN } else { RETRIES_MAX }
 }
 
-/// RFC 6298, 5.4 to 5.6; RFC 5681, 3.1; then go back and send everything again as cwnd allows.
-fn retransmit(s: &mut FlowState, now: Now, out: &mut Output) {
+/// RFC 6298, 5.4 to 5.6; RFC 5681, 3.1; then, without a scoreboard, go back and send everything again as cwnd allows.
+/// RFC 9293 3.10.8-2.
+fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) {
     // A peer that has closed its window on data in flight but answers our retransmissions is alive (RFC 9293, 3.8.6.1).
+    // RFC 9293 SHLD-17, MUST-35.
     let answering = s.tx.snd_wnd == 0 && now.ms32().wrapping_sub(s.rx.last_rx_ms) < 2 * RTO_MAX_MS && !s.has(ff::ORPHAN);
+    // RFC 9293 MUST-20, SHLD-11: R2 alone. At R1 IP needs no advice: toed asks next hops again all the time.
     if s.tx.backoff >= retries(s) && !answering {
         return closing::give_up(s, now, out);
     }
     let again = s.tx.backoff > 0;
     s.tx.backoff = s.tx.backoff.saturating_add(1);
+    if recovery::timeout(s, pools, again, now, out) {
+        return;
+    }
+    // What is sent again now is not told apart from what was sent once.
+    records::give_up(s, pools);
     let flight = s.snd_nxt().since_or_zero(s.snd_una());
     cc::on_timeout(s, flight, again);
+    // RFC 6582 3.2-6.
     s.cc.recover = s.tx.snd_max;
     s.tx.snd_nxt = s.tx.snd_una;
     s.tx.dup_acks = 0;
     s.clear(ff::RECOVERY | ff::ECN_REDUCED | ff::RTT_PENDING);
+    // RFC 2018 5-3, 5.1-2.
     s.set(ff::LOSS | ff::REXMIT_ONE);
-    out.count = Some(Counter::TxTimeouts);
+    out.counts.add(Counter::TxTimeouts);
 }
 
 /// RFC 9293, 3.8.6.1: probe a closed window at growing intervals, for as long as the peer answers.
+/// RFC 9293 MUST-37.
 fn persist(s: &mut FlowState, now: Now, out: &mut Output) {
     if s.tx.probes >= retries(s) {
         return closing::give_up(s, now, out);
@@ -129,7 +158,7 @@ fn persist(s: &mut FlowState, now: Now, out: &mut Output) {
     s.set(ff::PROBE);
     s.tx.timer = timer::PERSIST;
     s.tx.timer_ms = now.ms32().wrapping_add(rto_ms(s)).wrapping_add(1);
-    out.count = Some(Counter::TxProbes);
+    out.counts.add(Counter::TxProbes);
 }
 
 fn keep_alive(s: &mut FlowState, now: Now, out: &mut Output) {
@@ -146,5 +175,5 @@ fn keep_alive(s: &mut FlowState, now: Now, out: &mut Output) {
     s.set(ff::PROBE);
     s.tx.timer = timer::KEEPALIVE;
     s.tx.timer_ms = now.ms32().wrapping_add(KEEPALIVE_INTERVAL_MS);
-    out.count = Some(Counter::TxProbes);
+    out.counts.add(Counter::TxProbes);
 }

@@ -1,8 +1,7 @@
 //! One look at a received frame: everything that the data path wants to know of it.
 
-use crate::checksum::pseudo_header;
 use crate::ipv4::{self, Ip, Span, ip_proto};
-use crate::{Ethernet, FrameError, Tcp, TcpOptions, bytes, ethertype};
+use crate::{Ethernet, FrameError, Segment, Tcp, TcpOptions, TcpTuple, bytes, ethertype};
 
 /// A received frame. Byte ranges are those of the whole frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,14 +15,15 @@ pub struct Frame {
 pub enum Payload {
     /// Its packet: see [`Arp::parse`](crate::Arp::parse).
     Arp(Span),
-    Ipv4(Ipv4),
+    Ipv4(Packet),
+    Ipv6(Packet),
     /// Not ours; [`Ethernet::ethertype`] says what.
     Other,
 }
 
-/// An IPv4 packet, and its TCP segment if it holds a whole one.
+/// An IP packet, and its TCP segment if it holds a whole one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ipv4 {
+pub struct Packet {
     pub ip: Ip,
     /// `None`: another protocol, or a fragment.
     pub tcp: Option<Tcp>,
@@ -31,33 +31,43 @@ pub struct Ipv4 {
 
 /// Parses a frame from the destination MAC address on, without FCS, up to 64 KiB and headers.
 ///
-/// Lengths, the IPv4 header checksum and TCP options have been checked when it succeeds; the TCP checksum has not.
+/// Lengths, the IPv4 header checksum, IPv6 extension headers and TCP options have been checked when it succeeds; the TCP checksum has not.
 #[inline]
 pub fn parse_frame(frame: &[u8]) -> Result<Frame, FrameError> {
     let eth = Ethernet::parse(frame)?;
     let at = usize::from(eth.len);
     let payload = match eth.ethertype {
-        ethertype::IPV4 => {
-            let ip = Ip::parse(frame, at)?;
-            let whole_tcp = ip.proto == ip_proto::TCP && !ip.fragment;
-            let tcp = if whole_tcp { Some(Tcp::parse(frame, ip.payload)?) } else { None };
-            Payload::Ipv4(Ipv4 { ip, tcp })
-        }
+        ethertype::IPV4 => Payload::Ipv4(Packet::of(frame, Ip::parse(frame, at)?)?),
+        ethertype::IPV6 => Payload::Ipv6(Packet::of(frame, Ip::parse_v6(frame, at)?)?),
         ethertype::ARP => Payload::Arp(Span::new(at, frame.len())),
         _ => Payload::Other,
     };
     Ok(Frame { eth, payload })
 }
 
-/// Addresses (IPv4-mapped) and ports of a TCP segment, source first: enough to say whose it is, a few loads and no checks. Whatever
+impl Packet {
+    #[inline]
+    fn of(frame: &[u8], ip: Ip) -> Result<Self, FrameError> {
+        let whole_tcp = ip.proto == ip_proto::TCP && !ip.fragment;
+        let tcp = if whole_tcp { Some(Tcp::parse(frame, ip.payload)?) } else { None };
+        Ok(Self { ip, tcp })
+    }
+}
+
+/// Addresses (those of IPv4 mapped) and ports of a TCP segment, source first: enough to say whose it is, a few loads and no checks. Whatever
 /// [`parse_frame`] takes for a whole TCP segment has one, and it is the same; that other frames may have one as well does no harm.
 #[inline]
 pub fn tcp_tuple(frame: &[u8]) -> Option<TcpTuple> {
-    let eth = Ethernet::parse(frame).ok().filter(|eth| eth.ethertype == ethertype::IPV4)?;
+    let eth = Ethernet::parse(frame).ok()?;
+    match eth.ethertype {
+        ethertype::IPV4 => {}
+        ethertype::IPV6 => return tcp_tuple_v6(frame, eth.len.into()),
+        _ => return None,
+    }
     let ip = usize::from(eth.len);
     let fixed: [u8; ipv4::HEADER_LEN] = bytes::array(frame, ip)?;
     let [version_ihl, _, _, _, _, _, f0, f1, _, proto, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = fixed;
-    if version_ihl >> 4 != 4 || proto != ip_proto::TCP || u16::from_be_bytes([f0, f1]) & 0x3fff != 0 {
+    if version_ihl >> 4 != 4 || proto != ip_proto::TCP || u16::from_be_bytes([f0, f1]) & ipv4::FRAGMENT != 0 {
         return None;
     }
     let ports = bytes::be32(frame, ip + usize::from(version_ihl & 15) * 4)?;
@@ -69,13 +79,10 @@ pub fn tcp_tuple(frame: &[u8]) -> Option<TcpTuple> {
     })
 }
 
-/// See [`tcp_tuple`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TcpTuple {
-    pub src_ip: [u8; 16],
-    pub dst_ip: [u8; 16],
-    pub src_port: u16,
-    pub dst_port: u16,
+fn tcp_tuple_v6(frame: &[u8], at: usize) -> Option<TcpTuple> {
+    let ip = Ip::parse_v6(frame, at).ok().filter(|ip| ip.proto == ip_proto::TCP && !ip.fragment)?;
+    let ports = bytes::be32(ip.payload.of(frame), 0)?;
+    Some(TcpTuple { src_ip: ip.src, dst_ip: ip.dst, src_port: (ports >> 16) as u16, dst_port: ports as u16 })
 }
 
 impl Frame {
@@ -83,17 +90,30 @@ impl Frame {
     #[inline]
     pub fn tcp(&self) -> Option<(&Ip, &Tcp)> {
         match &self.payload {
-            Payload::Ipv4(Ipv4 { ip, tcp: Some(tcp) }) => Some((ip, tcp)),
+            Payload::Ipv4(Packet { ip, tcp: Some(tcp) }) | Payload::Ipv6(Packet { ip, tcp: Some(tcp) }) => Some((ip, tcp)),
             _ => None,
         }
     }
 
+    /// The TCP segment that the frame holds, if it holds a whole one. `frame` is what this was parsed from.
+    pub fn segment(&self, frame: &[u8]) -> Option<Segment> {
+        self.tcp().map(|(ip, tcp)| Segment {
+            tuple: TcpTuple { src_ip: ip.src, dst_ip: ip.dst, src_port: tcp.src_port, dst_port: tcp.dst_port },
+            seq: tcp.seq,
+            ack: tcp.ack,
+            flags: tcp.flags,
+            window: tcp.window,
+            timestamps: tcp.timestamps,
+            sack: tcp.sack(frame),
+            ce: ip.is_ce(),
+            tcp_at: tcp.header.start as u16,
+            payload: tcp.payload,
+        })
+    }
+
     /// Whether the TCP checksum is right. `frame` is what this was parsed from. `false` also if there is no TCP segment.
     pub fn tcp_checksum_ok(&self, frame: &[u8]) -> bool {
-        self.tcp().is_some_and(|(ip, _)| {
-            let segment = ip.payload.of(frame);
-            pseudo_header(&ip.src, &ip.dst, ip_proto::TCP, segment.len() as u32).bytes(segment).is_valid()
-        })
+        self.segment(frame).is_some_and(|segment| segment.checksum_ok(frame))
     }
 
     /// All TCP options. `frame` is what this was parsed from.

@@ -4,14 +4,15 @@ use crate::SeqNum;
 use crate::bytes::Writer;
 use crate::checksum::{Sum, pseudo_header};
 use crate::ethernet::{self, Mac, ethertype};
-use crate::ipv4::{self, ip_proto, unmapped};
+use crate::ipv4::{self, ip_proto, is_mapped, unmapped};
+use crate::ipv6;
 use crate::tcp::{self, TcpFlags, TcpOptions};
 use core::fmt;
 
 /// Most bytes that [`TxHeader::write`] writes.
-pub const HEADER_MAX: usize = ethernet::HEADER_LEN + ethernet::VLAN_LEN + ipv4::HEADER_LEN + tcp::HEADER_LEN + tcp::OPTIONS_MAX;
+pub const HEADER_MAX: usize = ethernet::HEADER_LEN + ethernet::VLAN_LEN + ipv6::HEADER_LEN + tcp::HEADER_LEN + tcp::OPTIONS_MAX;
 
-/// Does not fit: into the buffer, into an IPv4 packet, or into the TCP options.
+/// Does not fit: into the buffer, into an IP packet, or into the TCP options.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooLong;
 
@@ -23,7 +24,7 @@ impl fmt::Display for TooLong {
 
 impl core::error::Error for TooLong {}
 
-/// Everything in the headers of a segment. Addresses are IPv4-mapped.
+/// Everything in the headers of a segment: of IPv4 if the addresses are IPv4-mapped, else of IPv6.
 #[derive(Clone, Copy, Debug)]
 pub struct TxHeader {
     pub dst_mac: Mac,
@@ -32,7 +33,7 @@ pub struct TxHeader {
     pub vlan: Option<u16>,
     pub src_ip: [u8; 16],
     pub dst_ip: [u8; 16],
-    /// With the ECN bits.
+    /// IPv4 type of service or IPv6 traffic class, with the ECN bits.
     pub tos: u8,
     pub ttl: u8,
     /// IPv4 identification; any value will do as fragmenting is forbidden (RFC 6864, 4.1).
@@ -69,33 +70,26 @@ pub struct Built {
 pub const CHECKSUM_OFFSET: u16 = 16;
 
 impl TxHeader {
-    /// Writes Ethernet, IPv4 and TCP headers to the front of `out`, for a segment with `payload_len` bytes behind them.
+    /// Writes Ethernet, IP and TCP headers to the front of `out`, for a segment with `payload_len` bytes behind them.
     #[inline]
     pub fn write(&self, out: &mut [u8], payload_len: u32, checksum: Checksum) -> Result<Built, TooLong> {
         let options_len = self.options.wire_len();
         let tcp_len = tcp::HEADER_LEN + options_len;
         let segment_len = payload_len.checked_add(tcp_len as u32).ok_or(TooLong)?;
-        let total_len = segment_len.checked_add(ipv4::HEADER_LEN as u32).ok_or(TooLong)?;
-        let total_len = u16::try_from(total_len).map_err(|_| TooLong)?;
         if options_len > tcp::OPTIONS_MAX {
             return Err(TooLong);
         }
 
         let mut w = Writer::new(out);
-        ethernet::write(&mut w, &self.dst_mac, &self.src_mac, self.vlan, ethertype::IPV4);
-        let ip = ipv4::Outgoing {
-            src: unmapped(&self.src_ip),
-            dst: unmapped(&self.dst_ip),
-            tos: self.tos,
-            ttl: self.ttl,
-            proto: ip_proto::TCP,
-            ident: self.ident,
-            total_len,
+        if is_mapped(&self.dst_ip) {
+            self.write_ipv4(&mut w, segment_len)?
+        } else {
+            self.write_ipv6(&mut w, segment_len)?
         };
-        ipv4::write(&mut w, &ip);
         let start = w.len();
         self.write_tcp(&mut w, tcp_len);
 
+        // RFC 9293 MUST-2.
         let pseudo = pseudo_header(&self.src_ip, &self.dst_ip, ip_proto::TCP, segment_len);
         let sum = match checksum {
             Checksum::Partial => pseudo.partial(),
@@ -105,6 +99,31 @@ impl TxHeader {
         w.patch16(start + usize::from(CHECKSUM_OFFSET), sum);
         let len = w.finish().ok_or(TooLong)?;
         Ok(Built { len: len as u16, csum_start: start as u16 })
+    }
+
+    #[inline]
+    fn write_ipv4(&self, w: &mut Writer<'_>, segment_len: u32) -> Result<(), TooLong> {
+        let total_len = segment_len.checked_add(ipv4::HEADER_LEN as u32).ok_or(TooLong)?;
+        let ip = ipv4::Outgoing {
+            src: unmapped(&self.src_ip),
+            dst: unmapped(&self.dst_ip),
+            tos: self.tos,
+            ttl: self.ttl,
+            proto: ip_proto::TCP,
+            ident: self.ident,
+            total_len: u16::try_from(total_len).map_err(|_| TooLong)?,
+        };
+        ethernet::write(w, &self.dst_mac, &self.src_mac, self.vlan, ethertype::IPV4);
+        ipv4::write(w, &ip);
+        Ok(())
+    }
+
+    fn write_ipv6(&self, w: &mut Writer<'_>, segment_len: u32) -> Result<(), TooLong> {
+        let payload_len = u16::try_from(segment_len).map_err(|_| TooLong)?;
+        let (src, dst, proto) = (self.src_ip, self.dst_ip, ip_proto::TCP);
+        ethernet::write(w, &self.dst_mac, &self.src_mac, self.vlan, ethertype::IPV6);
+        ipv6::write(w, &ipv6::Outgoing { src, dst, class: self.tos, hop_limit: self.ttl, proto, payload_len });
+        Ok(())
     }
 
     fn write_tcp(&self, w: &mut Writer<'_>, tcp_len: usize) {

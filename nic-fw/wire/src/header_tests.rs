@@ -43,6 +43,14 @@ fn header() -> impl Strategy<Value = TxHeader> {
     )
 }
 
+/// Of IPv4 or IPv6.
+fn any_header() -> impl Strategy<Value = TxHeader> {
+    (header(), any::<Option<([u8; 16], [u8; 16])>>()).prop_map(|(h, v6)| match v6 {
+        Some((src_ip, dst_ip)) if !is_mapped(&src_ip) && !is_mapped(&dst_ip) => TxHeader { src_ip, dst_ip, ..h },
+        _ => h,
+    })
+}
+
 /// Headers and payload, as one frame.
 fn frame_of(h: &TxHeader, payload: &[u8], partial: bool) -> (Vec<u8>, Built) {
     let mut frame = std::vec![0; HEADER_MAX];
@@ -55,7 +63,7 @@ fn frame_of(h: &TxHeader, payload: &[u8], partial: bool) -> (Vec<u8>, Built) {
 
 proptest! {
     #[test]
-    fn round_trip(h in header(), payload in proptest::collection::vec(any::<u8>(), 0..100), padding in 0usize..30) {
+    fn round_trip(h in any_header(), payload in proptest::collection::vec(any::<u8>(), 0..100), padding in 0usize..30) {
         let (mut frame, built) = frame_of(&h, &payload, false);
         // Ethernet padding must not become payload.
         frame.resize(frame.len() + padding, 0xee);
@@ -74,7 +82,7 @@ proptest! {
     }
 
     #[test]
-    fn finished_partial_equals_full(h in header(), payload in proptest::collection::vec(any::<u8>(), 0..100)) {
+    fn finished_partial_equals_full(h in any_header(), payload in proptest::collection::vec(any::<u8>(), 0..100)) {
         let (full, built) = frame_of(&h, &payload, false);
         let (mut partial, _) = frame_of(&h, &payload, true);
         prop_assert!(checksum::finish_partial(&mut partial, built.csum_start.into(), CHECKSUM_OFFSET.into()));
@@ -82,11 +90,23 @@ proptest! {
     }
 
     /// Any single flipped bit from the IP header on is seen by some check.
+    /// RFC 9293 MUST-2, MUST-3, MUST-5.
     #[test]
     fn a_flipped_bit_is_seen(h in header(), payload in proptest::collection::vec(any::<u8>(), 0..60), at: prop::sample::Index, bit in 0u8..8) {
         let (mut frame, built) = frame_of(&h, &payload, false);
         let ip_start = usize::from(built.csum_start) - ipv4::HEADER_LEN;
         let at = ip_start + at.index(frame.len() - ip_start);
+        frame[at] ^= 1 << bit;
+        prop_assert!(!parse_frame(&frame).is_ok_and(|f| f.tcp_checksum_ok(&frame)), "byte {at}, bit {bit}");
+    }
+
+    /// IPv6 has no header checksum: addresses and segment are covered, traffic class, flow label and hop limit are not (RFC 8200, 8.1).
+    #[test]
+    fn a_flipped_bit_is_seen_over_ipv6(h in header(), src: [u8; 16], dst: [u8; 16], payload in proptest::collection::vec(any::<u8>(), 0..60), at: prop::sample::Index, bit in 0u8..8) {
+        prop_assume!(!is_mapped(&src) && !is_mapped(&dst));
+        let (mut frame, built) = frame_of(&TxHeader { src_ip: src, dst_ip: dst, ..h }, &payload, false);
+        let addresses = usize::from(built.csum_start) - 32;
+        let at = addresses + at.index(frame.len() - addresses);
         frame[at] ^= 1 << bit;
         prop_assert!(!parse_frame(&frame).is_ok_and(|f| f.tcp_checksum_ok(&frame)), "byte {at}, bit {bit}");
     }
@@ -168,11 +188,20 @@ fn version_and_header_length_are_checked() {
     assert_eq!(changed(|f| f[14] = 0x44), Err(FrameError::BadIpHeader));
 }
 
+/// RFC 1122 3.2.1.2-1.
 #[test]
 fn ip_checksum_is_checked() {
     let (mut frame, _) = frame_of(&plain(), &[], false);
     frame[24] ^= 1;
     assert_eq!(parse_frame(&frame), Err(FrameError::BadIpChecksum));
+}
+
+/// RFC 3168 5.3-1; RFC 1191, 3.
+#[test]
+fn packets_are_not_to_be_fragmented() {
+    const DONT_FRAGMENT: u8 = 0x40;
+    let (frame, _) = frame_of(&plain(), &[], false);
+    assert_eq!(frame[20..22], [DONT_FRAGMENT, 0]);
 }
 
 #[test]
@@ -184,6 +213,7 @@ fn fragments_have_no_segment() {
     }
 }
 
+/// RFC 9293 MUST-50.
 #[test]
 fn ip_options_are_reported() {
     let frame = changed(|f| {
@@ -214,6 +244,16 @@ fn super_frames_up_to_the_ip_limit() {
     let parsed = parse_frame(&frame).unwrap();
     assert!(parsed.tcp_checksum_ok(&frame));
     assert_eq!(parsed.tcp().unwrap().1.payload.len(), 65_495);
+}
+
+#[test]
+fn super_frames_up_to_the_limit_of_ipv6() {
+    let header = TxHeader { src_ip: [0xfd; 16], dst_ip: [0xfc; 16], ..plain() };
+    let mut out = [0; HEADER_MAX];
+    // The length does not count the fixed header.
+    assert!(header.write(&mut out, 65_535 - 20, Checksum::Partial).is_ok());
+    assert_eq!(header.write(&mut out, 65_535 - 19, Checksum::Partial), Err(TooLong));
+    assert_eq!(header.write(&mut out[..73], 0, Checksum::Partial), Err(TooLong));
 }
 
 #[test]

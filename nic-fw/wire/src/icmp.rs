@@ -1,8 +1,11 @@
-//! ICMP for IPv4 (RFC 792): echo, and errors that quote a TCP segment.
+//! ICMP for IPv4 (RFC 792): echo, and errors that quote a TCP segment. What is sent, of both versions.
 
 use crate::bytes::{self, Writer};
+use crate::checksum::pseudo_header;
 use crate::ethernet::{self, Mac, ethertype};
-use crate::ipv4::{self, ip_proto, mapped};
+use crate::icmpv6::{self, icmpv6_type};
+use crate::ipv4::{self, ip_proto, is_mapped, mapped, unmapped};
+use crate::ipv6;
 use crate::{SeqNum, Sum, TooLong};
 
 /// Types of message.
@@ -86,51 +89,63 @@ impl Quoted {
         if proto != ip_proto::TCP {
             return None;
         }
-        Some(Self {
-            src: mapped(src),
-            dst: mapped(dst),
-            src_port: bytes::be16(body, header_len)?,
-            dst_port: bytes::be16(body, header_len + 2)?,
-            seq: SeqNum(bytes::be32(body, header_len + 4)?),
-        })
+        Self::of(mapped(src), mapped(dst), body, header_len)
+    }
+
+    /// `at`: where the TCP header begins.
+    pub(crate) fn of(src: [u8; 16], dst: [u8; 16], packet: &[u8], at: usize) -> Option<Self> {
+        let (src_port, dst_port) = (bytes::be16(packet, at)?, bytes::be16(packet, at + 2)?);
+        Some(Self { src, dst, src_port, dst_port, seq: SeqNum(bytes::be32(packet, at + 4)?) })
     }
 }
 
-/// Where a message goes, and from whom.
+/// Where a message goes, and from whom: by ICMP if the addresses are IPv4-mapped, else by ICMPv6.
 #[derive(Clone, Copy, Debug)]
 pub struct Envelope {
     pub dst_mac: Mac,
     pub src_mac: Mac,
     pub vlan: Option<u16>,
-    pub src: [u8; 4],
-    pub dst: [u8; 4],
+    pub src: [u8; 16],
+    pub dst: [u8; 16],
     pub ttl: u8,
 }
 
-/// Writes a whole frame that answers an echo request (RFC 1122, 3.2.2.6: with all its data); returns its length.
+/// Writes a whole frame that answers an echo request (RFC 1122, 3.2.2.6; RFC 4443, 4.2: with all its data); returns its length.
 pub fn echo_reply(to: &Envelope, ident: u16, seq: u16, data: &[u8], out: &mut [u8]) -> Result<usize, TooLong> {
-    message(to, [icmp_type::ECHO_REPLY, 0], [ident, seq], data, out)
+    let kind = if is_mapped(&to.dst) { icmp_type::ECHO_REPLY } else { icmpv6_type::ECHO_REPLY };
+    message(to, [kind, 0], [ident, seq], data, out)
 }
 
-/// Writes a whole frame that says that nobody listens on a UDP port (RFC 1122, 4.1.3.1); returns its length.
+/// Writes a whole frame that says that nobody listens on a UDP port (RFC 1122, 4.1.3.1; RFC 4443, 3.1); returns its length.
 /// `quoted`: the datagram, from its IP header on, at least that and eight bytes (RFC 792).
 pub fn port_unreachable(to: &Envelope, quoted: &[u8], out: &mut [u8]) -> Result<usize, TooLong> {
-    message(to, [icmp_type::DEST_UNREACHABLE, CODE_PORT], [0, 0], quoted, out)
+    let v6 = [icmpv6_type::DEST_UNREACHABLE, icmpv6::CODE_PORT];
+    let kind_code = if is_mapped(&to.dst) { [icmp_type::DEST_UNREACHABLE, CODE_PORT] } else { v6 };
+    message(to, kind_code, [0, 0], quoted, out)
 }
 
 fn message(to: &Envelope, kind_code: [u8; 2], words: [u16; 2], data: &[u8], out: &mut [u8]) -> Result<usize, TooLong> {
-    let total_len = u16::try_from(ipv4::HEADER_LEN + 8 + data.len()).map_err(|_| TooLong)?;
+    let len = u16::try_from(8 + data.len()).map_err(|_| TooLong)?;
     let mut w = Writer::new(out);
-    ethernet::write(&mut w, &to.dst_mac, &to.src_mac, to.vlan, ethertype::IPV4);
-    let ip = ipv4::Outgoing { src: to.src, dst: to.dst, tos: 0, ttl: to.ttl, proto: ip_proto::ICMP, ident: 0, total_len };
-    ipv4::write(&mut w, &ip);
+    let pseudo = if is_mapped(&to.dst) {
+        let total_len = len.checked_add(ipv4::HEADER_LEN as u16).ok_or(TooLong)?;
+        ethernet::write(&mut w, &to.dst_mac, &to.src_mac, to.vlan, ethertype::IPV4);
+        let (src, dst) = (unmapped(&to.src), unmapped(&to.dst));
+        ipv4::write(&mut w, &ipv4::Outgoing { src, dst, tos: 0, ttl: to.ttl, proto: ip_proto::ICMP, ident: 0, total_len });
+        Sum::new()
+    } else {
+        ethernet::write(&mut w, &to.dst_mac, &to.src_mac, to.vlan, ethertype::IPV6);
+        let (src, dst, proto) = (to.src, to.dst, ip_proto::ICMPV6);
+        ipv6::write(&mut w, &ipv6::Outgoing { src, dst, class: 0, hop_limit: to.ttl, proto, payload_len: len });
+        pseudo_header(&src, &dst, proto, len.into())
+    };
     let start = w.len();
     w.put(&kind_code);
     w.put16(0);
     w.put16(words[0]);
     w.put16(words[1]);
     w.put(data);
-    let sum = Sum::new().bytes(w.written(start)).finish();
+    let sum = pseudo.bytes(w.written(start)).finish();
     w.patch16(start + 2, sum);
     w.finish().ok_or(TooLong)
 }
@@ -166,7 +181,7 @@ mod tests {
     proptest! {
         #[test]
         fn echo_round_trip(ident: u16, seq: u16, data in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let to = Envelope { dst_mac: [2; 6], src_mac: [4; 6], vlan: None, src: [10, 0, 0, 1], dst: [10, 0, 0, 2], ttl: 64 };
+            let to = Envelope { dst_mac: [2; 6], src_mac: [4; 6], vlan: None, src: mapped([10, 0, 0, 1]), dst: mapped([10, 0, 0, 2]), ttl: 64 };
             let mut out = [0; 256];
             let len = echo_reply(&to, ident, seq, &data, &mut out).unwrap();
             let frame = parse_frame(&out[..len]).unwrap();
@@ -185,7 +200,7 @@ mod tests {
 
     #[test]
     fn port_unreachable_quotes_the_datagram() {
-        let to = Envelope { dst_mac: [2; 6], src_mac: [4; 6], vlan: None, src: [10, 0, 0, 1], dst: [10, 0, 0, 2], ttl: 64 };
+        let to = Envelope { dst_mac: [2; 6], src_mac: [4; 6], vlan: None, src: mapped([10, 0, 0, 1]), dst: mapped([10, 0, 0, 2]), ttl: 64 };
         let mut out = [0; 100];
         let len = port_unreachable(&to, &[7; 28], &mut out).unwrap();
         let frame = parse_frame(&out[..len]).unwrap();

@@ -8,6 +8,7 @@ fn usual_layout_of_timestamps() {
     assert_eq!(timestamps(&options), Ok(Some(Timestamps { val: 7, ecr: 9 })));
 }
 
+/// RFC 9293 MUST-4, MUST-64.
 #[test]
 fn options_of_a_linux_syn() {
     let options = [2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
@@ -22,16 +23,21 @@ fn options_of_a_linux_syn() {
     assert_eq!(parsed, want);
 }
 
+/// RFC 9293 MUST-6, MUST-68; RFC 5482 3-5, 4.1-1.
 #[test]
 fn unknown_options_are_skipped() {
     assert_eq!(TcpOptions::parse(&[254, 4, 9, 9, 2, 4, 1, 0]).unwrap().mss, Some(256));
+    const USER_TIMEOUT: u8 = 28;
+    assert_eq!(TcpOptions::parse(&[USER_TIMEOUT, 4, 0, 100]), Ok(TcpOptions::default()));
 }
 
+/// RFC 9293 MUST-4.
 #[test]
 fn end_of_list_ends_the_list() {
     assert_eq!(TcpOptions::parse(&[0, 2, 0, 0]), Ok(TcpOptions::default()));
 }
 
+/// RFC 9293 MUST-7.
 #[test]
 fn bad_option_lengths_are_errors() {
     let cases: [&[u8]; 9] =
@@ -65,6 +71,7 @@ fn a_fifth_sack_block_has_no_room() {
 }
 
 proptest! {
+    /// RFC 7323 2.2-7.
     #[test]
     fn any_options(bytes in proptest::collection::vec(any::<u8>(), 0..=40)) {
         let all = TcpOptions::parse(&bytes);

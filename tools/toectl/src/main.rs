@@ -1,24 +1,25 @@
 //! toectl: what an operator does with a card.
 //!
 //! ```text
-//!   up, down ──► process, run_dir ──► toe-nic, toed (their own sessions, pid files, logs)
+//!   up, down ──► process, run_dir ──► toe-nic, toe-window, QEMU, toed (their own sessions, pid files, logs)
 //!   run ───────► preload ───────────► exec PROGRAM with libtoe_preload.so
 //!   status, ss, stats, trace, limit ► toed's admin socket
 //!   logs ──────► toed, or files of the run-time folder
 //! ```
 //!
-//! May depend on `toed`, for the types of its admin protocol, its files and what rates look like only, and on `toe-link` for the log.
+//! May depend on `toed`, for the types of its admin protocol, its files and what rates look like only, on `toe-link` for the log, and on
+//! `toe-qemu` for QEMU's command line.
 #![forbid(unsafe_code)]
 
 mod cli;
 mod down;
 mod errors;
+mod interface;
 mod limit;
 mod load;
 mod logs;
 mod preload;
 mod process;
-mod qdisc;
 mod run;
 mod run_dir;
 mod show;

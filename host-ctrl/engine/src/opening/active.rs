@@ -20,9 +20,11 @@ impl Engine {
     ) -> Result<(ConnId, Endpoint), Errno> {
         let remote_ip = as_v4(&remote.ip).ok_or(Errno::EAFNOSUPPORT)?;
         let next_hop = self.routes.next_hop(remote_ip).ok_or(Errno::ENETUNREACH)?;
+        // RFC 9293 3.10.1-3.
         if remote.port == 0 {
             return Err(Errno::ECONNREFUSED);
         }
+        // RFC 9293 3.10.1-2.
         if self.conns.is_full() {
             return Err(Errno::ENOBUFS);
         }
@@ -52,6 +54,7 @@ impl Engine {
 
     /// The tuple: a port of the caller's, or one of ours, such that the tuple is not in use.
     fn choose_local(&mut self, local: Option<BindId>, remote: Endpoint) -> Result<FlowKey, Errno> {
+        // RFC 9293 MUST-44, MUST-45: a card has one address.
         let local_ip = v4_mapped(self.config.ip);
         let key = |local_port| FlowKey { local_ip, remote_ip: remote.ip, local_port, remote_port: remote.port };
         let (conns, time_wait) = (&self.conns, &self.time_wait);
@@ -69,6 +72,7 @@ impl Engine {
         port.map(key).ok_or(Errno::EADDRNOTAVAIL)
     }
 
+    // RFC 9293 3.10.1-1.
     fn our_syn(&mut self, key: &FlowKey, buffers: crate::BufferLog2, cc: u8) -> Handshake {
         let c = &self.config;
         let options = Options {
@@ -89,6 +93,8 @@ impl Engine {
             ts_recent: 0,
             ts_offset: self.keys.ts_offset(key),
             retries: 0,
+            copies: 0,
+            rtt_us: 0,
             timeout_us: c.handshake_timeout_us,
             sent_us: self.now,
             peer_mac: [0; 6],
@@ -97,6 +103,7 @@ impl Engine {
     }
 
     /// The next hop of a waiting connection is known.
+    /// RFC 1122 2.3.2.2-1.
     pub(crate) fn hop_ready(&mut self, id: ConnId, mac: Mac) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         if let Phase::Resolving(h) = &conn.phase {
@@ -117,13 +124,14 @@ impl Engine {
     pub(crate) fn syn_sent(&mut self, id: ConnId, seg: &Segment<'_>) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let Phase::SynSent(h) = &mut conn.phase else { return };
-        // First: SEG.ACK =< ISS or > SND.NXT. Only our SYN is out, so one value is acceptable.
+        // First: SEG.ACK =< ISS or > SND.NXT. Only our SYN is out, so one value is acceptable. RFC 9293 3.10.7.3-1.
         let acceptable = seg.has(TcpFlags::ACK) && seg.ack == h.iss.add(1);
         if seg.has(TcpFlags::ACK) && !acceptable {
             self.counters.drop_unacceptable += 1;
             return self.refuse(seg);
         }
-        // Second. RFC 5961, 3.2: a RST is acceptable if it acknowledges the SYN.
+        // Second: a RST is acceptable if it acknowledges the SYN. RFC 9293 3.10.7.3-3, 3.10.7.3-4.
+        // RFC 5961 3.2-6.
         if seg.has(TcpFlags::RST) {
             self.counters.drop_rst += 1;
             if acceptable {
@@ -131,7 +139,7 @@ impl Engine {
             }
             return;
         }
-        // Fifth: neither SYN nor RST.
+        // Fifth: neither SYN nor RST. RFC 9293 3.10.7.3-8.
         if !seg.has(TcpFlags::SYN) {
             self.counters.drop_unacceptable += 1;
             return;
@@ -147,13 +155,16 @@ impl Engine {
         };
         let (ece, cwr) = (seg.has(TcpFlags::ECE), seg.has(TcpFlags::CWR));
         // RFC 3168, 6.1.1: ECE alone agrees in a SYN-ACK; both ask in a SYN.
+        // RFC 3168 6.1.1-4, 6.1.1-8.
         let ecn = asked_ecn && if acknowledges { ece && !cwr } else { ece && cwr };
         let options = self.negotiate(&seg.options, ecn);
+        let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         let Phase::SynSent(h) = &conn.phase else { return };
         let h = Handshake {
             irs: seg.seq,
             options,
+            rtt_us: if acknowledges { h.measure(options.timestamps, seg, now) } else { 0 },
             // RFC 7323, 2.2: the window of a SYN is not scaled.
             peer_window: u32::from(seg.window),
             ts_recent: seg.options.timestamps.map_or(0, |t| t.val),
@@ -161,6 +172,7 @@ impl Engine {
             ..h.clone()
         };
         conn.phase = Phase::SynReceived(h);
+        // RFC 9293 3.10.7.3-5: the flow sends the ACK. RFC 9293 MUST-10, 3.10.7.3-6: SYN-ACK.
         if acknowledges {
             self.install(id, None);
         } else {
@@ -172,14 +184,14 @@ impl Engine {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let key = conn.key;
         match &mut conn.phase {
-            // RFC 9293, 3.10.4: a SYN-ACK that still comes finds no connection.
+            // RFC 9293 3.10.4-2: a SYN-ACK that still comes finds no connection.
             Phase::Resolving(_) | Phase::SynSent(_) => {
                 self.remove_conn(id);
             }
             Phase::SynReceived(h) => {
                 let (seq, to) = (h.iss.add(1), h.peer_mac);
                 self.remove_conn(id);
-                self.send_rst(to, key, seq, SeqNum(0), TcpFlags::RST);
+                self.send_rst(to, key, seq, SeqNum(0), TcpFlags::RST, None);
             }
             Phase::Installing(i) => i.doomed = true,
             Phase::Established(_) => {}

@@ -7,8 +7,10 @@ mod passive;
 use crate::{
     BufferLog2, ConnId, Engine, Errno,
     conn::{Conn, Handshake, Options, Origin, Phase},
+    segment::Segment,
     timers::TimerId,
 };
+use toe_tcp::Now;
 use toe_wire::{SeqNum, TcpFlags, TcpOptions, Timestamps};
 
 /// What a peer takes that does not say (RFC 9293, 3.7.1: MUST-15).
@@ -22,20 +24,39 @@ const ECN_SYN_RETRIES: u8 = 2;
 const IP_TCP_HEADERS: u16 = 40;
 
 /// Window shift for a receive buffer: the least that lets the whole of it be offered (RFC 7323, 2.3: at most 14).
+/// RFC 7323 2.3-7.
 pub(crate) fn scale_of(buffers: BufferLog2) -> u8 {
     buffers.rx.saturating_sub(15).min(14)
 }
 
 /// Window of a SYN or SYN-ACK, bytes: never scaled (RFC 7323, 2.2), but a multiple of what scaling can say, so that its edge stays
 /// where it is afterwards.
+/// RFC 7323 2.2-8.
 pub(crate) fn first_window(buffers: BufferLog2) -> u16 {
     let bytes = 1u32.checked_shl(u32::from(buffers.rx)).unwrap_or(u32::MAX).min(u32::from(u16::MAX));
     let scale = scale_of(buffers);
     (bytes >> scale << scale) as u16
 }
 
+/// An echoed timestamp that says more than this was made up.
+const ECHO_MAX_MS: u32 = 60_000;
+
+impl Handshake {
+    /// The round-trip time that `seg`, which acknowledges our SYN or SYN-ACK, tells, microseconds; 0: none. Karn's rule (RFC 6298 3-1, 3-2)
+    /// forbids to time what was sent twice, but an echoed timestamp says which copy it answers (RFC 7323, 4.1).
+    fn measure(&self, timestamps: bool, seg: &Segment<'_>, now_us: u64) -> u32 {
+        if self.copies == 1 {
+            return u32::try_from(now_us.saturating_sub(self.sent_us)).unwrap_or(u32::MAX);
+        }
+        let Some(ts) = seg.options.timestamps.filter(|_| timestamps) else { return 0 };
+        let ms = Now(now_us).ms32().wrapping_add(self.ts_offset).wrapping_sub(ts.ecr);
+        if ms <= ECHO_MAX_MS { ms.max(1) * 1000 } else { 0 }
+    }
+}
+
 impl Engine {
     /// Largest segment we take: the MTU less fixed headers (RFC 6691).
+    /// RFC 9293 MUST-67; RFC 1191 3.1-1, 3.1-2.
     fn our_mss(&self) -> u16 {
         self.config.mtu.saturating_sub(IP_TCP_HEADERS)
     }
@@ -44,9 +65,12 @@ impl Engine {
     fn negotiate(&self, theirs: &TcpOptions, ecn: bool) -> Options {
         let c = &self.config;
         Options {
+            // RFC 9293 MUST-14, MUST-15.
             peer_mss: theirs.mss.unwrap_or(DEFAULT_MSS).max(MIN_MSS),
             // RFC 7323, 2.3: a shift above 14 means 14.
+            // RFC 7323 2.2-3, 2.3-3, 2.3-4, 2.3-8.
             peer_wscale: theirs.window_scale.filter(|_| c.window_scaling).map(|s| s.min(14)),
+            // RFC 7323 3.2-5.
             timestamps: c.timestamps && theirs.timestamps.is_some(),
             sack: c.sack && theirs.sack_permitted,
             ecn,
@@ -54,6 +78,7 @@ impl Engine {
     }
 
     /// Options of our SYN or SYN-ACK.
+    /// RFC 9293 MUST-14, SHLD-5, MAY-3; RFC 7323 2.2-1, 2.2-2, 2.2-4, 2.2-5, 2.2-6, 2.3-1, 2.3-2, 2.3-7, 3.2-1, 3.2-5.
     fn syn_options(&self, h: &Handshake) -> TcpOptions {
         TcpOptions {
             mss: Some(self.our_mss()),
@@ -75,6 +100,7 @@ impl Engine {
             Phase::Resolving(_) | Phase::Installing(_) | Phase::Established(_) => return,
         };
         h.sent_us = now;
+        h.copies = h.copies.saturating_add(1);
         let h = h.clone();
         let deadline = now.saturating_add(h.timeout_us);
         self.timers.set(TimerId::Conn(id), &mut conn.deadline, Some(deadline));
@@ -88,11 +114,13 @@ impl Engine {
         let window = first_window(h.buffers);
         if synack {
             // RFC 3168, 6.1.1: ECE without CWR agrees to ECN.
+            // RFC 3168 6.1.1-1, 6.1.1-2, 6.1.1-7.
             let ecn = if h.options.ecn { TcpFlags::ECE } else { TcpFlags::empty() };
             self.counters.syn_acks_sent += 1;
             self.send(to, key, h.iss, h.irs.add(1), TcpFlags::SYN | TcpFlags::ACK | ecn, window, options);
         } else {
             // `options.ecn` stays: the answer may be to a SYN that did ask, and both ends must agree (as Linux).
+            // RFC 3168 6.1.1.1-2.
             let ask = h.options.ecn && h.retries < ECN_SYN_RETRIES;
             let ecn = if ask { TcpFlags::ECE | TcpFlags::CWR } else { TcpFlags::empty() };
             self.counters.syns_sent += 1;
@@ -101,6 +129,7 @@ impl Engine {
     }
 
     /// No answer in time (RFC 6298, 5: back off; RFC 9293, 3.8.3: give up).
+    /// RFC 9293 MUST-22; RFC 1122 4.2.3.1-1.
     pub(crate) fn handshake_timer(&mut self, id: ConnId) {
         let most = self.config.handshake_retries;
         let Some(conn) = self.conns.get_mut(id) else { return };
@@ -156,6 +185,7 @@ mod tests {
         BufferLog2 { tx: 16, rx }
     }
 
+    /// RFC 7323 2.2-4, 2.3-7.
     #[test]
     fn scale_is_the_least_that_offers_the_whole_buffer() {
         for (rx, scale) in [(12, 0), (15, 0), (16, 1), (18, 3), (20, 5), (30, 14), (200, 14)] {

@@ -12,13 +12,14 @@ impl Engine {
     /// A segment for which there is no connection: a SYN may open one. `iss_floor`: our sequence numbers must lie beyond
     /// those of the connection that was in TIME-WAIT.
     pub(crate) fn listen_or_refuse(&mut self, seg: &Segment<'_>, iss_floor: Option<SeqNum>) {
-        let opens = seg.has(TcpFlags::SYN) && !seg.flags.intersects(TcpFlags::ACK | TcpFlags::RST | TcpFlags::FIN);
-        if !opens {
+        let Some(listener) = self.ports.listener_for(&seg.key).filter(|_| !seg.flags.intersects(TcpFlags::ACK | TcpFlags::RST)) else {
             return self.refuse(seg);
-        }
-        match self.ports.listener_for(&seg.key) {
-            Some(listener) => self.open_passive(listener, seg, iss_floor),
-            None => self.refuse(seg),
+        };
+        if seg.has(TcpFlags::SYN) && !seg.has(TcpFlags::FIN) {
+            self.open_passive(listener, seg, iss_floor);
+        } else {
+            // RFC 9293 3.10.7.2-5. As Linux, also for a SYN that says FIN: no TCP begins so.
+            self.counters.drop_unacceptable += 1;
         }
     }
 
@@ -57,6 +58,7 @@ impl Engine {
     }
 
     /// Our side of a handshake that the peer began.
+    /// RFC 9293 3.10.7.2-3.
     fn answer_to(&mut self, seg: &Segment<'_>, wishes: Wishes, iss_floor: Option<SeqNum>) -> Handshake {
         self.serial += 1;
         let mut iss = self.keys.isn(&seg.key, self.now);
@@ -64,6 +66,7 @@ impl Engine {
             && !iss.gt(floor)
         {
             // RFC 1122, 4.2.2.13: beyond the largest number of the previous incarnation, and its window.
+            // RFC 1122 4.2.2.13-1.
             iss = floor.add(65_537);
         }
         // RFC 3168, 6.1.1: ECE and CWR in a SYN ask for ECN.
@@ -79,6 +82,8 @@ impl Engine {
             ts_recent: seg.options.timestamps.map_or(0, |t| t.val),
             ts_offset: self.keys.ts_offset(&seg.key),
             retries: 0,
+            copies: 0,
+            rtt_us: 0,
             timeout_us: self.config.handshake_timeout_us,
             sent_us: self.now,
             peer_mac: seg.mac,
@@ -88,6 +93,7 @@ impl Engine {
 
     /// SYN-RECEIVED, whoever began: RFC 9293, 3.10.7.4 with RFC 5961 and RFC 7323.
     pub(crate) fn syn_received(&mut self, id: ConnId, seg: &Segment<'_>) {
+        let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         let origin = conn.origin;
         let Phase::SynReceived(h) = &mut conn.phase else { return };
@@ -96,9 +102,10 @@ impl Engine {
 
         if seg.has(TcpFlags::RST) {
             self.counters.drop_rst += 1;
-            // RFC 5961, 3.2: an exact RST resets, another one in the window is challenged.
+            // RFC 9293 3.10.7.4-9, 3.10.7.4-10: an exact RST resets. RFC 5961, 3.2: another one in the window is challenged.
             if seg.seq == rcv_nxt {
                 self.abandon(id, Errno::ECONNREFUSED);
+            // RFC 5961 3.2-3.
             } else if in_window {
                 self.challenge_by(id, seg);
             }
@@ -108,7 +115,7 @@ impl Engine {
             return self.syn_again(id, origin, seg);
         }
         if !in_window {
-            // RFC 9293, 3.10.7.4, first: an unacceptable segment is answered by an ACK.
+            // RFC 9293 3.10.7.4-2, 3.10.7.4-4: an unacceptable segment is answered by an ACK.
             self.counters.drop_unacceptable += 1;
             return self.challenge_by(id, seg);
         }
@@ -123,17 +130,19 @@ impl Engine {
                 return;
             }
         }
+        // RFC 9293 3.10.7.4-17.
         if !seg.has(TcpFlags::ACK) {
             self.counters.drop_unacceptable += 1;
             return;
         }
-        // RFC 9293, 3.10.7.4, fifth: SND.UNA < SEG.ACK =< SND.NXT, and our SYN is all there is.
+        // RFC 9293 3.10.7.4-20, 3.10.7.4-21: SND.UNA < SEG.ACK =< SND.NXT, and our SYN is all there is.
         if seg.ack != h.iss.add(1) {
             self.counters.drop_unacceptable += 1;
             return self.refuse(seg);
         }
         h.peer_window = u32::from(seg.window) << h.options.peer_wscale.unwrap_or(0);
         h.peer_mac = seg.mac;
+        h.rtt_us = h.measure(h.options.timestamps, seg, now);
         self.final_ack(id, origin, seg);
     }
 
@@ -150,9 +159,11 @@ impl Engine {
 
     /// A SYN in SYN-RECEIVED.
     fn syn_again(&mut self, id: ConnId, origin: Origin, seg: &Segment<'_>) {
+        let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         let Phase::SynReceived(h) = &mut conn.phase else { return };
         let acks_ours = seg.has(TcpFlags::ACK) && seg.ack == h.iss.add(1);
+        // RFC 5961 4.2-2.
         if seg.seq != h.irs {
             // RFC 5961, 4.2. A peer that has restarted answers the ACK with a RST, and tries again.
             self.counters.drop_unacceptable += 1;
@@ -160,6 +171,7 @@ impl Engine {
         } else if acks_ours && origin == Origin::Active {
             // Simultaneous open (RFC 9293, figure 7): the peer's SYN-ACK acknowledges our SYN. It waits for our ACK.
             h.peer_window = u32::from(seg.window);
+            h.rtt_us = h.measure(h.options.timestamps, seg, now);
             self.install(id, None);
         } else if !seg.has(TcpFlags::ACK) {
             // Our SYN-ACK was lost, or has crossed it.
@@ -187,6 +199,7 @@ impl Engine {
     }
 
     /// The listener goes, and its half-open connections with it. (What is being installed is aborted afterwards.)
+    /// RFC 9293 3.10.4-1.
     pub(crate) fn end_listener(&mut self, listener: ListenerId) {
         let Some(gone) = self.ports.unlisten(listener) else { return };
         for id in gone.half_open.into_values() {

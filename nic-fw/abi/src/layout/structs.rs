@@ -28,7 +28,7 @@ structs! {
     crate::ids::FlowId as "toe_flow_id" { index, generation }
     crate::flow::FlowKey as "toe_flow_key" { local_ip, remote_ip, local_port, remote_port }
     crate::flow::Identity as "toe_flow_identity" {
-        key, region, ctx, opaque, next_hop, vlan, ttl, tos, _reserved, retransmits, prior_cwnd, prior_ssthresh,
+        key, region, ctx, opaque, next_hop, vlan, ttl, tos, reo_wnd_more, reo_wnd_persist, retransmits, prior_cwnd, prior_ssthresh,
     }
     crate::flow::RxState as "toe_flow_rx" {
         buf, buf_log2, wscale, mss, irs, rcv_nxt, rcv_adv, rx_tail, ts_recent, last_tx_ms, last_ack_sent, fin_seq,
@@ -36,10 +36,10 @@ structs! {
     }
     crate::flow::TxState as "toe_flow_tx" {
         buf, buf_log2, wscale, backoff, dup_acks, iss, snd_una, snd_nxt, snd_max, snd_wnd, snd_wl1, snd_wl2, tx_head,
-        srtt_us, rttvar_us, timer_ms, timer, rto_min_4ms, max_wnd_log2, probes, rtt_seq, rtt_us,
+        srtt_us, rttvar_us, timer_ms, timer, rto_min_4ms, max_wnd_log2, probes, min_rtt_us, board,
     }
     crate::flow::CcState as "toe_flow_cc" {
-        cwnd, ssthresh, recover, algorithm, ooo_recent, challenges, challenge_epoch, words, ooo,
+        cwnd, ssthresh, recover, algorithm, _reserved, challenges, challenge_epoch, words, ooo, ooo_more, sent,
     }
     crate::context::HostLine as "toe_host_line" { hc_tail, ev_head, parked, _reserved }
     crate::context::CardLine as "toe_card_line" { hc_head, ev_tail, parked, failed, _reserved }
@@ -82,7 +82,7 @@ structs! {
     crate::region::SocketSlot as "toe_socket_slot" { conn, names, tx, rx, event, listen }
     crate::region::AcceptRecord as "toe_accept_record" { flow, tx_off, rx_off, tx_len, rx_len, _reserved, names }
     crate::window::CardPage as "toe_window_card_page" {
-        magic, version, caps, status, max_flows, max_contexts, max_regions, mtu, mac_lo, mac_hi, _host, max_next_hops, _registers,
+        magic, version, caps, status, max_flows, max_contexts, max_regions, mtu, mac_lo, mac_hi, _host, max_next_hops, link, _registers,
         done, outcome, peer, instance, window_lo, window_hi, stage, failed_core, failure_len, build, _reserved,
         failure, _reserved2,
     }

@@ -19,11 +19,12 @@ use toe_abi::{
     flow::{FlowState, flow_flags},
 };
 use toe_hal::Instant;
-use toe_tcp::{Input, Now, Output, Placement};
+use toe_tcp::{Fast, Input, Now, Output, Placement, Pools};
 
 /// The stage of one flow group: its flows, their timers and turns, and the messages that it may send.
 pub struct Protocol {
     states: States,
+    pools: Pools,
     news: News,
     pub sched: Sched,
     pub pool: Pool,
@@ -38,9 +39,9 @@ pub struct Protocol {
 type Said = bool;
 
 impl Protocol {
-    pub fn new(states: States, sched: Sched, pool: Pool, counters: Counters, tso_max: u32) -> Self {
+    pub fn new((states, pools): (States, Pools), sched: Sched, pool: Pool, counters: Counters, tso_max: u32) -> Self {
         let news = News::new(states.capacity());
-        Self { states, news, sched, pool, counters, now: Instant(0), next_number: 0, tso_max }
+        Self { states, pools, news, sched, pool, counters, now: Instant(0), next_number: 0, tso_max }
     }
 
     /// Handles a piece of work with a message that was taken for it. The message comes out with the next number, or goes back to the pool.
@@ -122,7 +123,8 @@ impl Protocol {
     /// Forgets all flows.
     pub fn reset(&mut self) {
         for local in 0..self.states.capacity() {
-            if self.states.at(local).is_some() {
+            if let Some(flow) = self.states.at(local) {
+                toe_tcp::forget(self.states.state_mut(flow), &mut self.pools);
                 self.sched.forget(local);
             }
         }
@@ -130,21 +132,51 @@ impl Protocol {
     }
 
     fn input(&mut self, flow: FlowId, input: &Input) -> Output {
-        toe_tcp::input(self.states.state_mut(flow), input, tcp_now(self.now))
+        toe_tcp::input(self.states.state_mut(flow), &mut self.pools, input, tcp_now(self.now))
     }
 
     fn segment(&mut self, m: RxMsg, msg: &mut OutMsg) -> Said {
         msg.tag.flow = m.flow;
+        if !self.fast(&m, msg) {
+            self.judge(&m, msg);
+        }
+        msg.frame = Some(m.frame);
+        true
+    }
+
+    /// The way of nearly all segments. False: this one has to go the other.
+    #[inline]
+    fn fast(&mut self, m: &RxMsg, msg: &mut OutMsg) -> bool {
+        let now = tcp_now(self.now);
+        let Some((local, state, given_up)) = self.states.live(m.flow) else { return false };
+        let una = state.tx.snd_una;
+        let Some(Fast { place, send, deadline }) = toe_tcp::fast(state, &mut self.pools, &m.segment, now) else { return false };
+        self.news.heard(local, state, una);
+        msg.event = Some(event_of(m.flow, state, given_up));
+        if let Some(place) = place {
+            self.counters.add(Counter::RxPayloadBytes, place.len.into());
+            write(&place, state, m.payload_at, msg);
+        }
+        if send {
+            self.sched.ready(local, urgent(state));
+        }
+        if deadline {
+            arm(&mut self.sched, local, state, now);
+        }
+        true
+    }
+
+    fn judge(&mut self, m: &RxMsg, msg: &mut OutMsg) {
         match self.states.phase(m.flow) {
             Some(Phase::Live) => {
                 let una = self.states.state(m.flow).tx.snd_una;
                 let out = self.input(m.flow, &Input::Segment(m.segment));
-                let state = self.states.state(m.flow);
-                if state.tx.snd_una != una {
-                    self.news.acknowledged(self.states.local(m.flow), state);
-                }
+                self.news.heard(self.states.local(m.flow), self.states.state(m.flow), una);
                 self.finish(m.flow, &out, msg);
-                self.place(&out, m.payload_at, msg);
+                if let Some(place) = out.place {
+                    self.counters.add(Counter::RxPayloadBytes, place.len.into());
+                    write(&place, self.states.state(m.flow), m.payload_at, msg);
+                }
             }
             Some(Phase::Frozen) => {
                 self.counters.drop(Drop::Frozen);
@@ -153,8 +185,6 @@ impl Protocol {
             // The flow ended between look-up and now, or is not installed yet.
             _ => msg.stale = true,
         }
-        msg.frame = Some(m.frame);
-        true
     }
 
     fn host(&mut self, m: &HcMsg, msg: &mut OutMsg) -> Said {
@@ -203,7 +233,7 @@ impl Protocol {
         let state = self.states.state_mut(flow);
         let max = self.tso_max.max(state.rx.mss.into());
         let emit = if held { toe_tcp::emit_owed } else { toe_tcp::emit };
-        let segment = emit(state, tcp_now(self.now), max);
+        let segment = emit(state, &mut self.pools, tcp_now(self.now), max);
         match &segment {
             Some(segment) => self.sched.sent(local, segment.len, urgent(self.states.state(flow)), self.now),
             None => self.sched.idle(local),
@@ -225,6 +255,7 @@ impl Protocol {
             return false;
         }
         let now = tcp_now(self.now);
+        self.counters.add(Counter::RecordsRefused, self.pools.take_refused().into());
         if toe_tcp::next_deadline(self.states.state(flow), now).is_none_or(|d| d.0 > now.0) {
             // Moved further away since it was armed.
             self.rearm(flow);
@@ -242,9 +273,7 @@ impl Protocol {
             self.counters.drop(reason);
             msg.dropped = true;
         }
-        if let Some(counter) = out.count {
-            self.counters.count(counter);
-        }
+        out.counts.iter().for_each(|counter| self.counters.count(counter));
         if out.bad_host {
             self.counters.count(Counter::HcBadPosition);
         }
@@ -263,6 +292,7 @@ impl Protocol {
     }
 
     fn end(&mut self, flow: FlowId, reason: u32, error: u32) {
+        toe_tcp::forget(self.states.state_mut(flow), &mut self.pools);
         self.states.end(flow, reason, error);
         self.sched.forget(self.states.local(flow));
         self.counters.count(Counter::FlowsClosed);
@@ -273,28 +303,31 @@ impl Protocol {
     }
 
     fn rearm(&mut self, flow: FlowId) {
-        if let Some(due) = toe_tcp::next_deadline(self.states.state(flow), tcp_now(self.now)) {
-            self.sched.timers.arm(self.states.local(flow), due.0.div_ceil(1000));
-        }
+        arm(&mut self.sched, self.states.local(flow), self.states.state(flow), tcp_now(self.now));
     }
+}
 
-    /// Turns a placement into at most two writes (the buffer is a ring).
-    fn place(&mut self, out: &Output, payload_at: u32, msg: &mut OutMsg) {
-        let Some(Placement { from, pos, len, .. }) = out.place else { return };
-        let s = self.states.state(msg.tag.flow);
-        let size = 1u32 << s.rx.buf_log2;
-        let base = HostAddr::new(s.id.region, u64::from(s.rx.buf) * 64);
-        let offset = pos & (size - 1);
-        // TCP never places more than the window; a buffer is at least that.
-        let len = len.min(size);
-        let first = len.min(size - offset);
-        let at = payload_at + from;
-        for (at, len, offset) in [(at, first, offset), (at + first, len - first, 0)] {
-            if len > 0 {
-                let _ = msg.writes.push(Write { at, len, dst: base.add(offset.into()) });
-            }
+/// Sets the timer of the flow at place `local`.
+fn arm(sched: &mut Sched, local: u32, state: &FlowState, now: Now) {
+    if let Some(due) = toe_tcp::next_deadline(state, now) {
+        sched.timers.arm(local, due.0.div_ceil(1000));
+    }
+}
+
+/// Turns a placement into at most two writes (the buffer is a ring).
+#[inline]
+fn write(&Placement { from, pos, len, .. }: &Placement, s: &FlowState, payload_at: u32, msg: &mut OutMsg) {
+    let size = 1u32 << s.rx.buf_log2;
+    let base = HostAddr::new(s.id.region, u64::from(s.rx.buf) * 64);
+    let offset = pos & (size - 1);
+    // TCP never places more than the window; a buffer is at least that.
+    let len = len.min(size);
+    let first = len.min(size - offset);
+    let at = payload_at + from;
+    for (at, len, offset) in [(at, first, offset), (at + first, len - first, 0)] {
+        if len > 0 {
+            let _ = msg.writes.push(Write { at, len, dst: base.add(offset.into()) });
         }
-        self.counters.add(Counter::RxPayloadBytes, len.into());
     }
 }
 
@@ -308,29 +341,33 @@ fn bind(state: &mut FlowState, ctx: CtxId, opaque: u32) {
 
 /// Owed ACKs, retransmissions and probes go before new data.
 fn urgent(state: &FlowState) -> bool {
-    const URGENT: u32 = flow_flags::ACK_NOW | flow_flags::REXMIT_ONE | flow_flags::PROBE | flow_flags::LOSS;
+    const URGENT: u32 = flow_flags::ACK_NOW | flow_flags::REXMIT_ONE | flow_flags::PROBE | flow_flags::TLP_DUE | flow_flags::LOSS;
     state.rx.flags & URGENT != 0
 }
 
 fn event(states: &States, flow: FlowId) -> Event {
-    let s = states.state(flow);
-    let mut flags = toe_tcp::event_flags(s);
-    let mut error = 0;
+    let mut event = event_of(flow, states.state(flow), states.given_up(flow));
     if states.phase(flow) == Some(Phase::Ended) {
-        error = states.close_error(flow);
-        flags |= ev_flags::CLOSED | if error == 0 { 0 } else { ev_flags::ERROR };
+        event.error = states.close_error(flow);
+        event.flags |= ev_flags::CLOSED | if event.error == 0 { 0 } else { ev_flags::ERROR };
     }
+    event
+}
+
+/// What the application may know of a flow that has not ended.
+#[inline]
+fn event_of(flow: FlowId, s: &FlowState, given_up: bool) -> Event {
     Event {
         flow,
         ctx_opaque: CtxOpaque { ctx: s.id.ctx, opaque: s.id.opaque },
         region: RegionOrNone(s.id.region),
-        flags,
+        flags: toe_tcp::event_flags(s),
         rx_head: toe_tcp::rx_head(s),
         tx_tail: toe_tcp::tx_tail(s),
-        error,
+        error: 0,
         srtt_us: s.tx.srtt_us,
         cwnd: s.cc.cwnd,
-        given_up: states.given_up(flow),
+        given_up,
         number: 0,
     }
 }

@@ -66,6 +66,7 @@ pub trait CongestionControl {
 /// Larger windows than TCP can use.
 const CWND_MAX: u32 = 1 << 30;
 
+/// RFC 9293 MAY-18.
 fn algorithm(s: &FlowState) -> &'static dyn CongestionControl {
     match s.cc.algorithm {
         code::CUBIC => &cubic::Cubic,
@@ -87,6 +88,7 @@ fn initial_window(mss: u32) -> u32 {
     (10 * mss).min((2 * mss).max(14_600))
 }
 
+/// RFC 5681 3.1-6, 3.1-10.
 pub(crate) fn init(s: &mut FlowState) {
     s.cc.cwnd = initial_window(s.mss());
     // RFC 5681, 3.1: "SHOULD be set arbitrarily high".
@@ -118,8 +120,10 @@ pub(crate) fn on_delivered(s: &mut FlowState, bytes: u32, ece: bool) {
 }
 
 /// An acknowledgement of `bytes` outside recovery. `flight`: bytes in flight before it.
+/// RFC 9293 MUST-19; RFC 5681 3.1-1.
 pub(crate) fn on_ack(s: &mut FlowState, bytes: u32, flight: u32, now: Now) {
     let mss = s.mss();
+    // RFC 9438 4.10-1.
     let slow_start = s.cc.cwnd < s.cc.ssthresh;
     // Grow only what is in use (RFC 7661, 4.1; in slow start, as Linux, from half of it): else an application that trickles collects a
     // window that it never tried.
@@ -130,6 +134,7 @@ pub(crate) fn on_ack(s: &mut FlowState, bytes: u32, flight: u32, now: Now) {
     let mut acked = Acked { bytes, srtt_us: s.tx.srtt_us, mss, prior_cwnd: s.id.prior_cwnd, now_ms: now.ms32() };
     if slow_start {
         // RFC 5681, 3.1, counting bytes without a limit per ACK (RFC 3465): one ACK may stand for a whole super-frame.
+        // RFC 5681 3.1-11.
         let grow = bytes.min(s.cc.ssthresh - s.cc.cwnd);
         s.cc.cwnd += grow;
         acked.bytes -= grow;
@@ -144,6 +149,7 @@ pub(crate) fn on_ack(s: &mut FlowState, bytes: u32, flight: u32, now: Now) {
 fn reduce(s: &mut FlowState, flight: u32, how: impl FnOnce(&dyn CongestionControl, &mut CcState, u32) -> u32) {
     let mss = s.mss();
     // RFC 5681, 3.2, (2): what limited transmit sent beyond cwnd does not count as FlightSize.
+    // RFC 5681 3.2-8.
     let flight = flight.min(s.cc.cwnd);
     let ssthresh = how(algorithm(s), &mut s.cc, flight);
     // RFC 5681, (4): never below two segments.
@@ -162,6 +168,7 @@ pub(crate) fn on_loss(s: &mut FlowState, flight: u32) {
 }
 
 /// `again`: the same data has timed out before.
+/// RFC 2018 5.1-1; RFC 5681 3.1-18, 3.1-19, 4.3-4.
 pub(crate) fn on_timeout(s: &mut FlowState, flight: u32, again: bool) {
     // RFC 5681, 3.1: ssthresh is held constant when a retransmission times out.
     if !again {
@@ -173,9 +180,11 @@ pub(crate) fn on_timeout(s: &mut FlowState, flight: u32, again: bool) {
     }
     algorithm(s).reset(&mut s.cc);
     // RFC 5681, 3.1: "no more than the loss window, LW, which equals 1 full-sized segment".
+    // RFC 8257 3.5-3.
     s.cc.cwnd = s.mss();
 }
 
+/// RFC 3168 5-2.
 pub(crate) fn on_ecn(s: &mut FlowState, flight: u32) {
     remember(s);
     reduce(s, flight, |algorithm, cc, flight| algorithm.reduce_marked(cc, flight));
@@ -183,7 +192,6 @@ pub(crate) fn on_ecn(s: &mut FlowState, flight: u32) {
 }
 
 /// The last [`on_loss`] or [`on_timeout`] was for nothing: nothing was lost (RFC 3522, RFC 4015, RFC 5682).
-#[allow(dead_code, reason = "recovery finds spurious losses; until it calls this")]
 pub(crate) fn undo(s: &mut FlowState) {
     let prior_cwnd = s.id.prior_cwnd;
     s.cc.cwnd = s.cc.cwnd.max(prior_cwnd);
@@ -192,6 +200,7 @@ pub(crate) fn undo(s: &mut FlowState) {
 }
 
 /// About to send new data with nothing in flight.
+/// RFC 5681 4.1-1.
 pub(crate) fn on_idle(s: &mut FlowState, now: Now) {
     let silent_ms = now.ms32().wrapping_sub(s.rx.last_tx_ms);
     if silent_ms <= rto_ms(s) {
@@ -228,6 +237,7 @@ mod tests {
         }
     }
 
+    /// RFC 5681 3.1-6.
     #[test]
     fn starts_with_ten_segments() {
         each(|s| assert_eq!(s.cc.cwnd, 14_600));
@@ -235,6 +245,7 @@ mod tests {
         assert_eq!(initial_window(8948), 17_896);
     }
 
+    /// RFC 9293 MUST-19; RFC 5681 3.1-1, 3.1-10, 3.1-11; RFC 9438 4.10-1.
     #[test]
     fn slow_start_doubles_each_round_trip() {
         each(|mut s| {
@@ -253,6 +264,7 @@ mod tests {
         });
     }
 
+    /// RFC 2018 5.1-1; RFC 5681 3.1-18, 3.1-19; RFC 8257 3.5-3.
     #[test]
     fn timeout_goes_back_to_one_segment() {
         each(|mut s| {
@@ -279,6 +291,7 @@ mod tests {
         });
     }
 
+    /// RFC 5681 3.2-8.
     #[test]
     fn limited_transmit_is_not_counted_as_flight() {
         each(|mut s| {
@@ -350,6 +363,7 @@ mod tests {
         });
     }
 
+    /// RFC 5681 4.1-1.
     #[test]
     fn idle_window_restarts() {
         each(|mut s| {

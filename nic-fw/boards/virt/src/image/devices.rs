@@ -12,6 +12,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ptr::NonNull;
+use toe_abi::regs;
 use toe_arch::layout::Attribute;
 use toe_arch::machine::PciBridge;
 use toe_arch::range::Range;
@@ -104,6 +105,15 @@ pub fn link_text(link: Result<Link, impl fmt::Debug>) -> &'static str {
     }
 }
 
+/// A link as a register has it.
+pub fn link_word(link: Result<Link, impl fmt::Debug>) -> u32 {
+    match link {
+        Ok(Link::Up) => regs::link::UP,
+        Ok(Link::Down) => regs::link::DOWN,
+        Err(_) => regs::link::UNKNOWN,
+    }
+}
+
 impl<'a> Bus<'a> {
     fn open(platform: &'a Platform) -> Result<Self, Missing> {
         let bridge = platform.machine().bridges.iter().find(|b| !b.windows.is_empty()).ok_or(Missing::Bridge)?;
@@ -186,7 +196,7 @@ impl<'a> Bus<'a> {
 }
 
 /// For messages: what has only `Debug`.
-struct Debug<T>(T);
+pub struct Debug<T>(pub T);
 
 impl<T: fmt::Debug> fmt::Display for Debug<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

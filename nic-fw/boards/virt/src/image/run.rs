@@ -63,6 +63,12 @@ fn rounds(mut core: Engine, crew: &Crew, mut leader: Option<Leader>, spin_us: u6
             core = obey(leader, request, core, crew);
             worked = now();
         }
+        if let Some(leader) = &mut leader
+            && leader.must_mend(now())
+        {
+            core = mend(leader, core, crew);
+            worked = now();
+        }
         let now = now();
         let Polled { any, wake } = core.poll(now);
         wake.iter().for_each(cores::wake);
@@ -70,12 +76,14 @@ fn rounds(mut core: Engine, crew: &Crew, mut leader: Option<Leader>, spin_us: u6
             worked = now;
         }
         if now.0.saturating_sub(worked.0) >= spin_us && core.park(now) {
-            sleep(&mut core, leader.as_ref(), now);
+            crew.pass_alarm_on();
+            sleep(&mut core, leader.as_mut(), now);
             looked = now;
         } else if now.0.saturating_sub(looked.0) >= LOOK_EVERY_US {
+            crew.pass_alarm_on();
             let mut kicked = Kicked::default();
             cores::take_interrupts(note(leader.as_ref().map(|l| &l.kicks), &mut kicked));
-            pass_on(&mut core, leader.as_ref(), kicked);
+            pass_on(&mut core, leader.as_mut(), kicked);
             looked = now;
         }
     }
@@ -124,13 +132,30 @@ fn obey(leader: &mut Leader, request: Request, engine: Engine, crew: &Crew) -> E
     }
 }
 
-fn sleep(core: &mut Engine, leader: Option<&Leader>, now: Instant) {
+/// Resets the port.
+fn mend(leader: &mut Leader, engine: Engine, crew: &Crew) -> Engine {
+    match engine {
+        Engine::Fused(mut card) => {
+            leader.mend_fused(&mut card, now());
+            Engine::Fused(card)
+        }
+        Engine::Core(core) => {
+            let index = core.index();
+            crew.put(index, core);
+            leader.mend_all(crew, now());
+            Engine::Core(take(index, crew))
+        }
+    }
+}
+
+fn sleep(core: &mut Engine, leader: Option<&mut Leader>, now: Instant) {
     let mut kicked = Kicked::default();
     // A request is kicked like everything else, so this is only for one that came before the last interrupt was taken.
-    if !leader.is_some_and(Leader::is_asked) {
+    if !leader.as_ref().is_some_and(|leader| leader.is_asked()) {
         cores::set_doing(&ASLEEP);
-        let deadline = core.next_deadline(now).map(|at| at.0.saturating_mul(1000));
-        cores::sleep_until(deadline, note(leader.map(|l| &l.kicks), &mut kicked));
+        let mending = leader.as_ref().and_then(|leader| leader.mender.deadline());
+        let deadline = core.next_deadline(now).into_iter().chain(mending).min().map(|at| at.0.saturating_mul(1000));
+        cores::sleep_until(deadline, note(leader.as_ref().map(|l| &l.kicks), &mut kicked));
         cores::set_doing(&RUNNING);
     }
     core.awake();
@@ -149,11 +174,11 @@ fn note<'a>(kicks: Option<&'a Kicks>, kicked: &'a mut Kicked) -> impl FnMut(u32)
     }
 }
 
-fn pass_on(core: &mut Engine, leader: Option<&Leader>, kicked: Kicked) {
+fn pass_on(core: &mut Engine, leader: Option<&mut Leader>, kicked: Kicked) {
     if let Some(host) = core.host() {
         kicked.contexts.into_iter().for_each(|ctx| host.kicked(ctx));
     }
     if let Some(leader) = leader.filter(|_| kicked.link) {
-        leader.look_at_link();
+        leader.look_at_port();
     }
 }

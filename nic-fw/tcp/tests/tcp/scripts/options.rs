@@ -4,6 +4,7 @@ use super::*;
 use toe_abi::counters::{Counter, Drop};
 use toe_abi::flow::tcp_state as st;
 
+/// RFC 7323 3.2-2, 3.2-3, 3.2-6.
 #[test]
 fn timestamps_are_ours_and_the_peers_latest() {
     let mut t = with_timestamps();
@@ -11,6 +12,7 @@ fn timestamps_are_ours_and_the_peers_latest() {
     assert_eq!(t.emit().unwrap().timestamps, Some(Timestamps { val: 1007, ecr: 150 }));
 }
 
+/// RFC 7323 5.2-1, 5.3-1.
 #[test]
 fn paws_drops_old_segments_with_an_ack() {
     let mut t = with_timestamps();
@@ -19,12 +21,14 @@ fn paws_drops_old_segments_with_an_ack() {
     assert!(out.reply.is_some());
 }
 
+/// RFC 7323 5.2-5.
 #[test]
 fn paws_does_not_hold_for_rst() {
     let out = with_timestamps().segment(seg(RX, TX, TcpFlags::RST, 0));
     assert_eq!(out.closed, Some(CloseReason::Reset));
 }
 
+/// RFC 7323 5.5-1.
 #[test]
 fn paws_forgets_after_24_days() {
     let mut t = with_timestamps();
@@ -32,12 +36,14 @@ fn paws_forgets_after_24_days() {
     assert!(t.segment(stamped(seg(RX, TX, A, 10), 99, 0)).place.is_some());
 }
 
+/// RFC 7323 3.2-8, 3.2-9.
 #[test]
 fn missing_timestamps_are_dropped_silently() {
     let out = with_timestamps().segment(seg(RX, TX, A, 10));
     assert_eq!((out.place, out.drop, out.reply), (None, Some(Drop::Paws), None));
 }
 
+/// RFC 7323 4.3-2.
 #[test]
 fn ts_recent_is_not_taken_from_beyond_a_hole() {
     let mut t = with_timestamps();
@@ -45,6 +51,67 @@ fn ts_recent_is_not_taken_from_beyond_a_hole() {
     assert_eq!(reply.timestamps.unwrap().ecr, 100);
 }
 
+/// RFC 7323 4.3-1.
+#[test]
+fn a_delayed_ack_echoes_the_first_of_its_segments() {
+    let mut t = with_timestamps();
+    let _ = t.segment(stamped(seg(RX, TX, A | TcpFlags::PSH, 10), 150, 0));
+    let _ = t.segment(stamped(seg(RX + 10, TX, A | TcpFlags::PSH, 10), 160, 0));
+    let _ = t.expire();
+    assert_eq!(t.emit().unwrap().timestamps.unwrap().ecr, 150);
+}
+
+/// RFC 7323 4.3-3.
+#[test]
+fn the_segment_that_fills_a_hole_is_echoed() {
+    let mut t = with_timestamps();
+    let _ = t.segment(stamped(seg(RX + 10, TX, A, 10), 200, 0));
+    let _ = t.segment(stamped(seg(RX, TX, A, 10), 210, 0));
+    let ack = t.emit().unwrap();
+    assert_eq!((ack.ack, ack.timestamps.unwrap().ecr), (SeqNum(RX + 20), 210));
+}
+
+/// RFC 7323 5.3-2.
+#[test]
+fn paws_comes_before_the_window() {
+    let out = with_timestamps().segment(stamped(seg(RX + 100_000, TX, A, 10), 99, 0));
+    assert_eq!(out.drop, Some(Drop::Paws));
+}
+
+/// RFC 7323 3.2-10.
+#[test]
+fn unexpected_timestamps_are_ignored() {
+    let mut t = Script::new();
+    for val in [7, 3] {
+        let at = rx_head(&t.s);
+        assert!(t.segment(stamped(seg(RX + at, TX, A, 10), val, 9)).place.is_some());
+    }
+    assert_eq!(t.expire_and_emit().timestamps, None);
+}
+
+/// RFC 7323 5.2-4, 3.2-6.
+#[test]
+fn a_reset_of_ours_has_timestamps() {
+    let reset = with_timestamps().input(Input::Abort).reply.unwrap();
+    assert_eq!(reset.timestamps, Some(Timestamps { val: 1007, ecr: 100 }));
+}
+
+/// RFC 7323 4.1-2.
+#[test]
+fn an_echo_tells_which_copy_was_answered() {
+    let mut t = with_timestamps();
+    let before = t.s.tx.srtt_us;
+    t.write(2000);
+    let _ = t.expire();
+    let again = t.emit().unwrap().timestamps.unwrap();
+    t.now_us += 40_000;
+    let _ = t.segment(stamped(seg(RX, TX, A, 0), 150, again.val));
+    assert_eq!(t.s.tx.srtt_us, before, "nothing new is acknowledged");
+    let _ = t.segment(stamped(seg(RX, TX + 1000, A, 0), 150, again.val));
+    assert_eq!(t.s.tx.srtt_us, (7 * before + 40_000 + 4) / 8);
+}
+
+/// RFC 3168 6.1.1-6.
 #[test]
 fn ce_is_echoed_until_cwr() {
     let mut t = Script::with(|s| s.ecn = true);
@@ -56,6 +123,7 @@ fn ce_is_echoed_until_cwr() {
     assert!(!t.emit().unwrap().flags.contains(TcpFlags::ECE));
 }
 
+/// RFC 9293 SHLD-8; RFC 3168 5-2, 6.1.1-5, 6.1.2-5.
 #[test]
 fn ece_halves_cwnd_once_per_window() {
     let mut t = Script::with(|s| (s.ecn, s.snd_wnd) = (true, 60_000));
@@ -71,19 +139,65 @@ fn ece_halves_cwnd_once_per_window() {
     assert!(sent[0].flags.contains(TcpFlags::CWR) && !sent[1].flags.contains(TcpFlags::CWR));
 }
 
+/// RFC 3168 5.2-1, 5.2-2, 6.1.2-4, 6.1.4-1, 6.1.5-2.
+#[test]
+fn ecn_is_for_new_data_only() {
+    let mut t = Script::with(|s| s.ecn = true);
+    assert!(t.write(2000).iter().all(|s| s.ect));
+    let _ = t.segment(seg(RX, TX, A | TcpFlags::ECE, 0));
+    let _ = t.expire();
+    let again = t.emit().unwrap();
+    assert!(again.rexmit && !again.ect && !again.flags.contains(TcpFlags::CWR));
+    let _ = t.segment(seg(RX, TX, A, 2000));
+    let ack = t.emit().unwrap();
+    assert_eq!((ack.len, ack.ect), (0, false));
+}
+
+/// RFC 3168 6.1.6-1.
+#[test]
+fn a_probe_of_a_closed_window_is_not_ecn_capable() {
+    let mut t = Script::with(|s| (s.ecn, s.snd_wnd) = (true, 0));
+    assert_eq!(t.write(10), []);
+    let probe = t.expire_and_emit();
+    assert!(!probe.ect && !probe.flags.contains(TcpFlags::CWR));
+}
+
+/// RFC 3168 6.1.6-2, 6.1.5-1.
+#[test]
+fn ce_counts_on_a_window_probe_and_not_outside_the_window() {
+    let ece = |seq| {
+        let mut t = Script::with(|s| (s.ecn, s.rcv_wnd, s.rx_buf_log2) = (true, 4096, 12));
+        let _ = t.segment(seg(RX, TX, A, 4096));
+        t.emit().unwrap();
+        let out = t.segment(SegmentIn { ce: true, ..seg(seq, TX, A, 1) });
+        out.reply.unwrap().flags.contains(TcpFlags::ECE)
+    };
+    assert!(ece(RX + 4096), "a byte of a window probe");
+    assert!(!ece(RX + 9000) && !ece(RX));
+}
+
+/// RFC 9293 MAY-5, MUST-24, MUST-28, MUST-29, SHLD-12.
 #[test]
 fn keep_alive_probes_and_gives_up() {
     let mut t = Script::new();
     let _ = t.host(0, 0, hc_flags::KEEPALIVE);
     let start = t.now_us;
     for i in 0..9 {
-        assert_eq!(t.expire().count, Some(Counter::TxProbes), "probe {i}");
+        assert!(t.expire().counts.has(Counter::TxProbes), "probe {i}");
         assert_eq!(t.emit().map(|p| (p.seq, p.len)), Some((SeqNum(TX - 1), 0)));
     }
     assert_eq!(t.expire().closed, Some(CloseReason::Timeout));
     assert_eq!((t.now_us - start) / 1_000_000, 7200 + 9 * 75);
 }
 
+/// RFC 9293 MUST-25.
+#[test]
+fn keep_alive_is_off_unless_asked_for() {
+    let t = Script::new();
+    assert_eq!(next_deadline(&t.s, t.now()), None);
+}
+
+/// RFC 9293 MUST-26.
 #[test]
 fn an_answered_keep_alive_starts_over() {
     let mut t = Script::new();
@@ -97,6 +211,7 @@ fn an_answered_keep_alive_starts_over() {
     }
 }
 
+/// RFC 7323 5.7-1; RFC 1191 3-1, 3-2, 3-3, 3-4, 6.4-2; RFC 5927 4.1-1.
 #[test]
 fn frag_needed_sends_again_in_smaller_segments() {
     let mut t = Script::new();
@@ -107,6 +222,34 @@ fn frag_needed_sends_again_in_smaller_segments() {
     assert!(t.input(error(TX)).send);
     let sent = t.emit_all();
     assert_eq!(ranges(&sent)[..2], [(0, 560), (560, 560)]);
+}
+
+/// RFC 1191 3-7, 3-8, 3-9, 6.4-1.
+#[test]
+fn frag_needed_never_makes_segments_larger_nor_very_small() {
+    let mut t = Script::new();
+    let error = |mtu| Input::IcmpError(IcmpError { kind: 3, code: 4, mtu, seq: SeqNum(TX) });
+    t.write(3000);
+    for (mtu, mss, again) in
+        [(9000, 1000, false), (1040, 1000, false), (700, 660, true), (700, 660, false), (0, 512, true), (68, 512, false)]
+    {
+        let _ = t.input(error(mtu));
+        assert_eq!((u32::from(t.s.rx.mss), t.emit_all().is_empty()), (mss, !again), "{mtu}");
+    }
+}
+
+/// RFC 9293 MUST-56: network, host and port unreachable, source route failed, time exceeded, parameter problem.
+/// RFC 5927 5.2-1.
+#[test]
+fn other_icmp_errors_change_nothing() {
+    let mut t = Script::new();
+    t.write(3000);
+    let view = |t: &Script| (t.s.rx.mss, t.s.rx.state, t.s.tx.snd_nxt, t.s.cc.cwnd);
+    let before = view(&t);
+    for (kind, code) in [(3, 0), (3, 1), (3, 3), (3, 5), (11, 0), (12, 0)] {
+        let out = t.input(Input::IcmpError(IcmpError { kind, code, mtu: 600, seq: SeqNum(TX) }));
+        assert_eq!((out.closed, view(&t)), (None, before), "type {kind} code {code}");
+    }
 }
 
 #[test]
