@@ -114,6 +114,7 @@ pub(crate) fn give_up(s: &mut FlowState, pools: &mut Pools) {
     }
 }
 
+/// RFC 6675 4-3.
 /// Bytes in flight: RFC 6675, 4, (SetPipe), and without a scoreboard RFC 5681's FlightSize, or what has been sent since a timeout.
 pub(crate) fn pipe(s: &FlowState, pools: &Pools) -> u32 {
     if s.tx.board == NONE {
@@ -158,6 +159,7 @@ pub(crate) fn merge_next(s: &mut FlowState, pools: &mut Pools, handle: Handle) -
     true
 }
 
+/// RFC 8985 7.3-5.
 /// A record is being sent again. That is later than all that was sent before, although the clock may not have moved: RACK goes by the order.
 pub(crate) fn sent_again(s: &FlowState, pools: &mut Pools, handle: Handle, now: Now) {
     set_marks(s, pools, handle, mark::AGAIN);

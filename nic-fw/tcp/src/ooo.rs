@@ -130,7 +130,7 @@ pub(crate) fn received_before(s: &FlowState, pools: &Pools, (start, end): Range)
 /// Adds SACK blocks until there are `most`: first the interval with `latest`, then those that something was added to last. RFC 2018, 4: "the first SACK
 /// block MUST specify the contiguous block of data containing the segment which triggered this ACK", and the others repeat "the most recently
 /// reported".
-/// RFC 2018 4-6.
+/// RFC 2018 4-6, 4-8.
 pub(crate) fn report(s: &FlowState, pools: &Pools, latest: Option<SeqNum>, most: usize, blocks: &mut SackBlocks) {
     let room = most.saturating_sub(blocks.len());
     let mut newest: [Option<(u32, Record)>; SackBlocks::MAX] = [None; SackBlocks::MAX];

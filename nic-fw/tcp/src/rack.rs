@@ -78,6 +78,7 @@ fn echoes_earlier(s: &FlowState, seg: &SegmentIn, rtt_us: u32, now: Now) -> bool
 /// Recoveries that a wider reordering window outlives (RFC 8985, 6.2, step 4: RACK.reo_wnd_persist).
 const PERSIST: u8 = 16;
 
+/// RFC 8985 3.3.2-3, 4-3.
 /// RFC 8985, 6.2, step 4, RACK_update_reo_wnd(): `dsack`: the ACK says that something was sent again needlessly.
 pub(crate) fn adapt(s: &mut FlowState, board: &mut Board, dsack: bool) {
     // "if RACK.dsack_round is not None and SND.UNA >= RACK.dsack_round: RACK.dsack_round = None".
@@ -104,6 +105,7 @@ pub(crate) fn recovered(s: &mut FlowState) {
 const DUP_THRESH: u32 = 3;
 
 /// RACK.reo_wnd, microseconds.
+/// RFC 8985 3.3.2-1, 3.3.2-2, 3.3.2-4.
 fn reordering_window(s: &FlowState, board: &Board) -> u32 {
     // More than (DupThresh - 1) * SMSS bytes: RFC 6675, 4, IsLost (2). Or as many ACKs with news, where segments are small.
     let evidence = board.sacked > (DUP_THRESH - 1) * s.mss() || u32::from(s.tx.dup_acks) >= DUP_THRESH;

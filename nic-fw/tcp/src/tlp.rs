@@ -29,16 +29,20 @@ const MAX_ACK_DELAY_MS: u32 = 200;
 /// As Linux, for clocks that tick in milliseconds and receivers that wait for more.
 const SLACK_MS: u32 = 2;
 
+/// RFC 8985 7.2-1, 7.3-1.
 /// Whether a probe is what comes next (RFC 8985, 7.2): "unless it is already in fast recovery, RTO recovery, or the sender has segments delivered
 /// out of order".
 pub(crate) fn is_wanted(s: &FlowState, pools: &Pools) -> bool {
     let calm = !s.has(ff::RECOVERY | ff::LOSS) && s.tx.backoff == 0 && s.tx.snd_wnd > 0;
-    // The records are what a probe's answer is judged by.
-    let possible = s.has(ff::SACK) && s.cc.sent != NONE && s.tx.srtt_us > 0;
-    calm && possible && (s.tx.board == NONE || { pools.boards.get(s.tx.board) }.probe.is_none() && pools.boards.get(s.tx.board).sacked == 0)
+    // RFC 8985, 7.3: a round trip has been measured since the last probe. The records are what the answer is judged by.
+    let possible = s.has(ff::SACK) && !s.has(ff::PROBED) && s.tx.srtt_us > 0 && s.cc.sent != NONE;
+    // "No outstanding loss probe", and nothing delivered out of order.
+    let board = (s.tx.board != NONE).then(|| pools.boards.get(s.tx.board));
+    calm && possible && board.is_none_or(|b| b.probe.is_none() && b.sacked == 0)
 }
 
 /// RFC 8985, 7.2, TLP_calc_PTO(), milliseconds.
+/// RFC 8985 7.2-3, 7.2-4.
 pub(crate) fn timeout_ms(s: &FlowState) -> u32 {
     let ack_delay = if s.outstanding() <= s.mss() { MAX_ACK_DELAY_MS } else { SLACK_MS };
     let pto = (s.tx.srtt_us.saturating_mul(2) / 1000).saturating_add(ack_delay);
@@ -46,6 +50,7 @@ pub(crate) fn timeout_ms(s: &FlowState) -> u32 {
     pto.min(rto_ms(s))
 }
 
+/// RFC 8985 7.3-2.
 /// The timer has expired. False: without a scoreboard there is no probe.
 pub(crate) fn expire(s: &mut FlowState, pools: &mut Pools, out: &mut Output) -> bool {
     if !is_wanted(s, pools) || !board::open(s, pools) {
@@ -56,6 +61,7 @@ pub(crate) fn expire(s: &mut FlowState, pools: &mut Pools, out: &mut Output) -> 
     true
 }
 
+/// RFC 8985 7.3-3, 7.3-4, 7.3-6.
 /// RFC 8985, 7.3, TLP_send_probe(). New data goes in spite of cwnd.
 pub(crate) fn probe(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32) -> Option<SegmentOut> {
     if s.tx.board == NONE || s.outstanding() == 0 {
@@ -69,6 +75,7 @@ pub(crate) fn probe(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload:
     if s.tx.board != NONE {
         pools.boards.get_mut(s.tx.board).probe = Some(Probe { end: s.snd_max(), again });
     }
+    s.set(ff::PROBED);
     // "The sender MUST then arm the RTO timer, not the PTO timer": rearm() sees that a probe is out.
     s.tx.timer = timer::NONE;
     Some(out)
@@ -87,6 +94,7 @@ fn last_segment(s: &mut FlowState, pools: &mut Pools, now: Now, max: u32) -> Seg
     send::again(s, pools, now, from, data_end.since(from), fin)
 }
 
+/// RFC 8985 7.4.2-1, 7.4.2-2.
 /// RFC 8985, 7.4.2, TLP_process_ack(). `duplicate`: the ACK has nothing new and no SACK.
 pub(crate) fn on_ack(
     s: &mut FlowState,
