@@ -205,7 +205,9 @@ pub(crate) fn is_sound(s: &FlowState, pools: &Pools) -> bool {
     let summed = s.tx.board == NONE || {
         let board = pools.boards.get(s.tx.board);
         let begins = records().next().map_or(s.snd_max(), |first| first.start) == s.snd_una();
-        begins && (board.sacked, board.lost, board.records) == (sum(mark::SACKED), sum(mark::LOST), records().count() as u32)
+        begins
+            && s.snd_nxt() == s.snd_max()
+            && (board.sacked, board.lost, board.records) == (sum(mark::SACKED), sum(mark::LOST), records().count() as u32)
     };
     let calm = s.tx.board != NONE || sum(mark::SACKED | mark::LOST) == 0;
     adjacent && whole && spans && summed && calm

@@ -41,11 +41,15 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dupl
     s.tx.dup_acks = s.tx.dup_acks.saturating_add(u8::from(news.sacked > 0));
 
     let board = pools.boards.get_mut(s.tx.board);
-    if let Some(range) = dsack {
-        undo::on_dsack(board, range);
+    if dsack.is_some() {
         out.counts.add(Counter::RxDsacks);
     }
-    rack::adapt(s, board, dsack.is_some());
+    // A needless probe says nothing about what recovery or RACK took for lost.
+    let needless = dsack.filter(|&range| !tlp::is_of_probe(board, range));
+    if let Some(range) = needless {
+        undo::on_dsack(board, range);
+    }
+    rack::adapt(s, board, needless.is_some());
     tlp::on_ack(s, pools, seg, dsack, duplicate && news.sacked == 0, out);
     let ece = seg.flags.contains(TcpFlags::ECE);
     cc::on_delivered(s, news.acked + news.sacked, ece);

@@ -188,7 +188,12 @@ fn retransmission(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u
         return None;
     }
     if s.tx.board != 0 {
-        return recovery::retransmit(s, pools, now, max_payload);
+        let out = recovery::retransmit(s, pools, now, max_payload);
+        if out.is_some() || s.tx.board != 0 {
+            return out;
+        }
+        // There was no record for it, so it goes on without.
+        s.clear(ff::REXMIT_ONE);
     }
     let una = s.snd_una();
     let sent_data = s.snd_max().min(s.tx_end()).since_or_zero(una);

@@ -5,9 +5,10 @@
 //!                                                                                └► none: timeout
 //! ```
 
-use crate::board;
+use crate::board::{self, Board};
 use crate::pool::{NONE, Pools};
 use crate::rtt::rto_ms;
+use crate::sack::Range;
 use crate::send::{self, Verdict};
 use crate::state::View;
 use crate::{Now, Output, SegmentIn, SegmentOut, cc};
@@ -94,21 +95,20 @@ fn last_segment(s: &mut FlowState, pools: &mut Pools, now: Now, max: u32) -> Seg
     send::again(s, pools, now, from, data_end.since(from), fin)
 }
 
+/// Whether a range that was received twice is the probe's.
+pub(crate) fn is_of_probe(board: &Board, (_, end): Range) -> bool {
+    board.probe.is_some_and(|probe| probe.again && probe.end == end)
+}
+
 /// RFC 8985 7.4.2-1, 7.4.2-2.
 /// RFC 8985, 7.4.2, TLP_process_ack(). `duplicate`: the ACK has nothing new and no SACK.
-pub(crate) fn on_ack(
-    s: &mut FlowState,
-    pools: &mut Pools,
-    seg: &SegmentIn,
-    dsack: Option<(SeqNum, SeqNum)>,
-    duplicate: bool,
-    out: &mut Output,
-) {
+pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dsack: Option<Range>, duplicate: bool, out: &mut Output) {
     let Some(probe) = pools.boards.get(s.tx.board).probe else { return };
     if seg.ack.lt(probe.end) {
         return;
     }
-    let (needless, beyond) = (dsack.is_some_and(|(_, end)| end == probe.end), seg.ack.gt(probe.end));
+    let board = pools.boards.get(s.tx.board);
+    let (needless, beyond) = (dsack.is_some_and(|range| is_of_probe(board, range)), seg.ack.gt(probe.end));
     if !(!probe.again || needless || beyond || duplicate) {
         return;
     }

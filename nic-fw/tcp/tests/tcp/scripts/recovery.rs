@@ -565,6 +565,21 @@ fn a_recovery_with_one_real_loss_stands() {
 }
 
 #[test]
+fn a_needless_probe_takes_no_recovery_back() {
+    let mut t = script();
+    t.write(5000);
+    let _ = t.expire();
+    assert_eq!(ranges(&t.emit_all()), [(4000, 1000)]);
+    // The original of it was late, and 0 is lost in earnest.
+    let _ = t.ack(0, &[(1000, 5000)]);
+    let _ = t.emit_all();
+    assert_eq!((t.s.id.retransmits, t.s.cc.ssthresh), (2, 2500));
+    let counts = t.counts(5000, &[(4000, 5000)]);
+    assert!(counts.has(Counter::RxDsacks) && !counts.has(Counter::TxSpuriousRecoveries));
+    assert_eq!(t.s.id.reo_wnd_more, 0);
+}
+
+#[test]
 fn an_echo_of_the_original_takes_recovery_back_at_once() {
     let mut t = Script::with(|s| {
         (s.sack, s.snd_wnd) = (true, 60_000);
