@@ -55,8 +55,8 @@ impl Engine {
 
     #[allow(clippy::too_many_arguments, reason = "the fields of a header")]
     pub(crate) fn send(&mut self, to: Mac, key: FlowKey, seq: SeqNum, ack: SeqNum, flags: TcpFlags, window: u16, options: TcpOptions) {
-        let (from, ttl) = (self.config.mac, self.config.ttl);
-        let frame = build::segment(&Outgoing { to, from, key, ttl, seq, ack, flags, window, options });
+        let (from, ttl, vlan) = (self.config.mac, self.ttl_to(&key.remote_ip), self.vlan());
+        let frame = build::segment(&Outgoing { to, from, vlan, key, ttl, seq, ack, flags, window, options });
         self.transmit(frame);
     }
 }

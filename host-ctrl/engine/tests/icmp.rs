@@ -140,8 +140,8 @@ fn fragments_foreign_packets_and_other_protocols_are_counted() {
     assert!(b.frame(&ipv4(PEER_IP, OUR_IP, 6, 0x2000, &[0; 40])).is_empty());
     assert!(b.frame(&ipv4(PEER_IP, [10, 0, 0, 9], 6, 0, &[0x50; 40])).is_empty());
     assert!(b.frame(&ipv4(PEER_IP, [10, 0, 0, 255], 1, 0, &[0; 8])).is_empty());
-    let ipv6 = [&OUR_MAC[..], &PEER_MAC[..], &[0x86, 0xdd][..], &[0x60; 40][..]].concat();
-    assert!(b.frame(&ipv6).is_empty());
+    let lldp = [&OUR_MAC[..], &PEER_MAC[..], &[0x88, 0xcc][..], &[0x60; 40][..]].concat();
+    assert!(b.frame(&lldp).is_empty());
     assert!(b.frame(&[0; 9]).is_empty());
     let c = *b.engine.counters();
     assert_eq!((c.frames, c.drop_fragment, c.drop_not_ours, c.drop_ethertype, c.drop_malformed), (5, 1, 2, 1, 1));

@@ -65,7 +65,7 @@ pub mod op {
     pub const OPEN_CONTEXT: u32 = 2;
     /// a0: tokens wanted. Answer: count, slots; as many descriptors. ENFILE: out of slots.
     pub const POOL: u32 = 3;
-    /// slot, ip (zeroes: any), port (0: choose), flags. Answer: port, ip.
+    /// slot, ip (zeroes: any, ::ffff:0.0.0.0: any of IPv4), port (0: choose), flags. Answer: port, ip.
     pub const BIND: u32 = 4;
     /// slot, a0: backlog, a1: context index that wants notices. The slot's state becomes LISTENING.
     pub const LISTEN: u32 = 5;
@@ -90,4 +90,6 @@ pub mod op {
 pub mod bind_flags {
     pub const REUSEADDR: u16 = 1 << 0;
     pub const REUSEPORT: u16 = 1 << 1;
+    /// The address is for IPv6 only: :: does not stand for IPv4 too.
+    pub const V6ONLY: u16 = 1 << 2;
 }

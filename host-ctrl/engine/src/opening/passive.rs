@@ -5,7 +5,6 @@ use crate::{
     conn::{Conn, Handshake, Origin, Phase},
     segment::Segment,
 };
-use toe_abi::flow::as_v4;
 use toe_wire::{SeqNum, TcpFlags};
 
 impl Engine {
@@ -24,7 +23,7 @@ impl Engine {
 
     fn open_passive(&mut self, listener: ListenerId, seg: &Segment<'_>, iss_floor: Option<SeqNum>) {
         self.counters.syn_received += 1;
-        if as_v4(&seg.key.remote_ip).and_then(|ip| self.routes.next_hop(ip)).is_none() {
+        if self.next_hop(seg.key.remote_ip).is_none() {
             self.counters.drop_no_route += 1;
             return;
         }
@@ -72,7 +71,7 @@ impl Engine {
             buffers,
             iss,
             irs: seg.seq,
-            options: self.negotiate(&seg.options, ecn),
+            options: self.negotiate(&seg.key, &seg.options, ecn),
             peer_window: u32::from(seg.window),
             ts_recent: seg.options.timestamps.map_or(0, |t| t.val),
             ts_offset: self.keys.ts_offset(&seg.key),
