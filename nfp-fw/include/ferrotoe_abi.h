@@ -71,6 +71,7 @@
 /* flow::cc */
 #define TOE_CC_NEWRENO 0U
 #define TOE_CC_CUBIC 1U
+#define TOE_CC_DCTCP 2U
 
 /* flow::flow_flags */
 #define TOE_FLOW_FLAG_TIMESTAMPS 1U
@@ -422,7 +423,8 @@ struct toe_flow_identity {
     uint8_t tos;              /*  49 */
     uint8_t _reserved[2];     /*  50 */
     uint32_t retransmits;     /*  52 */
-    uint8_t _reserved2[8];    /*  56 */
+    uint32_t prior_cwnd;      /*  56 */
+    uint32_t prior_ssthresh;  /*  60 */
 } TOE_ALIGNED(64);
 
 /* flow::RxState: 64 bytes */

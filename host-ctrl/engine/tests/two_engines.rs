@@ -7,7 +7,7 @@ use toe_abi::{
     flow::{FlowKey, FlowState, v4_mapped},
 };
 use toe_engine::{Action, BufferLog2, Config, ConnId, Endpoint, Engine, FrameMeta, ListenerId, Prefix};
-use toe_tcp::{HostUpdate, Input, Now, SegmentIn, SegmentOut};
+use toe_tcp::{HostUpdate, Input, Now, Pools, SegmentIn, SegmentOut};
 use toe_wire::{Checksum, Sum, TcpOptions, TxHeader, parse_frame};
 
 const REQUEST: u32 = 3000;
@@ -43,6 +43,7 @@ struct End {
     me: usize,
     engine: Engine,
     flows: Vec<Flow>,
+    pools: Pools,
     /// INSTALLs that the card answers at a time.
     installs: Vec<(u64, ConnId, Box<FlowState>)>,
     out: Vec<Vec<u8>>,
@@ -59,7 +60,18 @@ impl End {
         let address = Prefix::new(ip(me, seed), 24).expect("24 bits");
         let config = Config { secret, answer_arp: true, ecn: seed & 2 == 0, dad_transmits: 0, ..Config::new(MAC[me], vec![address]) };
         let engine = Engine::new(config, 0).expect("valid");
-        Self { me, engine, flows: vec![], installs: vec![], out: vec![], connected: vec![], failed: 0, accepted: vec![], listener: None }
+        Self {
+            me,
+            engine,
+            flows: vec![],
+            pools: Pools::new(256),
+            installs: vec![],
+            out: vec![],
+            connected: vec![],
+            failed: 0,
+            accepted: vec![],
+            listener: None,
+        }
     }
 
     fn deadline(&self, now: u64) -> Option<u64> {
@@ -103,6 +115,7 @@ impl End {
             window: tcp.window,
             payload_len: tcp.payload.len(),
             timestamps: tcp.timestamps,
+            sack: tcp.sack(frame),
             ce: false,
             segments: 1,
         };
@@ -115,13 +128,13 @@ impl End {
         if flow.ended.is_some() {
             return;
         }
-        let output = toe_tcp::input(&mut flow.state, input, Now(now));
+        let output = toe_tcp::input(&mut flow.state, &mut self.pools, input, Now(now));
         let mut sent: Vec<SegmentOut> = output.reply.into_iter().collect();
         if let Some(reason) = output.closed {
             flow.ended = Some(reason as u32);
             self.engine.flow_closed(flow.id, reason as u32, &flow.state, now);
         } else {
-            sent.extend(core::iter::from_fn(|| toe_tcp::emit(&mut flow.state, Now(now), 1460)));
+            sent.extend(core::iter::from_fn(|| toe_tcp::emit(&mut flow.state, &mut self.pools, Now(now), 1460)));
         }
         let state = flow.state;
         for s in sent {

@@ -70,7 +70,9 @@ pub struct Identity {
     pub _reserved: [u8; 2],
     /// Segments sent again since the connection began: for operators. Written by protocol, and rarely.
     pub retransmits: u32,
-    pub _reserved2: [u8; 8],
+    /// cwnd and ssthresh before the last reduction, bytes: what comes back if the loss was none. Written by protocol, and rarely.
+    pub prior_cwnd: u32,
+    pub prior_ssthresh: u32,
 }
 
 /// Buffers, negotiated options, receive side.
@@ -224,6 +226,8 @@ pub mod cc {
     pub const NEWRENO: u8 = 0;
     /// RFC 9438.
     pub const CUBIC: u8 = 1;
+    /// RFC 8257; without ECN as NEWRENO.
+    pub const DCTCP: u8 = 2;
 }
 
 /// Bits of [`RxState::flags`].

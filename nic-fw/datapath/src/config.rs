@@ -21,6 +21,8 @@ pub struct CardConfig {
     pub quantum_bytes: u32,
     /// Descriptors taken from a context in one visit.
     pub visit_descriptors: u32,
+    /// Records of what was sent when, and of data received beyond holes, for all flows together. A bulk flow needs some dozens.
+    pub tcp_records: u32,
     /// Messages of a flow group that may be under way from protocol to the port, in all classes.
     pub pool_messages: u16,
     /// Pipelined: messages that a ring between two stages holds.
@@ -54,6 +56,7 @@ impl Default for CardConfig {
             spin_us: 50,
             quantum_bytes: 64 * 1024,
             visit_descriptors: 32,
+            tcp_records: 65_536,
             pool_messages: 512,
             posting_entries: 256,
             ring_entries: 256,

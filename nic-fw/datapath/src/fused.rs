@@ -32,6 +32,7 @@ use toe_abi::{
 };
 use toe_hal::{Board, Clock, Frames, HostMemory, Instant, Lease, Parts, PortCaps, RxBurst, RxLosses, RxPort, TxPort, port::BURST};
 use toe_sync::share::Shares;
+use toe_tcp::Pools;
 
 /// Control messages, packets, descriptors or segments handled in one round, each.
 const BUDGET: usize = 64;
@@ -108,7 +109,7 @@ impl<B: Board> Card<B> {
         let (view, flows) = (directory.view(), directory.capacity());
         let mut sums = CounterSums::default();
         let frames = rx.frames();
-        let pool = Pool::new(config.pool_messages);
+        let (pool, pools) = (Pool::new(config.pool_messages), Pools::new(config.tcp_records));
         let size = pool.size();
         let shares = Shares::new(config.max_regions);
         let states = States::new(flows, groups, 0);
@@ -117,7 +118,7 @@ impl<B: Board> Card<B> {
         let post = Post::new(caps, view.clone(), tables.next_hops(), memory.handle(), sums.stage());
         let dma = Dma::new(size, memory.handle(), frames.clone());
         let egress = Egress::new(tx, memory.handle(), view, size, flows, B::ORDER, sums.stage());
-        let protocol = Protocol::new(states, sched, pool, sums.stage(), tso_max(&caps));
+        let protocol = Protocol::new((states, pools), sched, pool, sums.stage(), tso_max(&caps));
         let host = HostParts { memory, kick, frames: frames.clone(), caps, clock: clock.clone() };
         let mut instances = observe::Board::default();
         let meter = instances.add(StageId::new(stage::FUSED, 0), 0, None);

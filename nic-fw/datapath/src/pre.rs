@@ -147,6 +147,7 @@ impl Pre {
             window: tcp.window,
             payload_len,
             timestamps: tcp.timestamps,
+            sack: tcp.sack(bytes),
             ce: ip.is_ce(),
             segments: wire_segments(payload_len, offload.gso_size),
         };

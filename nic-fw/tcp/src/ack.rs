@@ -87,14 +87,16 @@ pub(crate) fn advance(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Ou
         s.set(ff::FIN_ACKED);
         bytes -= 1;
     }
-    recover(s, ack, bytes, flight, now);
+    let ece = seg.flags.contains(TcpFlags::ECE);
+    cc::on_delivered(s, bytes, ece);
+    recover(s, ack, bytes, flight, ece, now);
     if s.has(ff::FIN_ACKED) {
         closing::fin_acked(s, out);
     }
 }
 
 /// What a new acknowledgement means for recovery and cwnd.
-fn recover(s: &mut FlowState, ack: SeqNum, bytes: u32, flight: u32, now: Now) {
+fn recover(s: &mut FlowState, ack: SeqNum, bytes: u32, flight: u32, ece: bool, now: Now) {
     let recovered = ack.ge(SeqNum(s.cc.recover));
     if recovered {
         s.clear(ff::ECN_REDUCED);
@@ -119,7 +121,11 @@ fn recover(s: &mut FlowState, ack: SeqNum, bytes: u32, flight: u32, now: Now) {
         s.clear(ff::LOSS);
     }
     s.clear(ff::REXMIT_ONE);
-    cc::on_ack(s, bytes, flight, now);
+    // RFC 3168, 6.1.2: no increase for an ACK that echoes a mark; nor, as in Linux, while the window that was marked is in flight.
+    let marked = s.has(ff::ECN_REDUCED) || s.has(ff::ECN) && ece;
+    if !marked {
+        cc::on_ack(s, bytes, flight, now);
+    }
     // Old enough to be mistaken for the future: pull it along.
     if !s.has(ff::LOSS | ff::ECN_REDUCED) && ack.since(SeqNum(s.cc.recover)) > 1 << 30 {
         s.cc.recover = ack.sub_len(1).0;
@@ -153,5 +159,5 @@ fn enter_recovery(s: &mut FlowState, out: &mut Output) {
         // RFC 3168, 6.1.2: told to the peer for any reduction.
         s.set(ff::CWR);
     }
-    out.count = Some(Counter::TxFastRetransmits);
+    out.counts.add(Counter::TxFastRetransmits);
 }

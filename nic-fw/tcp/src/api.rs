@@ -33,6 +33,7 @@ pub struct SegmentIn {
     /// Up to 64 KiB (super-frame).
     pub payload_len: u32,
     pub timestamps: Option<Timestamps>,
+    pub sack: SackBlocks,
     /// The IP header's ECN field is CE.
     pub ce: bool,
     /// Segments on the wire that this super-frame was made of, at least 1.
@@ -101,10 +102,39 @@ pub struct Output {
     pub error: u32,
     /// The segment, or the part of it that mattered, was discarded.
     pub drop: Option<Drop>,
-    /// A counter to raise.
-    pub count: Option<Counter>,
+    /// Counters to raise.
+    pub counts: Counts,
     /// The host's update had positions outside the buffer and was ignored.
     pub bad_host: bool,
+}
+
+/// A set of counters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts(u128);
+
+const _: () = assert!(Counter::COUNT <= 128, "a bit for each");
+
+impl Counts {
+    pub fn add(&mut self, counter: Counter) {
+        self.0 |= 1 << counter as u32;
+    }
+
+    #[must_use]
+    pub fn has(self, counter: Counter) -> bool {
+        self.0 >> (counter as u32) & 1 == 1
+    }
+
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = Counter> {
+        let bits = self.0;
+        core::iter::successors(Some(bits), |bits| Some(bits & bits.wrapping_sub(1)))
+            .take_while(|bits| *bits != 0)
+            .filter_map(|bits| Counter::ALL.get(bits.trailing_zeros() as usize).copied())
+    }
 }
 
 /// A segment to send. Identity and next hop are the flow's.
@@ -159,4 +189,22 @@ pub mod errno {
     pub const ECONNABORTED: u32 = 103;
     pub const ECONNRESET: u32 = 104;
     pub const ETIMEDOUT: u32 = 110;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn a_set_of_counters_gives_back_what_was_added_once() {
+        let mut counts = Counts::default();
+        assert!(counts.is_empty() && counts.iter().next().is_none());
+        let last = *Counter::ALL.last().unwrap();
+        for counter in [Counter::TxProbes, Counter::RxFrames, last, Counter::TxProbes] {
+            counts.add(counter);
+        }
+        assert_eq!(counts.iter().collect::<Vec<_>>(), [Counter::RxFrames, Counter::TxProbes, last]);
+        assert!(counts.has(last) && !counts.has(Counter::TxAcks));
+    }
 }

@@ -69,7 +69,7 @@ pub(crate) fn peer_reset(s: &mut FlowState, out: &mut Output) {
 /// We give the connection up and say so.
 pub(crate) fn abort(s: &mut FlowState, now: Now, error: u32, out: &mut Output) {
     out.reply = Some(output::reset(s, now));
-    out.count = Some(Counter::TxResets);
+    out.counts.add(Counter::TxResets);
     end(s, st::CLOSED, CloseReason::Aborted, error, out);
 }
 

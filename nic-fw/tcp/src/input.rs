@@ -1,13 +1,19 @@
 //! Dispatch, and the order in which a segment is judged (RFC 9293, 3.10.7.4).
 
 use crate::state::View;
-use crate::{Input, Now, Output, SegmentIn, ack, closing, host, output, receive, send, timers};
+use crate::{Input, Now, Output, Pools, SegmentIn, ack, closing, host, output, receive, send, timers};
 use toe_abi::counters::Drop;
 use toe_abi::flow::{FlowState, flow_flags as ff, tcp_state};
 use toe_wire::{SeqNum, TcpFlags};
 
+/// A state that comes from elsewhere holds nothing of this group's pools, whatever it says.
+pub fn admit(_s: &mut FlowState) {}
+
+/// The flow is not heard of any more: what it holds of the pools goes back.
+pub fn forget(_s: &mut FlowState, _pools: &mut Pools) {}
+
 /// Takes one event into the state and says what is to be done about it.
-pub fn input(s: &mut FlowState, event: &Input, now: Now) -> Output {
+pub fn input(s: &mut FlowState, _pools: &mut Pools, event: &Input, now: Now) -> Output {
     let mut out = Output::default();
     if s.ended() {
         // A segment may have been on its way when the flow ended.
@@ -93,7 +99,7 @@ fn slow(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
     if out.closed.is_some() {
         return;
     }
-    receive::congestion_bits(s, seg);
+    receive::congestion_bits(s, seg, now, out);
     receive::data(s, seg, now, out);
 }
 

@@ -13,10 +13,14 @@
 //! [`input`] whose output says `send`, the caller calls [`emit`] until it gives nothing (and then resets the flow if
 //! [`is_reset_due`]), and calls `input` with [`Input::Timer`] when [`next_deadline`] has come.
 //!
+//! What a flow needs more of while segments are missing comes from the [`Pools`] of its group. A state from elsewhere is [`admit`]ted
+//! first, and a flow that no more is heard of is [`forget`]ten, so that nothing stays behind in the pools.
+//!
 //! May depend on: `toe-abi`, `toe-wire`.
 #![no_std]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
@@ -29,7 +33,9 @@ mod host;
 mod input;
 mod ooo;
 mod output;
+mod pool;
 mod receive;
+mod records;
 mod rtt;
 mod send;
 mod state;
@@ -37,9 +43,10 @@ mod state;
 mod testing;
 mod timers;
 
-pub use api::{CloseReason, HostUpdate, IcmpError, Input, Now, Output, Placement, SegmentIn, SegmentOut, errno};
+pub use api::{CloseReason, Counts, HostUpdate, IcmpError, Input, Now, Output, Placement, SegmentIn, SegmentOut, errno};
 pub use establish::{Setup, Timestamping, establish, rebase};
-pub use input::input;
+pub use input::{admit, forget, input};
+pub use pool::Pools;
 pub use send::{emit, emit_owed, is_reset_due};
 pub use state::{event_flags, rx_head, tx_tail};
 pub use timers::next_deadline;

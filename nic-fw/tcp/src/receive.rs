@@ -1,7 +1,7 @@
 //! Received data: where it goes, and when it is acknowledged.
 
 use crate::state::View;
-use crate::{Now, Output, Placement, SegmentIn, closing, ooo, output};
+use crate::{Now, Output, Placement, SegmentIn, cc, closing, ooo, output};
 use toe_abi::counters::{Counter, Drop};
 use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::{SeqNum, TcpFlags};
@@ -9,10 +9,13 @@ use toe_wire::{SeqNum, TcpFlags};
 /// As in Linux; RFC 9293, 3.8.6.3 allows 500 ms.
 const DELACK_MS: u32 = 40;
 
-/// ECN: CE is echoed until the peer says CWR (RFC 3168, 6.1.3).
-pub(crate) fn congestion_bits(s: &mut FlowState, seg: &SegmentIn) {
+/// ECN: CE is echoed until the peer says CWR (RFC 3168, 6.1.3), or segment by segment.
+pub(crate) fn congestion_bits(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
     if !s.has(ff::ECN) {
         return;
+    }
+    if cc::echoes_each_mark(s) {
+        return echo_each_mark(s, seg, now, out);
     }
     if seg.flags.contains(TcpFlags::CWR) {
         s.clear(ff::ECE);
@@ -20,6 +23,23 @@ pub(crate) fn congestion_bits(s: &mut FlowState, seg: &SegmentIn) {
     if seg.ce {
         s.set(ff::ECE);
     }
+}
+
+/// RFC 8257, 3.2: ECE is the mark of the last data, and an ACK never speaks of marked and of unmarked data: when that changes, what was
+/// received before is acknowledged with the old bit, and this segment at once.
+fn echo_each_mark(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
+    if seg.payload_len == 0 || seg.ce == s.has(ff::ECE) {
+        return;
+    }
+    if s.rx.last_ack_sent != s.rx.rcv_nxt {
+        out.reply = Some(output::ack(s, now));
+    }
+    if seg.ce {
+        s.set(ff::ECE);
+    } else {
+        s.clear(ff::ECE);
+    }
+    s.set(ff::ACK_NOW);
 }
 
 /// The new part of a segment: payload `[from, to)`, and whether its FIN lies within the window.
@@ -128,7 +148,7 @@ fn out_of_order(s: &mut FlowState, seg: &SegmentIn, fresh: &Fresh, now: Now, out
         match ooo::insert(&mut s.cc.ooo, start, end) {
             Some(at) => {
                 s.cc.ooo_recent = at as u8;
-                out.count = Some(Counter::RxOutOfOrder);
+                out.counts.add(Counter::RxOutOfOrder);
                 if s.has(ff::RX_CLOSED) {
                     out.drop = Some(Drop::RxClosed);
                 } else {

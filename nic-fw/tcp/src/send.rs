@@ -1,7 +1,7 @@
 //! What is sent next.
 
 use crate::state::View;
-use crate::{Now, SegmentOut, cc, output, rtt, timers};
+use crate::{Now, Pools, SegmentOut, cc, output, rtt, timers};
 use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::{SeqNum, TcpFlags};
 
@@ -116,16 +116,16 @@ pub fn is_reset_due(s: &FlowState) -> bool {
 
 /// The next segment to send, of at most `max_payload` bytes; more than one MSS is a whole number of them, unless it is the last there is.
 /// `None`: nothing may be sent now. It counts as sent: timers are armed, and no ACK is owed any more.
-pub fn emit(s: &mut FlowState, now: Now, max_payload: u32) -> Option<SegmentOut> {
-    emit_if(s, now, max_payload, true)
+pub fn emit(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32) -> Option<SegmentOut> {
+    emit_if(s, pools, now, max_payload, true)
 }
 
 /// As [`emit`], but no new data: what is owed to the peer does not wait until the flow may send again (pacing).
-pub fn emit_owed(s: &mut FlowState, now: Now, max_payload: u32) -> Option<SegmentOut> {
-    emit_if(s, now, max_payload, false)
+pub fn emit_owed(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32) -> Option<SegmentOut> {
+    emit_if(s, pools, now, max_payload, false)
 }
 
-fn emit_if(s: &mut FlowState, now: Now, max_payload: u32, new_data: bool) -> Option<SegmentOut> {
+fn emit_if(s: &mut FlowState, _pools: &mut Pools, now: Now, max_payload: u32, new_data: bool) -> Option<SegmentOut> {
     if s.ended() {
         return None;
     }
@@ -241,19 +241,19 @@ fn converse(s: &mut FlowState, now: Now) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::flow;
+    use crate::testing::{flow, pools};
     use crate::{HostUpdate, Input, input};
 
     #[test]
     fn an_owed_ack_can_go_alone() {
-        let mut s = flow();
+        let (mut s, mut pools) = (flow(), pools());
         let now = Now(1000);
-        let _ = input(&mut s, &Input::Host(HostUpdate { tx_head: 5000, rx_tail: 0, flags: 0 }), now);
-        assert_eq!(emit_owed(&mut s, now, 1460), None);
+        let _ = input(&mut s, &mut pools, &Input::Host(HostUpdate { tx_head: 5000, rx_tail: 0, flags: 0 }), now);
+        assert_eq!(emit_owed(&mut s, &mut pools, now, 1460), None);
         s.set(ff::ACK_NOW);
-        let ack = emit_owed(&mut s, now, 1460);
+        let ack = emit_owed(&mut s, &mut pools, now, 1460);
         assert!(ack.is_some_and(|ack| (ack.seq, ack.len) == (s.snd_nxt(), 0)), "{ack:?}");
-        assert_eq!(emit_owed(&mut s, now, 1460), None);
-        assert!(emit(&mut s, now, 1460).is_some_and(|data| data.len == 1460));
+        assert_eq!(emit_owed(&mut s, &mut pools, now, 1460), None);
+        assert!(emit(&mut s, &mut pools, now, 1460).is_some_and(|data| data.len == 1460));
     }
 }

@@ -1,6 +1,6 @@
 //! Flows for tests.
 
-use crate::{Now, Setup, establish};
+use crate::{Now, Pools, Setup, establish};
 use toe_abi::flow::{FlowKey, FlowState};
 use toe_abi::{CtxId, RegionId};
 use toe_wire::SeqNum;
@@ -38,6 +38,10 @@ pub(crate) fn setup() -> Setup {
         ack_now: false,
         now: Now(0),
     }
+}
+
+pub(crate) fn pools() -> Pools {
+    Pools::new(64)
 }
 
 /// 64 KiB buffers, no options, nothing sent or received.

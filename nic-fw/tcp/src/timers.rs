@@ -116,7 +116,7 @@ fn retransmit(s: &mut FlowState, now: Now, out: &mut Output) {
     s.tx.dup_acks = 0;
     s.clear(ff::RECOVERY | ff::ECN_REDUCED | ff::RTT_PENDING);
     s.set(ff::LOSS | ff::REXMIT_ONE);
-    out.count = Some(Counter::TxTimeouts);
+    out.counts.add(Counter::TxTimeouts);
 }
 
 /// RFC 9293, 3.8.6.1: probe a closed window at growing intervals, for as long as the peer answers.
@@ -129,7 +129,7 @@ fn persist(s: &mut FlowState, now: Now, out: &mut Output) {
     s.set(ff::PROBE);
     s.tx.timer = timer::PERSIST;
     s.tx.timer_ms = now.ms32().wrapping_add(rto_ms(s)).wrapping_add(1);
-    out.count = Some(Counter::TxProbes);
+    out.counts.add(Counter::TxProbes);
 }
 
 fn keep_alive(s: &mut FlowState, now: Now, out: &mut Output) {
@@ -146,5 +146,5 @@ fn keep_alive(s: &mut FlowState, now: Now, out: &mut Output) {
     s.set(ff::PROBE);
     s.tx.timer = timer::KEEPALIVE;
     s.tx.timer_ms = now.ms32().wrapping_add(KEEPALIVE_INTERVAL_MS);
-    out.count = Some(Counter::TxProbes);
+    out.counts.add(Counter::TxProbes);
 }

@@ -223,6 +223,16 @@ impl Tcp {
             payload: Span { start: segment.start + header_len as u32, end: segment.end },
         })
     }
+
+    /// SACK blocks among the options of the `frame` that was parsed.
+    #[inline]
+    pub fn sack(&self, frame: &[u8]) -> SackBlocks {
+        // Timestamps alone: nearly every segment of an established connection.
+        if self.options.len() as usize <= TIMESTAMPS_LEN {
+            return SackBlocks::default();
+        }
+        TcpOptions::parse(self.options.of(frame)).map(|o| o.sack).unwrap_or_default()
+    }
 }
 
 /// The timestamps among a header's options; every option is checked.

@@ -27,7 +27,9 @@ macro_rules! structs {
 structs! {
     crate::ids::FlowId as "toe_flow_id" { index, generation }
     crate::flow::FlowKey as "toe_flow_key" { local_ip, remote_ip, local_port, remote_port }
-    crate::flow::Identity as "toe_flow_identity" { key, region, ctx, opaque, next_hop, vlan, ttl, tos, _reserved, retransmits, _reserved2 }
+    crate::flow::Identity as "toe_flow_identity" {
+        key, region, ctx, opaque, next_hop, vlan, ttl, tos, _reserved, retransmits, prior_cwnd, prior_ssthresh,
+    }
     crate::flow::RxState as "toe_flow_rx" {
         buf, buf_log2, wscale, mss, irs, rcv_nxt, rcv_adv, rx_tail, ts_recent, last_tx_ms, last_ack_sent, fin_seq,
         flags, state, delack_segs, quickack, _reserved, delack_ms, last_rx_ms, ts_offset, snd_sml,

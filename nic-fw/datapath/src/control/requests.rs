@@ -235,7 +235,7 @@ fn check_install<M>(s: &FlowState, env: &Env<'_, M>) -> u32 {
         && s.rx.wscale <= 14
         && s.tx.wscale <= 14
         && s.rx.mss >= MIN_MSS
-        && s.cc.algorithm <= cc::CUBIC
+        && s.cc.algorithm <= cc::DCTCP
         && s.tx.timer <= timer::CORK
         && (tcp_state::ESTABLISHED..=tcp_state::LAST_ACK).contains(&s.rx.state)
         && toe_abi::flow::as_v4(&id.key.local_ip).is_some()

@@ -30,6 +30,7 @@ use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
 use toe_abi::observe::stage;
 use toe_hal::{Board, HostMemory, Parts, PortCaps, RxPort, TxPort};
 use toe_sync::{crew::Crew, epoch, share::Shares};
+use toe_tcp::Pools;
 
 /// See [`Pipeline::new`].
 pub fn build<B: Board>(config: &CardConfig, placement: &Placement, parts: Parts<B>) -> Pipeline<B> {
@@ -145,12 +146,13 @@ impl<'a, B: Board> Builder<'a, B> {
             let states = States::new(flows, self.groups, g);
             let sched = Sched::new(self.groups.share(flows) as usize, self.config.quantum_bytes, self.shares.clone());
             let pool = Pool::new(self.config.pool_messages);
+            let pools = Pools::new(self.config.tcp_records / u32::from(self.groups.count()));
             let route = self.route(true);
             let ingress = self.links.core(stage::INGRESS, 0);
             let wiring = &mut self.wiring;
             let order = RxOrder::new(take(&mut wiring.judged_in), self.window, B::ORDER, take(&mut wiring.tellers), ingress);
             let actor = ProtocolActor {
-                stage: Protocol::new(states, sched, pool, self.sums.stage(), tso_max(&self.caps)),
+                stage: Protocol::new((states, pools), sched, pool, self.sums.stage(), tso_max(&self.caps)),
                 rx: order,
                 requests: take(&mut wiring.requests_in),
                 descriptors: take(&mut wiring.descriptors_in),

@@ -17,11 +17,12 @@ use toe_abi::{
     flow::{FlowState, flow_flags},
 };
 use toe_hal::Instant;
-use toe_tcp::{Input, Now, Output, Placement};
+use toe_tcp::{Input, Now, Output, Placement, Pools};
 
 /// The stage of one flow group: its flows, their timers and turns, and the messages that it may send.
 pub struct Protocol {
     states: States,
+    pools: Pools,
     pub sched: Sched,
     pub pool: Pool,
     counters: Counters,
@@ -35,8 +36,8 @@ pub struct Protocol {
 type Said = bool;
 
 impl Protocol {
-    pub fn new(states: States, sched: Sched, pool: Pool, counters: Counters, tso_max: u32) -> Self {
-        Self { states, sched, pool, counters, now: Instant(0), next_number: 0, tso_max }
+    pub fn new((states, pools): (States, Pools), sched: Sched, pool: Pool, counters: Counters, tso_max: u32) -> Self {
+        Self { states, pools, sched, pool, counters, now: Instant(0), next_number: 0, tso_max }
     }
 
     /// Handles a piece of work with a message that was taken for it. The message comes out with the next number, or goes back to the pool.
@@ -118,7 +119,8 @@ impl Protocol {
     /// Forgets all flows.
     pub fn reset(&mut self) {
         for local in 0..self.states.capacity() {
-            if self.states.at(local).is_some() {
+            if let Some(flow) = self.states.at(local) {
+                toe_tcp::forget(self.states.state_mut(flow), &mut self.pools);
                 self.sched.forget(local);
             }
         }
@@ -126,7 +128,7 @@ impl Protocol {
     }
 
     fn input(&mut self, flow: FlowId, input: &Input) -> Output {
-        toe_tcp::input(self.states.state_mut(flow), input, tcp_now(self.now))
+        toe_tcp::input(self.states.state_mut(flow), &mut self.pools, input, tcp_now(self.now))
     }
 
     fn segment(&mut self, m: RxMsg, msg: &mut OutMsg) -> Said {
@@ -194,7 +196,7 @@ impl Protocol {
         let state = self.states.state_mut(flow);
         let max = self.tso_max.max(state.rx.mss.into());
         let emit = if held { toe_tcp::emit_owed } else { toe_tcp::emit };
-        let segment = emit(state, tcp_now(self.now), max);
+        let segment = emit(state, &mut self.pools, tcp_now(self.now), max);
         match &segment {
             Some(segment) => self.sched.sent(local, segment.len, urgent(self.states.state(flow)), self.now),
             None => self.sched.idle(local),
@@ -233,9 +235,7 @@ impl Protocol {
             self.counters.drop(reason);
             msg.dropped = true;
         }
-        if let Some(counter) = out.count {
-            self.counters.count(counter);
-        }
+        out.counts.iter().for_each(|counter| self.counters.count(counter));
         if out.bad_host {
             self.counters.count(Counter::HcBadPosition);
         }
@@ -254,6 +254,7 @@ impl Protocol {
     }
 
     fn end(&mut self, flow: FlowId, reason: u32, error: u32) {
+        toe_tcp::forget(self.states.state_mut(flow), &mut self.pools);
         self.states.end(flow, reason, error);
         self.sched.forget(self.states.local(flow));
         self.counters.count(Counter::FlowsClosed);

@@ -47,6 +47,7 @@ impl Protocol {
         if clock != 0 {
             toe_tcp::rebase(&mut state, Now(clock), tcp_now(self.now));
         }
+        toe_tcp::admit(&mut state);
         self.states.install(flow, &state);
         let local = self.states.local(flow);
         self.sched.assign(local, state.id.region.0);

@@ -10,14 +10,14 @@ const ACKED: usize = 0;
 
 impl CongestionControl for NewReno {
     fn avoid(&self, cc: &mut CcState, acked: &Acked) {
-        // RFC 5681, (2) recommended form: one SMSS for each cwnd's worth of acknowledged bytes.
+        // RFC 5681, 3.1, the recommended form of (3): one SMSS for each cwnd's worth of acknowledged bytes.
         let total = cc.words[ACKED].saturating_add(acked.bytes);
         let rounds = total / cc.cwnd.max(1);
         cc.words[ACKED] = total - rounds * cc.cwnd;
         cc.cwnd = cc.cwnd.saturating_add(rounds.saturating_mul(acked.mss));
     }
 
-    fn reduce(&self, cc: &mut CcState, flight: u32, _mss: u32) -> u32 {
+    fn reduce(&self, cc: &mut CcState, flight: u32) -> u32 {
         cc.words[ACKED] = 0;
         // RFC 5681, (4).
         flight / 2
@@ -37,7 +37,7 @@ mod tests {
     fn one_segment_per_window() {
         let mut cc = flow().cc;
         cc.cwnd = 14_600;
-        let acked = Acked { bytes: 1460, srtt_us: 1000, mss: 1460, now_ms: 0 };
+        let acked = Acked { bytes: 1460, srtt_us: 1000, mss: 1460, prior_cwnd: 0, now_ms: 0 };
         for _ in 0..9 {
             NewReno.avoid(&mut cc, &acked);
         }
@@ -48,6 +48,6 @@ mod tests {
 
     #[test]
     fn half_on_loss() {
-        assert_eq!(NewReno.reduce(&mut flow().cc, 100_000, 1460), 50_000);
+        assert_eq!(NewReno.reduce(&mut flow().cc, 100_000), 50_000);
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use toe_abi::desc::{ev_flags, hc_flags};
 use toe_abi::flow::{FlowState, timer};
 use toe_tcp::*;
-use toe_wire::{SeqNum, TcpFlags, Timestamps};
+use toe_wire::{SackBlocks, SeqNum, TcpFlags, Timestamps};
 
 /// A number near one that matters, or anywhere.
 fn near(r: &mut Random, of: &[u32]) -> u32 {
@@ -32,6 +32,7 @@ fn segment(r: &mut Random, s: &FlowState, now: Now) -> SegmentIn {
         window: r.pick([0, 1, 500, 60_000, any_window]),
         payload_len: r.pick([0, 0, 1, 1000, any_len]),
         timestamps: r.chance(60).then_some(stamp),
+        sack: SackBlocks::default(),
         ce: r.chance(10),
         segments: r.next() as u16,
     }
@@ -108,21 +109,22 @@ fn run(seed: u64) {
         now,
         ..setup()
     });
+    let mut pools = Pools::new(64);
     for _ in 0..300 {
         let due = next_deadline(&s, now).filter(|_| r.chance(30));
         now = due.map_or(Now(now.0 + r.range(0, 20_000)), |d| d.max(now));
         let before = s;
         let event = event(&mut r, &s, now);
-        let out = input(&mut s, &event, now);
+        let out = input(&mut s, &mut pools, &event, now);
         check(&s, &before, &out, &event);
         if out.closed.is_some() {
-            assert!(!out.send && next_deadline(&s, now).is_none() && emit(&mut s, now, 64_000).is_none());
+            assert!(!out.send && next_deadline(&s, now).is_none() && emit(&mut s, &mut pools, now, 64_000).is_none());
             return;
         }
         let max_payload = u32::from(s.rx.mss).max(r.pick([1, 1000, 64_000]));
         for _ in 0..r.range(0, 20) {
             let before = s;
-            let Some(seg) = emit(&mut s, now, max_payload) else { break };
+            let Some(seg) = emit(&mut s, &mut pools, now, max_payload) else { break };
             assert!(out.send, "something to send that was not announced");
             check(&s, &before, &Output::default(), &event);
             assert!(seg.len <= max_payload);

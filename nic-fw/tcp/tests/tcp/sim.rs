@@ -7,7 +7,7 @@ use crate::flow::{Random, setup};
 use std::collections::BTreeMap;
 use toe_abi::desc::hc_flags;
 use toe_abi::flow::FlowState;
-use toe_tcp::{CloseReason, HostUpdate, Input, Now, Output, SegmentIn, SegmentOut, Setup, Timestamping, emit, input, next_deadline};
+use toe_tcp::{CloseReason, HostUpdate, Input, Now, Output, Pools, SegmentIn, SegmentOut, Setup, Timestamping, input, next_deadline};
 use toe_wire::{SeqNum, TcpFlags};
 
 /// What the wire and the applications are like.
@@ -86,6 +86,7 @@ impl World {
 
 struct End {
     s: FlowState,
+    pools: Pools,
     config: EndConfig,
     tx_head: u32,
     rx_tail: u32,
@@ -156,6 +157,7 @@ fn make_end(world: &World, me: usize, random: &mut Random, iss: [SeqNum; 2], now
     });
     End {
         s,
+        pools: Pools::new(1024),
         tx_head: 0,
         rx_tail: 0,
         rx_head: 0,
@@ -241,11 +243,21 @@ impl Sim {
                 continue;
             }
             if next_deadline(&self.ends[e].s, Now(self.now)).is_some_and(|d| d.0 <= self.now) {
-                let out = input(&mut self.ends[e].s, &Input::Timer, Now(self.now));
+                let out = self.input(e, &Input::Timer);
                 self.handle(e, out, None);
             }
             self.application(e);
         }
+    }
+
+    fn input(&mut self, e: usize, input: &Input) -> Output {
+        let end = &mut self.ends[e];
+        toe_tcp::input(&mut end.s, &mut end.pools, input, Now(self.now))
+    }
+
+    fn emit(&mut self, e: usize) -> Option<SegmentOut> {
+        let end = &mut self.ends[e];
+        toe_tcp::emit(&mut end.s, &mut end.pools, Now(self.now), self.world.max_payload)
     }
 
     fn application(&mut self, e: usize) {
@@ -270,7 +282,7 @@ impl Sim {
         }
         let fin = if end.tx_head == end.config.total { hc_flags::FIN } else { 0 };
         let update = HostUpdate { tx_head: end.tx_head, rx_tail: end.rx_tail, flags: end.config.options | fin };
-        let out = input(&mut end.s, &Input::Host(update), Now(now));
+        let out = input(&mut end.s, &mut end.pools, &Input::Host(update), Now(now));
         assert!(!out.bad_host, "seed {}: honest update refused", self.world.seed);
         self.handle(e, out, None);
     }
@@ -293,10 +305,11 @@ impl Sim {
             window: seg.window,
             payload_len: seg.len,
             timestamps: seg.timestamps,
+            sack: seg.sack,
             ce,
             segments: seg.len.div_ceil(u32::from(seg.mss)).max(1) as u16,
         };
-        let out = input(&mut self.ends[e].s, &Input::Segment(segment), Now(self.now));
+        let out = self.input(e, &Input::Segment(segment));
         self.handle(e, out, Some(seg));
     }
 
@@ -316,7 +329,7 @@ impl Sim {
         }
         if out.send {
             let mut frames = 0;
-            while let Some(seg) = emit(&mut self.ends[e].s, Now(self.now), self.world.max_payload) {
+            while let Some(seg) = self.emit(e) {
                 self.send(e, seg);
                 frames += 1;
                 assert!(frames < 10_000, "seed {seed}: emit without end: {}", self.describe());
@@ -336,11 +349,12 @@ impl Sim {
     fn count(&mut self, e: usize, out: &Output) {
         use toe_abi::counters::Counter;
         let stats = &mut self.ends[e].stats;
-        match out.count {
-            Some(Counter::TxTimeouts) => stats.timeouts += 1,
-            Some(Counter::TxFastRetransmits) => stats.fast_retransmits += 1,
-            Some(Counter::TxProbes) => stats.probes += 1,
-            _ => {}
+        for (counter, stat) in [
+            (Counter::TxTimeouts, &mut stats.timeouts),
+            (Counter::TxFastRetransmits, &mut stats.fast_retransmits),
+            (Counter::TxProbes, &mut stats.probes),
+        ] {
+            *stat += u32::from(out.counts.has(counter));
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::flow::Random;
 use crate::sim::{EndConfig, Report, Sim, World};
 use toe_abi::desc::hc_flags;
+use toe_abi::flow::cc;
 use toe_tcp::CloseReason;
 
 fn random_end(r: &mut Random) -> EndConfig {
@@ -22,7 +23,7 @@ fn random_end(r: &mut Random) -> EndConfig {
         timestamps: r.chance(70),
         sack: r.chance(70),
         ecn: r.chance(50),
-        algorithm: r.range(0, 2) as u8,
+        algorithm: r.range(0, 3) as u8,
     }
 }
 
@@ -148,6 +149,23 @@ fn marked_packets_slow_the_sender_without_loss() {
     let free = Sim::new(world).run();
     assert_eq!(marked.stats[0].bytes_sent, 2_000_000);
     assert!(marked.finished_us > free.finished_us, "{} against {}", marked.finished_us, free.finished_us);
+}
+
+/// By how much 1 percent of marks prolongs a transfer, in percent.
+fn price_of_marks(algorithm: u8) -> u64 {
+    let mut world = World::plain(5, [2_000_000, 0]);
+    for end in &mut world.ends {
+        (end.ecn, end.algorithm, end.tx_log2, end.rx_log2) = (true, algorithm, 19, 19);
+    }
+    let free = Sim::new(world.clone()).run().finished_us;
+    world.ce = 1;
+    Sim::new(world).run().finished_us * 100 / free
+}
+
+#[test]
+fn a_few_marks_cost_dctcp_less_than_reno() {
+    let (reno, dctcp) = (price_of_marks(cc::NEWRENO), price_of_marks(cc::DCTCP));
+    assert!(dctcp < reno, "{dctcp} % against {reno} %");
 }
 
 #[test]

@@ -4,9 +4,10 @@ use crate::flow::setup;
 use toe_abi::desc::hc_flags;
 use toe_abi::flow::FlowState;
 use toe_tcp::*;
-use toe_wire::{SeqNum, TcpFlags, Timestamps};
+use toe_wire::{SackBlocks, SeqNum, TcpFlags, Timestamps};
 
 mod closing;
+mod dctcp;
 mod options;
 mod receiving;
 mod sending;
@@ -20,11 +21,22 @@ const MSS: u32 = 1000;
 /// A flow, a clock, and what it sent last.
 struct Script {
     s: FlowState,
+    pools: Pools,
     now_us: u64,
 }
 
 fn seg(seq: u32, ack: u32, flags: TcpFlags, payload_len: u32) -> SegmentIn {
-    SegmentIn { seq: SeqNum(seq), ack: SeqNum(ack), flags, window: 60_000, payload_len, timestamps: None, ce: false, segments: 1 }
+    SegmentIn {
+        seq: SeqNum(seq),
+        ack: SeqNum(ack),
+        flags,
+        window: 60_000,
+        payload_len,
+        timestamps: None,
+        sack: SackBlocks::default(),
+        ce: false,
+        segments: 1,
+    }
 }
 
 impl Script {
@@ -33,7 +45,7 @@ impl Script {
         change(&mut setup);
         let mut s = establish(&setup);
         s.rx.quickack = 0;
-        Self { s, now_us: 1_000_000 }
+        Self { s, pools: Pools::new(64), now_us: 1_000_000 }
     }
 
     fn new() -> Self {
@@ -46,7 +58,7 @@ impl Script {
 
     fn input(&mut self, event: Input) -> Output {
         let now = self.now();
-        input(&mut self.s, &event, now)
+        input(&mut self.s, &mut self.pools, &event, now)
     }
 
     fn segment(&mut self, seg: SegmentIn) -> Output {
@@ -59,7 +71,7 @@ impl Script {
 
     fn emit(&mut self) -> Option<SegmentOut> {
         let now = self.now();
-        emit(&mut self.s, now, MSS)
+        emit(&mut self.s, &mut self.pools, now, MSS)
     }
 
     fn emit_all(&mut self) -> Vec<SegmentOut> {

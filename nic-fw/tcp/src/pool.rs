@@ -1,0 +1,212 @@
+//! What a flow needs more of while segments are missing, from pools of its flow group: made once, never grown.
+//!
+//! ```text
+//!   FlowState ── list ──► last ──┐       a list is a ring: its handle names the last node, whose next is the first
+//!                          ▲     ▼
+//!                         ...◄─ first
+//! ```
+//!
+//! A handle of 0 is none, so a state of zeroes holds nothing. Handles are the card's own and never come from outside: see
+//! [`admit`](crate::admit).
+
+#![allow(dead_code, reason = "the send records that come next use it")]
+
+use crate::records::Record;
+use alloc::boxed::Box;
+use alloc::vec;
+
+/// Names a node of a pool; 0: none.
+pub(crate) type Handle = u32;
+pub(crate) const NONE: Handle = 0;
+
+/// The pools of one flow group.
+#[derive(Debug)]
+pub struct Pools {
+    pub(crate) records: Pool<Record>,
+}
+
+impl Pools {
+    /// Pools of `records`: each tells of bytes that were sent at one time, or received beyond a hole.
+    #[must_use]
+    pub fn new(records: u32) -> Self {
+        Self { records: Pool::new(records) }
+    }
+
+    /// Records that are in no list.
+    #[must_use]
+    pub fn records_left(&self) -> u32 {
+        self.records.left
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Node<T> {
+    next: Handle,
+    value: T,
+}
+
+/// Nodes that are free, or in use by somebody who has the handle.
+#[derive(Debug)]
+pub(crate) struct Pool<T> {
+    /// The first is nobody's: its handle would be [`NONE`].
+    nodes: Box<[Node<T>]>,
+    free: Handle,
+    left: u32,
+}
+
+impl<T: Copy + Default> Pool<T> {
+    pub(crate) fn new(size: u32) -> Self {
+        let size = size.min(1 << 24);
+        let mut nodes = vec![Node::default(); size as usize + 1].into_boxed_slice();
+        for (node, next) in nodes.iter_mut().zip(1..).take(size as usize) {
+            node.next = next;
+        }
+        let free = nodes[0].next;
+        Self { nodes, free, left: size }
+    }
+
+    /// A node of its own; `None`: there is none left.
+    pub(crate) fn take(&mut self, value: T) -> Option<Handle> {
+        let handle = self.free;
+        if handle == NONE {
+            return None;
+        }
+        self.left -= 1;
+        self.free = self.nodes[handle as usize].next;
+        self.nodes[handle as usize] = Node { next: NONE, value };
+        Some(handle)
+    }
+
+    pub(crate) fn give(&mut self, handle: Handle) {
+        self.nodes[handle as usize].next = self.free;
+        self.free = handle;
+        self.left += 1;
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, handle: Handle) -> &T {
+        &self.nodes[handle as usize].value
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, handle: Handle) -> &mut T {
+        &mut self.nodes[handle as usize].value
+    }
+
+    /// The first of a list; [`NONE`]: the list is empty.
+    #[inline]
+    pub(crate) fn first(&self, list: Handle) -> Handle {
+        if list == NONE { NONE } else { self.nodes[list as usize].next }
+    }
+
+    /// Behind `at` in a list that holds it; [`NONE`]: it is the last.
+    #[inline]
+    pub(crate) fn next(&self, list: Handle, at: Handle) -> Handle {
+        if at == list { NONE } else { self.nodes[at as usize].next }
+    }
+
+    /// Adds a value behind `after`, which is in the list, or in front with [`NONE`]. `None`: there is no node left.
+    pub(crate) fn insert(&mut self, list: &mut Handle, after: Handle, value: T) -> Option<Handle> {
+        let new = self.take(value)?;
+        if *list == NONE {
+            self.nodes[new as usize].next = new;
+            *list = new;
+            return Some(new);
+        }
+        // In front of the first is behind the last, which stays the last.
+        let before = if after == NONE { *list } else { after };
+        self.nodes[new as usize].next = self.nodes[before as usize].next;
+        self.nodes[before as usize].next = new;
+        if after == *list {
+            *list = new;
+        }
+        Some(new)
+    }
+
+    /// Adds a value at the end.
+    pub(crate) fn push(&mut self, list: &mut Handle, value: T) -> Option<Handle> {
+        self.insert(list, *list, value)
+    }
+
+    /// Takes out what follows `after` in the list, or its first with [`NONE`]. There must be one.
+    pub(crate) fn remove(&mut self, list: &mut Handle, after: Handle) -> T {
+        let before = if after == NONE { *list } else { after };
+        let gone = self.nodes[before as usize].next;
+        self.nodes[before as usize].next = self.nodes[gone as usize].next;
+        if gone == *list {
+            *list = if gone == before { NONE } else { before };
+        }
+        let value = self.nodes[gone as usize].value;
+        self.give(gone);
+        value
+    }
+
+    /// Takes all out.
+    pub(crate) fn clear(&mut self, list: &mut Handle) {
+        while *list != NONE {
+            self.remove(list, NONE);
+        }
+    }
+
+    pub(crate) fn iter(&self, list: Handle) -> impl Iterator<Item = &T> + '_ {
+        let mut at = self.first(list);
+        core::iter::from_fn(move || {
+            let value = (at != NONE).then(|| self.get(at))?;
+            at = self.next(list, at);
+            Some(value)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn an_empty_pool_says_so_and_takes_back() {
+        let mut pool = Pool::<u32>::new(1);
+        let mut list = NONE;
+        assert!(pool.push(&mut list, 7).is_some());
+        assert_eq!(pool.push(&mut list, 8), None);
+        pool.clear(&mut list);
+        assert_eq!((list, pool.left), (NONE, 1));
+        assert!(pool.push(&mut list, 8).is_some());
+        assert_eq!(Pool::<u32>::new(0).take(1), None);
+    }
+
+    proptest! {
+        /// Two lists of a pool against two vectors.
+        #[test]
+        fn lists_behave_like_vectors(ops in proptest::collection::vec((any::<bool>(), 0u8..4, 0usize..8), 0..200)) {
+            let mut pool = Pool::<u32>::new(12);
+            let mut lists = [NONE; 2];
+            let mut models = [Vec::new(), Vec::new()];
+            for (i, (which, op, at)) in ops.into_iter().enumerate() {
+                let (list, model) = (&mut lists[usize::from(which)], &mut models[usize::from(which)]);
+                let at = at.min(model.len());
+                let after = (0..at).fold(NONE, |h, _| if h == NONE { pool.first(*list) } else { pool.next(*list, h) });
+                match op {
+                    0 | 1 => {
+                        if pool.insert(list, after, i as u32).is_some() {
+                            model.insert(at, i as u32);
+                        }
+                    }
+                    2 if at < model.len() => {
+                        prop_assert_eq!(pool.remove(list, after), model.remove(at));
+                    }
+                    _ => {
+                        if pool.push(list, i as u32).is_some() {
+                            model.push(i as u32);
+                        }
+                    }
+                }
+                for (list, model) in lists.iter().zip(&models) {
+                    prop_assert_eq!(&pool.iter(*list).copied().collect::<Vec<_>>(), model);
+                }
+                prop_assert_eq!(pool.left as usize, 12 - models[0].len() - models[1].len());
+            }
+        }
+    }
+}
