@@ -56,7 +56,8 @@ pub mod op {
     /// First message. a0: APP_MAGIC, a1: ABI_VERSION, a2: pid, a3: ticket that `toectl run` has left in the environment (0: none).
     /// A descriptor may come along that proves membership in a family: its region or a token's (after fork or exec); with a region's, slot
     /// is where in the descriptor's memory the region begins, in pages of 4096 bytes.
-    /// Answer: a0: ABI_VERSION of toed, a1: region number, a2: prefix length of the card's address, ip: the card's address;
+    /// Answer: a0: ABI_VERSION of toed, a1: region number, a2: prefix length of the card's address, ip: the card's address, the first
+    /// if it has several (zeroes: none yet);
     /// a3: where in the descriptor's memory the region begins, bytes, page-aligned (its length is in its header);
     /// descriptor: the memory. errno EPROTO: version mismatch, ESTALE: toed does not know (any more) what came along.
     pub const HELLO: u32 = 1;
@@ -84,6 +85,18 @@ pub mod op {
     /// slot, a0: most that its connection sends, bytes per second; all ones, or 0: unlimited. Of a listener: what connections begin
     /// with that come from now on. ENOPROTOOPT: the card cannot.
     pub const RATE: u32 = 12;
+    /// ip: whose address is it? Answer: a0: [`whose`](super::whose).
+    pub const WHOSE: u32 = 13;
+}
+
+/// Values of `a0` in answers to [`op::WHOSE`].
+pub mod whose {
+    /// Neither.
+    pub const OTHERS: u64 = 0;
+    /// An address of the card's own.
+    pub const OWN: u64 = 1;
+    /// Reached from the card without a router.
+    pub const ON_LINK: u64 = 2;
 }
 
 /// Bits of [`Request::flags`].

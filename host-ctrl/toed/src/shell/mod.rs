@@ -126,7 +126,7 @@ impl<'a> Daemon<'a> {
         watch.add(&admin_listener, Watched::AdminListener, EventFlags::IN)?;
         run_dir.forget_failure();
         tracing::info!(
-            card = %settings.device, mac = mac_text(&info.mac), mtu = info.mtu, ip = %settings.ip, prefix = settings.prefix,
+            card = %settings.device, mac = mac_text(&info.mac), mtu = info.mtu, ip = settings.options().ip_addr.join(","),
             run_dir = %settings.run_dir.display(), "ready"
         );
         Ok(Self {
