@@ -108,7 +108,8 @@ impl Ports {
     pub fn bind(&mut self, own: &Addresses, owner: Owner, at: Endpoint, flags: u16) -> Result<(BindId, Endpoint), Errno> {
         if is_any(&at.ip) {
             // Nobody could reach it: whoever asks may have other addresses than the card's.
-            if !is_v4(&at.ip) && flags & V6ONLY != 0 && !own.has(false) {
+            let one_version = is_v4(&at.ip) || flags & V6ONLY != 0;
+            if one_version && !own.has(is_v4(&at.ip)) {
                 return Err(Errno::EAFNOSUPPORT);
             }
         } else if !own.is_own(&at.ip) {

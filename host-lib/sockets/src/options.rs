@@ -3,8 +3,9 @@
 //! An option is *supported* (the card does it), *emulated* (a program gets what it expects to read and nothing breaks), or
 //! *refused* with the errno that Linux gives where it lacks the option. What is not in the table is refused with ENOPROTOOPT.
 
+use crate::names::Family;
 use crate::{Errno, Sock, hub, process};
-use libc::{IPPROTO_IP, IPPROTO_TCP, SOL_SOCKET};
+use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET};
 use std::sync::atomic::Ordering::Relaxed;
 use toe::Socket;
 use toe::socket::own_flags;
@@ -35,6 +36,9 @@ enum How {
     TxBuffer,
     RxBuffer,
     Listening,
+    /// Of a socket of AF_INET6 that has no name yet.
+    V6Only,
+    Domain,
     MaxSegment,
     Info,
     Congestion,
@@ -62,7 +66,7 @@ const OPTIONS: &[(i32, i32, How)] = &[
     (SOL_SOCKET, libc::SO_MAX_PACING_RATE, How::Rate),
     (SOL_SOCKET, libc::SO_ERROR, How::Error),
     (SOL_SOCKET, libc::SO_TYPE, How::Value(libc::SOCK_STREAM)),
-    (SOL_SOCKET, libc::SO_DOMAIN, How::Value(libc::AF_INET)),
+    (SOL_SOCKET, libc::SO_DOMAIN, How::Domain),
     (SOL_SOCKET, libc::SO_PROTOCOL, How::Value(IPPROTO_TCP)),
     (SOL_SOCKET, libc::SO_ACCEPTCONN, How::Listening),
     (IPPROTO_TCP, libc::TCP_NODELAY, How::Card(hc_flags::NODELAY)),
@@ -108,6 +112,17 @@ const OPTIONS: &[(i32, i32, How)] = &[
     (IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, How::KeptByte(0)),
     (IPPROTO_IP, libc::IP_FREEBIND, How::Refused(Errno::NOPROTOOPT)),
     (IPPROTO_IP, libc::IP_TRANSPARENT, How::Refused(Errno::PERM)),
+    (IPPROTO_IPV6, libc::IPV6_V6ONLY, How::V6Only),
+    (IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, How::Kept(64)),
+    (IPPROTO_IPV6, libc::IPV6_TCLASS, How::Kept(0)),
+    (IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, How::Kept(1)),
+    (IPPROTO_IPV6, libc::IPV6_DONTFRAG, How::KeptBool(0)),
+    (IPPROTO_IPV6, libc::IPV6_RECVERR, How::KeptBool(0)),
+    (IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, How::KeptBool(0)),
+    (IPPROTO_IPV6, libc::IPV6_RECVTCLASS, How::KeptBool(0)),
+    (IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, How::KeptBool(0)),
+    (IPPROTO_IPV6, libc::IPV6_FREEBIND, How::Refused(Errno::NOPROTOOPT)),
+    (IPPROTO_IPV6, libc::IPV6_TRANSPARENT, How::Refused(Errno::PERM)),
     // Refused as by a kernel that was built without.
     (IPPROTO_TCP, libc::TCP_FASTOPEN, How::Refused(Errno::NOPROTOOPT)),
     (IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, How::Refused(Errno::NOPROTOOPT)),
@@ -117,8 +132,9 @@ const OPTIONS: &[(i32, i32, How)] = &[
 ];
 
 /// `unknown_level`: what Linux answers for a level that the protocol does not know; setsockopt() and getsockopt() differ.
-fn find(level: i32, name: i32, unknown_level: Errno) -> Result<How, Errno> {
-    if ![SOL_SOCKET, IPPROTO_TCP, IPPROTO_IP].contains(&level) {
+fn find(level: i32, name: i32, family: Family, unknown_level: Errno) -> Result<How, Errno> {
+    let known = [SOL_SOCKET, IPPROTO_TCP, IPPROTO_IP].contains(&level) || level == IPPROTO_IPV6 && family == Family::Inet6;
+    if !known {
         return Err(unknown_level);
     }
     let row = OPTIONS.iter().find(|(l, n, _)| (*l, *n) == (level, name));
@@ -181,7 +197,7 @@ impl Sock {
         if level == SOL_SOCKET && name != libc::SO_BINDTODEVICE {
             int(value)?;
         }
-        match find(level, name, Errno::NOPROTOOPT)? {
+        match find(level, name, Family::of(&socket), Errno::NOPROTOOPT)? {
             How::Card(bit) => {
                 let on = int(value)? != 0;
                 if bit == hc_flags::CORK {
@@ -214,6 +230,14 @@ impl Sock {
                 process::ask(|client| client.limit_rate(self.slot, rate))?;
                 slot.tx.pacing.store(!rate, Relaxed);
             }
+            How::V6Only => {
+                let on = int(value)? != 0;
+                if socket.has_flag(own_flags::BOUND) || socket.state() != slot_state::OPEN {
+                    return Err(Errno::INVAL);
+                }
+                socket.set_flag(own_flags::V6ONLY, on);
+            }
+            How::Kept(_) if level == IPPROTO_IPV6 && !(-1..=255).contains(&int(value)?) => return Err(Errno::INVAL),
             How::Kept(_) => self.keep(level, name, int(value)?),
             How::KeptBool(_) => self.keep(level, name, (int(value)? != 0).into()),
             How::KeptByte(_) if name == libc::IP_TTL && int(value).is_ok_and(|ttl| ttl != -1 && !(1..=255).contains(&ttl)) => {
@@ -222,7 +246,7 @@ impl Sock {
             How::KeptByte(_) => self.keep(level, name, int(value).or_else(|e| value.first().map(|&b| b.into()).ok_or(e))?),
             How::TxBuffer | How::RxBuffer | How::MaxSegment => drop(int(value)?),
             How::Congestion => congestion(value)?,
-            How::Error | How::Value(_) | How::Listening | How::Info => return Err(Errno::NOPROTOOPT),
+            How::Error | How::Value(_) | How::Domain | How::Listening | How::Info => return Err(Errno::NOPROTOOPT),
             How::Refused(errno) => return Err(errno),
         }
         Ok(())
@@ -242,7 +266,7 @@ impl Sock {
         let socket = self.words()?;
         let slot = socket.slot();
         let buffer = |len: u32| if len == 0 { BUFFER_DEFAULT } else { len as i32 };
-        let value = match find(level, name, Errno::OPNOTSUPP)? {
+        let value = match find(level, name, Family::of(&socket), Errno::OPNOTSUPP)? {
             How::Card(hc_flags::CORK) if socket.has_flag(own_flags::MORE) => 0,
             How::Card(bit) => (socket.tx_flags() & bit != 0).into(),
             How::Own(flag) => socket.has_flag(flag).into(),
@@ -280,6 +304,8 @@ impl Sock {
             How::TxBuffer => buffer(slot.conn.tx_len.load(Relaxed)),
             How::RxBuffer => buffer(slot.conn.rx_len.load(Relaxed)),
             How::Listening => (socket.state() == slot_state::LISTENING).into(),
+            How::V6Only => socket.has_flag(own_flags::V6ONLY).into(),
+            How::Domain => Family::of(&socket).number(),
             How::MaxSegment => MSS_DEFAULT,
             How::Info => {
                 hub::lock().drain();
@@ -365,10 +391,12 @@ mod tests {
 
     #[test]
     fn unknown_options_are_refused_as_by_linux() {
-        assert_eq!(find(SOL_SOCKET, 9999, Errno::OPNOTSUPP), Err(Errno::NOPROTOOPT));
-        assert_eq!(find(IPPROTO_TCP, 9999, Errno::OPNOTSUPP), Err(Errno::NOPROTOOPT));
-        assert_eq!(find(12345, 1, Errno::OPNOTSUPP), Err(Errno::OPNOTSUPP));
-        assert_eq!(find(IPPROTO_TCP, libc::TCP_FASTOPEN, Errno::OPNOTSUPP), Ok(How::Refused(Errno::NOPROTOOPT)));
+        assert_eq!(find(SOL_SOCKET, 9999, Family::Inet, Errno::OPNOTSUPP), Err(Errno::NOPROTOOPT));
+        assert_eq!(find(IPPROTO_TCP, 9999, Family::Inet, Errno::OPNOTSUPP), Err(Errno::NOPROTOOPT));
+        assert_eq!(find(12345, 1, Family::Inet, Errno::OPNOTSUPP), Err(Errno::OPNOTSUPP));
+        assert_eq!(find(IPPROTO_IPV6, libc::IPV6_V6ONLY, Family::Inet, Errno::OPNOTSUPP), Err(Errno::OPNOTSUPP));
+        assert_eq!(find(IPPROTO_IPV6, libc::IPV6_V6ONLY, Family::Inet6, Errno::OPNOTSUPP), Ok(How::V6Only));
+        assert_eq!(find(IPPROTO_TCP, libc::TCP_FASTOPEN, Family::Inet, Errno::OPNOTSUPP), Ok(How::Refused(Errno::NOPROTOOPT)));
     }
 
     #[test]

@@ -4,7 +4,9 @@ mod world;
 
 use std::thread;
 use std::time::Duration;
+use toe::link::slot::Addr;
 use toe_sockets::epoll;
+use toe_sockets::names::{Family, SockName, encode};
 use toe_sockets::open::{Outcome, socket};
 use toe_sockets::{Errno, IoSpan, Kind, Sock, close, kind, poll};
 
@@ -44,11 +46,11 @@ impl Fd {
     }
 }
 
-fn name(ip: [u8; 4], port: u16) -> [u8; 16] {
-    toe_sockets::names::encode(toe::link::slot::Addr::v4(ip, port))
+fn name(ip: [u8; 4], port: u16) -> SockName {
+    encode(Addr::v4(ip, port), Family::Inet)
 }
 
-fn port_of(name: [u8; 16]) -> u16 {
+fn port_of(name: &[u8]) -> u16 {
     u16::from_be_bytes([name[2], name[3]])
 }
 
@@ -61,7 +63,7 @@ fn listener() -> (Fd, u16) {
     let fd = fresh(0);
     assert_eq!(fd.sock().bind(&name([0; 4], 0)), Ok(Outcome::Done));
     assert_eq!(fd.sock().listen(8), Ok(Outcome::Done));
-    let port = port_of(fd.sock().local_name().unwrap());
+    let port = port_of(&fd.sock().local_name().unwrap());
     (fd, port)
 }
 

@@ -11,7 +11,7 @@ use toe::link::sync::queue::{Consumer, Producer};
 use toe::link::user::{Sink, Source};
 use toe::link::{Region, uds};
 use toe_abi::FlowId;
-use toe_abi::app::{MSG_LEN, Reply, Request, op};
+use toe_abi::app::{MSG_LEN, Reply, Request, op, whose};
 use toe_abi::desc::{EventDesc, HostDesc, ev, ev_flags, hc, hc_flags};
 use toe_abi::region::{AcceptRecord, RegionConfig, RegionHeader, SlotNames, slot_flags, slot_state};
 use zerocopy::{FromBytes, IntoBytes};
@@ -161,6 +161,7 @@ impl World {
             op::CONNECT => self.connect(request, &mut reply),
             // A rate of 1 is one that this card does not do.
             op::RATE if request.args[0] == 1 => reply.errno = libc::ENOPROTOOPT as u32,
+            op::WHOSE => reply.args[0] = if request.ip == Addr::v4(CARD, 0).ip { whose::OWN } else { whose::OTHERS },
             op::UNLISTEN => self.bound.retain(|(slot, _)| *slot != request.slot),
             _ => {}
         }
