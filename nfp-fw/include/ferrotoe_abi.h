@@ -18,7 +18,7 @@
 #endif
 
 /* toe_abi */
-#define TOE_ABI_VERSION 0x10002U
+#define TOE_ABI_VERSION 0x10003U
 
 /* desc */
 #define TOE_DESC_LEN 64U
@@ -72,6 +72,13 @@
 #define TOE_CC_NEWRENO 0U
 #define TOE_CC_CUBIC 1U
 #define TOE_CC_DCTCP 2U
+#define TOE_CC_DCTCP_RATE 3U
+#define TOE_CC_TIMELY 4U
+#define TOE_CC_CONST_RATE 5U
+#define TOE_CC_COUNT 6U
+
+/* flow::rate_words */
+#define TOE_RATE_WORD_MARKED 0U
 
 /* flow::flow_flags */
 #define TOE_FLOW_FLAG_TIMESTAMPS 1U
@@ -133,6 +140,7 @@
 #define TOE_CONTROL_KIND_STAGES 19U
 #define TOE_CONTROL_KIND_TRACE 20U
 #define TOE_CONTROL_KIND_SET_SHARE 21U
+#define TOE_CONTROL_KIND_SET_CC 22U
 #define TOE_CONTROL_KIND_FLOW_CLOSED 64U
 
 /* control::status */
@@ -236,6 +244,7 @@
 #define TOE_REG_CONTROL_HI 44U
 #define TOE_REG_ENABLE 48U
 #define TOE_REG_MAX_NEXT_HOPS 52U
+#define TOE_REG_LINK 56U
 
 /* regs::enable */
 #define TOE_ENABLE_DETACH 0U
@@ -246,6 +255,11 @@
 #define TOE_STATUS_DETACHED 0U
 #define TOE_STATUS_ATTACHED 1U
 #define TOE_STATUS_FAILED 2U
+
+/* regs::link */
+#define TOE_LINK_UNKNOWN 0U
+#define TOE_LINK_UP 1U
+#define TOE_LINK_DOWN 2U
 
 /* regs::caps */
 #define TOE_CAP_TIMERS 1U
@@ -307,6 +321,8 @@
 #define TOE_APP_OP_BYE 10U
 #define TOE_APP_OP_IDENTIFY 11U
 #define TOE_APP_OP_RATE 12U
+#define TOE_APP_OP_CONGESTION 13U
+#define TOE_APP_OP_INFO 14U
 
 /* app::bind_flags */
 #define TOE_APP_BIND_REUSEADDR 1U
@@ -747,7 +763,8 @@ struct toe_window_card_page {
     uint32_t mac_hi;           /*  36 */
     uint32_t _host[3];         /*  40 */
     uint32_t max_next_hops;    /*  52 */
-    uint32_t _registers[2];    /*  56 */
+    uint32_t link;             /*  56 */
+    uint32_t _registers;       /*  60 */
     uint32_t done;             /*  64 */
     uint32_t outcome;          /*  68 */
     uint32_t peer;             /*  72 */
@@ -785,6 +802,27 @@ struct toe_window_log_header {
     uint32_t dropped;          /*   8 */
     uint32_t _reserved[1021];  /*  12 */
 } TOE_ALIGNED(4096);
+
+/* app::Info: 64 bytes */
+struct toe_app_info {
+    uint32_t srtt_us;       /*   0 */
+    uint32_t rttvar_us;     /*   4 */
+    uint32_t cwnd;          /*   8 */
+    uint32_t ssthresh;      /*  12 */
+    uint32_t unacked;       /*  16 */
+    uint32_t snd_wnd;       /*  20 */
+    uint32_t retransmits;   /*  24 */
+    uint32_t flags;         /*  28 */
+    uint32_t rto_min_ms;    /*  32 */
+    uint32_t since_tx_ms;   /*  36 */
+    uint32_t since_rx_ms;   /*  40 */
+    uint8_t wscales;        /*  44 */
+    uint8_t algorithm;      /*  45 */
+    uint16_t mss;           /*  46 */
+    uint8_t backoff;        /*  48 */
+    uint8_t probes;         /*  49 */
+    uint16_t _reserved[7];  /*  50 */
+} TOE_ALIGNED(4);
 
 /* app::Request: 128 bytes */
 struct toe_app_request {
@@ -840,6 +878,7 @@ _Static_assert(sizeof(struct toe_accept_record) == 128, "toe_accept_record");
 _Static_assert(sizeof(struct toe_window_card_page) == 4096, "toe_window_card_page");
 _Static_assert(sizeof(struct toe_window_host_page) == 4096, "toe_window_host_page");
 _Static_assert(sizeof(struct toe_window_log_header) == 4096, "toe_window_log_header");
+_Static_assert(sizeof(struct toe_app_info) == 64, "toe_app_info");
 _Static_assert(sizeof(struct toe_app_request) == 128, "toe_app_request");
 _Static_assert(sizeof(struct toe_app_reply) == 128, "toe_app_reply");
 #endif

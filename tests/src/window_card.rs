@@ -14,7 +14,7 @@ use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant as Time};
 use toe_abi::control::CONTROL_REGION_LEN;
@@ -55,7 +55,7 @@ pub struct WindowCard {
     order: Arc<AtomicU8>,
     bell: Arc<OwnedFd>,
     port: FakePort,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Wire>>,
 }
 
 /// One end of the wire between two cards.
@@ -86,10 +86,22 @@ const CAPS: PortCaps = PortCaps { mac: [0; 6], mtu: MTU as u16, tx_csum: true, t
 impl WindowCard {
     /// Starts a card in the window whose server listens at `socket`.
     pub fn start(socket: &Path, wire: Wire) -> Self {
-        let order = Arc::new(AtomicU8::new(Order::Run as u8));
+        Self::start_with(socket, wire, Order::Run)
+    }
+
+    /// One that does not answer requests, from its start on.
+    pub fn start_deaf(socket: &Path, wire: Wire) -> Self {
+        Self::start_with(socket, wire, Order::Ignore)
+    }
+
+    fn start_with(socket: &Path, wire: Wire, first: Order) -> Self {
+        let order = Arc::new(AtomicU8::new(first as u8));
         let (bell, port) = (wire.bell.clone(), wire.port.clone());
         let (path, orders) = (socket.to_owned(), order.clone());
-        let thread = std::thread::Builder::new().name("window-card".into()).spawn(move || run(&path, &wire, &orders));
+        let thread = std::thread::Builder::new().name("window-card".into()).spawn(move || {
+            run(&path, &wire, &orders);
+            wire
+        });
         Self { order, bell, port, thread: Some(thread.expect("a thread")) }
     }
 
@@ -118,12 +130,10 @@ impl WindowCard {
         self.port.waiting()
     }
 
-    /// The card's machine ends: its peer leaves.
-    pub fn die(&mut self) {
+    /// The card's machine ends: its peer leaves. Returns the end of the wire, for another.
+    pub fn die(&mut self) -> Wire {
         self.tell(Order::Die);
-        if let Some(thread) = self.thread.take() {
-            thread.join().expect("the card has not panicked");
-        }
+        self.thread.take().expect("it dies once").join().expect("the card has not panicked")
     }
 }
 
@@ -189,18 +199,18 @@ struct Machine<'a> {
     memory: SharedMemory,
     wire: &'a Wire,
     orders: &'a AtomicU8,
-    instance: u32,
 }
+
+/// Starts of cards so far: no two are the same instance.
+static STARTS: AtomicU32 = AtomicU32::new(0);
 
 fn run(path: &PathBuf, wire: &Wire, orders: &AtomicU8) {
     let peer = Peer::join(path);
     let memfd = peer.view.memory().expect("the window").try_clone().expect("a copy");
     let len = rustix::fs::fstat(&memfd).expect("fstat").st_size as u64;
     let memory = SharedMemory::map(memfd, 0, len).expect("the window is mapped");
-    let mut machine = Machine { peer, memory, wire, orders, instance: 1 + std::process::id() };
-    while machine.life() {
-        machine.instance += 1;
-    }
+    let mut machine = Machine { peer, memory, wire, orders };
+    while machine.life() {}
 }
 
 impl Machine<'_> {
@@ -266,7 +276,7 @@ impl Machine<'_> {
     fn get_ready(&self, config: &CardConfig) {
         self.set(card!(magic), 0);
         self.memory.fence();
-        self.set(card!(instance), self.instance);
+        self.set(card!(instance), std::process::id().wrapping_add(STARTS.fetch_add(1, Ordering::Relaxed)).max(1));
         let [a, b, c, d, e, f] = [2, 0, 0, 0, 0, mac_end(&self.wire.port)];
         let len = self.memory.len();
         for (at, value) in [
@@ -285,6 +295,7 @@ impl Machine<'_> {
             (card!(window_hi), (len >> 32) as u32),
             (card!(stage), stage::READY),
             (card!(failed_core), u32::MAX),
+            (card!(link), regs::link::UP),
             (card!(failure_len), 0),
             (LOG_HEADER_OFF + offset_of!(LogHeader, begun) as u64, 0),
             (LOG_HEADER_OFF + offset_of!(LogHeader, written) as u64, 0),

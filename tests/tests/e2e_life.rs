@@ -46,6 +46,19 @@ fn up_and_down_and_up_again() {
 
 #[test]
 #[ignore = "end to end: cargo xtask test"]
+fn the_link_is_that_of_the_interface() {
+    let pair = Pair::new().expect("two hosts");
+    let card = pair.card_up().expect("card");
+    for (told, wanted) in [("up", "up"), ("down", "down"), ("up", "up")] {
+        pair.peer().ip(&format!("link set peer0 {told}")).expect("set");
+        let shown = || card.json("status").is_ok_and(|status| status["card"]["link"] == wanted);
+        wait_until(&format!("the link is {wanted}"), LIMIT, shown).unwrap_or_else(|e| panic!("{e:#}"));
+    }
+    card.down().expect("down");
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
 fn the_card_answers_ping() {
     let pair = Pair::new().expect("two hosts");
     let _card = pair.card_up().expect("card");

@@ -294,17 +294,62 @@ fn a_killed_toed_has_a_successor() {
 
 #[test]
 #[ignore = "end to end: cargo xtask test"]
-fn a_card_that_goes_ends_its_toed_and_the_next_one_finds_the_next_card() {
+fn a_card_that_goes_has_a_successor() {
+    let (a, mut a_card, b, _b_card) = two_hosts();
+    let (mut a_toed, _b_toed) = (a.toed_ready(&[]), b.toed_ready(&[]));
+    for _ in 0..2 {
+        transfer(&a, &b, 50_000);
+        let mut app = a.open().expect("a context");
+        let wire = a_card.die();
+        until("the application is told", || {
+            app.poll(&mut [Event::default(); 4]);
+            app.listen(Addr::v4(a.ip, 1), 1).is_err()
+        });
+        until("toed stays", || a.toectl(&["status"]).1.contains("(gone)"));
+        assert!(a.open().is_err(), "there is no card");
+        a_card = WindowCard::start(&a.socket(), wire);
+        until("programs can come", || a.open().is_ok());
+        let (done, text) = a.toectl(&["status"]);
+        assert!(done.success() && text.contains("(attached)") && !text.contains("failure"), "{text}");
+    }
+    transfer(&a, &b, 50_000);
+    let log = a_toed.log();
+    assert!(log.contains("is gone: look at QEMU") && log.contains("another card has come"), "{log}");
+    assert!(a_toed.terminate().success(), "{}", a_toed.log());
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn a_card_that_does_not_obey_is_no_successor() {
     let (host, mut card) = one_host(&[]);
     let mut toed = host.toed_ready(&[]);
-    let mut app = host.open().expect("a context");
+    let wire = card.die();
+    card = WindowCard::start_deaf(&host.socket(), wire);
+    until("it was tried", || toed.log().contains("another card has come, which can't be used: the card did not carry out RESET"));
+    assert!(host.toectl(&["status"]).1.contains("(gone)"));
+    card.restart();
+    until("programs can come", || host.open().is_ok());
+    assert!(toed.terminate().success());
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn a_window_that_goes_ends_its_toed() {
+    let (mut host, mut card) = one_host(&[]);
+    let mut toed = host.toed_ready(&[]);
     card.die();
+    until("toed stays", || host.toectl(&["status"]).1.contains("(gone)"));
+    host.window.kill();
     assert_eq!(toed.end().code(), Some(1));
-    assert!(toed.log().contains("is gone: look at QEMU"), "{}", toed.log());
-    until("the application is told", || {
-        app.poll(&mut [Event::default(); 4]);
-        app.listen(Addr::v4(host.ip, 1), 1).is_err()
-    });
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn a_toed_does_not_believe_what_a_dead_card_has_left() {
+    let (host, mut card) = one_host(&[]);
+    let mut toed = host.toed_ready(&[]);
+    assert!(toed.terminate().success());
+    card.die();
     // What the dead card has left in its page is not believed.
     let mut toed = host.toed(&[]);
     until("toed waits", || toed.log().contains("waiting for the card"));
@@ -317,13 +362,30 @@ fn a_card_that_goes_ends_its_toed_and_the_next_one_finds_the_next_card() {
 
 #[test]
 #[ignore = "end to end: cargo xtask test"]
-fn a_card_that_starts_anew_ends_its_toed() {
+fn a_card_that_starts_anew_is_attached_to_again() {
     let (host, card) = one_host(&[]);
     let mut toed = host.toed_ready(&[]);
-    card.restart();
-    assert_eq!(toed.end().code(), Some(1));
+    for starts in 2..4 {
+        card.restart();
+        until("toed has attached again", || toed.log().matches("ready card=").count() == starts);
+        host.open().expect("a context");
+    }
     assert!(toed.log().contains("started anew"), "{}", toed.log());
-    host.toed_ready(&[]);
+    assert!(toed.terminate().success());
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn a_card_that_fails_has_a_successor() {
+    let (host, card) = one_host(&[]);
+    let mut toed = host.toed_ready(&[]);
+    card.fail();
+    until("toed stays", || host.toectl(&["status"]).1.contains("(failed)"));
+    card.restart();
+    until("programs can come", || host.open().is_ok());
+    let (done, text) = host.toectl(&["status"]);
+    assert!(done.success() && text.contains("(attached)") && !text.contains("failure"), "{text}");
+    assert!(toed.terminate().success());
 }
 
 #[test]

@@ -139,6 +139,27 @@ fn an_idle_machine_uses_no_processor() {
 
 #[test]
 #[ignore = "end to end: cargo xtask test"]
+fn the_link_is_shown_and_traffic_goes_on_when_it_is_back() {
+    let scene = Scene::new(&Machine::default(), 1 << 20);
+    let link_is = |wanted: &str| {
+        let shown = || scene.card.card.json("status").is_ok_and(|status| status["card"]["link"] == wanted);
+        wait_until(&format!("the link is {wanted}"), LIMIT, shown).unwrap_or_else(|e| panic!("{e:#}\n{}", scene.card.logs()));
+    };
+    link_is("up");
+    scene.both_ways();
+    let mut monitor = scene.card.monitor(&scene.pair).expect("a monitor");
+    monitor.set_link(false).expect("obeys");
+    link_is("down");
+    assert!(scene.card.card.toectl(&["status"]).expect("answers").stdout().contains("link down"));
+    monitor.set_link(true).expect("obeys");
+    link_is("up");
+    scene.both_ways();
+    let log = scene.card.toed.log();
+    assert!(log.contains("the port's link is down") && log.contains("the port's link is up"), "{log}");
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
 fn toed_is_killed_and_another_one_takes_the_card_over() {
     let mut scene = Scene::new(&Machine::default(), 1 << 20);
     let peer = scene.pair.peer_place();
@@ -172,4 +193,23 @@ fn the_machine_is_killed_and_everybody_is_told() {
         .unwrap_or_else(|e| panic!("{e:#}\n{}", scene.card.logs()));
     assert!(said("told"), "{}", client.log());
     client.wait(LIMIT).expect("ends");
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn the_machine_is_killed_and_started_again_and_toed_goes_on() {
+    let machine = Machine::default();
+    let mut scene = Scene::new(&machine, 1 << 20);
+    scene.both_ways();
+    for _ in 0..2 {
+        scene.card.machine.signal(Signal::KILL).expect("signal");
+        scene.card.machine.wait(LIMIT).expect("ends");
+        let card = scene.card.card.clone();
+        let gone = || card.json("status").is_ok_and(|status| status["card"]["status"] == "gone");
+        wait_until("toed knows", LIMIT, gone).unwrap_or_else(|e| panic!("{e:#}\n{}", scene.card.logs()));
+        scene.card.restart_machine(&scene.pair, &machine).expect("starts");
+        scene.card.wait_attached().unwrap_or_else(|e| panic!("{e:#}"));
+        scene.both_ways();
+    }
+    assert!(scene.card.toed.is_running());
 }

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 use toe_lab::job::{self, Job, wait_until};
 use toe_lab::{programs, qemu};
+use toe_qemu::{QEMU, Wire};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -41,7 +42,7 @@ impl Machine {
         window.arg("--socket").arg(&socket);
         let mut window = Job::start("toe-window", window, &folder.join("window.log"))?;
         window.wait_ready(LIMIT, || socket.exists())?;
-        let qemu = Job::start("qemu", machine(&socket, &image, words)?, &folder.join("qemu.log"))?;
+        let qemu = start_qemu(&folder, words)?;
         let mut toed = Command::new(bin.join("toed"));
         toed.arg("--device").arg(format!("ivshmem:{}", socket.display())).arg("--image").arg(&image);
         toed.arg("--run-dir").arg(folder.join("run")).args(["--ip-addr", "10.9.0.2/24"]);
@@ -49,6 +50,16 @@ impl Machine {
         let admin = folder.join("run/admin.sock");
         toed.wait_ready(LIMIT, || admin.exists())?;
         Ok(Self { bin, folder, qemu, toed, _window: window })
+    }
+
+    /// A program that waits for a connection on the card.
+    fn start_server(&self) -> Result<Job> {
+        let server = self.command(&["run", "--", "python3", "-c", SERVER]);
+        let log = self.folder.join("server.log");
+        let _ = fs::remove_file(&log);
+        let server = Job::start("server", server, &log)?;
+        wait_until("the program waits", LIMIT, || server.log().contains("waiting"))?;
+        Ok(server)
     }
 
     fn command(&self, words: &[&str]) -> Command {
@@ -68,24 +79,30 @@ impl Drop for Machine {
     }
 }
 
-fn machine(socket: &Path, image: &Path, words: &str) -> Result<Command> {
-    let mut qemu = Command::new(programs::require(qemu::QEMU)?);
-    qemu.args("-M virt,gic-version=3,its=on,virtualization=on -cpu cortex-a72 -smp 3 -m 256M -accel tcg,thread=multi".split(' '));
-    qemu.args("-display none -nodefaults -serial stdio -monitor none".split(' '));
-    qemu.args("-netdev hubport,id=n0,hubid=0 -device virtio-net-pci,netdev=n0,vectors=6,romfile=".split(' '));
-    qemu.arg("-chardev").arg(format!("socket,path={},id=window", socket.display()));
-    qemu.args("-device ivshmem-doorbell,vectors=64,chardev=window".split(' '));
-    qemu.arg("-kernel").arg(image).arg("-append").arg(words);
-    Ok(qemu)
+/// The machine itself; `words` are for its image.
+fn start_qemu(folder: &Path, words: &str) -> Result<Job> {
+    let machine = toe_qemu::Machine {
+        image: qemu::image(false)?,
+        uefi: false,
+        cores: 3,
+        wire: Wire::Nobody,
+        window: folder.join("window.sock"),
+        vectors: 64,
+        append: words.to_owned(),
+        monitor: None,
+    };
+    let mut qemu = Command::new(programs::require(QEMU)?);
+    qemu.args(machine.words());
+    let log = folder.join("qemu.log");
+    let _ = fs::remove_file(&log);
+    Job::start("qemu", qemu, &log)
 }
 
 fn fails(kind: &str, wanted: &str) -> Result<()> {
     let mut machine = Machine::start(kind, &format!("fail={kind} fail-after={FAILS_AFTER}"))?;
     let logs = machine.toectl(&["logs"])?;
     ensure!(logs.contains("3 cores") && logs.contains("control plane attached"), "from its start on:\n{logs}");
-    let server = machine.command(&["run", "--", "python3", "-c", SERVER]);
-    let mut server = Job::start("server", server, &machine.folder.join("server.log"))?;
-    wait_until("the program waits", LIMIT, || server.log().contains("waiting"))?;
+    let mut server = machine.start_server()?;
     ensure!(machine.toectl(&["status"])?.contains("(attached)"), "the card is well at first");
     machine.qemu.wait(LIMIT).context("the machine ends")?;
     ensure!(machine.qemu.log().contains(wanted), "on the console:\n{}", machine.qemu.log_tail(20));
@@ -101,8 +118,12 @@ fn fails(kind: &str, wanted: &str) -> Result<()> {
     ensure!(logs.lines().last().is_some_and(|line| line.contains("ERROR") && line.contains(wanted)), "its last words:\n{logs}");
     let refused = job::run(machine.command(&["stats"]), LIMIT)?;
     ensure!(!refused.status.success() && refused.stderr().contains(wanted), "{}", refused.stderr());
+    // Its successor, with the same toed.
+    machine.qemu = start_qemu(&machine.folder, "")?;
+    wait_until("the next card is attached", LIMIT, || machine.toectl(&["status"]).is_ok_and(|status| status.contains("(attached)")))?;
+    let _server = machine.start_server()?;
     machine.toed.signal(rustix::process::Signal::TERM)?;
-    ensure!(machine.toed.wait(LIMIT)?.code() == Some(1), "toed ends when it is told to:\n{}", machine.toed.log_tail(5));
+    ensure!(machine.toed.wait(LIMIT)?.success(), "toed ends in order:\n{}", machine.toed.log_tail(5));
     Ok(())
 }
 

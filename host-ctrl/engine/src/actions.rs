@@ -48,6 +48,20 @@ pub struct BufferLog2 {
     pub rx: u8,
 }
 
+/// What a socket wants of its connection, or of those that come to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wishes {
+    pub buffers: BufferLog2,
+    /// `toe_abi::flow::cc`; None: the route's, or everybody's.
+    pub cc: Option<u8>,
+}
+
+impl From<BufferLog2> for Wishes {
+    fn from(buffers: BufferLog2) -> Self {
+        Self { buffers, cc: None }
+    }
+}
+
 /// What came along with a frame, see [`FrameRecord`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct FrameMeta {

@@ -32,6 +32,7 @@ impl Engine {
             self.end_time_wait(&oldest);
         }
         self.counters.time_waits += 1;
+        // RFC 9293 MUST-13.
         let deadline = self.now.saturating_add(self.config.time_wait_us);
         if !self.time_wait.contains(&key) {
             self.ports.hold(key.local_port);
@@ -45,6 +46,7 @@ impl Engine {
         }
     }
 
+    // RFC 9293 3.10.8-3.
     pub(crate) fn time_wait_timer(&mut self) {
         while let Some(key) = self.time_wait.oldest() {
             if self.time_wait.next_deadline().is_none_or(|at| at > self.now) {
@@ -63,14 +65,16 @@ impl Engine {
             return;
         }
         let opens = seg.has(TcpFlags::SYN) && !seg.flags.intersects(TcpFlags::ACK | TcpFlags::FIN);
-        if opens && succeeds(&tw, seg) && self.ports.listener_for(&seg.key).is_some() {
+        let timestamp = seg.options.timestamps.filter(|_| self.config.timestamps).map(|ts| ts.val);
+        // RFC 9293 MAY-2, SHLD-4.
+        if opens && succeeds(&tw, timestamp, seg.seq) && self.ports.listener_for(&seg.key).is_some() {
             self.counters.time_wait_reused += 1;
             self.end_time_wait(&seg.key);
             return self.listen_or_refuse(seg, Some(tw.snd_nxt));
         }
         let fin_again = seg.has(TcpFlags::FIN) && seg.seq.add(seg.len()) == tw.rcv_nxt;
         if fin_again {
-            // The only thing that can arrive in this state (RFC 9293): acknowledge it, restart 2 MSL.
+            // RFC 9293 3.10.7.4-28, 3.10.7.4-38: the only thing that can arrive in this state. Acknowledge it, restart 2 MSL.
             let deadline = self.now.saturating_add(self.config.time_wait_us);
             self.time_wait.insert(seg.key, tw, deadline);
         }
@@ -136,11 +140,14 @@ impl Engine {
     }
 }
 
-/// RFC 6191, 2: whether a SYN is of a new incarnation, by its timestamp or else by its sequence number.
-fn succeeds(tw: &TimeWait, seg: &Segment<'_>) -> bool {
-    let later_seq = seg.seq.gt(tw.rcv_nxt);
-    match (tw.timestamps, seg.options.timestamps) {
-        (Some((recent, _)), Some(ts)) if ts.val != recent => SeqNum(ts.val).gt(SeqNum(recent)),
-        _ => later_seq,
+/// Whether a SYN is of a new incarnation, by its timestamp (`None`: not offered, or we would not agree) or else by its sequence number.
+fn succeeds(tw: &TimeWait, timestamp: Option<u32>, seq: SeqNum) -> bool {
+    match (tw.timestamps, timestamp) {
+        // RFC 6191 2-1, 2-2.
+        (Some((recent, _)), Some(val)) if val != recent => SeqNum(val).gt(SeqNum(recent)),
+        // RFC 6191 2-5: nothing of the old connection has a timestamp, so the new one will take nothing of it.
+        (None, Some(_)) => true,
+        // RFC 6191 2-3, 2-4: behind the old FIN.
+        _ => seq.ge(tw.rcv_nxt),
     }
 }

@@ -14,6 +14,7 @@ use toe_wire::SeqNum;
 
 /// Who began.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+// RFC 9293 MUST-11.
 pub enum Origin {
     Active,
     Passive(ListenerId),
@@ -23,6 +24,8 @@ pub enum Origin {
 #[derive(Clone, Debug)]
 pub struct Handshake {
     pub buffers: BufferLog2,
+    /// Congestion control, `toe_abi::flow::cc`.
+    pub cc: u8,
     pub iss: SeqNum,
     /// Valid from SynReceived on.
     pub irs: SeqNum,
@@ -33,8 +36,12 @@ pub struct Handshake {
     /// Peer's last timestamp.
     pub ts_recent: u32,
     pub ts_offset: u32,
-    /// SYNs or SYN-ACKs sent, less one.
+    /// Timeouts: SYNs or SYN-ACKs sent because of them.
     pub retries: u8,
+    /// SYNs and SYN-ACKs sent, for whatever reason.
+    pub copies: u32,
+    /// Round-trip time of the handshake, microseconds; 0: not known.
+    pub rtt_us: u32,
     pub timeout_us: u64,
     /// When the last one was sent.
     pub sent_us: u64,

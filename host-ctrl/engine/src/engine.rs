@@ -1,7 +1,7 @@
 //! The machine: its tables, its calls, and time.
 
 use crate::{
-    Action, BindId, BufferLog2, Config, ConfigError, ConnId, Counters, Endpoint, Errno, FrameMeta, InstallError, ListenerId, Owner,
+    Action, BindId, Config, ConfigError, ConnId, Counters, Endpoint, Errno, FrameMeta, InstallError, ListenerId, Owner, Wishes,
     addr::{Ip, Prefix, is_v4},
     addresses::Addresses,
     autoconf::Autoconf,
@@ -73,7 +73,7 @@ impl Engine {
         };
         // On-link prefixes first: of two routes with one prefix the first stated wins.
         engine.begin_addresses();
-        let default = |via: &Ip| Route { dest: if is_v4(via) { Prefix::ALL_V4 } else { Prefix::ALL_V6 }, via: Some(*via) };
+        let default = |via: &Ip| Route { dest: if is_v4(via) { Prefix::ALL_V4 } else { Prefix::ALL_V6 }, via: Some(*via), cc: None };
         let routes: Vec<Route> = engine.config.routes.iter().copied().chain(engine.config.gateways.iter().map(default)).collect();
         routes.into_iter().for_each(|route| engine.routes.add(route));
         Ok(engine)
@@ -115,8 +115,8 @@ impl Engine {
 
     /// Listens at a binding. At most `backlog` (at least 1) connections are being installed or wait to be accepted at any time:
     /// an accept ring of as many entries never overflows.
-    pub fn listen(&mut self, bind: BindId, backlog: u32, buffers: BufferLog2) -> Result<ListenerId, Errno> {
-        self.ports.listen(bind, backlog, buffers)
+    pub fn listen(&mut self, bind: BindId, backlog: u32, wishes: impl Into<Wishes>) -> Result<ListenerId, Errno> {
+        self.ports.listen(bind, backlog, wishes.into())
     }
 
     /// Changes the backlog (listen() again).
@@ -124,6 +124,23 @@ impl Engine {
         if let Some(l) = self.ports.listener(listener) {
             l.backlog = backlog.max(1);
         }
+    }
+
+    /// Congestion control of connections that come from now on; None: the route's, or everybody's.
+    pub fn set_listener_cc(&mut self, listener: ListenerId, cc: Option<u8>) {
+        if let Some(l) = self.ports.listener(listener) {
+            l.wishes.cc = cc;
+        }
+    }
+
+    /// The congestion control of connections for which nobody has asked for another.
+    pub fn cc(&self) -> u8 {
+        self.config.cc
+    }
+
+    /// The congestion control of a connection to `remote` whose socket does not care.
+    pub(crate) fn default_cc(&self, remote: &Ip) -> u8 {
+        self.routes.cc(*remote).unwrap_or(self.config.cc)
     }
 
     /// Stops listening: half-open connections are forgotten; those being installed will be aborted. Those that were
@@ -146,11 +163,11 @@ impl Engine {
         owner: Owner,
         local: Option<BindId>,
         remote: Endpoint,
-        buffers: BufferLog2,
+        wishes: impl Into<Wishes>,
         now: u64,
     ) -> Result<(ConnId, Endpoint), Errno> {
         self.advance(now);
-        self.open_active(owner, local, remote, buffers)
+        self.open_active(owner, local, remote, wishes.into())
     }
 
     /// Nobody wants this connection any more: no Connected, ConnectFailed or Accept will follow. One that is being installed is

@@ -60,6 +60,7 @@ impl Engine {
         match Icmp::parse(ip.payload.of(frame)) {
             Some(Icmp::EchoRequest { ident, seq, data }) => self.echo(mac, ip, ident, seq, data),
             Some(Icmp::Error { kind, code, mtu, quoted }) => self.icmp_error((kind, code), mtu.unwrap_or(0), &quoted),
+            // RFC 9293 MUST-55.
             Some(Icmp::EchoReply { .. } | Icmp::Other { .. }) => self.counters.icmp_ignored += 1,
             None => self.counters.drop_malformed += 1,
         }
@@ -130,6 +131,7 @@ impl Engine {
     /// An error about a segment of ours.
     fn icmp_error(&mut self, (kind, code): (u8, u8), mtu: u16, quoted: &Quoted) {
         let key = FlowKey { local_ip: quoted.src, remote_ip: quoted.dst, local_port: quoted.src_port, remote_port: quoted.dst_port };
+        // RFC 9293 MUST-54.
         let Some(id) = self.conns.by_key(&key) else {
             self.counters.icmp_ignored += 1;
             return;

@@ -38,6 +38,7 @@ impl Keys {
     }
 
     /// RFC 6528, 3: ISN = M + F(localip, localport, remoteip, remoteport, secretkey), M a clock of 4 us ticks.
+    /// RFC 9293 MUST-8, SHLD-1, MUST-9.
     pub fn isn(&self, key: &FlowKey, now_us: u64) -> SeqNum {
         let f = self.hash(Domain::Isn, key) as u32;
         SeqNum(f.wrapping_add((now_us / 4) as u32))
@@ -104,6 +105,7 @@ mod tests {
         }
     }
 
+    /// RFC 9293 MUST-8.
     #[test]
     fn isn_rises_by_one_every_four_microseconds() {
         let k = Keys::new([7; 16]);

@@ -42,7 +42,7 @@ mod time_wait;
 mod timers;
 mod views;
 
-pub use actions::{Action, BindId, BufferLog2, ConnId, Endpoint, FrameMeta, InstallError, ListenerId, Owner};
+pub use actions::{Action, BindId, BufferLog2, ConnId, Endpoint, FrameMeta, InstallError, ListenerId, Owner, Wishes};
 pub use addr::Prefix;
 pub use config::{Config, ConfigError};
 pub use counters::Counters;

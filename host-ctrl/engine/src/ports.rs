@@ -1,7 +1,7 @@
 //! Local ports: who has bound what, who listens, and which port a connection gets that did not ask for one.
 
 use crate::{
-    BindId, BufferLog2, ConnId, Endpoint, Errno, ListenerId, Owner,
+    BindId, ConnId, Endpoint, Errno, ListenerId, Owner, Wishes,
     addr::{Ip, is_any, is_v4},
     addresses::Addresses,
     isn::Keys,
@@ -47,7 +47,7 @@ pub struct Listener {
     pub owner: Owner,
     /// Most connections that wait to be accepted.
     pub backlog: u32,
-    pub buffers: BufferLog2,
+    pub wishes: Wishes,
     /// Connections being installed or not yet accepted.
     pub waiting: u32,
     /// By serial number: the oldest comes first.
@@ -113,6 +113,7 @@ impl Ports {
                 return Err(Errno::EAFNOSUPPORT);
             }
         } else if !own.is_own(&at.ip) {
+            // RFC 9293 MUST-43.
             return Err(Errno::EADDRNOTAVAIL);
         }
         let mut binding = Binding { owner, ip: at.ip, port: at.port, flags, listener: None };
@@ -132,6 +133,7 @@ impl Ports {
     fn conflicts(&self, new: &Binding) -> bool {
         let Some(used) = self.ports.get(&new.port) else { return false };
         // Connections left over from a server that has gone stand in the way of one that does not say REUSE*.
+        // RFC 9293 MUST-42.
         let left_over = used.connections > 0 && new.flags & (REUSEADDR | REUSEPORT) == 0;
         left_over
             || used.bindings.iter().filter_map(|id| self.bindings.get(id)).any(|other| {
@@ -156,7 +158,8 @@ impl Ports {
     }
 
     /// What listen(2) does. Two bindings that share a port by SO_REUSEADDR cannot both listen.
-    pub fn listen(&mut self, id: BindId, backlog: u32, buffers: BufferLog2) -> Result<ListenerId, Errno> {
+    /// RFC 9293 MUST-41.
+    pub fn listen(&mut self, id: BindId, backlog: u32, wishes: Wishes) -> Result<ListenerId, Errno> {
         let binding = self.bindings.get(&id).ok_or(Errno::EBADF)?;
         if binding.listener.is_some() {
             return Err(Errno::EINVAL);
@@ -171,7 +174,7 @@ impl Ports {
         }
         let listener = ListenerId(self.serial());
         let half_open = BTreeMap::new();
-        self.listeners.insert(listener, Listener { bind: id, owner, backlog: backlog.max(1), buffers, waiting: 0, half_open });
+        self.listeners.insert(listener, Listener { bind: id, owner, backlog: backlog.max(1), wishes, waiting: 0, half_open });
         if let Some(b) = self.bindings.get_mut(&id) {
             b.listener = Some(listener);
         }
@@ -281,7 +284,7 @@ mod tests {
     use toe_abi::flow::v4_mapped;
 
     const IP: [u8; 4] = [10, 0, 0, 1];
-    const BUF: BufferLog2 = BufferLog2 { tx: 16, rx: 16 };
+    const BUF: Wishes = Wishes { buffers: crate::BufferLog2 { tx: 16, rx: 16 }, cc: None };
 
     /// Ports, and the addresses that can be bound.
     struct Bench {
@@ -391,6 +394,7 @@ mod tests {
         }
     }
 
+    /// RFC 9293 MUST-41.
     #[test]
     fn reuseaddr_lets_two_bind_but_one_listen() {
         let mut p = ports();
@@ -417,6 +421,7 @@ mod tests {
         assert_eq!(chosen, [a, b].into());
     }
 
+    /// RFC 9293 MUST-42.
     #[test]
     fn left_over_connections_need_reuseaddr() {
         let mut p = ports();
@@ -428,6 +433,7 @@ mod tests {
         assert!(p.bind(1, at(80), 0).is_ok());
     }
 
+    /// RFC 9293 MUST-43.
     #[test]
     fn exact_address_goes_before_any() {
         let mut p = ports();

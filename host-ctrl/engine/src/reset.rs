@@ -13,25 +13,29 @@ use toe_wire::{SeqNum, TcpFlags, TcpOptions, Timestamps};
 impl Engine {
     /// A segment for which there is no connection.
     pub(crate) fn refuse(&mut self, seg: &Segment<'_>) {
-        // RFC 9293, 3.10.7.1: a RST is never answered by a RST.
+        // RFC 9293 3.10.7.1-1, 3.10.7.2-1: a RST is never answered by a RST.
         if seg.has(TcpFlags::RST) {
             self.counters.drop_rst += 1;
-        } else if seg.has(TcpFlags::ACK) {
-            // <SEQ=SEG.ACK><CTL=RST>
-            self.send_rst(seg.mac, seg.key, seg.ack, SeqNum(0), TcpFlags::RST);
+            return;
+        }
+        // RFC 7323 5.2-2, 5.2-3: so that a peer may check that it answers a segment of its own.
+        let timestamps = seg.options.timestamps.map(|ts| Timestamps { val: 0, ecr: ts.val });
+        if seg.has(TcpFlags::ACK) {
+            // RFC 9293 3.10.7.1-3, 3.10.7.2-2: <SEQ=SEG.ACK><CTL=RST>
+            self.send_rst(seg.mac, seg.key, seg.ack, SeqNum(0), TcpFlags::RST, timestamps);
         } else {
-            // <SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>
-            self.send_rst(seg.mac, seg.key, SeqNum(0), seg.seq.add(seg.len()), TcpFlags::RST | TcpFlags::ACK);
+            // RFC 9293 3.10.7.1-2: <SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>
+            self.send_rst(seg.mac, seg.key, SeqNum(0), seg.seq.add(seg.len()), TcpFlags::RST | TcpFlags::ACK, timestamps);
         }
     }
 
-    pub(crate) fn send_rst(&mut self, to: Mac, key: FlowKey, seq: SeqNum, ack: SeqNum, flags: TcpFlags) {
+    pub(crate) fn send_rst(&mut self, to: Mac, key: FlowKey, seq: SeqNum, ack: SeqNum, flags: TcpFlags, timestamps: Option<Timestamps>) {
         if !self.limits.rst.take(self.now) {
             self.counters.rsts_limited += 1;
             return;
         }
         self.counters.rsts_sent += 1;
-        self.send(to, key, seq, ack, flags, 0, TcpOptions::default());
+        self.send(to, key, seq, ack, flags, 0, TcpOptions { timestamps, ..TcpOptions::default() });
     }
 
     /// The ACK that tells a peer where a handshake stands (RFC 9293, 3.10.7.4; RFC 5961, 3.2 and 4.2).

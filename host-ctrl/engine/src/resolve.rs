@@ -24,6 +24,7 @@ pub(crate) enum Hop {
 impl Engine {
     /// The address to resolve for `dest`. None: no route (nor is there one to ourselves).
     pub(crate) fn next_hop(&self, dest: Ip) -> Option<Ip> {
+        // RFC 9293 MUST-46.
         if !is_host(&dest) || self.addresses.get(&dest).is_some() || self.addresses.is_broadcast(&dest) {
             return None;
         }

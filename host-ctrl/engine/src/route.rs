@@ -8,6 +8,8 @@ use crate::addr::{Ip, Prefix};
 pub struct Route {
     pub dest: Prefix,
     pub via: Option<Ip>,
+    /// Congestion control of connections over it, `toe_abi::flow::cc`; None: as everywhere.
+    pub cc: Option<u8>,
 }
 
 /// Advertised routes that are kept.
@@ -71,11 +73,19 @@ impl RouteTable {
 
     /// The addresses to resolve for `dest`: those of the longest prefix, in the order in which they are to be tried.
     pub fn next_hops(&self, dest: Ip) -> impl Iterator<Item = Ip> + '_ {
-        let mut best = None;
-        self.entries
-            .iter()
-            .filter(move |e| e.route.dest.contains(&dest) && *best.get_or_insert(e.route.dest.len) == e.route.dest.len)
-            .map(move |e| e.route.via.unwrap_or(dest))
+        self.best(dest).map(move |route| route.via.unwrap_or(dest))
+    }
+
+    /// The congestion control that the route to `dest` asks for.
+    pub fn cc(&self, dest: Ip) -> Option<u8> {
+        self.best(dest).next()?.cc
+    }
+
+    /// The routes of the longest prefix.
+    fn best(&self, dest: Ip) -> impl Iterator<Item = Route> + '_ {
+        let mut longest = None;
+        let fits = move |route: &Route| route.dest.contains(&dest) && *longest.get_or_insert(route.dest.len) == route.dest.len;
+        self.routes().filter(fits)
     }
 
     /// All routes, in the order in which they are tried.
@@ -90,7 +100,7 @@ mod tests {
     use toe_abi::flow::v4_mapped;
 
     fn v4(dest: [u8; 4], len: u8, via: Option<[u8; 4]>) -> Route {
-        Route { dest: Prefix::new(v4_mapped(dest), len).unwrap(), via: via.map(v4_mapped) }
+        Route { dest: Prefix::new(v4_mapped(dest), len).unwrap(), via: via.map(v4_mapped), cc: None }
     }
 
     fn v6(text: &str) -> Ip {
@@ -98,7 +108,7 @@ mod tests {
     }
 
     fn route6(dest: &str, len: u8, via: Option<&str>) -> Route {
-        Route { dest: Prefix::new(v6(dest), len).unwrap(), via: via.map(v6) }
+        Route { dest: Prefix::new(v6(dest), len).unwrap(), via: via.map(v6), cc: None }
     }
 
     fn table(routes: &[Route]) -> RouteTable {
@@ -109,6 +119,13 @@ mod tests {
 
     fn first(t: &RouteTable, dest: Ip) -> Option<Ip> {
         t.next_hops(dest).next()
+    }
+
+    #[test]
+    fn congestion_control_is_that_of_the_longest_prefix() {
+        let t = table(&[Route { cc: Some(2), ..v4([10, 1, 0, 0], 16, None) }, v4([10, 1, 2, 0], 24, None), v4([10, 0, 0, 1], 24, None)]);
+        let cc = [[10, 1, 1, 1], [10, 1, 2, 1], [10, 0, 0, 9], [192, 168, 0, 1]].map(|dest| t.cc(v4_mapped(dest)));
+        assert_eq!(cc, [Some(2), None, None, None]);
     }
 
     #[test]

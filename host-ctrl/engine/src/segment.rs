@@ -89,14 +89,15 @@ impl Engine {
 
     fn ip(&mut self, frame: &[u8], parsed: &Frame, packet: &Packet, meta: FrameMeta) {
         let ip = &packet.ip;
-        // RFC 1122, 3.3.6: what came by link-layer broadcast is not for us alone.
+        // RFC 9293 MUST-57; RFC 1122, 3.3.6: what came by link-layer broadcast is not for us alone.
         if !self.addresses.is_own(&ip.dst) || parsed.eth.is_group() {
             self.counters.drop_not_ours += 1;
             return;
         }
         let source = is_host(&ip.src) && !self.addresses.is_own(&ip.src) && !self.addresses.is_broadcast(&ip.src);
         if !source || parsed.eth.src[0] & 1 != 0 {
-            // RFC 1122, 3.2.1.3 and 4.2.3.10; RFC 4443, 2.4 (e): never answer to an address that no host can have.
+            // RFC 9293 MUST-63: never answer to an address that no host can have (RFC 1122, 3.2.1.3;
+            // RFC 4443, 2.4 (e)).
             self.counters.drop_bad_source += 1;
             return;
         }
@@ -106,6 +107,7 @@ impl Engine {
         }
         match (ip.proto, &packet.tcp) {
             (ip_proto::TCP, Some(tcp)) => {
+                // RFC 9293 MUST-3.
                 if !meta.csum_ok && !meta.needs_csum && !parsed.tcp_checksum_ok(frame) {
                     self.counters.drop_malformed += 1;
                     return;

@@ -2,8 +2,9 @@
 
 mod common;
 use common::*;
-use toe_abi::flow::flow_flags;
+use toe_abi::flow::{FlowState, flow_flags};
 use toe_engine::{Action, ConnId, Endpoint, InstallError};
+use toe_tcp::{HostUpdate, Input, Now, emit, input, next_deadline};
 use toe_wire::{ArpOp, SeqNum, TcpFlags};
 
 const SYN_ACK: TcpFlags = TcpFlags::SYN.union(TcpFlags::ACK);
@@ -33,6 +34,7 @@ fn syn_sent() -> (Bench, ConnId, Peer, Seg) {
     (b, conn, peer, syn)
 }
 
+/// RFC 9293 MUST-44, 3.10.1-1, 3.10.7.3-5.
 #[test]
 fn resolves_then_opens_then_installs_before_acknowledging() {
     let mut b = Bench::new();
@@ -65,6 +67,7 @@ fn resolves_then_opens_then_installs_before_acknowledging() {
     assert!(matches!(actions[..], [Action::Connected { conn: c, flow: f, .. }] if c == conn && f == flow));
 }
 
+/// RFC 9293 MUST-22.
 #[test]
 fn syn_is_repeated_with_backoff_then_times_out() {
     let (mut b, conn, _, first) = syn_sent();
@@ -84,6 +87,7 @@ fn syn_is_repeated_with_backoff_then_times_out() {
     assert_eq!(b.engine.connection_count(), 0);
 }
 
+/// RFC 9293 3.10.7.3-3, 3.10.7.3-4.
 #[test]
 fn rst_that_acknowledges_the_syn_refuses() {
     let (mut b, conn, peer, _) = syn_sent();
@@ -96,6 +100,7 @@ fn rst_that_acknowledges_the_syn_refuses() {
     assert_eq!(b.engine.neighbours().next().map(|n| n.refs), Some(0));
 }
 
+/// RFC 9293 3.10.7.3-1, 3.10.7.3-8.
 #[test]
 fn wrong_acknowledgement_is_reset_and_the_open_goes_on() {
     let (mut b, _, mut peer, _) = syn_sent();
@@ -108,6 +113,7 @@ fn wrong_acknowledgement_is_reset_and_the_open_goes_on() {
     only_install(b.frame(&peer.syn_ack()));
 }
 
+/// RFC 9293 MUST-10, 3.10.7.3-6.
 #[test]
 fn simultaneous_open() {
     let (mut b, conn, peer, syn) = syn_sent();
@@ -131,6 +137,28 @@ fn simultaneous_open_ended_by_an_ack() {
     assert!(matches!(actions[..], [Action::Inject { .. }, Action::Connected { .. }]));
 }
 
+/// RFC 9293 MUST-11, 3.10.7.4-10: who opened is told.
+#[test]
+fn rst_refuses_a_simultaneous_open() {
+    let (mut b, conn, peer, _) = syn_sent();
+    only_segment(&b.frame(&peer.syn()));
+    assert_eq!(failed(&b.frame(&peer.rst(peer.seq.add(1)))), Some((conn, ECONNREFUSED)));
+    assert_eq!(b.engine.connection_count(), 0);
+}
+
+/// RFC 9293 MUST-49.
+#[test]
+fn time_to_live_is_as_configured() {
+    let mut b = Bench::with(|c| c.ttl = 9);
+    b.know_peer();
+    let (_, _, actions) = connect(&mut b);
+    let syn = only_segment(&actions);
+    let mut peer = Peer::new(80, 0);
+    peer.take(&syn);
+    let (_, state) = only_install(b.frame(&peer.syn_ack()));
+    assert_eq!((syn.ip.ttl, state.id.ttl), (9, 9));
+}
+
 #[test]
 fn next_hop_that_does_not_answer() {
     let mut b = Bench::with(|c| (c.arp_timeout_us, c.arp_timeout_max_us) = (SEC, 4 * SEC));
@@ -149,6 +177,7 @@ fn next_hop_that_does_not_answer() {
     assert_eq!((b.engine.neighbours().count(), b.engine.next_deadline()), (0, None));
 }
 
+/// RFC 9293 MUST-46, 3.10.1-3.
 #[test]
 fn no_route() {
     let mut b = Bench::new();
@@ -193,14 +222,50 @@ fn ecn_needs_ece_alone_in_the_syn_ack() {
     }
 }
 
-#[test]
-fn rtt_is_not_sampled_from_a_repeated_syn() {
-    let (mut b, _, peer, _) = syn_sent();
-    b.pass(2 * SEC);
-    let (_, state) = only_install(b.frame(&peer.syn_ack()));
-    assert_eq!(state.tx.srtt_us, 0, "Karn");
+/// A connection whose SYN was sent again `losses` times before `peer` answers, 20 ms after the last; its first timeout then.
+fn after_losses(losses: u32, mut peer: Peer) -> (FlowState, u64) {
+    let mut b = Bench::with(|c| c.arp_expire_us = 10_000 * SEC);
+    b.know_peer();
+    let (_, _, actions) = connect(&mut b);
+    peer.take(&only_segment(&actions));
+    let again = segments(&b.pass(((1 << losses) - 1) * SEC));
+    assert_eq!(again.len(), losses as usize);
+    again.iter().for_each(|s| peer.take(s));
+    b.now += 20_000;
+    let (_, mut state) = only_install(b.frame(&peer.syn_ack()));
+    let now = Now(b.now);
+    let mut pools = toe_tcp::Pools::new(8);
+    let _ = input(&mut state, &mut pools, &Input::Host(HostUpdate { tx_head: 10, rx_tail: 0, flags: 0 }), now);
+    emit(&mut state, &mut pools, now, 1000).expect("data");
+    let first = next_deadline(&state, now).expect("a timeout").0 - b.now;
+    (*state, first / 1000)
 }
 
+/// RFC 9293 MUST-18; RFC 6298 3-1, 3-2, 5-4.
+#[test]
+fn rtt_is_not_sampled_from_a_repeated_syn() {
+    let (state, timeout_ms) = after_losses(1, Peer::new(80, 0));
+    assert_eq!(state.tx.srtt_us, 0, "Karn");
+    assert!((3000..=3002).contains(&timeout_ms), "{timeout_ms} ms");
+    let (state, timeout_ms) = after_losses(0, Peer::new(80, 0));
+    assert_eq!(state.tx.srtt_us, 20_000);
+    assert!((220..=262).contains(&timeout_ms), "{timeout_ms} ms");
+}
+
+/// RFC 7323, 4.1.
+#[test]
+fn an_echo_tells_which_syn_was_answered() {
+    let (state, _) = after_losses(1, Peer::modern(80, 0));
+    assert_eq!(state.tx.srtt_us, 20_000);
+}
+
+#[test]
+fn a_second_lost_syn_makes_the_first_window_small() {
+    assert_eq!(after_losses(1, Peer::new(80, 0)).0.cc.cwnd, 14_600);
+    assert_eq!(after_losses(2, Peer::new(80, 0)).0.cc.cwnd, 1460);
+}
+
+/// RFC 9293 3.10.4-2.
 #[test]
 fn cancelled_opens_leave_nothing() {
     let mut b = Bench::new();
@@ -279,6 +344,7 @@ fn ephemeral_ports_differ_until_none_is_left() {
     assert!(b.engine.connect(1, None, Endpoint::v4(PEER_IP, 81), BUF, b.now).is_ok());
 }
 
+/// RFC 9293 3.10.1-2.
 #[test]
 fn connections_are_bounded() {
     let mut b = Bench::with(|c| c.connections_max = 3);

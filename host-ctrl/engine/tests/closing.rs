@@ -24,6 +24,7 @@ fn time_wait(b: &mut Bench, peer: &mut Peer, sent: u32, received: u32) -> FlowSt
     *s
 }
 
+/// RFC 9293 MUST-13, 3.10.7.4-28, 3.10.7.4-38, 3.10.8-3.
 #[test]
 fn repeated_fin_is_acknowledged_and_restarts_the_wait() {
     let mut b = Bench::with(|c| c.time_wait_us = 60 * SEC);
@@ -78,17 +79,21 @@ fn other_reasons_leave_nothing() {
     assert_eq!((b.engine.time_wait_count(), b.engine.connection_count()), (0, 0));
 }
 
+/// RFC 9293 MAY-2, SHLD-4.
 #[test]
 fn new_syn_takes_the_tuple_over() {
-    // (last timestamp, new timestamp, sequence number behind the old, welcome)
+    const BEFORE: u32 = u32::MAX;
+    // (last timestamp, new timestamp, sequence number behind the old FIN, welcome)
     for (old, new, ahead, welcome) in [
-        (Some(700), Some(701), 0, true),
-        (Some(700), Some(700), 50, true),
-        (Some(700), Some(700), 0, false),
+        (Some(700), Some(701), BEFORE, true),
+        (Some(700), Some(700), 0, true),
+        (Some(700), Some(700), BEFORE, false),
         (Some(700), Some(699), 50, false),
-        (None, None, 50, true),
-        (None, None, 0, false),
-        (None, Some(1), 50, true),
+        (Some(700), None, 0, true),
+        (Some(700), None, BEFORE, false),
+        (None, None, 0, true),
+        (None, None, BEFORE, false),
+        (None, Some(1), BEFORE, true),
     ] {
         let mut b = Bench::new();
         b.listen(80, 5);

@@ -67,6 +67,7 @@ fn echo_is_bounded_in_size_and_rate() {
     assert_eq!(b.engine.counters().icmp_limited, 92);
 }
 
+/// RFC 9293 MUST-55.
 #[test]
 fn broken_messages_are_dropped() {
     let mut b = Bench::new();
@@ -76,6 +77,11 @@ fn broken_messages_are_dropped() {
     assert_eq!(b.engine.counters().drop_malformed, 1);
     assert!(b.frame(&icmp(13, 0, [0, 0], &[0; 12])).is_empty());
     assert_eq!(b.engine.counters().icmp_ignored, 1);
+    // Source quench about a connection.
+    b.listen(80, 5);
+    let iss = only_segment(&b.frame(&Peer::new(80, 80).syn())).tcp.seq;
+    assert!(b.frame(&error(4, 0, 80, iss)).is_empty());
+    assert_eq!((b.engine.counters().icmp_ignored, b.engine.connection_count()), (2, 1));
 }
 
 #[test]
@@ -113,6 +119,7 @@ fn half_open_passive_goes_by_hard_errors_only() {
     assert_eq!(b.engine.connection_count(), 0);
 }
 
+/// RFC 9293 MUST-54.
 #[test]
 fn errors_about_flows_go_to_the_card() {
     let mut b = Bench::new();
@@ -134,17 +141,22 @@ fn udp_is_told_that_nobody_listens() {
     assert_eq!(b.engine.counters().drop_protocol, 2);
 }
 
+/// RFC 9293 MUST-57.
 #[test]
 fn fragments_foreign_packets_and_other_protocols_are_counted() {
     let mut b = Bench::new();
     assert!(b.frame(&ipv4(PEER_IP, OUR_IP, 6, 0x2000, &[0; 40])).is_empty());
     assert!(b.frame(&ipv4(PEER_IP, [10, 0, 0, 9], 6, 0, &[0x50; 40])).is_empty());
-    assert!(b.frame(&ipv4(PEER_IP, [10, 0, 0, 255], 1, 0, &[0; 8])).is_empty());
-    let lldp = [&OUR_MAC[..], &PEER_MAC[..], &[0x88, 0xcc][..], &[0x60; 40][..]].concat();
-    assert!(b.frame(&lldp).is_empty());
+    assert!(b.frame(&ipv4(PEER_IP, [10, 0, 0, 255], 6, 0, &[0x50; 40])).is_empty());
+    let other = [&OUR_MAC[..], &PEER_MAC[..], &[0x88, 0xcc][..], &[0x60; 40][..]].concat();
+    assert!(b.frame(&other).is_empty());
     assert!(b.frame(&[0; 9]).is_empty());
+    // To us, but for everybody on the link.
+    let mut syn = Peer::new(80, 80).syn();
+    syn[..6].fill(0xff);
+    assert!(b.frame(&syn).is_empty());
     let c = *b.engine.counters();
-    assert_eq!((c.frames, c.drop_fragment, c.drop_not_ours, c.drop_ethertype, c.drop_malformed), (5, 1, 2, 1, 1));
+    assert_eq!((c.frames, c.drop_fragment, c.drop_not_ours, c.drop_ethertype, c.drop_malformed), (6, 1, 3, 1, 1));
 }
 
 #[test]

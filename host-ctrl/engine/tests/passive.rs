@@ -9,6 +9,7 @@ use toe_wire::{SeqNum, TcpFlags, Timestamps};
 const SYN_ACK: TcpFlags = TcpFlags::SYN.union(TcpFlags::ACK);
 const RST_ACK: TcpFlags = TcpFlags::RST.union(TcpFlags::ACK);
 
+/// RFC 9293 MUST-14, SHLD-5, MAY-3, MUST-16, MUST-67, MUST-45, 3.10.7.2-3, 3.10.7.4-20.
 #[test]
 fn three_way_handshake_installs_a_flow() {
     let mut b = Bench::new();
@@ -51,6 +52,7 @@ fn three_way_handshake_installs_a_flow() {
     assert_eq!(b.engine.next_deadline().map(|_| ()), Some(()), "the next hop is being confirmed");
 }
 
+/// RFC 9293 MUST-15.
 #[test]
 fn options_that_were_not_offered_are_not_used() {
     let mut b = Bench::new();
@@ -66,6 +68,7 @@ fn options_that_were_not_offered_are_not_used() {
     assert_eq!(state.rx.flags & (flow_flags::TIMESTAMPS | flow_flags::SACK | flow_flags::ECN), 0);
 }
 
+/// RFC 9293 MUST-1, REC-1, MUST-15.
 #[test]
 fn silly_options_are_bounded() {
     let mut b = Bench::new();
@@ -89,6 +92,7 @@ fn ecn_is_agreed_to_if_both_want_it() {
         let synack = only_segment(&b.frame(&peer.syn()));
         assert_eq!(synack.tcp.flags.contains(TcpFlags::ECE), want);
         assert!(!synack.tcp.flags.contains(TcpFlags::CWR));
+        assert_eq!(synack.ip.ecn, 0);
         peer.take(&synack);
         let (_, state) = only_install(b.frame(&peer.ack()));
         assert_eq!(state.rx.flags & flow_flags::ECN != 0, want);
@@ -122,8 +126,15 @@ fn repeated_syn_gets_the_same_answer_again() {
     let two = only_segment(&b.frame(&peer.syn()));
     assert_eq!((one.tcp.seq, one.tcp.ack), (two.tcp.seq, two.tcp.ack));
     assert_eq!(b.engine.connection_count(), 1);
+    // Which of the two the ACK answers, only its timestamp says: the first, 6 ms ago.
+    let mut peer = peer;
+    peer.take(&one);
+    b.now += 1000;
+    let (_, state) = only_install(b.frame(&peer.ack()));
+    assert_eq!(state.tx.srtt_us, 6000);
 }
 
+/// RFC 9293 MUST-65.
 #[test]
 fn other_syn_is_challenged() {
     let mut b = Bench::new();
@@ -133,12 +144,14 @@ fn other_syn_is_challenged() {
     let other = Peer { seq: SeqNum(9_000_000), ..peer.clone() };
     let answer = only_segment(&b.frame(&other.syn()));
     assert!(answer.is(TcpFlags::ACK));
+    assert_eq!((answer.options.mss, answer.options.window_scale, answer.options.sack_permitted), (None, None, false));
     assert_eq!((answer.tcp.seq, answer.tcp.ack), (synack.tcp.seq.add(1), peer.seq.add(1)));
     // The peer, if it has restarted, answers that with a RST, and its next SYN is welcome.
     b.frame(&other.rst(answer.tcp.ack));
     assert!(only_segment(&b.frame(&other.syn())).is(SYN_ACK));
 }
 
+/// RFC 9293 3.10.7.4-21.
 #[test]
 fn wrong_final_ack_is_reset() {
     let mut b = Bench::new();
@@ -155,6 +168,7 @@ fn wrong_final_ack_is_reset() {
     only_install(b.frame(&peer.ack()));
 }
 
+/// RFC 9293 3.10.7.4-4.
 #[test]
 fn segment_outside_the_window_is_acknowledged() {
     let mut b = Bench::new();
@@ -184,6 +198,7 @@ fn paws_protects_the_handshake() {
     only_install(b.frame(&peer.ack()));
 }
 
+/// RFC 9293 3.10.7.4-9.
 #[test]
 fn rst_must_be_exact() {
     let mut b = Bench::new();
@@ -249,6 +264,7 @@ fn frames_kept_are_bounded() {
     assert!(b.engine.counters().drop_held_full > 900);
 }
 
+/// RFC 9293 MUST-3.
 #[test]
 fn partial_checksums_are_trusted_and_kept() {
     let mut b = Bench::new();
@@ -354,6 +370,7 @@ fn tuple_that_the_card_has_is_left_alone() {
     assert_eq!(b.engine.connection_count(), 0);
 }
 
+/// RFC 9293 3.10.4-1.
 #[test]
 fn unlisten_forgets_half_open_and_aborts_what_is_being_installed() {
     let mut b = Bench::new();
@@ -371,6 +388,7 @@ fn unlisten_forgets_half_open_and_aborts_what_is_being_installed() {
     assert!(refused.is(RST_ACK));
 }
 
+/// RFC 9293 3.10.7.1-1, 3.10.7.1-2, 3.10.7.1-3.
 #[test]
 fn closed_ports_refuse() {
     let mut b = Bench::new();
@@ -380,12 +398,15 @@ fn closed_ports_refuse() {
     assert_eq!((rst.tcp.seq, rst.tcp.ack), (SeqNum(0), peer.seq.add(1)));
     let peer = Peer { ack: SeqNum(77), ..peer };
     let rst = only_segment(&b.frame(&peer.data(0, TcpFlags::ACK, b"hello")));
-    assert!(rst.is(TcpFlags::RST) && rst.tcp.seq == SeqNum(77));
+    assert!(rst.is(TcpFlags::RST) && rst.tcp.seq == SeqNum(77) && rst.options.timestamps.is_none());
+    let modern = only_segment(&b.frame(&Peer::modern(4000, 81).syn()));
+    assert_eq!(modern.options.timestamps, Some(Timestamps { val: 0, ecr: 700 }));
     let rst = only_segment(&b.frame(&peer.build(SeqNum(5), SeqNum(0), TcpFlags::FIN, Default::default(), b"abc")));
     assert_eq!((rst.tcp.flags, rst.tcp.ack), (RST_ACK, SeqNum(9)));
     assert!(b.frame(&peer.rst(SeqNum(1))).is_empty(), "never a RST for a RST");
 }
 
+/// RFC 9293 3.10.7.2-1, 3.10.7.2-2, 3.10.7.2-5.
 #[test]
 fn listening_ports_refuse_what_is_no_syn() {
     let mut b = Bench::new();
@@ -393,6 +414,10 @@ fn listening_ports_refuse_what_is_no_syn() {
     let peer = Peer { ack: SeqNum(77), ..Peer::new(4000, 80) };
     assert!(only_segment(&b.frame(&peer.syn_ack())).is(TcpFlags::RST));
     assert!(only_segment(&b.frame(&peer.ack())).is(TcpFlags::RST));
+    for flags in [TcpFlags::FIN, TcpFlags::URG | TcpFlags::PSH, TcpFlags::SYN | TcpFlags::FIN, TcpFlags::RST, TcpFlags::SYN | TcpFlags::RST]
+    {
+        assert!(b.frame(&peer.data(0, flags, b"x")).is_empty(), "{flags:?}");
+    }
     assert_eq!(b.engine.connection_count(), 0);
 }
 
@@ -406,6 +431,7 @@ fn refusals_are_limited() {
     assert_eq!((b.engine.counters().rsts_sent, b.engine.counters().rsts_limited), (11, 490));
 }
 
+/// RFC 9293 MUST-63.
 #[test]
 fn impossible_sources_are_dropped() {
     let mut b = Bench::new();
@@ -417,6 +443,7 @@ fn impossible_sources_are_dropped() {
     assert_eq!(b.engine.counters().drop_bad_source, 8);
 }
 
+/// RFC 9293 MUST-8, SHLD-1, MUST-9.
 #[test]
 fn initial_numbers_follow_rfc_6528() {
     let iss = |secret: u8, port: u16, wait_us: u64| {

@@ -103,7 +103,10 @@ pub struct CardStatus {
     pub port_mac: String,
     /// Bytes of IP packet on the port.
     pub mtu: u32,
-    /// `attached`, `detached` or `failed`.
+    /// The port's link: `up`, `down` or `unknown`.
+    #[serde(default)]
+    pub link: String,
+    /// `attached`, `detached`, `failed` or `gone`.
     pub status: String,
     /// Flows installed.
     pub flows: u32,

@@ -11,7 +11,7 @@ use crate::{
     core::{CoreConfig, Limits},
     rate,
 };
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 use sizes::Sizes;
@@ -104,7 +104,7 @@ pub struct Options {
     /// Retransmissions of a SYN or SYN-ACK. [default: 6]
     #[arg(long, value_name = "N", help_heading = "TCP")]
     pub tcp_handshake_retries: Option<u8>,
-    /// Congestion control: newreno, cubic. [default: cubic]
+    /// Congestion control of connections that do not ask for another (TCP_CONGESTION): reno, cubic, dctcp. [default: cubic]
     #[arg(long, value_name = "ALGORITHM", help_heading = "TCP")]
     pub cc: Option<String>,
     /// Negotiate ECN (RFC 3168).
@@ -122,8 +122,8 @@ pub struct Options {
     #[arg(long, value_name = "ADDR[/PREFIXLEN]", value_delimiter = ',', help_heading = "IP")]
     #[serde(deserialize_with = "one_or_more")]
     pub ip_addr: Vec<String>,
-    /// A route, of IPv4 or IPv6; may be given more than once. [default: none]
-    #[arg(long, value_name = "DEST[/PREFIX],NEXTHOP", help_heading = "IP")]
+    /// A route, of IPv4 or IPv6, and the congestion control of connections over it; may be given more than once. [default: none]
+    #[arg(long, value_name = "DEST[/PREFIX],NEXTHOP[,cc=ALGORITHM]", help_heading = "IP")]
     pub ip_route: Vec<String>,
     /// Default router; one of IPv4 and one of IPv6 with a comma or by repetition. [default: none]
     #[arg(long, value_name = "ADDR", value_delimiter = ',', help_heading = "IP")]
@@ -240,7 +240,7 @@ impl Settings {
         Ok(Self {
             share: share(&options)?,
             routes: options.ip_route.iter().map(|r| route(r)).collect::<Result<_>>()?,
-            cc: algorithm(options.cc.as_deref().unwrap_or("cubic"))?,
+            cc: algorithm("--cc", options.cc.as_deref().unwrap_or("cubic"))?,
             huge_pages: options.huge_pages == Some(true),
             // The link's library logs every message at debug: only who asks for it by name gets that.
             log_filter: match options.log_level.as_deref().unwrap_or(level) {
@@ -379,12 +379,17 @@ fn is_v4(prefix: &Prefix) -> bool {
 }
 
 fn route(text: &str) -> Result<Route> {
-    let wrong = || format!("--ip-route {text}: not DEST[/PREFIX],NEXTHOP, such as 192.168.0.0/16,10.0.0.1 or fd01::/48,fe80::1");
-    let (dest, via) = text.split_once(',').with_context(wrong)?;
+    let wrong =
+        || format!("--ip-route {text}: not DEST[/PREFIX],NEXTHOP[,cc=ALGORITHM], such as 192.168.0.0/16,10.0.0.1 or fd01::/48,fe80::1");
+    let mut words = text.split(',');
+    let (dest, via) = words.next().zip(words.next()).with_context(wrong)?;
+    let cc = words.next().map(|word| word.trim().strip_prefix("cc=").with_context(wrong)).transpose()?;
+    ensure!(words.next().is_none(), wrong());
     let dest = prefix(dest, 32, 128).with_context(wrong)?;
     let via: IpAddr = via.trim().parse().with_context(wrong)?;
     ensure!(via.is_ipv4() == is_v4(&dest), "--ip-route {text}: both ends must be of one version");
-    Ok(Route { dest, via: Some(mapped(via)) })
+    let cc = cc.map(|name| algorithm("--ip-route: cc", name)).transpose()?;
+    Ok(Route { dest, via: Some(mapped(via)), cc })
 }
 
 /// What tells this machine from others and stays: the key of the numbers that addresses are made of.
@@ -393,15 +398,11 @@ fn machine_id() -> Option<[u8; 16]> {
     u128::from_str_radix(text.trim(), 16).ok().filter(|id| *id != 0).map(u128::to_be_bytes)
 }
 
-fn algorithm(name: &str) -> Result<u8> {
-    match name {
-        "newreno" => Ok(cc::NEWRENO),
-        "cubic" => Ok(cc::CUBIC),
-        "dctcp-win" | "dctcp-rate" | "const-rate" | "timely" => {
-            bail!("--cc {name}: FlexTOE's, not here yet; there are newreno and cubic")
-        }
-        _ => bail!("--cc {name}: unknown; there are newreno and cubic"),
-    }
+/// The number of an algorithm that `option` names.
+fn algorithm(option: &str, name: &str) -> Result<u8> {
+    let number = cc::number(name).with_context(|| format!("{option} {name}: unknown; there are {}", cc::NAMES[..3].join(", ")))?;
+    ensure!(!cc::is_rate(number), "{option} {name}: not here yet; there are {}", cc::NAMES[..3].join(", "));
+    Ok(number)
 }
 
 fn power_of_two(option: &str, value: u64, range: std::ops::RangeInclusive<u64>) -> Result<u64> {
@@ -586,8 +587,15 @@ mod tests {
     fn flextoe_options_that_are_replaced_say_by_what() {
         assert!(refused(&["--fp-poll-interval-app", "100"]).contains("TOE_SPIN_US"));
         assert!(refused(&["--nic-rx-len", "256"]).contains("fixed size"));
-        assert!(refused(&["--cc", "dctcp-rate"]).contains("cubic"));
         assert!(refused(&["--debug-console"]).contains("toectl"));
+    }
+
+    #[test]
+    fn a_route_may_have_a_congestion_control_of_its_own() {
+        let s = settings(&["--ip-route", "10.1.0.0/16,10.0.0.1,cc=dctcp", "--ip-route", "10.2.0.0/16,10.0.0.1", "--cc", "newreno"])
+            .expect("fine");
+        assert_eq!(s.routes.iter().map(|r| r.cc).collect::<Vec<_>>(), [Some(cc::DCTCP), None]);
+        assert_eq!(s.cc, cc::NEWRENO);
     }
 
     #[test]
@@ -606,6 +614,9 @@ mod tests {
             (["--ip-addr", "ff02::1"], "no host"),
             (["--ip-addr", "10.0.0.2/8"], "twice"),
             (["--vlan", "4095"], "4094"),
+            (["--ip-route", "10.0.0.0/8,10.0.0.1,mtu=1"], "cc=ALGORITHM"),
+            (["--ip-route", "10.0.0.0/8,10.0.0.1,cc=bbr"], "cc bbr: unknown"),
+            (["--cc", "bbr"], "reno, cubic"),
             (["--max-sockets", "70000"], "65536"),
             (["--app-weight", "0"], "from 1 to 1000"),
             (["--app-rate", "100"], "--app-rate 100: a unit is missing"),

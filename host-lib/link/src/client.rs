@@ -9,7 +9,7 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use toe_abi::app::{APP_MAGIC, MSG_LEN, POOL_MAX, Reply, Request, op};
+use toe_abi::app::{APP_MAGIC, Info, MSG_LEN, POOL_MAX, Reply, Request, op};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// How long toed may take to answer.
@@ -195,6 +195,16 @@ impl Client {
     /// Limits what a socket's connection sends, or those of a listener to come; bytes per second, `u64::MAX`: unlimited.
     pub fn limit_rate(&mut self, slot: u32, rate: u64) -> Result<(), Errno> {
         self.call(&request(op::RATE, slot, [rate, 0, 0, 0]), &[]).map(drop)
+    }
+
+    /// Congestion control ([`toe_abi::flow::cc`]) of a socket's connection, or of those of a listener to come.
+    pub fn set_congestion(&mut self, slot: u32, algorithm: u8) -> Result<(), Errno> {
+        self.call(&request(op::CONGESTION, slot, [algorithm.into(), 0, 0, 0]), &[]).map(drop)
+    }
+
+    /// How a socket's connection stands, by its card.
+    pub fn info(&mut self, slot: u32) -> Result<Info, Errno> {
+        self.call(&request(op::INFO, slot, [0; 4]), &[]).map(|(reply, _)| reply.info())
     }
 
     /// The process ends in order. toed keeps what other processes hold, and closes the rest without a reset.

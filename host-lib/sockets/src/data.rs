@@ -175,6 +175,7 @@ impl Sock {
     }
 
     /// Receives what is there.
+    /// RFC 9293 3.10.3-1.
     fn recv_step(self, socket: &Socket<'_>, sink: &mut Sink<'_>, len: usize, flags: i32) -> Result<Option<usize>, Errno> {
         let take = if flags & libc::MSG_PEEK != 0 { Take::Peek } else { Take::Consume };
         let got = {

@@ -40,6 +40,7 @@ pub mod open;
 pub mod options;
 pub mod poll;
 mod process;
+mod tcp_info;
 mod waiting;
 
 pub use fdtable::{Kind, kind};

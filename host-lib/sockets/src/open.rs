@@ -207,6 +207,7 @@ impl Sock {
                 socket.set_flag(own_flags::CONNECT_SEEN, true);
                 return Ok(Outcome::Done);
             }
+            // RFC 9293 3.10.1-5.
             slot_state::LISTENING | slot_state::CONNECTED => return Err(Errno::ISCONN),
             _ => return Err(Errno::INVAL),
         }

@@ -4,12 +4,12 @@
 //! *refused* with the errno that Linux gives where it lacks the option. What is not in the table is refused with ENOPROTOOPT.
 
 use crate::names::Family;
+use crate::tcp_info::MSS_DEFAULT;
 use crate::{Errno, Sock, hub, process};
 use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET};
 use std::sync::atomic::Ordering::Relaxed;
-use toe::Socket;
 use toe::socket::own_flags;
-use toe_abi::desc::{ev_flags, hc_flags};
+use toe_abi::desc::hc_flags;
 use toe_abi::region::slot_state;
 
 /// How an option is done.
@@ -50,8 +50,6 @@ enum How {
 const BUFFER_DEFAULT: i32 = 256 << 10;
 /// Most that SO_RCVLOWAT takes: half of the largest receive buffer, as Linux has it.
 const LOW_WATER_MAX: i32 = 16 << 20;
-/// Payload of a full segment on Ethernet with timestamps, for sockets that don't say.
-const MSS_DEFAULT: i32 = 1448;
 
 /// The table.
 const OPTIONS: &[(i32, i32, How)] = &[
@@ -72,6 +70,7 @@ const OPTIONS: &[(i32, i32, How)] = &[
     (IPPROTO_TCP, libc::TCP_NODELAY, How::Card(hc_flags::NODELAY)),
     (IPPROTO_TCP, libc::TCP_CORK, How::Card(hc_flags::CORK)),
     (IPPROTO_TCP, libc::TCP_INFO, How::Info),
+    (IPPROTO_TCP, libc::TCP_CONGESTION, How::Congestion),
     // Emulated: buffers have the size that toed gives them.
     (SOL_SOCKET, libc::SO_SNDBUF, How::TxBuffer),
     (SOL_SOCKET, libc::SO_RCVBUF, How::RxBuffer),
@@ -103,7 +102,6 @@ const OPTIONS: &[(i32, i32, How)] = &[
     (IPPROTO_TCP, libc::TCP_LINGER2, How::Kept(60)),
     (IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, How::Kept(0)),
     (IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, How::Kept(0)),
-    (IPPROTO_TCP, libc::TCP_CONGESTION, How::Congestion),
     (IPPROTO_IP, libc::IP_TOS, How::KeptByte(0)),
     (IPPROTO_IP, libc::IP_TTL, How::KeptByte(64)),
     (IPPROTO_IP, libc::IP_MTU_DISCOVER, How::KeptByte(1)),
@@ -245,7 +243,7 @@ impl Sock {
             }
             How::KeptByte(_) => self.keep(level, name, int(value).or_else(|e| value.first().map(|&b| b.into()).ok_or(e))?),
             How::TxBuffer | How::RxBuffer | How::MaxSegment => drop(int(value)?),
-            How::Congestion => congestion(value)?,
+            How::Congestion => self.set_congestion(value)?,
             How::Error | How::Value(_) | How::Domain | How::Listening | How::Info => return Err(Errno::NOPROTOOPT),
             How::Refused(errno) => return Err(errno),
         }
@@ -306,74 +304,12 @@ impl Sock {
             How::Listening => (socket.state() == slot_state::LISTENING).into(),
             How::V6Only => socket.has_flag(own_flags::V6ONLY).into(),
             How::Domain => Family::of(&socket).number(),
-            How::MaxSegment => MSS_DEFAULT,
-            How::Info => {
-                hub::lock().drain();
-                return Ok(give(out, &info(&socket)));
-            }
-            How::Congestion => return Ok(give(out, b"cubic\0\0\0\0\0\0\0\0\0\0\0")),
+            How::MaxSegment => MSS_DEFAULT as i32,
+            How::Info => return Ok(give(out, &self.tcp_info(&socket))),
+            How::Congestion => return Ok(give(out, &self.congestion()?)),
             How::Refused(errno) => return Err(errno),
         };
         Ok(give(out, &value.to_ne_bytes()))
-    }
-}
-
-/// TCP_CONGESTION: the algorithm is chosen by toed for all; a program may ask for one that exists.
-fn congestion(value: &[u8]) -> Result<(), Errno> {
-    if value.is_empty() {
-        return Err(Errno::INVAL);
-    }
-    let name = value.split(|b| *b == 0).next().unwrap_or(&[]);
-    if [&b"cubic"[..], b"reno", b"newreno"].contains(&name) { Ok(()) } else { Err(Errno::NOENT) }
-}
-
-/// Bytes of the part of `struct tcp_info` that is filled in.
-const INFO_LEN: usize = 104;
-
-/// `struct tcp_info`: state, window and round-trip time as the card last told.
-fn info(socket: &Socket<'_>) -> [u8; INFO_LEN] {
-    let mut out = [0; INFO_LEN];
-    let event = &socket.slot().event;
-    let mut put = |at: usize, value: u32| out[at..at + 4].copy_from_slice(&value.to_ne_bytes());
-    let mss = MSS_DEFAULT as u32;
-    let srtt_us = event.srtt_us.load(Relaxed);
-    put(8, 200_000); // tcpi_rto, the minimum
-    put(12, 40_000); // tcpi_ato
-    put(16, mss); // tcpi_snd_mss
-    put(20, mss); // tcpi_rcv_mss
-    put(24, socket.unacked().div_ceil(mss)); // tcpi_unacked
-    put(60, mss + 52); // tcpi_pmtu
-    put(64, socket.slot().conn.rx_len.load(Relaxed)); // tcpi_rcv_ssthresh
-    put(68, srtt_us); // tcpi_rtt
-    put(72, srtt_us / 2); // tcpi_rttvar
-    put(76, u32::MAX >> 1); // tcpi_snd_ssthresh
-    put(80, (event.cwnd.load(Relaxed) / mss).max(1)); // tcpi_snd_cwnd
-    put(84, mss); // tcpi_advmss
-    put(88, 3); // tcpi_reordering
-    put(96, socket.slot().conn.rx_len.load(Relaxed)); // tcpi_rcv_space
-    out[0] = tcp_state(socket);
-    out
-}
-
-/// As in <netinet/tcp.h>: TCP_ESTABLISHED = 1, ...
-fn tcp_state(socket: &Socket<'_>) -> u8 {
-    let flags = socket.slot().event.flags.load(Relaxed);
-    let fin_sent = socket.tx_flags() & hc_flags::FIN != 0;
-    let fin_seen = flags & ev_flags::RX_FIN != 0;
-    match socket.state() {
-        slot_state::LISTENING => 10,
-        slot_state::CONNECTING => 2,
-        slot_state::CONNECTED if flags & (ev_flags::ERROR | ev_flags::CLOSED) != 0 => 7,
-        slot_state::CONNECTED => match (fin_sent, fin_seen) {
-            (false, false) => 1,
-            (false, true) => 8,
-            (true, false) if flags & ev_flags::TX_FIN_ACKED != 0 => 5,
-            (true, false) => 4,
-            // TIME-WAIT is no state of a socket that a program holds: Linux calls it closed.
-            (true, true) if flags & ev_flags::TX_FIN_ACKED != 0 => 7,
-            (true, true) => 9,
-        },
-        _ => 7,
     }
 }
 
@@ -421,14 +357,6 @@ mod tests {
         assert_eq!(rate(&[1; 9]), Ok(0x0101_0101_0101_0101));
         assert_eq!(rate(&[1; 7]), Ok(0x0101_0101), "too short for 64 bits");
         assert_eq!(rate(&[1; 3]), Err(Errno::INVAL));
-    }
-
-    #[test]
-    fn algorithms_that_exist_may_be_asked_for() {
-        assert_eq!(congestion(b"cubic\0"), Ok(()));
-        assert_eq!(congestion(b"reno"), Ok(()));
-        assert_eq!(congestion(b"bbr"), Err(Errno::NOENT));
-        assert_eq!(congestion(b""), Err(Errno::INVAL));
     }
 
     #[test]

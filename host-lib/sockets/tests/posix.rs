@@ -79,6 +79,7 @@ fn pair() -> (Fd, Fd, Fd) {
 const IN: i16 = libc::POLLIN;
 const OUT: i16 = libc::POLLOUT;
 
+/// RFC 9293 3.10.2-4, 3.10.3-3.
 #[test]
 fn bytes_go_both_ways_and_end() {
     let (a, b, _l) = pair();
@@ -148,6 +149,7 @@ fn timeouts_end_a_wait() {
     assert_eq!(mute.sock().connect(&name([10, 77, 0, 9], 1)), Err(Errno::INPROGRESS));
 }
 
+/// RFC 9293 3.10.3-1.
 #[test]
 fn a_thread_that_sleeps_is_woken_by_another_threads_bytes() {
     let (a, b, _l) = pair();
@@ -178,6 +180,7 @@ fn many_sleeping_threads_each_get_their_own() {
     });
 }
 
+/// RFC 9293 3.10.1-5.
 #[test]
 fn connecting_to_nobody_is_refused() {
     let fd = fresh(0);
@@ -223,11 +226,77 @@ fn a_port_in_use_is_refused() {
 }
 
 #[test]
-fn what_is_not_tcp_over_ipv4_is_the_kernels() {
+fn what_is_not_tcp_is_the_kernels() {
     world::start();
-    for (domain, kind) in [(libc::AF_INET, libc::SOCK_DGRAM), (libc::AF_UNIX, libc::SOCK_STREAM), (libc::AF_INET6, libc::SOCK_STREAM)] {
+    for (domain, kind) in [(libc::AF_INET, libc::SOCK_DGRAM), (libc::AF_UNIX, libc::SOCK_STREAM), (libc::AF_INET6, libc::SOCK_DGRAM)] {
         assert_eq!(socket(domain, kind, 0), Ok(None));
     }
+}
+
+fn fresh6() -> Fd {
+    world::start();
+    Fd(socket(libc::AF_INET6, libc::SOCK_STREAM, 0).unwrap().unwrap())
+}
+
+fn name6(ip: &str, port: u16) -> SockName {
+    encode(Addr::v6(ip.parse::<std::net::Ipv6Addr>().unwrap().octets(), port), Family::Inet6)
+}
+
+#[test]
+fn a_socket_of_ipv6_speaks_ipv4_by_mapped_names() {
+    let listener = fresh6();
+    assert_eq!(&listener.sock().local_name().unwrap()[..], &name6("::", 0)[..]);
+    assert_eq!(listener.sock().bind(&name6("::", 0)), Ok(Outcome::Done));
+    assert_eq!(listener.sock().listen(8), Ok(Outcome::Done));
+    let port = port_of(&listener.sock().local_name().unwrap());
+    let [a, b, c, d] = world::CARD;
+    let card = format!("::ffff:{a}.{b}.{c}.{d}");
+    let client = fresh6();
+    assert_eq!(client.sock().connect(&name6(&card, port)), Ok(Outcome::Done));
+    assert_eq!(client.sock().peer_name(), Ok(name6(&card, port)));
+    let (fd, peer) = listener.sock().accept(0).unwrap();
+    assert_eq!((Ok(peer), Fd(fd).sock().local_name()), (client.sock().local_name(), client.sock().peer_name()));
+    // The accepted one is of its listener's family.
+    let plain = fresh(0);
+    assert_eq!(plain.sock().connect(&name(world::CARD, port)), Ok(Outcome::Done));
+    assert_eq!(listener.sock().accept(0).map(|(fd, peer)| (Fd(fd).0 >= 0, peer.len())), Ok((true, 28)));
+}
+
+#[test]
+fn names_of_another_family_are_refused() {
+    assert_eq!(fresh6().sock().connect(&name(world::CARD, 80)), Err(Errno::INVAL), "too short");
+    assert_eq!(fresh(0).sock().connect(&name6("fd00::1", 80)), Err(Errno::AFNOSUPPORT));
+    assert_eq!(fresh(0).sock().bind(&name6("::", 0)), Err(Errno::AFNOSUPPORT));
+}
+
+#[test]
+fn what_the_card_has_no_address_for_is_the_kernels() {
+    for (ip, v6only) in [("::1", 0i32), ("::", 1)] {
+        let fd = fresh6();
+        fd.sock().set_option(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &v6only.to_ne_bytes()).unwrap();
+        assert_eq!(fd.sock().bind(&name6(ip, 0)), Ok(Outcome::Kernel), "{ip}");
+        let kernel = toe::link::sys::AppFd(fd.0);
+        assert_eq!(rustix::net::sockopt::socket_domain(kernel), Ok(rustix::net::AddressFamily::INET6));
+        assert_eq!(rustix::net::sockopt::ipv6_v6only(kernel), Ok(v6only != 0));
+    }
+    // No route of the kernel's leads there: what it says is what the program is to hear.
+    assert_eq!(fresh6().sock().connect(&name6("2001:db8::1", 80)), Ok(Outcome::Kernel));
+    assert_eq!(fresh6().sock().bind(&name6("2001:db8::1", 80)), Err(Errno::ADDRNOTAVAIL));
+}
+
+#[test]
+fn ipv6_only_is_settled_before_there_is_a_name() {
+    let only = |fd: &Fd, on: i32| fd.sock().set_option(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &on.to_ne_bytes());
+    let fd = fresh6();
+    assert_eq!(only(&fd, 1), Ok(()));
+    let mut value = [0; 4];
+    assert_eq!((fd.sock().option(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &mut value), value), (Ok(4), 1i32.to_ne_bytes()));
+    assert_eq!(fd.sock().bind(&name6("::ffff:0.0.0.0", 0)), Err(Errno::INVAL));
+    assert_eq!(fd.sock().connect(&name6("::ffff:10.9.9.9", 80)), Err(Errno::NETUNREACH));
+    assert_eq!(only(&fd, 0), Ok(()));
+    assert_eq!(fd.sock().bind(&name6("::", 0)), Ok(Outcome::Done));
+    assert_eq!(only(&fd, 1), Err(Errno::INVAL));
+    assert_eq!(only(&fresh(0), 1), Err(Errno::NOPROTOOPT));
 }
 
 #[test]
@@ -484,6 +553,20 @@ fn options_read_back() {
     let n = a.sock().option(libc::IPPROTO_TCP, libc::TCP_INFO, &mut info).unwrap();
     assert!(n >= 104);
     assert_eq!(info[0], 1, "established");
+}
+
+#[test]
+fn congestion_control_reads_as_it_was_set() {
+    let (a, _b, _l) = pair();
+    let name = |fd: &Fd, room: usize| {
+        let mut out = vec![0x55; room];
+        let n = fd.sock().option(libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut out).unwrap();
+        out[..n].to_vec()
+    };
+    let set = |name: &[u8]| a.sock().set_option(libc::IPPROTO_TCP, libc::TCP_CONGESTION, name);
+    assert_eq!(name(&a, 16), b"cubic\0\0\0\0\0\0\0\0\0\0\0");
+    assert_eq!((set(b"dctcp"), set(b"bbr"), set(b"")), (Ok(()), Err(Errno::NOENT), Err(Errno::INVAL)));
+    assert_eq!((name(&a, 16), name(&a, 3)), (b"dctcp\0\0\0\0\0\0\0\0\0\0\0".to_vec(), b"dct".to_vec()));
 }
 
 #[test]

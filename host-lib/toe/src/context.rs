@@ -305,6 +305,11 @@ impl<D: Daemon> Context<D> {
         self.set_option(id, hc_flags::NODELAY, on)
     }
 
+    /// TCP_CORK: partial segments wait (at most 200 ms) for what is sent next.
+    pub fn set_cork(&mut self, id: SocketId, on: bool) -> Result<(), Error> {
+        self.set_option(id, hc_flags::CORK, on)
+    }
+
     /// SO_KEEPALIVE.
     pub fn set_keepalive(&mut self, id: SocketId, on: bool) -> Result<(), Error> {
         self.set_option(id, hc_flags::KEEPALIVE, on)

@@ -234,6 +234,7 @@ impl<'a> Socket<'a> {
 
     /// Receives into an application's buffers. `Ok(None)`: nothing yet; `Ok(Some((0, _)))`: end of file, or no room asked for.
     /// The flag says whether the card has to be told.
+    /// RFC 9293 3.10.3-3.
     pub fn receive(&self, sink: &mut Sink<'_>, take: Take) -> Result<Option<(usize, bool)>, Errno> {
         match self.state() {
             slot_state::CONNECTED => {}
@@ -284,6 +285,7 @@ impl<'a> Socket<'a> {
     }
 
     /// Why nothing can be sent, now or ever. `Ok(false)`: it may be possible later.
+    /// RFC 9293 3.10.2-4.
     pub fn may_send(&self) -> Result<bool, Errno> {
         match self.state() {
             slot_state::CONNECTING => return Ok(false),

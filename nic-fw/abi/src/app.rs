@@ -51,6 +51,53 @@ pub struct Reply {
 }
 assert_layout!(Reply, MSG_LEN, count @ 4, args @ 8, ip @ 40, slots @ 64);
 
+/// A connection as its card sees it now (TCP_INFO).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Info {
+    pub srtt_us: u32,
+    pub rttvar_us: u32,
+    /// Bytes.
+    pub cwnd: u32,
+    /// Bytes.
+    pub ssthresh: u32,
+    /// Bytes sent and not acknowledged yet.
+    pub unacked: u32,
+    /// Bytes: the peer's window.
+    pub snd_wnd: u32,
+    /// Segments sent again since the connection began.
+    pub retransmits: u32,
+    /// Bits of [`flow_flags`](crate::flow::flow_flags).
+    pub flags: u32,
+    /// Least retransmission timeout, milliseconds.
+    pub rto_min_ms: u32,
+    /// Milliseconds since data was sent, and since anything acceptable was received.
+    pub since_tx_ms: u32,
+    pub since_rx_ms: u32,
+    /// Shifts of the peer's windows (lower four bits) and ours.
+    pub wscales: u8,
+    /// [`cc`](crate::flow::cc).
+    pub algorithm: u8,
+    /// Payload bytes per segment; 0: there is no connection.
+    pub mss: u16,
+    /// Timeouts in a row.
+    pub backoff: u8,
+    pub probes: u8,
+    pub _reserved: [u16; 7],
+}
+assert_layout!(Info, 2 * POOL_MAX, wscales @ 44, mss @ 46);
+
+impl Reply {
+    /// The answer to [`op::INFO`].
+    pub fn info(&self) -> Info {
+        Info::read_from_bytes(self.slots.as_bytes()).unwrap_or_default()
+    }
+
+    pub fn set_info(&mut self, info: &Info) {
+        self.slots.as_mut_bytes().copy_from_slice(info.as_bytes());
+    }
+}
+
 /// Operations. `a0`.. are `args[0]`..
 pub mod op {
     /// First message. a0: APP_MAGIC, a1: ABI_VERSION, a2: pid, a3: ticket that `toectl run` has left in the environment (0: none).
@@ -85,8 +132,13 @@ pub mod op {
     /// slot, a0: most that its connection sends, bytes per second; all ones, or 0: unlimited. Of a listener: what connections begin
     /// with that come from now on. ENOPROTOOPT: the card cannot.
     pub const RATE: u32 = 12;
+    /// slot, a0: congestion control of its connection, [`cc`](crate::flow::cc). Of a listener: of connections that come from now on.
+    /// EINVAL: no such number. ENOPROTOOPT: the card cannot.
+    pub const CONGESTION: u32 = 13;
+    /// slot. Answer: [`Info`](super::Info) in place of `slots`; where there is no connection, only `algorithm` means something.
+    pub const INFO: u32 = 14;
     /// ip: whose address is it? Answer: a0: [`whose`](super::whose).
-    pub const WHOSE: u32 = 13;
+    pub const WHOSE: u32 = 15;
 }
 
 /// Values of `a0` in answers to [`op::WHOSE`].

@@ -158,6 +158,8 @@ pub mod kind {
     /// a0: region, a1: weight of its flows when they compete with other applications' (1 to 1000, 100 unless set),
     /// a2: most that they send together, kbit/s; 0: unlimited. Forgotten when the region is unmapped.
     pub const SET_SHARE: u32 = 21;
+    /// flow, a0: congestion-control algorithm, [`cc`](crate::flow::cc). What another one had learnt is forgotten, cwnd and ssthresh stay.
+    pub const SET_CC: u32 = 22;
 
     /// Notice: a flow has ended and its buffers are free. flow; a0: [`close_reason`](super::close_reason); body: last state.
     /// Its last event has been posted before. A flow that is bound to no context (not accepted yet) and was not given up by

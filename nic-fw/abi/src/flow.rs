@@ -228,6 +228,46 @@ pub mod cc {
     pub const CUBIC: u8 = 1;
     /// RFC 8257; without ECN as NEWRENO.
     pub const DCTCP: u8 = 2;
+    /// The window is not limited; toed sets the rate, each by its algorithm.
+    pub const DCTCP_RATE: u8 = 3;
+    pub const TIMELY: u8 = 4;
+    pub const CONST_RATE: u8 = 5;
+    /// How many there are: numbers from here on mean nothing.
+    pub const COUNT: u8 = 6;
+
+    /// Names by number: Linux's, and FlexTOE's of what Linux lacks. As TCP_CONGESTION has them: less than 16 bytes.
+    pub const NAMES: [&str; COUNT as usize] = ["reno", "cubic", "dctcp", "dctcp-rate", "timely", "const-rate"];
+
+    /// The number of a name.
+    pub fn number(name: &str) -> Option<u8> {
+        match name {
+            "newreno" => Some(NEWRENO),
+            // FlexTOE's word.
+            "dctcp-win" => Some(DCTCP),
+            _ => NAMES.iter().position(|n| *n == name).and_then(|i| u8::try_from(i).ok()),
+        }
+    }
+
+    /// The name of a number, "?" of one that means nothing.
+    pub fn name(algorithm: u8) -> &'static str {
+        NAMES.get(usize::from(algorithm)).copied().unwrap_or("?")
+    }
+
+    /// Whether toed sets the rate.
+    pub const fn is_rate(algorithm: u8) -> bool {
+        matches!(algorithm, DCTCP_RATE | TIMELY | CONST_RATE)
+    }
+
+    /// Whether it works by congestion marks: the handshake asks for ECN, and each mark is echoed (RFC 8257, 3.2).
+    pub const fn needs_ecn(algorithm: u8) -> bool {
+        matches!(algorithm, DCTCP | DCTCP_RATE)
+    }
+}
+
+/// Places in [`CcState::words`] where toed sets the rate ([`cc::is_rate`]).
+pub mod rate_words {
+    /// Bytes acknowledged by ACKs that echoed a congestion mark, mod 2^32.
+    pub const MARKED: usize = 0;
 }
 
 /// Bits of [`RxState::flags`].

@@ -37,6 +37,8 @@ pub const CONTROL_HI: u64 = 0x2c;
 pub const ENABLE: u64 = 0x30;
 /// R: next-hop table entries.
 pub const MAX_NEXT_HOPS: u64 = 0x34;
+/// R: [`link`], of the port, as it is now (since 1.3).
+pub const LINK: u64 = 0x38;
 
 /// Values of ENABLE.
 pub mod enable {
@@ -54,6 +56,14 @@ pub mod status {
     pub const ATTACHED: u32 = 1;
     /// A core has panicked, or the port has gone.
     pub const FAILED: u32 = 2;
+}
+
+/// Values of LINK.
+pub mod link {
+    /// The port does not tell, or the card is older than this register.
+    pub const UNKNOWN: u32 = 0;
+    pub const UP: u32 = 1;
+    pub const DOWN: u32 = 2;
 }
 
 /// Bits of CAPS.

@@ -23,7 +23,7 @@
 //! **Signals.** Vector v belongs to context v; vector 0 is the control plane's. The card wakes whoever sleeps on context v by
 //! writing [`doorbell`]`(host peer, v)` to its Doorbell register; the host wakes the card by an eventfd that arrives as MSI-X v.
 //! Vectors carry no data and may be merged, come late or without a cause: what is asked lies in memory. So vector 0 means: look at
-//! `HostPage::number`, then at context 0.
+//! `HostPage::number`, then at context 0. To toed it means the same of its queues, `status` and `link`.
 //!
 //! **Start of a card.** 1. `magic = 0`. 2. `instance`, a random number other than the last one (not 0), release. Then everything else in
 //! the page (`status` is not FAILED any more), `outcome = NONE` and after it `done = HostPage::number`: a request that an earlier card
@@ -108,7 +108,9 @@ pub struct CardPage {
     /// Registers that the host writes: they lie in [`HostPage`].
     pub _host: [u32; 3],
     pub max_next_hops: u32,
-    pub _registers: [u32; 2],
+    /// [`crate::regs::link`]: written whenever it changes, then vector 0 is signalled.
+    pub link: u32,
+    pub _registers: u32,
 
     /// `HostPage::number` of the last request that was carried out. Release, after `outcome` and `status`.
     pub done: u32,
@@ -148,6 +150,7 @@ macro_rules! assert_registers {
 assert_registers! {
     magic = MAGIC, version = VERSION, caps = CAPS, status = STATUS, max_flows = MAX_FLOWS, max_contexts = MAX_CONTEXTS,
     max_regions = MAX_REGIONS, mtu = MTU, mac_lo = MAC_LO, mac_hi = MAC_HI, _host = CONTROL_LO, max_next_hops = MAX_NEXT_HOPS,
+    link = LINK,
 }
 
 /// What toed says. A claim to the card.

@@ -14,7 +14,7 @@
 use crate::{
     Counters,
     flows::FlowView,
-    msg::{Done, ExceptionMsg, HostIn, Origin, OutMsg, Raw, RawFrame, RxRef},
+    msg::{Built, Done, Event, ExceptionMsg, HostIn, Origin, OutMsg, Raw, RawFrame, RxRef},
     pipeline::trace,
 };
 use alloc::{boxed::Box, collections::VecDeque, vec};
@@ -26,6 +26,7 @@ use toe_abi::{
 };
 use toe_hal::{HostMemory, Lease, Order, TxBusy, TxFrame, TxPort};
 use toe_sync::sequencer::Reorder;
+use toe_tcp::SegmentOut;
 
 /// Numbers that may be out when a rule is left out.
 const WINDOW_WITHOUT_ORDER: u32 = 1 << 16;
@@ -33,6 +34,7 @@ const WINDOW_WITHOUT_ORDER: u32 = 1 << 16;
 /// Where egress puts what it lets out.
 pub trait EgressOut {
     fn host(&mut self, what: HostIn);
+    fn event(&mut self, event: &Event);
     fn lease(&mut self, lease: Lease);
     /// A message that has said all.
     fn home(&mut self, msg: Box<OutMsg>);
@@ -105,6 +107,17 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
         debug_assert!(put, "numbers come once, and there are no more than boxes");
     }
 
+    /// Takes a message as [`put`](Self::put) does, and lets it out at once if it is the next: so it is wherever nothing goes on beside.
+    #[inline]
+    pub fn pass(&mut self, msg: Box<OutMsg>, out: &mut impl EgressOut, traced: bool) -> Release {
+        let lane = &mut self.lanes[usize::from(msg.tag.group)];
+        if lane.head.is_some() || !lane.unordered.is_empty() || !lane.order.pass(msg.tag.number) {
+            self.put(msg);
+            return Release::Empty;
+        }
+        self.attempt(msg, out, traced)
+    }
+
     /// Whether a message waits that only needs room at the port.
     pub fn is_stalled(&self) -> bool {
         self.lanes.iter().any(|lane| lane.head.is_some())
@@ -127,19 +140,30 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
             self.turn = if self.turn + 1 >= self.lanes.len() { 0 } else { self.turn + 1 };
             let lane = &mut self.lanes[self.turn];
             let Some(msg) = lane.next() else { continue };
-            match self.send(&msg) {
-                Ok(()) => {
-                    let record = traced.then(|| trace::out(trace_kind::OUT, &msg));
-                    self.released(msg, out);
-                    return Release::Out(record);
-                }
-                Err(TxBusy) => {
-                    self.lanes[self.turn].head = Some(msg);
-                    busy = true;
-                }
+            match self.attempt(msg, out, traced) {
+                Release::Busy => busy = true,
+                released => return released,
             }
         }
         if busy { Release::Busy } else { Release::Empty }
+    }
+
+    /// A message whose turn it is.
+    #[inline]
+    fn attempt(&mut self, msg: Box<OutMsg>, out: &mut impl EgressOut, traced: bool) -> Release {
+        let silent = self.is_silent(&msg);
+        let sent = match &msg.tx {
+            Some(segment) if !silent => self.send(segment, &msg.built),
+            _ => Ok(()),
+        };
+        if let Err(TxBusy) = sent {
+            let lane = usize::from(msg.tag.group);
+            self.lanes[lane].head = Some(msg);
+            return Release::Busy;
+        }
+        let record = traced.then(|| trace::out(trace_kind::OUT, &msg));
+        self.released(msg, silent, out);
+        Release::Out(record)
     }
 
     /// Puts on the wire what the port holds, if there is anything.
@@ -174,23 +198,22 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
     /// Bytes of it are missing in memory, so it must not acknowledge or announce them. Only its end may be told, in the message that
     /// ended it.
     fn is_silent(&self, msg: &OutMsg) -> bool {
-        let last = msg.event.is_some_and(|e| e.flags & ev_flags::CLOSED != 0);
+        let last = || msg.event.as_ref().is_some_and(|e| e.flags & ev_flags::CLOSED != 0);
         let flow = msg.tag.flow;
-        !last && (msg.fault || self.poisoned.get(flow.index as usize) == Some(&flow.generation))
+        (msg.fault || self.poisoned.get(flow.index as usize) == Some(&flow.generation)) && !last()
     }
 
-    fn send(&mut self, msg: &OutMsg) -> Result<(), TxBusy> {
-        let Some(segment) = msg.tx.as_ref().filter(|_| !self.is_silent(msg)) else { return Ok(()) };
+    fn send(&mut self, segment: &SegmentOut, built: &Built) -> Result<(), TxBusy> {
         let mut slices = heapless::Vec::<_, 2>::new();
-        for &span in &msg.built.spans {
+        for &span in &built.spans {
             let Ok(slice) = self.memory.slice(span) else {
                 self.counters.count(Counter::DmaFaults);
                 return Ok(());
             };
             let _ = slices.push(slice);
         }
-        let header = &msg.built.bytes[..msg.built.len.into()];
-        self.transmit_frame(&TxFrame { header, payload: &slices, payload_len: segment.len, offload: msg.built.offload })?;
+        let header = &built.bytes[..built.len.into()];
+        self.transmit_frame(&TxFrame { header, payload: &slices, payload_len: segment.len, offload: built.offload })?;
         if segment.len == 0 {
             self.counters.count(Counter::TxAcks);
         }
@@ -209,16 +232,18 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
         Ok(())
     }
 
-    fn released(&mut self, mut msg: Box<OutMsg>, out: &mut impl EgressOut) {
-        let silent = self.is_silent(&msg);
+    #[inline]
+    fn released(&mut self, mut msg: Box<OutMsg>, silent: bool, out: &mut impl EgressOut) {
         if let Some(frame) = msg.frame.take() {
             self.frame_released(frame, &msg, out);
         }
         if msg.fault {
             self.poison(msg.tag.flow, out);
         }
-        if let Some(event) = msg.event.filter(|e| !silent && self.flows.is(e.flow)) {
-            out.host(HostIn::Event(event));
+        if let Some(event) = &msg.event
+            && !silent
+        {
+            out.event(event);
         }
         if msg.done != Done::Nothing {
             out.host(HostIn::Done(msg.done, msg.mail.take()));

@@ -11,7 +11,7 @@ use crate::{
     egress::{Egress, EgressOut, Release},
     flows::{Directory, Groups, States},
     host::{Host, HostParts, Observed},
-    msg::{ControlOp, HostIn, OutMsg, RxRef, Stop, Work},
+    msg::{ControlOp, Event, HostIn, OutMsg, RxRef, Stop, Work},
     pipeline::{
         Gauges, RESET_ROUNDS, StageId, observe,
         observe::Meter,
@@ -68,6 +68,8 @@ pub struct Card<B: Board> {
     losses_at: Instant,
     meter: Meter,
     tracer: Tracer,
+    /// Somebody traces, as of the beginning of the round.
+    tracing: bool,
     clock: B::Clock,
     polls: u32,
     /// Counts frames of flows, for traces.
@@ -75,27 +77,34 @@ pub struct Card<B: Board> {
 }
 
 /// What egress has let out and is not dealt with yet.
-#[derive(Default)]
 struct Outs {
     /// After the next flush: who is told that bytes are acknowledged may overwrite them, and the port reads them at the flush.
     host: VecDeque<HostIn>,
-    leases: heapless::Vec<Lease, 1>,
-    home: Option<Box<OutMsg>>,
     poisoned: VecDeque<FlowId>,
 }
 
-impl EgressOut for Outs {
+/// Takes what egress lets out, and gives back what was borrowed for it.
+struct Exit<'a, R> {
+    outs: &'a mut Outs,
+    rx: &'a mut R,
+    pool: &'a mut Pool,
+}
+
+impl<R: RxPort> EgressOut for Exit<'_, R> {
     fn host(&mut self, what: HostIn) {
-        what.queue(&mut self.host);
+        what.queue(&mut self.outs.host);
+    }
+    fn event(&mut self, event: &Event) {
+        HostIn::queue_event(event, &mut self.outs.host);
     }
     fn lease(&mut self, lease: Lease) {
-        let _ = self.leases.push(lease);
+        self.rx.release(lease);
     }
     fn home(&mut self, msg: Box<OutMsg>) {
-        self.home = Some(msg);
+        self.pool.give(msg);
     }
     fn poisoned(&mut self, flow: FlowId) {
-        self.poisoned.push_back(flow);
+        self.outs.poisoned.push_back(flow);
     }
 }
 
@@ -124,11 +133,7 @@ impl<B: Board> Card<B> {
         let meter = instances.add(StageId::new(stage::FUSED, 0), 0, None);
         let (traces, tracer) = Traces::single();
         let observed = Observed { instances, traces, shares };
-        let outs = Outs {
-            host: VecDeque::with_capacity(3 * usize::from(size)),
-            poisoned: VecDeque::with_capacity(size.into()),
-            ..Outs::default()
-        };
+        let outs = Outs { host: VecDeque::with_capacity(3 * usize::from(size)), poisoned: VecDeque::with_capacity(size.into()) };
         Self {
             rx,
             frames,
@@ -143,6 +148,7 @@ impl<B: Board> Card<B> {
             losses_at: Instant(0),
             meter,
             tracer,
+            tracing: false,
             clock,
             polls: 0,
             received: 0,
@@ -172,26 +178,27 @@ impl<B: Board> Card<B> {
         } else if let Some(flow) = descriptor {
             self.record(begin, stage::PROTOCOL, || trace::host(trace_kind::HC_DONE, 0, 0, flow));
         }
-        self.release();
     }
 
     /// When a visit to a stage begins; 0: nobody traces.
     fn begin(&self) -> u64 {
-        self.tracer.begin(|| self.clock.nanos())
+        if self.tracing { self.clock.nanos() } else { 0 }
     }
 
     fn record(&mut self, begin: u64, stage: u16, what: impl FnOnce() -> TraceRecord) {
         self.tracer.record(begin, StageId::new(stage, 0), || self.clock.nanos(), what);
     }
 
-    /// A message goes through post and DMA, as far as it has to.
+    /// A message goes through post, DMA and egress, as far as it has to and may.
     fn forward(&mut self, mut msg: Box<OutMsg>) {
-        let begin = self.begin();
-        if msg.next_stop() == Stop::Post {
+        let mut next = msg.next_stop();
+        if next == Stop::Post {
+            let begin = self.begin();
             self.post.build(&mut msg);
             self.record(begin, stage::POST, || trace::out(trace_kind::OUT, &msg));
+            next = msg.next_stop();
         }
-        let done = match msg.next_stop() {
+        let done = match next {
             Stop::Host => {
                 self.host.inject(msg);
                 None
@@ -199,7 +206,9 @@ impl<B: Board> Card<B> {
             Stop::Dma => self.submit(msg),
             Stop::Post | Stop::Egress => Some(msg),
         };
-        done.into_iter().for_each(|msg| self.egress.put(msg));
+        if let Some(msg) = done {
+            self.pass(msg);
+        }
     }
 
     fn submit(&mut self, mut msg: Box<OutMsg>) -> Option<Box<OutMsg>> {
@@ -209,15 +218,28 @@ impl<B: Board> Card<B> {
         Some(written)
     }
 
+    /// Lets a message out for which all is done, and those that waited for it.
+    fn pass(&mut self, msg: Box<OutMsg>) {
+        let begin = self.begin();
+        let Self { egress, rx, protocol, outs, .. } = self;
+        let exit = &mut Exit { outs, rx, pool: &mut protocol.pool };
+        if let Release::Out(Some(record)) = egress.pass(msg, exit, begin != 0) {
+            self.record(begin, stage::EGRESS, || record);
+        }
+        if self.egress.is_ready() {
+            self.release();
+        }
+    }
+
     /// Lets out of the order what may leave. True: something did.
     fn release(&mut self) -> bool {
         let mut any = false;
         loop {
             let begin = self.begin();
-            let Release::Out(record) = self.egress.release(&mut self.outs, begin != 0) else { break };
+            let Self { egress, rx, protocol, outs, .. } = self;
+            let exit = &mut Exit { outs, rx, pool: &mut protocol.pool };
+            let Release::Out(record) = egress.release(exit, begin != 0) else { break };
             record.into_iter().for_each(|record| self.record(begin, stage::EGRESS, || record));
-            self.outs.leases.pop().into_iter().for_each(|lease| self.rx.release(lease));
-            self.outs.home.take().into_iter().for_each(|msg| self.protocol.pool.give(msg));
             any = true;
         }
         any
@@ -420,6 +442,7 @@ impl<B: Board> Card<B> {
     }
 
     fn round(&mut self, now: Instant) -> bool {
+        self.tracing = self.tracer.is_on();
         self.host.at(now);
         self.look_at_losses(now);
         let mut any = self.complete(now);

@@ -305,14 +305,21 @@ pub enum HostIn {
 }
 
 impl HostIn {
-    /// Puts it behind what waits already. Events tell what a flow's state is, not what has changed: the later one of two says it all, unless the
-    /// first was the last of its flow.
+    /// Puts it behind what waits already.
     pub fn queue(self, waiting: &mut VecDeque<Self>) {
-        match (waiting.back_mut(), &self) {
-            (Some(Self::Event(last)), Self::Event(event)) if last.flow == event.flow && last.flags & ev_flags::CLOSED == 0 => {
-                *last = *event
-            }
+        match self {
+            Self::Event(event) => Self::queue_event(&event, waiting),
             _ => waiting.push_back(self),
+        }
+    }
+
+    /// The same. Events tell what a flow's state is, not what has changed: the later one of two says it all, unless the first was the last
+    /// of its flow.
+    #[inline]
+    pub fn queue_event(event: &Event, waiting: &mut VecDeque<Self>) {
+        match waiting.back_mut() {
+            Some(Self::Event(last)) if last.flow == event.flow && last.flags & ev_flags::CLOSED == 0 => *last = *event,
+            _ => waiting.push_back(Self::Event(*event)),
         }
     }
 }

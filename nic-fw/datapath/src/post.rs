@@ -69,6 +69,7 @@ impl<M: HostMemory> Post<M> {
             ack: segment.ack,
             flags: segment.flags,
             window: segment.window,
+            // RFC 9293 MUST-65: MSS is for SYNs.
             options: TcpOptions { timestamps: segment.timestamps, sack: segment.sack, ..TcpOptions::default() },
         };
         let checksum = if self.caps.tx_csum { Checksum::Partial } else { Checksum::Full(sum) };

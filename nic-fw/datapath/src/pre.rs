@@ -17,7 +17,7 @@ use toe_hal::{RxOffload, TxOffload};
 use toe_sync::FlowHash;
 use toe_tcp::SegmentIn;
 use toe_wire::{
-    Arp, Ethernet, Frame, FrameError, Icmpv6, Ip, Mac, Payload, Tcp, TcpFlags, TcpTuple, TooLong, ip_proto, ipv4,
+    Arp, Ethernet, FrameError, Icmpv6, Ip, Mac, Payload, Segment, TcpFlags, TcpTuple, TooLong, common_segment, ip_proto, ipv4,
     nd::{Advertisement, Nd},
     parse_frame,
 };
@@ -88,7 +88,17 @@ impl Pre {
     }
 
     /// Looks at the bytes of a frame from the wire or from the control plane. `hash`: of its four-tuple, if somebody has it already.
+    #[inline]
     pub fn look(&self, bytes: &[u8], offload: RxOffload, hash: Option<FlowHash>) -> Finding {
+        match common_segment(bytes) {
+            Some(segment) if bytes.starts_with(&self.mac) => self.segment(bytes, (offload, hash), segment, false),
+            _ => self.look_closely(bytes, offload, hash),
+        }
+    }
+
+    /// As [`look`](Self::look), at frames that are not like nearly all.
+    #[inline(never)]
+    fn look_closely(&self, bytes: &[u8], offload: RxOffload, hash: Option<FlowHash>) -> Finding {
         // Looked at where it is: it is large.
         let parsed = parse_frame(bytes);
         let frame = match &parsed {
@@ -104,8 +114,8 @@ impl Pre {
                 self.icmpv6(bytes, &frame.eth, &packet.ip)
             }
             Payload::Other => Finding::Exception(Exception::OtherProtocol, 0),
-            Payload::Ipv4(ip) | Payload::Ipv6(ip) => match &ip.tcp {
-                Some(tcp) => self.segment(bytes, (offload, hash), frame, &ip.ip, tcp),
+            Payload::Ipv4(ip) | Payload::Ipv6(ip) => match frame.segment(bytes) {
+                Some(segment) => self.segment(bytes, (offload, hash), segment, frame.eth.is_group()),
                 None if ip.ip.fragment => Finding::Exception(Exception::Fragment, 0),
                 None if ip.ip.proto == ip_proto::ICMP => Finding::Exception(Exception::Icmp, 0),
                 None if ip.ip.options => Finding::Exception(Exception::IpOptions, 0),
@@ -164,36 +174,29 @@ impl Pre {
         Some(RawFrame { bytes, len, rest, offload: TxOffload::default(), kind: Raw::Answer })
     }
 
-    fn segment(&self, bytes: &[u8], (offload, hash): (RxOffload, Option<FlowHash>), frame: &Frame, ip: &Ip, tcp: &Tcp) -> Finding {
-        // RFC 9293, 3.1: a receiver must check the checksum (MUST-3). A port that has done so says it.
-        if !offload.csum_ok && !frame.tcp_checksum_ok(bytes) {
+    /// `group`: the frame was sent to several.
+    #[inline]
+    fn segment(&self, bytes: &[u8], (offload, hash): (RxOffload, Option<FlowHash>), segment: Segment, group: bool) -> Finding {
+        // RFC 9293 MUST-3: a receiver must check the checksum. A port that has done so says it.
+        if !offload.csum_ok && !segment.checksum_ok(bytes) {
             return Finding::Drop(Drop::BadTcpChecksum);
         }
-        let tcp_at = tcp.header.start as u16;
+        let Segment { tuple, seq, ack, flags, window, timestamps, sack, ce, tcp_at, payload } = segment;
         // Unicast only: a multicast frame with a unicast packet is nobody's connection (RFC 1122, 3.3.6).
-        let flow = if frame.eth.is_group() {
+        let flow = if group {
             None
         } else {
-            let key = FlowKey { local_ip: ip.dst, remote_ip: ip.src, local_port: tcp.dst_port, remote_port: tcp.src_port };
+            let key = key(&tuple);
             self.flows.lookup(hash.unwrap_or_else(|| self.flows.hash(&key)), &key)
         };
         let Some(flow) = flow else {
-            let syn = tcp.flags.contains(TcpFlags::SYN);
+            let syn = flags.contains(TcpFlags::SYN);
             return Finding::Exception(if syn { Exception::Syn } else { Exception::UnknownFlow }, tcp_at);
         };
-        let payload_len = tcp.payload.len();
-        let segment = SegmentIn {
-            seq: tcp.seq,
-            ack: tcp.ack,
-            flags: tcp.flags,
-            window: tcp.window,
-            payload_len,
-            timestamps: tcp.timestamps,
-            sack: tcp.sack(bytes),
-            ce: ip.is_ce(),
-            segments: wire_segments(payload_len, offload.gso_size),
-        };
-        Finding::Flow { flow, segment, payload_at: tcp.payload.start, tcp_at }
+        let payload_len = payload.len();
+        let segments = wire_segments(payload_len, offload.gso_size);
+        let segment = SegmentIn { seq, ack, flags, window, payload_len, timestamps, sack, ce, segments };
+        Finding::Flow { flow, segment, payload_at: payload.start, tcp_at }
     }
 }
 

@@ -25,11 +25,17 @@ pub trait Source<T> {
     fn bytes<'a>(&'a self, item: &'a T, i: usize) -> &'a [u8];
 }
 
-struct Slot<T> {
-    item: Option<T>,
+/// How far the writes of an item are.
+#[derive(Clone, Copy, Default)]
+struct Progress {
     started: usize,
     pending: u8,
     fault: bool,
+}
+
+struct Slot<T> {
+    item: Option<T>,
+    progress: Progress,
 }
 
 /// An item whose writes are complete.
@@ -54,7 +60,7 @@ impl<T: Writes> Transfers<T> {
     pub fn new(slots: u16) -> Self {
         let slots = slots.max(1);
         Self {
-            slots: (0..slots).map(|_| Slot { item: None, started: 0, pending: 0, fault: false }).collect(),
+            slots: (0..slots).map(|_| Slot { item: None, progress: Progress::default() }).collect(),
             free: (0..slots).rev().collect(),
             queue: VecDeque::with_capacity(slots.into()),
             done: VecDeque::with_capacity(slots.into()),
@@ -73,42 +79,40 @@ impl<T: Writes> Transfers<T> {
 
     /// Takes an item. If all of its writes complete at once, it comes back at once. The caller has made sure of
     /// [`room`](Self::room).
+    #[inline]
     pub fn submit<M: HostMemory>(&mut self, item: T, memory: &mut M, source: &impl Source<T>) -> Option<Completed<T>> {
-        let Some(slot) = self.free.pop() else {
+        let Some(&slot) = self.free.last() else {
             debug_assert!(false, "no room");
             return Some(Completed { item, fault: true });
         };
-        self.slots[usize::from(slot)] = Slot { item: Some(item), started: 0, pending: 0, fault: false };
-        if !self.queue.is_empty() || !self.start(slot, memory, source) {
-            self.queue.push_back(slot);
-            return None;
+        let mut progress = Progress::default();
+        let all_started = self.queue.is_empty() && progress.start(slot, &item, memory, source);
+        if all_started && progress.pending == 0 {
+            return Some(Completed { item, fault: progress.fault });
         }
-        if self.slots[usize::from(slot)].pending > 0 {
-            return None;
-        }
-        self.take(slot)
+        self.keep(slot, item, progress, all_started);
+        None
     }
 
-    /// Starts what can be started of a slot. False: the memory takes no more now.
-    fn start<M: HostMemory>(&mut self, slot: u16, memory: &mut M, source: &impl Source<T>) -> bool {
-        let s = &mut self.slots[usize::from(slot)];
-        let Some(item) = &s.item else { return true };
-        while let Some(write) = item.writes().get(s.started) {
-            let (from, to) = (write.at as usize, write.at as usize + write.len as usize);
-            let bytes = source.bytes(item, s.started).get(from..to).ok_or(DmaFault);
-            let cookie = Cookie::from(slot) * 2 + s.started as Cookie;
-            match bytes.and_then(|bytes| memory.write(write.dst, bytes, cookie)) {
-                Ok(Transfer::Done) => {}
-                Ok(Transfer::Pending) => {
-                    s.pending += 1;
-                    self.pending += 1;
-                }
-                Ok(Transfer::Full) => return false,
-                Err(DmaFault) => s.fault = true,
-            }
-            s.started += 1;
+    /// Keeps an item whose writes are under way.
+    #[inline(never)]
+    fn keep(&mut self, slot: u16, item: T, progress: Progress, all_started: bool) {
+        self.free.pop();
+        self.pending += usize::from(progress.pending);
+        self.slots[usize::from(slot)] = Slot { item: Some(item), progress };
+        if !all_started {
+            self.queue.push_back(slot);
         }
-        true
+    }
+
+    /// Goes on with an item in the queue. False: the memory takes no more now.
+    fn go_on<M: HostMemory>(&mut self, slot: u16, memory: &mut M, source: &impl Source<T>) -> bool {
+        let Slot { item, progress } = &mut self.slots[usize::from(slot)];
+        let Some(item) = item else { return true };
+        let before = progress.pending;
+        let all_started = progress.start(slot, item, memory, source);
+        self.pending += usize::from(progress.pending - before);
+        all_started
     }
 
     /// Learns what has completed. Fetches of others are handed to `fetched`, if there are any. True: something was.
@@ -133,10 +137,10 @@ impl<T: Writes> Transfers<T> {
         }
         let before = self.queue.len();
         while let Some(&slot) = self.queue.front()
-            && self.start(slot, memory, source)
+            && self.go_on(slot, memory, source)
         {
             self.queue.pop_front();
-            if self.slots[usize::from(slot)].pending == 0 {
+            if self.slots[usize::from(slot)].progress.pending == 0 {
                 self.done.push_back(slot);
             }
         }
@@ -144,13 +148,13 @@ impl<T: Writes> Transfers<T> {
     }
 
     fn completed_one(&mut self, slot: u16, result: Result<(), DmaFault>) {
-        let Some(s) = self.slots.get_mut(usize::from(slot)).filter(|s| s.pending > 0) else { return };
-        s.pending -= 1;
-        s.fault |= result.is_err();
+        let Some(Slot { item, progress }) = self.slots.get_mut(usize::from(slot)).filter(|s| s.progress.pending > 0) else { return };
+        progress.pending -= 1;
+        progress.fault |= result.is_err();
         self.pending -= 1;
-        let all_started = s.item.as_ref().is_none_or(|item| s.started == item.writes().len());
+        let all_started = item.as_ref().is_none_or(|item| progress.started == item.writes().len());
         // One whose second write is still to be started is in the queue, and seen to there.
-        if s.pending == 0 && all_started && !self.queue.contains(&slot) {
+        if progress.pending == 0 && all_started && !self.queue.contains(&slot) {
             self.done.push_back(slot);
         }
     }
@@ -163,9 +167,29 @@ impl<T: Writes> Transfers<T> {
 
     fn take(&mut self, slot: u16) -> Option<Completed<T>> {
         let s = &mut self.slots[usize::from(slot)];
-        let fault = s.fault;
+        let fault = s.progress.fault;
         self.free.push(slot);
         s.item.take().map(|item| Completed { item, fault })
+    }
+}
+
+impl Progress {
+    /// Starts what can be started of an item. False: the memory takes no more now.
+    #[inline]
+    fn start<T: Writes, M: HostMemory>(&mut self, slot: u16, item: &T, memory: &mut M, source: &impl Source<T>) -> bool {
+        while let Some(write) = item.writes().get(self.started) {
+            let (from, to) = (write.at as usize, write.at as usize + write.len as usize);
+            let bytes = source.bytes(item, self.started).get(from..to).ok_or(DmaFault);
+            let cookie = Cookie::from(slot) * 2 + self.started as Cookie;
+            match bytes.and_then(|bytes| memory.write(write.dst, bytes, cookie)) {
+                Ok(Transfer::Done) => {}
+                Ok(Transfer::Pending) => self.pending += 1,
+                Ok(Transfer::Full) => return false,
+                Err(DmaFault) => self.fault = true,
+            }
+            self.started += 1;
+        }
+        true
     }
 }
 

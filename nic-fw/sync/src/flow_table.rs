@@ -59,17 +59,15 @@ impl Bucket {
 struct Table {
     /// A power of two.
     buckets: Box<[Bucket]>,
+    /// How many buckets a chain has.
+    probes: u32,
 }
 
 impl Table {
     /// The `i`-th bucket to look at.
+    #[inline]
     fn bucket(&self, hash: FlowHash, i: u32) -> &Bucket {
         &self.buckets[hash.low().wrapping_add(i) as usize & (self.buckets.len() - 1)]
-    }
-
-    /// How many buckets a chain has.
-    fn probes(&self) -> u32 {
-        PROBES.min(self.buckets.len() as u32)
     }
 }
 
@@ -104,8 +102,9 @@ pub struct Candidates<'a> {
 impl Iterator for Candidates<'_> {
     type Item = FlowId;
 
+    #[inline]
     fn next(&mut self) -> Option<FlowId> {
-        while self.probe < self.table.probes() {
+        while self.probe < self.table.probes {
             let bucket = self.table.bucket(self.hash, self.probe);
             while self.way < WAYS {
                 let way = self.way;
@@ -143,8 +142,8 @@ impl FlowWriter {
     pub fn new(capacity: u32) -> Self {
         let capacity = capacity.clamp(1, 1 << 30);
         let buckets = capacity.div_ceil(FILL).next_power_of_two();
-        let buckets = (0..buckets).map(|_| Bucket::new()).collect();
-        Self { table: Arc::new(Table { buckets }), len: 0, capacity }
+        let table = Table { buckets: (0..buckets).map(|_| Bucket::new()).collect(), probes: PROBES.min(buckets) };
+        Self { table: Arc::new(table), len: 0, capacity }
     }
 
     /// Another reader's handle.
@@ -200,7 +199,7 @@ impl FlowWriter {
 
     /// First place in the chain of `hash` that `wanted` accepts: how far from home, and which way.
     fn find(&self, hash: FlowHash, wanted: impl Fn(&Bucket, usize) -> bool) -> Option<(u32, usize)> {
-        (0..self.table.probes()).find_map(|probe| {
+        (0..self.table.probes).find_map(|probe| {
             let bucket = self.table.bucket(hash, probe);
             (0..WAYS).find(|&way| wanted(bucket, way)).map(|way| (probe, way))
         })

@@ -45,6 +45,6 @@ pub mod spsc;
 pub mod tally;
 pub mod words;
 
-pub use flow_hash::FlowHash;
+pub use flow_hash::{FlowHash, HashKey};
 
 pub use words::{Word, Words};

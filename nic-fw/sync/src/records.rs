@@ -163,6 +163,13 @@ impl<T: Record> RecordReader<T> {
         self.find(i, |lines| (generation_of(lines) == generation).then(|| copy(lines)))?
     }
 
+    /// Whether record `i` is published under this generation and begins with `start`. `false` as `None` in [`read`](Self::read).
+    #[inline]
+    pub fn begins_with<P: Record>(&self, i: u32, generation: u32, start: &P) -> bool {
+        const { assert!(P::WORDS <= T::WORDS) };
+        self.find(i, |lines| generation_of(lines) == generation && matches(lines, start)).unwrap_or(false)
+    }
+
     /// What is published as record `i` now, with its generation. `None` as in [`read`](Self::read).
     pub fn get(&self, i: u32) -> Option<(u32, T)> {
         self.find(i, |lines| (generation_of(lines), copy(lines)))
@@ -174,6 +181,7 @@ impl<T: Record> RecordReader<T> {
     }
 
     /// What `seen` makes of record `i`, whole.
+    #[inline]
     fn find<R>(&self, i: u32, seen: impl Fn(&[Line]) -> R) -> Option<R> {
         for _ in 0..LOOKS {
             match self.look(i, &seen) {
@@ -185,6 +193,7 @@ impl<T: Record> RecordReader<T> {
         None
     }
 
+    #[inline]
     fn look<R>(&self, i: u32, seen: impl Fn(&[Line]) -> R) -> Look<R> {
         let Some((state, lines)) = self.table.record(i) else { return Look::Nothing };
         // Acquire: with the release in `RecordWriter::publish`.
@@ -212,6 +221,14 @@ fn copy<T: Record>(lines: &[Line]) -> T {
         bytes.copy_from_slice(&word(lines, 1 + i).load(Ordering::Relaxed).to_ne_bytes());
     }
     record
+}
+
+/// Whether the record in `lines` begins with `start`.
+#[inline]
+fn matches<P: Record>(lines: &[Line], start: &P) -> bool {
+    // All words in one go: they nearly always match.
+    let differ = |(i, bytes): (usize, &[u8; WORD_LEN])| word(lines, 1 + i).load(Ordering::Relaxed) ^ u32::from_ne_bytes(*bytes);
+    start.as_bytes().as_chunks().0.iter().enumerate().map(differ).fold(0, |all, word| all | word) == 0
 }
 
 fn paste<T: Record>(lines: &[Line], record: &T) {

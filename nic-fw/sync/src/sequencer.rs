@@ -108,6 +108,16 @@ impl<T> Reorder<T> {
         Ok(())
     }
 
+    /// `number` is the next, and its item need not wait: it counts as released. False: it must be [`put`](Self::put).
+    #[inline]
+    pub fn pass(&mut self, number: u32) -> bool {
+        let is_next = number == self.next && !self.is_ready();
+        if is_next {
+            self.next = number.wrapping_add(1);
+        }
+        is_next
+    }
+
     /// The next item in order, if all before it have come back. Passes over skips.
     pub fn release(&mut self) -> Option<T> {
         loop {

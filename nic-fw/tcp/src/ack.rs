@@ -10,6 +10,7 @@ use toe_wire::{SeqNum, TcpFlags};
 const DUP_ACKS: u8 = 3;
 
 /// RFC 5961, 5.2: acknowledgements of what was never sent, or far in the past, are dropped with an ACK.
+/// RFC 9293 MAY-12, 3.10.7.4-18, 3.10.7.4-19, 3.10.7.4-23.
 pub(crate) fn validate(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) -> bool {
     let oldest = s.snd_una().sub_len(s.max_snd_wnd());
     if seg.ack.ge(oldest) && seg.ack.le(s.snd_max()) {
@@ -20,11 +21,13 @@ pub(crate) fn validate(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut O
     false
 }
 
+/// RFC 9293 MUST-1, REC-1.
 fn window_of(s: &FlowState, seg: &SegmentIn) -> u32 {
     u32::from(seg.window) << s.tx.wscale.min(14)
 }
 
 /// Takes the peer's window if the segment is newer than the one it came with (RFC 9293, 3.10.7.4).
+/// RFC 9293 3.10.7.4-24.
 pub(crate) fn update_window(s: &mut FlowState, seg: &SegmentIn) {
     let window = window_of(s, seg);
     let (wl1, wl2) = (SeqNum(s.tx.snd_wl1), SeqNum(s.tx.snd_wl2));
@@ -33,10 +36,12 @@ pub(crate) fn update_window(s: &mut FlowState, seg: &SegmentIn) {
     let newer =
         wl1.lt(seg.seq) || (wl1 == seg.seq && (wl2.lt(seg.ack) || (wl2 == seg.ack && (window >= s.tx.snd_wnd || s.tx.backoff > 0))));
     if newer {
-        s.tx.snd_wnd = window;
         s.tx.snd_wl1 = seg.seq.0;
         s.tx.snd_wl2 = seg.ack.0;
-        s.tx.max_wnd_log2 = s.tx.max_wnd_log2.max(log2_up(window));
+        if window != s.tx.snd_wnd {
+            s.tx.snd_wnd = window;
+            s.tx.max_wnd_log2 = s.tx.max_wnd_log2.max(log2_up(window));
+        }
     }
 }
 
@@ -61,6 +66,7 @@ pub(crate) fn process(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Ou
 }
 
 /// ECN echo from the peer (RFC 3168, 6.1.2): reduce once per window of data.
+/// RFC 9293 SHLD-8.
 fn congestion_echo(s: &mut FlowState, seg: &SegmentIn) {
     if s.has(ff::ECN) && seg.flags.contains(TcpFlags::ECE) && !s.has(ff::RECOVERY | ff::LOSS | ff::ECN_REDUCED) && s.outstanding() > 0 {
         let flight = s.outstanding();
@@ -71,6 +77,7 @@ fn congestion_echo(s: &mut FlowState, seg: &SegmentIn) {
 }
 
 /// Moves snd_una to the segment's acknowledgement, which lies beyond it.
+/// RFC 9293 3.10.7.4-22.
 pub(crate) fn advance(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
     let ack = seg.ack;
     let flight = s.snd_nxt().since_or_zero(s.snd_una());

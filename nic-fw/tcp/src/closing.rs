@@ -15,6 +15,7 @@ use toe_abi::flow::{FlowState, flow_flags as ff, tcp_state as st, timer};
 /// Everything that could still be sent or come due.
 const PENDING: u32 = ff::DELACK_ARMED | ff::ACK_NOW | ff::PROBE | ff::REXMIT_ONE | ff::PUSH;
 
+/// RFC 9293 MUST-12.
 fn end(s: &mut FlowState, state: u8, reason: CloseReason, error: u32, out: &mut Output) {
     s.rx.state = state;
     s.tx.timer = timer::NONE;
@@ -26,6 +27,7 @@ fn end(s: &mut FlowState, state: u8, reason: CloseReason, error: u32, out: &mut 
 }
 
 /// The application will send no more.
+/// RFC 9293 3.10.4-4, 3.10.4-5, 3.10.4-6.
 pub(crate) fn local_fin(s: &mut FlowState) {
     if s.has(ff::TX_FIN) {
         return;
@@ -39,6 +41,7 @@ pub(crate) fn local_fin(s: &mut FlowState) {
 }
 
 /// Our FIN is acknowledged.
+/// RFC 9293 3.10.7.4-25, 3.10.7.4-26, 3.10.7.4-27.
 pub(crate) fn fin_acked(s: &mut FlowState, out: &mut Output) {
     match s.rx.state {
         st::FIN_WAIT_1 => s.rx.state = st::FIN_WAIT_2,
@@ -49,6 +52,7 @@ pub(crate) fn fin_acked(s: &mut FlowState, out: &mut Output) {
 }
 
 /// The peer's FIN is in order.
+/// RFC 9293 3.10.7.4-35, 3.10.7.4-36, 3.10.7.4-37.
 pub(crate) fn fin_received(s: &mut FlowState, out: &mut Output) {
     out.notify = true;
     match s.rx.state {
@@ -60,6 +64,7 @@ pub(crate) fn fin_received(s: &mut FlowState, out: &mut Output) {
 }
 
 /// A valid RST has come.
+/// RFC 9293 3.10.7.4-11.
 pub(crate) fn peer_reset(s: &mut FlowState, out: &mut Output) {
     // As Linux: who has read the peer's FIN learns of it by writing.
     let error = if s.rx.state == st::CLOSE_WAIT { errno::EPIPE } else { errno::ECONNRESET };
@@ -67,6 +72,7 @@ pub(crate) fn peer_reset(s: &mut FlowState, out: &mut Output) {
 }
 
 /// We give the connection up and say so.
+/// RFC 9293 3.10.5-1, 3.10.5-2.
 pub(crate) fn abort(s: &mut FlowState, now: Now, error: u32, out: &mut Output) {
     out.reply = Some(output::reset(s, now));
     out.counts.add(Counter::TxResets);
@@ -74,6 +80,7 @@ pub(crate) fn abort(s: &mut FlowState, now: Now, error: u32, out: &mut Output) {
 }
 
 /// The peer no longer answers. RST, in case it hears us after all.
+/// RFC 9293 3.10.8-1.
 pub(crate) fn give_up(s: &mut FlowState, now: Now, out: &mut Output) {
     out.reply = Some(output::reset(s, now));
     end(s, st::CLOSED, CloseReason::Timeout, errno::ETIMEDOUT, out);

@@ -86,6 +86,7 @@ fn window_update(s: &mut FlowState) {
 }
 
 /// The last descriptor has gone.
+/// RFC 9293 MAY-1, SHLD-3.
 pub(crate) fn close(s: &mut FlowState, unread: bool, now: Now, out: &mut Output) {
     if unread && send::has_data(s) {
         // As Linux, where it has left by now: what was sent before the close, as far as windows allow.
@@ -110,6 +111,7 @@ const MTU_MIN_V6: u16 = 1280;
 pub(crate) fn icmp_error(s: &mut FlowState, error: &IcmpError) {
     // RFC 5927, 4.1: only about what is in flight.
     let ours = error.seq.ge(s.snd_una()) && error.seq.lt(s.snd_max());
+    // RFC 9293 MUST-56.
     if !ours || (error.kind, error.code) != (DEST_UNREACHABLE, FRAG_NEEDED) {
         return;
     }

@@ -1,9 +1,9 @@
 //! Dispatch, and the order in which a segment is judged (RFC 9293, 3.10.7.4).
 
 use crate::state::View;
-use crate::{Input, Now, Output, Pools, SegmentIn, ack, closing, host, output, receive, send, timers};
+use crate::{Fast, Input, Now, Output, Pools, SegmentIn, ack, closing, fast, host, output, receive, send, timers};
 use toe_abi::counters::Drop;
-use toe_abi::flow::{FlowState, flow_flags as ff, tcp_state};
+use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::{SeqNum, TcpFlags};
 
 /// A state that comes from elsewhere holds nothing of this group's pools, whatever it says.
@@ -14,6 +14,11 @@ pub fn forget(_s: &mut FlowState, _pools: &mut Pools) {}
 
 /// Takes one event into the state and says what is to be done about it.
 pub fn input(s: &mut FlowState, _pools: &mut Pools, event: &Input, now: Now) -> Output {
+    if let Input::Segment(seg) = event
+        && let Some(Fast { place, send, .. }) = fast(s, seg, now)
+    {
+        return Output { place, notify: true, send, ..Output::default() };
+    }
     let mut out = Output::default();
     if s.ended() {
         // A segment may have been on its way when the flow ended.
@@ -21,7 +26,6 @@ pub fn input(s: &mut FlowState, _pools: &mut Pools, event: &Input, now: Now) -> 
         return out;
     }
     match event {
-        Input::Segment(seg) if is_fast(s, seg) => fast(s, seg, now, &mut out),
         Input::Segment(seg) => slow(s, seg, now, &mut out),
         Input::Host(update) => host::update(s, update, &mut out),
         Input::Timer => timers::expire(s, now, &mut out),
@@ -36,41 +40,8 @@ pub fn input(s: &mut FlowState, _pools: &mut Pools, event: &Input, now: Now) -> 
     out
 }
 
-/// The next segment in order on an established flow where nothing odd is going on.
-#[inline]
-fn is_fast(s: &FlowState, seg: &SegmentIn) -> bool {
-    const PLAIN: TcpFlags = TcpFlags::ACK.union(TcpFlags::PSH);
-    const BUSY: u32 = ff::RECOVERY | ff::LOSS | ff::FIN_SEEN | ff::RX_CLOSED | ff::ECE;
-    let flags_ok = seg.flags.contains(TcpFlags::ACK) && PLAIN.contains(seg.flags) && !seg.ce;
-    let state_ok = s.rx.state == tcp_state::ESTABLISHED && !s.has(BUSY) && !s.has_holes() && s.tx.dup_acks == 0;
-    let ts_ok = match seg.timestamps {
-        // Signed difference modulo 2^32: RFC 7323, 5.2.
-        Some(ts) => s.has(ff::TIMESTAMPS) && ts.val.wrapping_sub(s.rx.ts_recent) as i32 >= 0,
-        None => !s.has(ff::TIMESTAMPS),
-    };
-    let in_order = seg.seq == s.rcv_nxt() && seg.payload_len <= s.rcv_adv().since_or_zero(s.rcv_nxt());
-    // A pure ACK must acknowledge something: else it may be a duplicate one.
-    let ack_ok = seg.ack.le(s.snd_max()) && if seg.payload_len == 0 { seg.ack.gt(s.snd_una()) } else { seg.ack.ge(s.snd_una()) };
-    flags_ok && state_ok && ts_ok && in_order && ack_ok
-}
-
-fn fast(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
-    s.rx.last_rx_ms = now.ms32();
-    if let Some(ts) = seg.timestamps {
-        update_ts_recent(s, seg.seq, ts.val);
-    }
-    ack::update_window(s, seg);
-    if seg.ack.gt(s.snd_una()) {
-        ack::advance(s, seg, now, out);
-    }
-    if seg.payload_len > 0 {
-        receive::in_order(s, seg, 0, seg.payload_len, out);
-        receive::owe_ack(s, seg, false, now);
-    }
-    s.tx.probes = 0;
-}
-
 fn slow(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
+    // RFC 9293 3.10.7.4-15, 3.10.7.4-16.
     if seg.flags.contains(TcpFlags::SYN) && !seg.flags.contains(TcpFlags::RST) {
         // RFC 5961, 4.2: "irrespective of the sequence number, TCP MUST send an ACK".
         out.drop = Some(Drop::SynChallenged);
@@ -79,10 +50,12 @@ fn slow(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
     if !paws(s, seg, now, out) || !acceptable(s, seg, now, out) {
         return;
     }
+    // RFC 9293 SHLD-2.
     if seg.flags.contains(TcpFlags::RST) {
         return reset(s, seg, now, out);
     }
     // RFC 9293, 3.10.7.4, fifth: "if the ACK bit is off, drop the segment".
+    // RFC 9293 3.10.7.4-17.
     if !seg.flags.contains(TcpFlags::ACK) {
         out.drop = Some(Drop::NoAck);
         return;
@@ -104,7 +77,7 @@ fn slow(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
 }
 
 /// RFC 7323, 4.3, (2): from the segment that the last ACK asked for.
-fn update_ts_recent(s: &mut FlowState, seq: SeqNum, val: u32) {
+pub(crate) fn update_ts_recent(s: &mut FlowState, seq: SeqNum, val: u32) {
     if val.wrapping_sub(s.rx.ts_recent) as i32 >= 0 && seq.le(SeqNum(s.rx.last_ack_sent)) {
         s.rx.ts_recent = val;
     }
@@ -146,6 +119,7 @@ fn seq_len(seg: &SegmentIn) -> u32 {
 ///
 /// A little wider than the table there, as in Linux: a segment without data may sit at the right edge (the peer has filled
 /// the window), and may be as old as our last ACK (it was overtaken). What data is new is decided later.
+/// RFC 9293 3.10.7.4-2, 3.10.7.4-3, 3.10.7.4-4, 3.10.7.4-5.
 fn acceptable(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) -> bool {
     let edge = s.rcv_adv().max(s.rcv_nxt());
     let end = seg.seq.add(seq_len(seg));
@@ -162,6 +136,7 @@ fn acceptable(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) ->
 }
 
 /// Second: check the RST bit, by RFC 5961, 3.2.
+/// RFC 9293 3.10.7.4-6, 3.10.7.4-7, 3.10.7.4-8.
 fn reset(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
     let expected = s.rcv_nxt();
     // After its FIN a peer may count the FIN or not.

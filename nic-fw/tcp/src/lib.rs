@@ -11,7 +11,8 @@
 //!
 //! The state is [`toe_abi::flow::FlowState`]; [`establish`] makes it from what the handshake agreed on. After each
 //! [`input`] whose output says `send`, the caller calls [`emit`] until it gives nothing (and then resets the flow if
-//! [`is_reset_due`]), and calls `input` with [`Input::Timer`] when [`next_deadline`] has come.
+//! [`is_reset_due`]), and calls `input` with [`Input::Timer`] when [`next_deadline`] has come. [`fast`] is the part of `input` that
+//! nearly all segments take, for callers that do it first.
 //!
 //! What a flow needs more of while segments are missing comes from the [`Pools`] of its group. A state from elsewhere is [`admit`]ted
 //! first, and a flow that no more is heard of is [`forget`]ten, so that nothing stays behind in the pools.
@@ -29,6 +30,7 @@ mod api;
 pub mod cc;
 mod closing;
 mod establish;
+mod fast;
 mod host;
 mod input;
 mod ooo;
@@ -45,6 +47,7 @@ mod timers;
 
 pub use api::{CloseReason, Counts, HostUpdate, IcmpError, Input, Now, Output, Placement, SegmentIn, SegmentOut, errno};
 pub use establish::{Setup, Timestamping, establish, rebase};
+pub use fast::{Fast, fast};
 pub use input::{admit, forget, input};
 pub use pool::Pools;
 pub use send::{emit, emit_owed, is_reset_due};

@@ -12,12 +12,14 @@ pub(crate) fn ts_now(s: &FlowState, now: Now) -> u32 {
 
 /// The window that the application has made room for, if it is worth telling: RFC 9293, 3.8.6.2.2
 /// (silly window syndrome, receiver): by at least half the buffer or a segment.
+/// RFC 9293 MUST-39.
 fn new_edge(s: &FlowState) -> SeqNum {
     let gain = s.rcv_edge().since_or_zero(s.rcv_adv());
     if gain >= (s.rx_size() / 2).min(s.mss()) { s.rcv_edge() } else { s.rcv_adv() }
 }
 
 /// The window field of a segment sent now; what it promises is kept in rcv_adv.
+/// RFC 9293 MAY-8.
 fn advertise(s: &mut FlowState) -> u16 {
     let shift = s.rx.wscale.min(14);
     let window = new_edge(s).since_or_zero(s.rcv_nxt());
@@ -25,11 +27,13 @@ fn advertise(s: &mut FlowState) -> u16 {
     // left (RFC 9293, 3.8.6).
     let field = (window >> shift).min(u32::from(u16::MAX));
     let edge = s.rcv_nxt().add(field << shift);
+    // RFC 9293 SHLD-14, 3.10.7.4-31.
     s.rx.rcv_adv = s.rcv_adv().max(edge).0;
     field as u16
 }
 
 /// A segment at `seq` that acknowledges everything received: no ACK is owed once it is sent.
+/// RFC 9293 3.10.7.4-32.
 pub(crate) fn segment(s: &mut FlowState, now: Now, seq: SeqNum) -> SegmentOut {
     let window = advertise(s);
     s.rx.last_ack_sent = s.rx.rcv_nxt;

@@ -7,6 +7,7 @@ use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::{SeqNum, TcpFlags};
 
 /// As in Linux; RFC 9293, 3.8.6.3 allows 500 ms.
+/// RFC 9293 SHLD-18, MUST-40.
 const DELACK_MS: u32 = 40;
 
 /// ECN: CE is echoed until the peer says CWR (RFC 3168, 6.1.3), or segment by segment.
@@ -50,6 +51,7 @@ struct Fresh {
 }
 
 /// Cuts off what was received before and what lies beyond the window or the peer's FIN (RFC 9293, 3.10.7.4: "trimmed").
+/// RFC 9293 3.10.7.4-1.
 fn trim(s: &FlowState, seg: &SegmentIn) -> Fresh {
     let end = seg.seq.add(seg.payload_len);
     let from = s.rcv_nxt().since_or_zero(seg.seq).min(seg.payload_len);
@@ -67,6 +69,7 @@ pub(crate) fn data(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Outpu
     if seg.payload_len == 0 && !seg.flags.contains(TcpFlags::FIN) {
         return;
     }
+    // RFC 9293 3.10.7.4-33.
     if s.fin_received() {
         // Our ACK of the FIN was lost.
         return discard(s, Drop::Duplicate, now, out);
@@ -77,6 +80,7 @@ pub(crate) fn data(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Outpu
         let beyond = seg.seq.add(seg.payload_len).gt(s.rcv_nxt());
         return discard(s, if beyond { Drop::OutOfWindow } else { Drop::Duplicate }, now, out);
     }
+    // RFC 9293 SHLD-3.
     if has_data && s.has(ff::ORPHAN) {
         // RFC 2525, 2.17: nobody will read it, and the peer should know.
         out.drop = Some(Drop::RxClosed);
@@ -94,7 +98,7 @@ pub(crate) fn data(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Outpu
         in_order(s, seg, fresh.from, fresh.to, out);
     }
     let fin = take_fin(s, out);
-    owe_ack(s, seg, had_holes || fin, now);
+    let _ = owe_ack(s, seg, had_holes || fin, now);
     if out.closed.is_some() {
         // The flow ends here, and with it what emit() could send: the ACK of the FIN goes along.
         out.reply = Some(output::ack(s, now));
@@ -116,6 +120,7 @@ fn see_fin(s: &mut FlowState, at: SeqNum) {
 }
 
 /// Payload `[from, to)` of the segment begins at rcv_nxt.
+/// RFC 9293 3.10.7.4-30.
 pub(crate) fn in_order(s: &mut FlowState, seg: &SegmentIn, from: u32, to: u32, out: &mut Output) {
     let pos = s.rx_pos(s.rcv_nxt());
     let (rcv_nxt, gone) = ooo::absorb(&mut s.cc.ooo, seg.seq.add(to));
@@ -132,6 +137,7 @@ pub(crate) fn in_order(s: &mut FlowState, seg: &SegmentIn, from: u32, to: u32, o
 }
 
 /// Consumes the peer's FIN if everything before it is there.
+/// RFC 9293 3.10.7.4-34.
 fn take_fin(s: &mut FlowState, out: &mut Output) -> bool {
     if !s.has(ff::FIN_SEEN) || s.rcv_nxt() != SeqNum(s.rx.fin_seq) {
         return false;
@@ -142,6 +148,7 @@ fn take_fin(s: &mut FlowState, out: &mut Output) -> bool {
 }
 
 /// Beyond a hole: straight to its place in the buffer. Acknowledged at once (RFC 5681, 4.2), one ACK per segment, as the peer counts them.
+/// RFC 9293 SHLD-31, MAY-13.
 fn out_of_order(s: &mut FlowState, seg: &SegmentIn, fresh: &Fresh, now: Now, out: &mut Output) {
     if fresh.to > fresh.from {
         let (start, end) = (seg.seq.add(fresh.from), seg.seq.add(fresh.to));
@@ -161,8 +168,14 @@ fn out_of_order(s: &mut FlowState, seg: &SegmentIn, fresh: &Fresh, now: Now, out
     out.reply = Some(output::ack(s, now));
 }
 
-/// In-order data has come: acknowledge now, or soon (RFC 5681, 4.2; RFC 9293, 3.8.6.3).
-pub(crate) fn owe_ack(s: &mut FlowState, seg: &SegmentIn, now_please: bool, now: Now) {
+/// In-order data has come: acknowledge now, or soon (RFC 5681, 4.2; RFC 9293, 3.8.6.3). True: soon, and a timer was set for it.
+pub(crate) fn owe_ack(s: &mut FlowState, seg: &SegmentIn, now_please: bool, now: Now) -> bool {
+    let quick = s.rx.quickack > 0;
+    s.rx.quickack = s.rx.quickack.saturating_sub(1);
+    if s.has(ff::ACK_NOW) {
+        // It is going to be for this segment too.
+        return false;
+    }
     // Full-sized as far as we can tell: the peer's segment size may be less than ours, but what fills one lacks PSH.
     let full = seg.payload_len >= s.mss() || !seg.flags.contains(TcpFlags::PSH);
     if full {
@@ -170,15 +183,19 @@ pub(crate) fn owe_ack(s: &mut FlowState, seg: &SegmentIn, now_please: bool, now:
     }
     let unacked = s.rcv_nxt().since(SeqNum(s.rx.last_ack_sent));
     // "A delayed ACK [...] MUST be generated for at least every second full-sized segment".
+    // RFC 9293 SHLD-19.
     let second = s.rx.delack_segs >= 2 || unacked >= 2 * s.mss();
     // The peer may be waiting for the window and not for its delayed ACK.
     let nearly_closed = s.rcv_adv().since_or_zero(s.rcv_nxt()) < 2 * s.mss();
-    let quick = s.rx.quickack > 0;
-    s.rx.quickack = s.rx.quickack.saturating_sub(1);
+    // RFC 9293 MUST-58, MUST-59: an owed ACK leaves by emit(), one for all that has come until then.
     if now_please || second || nearly_closed || quick {
         s.set(ff::ACK_NOW);
-    } else if !s.has(ff::DELACK_ARMED) {
-        s.set(ff::DELACK_ARMED);
-        s.rx.delack_ms = now.ms32().wrapping_add(DELACK_MS);
+        return false;
     }
+    if s.has(ff::DELACK_ARMED) {
+        return false;
+    }
+    s.set(ff::DELACK_ARMED);
+    s.rx.delack_ms = now.ms32().wrapping_add(DELACK_MS);
+    true
 }

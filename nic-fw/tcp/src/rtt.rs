@@ -13,6 +13,7 @@ pub(crate) const RTO_MAX_MS: u32 = 120_000;
 const ECHO_MAX_MS: u32 = 60_000;
 
 /// Takes one measurement (RFC 6298, 2.2 and 2.3).
+/// RFC 9293 MUST-18.
 pub(crate) fn sample(s: &mut FlowState, rtt_us: u32) {
     let rtt = rtt_us.clamp(1, ECHO_MAX_MS * 1000);
     if s.tx.srtt_us == 0 {
@@ -29,7 +30,8 @@ pub(crate) fn sample(s: &mut FlowState, rtt_us: u32) {
 /// RTO without backoff, microseconds.
 fn base_us(s: &FlowState) -> u32 {
     if s.tx.srtt_us == 0 {
-        return RTO_INITIAL_US;
+        // RFC 6298 2-1, 5-4: the handshake's losses may ask for more.
+        return RTO_INITIAL_US.max(s.tx.rttvar_us.saturating_mul(4));
     }
     // As Linux: the minimum is added to the RTT and not a floor below the sum, so that a peer's delayed ACK of 40 to 200 ms
     // does not look like a loss.
@@ -80,6 +82,7 @@ mod tests {
     use super::*;
     use crate::testing::flow;
 
+    /// RFC 9293 MUST-18.
     #[test]
     fn first_sample_and_convergence() {
         let mut s = flow();
@@ -94,6 +97,7 @@ mod tests {
         assert!((210..=212).contains(&rto_ms(&s)), "rto {}", rto_ms(&s));
     }
 
+    /// RFC 9293 MUST-19.
     #[test]
     fn backoff_doubles_up_to_the_limit() {
         let mut s = flow();

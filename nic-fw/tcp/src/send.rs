@@ -44,6 +44,7 @@ pub(crate) fn plan(s: &FlowState, max_payload: u32) -> Verdict {
     if avail == 0 && !fin {
         return Verdict::Nothing;
     }
+    // RFC 9293 MUST-34, SHLD-15: of a window that has shrunk nothing is left.
     let window = edge_from(s.snd_una(), s.tx.snd_wnd.min(1 << 30), nxt);
     if avail == 0 {
         // FIN takes a sequence number of the window.
@@ -58,6 +59,7 @@ pub(crate) fn plan(s: &FlowState, max_payload: u32) -> Verdict {
     if len < mss {
         return if cwnd < mss.min(window) { Verdict::Wait } else { small_window(s, len) };
     }
+    // RFC 9293 SHLD-28.
     let len = len - len % mss;
     if defer(s, len, max_payload) { Verdict::Wait } else { Verdict::Send { len, fin: false } }
 }
@@ -68,9 +70,11 @@ fn whole(s: &FlowState, len: u32, fin: bool, mss: u32) -> Verdict {
     // What was sent before is not to be held: after a timeout nothing else may bring acknowledgements.
     let free = tail == 0 || s.has(ff::TX_FIN | ff::PUSH) || s.snd_nxt().lt(s.snd_max());
     // RFC 896, in the form of Minshall and of Linux: only one partial segment may be unacknowledged.
+    // RFC 9293 SHLD-7, MUST-17.
     let nagle = !s.has(ff::NODELAY) && SeqNum(s.rx.snd_sml).gt(s.snd_una());
     let held = match () {
         () if free => None,
+        // RFC 9293 MAY-16.
         () if s.has(ff::CORK) => Some(Verdict::Corked),
         () if nagle => Some(Verdict::Wait),
         () => None,
@@ -83,6 +87,7 @@ fn whole(s: &FlowState, len: u32, fin: bool, mss: u32) -> Verdict {
 }
 
 /// The window has room for less than a segment (RFC 9293, 3.8.6.2.1: silly window syndrome, sender).
+/// RFC 9293 MUST-38.
 fn small_window(s: &FlowState, len: u32) -> Verdict {
     let worth = len > 0 && len >= s.max_snd_wnd() / 2;
     if worth { Verdict::Send { len, fin: false } } else { closed(s) }
@@ -160,6 +165,7 @@ fn next(s: &mut FlowState, now: Now, max_payload: u32, new_data: bool) -> Option
 }
 
 /// One segment from snd_una, whatever the windows say.
+/// RFC 9293 SHLD-16, MAY-7.
 fn retransmission(s: &mut FlowState, now: Now, max_payload: u32) -> Option<SegmentOut> {
     if s.outstanding() == 0 {
         return None;
@@ -184,11 +190,13 @@ fn probe(s: &mut FlowState, now: Now, max_payload: u32) -> SegmentOut {
     if len > 0 {
         return data(s, now, len, false);
     }
+    // RFC 9293 SHLD-12.
     let seq = s.snd_una().sub_len(1);
     output::segment(s, now, seq)
 }
 
 /// Payload and FIN from snd_nxt on.
+/// RFC 9293 3.10.2-3.
 fn data(s: &mut FlowState, now: Now, len: u32, fin: bool) -> SegmentOut {
     let seq = s.snd_nxt();
     let payload_end = seq.add(len);
@@ -199,6 +207,7 @@ fn data(s: &mut FlowState, now: Now, len: u32, fin: bool) -> SegmentOut {
     out.rexmit = rexmit;
     out.flags.set(TcpFlags::FIN, fin);
     // RFC 9293, 3.9.1.2: on the last segment of what there is.
+    // RFC 9293 MUST-61, SHLD-27.
     out.flags.set(TcpFlags::PSH, len > 0 && payload_end == s.tx_end());
     // RFC 3168, 6.1.5 and 6.1.4: new data only.
     out.ect = s.has(ff::ECN) && len > 0 && !rexmit;

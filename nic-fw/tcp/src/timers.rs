@@ -12,6 +12,7 @@ const RETRIES_MAX: u8 = 15;
 /// The same when nobody holds the socket any more (tcp_orphan_retries).
 const RETRIES_ORPHAN: u8 = 8;
 /// Linux's tcp_keepalive_time, _intvl and _probes (RFC 9293, 3.8.4: at least two hours).
+/// RFC 9293 MUST-28, MUST-29.
 const KEEPALIVE_IDLE_MS: u32 = 7_200_000;
 const KEEPALIVE_INTERVAL_MS: u32 = 75_000;
 const KEEPALIVE_PROBES: u8 = 9;
@@ -48,8 +49,10 @@ fn wanted(s: &FlowState) -> u8 {
         return timer::RTO;
     }
     match plan(s, s.mss()) {
+        // RFC 9293 MUST-36, SHLD-29, SHLD-30.
         Verdict::WindowClosed => timer::PERSIST,
         Verdict::Corked => timer::CORK,
+        // RFC 9293 MAY-5, MUST-24, MUST-25, MUST-26.
         _ if s.has(ff::KEEPALIVE) => timer::KEEPALIVE,
         _ => timer::NONE,
     }
@@ -91,6 +94,7 @@ pub(crate) fn expire(s: &mut FlowState, now: Now, out: &mut Output) {
         timer::RTO => retransmit(s, now, out),
         timer::PERSIST => persist(s, now, out),
         timer::KEEPALIVE => keep_alive(s, now, out),
+        // RFC 9293 MUST-60.
         timer::CORK => s.set(ff::PUSH),
         _ => {}
     }
@@ -101,9 +105,12 @@ fn retries(s: &FlowState) -> u8 {
 }
 
 /// RFC 6298, 5.4 to 5.6; RFC 5681, 3.1; then go back and send everything again as cwnd allows.
+/// RFC 9293 3.10.8-2.
 fn retransmit(s: &mut FlowState, now: Now, out: &mut Output) {
     // A peer that has closed its window on data in flight but answers our retransmissions is alive (RFC 9293, 3.8.6.1).
+    // RFC 9293 SHLD-17, MUST-35.
     let answering = s.tx.snd_wnd == 0 && now.ms32().wrapping_sub(s.rx.last_rx_ms) < 2 * RTO_MAX_MS && !s.has(ff::ORPHAN);
+    // RFC 9293 MUST-20, SHLD-11: R2 alone. At R1 IP needs no advice: toed asks next hops again all the time.
     if s.tx.backoff >= retries(s) && !answering {
         return closing::give_up(s, now, out);
     }
@@ -120,6 +127,7 @@ fn retransmit(s: &mut FlowState, now: Now, out: &mut Output) {
 }
 
 /// RFC 9293, 3.8.6.1: probe a closed window at growing intervals, for as long as the peer answers.
+/// RFC 9293 MUST-37.
 fn persist(s: &mut FlowState, now: Now, out: &mut Output) {
     if s.tx.probes >= retries(s) {
         return closing::give_up(s, now, out);

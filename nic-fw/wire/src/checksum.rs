@@ -21,10 +21,9 @@ const fn add_carry(a: u64, b: u64) -> u64 {
 
 #[inline]
 const fn fold(acc: u64) -> u16 {
-    let acc = (acc & 0xffff_ffff) + (acc >> 32);
-    let acc = (acc & 0xffff) + ((acc >> 16) & 0xffff) + (acc >> 32);
-    let acc = (acc & 0xffff) + (acc >> 16);
-    ((acc & 0xffff) + (acc >> 16)) as u16
+    // A sum of two halves with end-around carry is the upper half of the whole added to itself with halves swapped.
+    let acc = (acc.wrapping_add(acc.rotate_left(32)) >> 32) as u32;
+    (acc.wrapping_add(acc.rotate_left(16)) >> 16) as u16
 }
 
 /// Native-order sum of `bytes`, the last odd byte padded with zero.
@@ -63,6 +62,15 @@ fn sum_native(bytes: &[u8]) -> u64 {
 impl Sum {
     pub const fn new() -> Self {
         Self { acc: 0, odd: false }
+    }
+
+    /// The sum of a short header, whose length the compiler knows: a third of the cost. `N`: a multiple of four.
+    #[inline]
+    #[must_use]
+    pub fn of_words<const N: usize>(header: &[u8; N]) -> Self {
+        const { assert!(N.is_multiple_of(4)) };
+        // 32-bit words in 64 bits: no carry to take care of.
+        Self { acc: header.as_chunks().0.iter().map(|&word| u64::from(u32::from_ne_bytes(word))).sum(), odd: false }
     }
 
     /// Adds the next piece.

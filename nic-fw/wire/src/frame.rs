@@ -1,8 +1,7 @@
 //! One look at a received frame: everything that the data path wants to know of it.
 
-use crate::checksum::pseudo_header;
 use crate::ipv4::{self, Ip, Span, ip_proto};
-use crate::{Ethernet, FrameError, Tcp, TcpOptions, bytes, ethertype};
+use crate::{Ethernet, FrameError, Segment, Tcp, TcpOptions, TcpTuple, bytes, ethertype};
 
 /// A received frame. Byte ranges are those of the whole frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,7 +67,7 @@ pub fn tcp_tuple(frame: &[u8]) -> Option<TcpTuple> {
     let ip = usize::from(eth.len);
     let fixed: [u8; ipv4::HEADER_LEN] = bytes::array(frame, ip)?;
     let [version_ihl, _, _, _, _, _, f0, f1, _, proto, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = fixed;
-    if version_ihl >> 4 != 4 || proto != ip_proto::TCP || u16::from_be_bytes([f0, f1]) & 0x3fff != 0 {
+    if version_ihl >> 4 != 4 || proto != ip_proto::TCP || u16::from_be_bytes([f0, f1]) & ipv4::FRAGMENT != 0 {
         return None;
     }
     let ports = bytes::be32(frame, ip + usize::from(version_ihl & 15) * 4)?;
@@ -86,15 +85,6 @@ fn tcp_tuple_v6(frame: &[u8], at: usize) -> Option<TcpTuple> {
     Some(TcpTuple { src_ip: ip.src, dst_ip: ip.dst, src_port: (ports >> 16) as u16, dst_port: ports as u16 })
 }
 
-/// See [`tcp_tuple`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TcpTuple {
-    pub src_ip: [u8; 16],
-    pub dst_ip: [u8; 16],
-    pub src_port: u16,
-    pub dst_port: u16,
-}
-
 impl Frame {
     /// The IP and TCP headers, if the frame holds a whole TCP segment.
     #[inline]
@@ -105,12 +95,25 @@ impl Frame {
         }
     }
 
+    /// The TCP segment that the frame holds, if it holds a whole one. `frame` is what this was parsed from.
+    pub fn segment(&self, frame: &[u8]) -> Option<Segment> {
+        self.tcp().map(|(ip, tcp)| Segment {
+            tuple: TcpTuple { src_ip: ip.src, dst_ip: ip.dst, src_port: tcp.src_port, dst_port: tcp.dst_port },
+            seq: tcp.seq,
+            ack: tcp.ack,
+            flags: tcp.flags,
+            window: tcp.window,
+            timestamps: tcp.timestamps,
+            sack: tcp.sack(frame),
+            ce: ip.is_ce(),
+            tcp_at: tcp.header.start as u16,
+            payload: tcp.payload,
+        })
+    }
+
     /// Whether the TCP checksum is right. `frame` is what this was parsed from. `false` also if there is no TCP segment.
     pub fn tcp_checksum_ok(&self, frame: &[u8]) -> bool {
-        self.tcp().is_some_and(|(ip, _)| {
-            let segment = ip.payload.of(frame);
-            pseudo_header(&ip.src, &ip.dst, ip_proto::TCP, segment.len() as u32).bytes(segment).is_valid()
-        })
+        self.segment(frame).is_some_and(|segment| segment.checksum_ok(frame))
     }
 
     /// All TCP options. `frame` is what this was parsed from.

@@ -89,6 +89,7 @@ impl TxHeader {
         let start = w.len();
         self.write_tcp(&mut w, tcp_len);
 
+        // RFC 9293 MUST-2.
         let pseudo = pseudo_header(&self.src_ip, &self.dst_ip, ip_proto::TCP, segment_len);
         let sum = match checksum {
             Checksum::Partial => pseudo.partial(),

@@ -90,6 +90,7 @@ proptest! {
     }
 
     /// Any single flipped bit from the IP header on is seen by some check.
+    /// RFC 9293 MUST-2, MUST-3, MUST-5.
     #[test]
     fn a_flipped_bit_is_seen(h in header(), payload in proptest::collection::vec(any::<u8>(), 0..60), at: prop::sample::Index, bit in 0u8..8) {
         let (mut frame, built) = frame_of(&h, &payload, false);
@@ -203,6 +204,7 @@ fn fragments_have_no_segment() {
     }
 }
 
+/// RFC 9293 MUST-50.
 #[test]
 fn ip_options_are_reported() {
     let frame = changed(|f| {

@@ -6,6 +6,11 @@ use crate::{FrameError, Sum};
 /// Bytes of a header without options.
 pub const HEADER_LEN: usize = 20;
 
+/// More Fragments, or an offset (RFC 791, 3.1).
+pub(crate) const FRAGMENT: u16 = 0x3fff;
+/// Congestion experienced, in the ECN field (RFC 3168, 5).
+pub(crate) const CE: u8 = 3;
+
 /// Values of the protocol field.
 pub mod ip_proto {
     pub const ICMP: u8 = 1;
@@ -68,7 +73,7 @@ pub struct Ip {
 impl Ip {
     /// Congestion experienced.
     pub const fn is_ce(&self) -> bool {
-        self.ecn == 3
+        self.ecn == CE
     }
 
     /// Parses the header at `at` in `frame` and checks version, lengths and checksum.
@@ -87,13 +92,11 @@ impl Ip {
             return Err(FrameError::Truncated);
         }
         let header = packet.get(..header_len).ok_or(FrameError::Truncated)?;
-        // Of a length that the compiler knows: nearly always, and a third of the cost.
-        let sum = if header_len == HEADER_LEN { Sum::new().bytes(fixed) } else { Sum::new().bytes(header) };
+        let sum = if header_len == HEADER_LEN { Sum::of_words(fixed) } else { Sum::new().bytes(header) };
         if !sum.is_valid() {
             return Err(FrameError::BadIpChecksum);
         }
-        // More Fragments, or an offset: RFC 791, 3.1.
-        let fragment = u16::from_be_bytes([f0, f1]) & 0x3fff != 0;
+        let fragment = u16::from_be_bytes([f0, f1]) & FRAGMENT != 0;
         Ok(Self {
             src: mapped([s0, s1, s2, s3]),
             dst: mapped([d0, d1, d2, d3]),
@@ -102,6 +105,7 @@ impl Ip {
             ecn: tos & 3,
             ttl,
             fragment,
+            // RFC 9293 MUST-50.
             options: header_len > HEADER_LEN,
             header: Span::new(at, at + header_len),
             payload: Span::new(at + header_len, at + total_len),
@@ -145,7 +149,7 @@ pub(crate) fn write(w: &mut Writer<'_>, ip: &Outgoing) {
     let ([l0, l1], [i0, i1]) = (ip.total_len.to_be_bytes(), ip.ident.to_be_bytes());
     let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (ip.src, ip.dst);
     let mut header = [0x45, ip.tos, l0, l1, i0, i1, 0x40, 0, ip.ttl, ip.proto, 0, 0, s0, s1, s2, s3, d0, d1, d2, d3];
-    [header[10], header[11]] = Sum::new().bytes(&header).finish().to_be_bytes();
+    [header[10], header[11]] = Sum::of_words(&header).finish().to_be_bytes();
     w.put(&header);
 }
 

@@ -1,7 +1,8 @@
 //! Bytes to values and back: Ethernet, ARP, IPv4 and IPv6, ICMP, neighbour discovery, TCP with its options, checksums, sequence numbers.
 //!
 //! ```text
-//!   bytes ──► parse_frame ──► Frame ─┬─ Payload::Ipv4, Ipv6 ─► Ip ─► Tcp ─► TcpOptions
+//!   bytes ──► common_segment ──► Segment ◄───────────┐            the short way, for nearly all
+//!         ──► parse_frame ──► Frame ─┬─ Payload::Ipv4, Ipv6 ─► Ip ─► Tcp ─► TcpOptions
 //!                                    ├─ Payload::Arp  ─► Arp
 //!                                    └─ Payload::Other       Icmp::parse, Icmpv6::parse ─► Nd on Ip's payload
 //!   TxHeader, Arp, Nd's, icmp::echo_reply ──► bytes
@@ -30,6 +31,7 @@ pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
 pub mod nd;
+pub mod segment;
 pub mod seq;
 pub mod tcp;
 
@@ -37,10 +39,11 @@ pub use arp::{Arp, ArpOp};
 pub use checksum::Sum;
 pub use error::FrameError;
 pub use ethernet::{Ethernet, Mac, ethertype};
-pub use frame::{Frame, Payload, TcpTuple, parse_frame, tcp_tuple};
+pub use frame::{Frame, Payload, parse_frame, tcp_tuple};
 pub use header::{Built, Checksum, TooLong, TxHeader};
 pub use icmp::Icmp;
 pub use icmpv6::Icmpv6;
 pub use ipv4::{Ip, Span, ip_proto};
+pub use segment::{Segment, TcpTuple, common_segment};
 pub use seq::SeqNum;
 pub use tcp::{SackBlocks, Tcp, TcpFlags, TcpOptions, Timestamps};

@@ -10,6 +10,8 @@ pub const HEADER_LEN: usize = 20;
 pub const OPTIONS_MAX: usize = 40;
 /// Bytes of the timestamps option with two NOPs before it (RFC 7323, appendix A).
 pub const TIMESTAMPS_LEN: usize = 12;
+/// Its first four bytes then.
+pub(crate) const COMMON_TIMESTAMPS: u32 = u32::from_be_bytes([KIND_NOP, KIND_NOP, KIND_TIMESTAMPS, 10]);
 
 bitflags::bitflags! {
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
@@ -88,6 +90,7 @@ const KIND_TIMESTAMPS: u8 = 8;
 
 impl TcpOptions {
     /// Parses a header's option bytes. A length that makes no sense is an error (RFC 9293, 3.2: MUST-7).
+    /// RFC 9293 MUST-4, MUST-5, MUST-6, MUST-7, MUST-64, MUST-68.
     pub fn parse(mut rest: &[u8]) -> Result<Self, FrameError> {
         let mut options = Self::default();
         while let Some((&kind, tail)) = rest.split_first() {

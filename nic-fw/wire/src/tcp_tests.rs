@@ -8,6 +8,7 @@ fn usual_layout_of_timestamps() {
     assert_eq!(timestamps(&options), Ok(Some(Timestamps { val: 7, ecr: 9 })));
 }
 
+/// RFC 9293 MUST-4, MUST-64.
 #[test]
 fn options_of_a_linux_syn() {
     let options = [2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
@@ -22,16 +23,19 @@ fn options_of_a_linux_syn() {
     assert_eq!(parsed, want);
 }
 
+/// RFC 9293 MUST-6, MUST-68.
 #[test]
 fn unknown_options_are_skipped() {
     assert_eq!(TcpOptions::parse(&[254, 4, 9, 9, 2, 4, 1, 0]).unwrap().mss, Some(256));
 }
 
+/// RFC 9293 MUST-4.
 #[test]
 fn end_of_list_ends_the_list() {
     assert_eq!(TcpOptions::parse(&[0, 2, 0, 0]), Ok(TcpOptions::default()));
 }
 
+/// RFC 9293 MUST-7.
 #[test]
 fn bad_option_lengths_are_errors() {
     let cases: [&[u8]; 9] =

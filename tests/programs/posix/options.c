@@ -176,6 +176,29 @@ static void congestion(void) {
     say("%s", name);
     T(setsockopt(s, IPPROTO_TCP, TCP_CONGESTION, "nosuch", 6));
     T(setsockopt(s, IPPROTO_TCP, TCP_CONGESTION, "", 0));
+    len = 3;
+    T(getsockopt(s, IPPROTO_TCP, TCP_CONGESTION, name, &len));
+    T(len);
+}
+
+static const char *congestion_of(int s) {
+    static char name[17];
+    socklen_t len = 16;
+    return getsockopt(s, IPPROTO_TCP, TCP_CONGESTION, name, &len) == 0 ? name : "none";
+}
+
+static void congestion_of_connections(void) {
+    int port, l = listener(&port), s = outgoing();
+    T(setsockopt(s, IPPROTO_TCP, TCP_CONGESTION, "cubic", 5));
+    say("%s", congestion_of(s));
+    T(setsockopt(s, IPPROTO_TCP, TCP_CONGESTION, "reno", 4));
+    say("%s", congestion_of(s));
+    T(setsockopt(l, IPPROTO_TCP, TCP_CONGESTION, "reno", 4));
+    peer("connect %d", port);
+    s = accept(l, NULL, NULL);
+    say("accepted: %s", congestion_of(s));
+    T(setsockopt(s, IPPROTO_TCP, TCP_CONGESTION, "cubic", 5));
+    say("accepted: %s, its listener: %s", congestion_of(s), congestion_of(l));
 }
 
 static void inherited(void) {
@@ -295,6 +318,7 @@ const struct test options_tests[] = {
     {"lingers", lingers},
     {"timeouts", timeouts},
     {"congestion", congestion},
+    {"congestion_of_connections", congestion_of_connections},
     {"inherited", inherited},
     {"pacing", pacing},
     {"info", info},

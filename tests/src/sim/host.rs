@@ -15,7 +15,7 @@ use toe_hal::{HostMemory, Instant, Parts};
 use toe_link::Region;
 use toe_link::client::Daemon;
 use toe_link::slot::Addr;
-use toed::core::{Attachment, ClientId, Core, CoreConfig, Incoming};
+use toed::core::{Attachment, ClientId, Core, CoreConfig, Incoming, JobId, Report};
 
 /// The card, however its stages are put together.
 pub type AnyCard = Box<dyn Composition<Board = FakeBoard>>;
@@ -292,6 +292,16 @@ impl ToeHost {
         below.card_awake = true;
     }
 
+    /// The application is to run although nothing has happened to it.
+    pub fn wake_app(&mut self) {
+        self.below.borrow_mut().app_awake = true;
+    }
+
+    /// Connections of all kinds, TIME-WAIT apart, that the daemon knows of.
+    pub fn connections(&self) -> usize {
+        self.below.borrow().core.engine().connection_count()
+    }
+
     /// A frame that the card has sent.
     pub fn take_sent(&mut self) -> Option<FakeFrame> {
         self.below.borrow_mut().port.take_sent().map(|f| f.into_received())
@@ -336,6 +346,22 @@ impl ToeHost {
         self.below.borrow_mut().app_awake = !idle;
         self.below.borrow_mut().wake();
         !idle
+    }
+
+    /// Has toed make a report, and runs card and daemon until it is there.
+    pub fn report(&mut self, start: impl FnOnce(&mut Core<Machine>) -> JobId) -> Report {
+        let mut below = self.below.borrow_mut();
+        let job = start(&mut below.core);
+        for _ in 0..ROUNDS_MAX {
+            if let Some((id, report)) = below.core.poll_report()
+                && id == job
+            {
+                return report;
+            }
+            below.wake();
+            below.round();
+        }
+        panic!("the daemon makes no report");
     }
 
     /// When to run next if nothing arrives.

@@ -7,28 +7,25 @@
 //! QEMU runs where the wire ends: a tap device is only its owner's.
 
 use std::env;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use toe_qemu::{Monitor, QEMU, UEFI_FIRMWARE, Wire};
 
 use crate::instance::{CARD_IP, Card, PEER_IF, PEER_IP, Pair};
 use crate::job::{self, Job};
 use crate::namespaces::{Host, Lab};
 use crate::{proc, programs};
 
-/// What runs images.
-pub const QEMU: &str = "qemu-system-aarch64";
-/// Firmware that starts UEFI applications.
-pub const UEFI_FIRMWARE: &str = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
 /// Names the image, if it is not where `cargo xtask image virt` puts it.
 pub const IMAGE_ENV: &str = "TOE_IMAGE";
 
 const RUN_DIR: &str = "/run/toe";
 const WINDOW: &str = "/run/toe/window.sock";
 /// Interrupts of each end of the window, and so the most contexts, toed's included.
-const VECTORS: u32 = 64;
+const VECTORS: u16 = 64;
+const MONITOR: &str = "/run/toe/monitor.sock";
 /// Queue pairs of the tap device.
 const PAIRS: u32 = 2;
 /// A machine starts in less than a second; this is for one that has much else to do.
@@ -112,6 +109,17 @@ impl QemuCard {
         self.wait_attached()
     }
 
+    /// The machine's monitor.
+    pub fn monitor(&self, pair: &Pair) -> Result<Monitor> {
+        Monitor::connect(&pair.lab.path(MONITOR))
+    }
+
+    /// Another machine, after the last one has gone.
+    pub fn restart_machine(&mut self, pair: &Pair, machine: &Machine) -> Result<()> {
+        self.machine = start_machine(&pair.lab, pair.peer(), machine)?;
+        Ok(())
+    }
+
     /// What the machine has printed.
     pub fn console(&self) -> String {
         self.machine.log()
@@ -143,30 +151,20 @@ fn start_window(lab: &Lab, near: &Host, machine: &Machine) -> Result<Job> {
 }
 
 fn start_machine(lab: &Lab, wire: &Host, machine: &Machine) -> Result<Job> {
-    let command = qemu(wire.command(programs::require(QEMU)?), machine)?;
+    ensure!(!machine.uefi || Path::new(UEFI_FIRMWARE).exists(), "{UEFI_FIRMWARE} is not there; 'cargo xtask setup' installs it");
+    let machine = toe_qemu::Machine {
+        image: image(machine.uefi)?,
+        uefi: machine.uefi,
+        cores: machine.cores,
+        wire: Wire::Tap { name: PEER_IF.into(), pairs: PAIRS },
+        window: WINDOW.into(),
+        vectors: VECTORS,
+        append: String::new(),
+        monitor: Some(MONITOR.into()),
+    };
+    let mut command = wire.command(programs::require(QEMU)?);
+    command.args(machine.words());
     Job::start("machine", command, &lab.log_path("machine"))
-}
-
-/// Guest atomics are atomic towards the host only with several threads, so there are always two cores at least.
-fn qemu(mut command: Command, machine: &Machine) -> Result<Command> {
-    command.args(["-M", "virt,gic-version=3,its=on,virtualization=on", "-cpu", "cortex-a72", "-accel", "tcg,thread=multi"]);
-    command.args(["-smp", &machine.cores.max(2).to_string(), "-m", "256M"]);
-    command.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-monitor", "none"]);
-    let netdev = format!("tap,id=wire,ifname={PEER_IF},script=no,downscript=no,queues={PAIRS},vhost=off");
-    // Two interrupts more than queues: changes of the device, and the control queue.
-    let net = format!("virtio-net-pci,netdev=wire,mq=on,vectors={},romfile=", 2 * PAIRS + 2);
-    command.args(["-netdev", &netdev, "-device", &net]);
-    let window = format!("ivshmem-doorbell,vectors={VECTORS},chardev=window");
-    command.args(["-chardev", &format!("socket,path={WINDOW},id=window"), "-device", &window]);
-    if machine.uefi {
-        ensure!(std::path::Path::new(UEFI_FIRMWARE).exists(), "{UEFI_FIRMWARE} is not there; 'cargo xtask setup' installs it");
-        command.args(["-bios", UEFI_FIRMWARE]);
-    }
-    command.arg("-kernel").arg(image(machine.uefi)?);
-    if machine.cores == 1 {
-        command.args(["-append", "cores=1"]);
-    }
-    Ok(command)
 }
 
 fn start_toed(lab: &Lab, near: &Host) -> Result<Job> {

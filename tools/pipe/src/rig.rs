@@ -12,7 +12,7 @@ use toe_abi::{CtxId, RegionId};
 use toe_datapath::host::Host;
 use toe_datapath::{Card, CardConfig, Composition, Core, CounterSums, Pipeline, Placement};
 use toe_hal::{HostMemory, Instant, Parts};
-use toe_sync::FlowHash;
+use toe_sync::{FlowHash, HashKey};
 use toe_tcp::{Now, Setup, Timestamping, establish};
 use toe_wire::SeqNum;
 
@@ -249,6 +249,7 @@ fn key(i: u16, card_port: u16) -> FlowKey {
 
 /// The card's port of each connection, so that connections come to the flow groups by turns.
 fn card_ports(config: &CardConfig, traffic: &Traffic, groups: u16) -> Vec<u16> {
-    let leads = |i: u16, port: u16| FlowHash::new(&config.hash_key, &key(i, port)).group(groups.into()) == u32::from(i % groups);
+    let hash_key = HashKey::new(config.hash_key);
+    let leads = |i: u16, port: u16| FlowHash::new(&hash_key, &key(i, port)).group(groups.into()) == u32::from(i % groups);
     (0..traffic.connections).map(|i| (CARD_PORT..u16::MAX).find(|&port| leads(i, port)).unwrap_or(CARD_PORT)).collect()
 }

@@ -153,7 +153,7 @@ fn status_text(status: &Status) -> String {
     };
     line("card", format!("{} ({}) at {}", card.board, card.status, card.device));
     card.failure.iter().for_each(|why| line("failure", why.clone()));
-    line("port", format!("{}, mtu {}", card.port_mac, card.mtu));
+    line("port", format!("{}, mtu {}, link {}", card.port_mac, card.mtu, card.link));
     let addresses: Vec<String> = status.addresses.iter().map(address_text).collect();
     line("address", format!("{}, gateway {}", addresses.join(", "), status.gateway.as_deref().unwrap_or("none")));
     line(
@@ -256,7 +256,14 @@ ESTAB        7       0  10.0.0.2:80  10.0.0.1:40000   14K  1.234/0.056        2 
             addresses: [("10.0.0.2/24", "preferred"), ("fd00::2/64", "duplicate")]
                 .map(|(ip, state)| Address { ip: ip.into(), state: state.into() })
                 .into(),
-            card: CardStatus { board: "soft".into(), status: "attached".into(), mtu: 1500, flows: 3, ..Default::default() },
+            card: CardStatus {
+                board: "soft".into(),
+                status: "attached".into(),
+                mtu: 1500,
+                link: "down".into(),
+                flows: 3,
+                ..Default::default()
+            },
             applications: vec![Application { region: 4, pids: vec![7, 8], memory_bytes: 1 << 20, share, ..Default::default() }],
             listeners: vec![Listener { local: "10.0.0.2:80".into(), backlog: 511, ..Default::default() }],
             ..Default::default()
@@ -269,7 +276,7 @@ ESTAB        7       0  10.0.0.2:80  10.0.0.1:40000   14K  1.234/0.056        2 
             "7,8",
             "1024K",
             "511",
-            "mtu 1500",
+            "mtu 1500, link down",
             "250  1.5mbit  7,8",
         ] {
             assert!(text.contains(word), "{word} is not in\n{text}");

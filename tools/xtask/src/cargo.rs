@@ -5,7 +5,7 @@ use std::env;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -114,6 +114,15 @@ pub fn build_release() -> Result<()> {
         bail!("the build failed");
     }
     Ok(())
+}
+
+/// Runs scripted packets, of any folder.
+pub fn run_scripts(files: &[PathBuf]) -> Result<ExitCode> {
+    let absolute: Vec<PathBuf> = files.iter().map(fs::canonicalize).collect::<Result<_, _>>().context("cannot find a script")?;
+    let list = env::join_paths(absolute)?;
+    let mut command = cargo(&["test", "--quiet", "-p", "toe-tests", "--test", "scripts"]);
+    let status = command.env("TOE_SCRIPTS", list).status().context("cannot run cargo")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The C header of `toe-abi`, which firmware in other languages includes.

@@ -12,8 +12,10 @@
 
 mod bench;
 mod cargo;
+mod conformance;
 mod demo;
 mod dist;
+mod fuzz;
 mod image;
 mod insns;
 mod machine;
@@ -58,6 +60,12 @@ enum Command {
     Machine(machine::Options),
     /// Count the instructions of the data path in QEMU, and compare them with those of the last time
     Insns(insns::Options),
+    /// Fuzz what strangers can write: parsers, engine, data path
+    Fuzz(fuzz::Options),
+    /// Check that each requirement of the RFCs is cited by code and test, or has a reason, and show which
+    Conformance(conformance::Options),
+    /// Run scripted packets from files (docs/scripts.md); those of tests/scripts are part of `test`
+    Script { files: Vec<std::path::PathBuf> },
     /// Write the C header of the contract with the card anew (nfp-fw)
     Header,
 }
@@ -90,6 +98,9 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Image(options) => image::run(&options),
         Command::Machine(options) => machine::run(&options),
         Command::Insns(options) => insns::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
+        Command::Conformance(options) => conformance::run(&options),
+        Command::Script { files } => cargo::run_scripts(&files),
         Command::Header => cargo::write_header().map(|()| ExitCode::SUCCESS),
     }
 }

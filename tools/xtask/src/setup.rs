@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 use toe_lab::programs;
 
-pub use toe_lab::qemu::{QEMU, UEFI_FIRMWARE};
+pub use toe_qemu::{QEMU, UEFI_FIRMWARE};
 
 /// A program that we run, and the Debian package that brings it. A name with slashes is a file.
 pub type Need = (&'static str, &'static str);
@@ -21,7 +21,7 @@ pub type Need = (&'static str, &'static str);
 const EMULATOR: [Need; 2] = [(QEMU, "qemu-system-arm"), (UEFI_FIRMWARE, "qemu-efi-aarch64")];
 
 /// For everything else.
-const NEEDED: [Need; 14] = [
+const NEEDED: [Need; 15] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("ethtool", "ethtool"),
@@ -32,6 +32,7 @@ const NEEDED: [Need; 14] = [
     ("curl", "curl"),
     ("python3", "python3"),
     ("gcc", "gcc"),
+    ("g++", "g++"),
     ("iperf3", "iperf3"),
     ("ping", "iputils-ping"),
     ("wget", "wget"),

@@ -1,14 +1,14 @@
 //! Active open: resolve the next hop, then SYN-SENT (RFC 9293, 3.10.1 and 3.10.7.3).
 
 use crate::{
-    BindId, BufferLog2, ConnId, Endpoint, Engine, Errno, Owner,
+    BindId, ConnId, Endpoint, Engine, Errno, Owner, Wishes,
     addr::{is_any, is_v4, same_scope},
     conn::{Conn, Handshake, Options, Origin, Phase},
     neighbours::Mac,
     resolve::Hop,
     segment::Segment,
 };
-use toe_abi::flow::FlowKey;
+use toe_abi::flow::{FlowKey, cc::needs_ecn};
 use toe_wire::{SeqNum, TcpFlags};
 
 impl Engine {
@@ -17,20 +17,23 @@ impl Engine {
         owner: Owner,
         local: Option<BindId>,
         remote: Endpoint,
-        buffers: BufferLog2,
+        wishes: Wishes,
     ) -> Result<(ConnId, Endpoint), Errno> {
         if !self.addresses.has(is_v4(&remote.ip)) {
             return Err(Errno::EAFNOSUPPORT);
         }
         let next_hop = self.next_hop(remote.ip).ok_or(Errno::ENETUNREACH)?;
+        // RFC 9293 3.10.1-3.
         if remote.port == 0 {
             return Err(Errno::ECONNREFUSED);
         }
+        // RFC 9293 3.10.1-2.
         if self.conns.is_full() {
             return Err(Errno::ENOBUFS);
         }
         let key = self.choose_local(local, remote)?;
-        let handshake = self.our_syn(&key, buffers);
+        let cc = wishes.cc.unwrap_or_else(|| self.default_cc(&remote.ip));
+        let handshake = self.our_syn(&key, wishes.buffers, cc);
         let phase = Phase::Resolving(handshake);
         let conn = Conn { key, owner, origin: Origin::Active, phase, hop: None, deadline: None };
         let id = self.conns.insert(conn).ok_or(Errno::EADDRNOTAVAIL)?;
@@ -54,6 +57,7 @@ impl Engine {
 
     /// The tuple: a port of the caller's, or one of ours, such that the tuple is not in use.
     fn choose_local(&mut self, local: Option<BindId>, remote: Endpoint) -> Result<FlowKey, Errno> {
+        // RFC 9293 MUST-44, MUST-45.
         let binding = local.map(|bind| self.ports.binding(bind).ok_or(Errno::EBADF)).transpose()?;
         let local_ip = match binding {
             Some(b) if !is_any(&b.ip) => b.ip,
@@ -77,18 +81,20 @@ impl Engine {
         port.map(key).ok_or(Errno::EADDRNOTAVAIL)
     }
 
-    fn our_syn(&mut self, key: &FlowKey, buffers: BufferLog2) -> Handshake {
+    // RFC 9293 3.10.1-1.
+    fn our_syn(&mut self, key: &FlowKey, buffers: crate::BufferLog2, cc: u8) -> Handshake {
         let c = &self.config;
         let options = Options {
             peer_mss: super::default_mss(key),
             peer_wscale: c.window_scaling.then_some(0),
             timestamps: c.timestamps,
             sack: c.sack,
-            ecn: c.ecn,
+            ecn: c.ecn || needs_ecn(cc),
         };
         self.serial += 1;
         Handshake {
             buffers,
+            cc,
             iss: self.keys.isn(key, self.now),
             irs: SeqNum(0),
             options,
@@ -96,6 +102,8 @@ impl Engine {
             ts_recent: 0,
             ts_offset: self.keys.ts_offset(key),
             retries: 0,
+            copies: 0,
+            rtt_us: 0,
             timeout_us: c.handshake_timeout_us,
             sent_us: self.now,
             peer_mac: [0; 6],
@@ -124,13 +132,13 @@ impl Engine {
     pub(crate) fn syn_sent(&mut self, id: ConnId, seg: &Segment<'_>) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let Phase::SynSent(h) = &mut conn.phase else { return };
-        // First: SEG.ACK =< ISS or > SND.NXT. Only our SYN is out, so one value is acceptable.
+        // First: SEG.ACK =< ISS or > SND.NXT. Only our SYN is out, so one value is acceptable. RFC 9293 3.10.7.3-1.
         let acceptable = seg.has(TcpFlags::ACK) && seg.ack == h.iss.add(1);
         if seg.has(TcpFlags::ACK) && !acceptable {
             self.counters.drop_unacceptable += 1;
             return self.refuse(seg);
         }
-        // Second. RFC 5961, 3.2: a RST is acceptable if it acknowledges the SYN.
+        // Second: a RST is acceptable if it acknowledges the SYN. RFC 9293 3.10.7.3-3, 3.10.7.3-4.
         if seg.has(TcpFlags::RST) {
             self.counters.drop_rst += 1;
             if acceptable {
@@ -138,7 +146,7 @@ impl Engine {
             }
             return;
         }
-        // Fifth: neither SYN nor RST.
+        // Fifth: neither SYN nor RST. RFC 9293 3.10.7.3-8.
         if !seg.has(TcpFlags::SYN) {
             self.counters.drop_unacceptable += 1;
             return;
@@ -156,11 +164,13 @@ impl Engine {
         // RFC 3168, 6.1.1: ECE alone agrees in a SYN-ACK; both ask in a SYN.
         let ecn = asked_ecn && if acknowledges { ece && !cwr } else { ece && cwr };
         let options = self.negotiate(&seg.key, &seg.options, ecn);
+        let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         let Phase::SynSent(h) = &conn.phase else { return };
         let h = Handshake {
             irs: seg.seq,
             options,
+            rtt_us: if acknowledges { h.measure(options.timestamps, seg, now) } else { 0 },
             // RFC 7323, 2.2: the window of a SYN is not scaled.
             peer_window: u32::from(seg.window),
             ts_recent: seg.options.timestamps.map_or(0, |t| t.val),
@@ -168,6 +178,7 @@ impl Engine {
             ..h.clone()
         };
         conn.phase = Phase::SynReceived(h);
+        // RFC 9293 3.10.7.3-5: the flow sends the ACK. RFC 9293 MUST-10, 3.10.7.3-6: SYN-ACK.
         if acknowledges {
             self.install(id, None);
         } else {
@@ -179,14 +190,14 @@ impl Engine {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let key = conn.key;
         match &mut conn.phase {
-            // RFC 9293, 3.10.4: a SYN-ACK that still comes finds no connection.
+            // RFC 9293 3.10.4-2: a SYN-ACK that still comes finds no connection.
             Phase::Resolving(_) | Phase::SynSent(_) => {
                 self.remove_conn(id);
             }
             Phase::SynReceived(h) => {
                 let (seq, to) = (h.iss.add(1), h.peer_mac);
                 self.remove_conn(id);
-                self.send_rst(to, key, seq, SeqNum(0), TcpFlags::RST);
+                self.send_rst(to, key, seq, SeqNum(0), TcpFlags::RST, None);
             }
             Phase::Installing(i) => i.doomed = true,
             Phase::Established(_) => {}

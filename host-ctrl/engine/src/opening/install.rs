@@ -73,9 +73,7 @@ impl Engine {
     fn flow_of(&self, key: FlowKey, h: &Handshake, next_hop: u16, ack_now: bool) -> FlowState {
         let c = &self.config;
         let per_segment = if h.options.timestamps { TIMESTAMPS_LEN as u16 } else { 0 };
-        let clean_sample = if h.retries == 0 { self.now.saturating_sub(h.sent_us) } else { 0 };
-        let rtt_us = u32::try_from(clean_sample).unwrap_or(u32::MAX);
-        toe_tcp::establish(&Setup {
+        let mut state = toe_tcp::establish(&Setup {
             key,
             region: RegionId::NONE,
             ctx: CtxId::NONE,
@@ -94,16 +92,19 @@ impl Engine {
             snd_wscale: h.options.peer_wscale.unwrap_or(0),
             rcv_wnd: u32::from(super::first_window(h.buffers)),
             rcv_wscale: h.options.peer_wscale.map_or(0, |_| super::scale_of(h.buffers)),
+            // RFC 9293 MUST-16.
             mss: h.options.peer_mss.min(self.our_mss(&key)).saturating_sub(per_segment),
             timestamps: h.options.timestamps.then_some(Timestamping { recent: h.ts_recent, offset: h.ts_offset }),
             sack: h.options.sack,
             ecn: h.options.ecn,
-            algorithm: c.cc,
+            algorithm: h.cc,
             rto_min_ms: 0,
-            rtt_us: if rtt_us > 0 { rtt_us } else { c.rtt_init_us },
+            rtt_us: if h.rtt_us > 0 { h.rtt_us } else { c.rtt_init_us },
             ack_now,
             now: Now(self.now),
-        })
+        });
+        start_with_care(&mut state, h);
+        state
     }
 
     /// A frame of a connection that is being installed.
@@ -206,7 +207,7 @@ impl Engine {
             },
         };
         self.abandon(id, errno);
-        self.send_rst(to, key, iss.add(1), SeqNum(0), TcpFlags::RST);
+        self.send_rst(to, key, iss.add(1), SeqNum(0), TcpFlags::RST, None);
     }
 
     /// A connection that will never be accepted makes room in the accept queue.
@@ -216,5 +217,20 @@ impl Engine {
         {
             l.waiting = l.waiting.saturating_sub(1);
         }
+    }
+}
+
+/// A variance that makes the first timeout 3 s.
+const RTTVAR_AFTER_LOSS_US: u32 = 750_000;
+
+/// What losses of the handshake say of the path.
+fn start_with_care(s: &mut FlowState, h: &Handshake) {
+    if h.retries > 0 && s.tx.srtt_us == 0 {
+        // RFC 6298 5-4: 1 s was too short. The first measurement replaces it.
+        s.tx.rttvar_us = RTTVAR_AFTER_LOSS_US;
+    }
+    if h.retries > 1 {
+        // RFC 5681, 3.1: one segment, but not because of a first timeout, which may have been too early (RFC 6928, 2).
+        s.cc.cwnd = u32::from(s.rx.mss);
     }
 }

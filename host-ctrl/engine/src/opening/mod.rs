@@ -8,9 +8,11 @@ use crate::{
     BufferLog2, ConnId, Engine, Errno,
     addr::is_v4,
     conn::{Conn, Handshake, Options, Origin, Phase},
+    segment::Segment,
     timers::TimerId,
 };
 use toe_abi::flow::FlowKey;
+use toe_tcp::Now;
 use toe_wire::{SeqNum, TcpFlags, TcpOptions, Timestamps, ipv4, ipv6, tcp};
 
 /// Less than this is an attack on our CPU (as Linux).
@@ -44,27 +46,46 @@ pub(crate) fn first_window(buffers: BufferLog2) -> u16 {
     (bytes >> scale << scale) as u16
 }
 
+/// An echoed timestamp that says more than this was made up.
+const ECHO_MAX_MS: u32 = 60_000;
+
+impl Handshake {
+    /// The round-trip time that `seg`, which acknowledges our SYN or SYN-ACK, tells, microseconds; 0: none. Karn's rule (RFC 6298 3-1, 3-2)
+    /// forbids to time what was sent twice, but an echoed timestamp says which copy it answers (RFC 7323, 4.1).
+    fn measure(&self, timestamps: bool, seg: &Segment<'_>, now_us: u64) -> u32 {
+        if self.copies == 1 {
+            return u32::try_from(now_us.saturating_sub(self.sent_us)).unwrap_or(u32::MAX);
+        }
+        let Some(ts) = seg.options.timestamps.filter(|_| timestamps) else { return 0 };
+        let ms = Now(now_us).ms32().wrapping_add(self.ts_offset).wrapping_sub(ts.ecr);
+        if ms <= ECHO_MAX_MS { ms.max(1) * 1000 } else { 0 }
+    }
+}
+
 impl Engine {
     /// Largest segment we take: the MTU less fixed headers (RFC 6691).
+    /// RFC 9293 MUST-67.
     fn our_mss(&self, key: &FlowKey) -> u16 {
         let mtu = if is_v4(&key.remote_ip) { self.config.mtu } else { self.autoconf.mtu };
         mtu.saturating_sub(ip_tcp_headers(key))
     }
 
-    /// What is in force after the peer's SYN or SYN-ACK said `theirs`; ECN is settled by flags.
+    /// What is in force after the peer's SYN or SYN-ACK said `theirs`; `ecn`: both sides want it.
     fn negotiate(&self, key: &FlowKey, theirs: &TcpOptions, ecn: bool) -> Options {
         let c = &self.config;
         Options {
+            // RFC 9293 MUST-14, MUST-15.
             peer_mss: theirs.mss.unwrap_or(default_mss(key)).max(MIN_MSS),
             // RFC 7323, 2.3: a shift above 14 means 14.
             peer_wscale: theirs.window_scale.filter(|_| c.window_scaling).map(|s| s.min(14)),
             timestamps: c.timestamps && theirs.timestamps.is_some(),
             sack: c.sack && theirs.sack_permitted,
-            ecn: c.ecn && ecn,
+            ecn,
         }
     }
 
     /// Options of our SYN or SYN-ACK.
+    /// RFC 9293 MUST-14, SHLD-5, MAY-3.
     fn syn_options(&self, key: &FlowKey, h: &Handshake) -> TcpOptions {
         TcpOptions {
             mss: Some(self.our_mss(key)),
@@ -86,6 +107,7 @@ impl Engine {
             Phase::Resolving(_) | Phase::Installing(_) | Phase::Established(_) => return,
         };
         h.sent_us = now;
+        h.copies = h.copies.saturating_add(1);
         let h = h.clone();
         let deadline = now.saturating_add(h.timeout_us);
         self.timers.set(TimerId::Conn(id), &mut conn.deadline, Some(deadline));
@@ -112,6 +134,7 @@ impl Engine {
     }
 
     /// No answer in time (RFC 6298, 5: back off; RFC 9293, 3.8.3: give up).
+    /// RFC 9293 MUST-22.
     pub(crate) fn handshake_timer(&mut self, id: ConnId) {
         let most = self.config.handshake_retries;
         let Some(conn) = self.conns.get_mut(id) else { return };

@@ -1,23 +1,25 @@
 //! Passive open: LISTEN and SYN-RECEIVED (RFC 9293, 3.10.7.2 and 3.10.7.4).
 
 use crate::{
-    ConnId, Engine, Errno, ListenerId,
+    ConnId, Engine, Errno, ListenerId, Wishes,
     conn::{Conn, Handshake, Origin, Phase},
     segment::Segment,
 };
+use toe_abi::flow::cc::needs_ecn;
 use toe_wire::{SeqNum, TcpFlags};
 
 impl Engine {
     /// A segment for which there is no connection: a SYN may open one. `iss_floor`: our sequence numbers must lie beyond
     /// those of the connection that was in TIME-WAIT.
     pub(crate) fn listen_or_refuse(&mut self, seg: &Segment<'_>, iss_floor: Option<SeqNum>) {
-        let opens = seg.has(TcpFlags::SYN) && !seg.flags.intersects(TcpFlags::ACK | TcpFlags::RST | TcpFlags::FIN);
-        if !opens {
+        let Some(listener) = self.ports.listener_for(&seg.key).filter(|_| !seg.flags.intersects(TcpFlags::ACK | TcpFlags::RST)) else {
             return self.refuse(seg);
-        }
-        match self.ports.listener_for(&seg.key) {
-            Some(listener) => self.open_passive(listener, seg, iss_floor),
-            None => self.refuse(seg),
+        };
+        if seg.has(TcpFlags::SYN) && !seg.has(TcpFlags::FIN) {
+            self.open_passive(listener, seg, iss_floor);
+        } else {
+            // RFC 9293 3.10.7.2-5. As Linux, also for a SYN that says FIN: no TCP begins so.
+            self.counters.drop_unacceptable += 1;
         }
     }
 
@@ -33,7 +35,7 @@ impl Engine {
             self.counters.syn_drop_accept_full += 1;
             return;
         }
-        let (owner, buffers) = (l.owner, l.buffers);
+        let (owner, wishes) = (l.owner, l.wishes);
         // RFC 4987, 3.4: the oldest half-open connection goes. An honest peer needs one round trip; a flood never comes back.
         let recycled = l.half_open.first_key_value().map(|(_, id)| *id);
         if l.half_open.len() >= self.config.syn_backlog_max || self.conns.is_full() {
@@ -44,7 +46,7 @@ impl Engine {
             self.counters.syn_recycled += 1;
             self.remove_conn(old);
         }
-        let h = self.answer_to(seg, buffers, iss_floor);
+        let h = self.answer_to(seg, wishes, iss_floor);
         let serial = h.serial;
         let conn = Conn { key: seg.key, owner, origin: Origin::Passive(listener), phase: Phase::SynReceived(h), hop: None, deadline: None };
         let Some(id) = self.conns.insert(conn) else { return };
@@ -56,7 +58,8 @@ impl Engine {
     }
 
     /// Our side of a handshake that the peer began.
-    fn answer_to(&mut self, seg: &Segment<'_>, buffers: crate::BufferLog2, iss_floor: Option<SeqNum>) -> Handshake {
+    /// RFC 9293 3.10.7.2-3.
+    fn answer_to(&mut self, seg: &Segment<'_>, wishes: Wishes, iss_floor: Option<SeqNum>) -> Handshake {
         self.serial += 1;
         let mut iss = self.keys.isn(&seg.key, self.now);
         if let Some(floor) = iss_floor
@@ -66,9 +69,11 @@ impl Engine {
             iss = floor.add(65_537);
         }
         // RFC 3168, 6.1.1: ECE and CWR in a SYN ask for ECN.
-        let ecn = seg.has(TcpFlags::ECE | TcpFlags::CWR);
+        let cc = wishes.cc.unwrap_or_else(|| self.default_cc(&seg.key.remote_ip));
+        let ecn = (self.config.ecn || needs_ecn(cc)) && seg.has(TcpFlags::ECE | TcpFlags::CWR);
         Handshake {
-            buffers,
+            buffers: wishes.buffers,
+            cc,
             iss,
             irs: seg.seq,
             options: self.negotiate(&seg.key, &seg.options, ecn),
@@ -76,6 +81,8 @@ impl Engine {
             ts_recent: seg.options.timestamps.map_or(0, |t| t.val),
             ts_offset: self.keys.ts_offset(&seg.key),
             retries: 0,
+            copies: 0,
+            rtt_us: 0,
             timeout_us: self.config.handshake_timeout_us,
             sent_us: self.now,
             peer_mac: seg.mac,
@@ -85,6 +92,7 @@ impl Engine {
 
     /// SYN-RECEIVED, whoever began: RFC 9293, 3.10.7.4 with RFC 5961 and RFC 7323.
     pub(crate) fn syn_received(&mut self, id: ConnId, seg: &Segment<'_>) {
+        let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         let origin = conn.origin;
         let Phase::SynReceived(h) = &mut conn.phase else { return };
@@ -93,7 +101,7 @@ impl Engine {
 
         if seg.has(TcpFlags::RST) {
             self.counters.drop_rst += 1;
-            // RFC 5961, 3.2: an exact RST resets, another one in the window is challenged.
+            // RFC 9293 3.10.7.4-9, 3.10.7.4-10: an exact RST resets. RFC 5961, 3.2: another one in the window is challenged.
             if seg.seq == rcv_nxt {
                 self.abandon(id, Errno::ECONNREFUSED);
             } else if in_window {
@@ -105,7 +113,7 @@ impl Engine {
             return self.syn_again(id, origin, seg);
         }
         if !in_window {
-            // RFC 9293, 3.10.7.4, first: an unacceptable segment is answered by an ACK.
+            // RFC 9293 3.10.7.4-2, 3.10.7.4-4: an unacceptable segment is answered by an ACK.
             self.counters.drop_unacceptable += 1;
             return self.challenge_by(id, seg);
         }
@@ -120,17 +128,19 @@ impl Engine {
                 return;
             }
         }
+        // RFC 9293 3.10.7.4-17.
         if !seg.has(TcpFlags::ACK) {
             self.counters.drop_unacceptable += 1;
             return;
         }
-        // RFC 9293, 3.10.7.4, fifth: SND.UNA < SEG.ACK =< SND.NXT, and our SYN is all there is.
+        // RFC 9293 3.10.7.4-20, 3.10.7.4-21: SND.UNA < SEG.ACK =< SND.NXT, and our SYN is all there is.
         if seg.ack != h.iss.add(1) {
             self.counters.drop_unacceptable += 1;
             return self.refuse(seg);
         }
         h.peer_window = u32::from(seg.window) << h.options.peer_wscale.unwrap_or(0);
         h.peer_mac = seg.mac;
+        h.rtt_us = h.measure(h.options.timestamps, seg, now);
         self.final_ack(id, origin, seg);
     }
 
@@ -147,6 +157,7 @@ impl Engine {
 
     /// A SYN in SYN-RECEIVED.
     fn syn_again(&mut self, id: ConnId, origin: Origin, seg: &Segment<'_>) {
+        let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         let Phase::SynReceived(h) = &mut conn.phase else { return };
         let acks_ours = seg.has(TcpFlags::ACK) && seg.ack == h.iss.add(1);
@@ -157,6 +168,7 @@ impl Engine {
         } else if acks_ours && origin == Origin::Active {
             // Simultaneous open (RFC 9293, figure 7): the peer's SYN-ACK acknowledges our SYN. It waits for our ACK.
             h.peer_window = u32::from(seg.window);
+            h.rtt_us = h.measure(h.options.timestamps, seg, now);
             self.install(id, None);
         } else if !seg.has(TcpFlags::ACK) {
             // Our SYN-ACK was lost, or has crossed it.
@@ -184,6 +196,7 @@ impl Engine {
     }
 
     /// The listener goes, and its half-open connections with it. (What is being installed is aborted afterwards.)
+    /// RFC 9293 3.10.4-1.
     pub(crate) fn end_listener(&mut self, listener: ListenerId) {
         let Some(gone) = self.ports.unlisten(listener) else { return };
         for id in gone.half_open.into_values() {

@@ -55,6 +55,8 @@ pub(super) struct Slot {
     pub role: Role,
     /// Most that its connection may send, or those that come of it; 0: unlimited.
     pub rate_kbps: u64,
+    /// Congestion control that was asked for, `toe_abi::flow::cc`.
+    pub cc: Option<u8>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

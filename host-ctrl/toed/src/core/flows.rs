@@ -135,9 +135,10 @@ impl<H: Host> Core<H> {
         *role = Role::Connected { flow };
         f.holder = Holder::Slot(slot);
         slots::set_connected(&app.memory, at, flow, key, &app.places(&f.buffers));
-        let rate = app.slots.get(slot as usize)?.rate_kbps;
+        let (rate, cc) = app.slots.get(slot as usize).map(|s| (s.rate_kbps, s.cc))?;
         let id = app.open_context(ctx).map(|c| c.id);
         self.begin_pace(flow, rate);
+        self.begin_congestion(flow, cc);
         // Events from now on: the slot says whose they are. (The library may bind it elsewhere later.)
         if let Some(id) = id {
             self.outbox.tell(&mut self.host, kind::REBIND, flow, [id.0.into(), slot.into(), 0, 0, 0]);

@@ -12,6 +12,7 @@
 
 pub mod alloc;
 mod app;
+mod congestion;
 mod flows;
 mod host;
 mod life;
@@ -277,6 +278,8 @@ impl<H: Host> Core<H> {
             Pending::TraceRead { job, trace } => self.traced(job, trace, msg, now_us),
             Pending::TraceStop { job } => self.trace_stopped(job, msg),
             Pending::Pace { client, owner, slot, rate_kbps } => self.paced(client, owner, slot, rate_kbps, msg),
+            Pending::Congestion { client } => self.congestion_set(client, msg),
+            Pending::Info { client, algorithm } => self.informed(client, algorithm, msg),
             Pending::SetShare { job, owner, share, before } => self.share_set(job, owner, share, before, msg),
             Pending::BeginShare { owner } => self.share_begun(owner, ok),
             Pending::Reserve { job, ticket, share } => self.reserved(job, ticket, share, msg),

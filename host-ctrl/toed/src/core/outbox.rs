@@ -91,6 +91,13 @@ pub(super) enum Pending {
         slot: u32,
         rate_kbps: u64,
     },
+    Congestion {
+        client: ClientId,
+    },
+    Info {
+        client: ClientId,
+        algorithm: u8,
+    },
     /// Nothing depends on it.
     Plain,
 }

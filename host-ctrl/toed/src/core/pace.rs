@@ -26,22 +26,27 @@ fn kbps(bytes: u64) -> u64 {
 }
 
 impl<H: Host> Core<H> {
-    /// RATE. The card is asked in any case whether it can: without a connection, by a rate for none.
-    pub(super) fn pace(&mut self, client: ClientId, region: u16, r: &Request) -> Result {
-        let rate_kbps = kbps(r.args[0]);
+    /// The connection that a slot holds, of its own application, as long as both card and application have it.
+    pub(super) fn flow_of_slot(&mut self, region: u16, slot: u32) -> std::result::Result<Option<FlowId>, Errno> {
         let app = self.app(region)?;
-        let (owner, at) = (app.owner, app.slot_at(r.slot));
-        let slot = app.slot(r.slot).ok_or(Errno::BADF)?;
-        slot.rate_kbps = rate_kbps;
-        let role = slot.role;
-        let flow = match role {
+        let (owner, at) = (app.owner, app.slot_at(slot));
+        let flow = match app.slot(slot).ok_or(Errno::BADF)?.role {
             Role::Connected { flow } => Some(flow),
             Role::Idle => slots::claimed_flow(&app.memory, at),
             Role::Connecting { .. } | Role::Listening { .. } => None,
         };
         // What a slot claims may be another's, or gone.
         let own = |f: &FlowId| self.flows.get(f).is_some_and(|f| f.owner == owner && f.holder != Holder::Released && !f.closed);
-        let flow = flow.filter(own);
+        Ok(flow.filter(own))
+    }
+
+    /// RATE. The card is asked in any case whether it can: without a connection, by a rate for none.
+    pub(super) fn pace(&mut self, client: ClientId, region: u16, r: &Request) -> Result {
+        let rate_kbps = kbps(r.args[0]);
+        let flow = self.flow_of_slot(region, r.slot)?;
+        let app = self.app(region)?;
+        let owner = app.owner;
+        app.slot(r.slot).ok_or(Errno::BADF)?.rate_kbps = rate_kbps;
         if flow.is_none() && rate_kbps == 0 {
             return done();
         }

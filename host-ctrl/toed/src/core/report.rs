@@ -289,7 +289,7 @@ pub fn mac_text(mac: &[u8; 6]) -> String {
     mac.map(|b| format!("{b:02x}")).join(":")
 }
 
-/// State names as ss(8) has them.
+/// State names as ss(8) has them. RFC 9293 3.10.6-1.
 fn state_name(state: u8) -> &'static str {
     match state {
         tcp_state::ESTABLISHED => "ESTAB",

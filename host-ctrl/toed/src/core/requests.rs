@@ -15,7 +15,7 @@ use toe_abi::{
     control::kind,
     region::{RegionConfig, RegionHeader, slot_state},
 };
-use toe_engine::Endpoint;
+use toe_engine::{Endpoint, Wishes};
 use zerocopy::IntoBytes;
 
 /// Processes of an application for each context that it may have: most that say HELLO open one, and some have just left theirs.
@@ -94,6 +94,8 @@ impl<H: Host> Core<H> {
             }
             op::RATE => self.pace(client, region, r),
             op::WHOSE => Ok(self.whose(r)),
+            op::CONGESTION => self.set_congestion(client, region, r),
+            op::INFO => self.info(client, region, r),
             op::IDENTIFY => identify(region, incoming.proof),
             _ => Err(Errno::OPNOTSUPP),
         }
@@ -336,7 +338,7 @@ impl<H: Host> Core<H> {
             // listen() without bind() chooses a port, as Linux does.
             None => self.engine.bind(owner, Endpoint::ANY, 0).map_err(errno)?.0,
         };
-        let listener = self.engine.listen(bind, backlog, self.config.buffers).map_err(errno);
+        let listener = self.engine.listen(bind, backlog, Wishes { buffers: self.config.buffers, cc: slot.cc }).map_err(errno);
         let app = self.apps.get_mut(&region).ok_or(Errno::STALE)?;
         let at = app.slot_at(r.slot);
         let slot = app.slot(r.slot).ok_or(Errno::BADF)?;
@@ -383,7 +385,7 @@ impl<H: Host> Core<H> {
         }
         let owner = app.owner;
         let remote = Endpoint { ip: r.ip, port: r.port };
-        let (conn, local) = self.engine.connect(owner, slot.bind, remote, buffers, now_us).map_err(errno)?;
+        let (conn, local) = self.engine.connect(owner, slot.bind, remote, Wishes { buffers, cc: slot.cc }, now_us).map_err(errno)?;
         let app = self.app(region)?;
         app.connections += 1;
         if let Some(s) = app.slot(r.slot) {

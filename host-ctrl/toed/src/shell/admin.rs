@@ -46,6 +46,21 @@ impl Admin {
         }
     }
 
+    /// Watches all sessions in another epoll instance from now on. One that can't be is closed.
+    pub fn watch_in(&mut self, watch: &mut Watch) {
+        let ids: Vec<u64> = self.sessions.keys().copied().collect();
+        for id in ids {
+            let Some(s) = self.sessions.get_mut(&id) else { continue };
+            match watch.add(&s.socket, Watched::Admin(id), EventFlags::IN) {
+                Ok(key) => {
+                    s.key = key;
+                    self.settle(id, watch);
+                }
+                Err(_) => drop(self.sessions.remove(&id)),
+            }
+        }
+    }
+
     /// Reads what a session has to say. Follow with [`next_request`](Self::next_request) until it has none.
     pub fn read(&mut self, id: u64, watch: &mut Watch) {
         let Some(s) = self.sessions.get_mut(&id) else { return };

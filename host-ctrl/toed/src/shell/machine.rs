@@ -11,7 +11,10 @@ use rustix::{
 use std::collections::HashMap;
 use toe_abi::{CtxId, RegionId, app::Reply, control::ControlMsg, frames::FrameRecord, regs};
 use toe_link::{
-    card::{Card, CardError, CardInfo, CardMemory, ControlRegion, LinkReport, LogPart, MemoryOptions, PushError, SharedMemory, Signals},
+    card::{
+        Card, CardError, CardInfo, CardMemory, ControlRegion, LinkReport, LogPart, MemoryOptions, PortLink, PushError, SharedMemory,
+        Signals, Successor,
+    },
     uds,
 };
 use zerocopy::IntoBytes;
@@ -133,8 +136,6 @@ pub struct Machine {
     /// toed's own pair.
     signals: Signals,
     pub(super) watch: Watch,
-    /// The card's link in it.
-    link: Option<Key>,
     huge_pages: bool,
     regions: HashMap<RegionId, RegionFile>,
     contexts: HashMap<CtxId, Bells>,
@@ -170,7 +171,7 @@ impl Machine {
         let signals = card.make_signals(CtxId::CONTROL)?;
         let mut watch = Watch::new().map_err(os("epoll"))?;
         watch.add(&signals.interrupt, Watched::Card, epoll::EventFlags::IN | epoll::EventFlags::ET).map_err(os("epoll"))?;
-        let link = card.watch().map(|(fd, flags)| watch.add(fd, Watched::CardLink, flags)).transpose().map_err(os("epoll"))?;
+        card.watch().map(|(fd, flags)| watch.add(fd, Watched::CardLink, flags)).transpose().map_err(os("epoll"))?;
         card.enable(iova, regs::enable::ATTACH)?;
         let status = card.status()?;
         if status != regs::status::ATTACHED {
@@ -185,7 +186,6 @@ impl Machine {
             control,
             signals,
             watch,
-            link,
             huge_pages,
             regions: HashMap::new(),
             contexts: HashMap::new(),
@@ -217,6 +217,14 @@ impl Machine {
         }
     }
 
+    /// Asks the card how its port's link is.
+    pub(super) fn port_link(&mut self) -> PortLink {
+        self.card.port_link().unwrap_or_else(|e| {
+            self.fail(e);
+            PortLink::Unknown
+        })
+    }
+
     /// Why the card has failed, by its own words.
     pub(super) fn card_failure(&self) -> Option<String> {
         self.card.failure()
@@ -227,11 +235,9 @@ impl Machine {
         self.card.log(instance, from)
     }
 
-    /// What connects us to the card is not watched any more: it may say for ever that it has ended.
-    pub(super) fn leave_link(&mut self) {
-        if let (Some((fd, _)), Some(key)) = (self.card.watch(), self.link.take()) {
-            self.watch.remove(fd, key);
-        }
+    /// Another card in the place of ours, which has failed or gone.
+    pub(super) fn successor(&mut self) -> Successor {
+        self.card.successor()
     }
 
     /// How the card is reached.

@@ -11,11 +11,11 @@ mod closer;
 mod machine;
 mod operators;
 mod rundir;
+mod succession;
 
 pub use machine::Machine;
 
 use crate::{
-    admin::Failure,
     config::{Device, Settings},
     core::{ClientId, Core, Incoming, mac_text},
 };
@@ -33,7 +33,7 @@ use std::{collections::BTreeSet, io::Read, os::unix::net::UnixStream, time::Dura
 use toe_abi::app::{MSG_LEN, Request};
 use toe_engine::Engine;
 use toe_link::{
-    card::{Card, CardError, VfioUser, Window},
+    card::{Card, CardError, PortLink, VfioUser, Window},
     uds,
 };
 use zerocopy::FromBytes;
@@ -47,8 +47,8 @@ const DRAIN_US: u64 = 2_000_000;
 
 /// After accept() has failed for want of something, others are not asked in before.
 const ACCEPT_AGAIN_US: u64 = 100_000;
-/// The card's status is read at most so often.
-const LOOK_EVERY_US: u64 = 10_000;
+/// The card's status is read at most so often: on some links that is a message.
+const LOOK_EVERY_US: u64 = 50_000;
 
 /// Microseconds on the monotonic clock, which the soft card reads as well.
 fn now_us() -> u64 {
@@ -93,12 +93,17 @@ struct Daemon<'a> {
     /// Clients whose next request waits for the answer to the last.
     held: BTreeSet<ClientId>,
     started_us: u64,
-    /// The card's status is not read again before.
-    look_again_us: u64,
+    /// When the card's status was read last, and when it is to be read again.
+    looked_us: u64,
+    look_at_us: Option<u64>,
+    /// The port's link when it was looked at last.
+    link: PortLink,
     stop: bool,
-    /// Why the card has failed, by its own words.
+    /// Why the card has failed, until another has come in its place.
     failed: Option<anyhow::Error>,
     frame: Vec<u8>,
+    /// Descriptors that we may have open.
+    descriptors: usize,
     run_dir: RunDir,
 }
 
@@ -109,14 +114,8 @@ impl<'a> Daemon<'a> {
         let descriptors = raise_descriptor_limit();
         let mut run_dir = RunDir::lock(&settings.run_dir)?;
         let card = connect(&settings.device, &signals)?;
-        let info = *card.info();
-        let mut config = settings.core(&info)?;
         let now = now_us();
-        let engine = Engine::new(settings.engine(&info, secret()?), now).map_err(|e| anyhow::anyhow!("options: {e}"))?;
-        let machine = Machine::new(card, settings.huge_pages, descriptors)?;
-        // Each socket is a descriptor here: one application must not have all of them.
-        config.limits.sockets = config.limits.sockets.min(u32::try_from(machine::descriptors_lent(descriptors) / 2).unwrap_or(u32::MAX));
-        let mut core = Core::new(config, machine, engine);
+        let mut core = attach(settings, card, descriptors, now)?;
         let app_listener = run_dir.listen_apps()?;
         let watch = &mut core.host().watch;
         watch.add(&signals, Watched::Signals, EventFlags::IN)?;
@@ -125,10 +124,7 @@ impl<'a> Daemon<'a> {
         let admin_listener = run_dir.listen_admin()?;
         watch.add(&admin_listener, Watched::AdminListener, EventFlags::IN)?;
         run_dir.forget_failure();
-        tracing::info!(
-            card = %settings.device, mac = mac_text(&info.mac), mtu = info.mtu, ip = settings.options().ip_addr.join(","),
-            run_dir = %settings.run_dir.display(), "ready"
-        );
+        let link = say_ready(settings, core.host());
         Ok(Self {
             settings,
             core,
@@ -141,10 +137,13 @@ impl<'a> Daemon<'a> {
             next_client: 1,
             held: BTreeSet::new(),
             started_us: now,
-            look_again_us: 0,
+            looked_us: now,
+            look_at_us: None,
+            link,
             stop: false,
             failed: None,
             frame: Vec::new(),
+            descriptors,
             run_dir,
         })
     }
@@ -159,17 +158,23 @@ impl<'a> Daemon<'a> {
 
     fn work(&mut self) -> Result<()> {
         let mut found = Vec::new();
-        while !self.stop && self.failed.is_none() {
-            self.turn(&mut found)?;
-        }
-        if self.failed.is_some() {
-            return self.stay();
+        loop {
+            while !self.stop && self.failed.is_none() {
+                self.turn(&mut found)?;
+            }
+            if self.failed.is_none() {
+                break;
+            }
+            self.stay()?;
         }
         tracing::info!("ending: connections are reset");
         let now = now_us();
         self.core.shutdown(now);
-        while !self.core.is_drained() && now_us() < now + DRAIN_US {
+        while !self.core.is_drained() && self.failed.is_none() && now_us() < now + DRAIN_US {
             self.turn(&mut found)?;
+        }
+        if let Some(e) = self.failed.take() {
+            return Err(e);
         }
         self.core.host().flush();
         self.core.host().detach().context("leaving the card")
@@ -182,6 +187,9 @@ impl<'a> Daemon<'a> {
         if self.core.next_deadline(now).is_some_and(|t| t <= now) {
             self.core.timer(now);
         }
+        if self.look_at_us.is_some_and(|t| t <= now) {
+            self.look_at_card(now);
+        }
         if self.accept_again_us.is_some_and(|t| t <= now) {
             self.accept_again_us = None;
             self.core.host().watch.modify(&self.app_listener, self.app_key, EventFlags::IN).context("listening to applications")?;
@@ -191,11 +199,14 @@ impl<'a> Daemon<'a> {
         self.resume_held();
         self.core.host().flush();
         if let Some(e) = self.core.host().take_failure() {
-            return self.card_failed(e.into());
+            self.card_failed(e.into());
+        }
+        if self.failed.is_some() {
+            return Ok(());
         }
         // While ending, a card that does not answer must not hold us up.
         let patience = self.stop.then_some(now + DRAIN_US);
-        let deadline = self.core.next_deadline(now).into_iter().chain(patience).chain(self.accept_again_us).min();
+        let deadline = self.core.next_deadline(now).into_iter().chain(patience).chain(self.accept_again_us).chain(self.look_at_us).min();
         let machine = self.core.host();
         let timeout = if machine.park() { deadline.map(|t| t.saturating_sub(now)) } else { Some(0) };
         machine.watch.wait(timeout, found).context("waiting for events")?;
@@ -208,73 +219,37 @@ impl<'a> Daemon<'a> {
         Ok(())
     }
 
-    fn look_at_card(&mut self) -> Result<()> {
-        let now = now_us();
-        if now < self.look_again_us {
-            return Ok(());
+    /// Whether it has failed, and how its port's link is.
+    fn look_at_card(&mut self, now: u64) {
+        (self.looked_us, self.look_at_us) = (now, None);
+        let link = self.core.host().port_link();
+        if link != std::mem::replace(&mut self.link, link) {
+            tracing::info!("the port's link is {}", link.text());
         }
-        self.look_again_us = now + LOOK_EVERY_US;
-        match self.core.host().card_status() {
-            "failed" => {
-                let text = self.core.host().card_failure();
-                self.card_failed(match text {
-                    Some(text) => CardError::Failed { text }.into(),
-                    None => anyhow::anyhow!("the card reports a failure; see toe-nic's log"),
-                })
-            }
-            _ => Ok(()),
+        if self.core.host().card_status() == "failed" {
+            let text = self.core.host().card_failure();
+            self.card_failed(match text {
+                Some(text) => CardError::Failed { text }.into(),
+                None => anyhow::anyhow!("the card reports a failure; see toe-nic's log"),
+            });
         }
     }
 
-    /// Applications are told. Of a card that has said why it failed, operators can still learn that: see [`stay`](Self::stay).
-    fn card_failed(&mut self, e: anyhow::Error) -> Result<()> {
+    /// Applications are told. What comes then: see [`stay`](Self::stay).
+    fn card_failed(&mut self, e: anyhow::Error) {
         self.core.card_failed();
         self.core.host().flush();
-        if !matches!(e.downcast_ref(), Some(CardError::Failed { .. })) {
-            return Err(e);
-        }
-        tracing::error!("{e:#}; programs get errors, operators are answered until toed is told to end");
-        self.failed = Some(e);
-        Ok(())
-    }
-
-    /// The card has failed: nobody is served but operators, until we are told to end.
-    fn stay(&mut self) -> Result<()> {
-        self.run_dir.refuse_apps();
-        let machine = self.core.host();
-        machine.leave_link();
-        machine.watch.remove(&self.app_listener, self.app_key);
-        let clients: Vec<ClientId> = machine.clients.keys().copied().collect();
-        clients.into_iter().for_each(|client| self.end_client(client));
-        if let Some(why) = &self.failed {
-            self.admin.fail_waiting(&Failure::new(format!("{why:#}")), &mut self.core.host().watch);
-        }
-        let mut found = Vec::new();
-        while !self.stop {
-            self.core.host().watch.wait(None, &mut found).context("waiting for events")?;
-            for (what, flags) in found.drain(..) {
-                // What the card still signals means nothing any more.
-                if what != Watched::Card {
-                    self.event(what, flags)?;
-                }
-            }
-        }
-        self.failed.take().map_or(Ok(()), Err)
+        self.failed.get_or_insert(e);
     }
 
     fn event(&mut self, what: Watched, flags: EventFlags) -> Result<()> {
         match what {
-            // Its queues are looked at in every turn. An interrupt with nothing in them is how a failing card calls.
-            Watched::Card => {
-                if self.core.host().park() {
-                    self.core.host().unpark();
-                    return self.look_at_card();
-                }
-            }
+            // Its queues are looked at in every turn. But it calls as well when it fails, and when its port's link changes.
+            Watched::Card => self.look_at_us = self.look_at_us.or(Some(self.looked_us + LOOK_EVERY_US)),
             Watched::CardLink => {
                 if let Err(e) = self.core.host().look_at_link() {
                     let (device, hint) = (&self.settings.device, self.settings.device.hint());
-                    return self.card_failed(anyhow::Error::new(e).context(format!("the card at {device} is gone: {hint}")));
+                    self.card_failed(anyhow::Error::new(e).context(format!("the card at {device} is gone: {hint}")));
                 }
             }
             Watched::Signals => {
@@ -430,6 +405,27 @@ impl<'a> Daemon<'a> {
             self.end_client(client);
         }
     }
+}
+
+/// Makes everything that serves a card, and attaches to it.
+fn attach(settings: &Settings, card: Box<dyn Card>, descriptors: usize, now: u64) -> Result<Core<Machine>> {
+    let info = *card.info();
+    let mut config = settings.core(&info)?;
+    let engine = Engine::new(settings.engine(&info, secret()?), now).map_err(|e| anyhow::anyhow!("options: {e}"))?;
+    let machine = Machine::new(card, settings.huge_pages, descriptors)?;
+    // Each socket is a descriptor here: one application must not have all of them.
+    config.limits.sockets = config.limits.sockets.min(u32::try_from(machine::descriptors_lent(descriptors) / 2).unwrap_or(u32::MAX));
+    Ok(Core::new(config, machine, engine))
+}
+
+/// Applications can come. Returns how the port's link is.
+fn say_ready(settings: &Settings, machine: &mut Machine) -> PortLink {
+    let (info, link) = (machine.card_info(), machine.port_link());
+    tracing::info!(
+        card = %settings.device, mac = mac_text(&info.mac), mtu = info.mtu, link = link.text(), ip = settings.options().ip_addr.join(","),
+        run_dir = %settings.run_dir.display(), "ready"
+    );
+    link
 }
 
 /// How long a virtual machine may take until its firmware is ready.

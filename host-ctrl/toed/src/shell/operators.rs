@@ -5,7 +5,7 @@ use crate::{
     admin::{Failure, Logs, Request, Status},
     core::{Core, JobId, ShareChange, Whose, mac_text},
 };
-use toe_link::card::{CardError, LogPart};
+use toe_link::card::{CardError, LogPart, PortLink};
 
 impl Daemon<'_> {
     pub(super) fn serve_admin(&mut self, id: u64) {
@@ -101,9 +101,14 @@ impl Daemon<'_> {
         card.contexts_max = info.max_contexts;
         card.regions_max = info.max_regions;
         card.status = self.core.host().card_status().into();
-        if let Some(CardError::Failed { text }) = self.failed.as_ref().and_then(|why| why.downcast_ref()) {
+        card.link = self.core.host().port_link().text().into();
+        if let Some(why) = &self.failed {
             // Another card may be in the same place by now; ours has failed.
-            (card.status, card.failure) = ("failed".into(), Some(text.clone()));
+            let (status, text) = match why.downcast_ref() {
+                Some(CardError::Failed { text }) => ("failed", text.clone()),
+                _ => ("gone", format!("{why:#}")),
+            };
+            (card.status, card.failure, card.link) = (status.into(), Some(text), PortLink::Unknown.text().into());
         }
         status
     }

@@ -94,6 +94,35 @@ pub struct LogPart {
     pub dropped: u32,
 }
 
+/// Whether the card's port has a wire that works.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PortLink {
+    Up,
+    Down,
+    /// The card does not tell.
+    #[default]
+    Unknown,
+}
+
+impl PortLink {
+    /// By [`regs::LINK`]: a claim, so anything may stand there.
+    fn of(register: u32) -> Self {
+        match register {
+            regs::link::UP => Self::Up,
+            regs::link::DOWN => Self::Down,
+            _ => Self::Unknown,
+        }
+    }
+
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// Why the card could not be reached or used.
 #[derive(Debug, thiserror::Error)]
 pub enum CardError {
@@ -133,12 +162,26 @@ pub enum CardError {
     NoRoom { wanted: u64, used: u64, len: u64, largest: u64 },
 }
 
+/// What has come in the place of a card that has failed or gone.
+pub enum Successor {
+    /// Nothing can: what the card was reached by has gone, too.
+    Never,
+    NotYet,
+    /// A card that has forgotten everything, to be attached to.
+    Ready(Box<dyn Card>),
+    /// One that can't be used, and why. Said once of each.
+    Unusable(CardError),
+}
+
 /// One card, as its control plane uses it. Every call is bounded in time.
 pub trait Card {
     fn info(&self) -> &CardInfo;
 
     /// [`regs::status`].
     fn status(&mut self) -> Result<u32, CardError>;
+
+    /// The port's link as it is now.
+    fn port_link(&mut self) -> Result<PortLink, CardError>;
 
     /// Makes at least `len` bytes of zeroed memory that the card reaches, for region `region`. Whether the card takes it shows in
     /// the answer to MAP_REGION.
@@ -162,6 +205,12 @@ pub trait Card {
 
     /// Takes in what [`watch`](Self::watch) has reported. An error: the card is gone.
     fn look(&mut self) -> Result<(), CardError>;
+
+    /// Looks for another card in the place of this one, which has failed or gone. To be asked again when [`watch`](Self::watch) or the
+    /// control context's interrupt report something, and now and then.
+    fn successor(&mut self) -> Successor {
+        Successor::Never
+    }
 
     /// What the card has left behind about its failure, if it has failed and can still say so.
     fn failure(&self) -> Option<String> {
@@ -220,6 +269,12 @@ mod tests {
     fn registers_become_card_info() {
         let info = read_info("x", card).expect("a card");
         assert_eq!((info.mac, info.mtu, info.max_flows), ([2, 1, 2, 3, 4, 5], 1500, 64));
+    }
+
+    #[test]
+    fn a_link_is_up_or_down_or_nothing_that_can_be_believed() {
+        let texts = [regs::link::UP, regs::link::DOWN, regs::link::UNKNOWN, 77].map(|word| PortLink::of(word).text());
+        assert_eq!(texts, ["up", "down", "unknown", "unknown"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The soft card: a vfio-user device on a UNIX socket.
 
-use super::{Card, CardError, CardInfo, CardMemory, LinkReport, MemoryOptions, SharedMemory, Signals, iova, read_info};
+use super::{Card, CardError, CardInfo, CardMemory, LinkReport, MemoryOptions, PortLink, SharedMemory, Signals, iova, read_info};
 use rustix::{
     event::{EventfdFlags, epoll::EventFlags, eventfd},
     fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
@@ -135,6 +135,10 @@ impl Card for VfioUser {
 
     fn status(&mut self) -> Result<u32, CardError> {
         read_register(&mut self.client, regs::STATUS)
+    }
+
+    fn port_link(&mut self) -> Result<PortLink, CardError> {
+        read_register(&mut self.client, regs::LINK).map(PortLink::of)
     }
 
     fn make_memory(&mut self, region: RegionId, len: u64, options: MemoryOptions) -> Result<CardMemory, CardError> {

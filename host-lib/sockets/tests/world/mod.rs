@@ -3,6 +3,7 @@
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +12,9 @@ use toe::link::sync::queue::{Consumer, Producer};
 use toe::link::user::{Sink, Source};
 use toe::link::{Region, uds};
 use toe_abi::FlowId;
-use toe_abi::app::{MSG_LEN, Reply, Request, op, whose};
+use toe_abi::app::{Info, MSG_LEN, Reply, Request, bind_flags, op, whose};
 use toe_abi::desc::{EventDesc, HostDesc, ev, ev_flags, hc, hc_flags};
+use toe_abi::flow::cc;
 use toe_abi::region::{AcceptRecord, RegionConfig, RegionHeader, SlotNames, slot_flags, slot_state};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -52,6 +54,8 @@ struct World {
     ev: Producer<EventDesc>,
     irq: OwnedFd,
     tokens: Vec<Token>,
+    /// What was asked for by TCP_CONGESTION, by slot.
+    congestion: BTreeMap<u32, u8>,
     flows: Vec<Flow>,
     /// Slot and port.
     bound: Vec<(u32, u16)>,
@@ -109,7 +113,20 @@ impl World {
         let (hc, ev) = (Consumer::new(region.hc_queue(0).unwrap()), Producer::new(region.ev_queue(0).unwrap()));
         let irq = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
         let (tokens, flows, bound, listeners) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { region, region_fd, hc, ev, irq, tokens, flows, bound, listeners, next_slot: 0, next_port: 40000 }
+        Self {
+            region,
+            region_fd,
+            hc,
+            ev,
+            irq,
+            tokens,
+            flows,
+            bound,
+            listeners,
+            congestion: BTreeMap::new(),
+            next_slot: 0,
+            next_port: 40000,
+        }
     }
 
     fn run(mut self, listener: &OwnedFd, ready: &AtomicBool, dir: &std::path::Path) {
@@ -162,6 +179,11 @@ impl World {
             // A rate of 1 is one that this card does not do.
             op::RATE if request.args[0] == 1 => reply.errno = libc::ENOPROTOOPT as u32,
             op::WHOSE => reply.args[0] = if request.ip == Addr::v4(CARD, 0).ip { whose::OWN } else { whose::OTHERS },
+            op::CONGESTION => drop(self.congestion.insert(request.slot, request.args[0] as u8)),
+            op::INFO => {
+                let algorithm = self.congestion.get(&request.slot).copied().unwrap_or(cc::CUBIC);
+                reply.set_info(&Info { algorithm, ..Info::default() });
+            }
             op::UNLISTEN => self.bound.retain(|(slot, _)| *slot != request.slot),
             _ => {}
         }
@@ -183,6 +205,11 @@ impl World {
     }
 
     fn bind(&mut self, request: &Request, reply: &mut Reply) {
+        // A card of IPv4 only.
+        if request.flags & bind_flags::V6ONLY != 0 {
+            reply.errno = libc::EAFNOSUPPORT as u32;
+            return;
+        }
         self.next_port += 1;
         let port = if request.port == 0 { self.next_port } else { request.port };
         if self.bound.iter().any(|(_, p)| *p == port) {
@@ -194,6 +221,10 @@ impl World {
     }
 
     fn connect(&mut self, request: &Request, reply: &mut Reply) {
+        if toe_abi::flow::as_v4(&request.ip).is_none() {
+            reply.errno = libc::EAFNOSUPPORT as u32;
+            return;
+        }
         self.next_port += 1;
         let local = Addr::v4(CARD, self.next_port);
         (reply.ip, reply.port, reply.errno) = (local.ip, local.port, libc::EINPROGRESS as u32);

@@ -78,7 +78,7 @@ structs! {
     crate::region::SocketSlot as "toe_socket_slot" { conn, names, tx, rx, event, listen }
     crate::region::AcceptRecord as "toe_accept_record" { flow, tx_off, rx_off, tx_len, rx_len, _reserved, names }
     crate::window::CardPage as "toe_window_card_page" {
-        magic, version, caps, status, max_flows, max_contexts, max_regions, mtu, mac_lo, mac_hi, _host, max_next_hops, _registers,
+        magic, version, caps, status, max_flows, max_contexts, max_regions, mtu, mac_lo, mac_hi, _host, max_next_hops, link, _registers,
         done, outcome, peer, instance, window_lo, window_hi, stage, failed_core, failure_len, build, _reserved,
         failure, _reserved2,
     }
@@ -86,6 +86,10 @@ structs! {
         number, request, control_lo, control_hi, peer, window_lo, window_hi, version, memory_lo, memory_hi, _reserved,
     }
     crate::window::LogHeader as "toe_window_log_header" { begun, written, dropped, _reserved }
+    crate::app::Info as "toe_app_info" {
+        srtt_us, rttvar_us, cwnd, ssthresh, unacked, snd_wnd, retransmits, flags, rto_min_ms, since_tx_ms, since_rx_ms, wscales, algorithm,
+        mss, backoff, probes, _reserved,
+    }
     crate::app::Request as "toe_app_request" { op, slot, args, ip, port, flags, _reserved, _reserved2 }
     crate::app::Reply as "toe_app_reply" { errno, count, args, ip, port, _reserved, slots }
 }

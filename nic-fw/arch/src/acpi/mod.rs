@@ -13,7 +13,8 @@ pub mod tables;
 mod tests;
 
 use crate::machine::{Conduit, DISTRIBUTOR_LEN, ECAM_PER_BUS, ITS_LEN, Machine, PciBridge, REDISTRIBUTOR_LEN, UART_LEN, Wrong};
-use tables::{Bytes, HEADER, Physical, Tables};
+pub use tables::Physical;
+use tables::{Bytes, HEADER, Tables};
 
 /// Reads the tables below the RSDP at `rsdp`. Memory, the windows of bridges and the command line are left empty: UEFI knows them.
 pub fn machine<P: Physical>(memory: &P, rsdp: u64) -> Result<Machine, Wrong> {

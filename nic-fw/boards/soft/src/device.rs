@@ -13,6 +13,7 @@
 use crate::mailbox::{Command, Mailbox, Signal};
 use crate::memory::{MapRefused, Mapping};
 use crate::pci::{self, ConfigSpace};
+use crate::ports::netif::Interface;
 use rustix::fd::OwnedFd;
 use std::fs::File;
 use std::io;
@@ -86,11 +87,28 @@ pub struct Device {
     mailbox: Arc<Mailbox>,
     config: ConfigSpace,
     control_iova: u64,
+    /// The port's, for its link.
+    interface: Option<Interface>,
 }
 
 impl Device {
     pub fn new(facts: Facts, status: Arc<Status>, mailbox: Arc<Mailbox>) -> Self {
-        Self { facts, status, mailbox, config: ConfigSpace::new(facts.max_contexts), control_iova: 0 }
+        Self { facts, status, mailbox, config: ConfigSpace::new(facts.max_contexts), control_iova: 0, interface: None }
+    }
+
+    /// Whose link is the port's. Without one the card does not tell.
+    pub fn with_interface(mut self, interface: Interface) -> Self {
+        self.interface = Some(interface);
+        self
+    }
+
+    fn link(&self) -> u32 {
+        match self.interface.as_ref().map(Interface::is_running) {
+            Some(Ok(true)) => regs::link::UP,
+            // One that has gone as well.
+            Some(Ok(false) | Err(_)) => regs::link::DOWN,
+            None => regs::link::UNKNOWN,
+        }
     }
 
     /// Serves one host after the other on a listening socket. Returns only if that can't go on.
@@ -134,6 +152,7 @@ impl Device {
             regs::MAX_REGIONS => f.max_regions.into(),
             regs::MAX_NEXT_HOPS => f.max_next_hops.into(),
             regs::MTU => f.mtu.into(),
+            regs::LINK => self.link(),
             regs::MAC_LO => u32::from_le_bytes([m0, m1, m2, m3]),
             regs::MAC_HI => u32::from_le_bytes([m4, m5, 0, 0]),
             regs::CONTROL_LO => self.control_iova as u32,
@@ -318,9 +337,19 @@ mod tests {
             [9, 8, 7, 6]
         );
         assert_eq!((word(d, regs::MTU), word(d, regs::MAC_LO), word(d, regs::MAC_HI)), (1500, 0x0302_0102, 0x0504));
+        assert_eq!(word(d, regs::LINK), regs::link::UNKNOWN, "no interface");
         let mut two = [0; 8];
         d.region_read(0, regs::MAGIC, &mut two).unwrap();
         assert_eq!(two[..4], *b"FTOE");
+    }
+
+    #[test]
+    fn the_link_is_that_of_the_ports_interface() {
+        let (lo, same) = (Interface::open("lo").unwrap(), Interface::open("lo").unwrap());
+        let d = &mut device().with_interface(lo);
+        // A namespace's loopback interface is down until somebody brings it up.
+        let wanted = if same.is_up().unwrap() { regs::link::UP } else { regs::link::DOWN };
+        assert_eq!(word(d, regs::LINK), wanted);
     }
 
     #[test]

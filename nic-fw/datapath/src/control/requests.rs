@@ -30,7 +30,7 @@ impl Control {
         let (flow, args) = (mail.request.flow, mail.request.args);
         let answer = match mail.request.kind {
             kind::INSTALL => return self.install(mail, env),
-            kind::RELEASE | kind::FREEZE | kind::ABORT | kind::CLOSE | kind::QUERY | kind::ICMP_ERROR | kind::SET_RATE => {
+            kind::RELEASE | kind::FREEZE | kind::ABORT | kind::CLOSE | kind::QUERY | kind::ICMP_ERROR | kind::SET_RATE | kind::SET_CC => {
                 return self.hand_on(ControlOp::Request, flow, mail);
             }
             kind::REBIND => match check_rebind(flow, args[0], env) {
@@ -235,7 +235,7 @@ fn check_install<M>(s: &FlowState, env: &Env<'_, M>) -> u32 {
         && s.rx.wscale <= 14
         && s.tx.wscale <= 14
         && s.rx.mss >= MIN_MSS
-        && s.cc.algorithm <= cc::DCTCP
+        && s.cc.algorithm < cc::COUNT
         && s.tx.timer <= timer::CORK
         && (tcp_state::ESTABLISHED..=tcp_state::LAST_ACK).contains(&s.rx.state)
         && toe_abi::flow::as_v4(&id.key.local_ip).is_some()

@@ -7,7 +7,7 @@ use toe_abi::{
     flow::{FlowKey, FlowState},
 };
 use toe_sync::{
-    FlowHash,
+    FlowHash, HashKey,
     flow_table::{FlowReader, FlowWriter},
     records::{RecordReader, RecordWriter, records},
 };
@@ -57,7 +57,7 @@ impl Directory {
             meta: (0..n).map(|_| Meta { generation: 1, listing: Listing::Free }).collect(),
             free: free.collect(),
             fixed,
-            view: FlowView { fixed: reader, table: table.reader(), secret, groups },
+            view: FlowView { fixed: reader, table: table.reader(), hash_key: HashKey::new(secret), groups },
             table,
         }
     }
@@ -150,7 +150,7 @@ impl Directory {
 pub struct FlowView {
     fixed: RecordReader<Fixed>,
     table: FlowReader,
-    secret: [u64; 2],
+    hash_key: HashKey,
     groups: Groups,
 }
 
@@ -159,8 +159,9 @@ impl FlowView {
         self.groups
     }
 
+    #[inline]
     pub fn hash(&self, key: &FlowKey) -> FlowHash {
-        FlowHash::new(&self.secret, key)
+        FlowHash::new(&self.hash_key, key)
     }
 
     /// The group of a tuple.
@@ -174,8 +175,11 @@ impl FlowView {
     }
 
     /// The flow of a four-tuple.
+    #[inline]
     pub fn lookup(&self, hash: FlowHash, key: &FlowKey) -> Option<FlowId> {
-        self.table.candidates(hash).find(|&id| self.fixed(id).is_some_and(|f| f.key == *key))
+        // A record begins with its key.
+        const { assert!(core::mem::offset_of!(Fixed, key) == 0) };
+        self.table.candidates(hash).find(|&id| self.fixed.begins_with(id.index, id.generation, key))
     }
 
     /// What is fixed of a flow; `None`: there is no such flow, or not any more.

@@ -68,6 +68,16 @@ impl States {
         (meta.generation == flow.generation && meta.phase != Phase::Free).then_some(meta.phase)
     }
 
+    /// A live flow of this group: its place, its state, and whether nobody is going to bind it any more.
+    #[inline]
+    pub fn live(&mut self, flow: FlowId) -> Option<(u32, &mut FlowState, bool)> {
+        let local = self.local(flow);
+        let meta = self.meta.get(local as usize).filter(|_| self.groups.of(flow) == self.group)?;
+        let is_live = meta.generation == flow.generation && meta.phase == Phase::Live;
+        let state = self.states.get_mut(local as usize).filter(|_| is_live)?;
+        Some((local, state, meta.given_up))
+    }
+
     /// State of a flow whose id was checked by [`phase`](Self::phase).
     pub fn state(&self, flow: FlowId) -> &FlowState {
         &self.states[self.local(flow) as usize]
@@ -144,11 +154,14 @@ mod tests {
         let id = FlowId { index: 5, generation: 3 };
         s.install(id, &FlowState::new_zeroed());
         assert_eq!((s.phase(id), s.at(s.local(id))), (Some(Phase::Live), Some(id)));
+        assert_eq!(s.live(id).map(|(local, _, given_up)| (local, given_up)), Some((2, false)));
         for stranger in
             [FlowId { index: 5, generation: 2 }, FlowId { index: 4, generation: 3 }, FlowId { index: 105, generation: 3 }, FlowId::NONE]
         {
-            assert_eq!(s.phase(stranger), None);
+            assert!(s.phase(stranger).is_none() && s.live(stranger).is_none());
         }
+        s.freeze(id);
+        assert!(s.phase(id).is_some() && s.live(id).is_none());
         s.forget(id);
         assert_eq!((s.phase(id), s.at(2)), (None, None));
     }

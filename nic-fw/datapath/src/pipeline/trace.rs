@@ -78,7 +78,8 @@ impl Tracer {
         Tracing(self.is_on().then_some(Active { tracer: self, id, nanos }))
     }
 
-    fn is_on(&self) -> bool {
+    /// Whether somebody traces.
+    pub fn is_on(&self) -> bool {
         self.on.seen() != 0
     }
 

@@ -17,7 +17,7 @@ use toe_abi::{
     flow::{FlowState, flow_flags},
 };
 use toe_hal::Instant;
-use toe_tcp::{Input, Now, Output, Placement, Pools};
+use toe_tcp::{Fast, Input, Now, Output, Placement, Pools};
 
 /// The stage of one flow group: its flows, their timers and turns, and the messages that it may send.
 pub struct Protocol {
@@ -133,11 +133,42 @@ impl Protocol {
 
     fn segment(&mut self, m: RxMsg, msg: &mut OutMsg) -> Said {
         msg.tag.flow = m.flow;
+        if !self.fast(&m, msg) {
+            self.judge(&m, msg);
+        }
+        msg.frame = Some(m.frame);
+        true
+    }
+
+    /// The way of nearly all segments. False: this one has to go the other.
+    #[inline]
+    fn fast(&mut self, m: &RxMsg, msg: &mut OutMsg) -> bool {
+        let now = tcp_now(self.now);
+        let Some((local, state, given_up)) = self.states.live(m.flow) else { return false };
+        let Some(Fast { place, send, deadline }) = toe_tcp::fast(state, &m.segment, now) else { return false };
+        msg.event = Some(event_of(m.flow, state, given_up));
+        if let Some(place) = place {
+            self.counters.add(Counter::RxPayloadBytes, place.len.into());
+            write(&place, state, m.payload_at, msg);
+        }
+        if send {
+            self.sched.ready(local, urgent(state));
+        }
+        if deadline {
+            arm(&mut self.sched, local, state, now);
+        }
+        true
+    }
+
+    fn judge(&mut self, m: &RxMsg, msg: &mut OutMsg) {
         match self.states.phase(m.flow) {
             Some(Phase::Live) => {
                 let out = self.input(m.flow, &Input::Segment(m.segment));
                 self.finish(m.flow, &out, msg);
-                self.place(&out, m.payload_at, msg);
+                if let Some(place) = out.place {
+                    self.counters.add(Counter::RxPayloadBytes, place.len.into());
+                    write(&place, self.states.state(m.flow), m.payload_at, msg);
+                }
             }
             Some(Phase::Frozen) => {
                 self.counters.drop(Drop::Frozen);
@@ -146,8 +177,6 @@ impl Protocol {
             // The flow ended between look-up and now, or is not installed yet.
             _ => msg.stale = true,
         }
-        msg.frame = Some(m.frame);
-        true
     }
 
     fn host(&mut self, m: &HcMsg, msg: &mut OutMsg) -> Said {
@@ -265,28 +294,31 @@ impl Protocol {
     }
 
     fn rearm(&mut self, flow: FlowId) {
-        if let Some(due) = toe_tcp::next_deadline(self.states.state(flow), tcp_now(self.now)) {
-            self.sched.timers.arm(self.states.local(flow), due.0.div_ceil(1000));
-        }
+        arm(&mut self.sched, self.states.local(flow), self.states.state(flow), tcp_now(self.now));
     }
+}
 
-    /// Turns a placement into at most two writes (the buffer is a ring).
-    fn place(&mut self, out: &Output, payload_at: u32, msg: &mut OutMsg) {
-        let Some(Placement { from, pos, len, .. }) = out.place else { return };
-        let s = self.states.state(msg.tag.flow);
-        let size = 1u32 << s.rx.buf_log2;
-        let base = HostAddr::new(s.id.region, u64::from(s.rx.buf) * 64);
-        let offset = pos & (size - 1);
-        // TCP never places more than the window; a buffer is at least that.
-        let len = len.min(size);
-        let first = len.min(size - offset);
-        let at = payload_at + from;
-        for (at, len, offset) in [(at, first, offset), (at + first, len - first, 0)] {
-            if len > 0 {
-                let _ = msg.writes.push(Write { at, len, dst: base.add(offset.into()) });
-            }
+/// Sets the timer of the flow at place `local`.
+fn arm(sched: &mut Sched, local: u32, state: &FlowState, now: Now) {
+    if let Some(due) = toe_tcp::next_deadline(state, now) {
+        sched.timers.arm(local, due.0.div_ceil(1000));
+    }
+}
+
+/// Turns a placement into at most two writes (the buffer is a ring).
+#[inline]
+fn write(&Placement { from, pos, len, .. }: &Placement, s: &FlowState, payload_at: u32, msg: &mut OutMsg) {
+    let size = 1u32 << s.rx.buf_log2;
+    let base = HostAddr::new(s.id.region, u64::from(s.rx.buf) * 64);
+    let offset = pos & (size - 1);
+    // TCP never places more than the window; a buffer is at least that.
+    let len = len.min(size);
+    let first = len.min(size - offset);
+    let at = payload_at + from;
+    for (at, len, offset) in [(at, first, offset), (at + first, len - first, 0)] {
+        if len > 0 {
+            let _ = msg.writes.push(Write { at, len, dst: base.add(offset.into()) });
         }
-        self.counters.add(Counter::RxPayloadBytes, len.into());
     }
 }
 
@@ -305,24 +337,28 @@ fn urgent(state: &FlowState) -> bool {
 }
 
 fn event(states: &States, flow: FlowId) -> Event {
-    let s = states.state(flow);
-    let mut flags = toe_tcp::event_flags(s);
-    let mut error = 0;
+    let mut event = event_of(flow, states.state(flow), states.given_up(flow));
     if states.phase(flow) == Some(Phase::Ended) {
-        error = states.close_error(flow);
-        flags |= ev_flags::CLOSED | if error == 0 { 0 } else { ev_flags::ERROR };
+        event.error = states.close_error(flow);
+        event.flags |= ev_flags::CLOSED | if event.error == 0 { 0 } else { ev_flags::ERROR };
     }
+    event
+}
+
+/// What the application may know of a flow that has not ended.
+#[inline]
+fn event_of(flow: FlowId, s: &FlowState, given_up: bool) -> Event {
     Event {
         flow,
         ctx_opaque: CtxOpaque { ctx: s.id.ctx, opaque: s.id.opaque },
         region: RegionOrNone(s.id.region),
-        flags,
+        flags: toe_tcp::event_flags(s),
         rx_head: toe_tcp::rx_head(s),
         tx_tail: toe_tcp::tx_tail(s),
-        error,
+        error: 0,
         srtt_us: s.tx.srtt_us,
         cwnd: s.cc.cwnd,
-        given_up: states.given_up(flow),
+        given_up,
         number: 0,
     }
 }

@@ -82,6 +82,12 @@ impl Protocol {
             kind::SET_RATE => {
                 self.sched.set_rate(self.states.local(flow), rate(args[0]), self.now);
             }
+            kind::SET_CC => {
+                let number = u8::try_from(args[0]).unwrap_or(u8::MAX);
+                if !toe_tcp::cc::choose(self.states.state_mut(flow), number) {
+                    done = Done::Answer(status::INVALID);
+                }
+            }
             kind::FREEZE => {
                 self.states.freeze(flow);
                 self.sched.forget(self.states.local(flow));

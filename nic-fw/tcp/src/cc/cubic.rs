@@ -184,6 +184,7 @@ mod tests {
         assert!(cc.cwnd > 1165 * MSS, "cwnd {}", cc.cwnd);
     }
 
+    /// RFC 9293 MAY-18.
     #[test]
     fn is_as_fast_as_reno_at_short_round_trips() {
         let mut cc = reduced(100);

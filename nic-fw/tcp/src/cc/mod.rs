@@ -13,6 +13,7 @@
 mod cubic;
 mod dctcp;
 mod newreno;
+mod rate;
 
 use crate::Now;
 use crate::rtt::rto_ms;
@@ -34,6 +35,11 @@ pub struct Acked {
 
 /// A congestion-control algorithm. Its own state is [`CcState::words`], zero at first; cwnd and ssthresh count bytes.
 pub trait CongestionControl {
+    /// The window of a flow that begins, or sends again after a silence. `initial`: the standard's.
+    fn first_window(&self, initial: u32) -> u32 {
+        initial
+    }
+
     /// Congestion avoidance: data was acknowledged while cwnd was the limit, at or above ssthresh.
     fn avoid(&self, cc: &mut CcState, acked: &Acked);
 
@@ -65,11 +71,13 @@ pub trait CongestionControl {
 /// Larger windows than TCP can use.
 const CWND_MAX: u32 = 1 << 30;
 
+/// RFC 9293 MAY-18.
 fn algorithm(s: &FlowState) -> &'static dyn CongestionControl {
     match s.cc.algorithm {
         code::CUBIC => &cubic::Cubic,
         // RFC 8257, 3.4: without ECN it is a conventional TCP.
         code::DCTCP if s.has(ff::ECN) => &dctcp::Dctcp,
+        code::DCTCP_RATE | code::TIMELY | code::CONST_RATE => &rate::Rate,
         // What we do not know behaves as the standard's.
         _ => &newreno::NewReno,
     }
@@ -77,7 +85,7 @@ fn algorithm(s: &FlowState) -> &'static dyn CongestionControl {
 
 /// Whether a receiver echoes each mark (RFC 8257, 3.2), and not until CWR comes (RFC 3168, 6.1.3).
 pub(crate) fn echoes_each_mark(s: &FlowState) -> bool {
-    s.cc.algorithm == code::DCTCP
+    code::needs_ecn(s.cc.algorithm)
 }
 
 /// RFC 6928, 2: ten segments, about 14600 bytes.
@@ -86,9 +94,29 @@ fn initial_window(mss: u32) -> u32 {
 }
 
 pub(crate) fn init(s: &mut FlowState) {
-    s.cc.cwnd = initial_window(s.mss());
+    s.cc.cwnd = first_window(s);
     // RFC 5681, 3.1: "SHOULD be set arbitrarily high".
     s.cc.ssthresh = CWND_MAX;
+}
+
+fn first_window(s: &FlowState) -> u32 {
+    algorithm(s).first_window(initial_window(s.mss()))
+}
+
+/// Gives the flow another algorithm, [`toe_abi::flow::cc`]: it goes on from the window that there is. False: there is none of this number.
+#[must_use]
+pub fn choose(s: &mut FlowState, number: u8) -> bool {
+    if number >= code::COUNT {
+        return false;
+    }
+    if number != s.cc.algorithm {
+        (s.cc.algorithm, s.cc.words) = (number, [0; 4]);
+        // A flow without a window of its own, or that had none: there is nothing to go on from.
+        if s.cc.cwnd >= CWND_MAX || code::is_rate(number) {
+            s.cc.cwnd = first_window(s);
+        }
+    }
+    true
 }
 
 /// An acknowledgement has delivered `bytes` (each byte once), whatever the flow is doing; snd_una has moved. `ece`: it echoes a
@@ -101,6 +129,7 @@ pub(crate) fn on_delivered(s: &mut FlowState, bytes: u32, ece: bool) {
 }
 
 /// An acknowledgement of `bytes` outside recovery. `flight`: bytes in flight before it.
+/// RFC 9293 MUST-19.
 pub(crate) fn on_ack(s: &mut FlowState, bytes: u32, flight: u32, now: Now) {
     let mss = s.mss();
     let slow_start = s.cc.cwnd < s.cc.ssthresh;
@@ -182,7 +211,7 @@ pub(crate) fn on_idle(s: &mut FlowState, now: Now) {
         return;
     }
     // RFC 5681, 4.1: "no more than the restart window".
-    let restart = initial_window(s.mss());
+    let restart = first_window(s);
     if s.cc.cwnd > restart {
         // RFC 7661, 4.4.1 (and RFC 2861): slow start back to three quarters of what the path has carried.
         s.cc.ssthresh = s.cc.ssthresh.max(s.cc.cwnd / 4 * 3);
@@ -201,6 +230,7 @@ mod tests {
     use crate::testing::flow;
 
     fn each(test: impl Fn(FlowState)) {
+        // What toed sets the rate of has no window.
         for (algorithm, flags) in [(code::NEWRENO, 0), (code::CUBIC, 0), (code::DCTCP, 0), (code::DCTCP, ff::ECN), (99, 0)] {
             let mut s = flow();
             s.cc.algorithm = algorithm;
@@ -217,6 +247,7 @@ mod tests {
         assert_eq!(initial_window(8948), 17_896);
     }
 
+    /// RFC 9293 MUST-19.
     #[test]
     fn slow_start_doubles_each_round_trip() {
         each(|mut s| {
@@ -283,6 +314,44 @@ mod tests {
         s.clear(ff::ECN);
         on_ecn(&mut s, 100_000);
         assert_eq!(s.cc.cwnd, 50_000);
+    }
+
+    #[test]
+    fn a_flow_with_a_rate_has_no_window_and_gets_one_with_its_next_algorithm() {
+        for number in [code::DCTCP_RATE, code::TIMELY, code::CONST_RATE] {
+            let mut s = flow();
+            assert!(choose(&mut s, number));
+            assert_eq!(s.cc.cwnd, CWND_MAX);
+            on_idle(&mut s, Now(10_000_000));
+            assert_eq!(s.cc.cwnd, CWND_MAX);
+            on_timeout(&mut s, 14_600, false);
+            assert_eq!((s.cc.cwnd, s.cc.ssthresh), (1460, CWND_MAX), "a path that failed gets no burst");
+            s.cc.cwnd = CWND_MAX;
+            assert!(choose(&mut s, code::CUBIC));
+            assert_eq!(s.cc.cwnd, 14_600);
+        }
+    }
+
+    #[test]
+    fn another_algorithm_goes_on_from_the_window() {
+        let mut s = flow();
+        (s.cc.cwnd, s.cc.ssthresh, s.cc.words) = (100_000, 50_000, [7; 4]);
+        assert!(choose(&mut s, code::CUBIC));
+        assert_eq!((s.cc.cwnd, s.cc.ssthresh, s.cc.words), (100_000, 50_000, [0; 4]));
+        s.cc.words = [7; 4];
+        assert!(choose(&mut s, code::CUBIC) && s.cc.words == [7; 4], "the same again forgets nothing");
+        assert!(!choose(&mut s, code::COUNT) && s.cc.algorithm == code::CUBIC);
+    }
+
+    #[test]
+    fn marked_bytes_are_counted_for_toed() {
+        let mut s = flow();
+        s.set(ff::ECN);
+        assert!(choose(&mut s, code::DCTCP_RATE));
+        on_delivered(&mut s, 1000, true);
+        on_delivered(&mut s, 500, false);
+        on_ecn(&mut s, 1000);
+        assert_eq!((s.cc.words[0], s.cc.cwnd), (1000, CWND_MAX));
     }
 
     #[test]

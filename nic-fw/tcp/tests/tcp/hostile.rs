@@ -139,6 +139,7 @@ fn run(seed: u64) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
 
+    /// RFC 9293 SHLD-14, 3.10.7.4-31.
     #[test]
     fn invariants_hold_for_all_inputs(seed: u64) {
         run(seed);

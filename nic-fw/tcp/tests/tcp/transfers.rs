@@ -104,6 +104,7 @@ fn a_slow_reader_closes_the_window_and_gets_everything() {
     }
 }
 
+/// RFC 9293 MAY-8, MUST-37.
 #[test]
 fn a_reader_that_sleeps_for_minutes_is_waited_for() {
     let mut world = World::plain(3, [100_000, 0]);

@@ -26,6 +26,7 @@ pub fn all() -> Vec<Part> {
         Part { name: "format", run: format },
         Part { name: "lint", run: lint },
         Part { name: "lint of the images", run: lint_images },
+        Part { name: "conformance", run: conformance },
         Part { name: "unit and property tests", run: unit },
         Part { name: "loom", run: loom },
         Part { name: "firmware for AArch64", run: firmware },
@@ -76,6 +77,11 @@ fn lint_images(step: &Step, _: &Options) -> Result<Outcome> {
     let mut command = cargo(&["clippy", "-p", "toe-arch", "-p", "toe-virt", "--features", "toe-virt/tests,toe-virt/insns"]);
     command.args(targets).args(["--", "-D", "warnings"]);
     ran(step, "lint-images", command)
+}
+
+/// Each requirement of the RFCs is cited by code and test, or says why not.
+fn conformance(step: &Step, _: &Options) -> Result<Outcome> {
+    ran(step, "conformance", cargo(&["run", "--quiet", "--package", "xtask", "--", "conformance"]))
 }
 
 /// Of the data path, against the snapshot.

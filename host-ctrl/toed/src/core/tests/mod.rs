@@ -1,6 +1,7 @@
 //! The core against a card that only answers.
 
 mod card;
+mod congestion;
 mod hostile;
 mod life;
 mod observe;

@@ -344,6 +344,7 @@ fn identify_finds_the_slot_of_a_token_of_the_family() {
     w.ask(Side::A, one.client, req(op::IDENTIFY), None).fails(Errno::BADF);
 }
 
+/// RFC 9293 3.10.6-1.
 #[test]
 fn reports_show_connections_listeners_and_counters() {
     let mut w = World::new();

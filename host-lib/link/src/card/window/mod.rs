@@ -14,7 +14,7 @@ mod ranges;
 
 pub use log::{Log, Missed};
 
-use super::{Card, CardError, CardInfo, CardMemory, LinkReport, LogPart, MemoryOptions, SharedMemory, Signals};
+use super::{Card, CardError, CardInfo, CardMemory, LinkReport, LogPart, MemoryOptions, PortLink, SharedMemory, Signals, Successor};
 use connection::Connection;
 use pages::{Pages, Ready, Request};
 use ranges::Ranges;
@@ -39,6 +39,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How often an unanswered request is signalled again.
 const KICK_EVERY: Duration = Duration::from_millis(500);
+/// How long a card that says that it is ready may take to be so for a new peer as well.
+const SUCCEEDS_WITHIN: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct Window {
@@ -52,7 +54,7 @@ pub struct Window {
     instance: u32,
     info: CardInfo,
     /// Holds a lock: one toed at a time.
-    _lock: OwnedFd,
+    lock: OwnedFd,
 }
 
 /// Connects to the server at `path`. Returns the window's size as well.
@@ -85,11 +87,16 @@ impl Window {
     /// Connects to the window that the server at `path` has, and waits for a card in it, at most `patience`. Whatever the card held
     /// is forgotten. `waiting` is told what is missing, again and again, and says whether to go on.
     pub fn connect(path: &Path, patience: Duration, waiting: impl FnMut(&str) -> bool) -> Result<Self, CardError> {
+        Self::join(path, None, patience, waiting)
+    }
+
+    /// Joins the window as a new peer. `held`: the lock, if we have it already.
+    fn join(path: &Path, held: Option<OwnedFd>, patience: Duration, waiting: impl FnMut(&str) -> bool) -> Result<Self, CardError> {
         let name = path.display().to_string();
         let bad = |problem: &str| CardError::BadWindow { path: name.clone(), problem: problem.to_owned() };
         let (connection, len) = open(path)?;
         let memory = connection.memory()?;
-        let lock = lock(&memory).map_err(|e| match e {
+        let lock = held.map_or_else(|| lock(&memory), Ok).map_err(|e| match e {
             Errno::WOULDBLOCK => bad("another toed uses it; stop that one, or give each its own toe-window"),
             e => bad(&format!("locking it: {e}")),
         })?;
@@ -98,7 +105,7 @@ impl Window {
         pages.introduce(me, len);
         let ranges = Ranges::new(MEMORY_OFF, len, pages.last_memory());
         let info = CardInfo::default();
-        let mut window = Self { path: path.to_owned(), connection, pages, ranges, len, card: me, instance: 0, info, _lock: lock };
+        let mut window = Self { path: path.to_owned(), connection, pages, ranges, len, card: me, instance: 0, info, lock };
         window.meet(&name, patience, waiting)?;
         Ok(window)
     }
@@ -270,6 +277,11 @@ impl Card for Window {
         Ok(self.pages.status())
     }
 
+    fn port_link(&mut self) -> Result<PortLink, CardError> {
+        self.check()?;
+        Ok(self.pages.port_link())
+    }
+
     fn make_memory(&mut self, _region: RegionId, len: u64, _options: MemoryOptions) -> Result<CardMemory, CardError> {
         let r = &self.ranges;
         let no_room = CardError::NoRoom { wanted: len, used: r.used(), len: r.len(), largest: r.largest() };
@@ -324,6 +336,24 @@ impl Card for Window {
 
     fn look(&mut self) -> Result<(), CardError> {
         self.check()
+    }
+
+    fn successor(&mut self) -> Successor {
+        if self.connection.pump(None).is_err() {
+            return Successor::Never;
+        }
+        let (name, instance) = (self.path.display().to_string(), self.pages.instance());
+        if instance == self.instance || matches!(self.find(&name), Ok(Err(_))) {
+            return Successor::NotYet;
+        }
+        // Whatever comes of it: this one is tried once.
+        self.instance = instance;
+        // As a new peer, with memory of its own: programs of the last card still have their part of the window, and its signals.
+        let lock = rustix::io::fcntl_dupfd_cloexec(&self.lock, 0).map_err(|e| CardError::Os { step: "the window's lock", error: e.into() });
+        match lock.and_then(|lock| Self::join(&self.path, Some(lock), SUCCEEDS_WITHIN, |_| true)) {
+            Ok(next) => Successor::Ready(Box::new(next)),
+            Err(e) => Successor::Unusable(e),
+        }
     }
 
     fn failure(&self) -> Option<String> {

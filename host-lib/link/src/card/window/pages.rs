@@ -1,6 +1,6 @@
 //! The fixed pages of a window, as toed reads and writes them. What the card has written is a claim.
 
-use super::super::{CardError, CardInfo, LogPart, SharedMemory, read_info};
+use super::super::{CardError, CardInfo, LogPart, PortLink, SharedMemory, read_info};
 use super::log::{Log, Missed};
 use core::mem::offset_of;
 use toe_abi::{
@@ -78,6 +78,10 @@ impl Pages {
 
     pub fn status(&self) -> u32 {
         self.0.load(card!(status))
+    }
+
+    pub fn port_link(&self) -> PortLink {
+        PortLink::of(self.0.load(card!(link)))
     }
 
     /// Number and outcome of the last request that the card has carried out.
@@ -186,6 +190,9 @@ mod tests {
         be_ready(&card, 77);
         let ready = pages.ready("x").unwrap().expect("ready");
         assert_eq!((ready.instance, ready.peer, ready.window), (77, 3, 1 << 32));
+        assert_eq!(pages.port_link(), PortLink::Unknown, "a card that says nothing of it");
+        card.store(card!(link), regs::link::DOWN);
+        assert_eq!(pages.port_link(), PortLink::Down);
         card.store(card!(magic), 1);
         assert!(matches!(pages.ready("x"), Err(CardError::NotACard { magic: 1, .. })));
         card.store(card!(magic), regs::MAGIC_VALUE);

@@ -68,6 +68,11 @@ impl Interface {
         Ok(i32::from(self.flags()?) & libc::IFF_UP != 0)
     }
 
+    /// Whether frames pass: it is up, and has a carrier.
+    pub fn is_running(&self) -> Result<bool, PortError> {
+        Ok(i32::from(self.flags()?) & libc::IFF_RUNNING != 0)
+    }
+
     /// Brings the interface up if it is down.
     pub fn bring_up(&self) -> Result<(), PortError> {
         let flags = self.flags()?;

@@ -12,6 +12,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ptr::NonNull;
+use toe_abi::regs;
 use toe_arch::layout::Attribute;
 use toe_arch::machine::PciBridge;
 use toe_arch::range::Range;
@@ -101,6 +102,15 @@ pub fn link_text(link: Result<Link, impl fmt::Debug>) -> &'static str {
         Ok(Link::Up) => "up",
         Ok(Link::Down) => "down",
         Err(_) => "unknown: the device does not say",
+    }
+}
+
+/// A link as a register has it.
+pub fn link_word(link: Result<Link, impl fmt::Debug>) -> u32 {
+    match link {
+        Ok(Link::Up) => regs::link::UP,
+        Ok(Link::Down) => regs::link::DOWN,
+        Err(_) => regs::link::UNKNOWN,
     }
 }
 

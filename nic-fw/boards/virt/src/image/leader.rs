@@ -2,7 +2,7 @@
 
 use super::board::{Doorbell, VirtBoard};
 use super::crew::Crew;
-use super::devices::link_text;
+use super::devices::{link_text, link_word};
 use super::log::log;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -46,6 +46,7 @@ pub struct Leader {
 impl Leader {
     /// The card works: what toed asks from now on waits for us.
     pub fn ready(&mut self, facts: &Facts) {
+        self.end.link(link_word(self.port.link()));
         self.end.ready(facts);
         self.doorbell.interrupt(CtxId(CONTROL_VECTOR));
     }
@@ -124,8 +125,11 @@ impl Leader {
     }
 
     /// Says how the link is, now that it has changed.
-    pub fn look_at_link(&self) {
-        log!(info, "link {}", link_text(self.port.link()));
+    pub fn look_at_link(&mut self) {
+        let link = self.port.link();
+        log!(info, "link {}", link_text(link));
+        self.end.link(link_word(link));
+        self.doorbell.interrupt(CtxId(CONTROL_VECTOR));
     }
 
     fn answer(&mut self, outcome: u32, status: u32) {

@@ -70,12 +70,12 @@ fn rounds(mut core: Engine, crew: &Crew, mut leader: Option<Leader>, spin_us: u6
             worked = now;
         }
         if now.0.saturating_sub(worked.0) >= spin_us && core.park(now) {
-            sleep(&mut core, leader.as_ref(), now);
+            sleep(&mut core, leader.as_mut(), now);
             looked = now;
         } else if now.0.saturating_sub(looked.0) >= LOOK_EVERY_US {
             let mut kicked = Kicked::default();
             cores::take_interrupts(note(leader.as_ref().map(|l| &l.kicks), &mut kicked));
-            pass_on(&mut core, leader.as_ref(), kicked);
+            pass_on(&mut core, leader.as_mut(), kicked);
             looked = now;
         }
     }
@@ -124,13 +124,13 @@ fn obey(leader: &mut Leader, request: Request, engine: Engine, crew: &Crew) -> E
     }
 }
 
-fn sleep(core: &mut Engine, leader: Option<&Leader>, now: Instant) {
+fn sleep(core: &mut Engine, leader: Option<&mut Leader>, now: Instant) {
     let mut kicked = Kicked::default();
     // A request is kicked like everything else, so this is only for one that came before the last interrupt was taken.
-    if !leader.is_some_and(Leader::is_asked) {
+    if !leader.as_ref().is_some_and(|leader| leader.is_asked()) {
         cores::set_doing(&ASLEEP);
         let deadline = core.next_deadline(now).map(|at| at.0.saturating_mul(1000));
-        cores::sleep_until(deadline, note(leader.map(|l| &l.kicks), &mut kicked));
+        cores::sleep_until(deadline, note(leader.as_ref().map(|l| &l.kicks), &mut kicked));
         cores::set_doing(&RUNNING);
     }
     core.awake();
@@ -149,7 +149,7 @@ fn note<'a>(kicks: Option<&'a Kicks>, kicked: &'a mut Kicked) -> impl FnMut(u32)
     }
 }
 
-fn pass_on(core: &mut Engine, leader: Option<&Leader>, kicked: Kicked) {
+fn pass_on(core: &mut Engine, leader: Option<&mut Leader>, kicked: Kicked) {
     if let Some(host) = core.host() {
         kicked.contexts.into_iter().for_each(|ctx| host.kicked(ctx));
     }

@@ -63,12 +63,15 @@ impl CardEnd {
         // See `toe_abi::window`, "Start of a card": the host must not take the old registers for those of the new instance.
         window.word::<{ card!(magic) }>().store(0, Ordering::Relaxed);
         fence(Ordering::Release);
+        let last = window.word::<{ card!(instance) }>().load(Ordering::Relaxed);
+        let instance = if instance.max(1) == last { last.wrapping_add(1) } else { instance };
         window.word::<{ card!(instance) }>().store(instance.max(1), Ordering::Release);
         window.word::<{ card!(peer) }>().store(peer.into(), Ordering::Relaxed);
         let len = window.len();
         window.word::<{ card!(window_lo) }>().store(len as u32, Ordering::Relaxed);
         window.word::<{ card!(window_hi) }>().store((len >> 32) as u32, Ordering::Relaxed);
         window.word::<{ card!(status) }>().store(regs::status::DETACHED, Ordering::Relaxed);
+        window.word::<{ card!(link) }>().store(regs::link::UNKNOWN, Ordering::Relaxed);
         put_build(&window, build);
         window.word::<{ card!(failed_core) }>().store(u32::MAX, Ordering::Relaxed);
         window.word::<{ card!(failure_len) }>().store(0, Ordering::Relaxed);
@@ -84,6 +87,11 @@ impl CardEnd {
     /// How far the card has come, for messages to people.
     pub fn at(&self, stage: u32) {
         self.window.word::<{ card!(stage) }>().store(stage, Ordering::Relaxed);
+    }
+
+    /// How the port's link is ([`regs::link`]); toed is to be signalled when that has changed.
+    pub fn link(&self, link: u32) {
+        self.window.word::<{ card!(link) }>().store(link, Ordering::Relaxed);
     }
 
     /// The card works: toed may ask.
@@ -255,6 +263,13 @@ mod tests {
             [0x0403_0201, 0x0605, 1500, 3]
         );
         assert_eq!(host_of(&w.0), Some(5));
+        card.link(regs::link::DOWN);
+        assert_eq!(word(&w, card!(link)), regs::link::DOWN);
+        CardEnd::new(w.0, 0, 3, &[0; BUILD_WORDS]);
+        assert_eq!(word(&w, card!(link)), regs::link::UNKNOWN, "the next card has not said yet");
+        CardEnd::new(w.0, 7, 3, &[0; BUILD_WORDS]);
+        CardEnd::new(w.0, 7, 3, &[0; BUILD_WORDS]);
+        assert_eq!(word(&w, card!(instance)), 8, "another than the last one");
     }
 
     #[test]

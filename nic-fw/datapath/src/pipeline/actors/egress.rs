@@ -7,7 +7,7 @@ use super::super::{
 };
 use crate::{
     egress::{Egress, EgressOut, Release},
-    msg::{HostIn, OutMsg, Raw, RawFrame},
+    msg::{Event, HostIn, OutMsg, Raw, RawFrame},
 };
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
 use toe_abi::FlowId;
@@ -89,6 +89,9 @@ impl EgressOuts {
 impl EgressOut for EgressOuts {
     fn host(&mut self, what: HostIn) {
         what.queue(&mut self.host.items);
+    }
+    fn event(&mut self, event: &Event) {
+        HostIn::queue_event(event, &mut self.host.items);
     }
     fn lease(&mut self, lease: Lease) {
         self.leases.items.push_back(lease);

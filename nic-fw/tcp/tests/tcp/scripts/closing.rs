@@ -5,6 +5,7 @@ use toe_abi::counters::Drop;
 use toe_abi::desc::ev_flags;
 use toe_abi::flow::tcp_state as st;
 
+/// RFC 9293 MUST-12, 3.10.7.4-6, 3.10.7.4-11.
 #[test]
 fn an_exact_rst_resets() {
     let mut t = Script::new();
@@ -14,6 +15,7 @@ fn an_exact_rst_resets() {
     assert!(event_flags(&t.s) & ev_flags::CLOSED != 0);
 }
 
+/// RFC 9293 3.10.7.4-7, 3.10.7.4-8.
 #[test]
 fn an_inexact_rst_is_challenged() {
     let out = Script::new().segment(seg(RX + 1, TX, TcpFlags::RST, 0));
@@ -21,6 +23,7 @@ fn an_inexact_rst_is_challenged() {
     assert_eq!(out.reply.map(|r| (r.seq, r.ack, r.flags)), Some((SeqNum(TX), SeqNum(RX), A)));
 }
 
+/// RFC 9293 3.10.7.4-5.
 #[test]
 fn a_rst_outside_the_window_is_ignored() {
     for seq in [RX - 1, RX + 70_000] {
@@ -35,6 +38,14 @@ fn a_rst_into_a_closed_window_resets() {
     assert_eq!(t.segment(seg(RX, TX, TcpFlags::RST, 0)).closed, Some(CloseReason::Reset));
 }
 
+/// RFC 9293 SHLD-2.
+#[test]
+fn a_rst_may_carry_data() {
+    let out = Script::new().segment(seg(RX, TX, TcpFlags::RST | A, 10));
+    assert_eq!((out.closed, out.place), (Some(CloseReason::Reset), None));
+}
+
+/// RFC 9293 3.10.7.4-15, 3.10.7.4-16.
 #[test]
 fn a_syn_is_challenged() {
     for seq in [RX - 1, RX, RX + 100_000] {
@@ -53,6 +64,7 @@ fn challenges_are_rationed() {
     assert!(t.segment(seg(RX, 0, TcpFlags::SYN, 0)).reply.is_some());
 }
 
+/// RFC 9293 3.10.4-4, 3.10.4-5, 3.10.7.4-25, 3.10.7.4-37.
 #[test]
 fn active_close() {
     let mut t = Script::new();
@@ -60,6 +72,7 @@ fn active_close() {
     assert_eq!(t.s.rx.state, st::FIN_WAIT_1);
     let fin = t.emit().unwrap();
     assert_eq!((fin.len, fin.flags), (10, A | TcpFlags::FIN | TcpFlags::PSH));
+    assert!(!t.host(10, 0, hc_flags::FIN).send, "there is one FIN");
     let _ = t.segment(seg(RX, TX + 11, A, 0));
     assert_eq!((t.s.rx.state, tx_tail(&t.s), event_flags(&t.s)), (st::FIN_WAIT_2, 10, ev_flags::TX_FIN_ACKED));
     let out = t.segment(seg(RX, TX + 11, A | TcpFlags::FIN, 0));
@@ -67,6 +80,7 @@ fn active_close() {
     assert_eq!(out.reply.unwrap().ack, SeqNum(RX + 1), "the FIN is acknowledged before the flow goes");
 }
 
+/// RFC 9293 MUST-12, 3.10.4-6, 3.10.7.4-27, 3.10.7.4-34, 3.10.7.4-35.
 #[test]
 fn passive_close() {
     let mut t = Script::new();
@@ -80,6 +94,7 @@ fn passive_close() {
     assert_eq!(t.segment(seg(RX + 6, TX + 1, A, 0)).closed, Some(CloseReason::Done));
 }
 
+/// RFC 9293 3.10.7.4-26, 3.10.7.4-36.
 #[test]
 fn simultaneous_close() {
     let mut t = Script::new();
@@ -120,6 +135,7 @@ fn a_fin_ahead_of_its_data_waits() {
     assert_eq!(t.emit().unwrap().ack, SeqNum(RX + 11));
 }
 
+/// RFC 9293 3.10.7.4-33.
 #[test]
 fn a_repeated_fin_is_acknowledged_again() {
     let mut t = Script::new();
@@ -136,6 +152,7 @@ fn a_fin_just_behind_a_full_buffer_is_taken() {
     assert_eq!((rx_head(&t.s), event_flags(&t.s)), (4096, ev_flags::RX_FIN));
 }
 
+/// RFC 9293 SHLD-3.
 #[test]
 fn data_after_close_is_answered_with_rst() {
     let mut t = Script::new();
@@ -147,6 +164,7 @@ fn data_after_close_is_answered_with_rst() {
     assert!(out.reply.unwrap().flags.contains(TcpFlags::RST));
 }
 
+/// RFC 9293 SHLD-3, MAY-1.
 #[test]
 fn close_with_unread_data_resets() {
     let out = Script::new().input(Input::Close { unread: true });
@@ -187,6 +205,7 @@ fn shut_down_receiving_discards_and_keeps_the_window_open() {
     }
 }
 
+/// RFC 9293 3.10.5-1, 3.10.5-2.
 #[test]
 fn abort_resets_at_the_end_of_what_was_sent() {
     let mut t = Script::new();

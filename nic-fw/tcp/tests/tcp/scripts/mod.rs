@@ -85,6 +85,11 @@ impl Script {
         self.input(Input::Timer)
     }
 
+    fn expire_and_emit(&mut self) -> SegmentOut {
+        let _ = self.expire();
+        self.emit().expect("a segment")
+    }
+
     /// Writes `bytes` and sends what may be sent.
     fn write(&mut self, bytes: u32) -> Vec<SegmentOut> {
         let (head, tail) = (self.s.tx.tx_head + bytes, self.s.rx.rx_tail);

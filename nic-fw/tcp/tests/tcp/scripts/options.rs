@@ -46,6 +46,60 @@ fn ts_recent_is_not_taken_from_beyond_a_hole() {
 }
 
 #[test]
+fn a_delayed_ack_echoes_the_first_of_its_segments() {
+    let mut t = with_timestamps();
+    let _ = t.segment(stamped(seg(RX, TX, A | TcpFlags::PSH, 10), 150, 0));
+    let _ = t.segment(stamped(seg(RX + 10, TX, A | TcpFlags::PSH, 10), 160, 0));
+    let _ = t.expire();
+    assert_eq!(t.emit().unwrap().timestamps.unwrap().ecr, 150);
+}
+
+#[test]
+fn the_segment_that_fills_a_hole_is_echoed() {
+    let mut t = with_timestamps();
+    let _ = t.segment(stamped(seg(RX + 10, TX, A, 10), 200, 0));
+    let _ = t.segment(stamped(seg(RX, TX, A, 10), 210, 0));
+    let ack = t.emit().unwrap();
+    assert_eq!((ack.ack, ack.timestamps.unwrap().ecr), (SeqNum(RX + 20), 210));
+}
+
+#[test]
+fn paws_comes_before_the_window() {
+    let out = with_timestamps().segment(stamped(seg(RX + 100_000, TX, A, 10), 99, 0));
+    assert_eq!(out.drop, Some(Drop::Paws));
+}
+
+#[test]
+fn unexpected_timestamps_are_ignored() {
+    let mut t = Script::new();
+    for val in [7, 3] {
+        let at = rx_head(&t.s);
+        assert!(t.segment(stamped(seg(RX + at, TX, A, 10), val, 9)).place.is_some());
+    }
+    assert_eq!(t.expire_and_emit().timestamps, None);
+}
+
+#[test]
+fn a_reset_of_ours_has_timestamps() {
+    let reset = with_timestamps().input(Input::Abort).reply.unwrap();
+    assert_eq!(reset.timestamps, Some(Timestamps { val: 1007, ecr: 100 }));
+}
+
+#[test]
+fn an_echo_tells_which_copy_was_answered() {
+    let mut t = with_timestamps();
+    let before = t.s.tx.srtt_us;
+    t.write(2000);
+    let _ = t.expire();
+    let again = t.emit().unwrap().timestamps.unwrap();
+    t.now_us += 40_000;
+    let _ = t.segment(stamped(seg(RX, TX, A, 0), 150, again.val));
+    assert_eq!(t.s.tx.srtt_us, before, "nothing new is acknowledged");
+    let _ = t.segment(stamped(seg(RX, TX + 1000, A, 0), 150, again.val));
+    assert_eq!(t.s.tx.srtt_us, (7 * before + 40_000 + 4) / 8);
+}
+
+#[test]
 fn ce_is_echoed_until_cwr() {
     let mut t = Script::with(|s| s.ecn = true);
     let _ = t.segment(SegmentIn { ce: true, ..seg(RX, TX, A, 2000) });
@@ -56,6 +110,7 @@ fn ce_is_echoed_until_cwr() {
     assert!(!t.emit().unwrap().flags.contains(TcpFlags::ECE));
 }
 
+/// RFC 9293 SHLD-8.
 #[test]
 fn ece_halves_cwnd_once_per_window() {
     let mut t = Script::with(|s| (s.ecn, s.snd_wnd) = (true, 60_000));
@@ -72,6 +127,41 @@ fn ece_halves_cwnd_once_per_window() {
 }
 
 #[test]
+fn ecn_is_for_new_data_only() {
+    let mut t = Script::with(|s| s.ecn = true);
+    assert!(t.write(2000).iter().all(|s| s.ect));
+    let _ = t.segment(seg(RX, TX, A | TcpFlags::ECE, 0));
+    let _ = t.expire();
+    let again = t.emit().unwrap();
+    assert!(again.rexmit && !again.ect && !again.flags.contains(TcpFlags::CWR));
+    let _ = t.segment(seg(RX, TX, A, 2000));
+    let ack = t.emit().unwrap();
+    assert_eq!((ack.len, ack.ect), (0, false));
+}
+
+#[test]
+fn a_probe_of_a_closed_window_is_not_ecn_capable() {
+    let mut t = Script::with(|s| (s.ecn, s.snd_wnd) = (true, 0));
+    assert_eq!(t.write(10), []);
+    let probe = t.expire_and_emit();
+    assert!(!probe.ect && !probe.flags.contains(TcpFlags::CWR));
+}
+
+#[test]
+fn ce_counts_on_a_window_probe_and_not_outside_the_window() {
+    let ece = |seq| {
+        let mut t = Script::with(|s| (s.ecn, s.rcv_wnd, s.rx_buf_log2) = (true, 4096, 12));
+        let _ = t.segment(seg(RX, TX, A, 4096));
+        t.emit().unwrap();
+        let out = t.segment(SegmentIn { ce: true, ..seg(seq, TX, A, 1) });
+        out.reply.unwrap().flags.contains(TcpFlags::ECE)
+    };
+    assert!(ece(RX + 4096), "a byte of a window probe");
+    assert!(!ece(RX + 9000) && !ece(RX));
+}
+
+/// RFC 9293 MAY-5, MUST-24, MUST-28, MUST-29, SHLD-12.
+#[test]
 fn keep_alive_probes_and_gives_up() {
     let mut t = Script::new();
     let _ = t.host(0, 0, hc_flags::KEEPALIVE);
@@ -84,6 +174,14 @@ fn keep_alive_probes_and_gives_up() {
     assert_eq!((t.now_us - start) / 1_000_000, 7200 + 9 * 75);
 }
 
+/// RFC 9293 MUST-25.
+#[test]
+fn keep_alive_is_off_unless_asked_for() {
+    let t = Script::new();
+    assert_eq!(next_deadline(&t.s, t.now()), None);
+}
+
+/// RFC 9293 MUST-26.
 #[test]
 fn an_answered_keep_alive_starts_over() {
     let mut t = Script::new();
@@ -121,6 +219,32 @@ fn packet_too_big_over_ipv6_leaves_room_for_its_headers() {
         t.write(3000);
         let _ = t.input(Input::IcmpError(IcmpError { kind: 3, code: 4, mtu, seq: SeqNum(TX) }));
         assert_eq!(t.s.rx.mss, mss, "{mtu}");
+    }
+}
+
+#[test]
+fn frag_needed_never_makes_segments_larger_nor_very_small() {
+    let mut t = Script::new();
+    let error = |mtu| Input::IcmpError(IcmpError { kind: 3, code: 4, mtu, seq: SeqNum(TX) });
+    t.write(3000);
+    for (mtu, mss, again) in
+        [(9000, 1000, false), (1040, 1000, false), (700, 660, true), (700, 660, false), (0, 512, true), (68, 512, false)]
+    {
+        let _ = t.input(error(mtu));
+        assert_eq!((u32::from(t.s.rx.mss), t.emit_all().is_empty()), (mss, !again), "{mtu}");
+    }
+}
+
+/// RFC 9293 MUST-56: network, host and port unreachable, source route failed, time exceeded, parameter problem.
+#[test]
+fn other_icmp_errors_change_nothing() {
+    let mut t = Script::new();
+    t.write(3000);
+    let view = |t: &Script| (t.s.rx.mss, t.s.rx.state, t.s.tx.snd_nxt, t.s.cc.cwnd);
+    let before = view(&t);
+    for (kind, code) in [(3, 0), (3, 1), (3, 3), (3, 5), (11, 0), (12, 0)] {
+        let out = t.input(Input::IcmpError(IcmpError { kind, code, mtu: 600, seq: SeqNum(TX) }));
+        assert_eq!((out.closed, view(&t)), (None, before), "type {kind} code {code}");
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use toe_abi::counters::{Counter, Drop};
 
+/// RFC 9293 SHLD-18, MUST-40, 3.10.7.4-30.
 #[test]
 fn in_order_data_is_placed_and_acknowledged_later() {
     let mut t = Script::new();
@@ -17,6 +18,7 @@ fn in_order_data_is_placed_and_acknowledged_later() {
     assert_eq!(t.emit(), None);
 }
 
+/// RFC 9293 SHLD-19, MUST-58, MUST-59.
 #[test]
 fn every_second_full_segment_is_acknowledged_at_once() {
     let mut t = Script::new();
@@ -40,6 +42,7 @@ fn the_first_segments_are_acknowledged_at_once() {
     assert!(!t.segment(seg(RX + 10, TX, A | TcpFlags::PSH, 10)).send);
 }
 
+/// RFC 9293 MUST-61, 3.10.2-3, 3.10.7.4-32.
 #[test]
 fn the_ack_rides_on_data() {
     let mut t = Script::new();
@@ -50,6 +53,7 @@ fn the_ack_rides_on_data() {
     assert_ne!(next_deadline(&t.s, t.now()), Some(Now(1_040_000)), "no delayed ACK is owed");
 }
 
+/// RFC 9293 SHLD-31, MAY-13.
 #[test]
 fn out_of_order_data_is_placed_and_reported() {
     let mut t = Script::with(|s| s.sack = true);
@@ -63,6 +67,19 @@ fn out_of_order_data_is_placed_and_reported() {
     let reply = t.segment(seg(RX + 300, TX, A, 50)).reply.unwrap();
     assert_eq!(reply.sack.iter().next(), Some((SeqNum(RX + 300), SeqNum(RX + 350))));
     assert_eq!(reply.window, 65_535, "the right edge stays where it was");
+}
+
+#[test]
+fn as_many_blocks_are_reported_as_fit() {
+    for (sack, timestamps, blocks) in [(false, false, 0), (true, false, 4), (true, true, 3)] {
+        let mut t = Script::with(|s| {
+            s.sack = sack;
+            s.timestamps = timestamps.then_some(Timestamping { recent: 100, offset: 7 });
+        });
+        let hole = |i: u32| SegmentIn { timestamps: timestamps.then_some(Timestamps { val: 100, ecr: 0 }), ..seg(RX + 100 * i, TX, A, 50) };
+        let last = (1..=4).map(|i| t.segment(hole(i)).reply.unwrap()).last().unwrap();
+        assert_eq!(last.sack.len(), blocks, "{sack} {timestamps}");
+    }
 }
 
 #[test]
@@ -96,6 +113,7 @@ fn a_segment_is_trimmed_to_the_window() {
     assert_eq!(rx_head(&t.s), 4096);
 }
 
+/// RFC 9293 3.10.7.4-1.
 #[test]
 fn what_was_received_is_trimmed_off_the_left() {
     let mut t = Script::new();
@@ -113,6 +131,7 @@ fn a_duplicate_is_acknowledged_and_dropped() {
     assert_eq!(out.reply.unwrap().ack, SeqNum(RX + 30));
 }
 
+/// RFC 9293 3.10.7.4-2, 3.10.7.4-4.
 #[test]
 fn data_beyond_the_window_is_answered_and_dropped() {
     let mut t = Script::new();
@@ -121,6 +140,7 @@ fn data_beyond_the_window_is_answered_and_dropped() {
     assert!(out.reply.is_some());
 }
 
+/// RFC 9293 3.10.7.4-3.
 #[test]
 fn a_byte_into_a_closed_window_is_refused_but_its_ack_counts() {
     let mut t = Script::with(|s| (s.rcv_wnd, s.rx_buf_log2) = (4096, 12));
@@ -134,6 +154,7 @@ fn a_byte_into_a_closed_window_is_refused_but_its_ack_counts() {
     assert_eq!(out.reply.unwrap().window, 0);
 }
 
+/// RFC 9293 MUST-39.
 #[test]
 fn reading_opens_a_closed_window() {
     let mut t = Script::with(|s| (s.rcv_wnd, s.rx_buf_log2) = (4096, 12));

@@ -3,6 +3,7 @@
 use super::*;
 use toe_abi::counters::{Counter, Drop};
 
+/// RFC 9293 3.10.7.4-22.
 #[test]
 fn an_ack_frees_the_buffer() {
     let mut t = Script::new();
@@ -54,6 +55,7 @@ fn a_partial_ack_retransmits_the_next_hole() {
     assert!(t.s.cc.cwnd <= 4000, "deflated to ssthresh: {}", t.s.cc.cwnd);
 }
 
+/// RFC 9293 3.10.8-2.
 #[test]
 fn timeout_backs_off_and_goes_back() {
     let mut t = Script::new();
@@ -72,6 +74,50 @@ fn timeout_backs_off_and_goes_back() {
 }
 
 #[test]
+fn a_lost_retransmission_is_a_second_sign_of_congestion() {
+    let mut t = Script::with(|s| s.snd_wnd = 60_000);
+    t.write(8000);
+    for _ in 0..3 {
+        let _ = t.segment(seg(RX, TX, A, 0));
+    }
+    t.emit_all();
+    assert_eq!(t.s.cc.ssthresh, 4000);
+    let flight = t.s.tx.snd_max - t.s.tx.snd_una;
+    let _ = t.expire();
+    assert_eq!((t.s.cc.ssthresh, t.s.cc.cwnd), (flight / 2, 1000));
+}
+
+#[test]
+fn duplicates_of_what_a_timeout_sent_again_start_no_recovery() {
+    let mut t = Script::with(|s| s.snd_wnd = 60_000);
+    t.write(8000);
+    let _ = t.expire();
+    t.emit_all();
+    let _ = t.segment(seg(RX, TX + 4000, A, 0));
+    t.emit_all();
+    for _ in 0..5 {
+        assert!(t.segment(seg(RX, TX + 4000, A, 0)).counts.is_empty());
+    }
+    let _ = t.segment(seg(RX, TX + 8000, A, 0));
+    t.write(8000);
+    let silent = (0..3).all(|_| t.segment(seg(RX, TX + 8000, A, 0)).counts.is_empty());
+    assert!(silent, "the data behind what timed out is still unknown");
+}
+
+#[test]
+fn each_round_trip_is_measured() {
+    let mut t = Script::with(|s| s.rtt_us = 0);
+    for i in 1..=3 {
+        t.write(3000);
+        t.now_us += 1000 * u64::from(i);
+        let _ = t.segment(seg(RX, TX + 3000 * i, A, 0));
+        assert_ne!(t.s.tx.srtt_us, 0);
+    }
+    // 1, 2 and 3 ms, weighed.
+    assert_eq!(t.s.tx.srtt_us, 1359);
+}
+
+#[test]
 fn a_small_tail_is_sent_again_in_spite_of_nagle() {
     let mut t = Script::new();
     let _ = t.host(1100, 0, 0);
@@ -82,6 +128,7 @@ fn a_small_tail_is_sent_again_in_spite_of_nagle() {
     assert_eq!(ranges(&t.emit_all()), [(1000, 100)]);
 }
 
+/// RFC 9293 MUST-20, SHLD-11, 3.10.8-1.
 #[test]
 fn an_unanswered_flow_is_given_up() {
     let mut t = Script::new();
@@ -96,6 +143,7 @@ fn an_unanswered_flow_is_given_up() {
     assert_eq!(next_deadline(&t.s, t.now()), None);
 }
 
+/// RFC 9293 MUST-36, MUST-37.
 #[test]
 fn a_closed_window_is_probed_for_as_long_as_the_peer_answers() {
     let mut t = Script::with(|s| s.snd_wnd = 0);
@@ -122,6 +170,7 @@ fn a_closed_window_and_a_dead_peer_end() {
     assert_eq!(t.expire().closed, Some(CloseReason::Timeout));
 }
 
+/// RFC 9293 SHLD-16, SHLD-17, MUST-35, MAY-7.
 #[test]
 fn a_peer_that_closes_its_window_on_data_in_flight_is_not_given_up() {
     let mut t = Script::new();
@@ -133,6 +182,7 @@ fn a_peer_that_closes_its_window_on_data_in_flight_is_not_given_up() {
     }
 }
 
+/// RFC 9293 3.10.7.4-23.
 #[test]
 fn an_ack_of_what_was_never_sent_is_refused() {
     let mut t = Script::new();
@@ -141,6 +191,7 @@ fn an_ack_of_what_was_never_sent_is_refused() {
     assert_eq!(out.reply.unwrap().seq, SeqNum(TX));
 }
 
+/// RFC 9293 MAY-12, 3.10.7.4-18, 3.10.7.4-19.
 #[test]
 fn an_ack_from_the_far_past_is_refused() {
     let mut t = Script::new();
@@ -148,12 +199,14 @@ fn an_ack_from_the_far_past_is_refused() {
     assert_eq!((out.place, out.drop), (None, Some(Drop::BadAck)));
 }
 
+/// RFC 9293 3.10.7.4-17.
 #[test]
 fn a_segment_without_ack_is_dropped() {
     let out = Script::new().segment(seg(RX, TX, TcpFlags::PSH, 10));
     assert_eq!((out.place, out.drop, out.reply), (None, Some(Drop::NoAck), None));
 }
 
+/// RFC 9293 3.10.7.4-24.
 #[test]
 fn an_overtaken_window_is_not_taken_back() {
     let mut t = Script::new();
@@ -163,12 +216,14 @@ fn an_overtaken_window_is_not_taken_back() {
     assert_eq!(t.s.tx.snd_wnd, 9000);
 }
 
+/// RFC 9293 SHLD-28.
 #[test]
 fn the_window_limits_what_is_sent() {
     let mut t = Script::with(|s| s.snd_wnd = 2500);
     assert_eq!(ranges(&t.write(9000)), [(0, 1000), (1000, 1000)]);
 }
 
+/// RFC 9293 MUST-38.
 #[test]
 fn a_small_window_is_used_after_a_while() {
     let mut t = Script::with(|s| s.snd_wnd = 10_000);
@@ -178,6 +233,47 @@ fn a_small_window_is_used_after_a_while() {
     assert_eq!(ranges(&t.emit_all()), [(0, 500)]);
 }
 
+/// RFC 9293 MUST-34, SHLD-15.
+#[test]
+fn nothing_new_goes_beyond_a_window_that_has_shrunk() {
+    let mut t = Script::with(|s| s.snd_wnd = 5000);
+    assert_eq!(t.write(9000).len(), 5);
+    let _ = t.segment(SegmentIn { window: 1000, ..seg(RX, TX + 2000, A, 0) });
+    assert_eq!(t.emit_all(), [], "3000 bytes are out where 1000 would be welcome");
+    let _ = t.expire();
+    assert_eq!(ranges(&t.emit_all()), [(2000, 1000)]);
+    let _ = t.segment(SegmentIn { window: 1000, ..seg(RX, TX + 5000, A, 0) });
+    assert_eq!(ranges(&t.emit_all()), [(5000, 1000)]);
+}
+
+/// RFC 9293 SHLD-29, SHLD-30.
+#[test]
+fn probes_of_a_closed_window_begin_after_an_rto_and_back_off() {
+    let mut t = Script::with(|s| s.snd_wnd = 0);
+    assert_eq!(t.write(10), []);
+    let mut waits = Vec::new();
+    for _ in 0..4 {
+        let start = t.now_us;
+        let _ = t.expire();
+        waits.push((t.now_us - start) / 1000);
+        t.emit().unwrap();
+    }
+    assert!((201..=204).contains(&waits[0]), "{waits:?}");
+    assert!(waits.windows(2).all(|w| (2 * w[0] - 3..=2 * w[0]).contains(&w[1])), "{waits:?}");
+}
+
+/// RFC 9293 SHLD-27.
+#[test]
+fn writes_are_put_together_in_one_segment() {
+    let mut t = Script::with(|s| s.snd_wnd = 0);
+    assert_eq!(t.write(100), []);
+    assert_eq!(t.write(200), []);
+    let _ = t.segment(seg(RX, TX, A, 0));
+    let sent = t.emit_all();
+    assert_eq!((ranges(&sent), sent[0].flags), (vec![(0, 300)], A | TcpFlags::PSH));
+}
+
+/// RFC 9293 SHLD-7.
 #[test]
 fn nagle_holds_a_second_small_segment() {
     let mut t = Script::new();
@@ -188,6 +284,7 @@ fn nagle_holds_a_second_small_segment() {
     assert_eq!(ranges(&t.emit_all()), [(100, 100)]);
 }
 
+/// RFC 9293 MUST-17.
 #[test]
 fn nodelay_does_not_hold() {
     let mut t = Script::new();
@@ -195,6 +292,7 @@ fn nodelay_does_not_hold() {
     assert_eq!(t.write(100).len(), 1);
 }
 
+/// RFC 9293 MUST-60, MAY-16.
 #[test]
 fn cork_holds_the_tail_for_200_ms() {
     let mut t = Script::new();

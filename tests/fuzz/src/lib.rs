@@ -1,0 +1,39 @@
+//! What strangers can write, as functions of bytes: for libFuzzer (`cargo xtask fuzz`), and for the corpus under `cargo test`.
+//!
+//! ```text
+//!   bytes ─┬─ as they are ──────► frame · device_tree · acpi · ivshmem
+//!          └─ as events ────────► engine · card · stack
+//! ```
+//!
+//! A target returns, or it has found something: a panic, an index out of range, an overflow, a loop, or a rule of ours that does not hold. Inputs
+//! that reach something new are kept in `corpus/TARGET`; one that once broke something is there too, by a name that says what.
+//!
+//! May depend on: anything. Nothing may depend on it.
+#![forbid(unsafe_code)]
+
+mod targets;
+
+/// Something to fuzz.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    pub name: &'static str,
+    /// One line for operators of the fuzzer.
+    pub about: &'static str,
+    pub run: fn(&[u8]),
+}
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    Target { name: "frame", about: "a frame from the wire: every parser of toe-wire, and back to bytes", run: targets::frame::run },
+    Target { name: "engine", about: "frames, calls and time on the control plane (toe-engine)", run: targets::engine::run },
+    Target { name: "card", about: "wire, control plane and application against the data path (toe-datapath)", run: targets::card::run },
+    Target { name: "stack", about: "a peer that says anything against card, daemon, library and application", run: targets::stack::run },
+    Target { name: "device_tree", about: "a device tree (toe-arch)", run: targets::device_tree::run },
+    Target { name: "acpi", about: "ACPI tables in physical memory (toe-arch)", run: targets::acpi::run },
+    Target { name: "ivshmem", about: "messages of the window's server (toe-link)", run: targets::ivshmem::run },
+];
+
+/// The target of this name.
+pub fn target(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|t| t.name == name)
+}

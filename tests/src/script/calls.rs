@@ -1,0 +1,295 @@
+//! The application of a script: system calls on the library, with the kernel's rules for numbers, waiting and errors.
+
+use super::ast::{Conn, Errno, Fd, Op, SocketOption};
+use super::frame::{FROM_PEER, FROM_US, PEER_IP};
+use super::parse::errno_of;
+use super::space::LISTEN_PORT;
+use crate::sim::host::{App, SimDaemon};
+use crate::sim::stream::byte;
+use rustix::io::Errno as E;
+use std::collections::BTreeMap;
+use toe::link::slot::Addr;
+use toe::link::user::Sink;
+use toe::socket::{Take, own_flags, ready};
+use toe::{Context, Error, Event, SocketId};
+use toe_abi::desc::hc_flags;
+use toe_abi::region::slot_state;
+
+type Toe = Context<SimDaemon>;
+/// A call's result; `None`: it has to wait.
+type Answer = Result<Option<u32>, E>;
+
+/// What a descriptor stands for.
+#[derive(Default)]
+struct Sock {
+    /// Once it listens or has a connection.
+    id: Option<SocketId>,
+    nonblock: bool,
+    /// Set before there was a slot to set them in.
+    options: Vec<(SocketOption, u32)>,
+    /// SO_LINGER with no seconds.
+    abort: bool,
+    /// The outcome of a connect() that had to wait was reported.
+    connected: bool,
+    /// Bytes read and written so far.
+    read: u64,
+    written: u64,
+}
+
+/// Makes one call at a time; one that waits is tried again whenever the library has news.
+#[derive(Default)]
+pub struct Caller {
+    socks: BTreeMap<Fd, Sock>,
+    op: Option<Op>,
+    /// The call has not been tried yet.
+    fresh: bool,
+    /// Bytes that the write() which waits has written.
+    progress: u32,
+    done: Option<Result<Result<u32, Errno>, String>>,
+    /// Connections opened since they were last taken: which, and from which port.
+    opened: Vec<(Conn, u16)>,
+}
+
+impl Caller {
+    pub fn start(&mut self, op: Op) {
+        self.op = Some(op);
+        self.fresh = true;
+        self.progress = 0;
+    }
+
+    /// A call has not returned yet.
+    pub fn waits(&self) -> bool {
+        self.op.is_some()
+    }
+
+    /// Whether the call would go on waiting, by what its descriptor says.
+    pub fn may_wait(&self, op: &Op) -> bool {
+        let (fd, dontwait) = match op {
+            Op::Accept { fd } | Op::Connect { fd, .. } => (fd, false),
+            Op::Read { fd, dontwait, .. } | Op::Write { fd, dontwait, .. } => (fd, *dontwait),
+            _ => return false,
+        };
+        !dontwait && self.socks.get(fd).is_some_and(|s| !s.nonblock)
+    }
+
+    /// What the call returned. `Err`: it did something that no kernel would.
+    pub fn take_done(&mut self) -> Option<Result<Result<u32, Errno>, String>> {
+        self.done.take()
+    }
+
+    pub fn take_opened(&mut self) -> Vec<(Conn, u16)> {
+        std::mem::take(&mut self.opened)
+    }
+
+    /// `Err`: no kernel would do that. `Ok(None)`: it has to wait.
+    fn attempt(&mut self, toe: &mut Toe, op: &Op) -> Result<Option<Result<u32, E>>, String> {
+        let wait = self.may_wait(op);
+        let answer = match *op {
+            Op::Socket { nonblock } => Ok(Some(self.add(None, nonblock))),
+            Op::NonBlock { fd, on } => self.sock(fd).map(|s| {
+                s.nonblock = on;
+                Some(0)
+            }),
+            Op::Bind { fd } => self.sock(fd).map(|_| Some(0)),
+            Op::Listen { fd, backlog } => self.listen(toe, fd, backlog),
+            Op::Accept { fd } => self.accept(toe, fd),
+            Op::Connect { fd, conn } => self.connect(toe, fd, conn),
+            Op::Read { fd, len, peek, .. } => self.read(toe, fd, len, peek)?,
+            Op::Write { fd, len, more, .. } => self.write(toe, fd, len, more, wait),
+            Op::Shutdown { fd } => self.with_id(fd).and_then(|id| toe.shutdown(id).map_err(errno).map(|()| Some(0))),
+            Op::Close { fd } => self.close(toe, fd),
+            Op::Set { fd, option, value } => self.set(toe, fd, option, value).map(|()| Some(0)),
+            Op::Error { fd, value } => self.error(toe, fd, value)?,
+            Op::Poll { fd, asked, ready } => self.poll(toe, fd, asked, ready)?,
+        };
+        Ok(match answer {
+            Ok(None) if !wait => Some(Err(E::AGAIN)),
+            answer => answer.transpose(),
+        })
+    }
+
+    fn sock(&mut self, fd: Fd) -> Result<&mut Sock, E> {
+        self.socks.get_mut(&fd).ok_or(E::BADF)
+    }
+
+    /// A descriptor's slot; without one it is not connected.
+    fn with_id(&mut self, fd: Fd) -> Result<SocketId, E> {
+        self.sock(fd)?.id.ok_or(E::NOTCONN)
+    }
+
+    /// The lowest number that is free; the first three are the terminal's.
+    fn add(&mut self, id: Option<SocketId>, nonblock: bool) -> Fd {
+        let fd = (3..).find(|fd| !self.socks.contains_key(fd)).unwrap_or_default();
+        self.socks.insert(fd, Sock { id, nonblock, connected: true, ..Sock::default() });
+        fd
+    }
+
+    fn listen(&mut self, toe: &mut Toe, fd: Fd, backlog: u32) -> Answer {
+        let sock = self.sock(fd)?;
+        sock.id = Some(toe.listen(Addr::v4([0; 4], LISTEN_PORT), backlog).map_err(errno)?);
+        Ok(Some(0))
+    }
+
+    fn accept(&mut self, toe: &mut Toe, fd: Fd) -> Answer {
+        let listener = self.sock(fd)?.id.ok_or(E::INVAL)?;
+        Ok(toe.accept(listener).map_err(errno)?.map(|id| self.add(Some(id), false)))
+    }
+
+    fn connect(&mut self, toe: &mut Toe, fd: Fd, conn: Conn) -> Answer {
+        let again = !self.fresh;
+        let sock = self.sock(fd)?;
+        let Some(id) = sock.id else {
+            let id = toe.connect(Addr::v4(PEER_IP, LISTEN_PORT)).map_err(errno)?;
+            sock.id = Some(id);
+            sock.connected = false;
+            let nonblock = sock.nonblock;
+            for (option, value) in std::mem::take(&mut sock.options) {
+                self.set(toe, fd, option, value)?;
+            }
+            let port = toe.socket(id).map_err(errno)?.slot().names.local().port;
+            self.opened.push((conn, port));
+            return if nonblock { Err(E::INPROGRESS) } else { Ok(None) };
+        };
+        let socket = toe.socket(id).map_err(errno)?;
+        match socket.state() {
+            slot_state::CONNECTING if again => Ok(None),
+            slot_state::CONNECTING => Err(E::ALREADY),
+            slot_state::CONNECTED if !sock.connected => {
+                sock.connected = true;
+                Ok(Some(0))
+            }
+            slot_state::CONNECTED => Err(E::ISCONN),
+            _ => Err(socket.take_error().unwrap_or(E::CONNABORTED)),
+        }
+    }
+
+    fn read(&mut self, toe: &mut Toe, fd: Fd, len: u32, peek: bool) -> Result<Answer, String> {
+        let mut buf = vec![0; len as usize];
+        let got = match self.with_id(fd) {
+            Err(e) => return Ok(Err(e)),
+            Ok(id) if !peek => toe.recv(id, &mut buf),
+            Ok(id) => toe.socket(id).and_then(|s| Ok(s.receive(&mut Sink::from_slice(&mut buf), Take::Peek)?.map(|(n, _)| n))),
+        };
+        let (Ok(Some(n)), Ok(sock)) = (&got, self.sock(fd)) else { return Ok(got.map(|_| None).map_err(errno)) };
+        let wrong = buf[..*n].iter().zip(sock.read..).find(|&(&b, at)| b != byte(FROM_PEER, at));
+        if let Some((_, at)) = wrong {
+            return Err(format!("byte {at} of what the peer sent came wrong"));
+        }
+        if !peek {
+            sock.read += *n as u64;
+        }
+        Ok(Ok(Some(*n as u32)))
+    }
+
+    fn write(&mut self, toe: &mut Toe, fd: Fd, len: u32, more: bool, wait: bool) -> Answer {
+        let id = self.with_id(fd)?;
+        hold_back(toe, id, more)?;
+        while self.progress < len {
+            let left = (len - self.progress) as usize;
+            let sock = self.sock(fd)?;
+            let bytes: Vec<u8> = (sock.written..).take(left).map(|at| byte(FROM_US, at)).collect();
+            let Some(n) = toe.send(id, &bytes).map_err(errno)? else { break };
+            sock.written += n as u64;
+            self.progress += n as u32;
+        }
+        Ok((self.progress == len || (self.progress > 0 && !wait)).then_some(self.progress))
+    }
+
+    fn close(&mut self, toe: &mut Toe, fd: Fd) -> Answer {
+        let sock = self.socks.remove(&fd).ok_or(E::BADF)?;
+        match sock.id {
+            Some(id) if sock.abort => toe.abort(id).map_err(errno)?,
+            Some(id) => toe.close(id),
+            None => {}
+        }
+        Ok(Some(0))
+    }
+
+    fn set(&mut self, toe: &mut Toe, fd: Fd, option: SocketOption, value: u32) -> Result<(), E> {
+        let sock = self.sock(fd)?;
+        let Some(id) = sock.id else {
+            sock.abort |= option == SocketOption::Linger && value == 0;
+            sock.options.push((option, value));
+            return Ok(());
+        };
+        match option {
+            SocketOption::ReuseAddr => {}
+            SocketOption::Linger => sock.abort = value == 0,
+            SocketOption::NoDelay => toe.set_nodelay(id, value != 0).map_err(errno)?,
+            SocketOption::Cork => toe.set_cork(id, value != 0).map_err(errno)?,
+            SocketOption::KeepAlive => toe.set_keepalive(id, value != 0).map_err(errno)?,
+        }
+        Ok(())
+    }
+
+    fn error(&mut self, toe: &Toe, fd: Fd, want: Option<Errno>) -> Result<Answer, String> {
+        let id = match self.with_id(fd) {
+            Ok(id) => id,
+            Err(e) => return Ok(Err(e)),
+        };
+        let got = toe.socket(id).map_err(|e| e.to_string())?.take_error();
+        if got.map(E::raw_os_error) == want.map(|e| e.code) {
+            return Ok(Ok(Some(0)));
+        }
+        Err(format!("SO_ERROR: expected {}, got {got:?}", want.map_or("0", |e| e.name)))
+    }
+
+    fn poll(&mut self, toe: &Toe, fd: Fd, asked: u32, want: u32) -> Result<Answer, String> {
+        let id = match self.with_id(fd) {
+            Ok(id) => id,
+            Err(e) => return Ok(Err(e)),
+        };
+        let got = toe.socket(id).map_err(|e| e.to_string())?.readiness() & (asked | ready::ERR | ready::HUP);
+        if got == want {
+            return Ok(Ok(Some((got != 0).into())));
+        }
+        Err(format!("revents: expected {want:#x}, got {got:#x}"))
+    }
+}
+
+/// MSG_MORE: as `toe_sockets` does it.
+fn hold_back(toe: &Toe, id: SocketId, more: bool) -> Result<(), E> {
+    let socket = toe.socket(id).map_err(errno)?;
+    if more && socket.tx_flags() & hc_flags::CORK == 0 {
+        socket.set_flag(own_flags::MORE, true);
+        socket.set_tx_flags(hc_flags::CORK, true);
+    } else if !more && socket.has_flag(own_flags::MORE) {
+        socket.set_flag(own_flags::MORE, false);
+        socket.set_tx_flags(hc_flags::CORK, false);
+    }
+    Ok(())
+}
+
+fn errno(e: Error) -> E {
+    match e {
+        Error::Os(e) => e,
+        _ => E::IO,
+    }
+}
+
+impl App for Caller {
+    fn run(&mut self, toe: &mut Toe, _events: &[Event], _now_us: u64) -> bool {
+        let Some(op) = self.op.take() else { return false };
+        let outcome = self.attempt(toe, &op);
+        self.fresh = false;
+        match outcome {
+            Ok(None) => {
+                self.op = Some(op);
+                return false;
+            }
+            Ok(Some(result)) => {
+                let named = |e: E| errno_of(e.raw_os_error()).ok_or(format!("an errno that scripts do not know: {e}"));
+                self.done = Some(match result {
+                    Ok(n) => Ok(Ok(n)),
+                    Err(e) => named(e).map(Err),
+                });
+            }
+            Err(why) => self.done = Some(Err(why)),
+        }
+        true
+    }
+
+    fn next_us(&self) -> Option<u64> {
+        self.fresh.then_some(0)
+    }
+}

@@ -1,0 +1,52 @@
+//! The host that a script runs against.
+
+use super::ast::Config;
+use super::frame::{OUR_IP, OUR_MAC};
+use crate::sim::host::ToeHost;
+use toe_datapath::{Card, CardConfig};
+use toe_engine::{Engine, Prefix};
+use toe_hal::PortCaps;
+use toe_hal::fake::{FakeMemory, FakePort};
+use toed::core::CoreConfig;
+
+fn address() -> Prefix {
+    Prefix::new(toe_abi::flow::v4_mapped(OUR_IP), 24).expect("24 bits")
+}
+
+/// Engine, core and a fused card with the script's settings.
+pub fn host(c: &Config) -> Result<ToeHost, String> {
+    let engine = Engine::new(engine_config(c), c.start.as_micros() as u64).map_err(|e| e.to_string())?;
+    let mut core = CoreConfig::new(Some(address()));
+    core.buffers.tx = c.sndbuf_log2;
+    core.buffers.rx = c.rcvbuf_log2;
+    core.limits.payload_len = 1 << 24;
+    core.limits.contexts = 2;
+    core.limits.sockets = 128;
+    core.limits.listeners = 4;
+    core.limits.accept_entries = 64;
+    core.limits.hc_entries = 64;
+    core.limits.ev_entries = 64;
+    core.card_contexts = 8;
+    core.card_regions = 4;
+    let caps = PortCaps { mac: OUR_MAC, mtu: c.mtu, tx_csum: c.tso > 0, tso_max: c.tso };
+    let card = CardConfig { max_flows: 64, max_contexts: 8, max_regions: 4, max_next_hops: 8, spin_us: 0, ..CardConfig::default() };
+    let make = |parts| -> crate::sim::host::AnyCard { Box::new(Card::new(card, parts)) };
+    Ok(ToeHost::new(core, engine, FakeMemory::new(1), FakePort::new(caps, 1), make))
+}
+
+fn engine_config(c: &Config) -> toe_engine::Config {
+    toe_engine::Config {
+        mtu: c.mtu,
+        cc: c.cc,
+        sack: c.sack,
+        timestamps: c.timestamps,
+        window_scaling: c.window_scaling,
+        ecn: c.ecn,
+        syn_backlog_max: c.syn_backlog,
+        handshake_retries: c.syn_retries,
+        time_wait_us: c.time_wait.as_micros() as u64,
+        fin_wait2_us: c.fin_wait2.as_micros() as u64,
+        secret: *b"scripted packets",
+        ..toe_engine::Config::new(OUR_MAC, vec![address()])
+    }
+}

@@ -1,0 +1,243 @@
+//! System calls: `name(args) = result`, with C's names for what there is.
+
+use crate::script::ast::{Call, Errno, Fd, Op, SocketOption};
+use crate::script::cursor::{Cursor, Parsed, alternatives};
+use crate::script::parse::packet;
+use rustix::io::Errno as E;
+use toe::socket::ready;
+
+const NAMES: [&str; 15] = [
+    "socket",
+    "fcntl",
+    "bind",
+    "listen",
+    "accept",
+    "connect",
+    "read",
+    "recv",
+    "write",
+    "send",
+    "shutdown",
+    "close",
+    "setsockopt",
+    "getsockopt",
+    "poll",
+];
+
+const ERRNOS: [Errno; 20] = [
+    errno("EAGAIN", E::AGAIN),
+    errno("EBADF", E::BADF),
+    errno("EINVAL", E::INVAL),
+    errno("EPIPE", E::PIPE),
+    errno("ENOBUFS", E::NOBUFS),
+    errno("ENOTCONN", E::NOTCONN),
+    errno("EISCONN", E::ISCONN),
+    errno("EADDRINUSE", E::ADDRINUSE),
+    errno("EADDRNOTAVAIL", E::ADDRNOTAVAIL),
+    errno("ECONNREFUSED", E::CONNREFUSED),
+    errno("ECONNRESET", E::CONNRESET),
+    errno("ECONNABORTED", E::CONNABORTED),
+    errno("EHOSTUNREACH", E::HOSTUNREACH),
+    errno("ENETUNREACH", E::NETUNREACH),
+    errno("EINPROGRESS", E::INPROGRESS),
+    errno("EALREADY", E::ALREADY),
+    errno("ETIMEDOUT", E::TIMEDOUT),
+    errno("ENOPROTOOPT", E::NOPROTOOPT),
+    errno("EMSGSIZE", E::MSGSIZE),
+    errno("EPROTO", E::PROTO),
+];
+
+const fn errno(name: &'static str, e: E) -> Errno {
+    Errno { name, code: e.raw_os_error() }
+}
+
+/// The errno of that number, if scripts know it.
+pub fn errno_of(code: i32) -> Option<Errno> {
+    ERRNOS.into_iter().find(|e| e.code == code)
+}
+
+/// `name` was read at `at`; `c` stands behind it.
+pub fn call(c: &mut Cursor<'_>, mut at: Cursor<'_>, name: &str, until: Option<u64>) -> Parsed<Call> {
+    if !NAMES.contains(&name) {
+        return at.fail(format!("`<`, `>`, `?` or {}", alternatives(&NAMES)));
+    }
+    c.want("(")?;
+    let op = op(c, name)?;
+    c.want(")")?;
+    c.want("=")?;
+    let result = if c.eat("-1") { Err(error_name(c)?) } else { Ok(c.u32()?) };
+    if c.eat("(") {
+        // What strerror() would say.
+        c.take(|ch| ch != ')');
+        c.want(")")?;
+    }
+    Ok(Call { op, until, result })
+}
+
+fn error_name(c: &mut Cursor<'_>) -> Parsed<Errno> {
+    Ok(ERRNOS[c.one_of(&ERRNOS.map(|e| e.name))?])
+}
+
+fn comma(c: &mut Cursor<'_>) -> Parsed<()> {
+    c.want(",")
+}
+
+/// `, ...`: an argument that needs no saying.
+fn dots(c: &mut Cursor<'_>) -> Parsed<()> {
+    comma(c)?;
+    c.want("...")
+}
+
+fn number_after_comma(c: &mut Cursor<'_>) -> Parsed<u32> {
+    comma(c)?;
+    c.u32()
+}
+
+/// `A|B`: bits by the index of their name.
+fn bits(c: &mut Cursor<'_>, names: &[&str]) -> Parsed<u32> {
+    let mut all = 0;
+    if c.eat("0") {
+        return Ok(0);
+    }
+    loop {
+        all |= 1 << c.one_of(names)?;
+        if !c.eat("|") {
+            return Ok(all);
+        }
+    }
+}
+
+fn op(c: &mut Cursor<'_>, name: &str) -> Parsed<Op> {
+    if name == "socket" {
+        return socket(c);
+    }
+    if name == "poll" {
+        return poll(c);
+    }
+    let fd: Fd = c.u32()?;
+    match name {
+        "fcntl" => {
+            comma(c)?;
+            c.want("F_SETFL")?;
+            comma(c)?;
+            Ok(Op::NonBlock { fd, on: bits(c, &["O_RDWR", "O_NONBLOCK"])? & 2 != 0 })
+        }
+        "bind" => dots(c).and_then(|()| dots(c)).map(|()| Op::Bind { fd }),
+        "listen" => Ok(Op::Listen { fd, backlog: number_after_comma(c)? }),
+        "accept" => dots(c).and_then(|()| dots(c)).map(|()| Op::Accept { fd }),
+        "connect" => {
+            comma(c)?;
+            let conn = if c.eat("...") { 1 } else { packet::conn(c)? };
+            dots(c)?;
+            Ok(Op::Connect { fd, conn })
+        }
+        "read" | "recv" => {
+            dots(c)?;
+            let len = number_after_comma(c)?;
+            let flags = if name == "recv" { comma(c).and_then(|()| bits(c, &["MSG_PEEK", "MSG_DONTWAIT"]))? } else { 0 };
+            Ok(Op::Read { fd, len, peek: flags & 1 != 0, dontwait: flags & 2 != 0 })
+        }
+        "write" | "send" => {
+            dots(c)?;
+            let len = number_after_comma(c)?;
+            let names = ["MSG_MORE", "MSG_DONTWAIT", "MSG_NOSIGNAL"];
+            let flags = if name == "send" { comma(c).and_then(|()| bits(c, &names))? } else { 0 };
+            Ok(Op::Write { fd, len, more: flags & 1 != 0, dontwait: flags & 2 != 0 })
+        }
+        "shutdown" => {
+            comma(c)?;
+            c.want("SHUT_WR")?;
+            Ok(Op::Shutdown { fd })
+        }
+        "close" => Ok(Op::Close { fd }),
+        "setsockopt" => set(c, fd),
+        "getsockopt" => get_error(c, fd),
+        _ => c.fail("a call of a socket"),
+    }
+}
+
+fn socket(c: &mut Cursor<'_>) -> Parsed<Op> {
+    if !c.eat("...") {
+        c.want("AF_INET")?;
+    }
+    comma(c)?;
+    let kind = bits(c, &["SOCK_STREAM", "SOCK_NONBLOCK"])?;
+    comma(c)?;
+    if !c.eat("IPPROTO_TCP") {
+        c.want("0")?;
+    }
+    Ok(Op::Socket { nonblock: kind & 2 != 0 })
+}
+
+fn set(c: &mut Cursor<'_>, fd: Fd) -> Parsed<Op> {
+    use SocketOption::{Cork, KeepAlive, Linger, NoDelay, ReuseAddr};
+    comma(c)?;
+    let known: &[(&str, SocketOption)] = match c.one_of(&["SOL_SOCKET", "SOL_TCP", "IPPROTO_TCP"])? {
+        0 => &[("SO_REUSEADDR", ReuseAddr), ("SO_KEEPALIVE", KeepAlive), ("SO_LINGER", Linger)],
+        _ => &[("TCP_NODELAY", NoDelay), ("TCP_CORK", Cork)],
+    };
+    comma(c)?;
+    let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+    let option = known[c.one_of(&names)?].1;
+    comma(c)?;
+    let value = if option == Linger { linger(c)? } else { bracketed(c)? };
+    number_after_comma(c)?;
+    Ok(Op::Set { fd, option, value })
+}
+
+fn bracketed(c: &mut Cursor<'_>) -> Parsed<u32> {
+    c.want("[")?;
+    let value = c.u32()?;
+    c.want("]")?;
+    Ok(value)
+}
+
+/// `{onoff=1, linger=0}`
+fn linger(c: &mut Cursor<'_>) -> Parsed<u32> {
+    c.want("{")?;
+    c.want("onoff=1")?;
+    comma(c)?;
+    c.want("linger=")?;
+    let seconds = c.u32()?;
+    c.want("}")?;
+    Ok(seconds)
+}
+
+fn get_error(c: &mut Cursor<'_>, fd: Fd) -> Parsed<Op> {
+    comma(c)?;
+    c.want("SOL_SOCKET")?;
+    comma(c)?;
+    c.want("SO_ERROR")?;
+    comma(c)?;
+    c.want("[")?;
+    let value = if c.eat("0") { None } else { Some(error_name(c)?) };
+    c.want("]")?;
+    comma(c)?;
+    bracketed(c)?;
+    Ok(Op::Error { fd, value })
+}
+
+/// `[{fd=4, events=POLLIN, revents=POLLIN}], 1, 0`
+fn poll(c: &mut Cursor<'_>) -> Parsed<Op> {
+    const NAMES: [&str; 5] = ["POLLIN", "POLLOUT", "POLLERR", "POLLHUP", "POLLRDHUP"];
+    let set = |c: &mut Cursor<'_>| {
+        let values = [ready::IN, ready::OUT, ready::ERR, ready::HUP, ready::RDHUP];
+        let chosen = bits(c, &NAMES)?;
+        Ok(values.iter().enumerate().filter(|(i, _)| chosen >> i & 1 != 0).fold(0, |all, (_, bit)| all | bit))
+    };
+    c.want("[{")?;
+    c.want("fd=")?;
+    let fd = c.u32()?;
+    comma(c)?;
+    c.want("events=")?;
+    let asked = set(c)?;
+    comma(c)?;
+    c.want("revents=")?;
+    let ready = set(c)?;
+    c.want("}]")?;
+    comma(c)?;
+    c.want("1")?;
+    comma(c)?;
+    c.want("0")?;
+    Ok(Op::Poll { fd, asked, ready })
+}

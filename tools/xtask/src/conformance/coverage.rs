@@ -1,0 +1,108 @@
+//! Rows and citations put together.
+
+use super::citations::Citation;
+use super::rows::{Reason, Row, Spec};
+
+pub struct Coverage {
+    pub specs: Vec<Spec>,
+    citations: Vec<Citation>,
+}
+
+/// How a row stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    Covered,
+    Exception,
+    NotApplicable,
+    Open,
+}
+
+fn place(c: &Citation) -> &str {
+    &c.place
+}
+
+pub fn state(row: &Row) -> State {
+    match row.reason() {
+        None => State::Covered,
+        Some(Reason::Exception(_)) => State::Exception,
+        Some(Reason::NotApplicable(_)) => State::NotApplicable,
+        Some(Reason::Open(_)) => State::Open,
+    }
+}
+
+impl Coverage {
+    pub fn new(specs: Vec<Spec>, citations: Vec<Citation>) -> Self {
+        Self { specs, citations }
+    }
+
+    /// Where a row is cited: in code, and in tests.
+    pub fn places(&self, rfc: u32, row: &Row) -> (Vec<&str>, Vec<&str>) {
+        let cited = self.citations.iter().filter(|c| c.rfc == rfc && c.id == row.id);
+        let (tests, code): (Vec<_>, Vec<_>) = cited.partition(|c| c.is_test);
+        (code.into_iter().map(place).collect(), tests.into_iter().map(place).collect())
+    }
+
+    /// What must not be: each a sentence.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> = self.citations.iter().filter_map(|c| self.unknown(c)).collect();
+        for spec in &self.specs {
+            problems.extend(spec.rows.iter().filter_map(|row| self.lacking(spec.number, row)));
+        }
+        problems
+    }
+
+    fn unknown(&self, c: &Citation) -> Option<String> {
+        let spec = self.specs.iter().find(|spec| spec.number == c.rfc);
+        let is_known = spec.is_some_and(|spec| spec.rows.iter().any(|row| row.id == c.id));
+        (!is_known).then(|| format!("{}: there is no row RFC {} {}", c.place, c.rfc, c.id))
+    }
+
+    fn lacking(&self, rfc: u32, row: &Row) -> Option<String> {
+        let (code, tests) = self.places(rfc, row);
+        let wrong = match row.reason() {
+            None if code.is_empty() && tests.is_empty() => "is neither cited nor has it a reason".to_owned(),
+            None if code.is_empty() => "is cited in no code".to_owned(),
+            None if tests.is_empty() => "is cited in no test".to_owned(),
+            Some(Reason::Exception(_) | Reason::NotApplicable(_)) => {
+                format!("has a reason not to be obeyed, but is cited: {}", code.first().or(tests.first())?)
+            }
+            // What is done of it may be cited already.
+            None | Some(Reason::Open(_)) => return None,
+        };
+        Some(format!("RFC {rfc} {} {wrong}", row.id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::rows;
+
+    fn problems(reason: &str, cited: &[(&str, bool)]) -> Vec<String> {
+        let text = format!("title = 't'\n[[row]]\nid = '2-1'\nsection = '2'\nlevel = 'MUST'\ntext = 'x'\n{reason}");
+        let cite = |(id, is_test): &(&str, bool)| Citation { rfc: 7, id: (*id).to_owned(), place: "a.rs:1".into(), is_test: *is_test };
+        Coverage::new(vec![rows::parse(7, &text).unwrap()], cited.iter().map(cite).collect()).problems()
+    }
+
+    #[test]
+    fn covered_is_cited_by_code_and_test() {
+        assert_eq!(problems("", &[("2-1", false), ("2-1", true)]), [""; 0]);
+        assert_eq!(problems("", &[("2-1", false)]), ["RFC 7 2-1 is cited in no test"]);
+        assert_eq!(problems("", &[("2-1", true)]), ["RFC 7 2-1 is cited in no code"]);
+        assert_eq!(problems("", &[]), ["RFC 7 2-1 is neither cited nor has it a reason"]);
+    }
+
+    #[test]
+    fn what_is_not_obeyed_is_not_cited() {
+        for reason in ["exception = 'a'", "not_applicable = 'a'"] {
+            assert_eq!(problems(reason, &[]), [""; 0]);
+            assert_eq!(problems(reason, &[("2-1", true)]), ["RFC 7 2-1 has a reason not to be obeyed, but is cited: a.rs:1"]);
+        }
+        assert_eq!(problems("open = 'a'", &[("2-1", false)]), [""; 0]);
+    }
+
+    #[test]
+    fn unknown_rows_are_not_to_be_cited() {
+        assert_eq!(problems("open = 'a'", &[("2-2", false)]), ["a.rs:1: there is no row RFC 7 2-2"]);
+    }
+}

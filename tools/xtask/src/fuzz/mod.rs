@@ -1,0 +1,198 @@
+//! `cargo xtask fuzz`: libFuzzer on what strangers can write (`tests/fuzz`), by the stable compiler.
+//!
+//! ```text
+//!   toe-fuzz, instrumented ─► one process a target, as many at once as there are CPUs ─► table
+//!        tests/fuzz/corpus ──►  target/fuzz/corpus (grows from run to run)  ─┬─► --minimize: tests/fuzz/corpus
+//!                                                                            └─► target/fuzz/found: what broke something
+//! ```
+
+mod report;
+
+use std::env::consts::ARCH;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use crate::cargo;
+use crate::progress::{Mark, Step};
+use report::Report;
+
+/// As the program says them (`toe-fuzz` without arguments).
+const TARGETS: [&str; 7] = ["frame", "engine", "card", "stack", "device_tree", "acpi", "ivshmem"];
+
+/// Coverage as libFuzzer wants it, and every check of ours; all of it is in the stable compiler.
+const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions=yes -Coverflow-checks=yes";
+
+/// Longest input, bytes: a device tree of a small machine fits.
+const INPUT_MAX: usize = 8192;
+
+#[derive(Args, Debug)]
+pub struct Options {
+    /// What to fuzz; all of them if none is named
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(TARGETS))]
+    targets: Vec<String>,
+    /// Stop after as many executions of each target
+    #[arg(long, value_name = "N")]
+    runs: Option<u64>,
+    /// Stop after as long, each target
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    seconds: u64,
+    /// Targets at once [default: as many as there are CPUs]
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// Then make the committed corpus anew: the fewest inputs that reach as much
+    #[arg(long)]
+    minimize: bool,
+}
+
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let program = build()?;
+    let chosen: Vec<&str> =
+        if options.targets.is_empty() { TARGETS.to_vec() } else { options.targets.iter().map(String::as_str).collect() };
+    let jobs = options.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).clamp(1, chosen.len());
+    let next = AtomicUsize::new(0);
+    let reports = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                while let Some(name) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let report = fuzz(&program, name, options);
+                    reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+                }
+            });
+        }
+    });
+    let mut reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect::<Result<Vec<_>>>()?;
+    reports.sort_by_key(|report| TARGETS.iter().position(|name| *name == report.name));
+    print!("\n{}", report::table(&reports));
+    if reports.iter().any(|report| report.found.is_some()) {
+        return Ok(ExitCode::FAILURE);
+    }
+    if options.minimize {
+        chosen.iter().try_for_each(|name| minimize(&program, name))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn folder() -> PathBuf {
+    cargo::target_dir().join("fuzz")
+}
+
+/// Inputs that are committed.
+fn committed(name: &str) -> PathBuf {
+    cargo::root().join("tests/fuzz/corpus").join(name)
+}
+
+fn build() -> Result<PathBuf> {
+    let target = format!("{ARCH}-unknown-linux-gnu");
+    let mut command = cargo::cargo(&["build", "--release", "-p", "toe-fuzz", "--target", &target, "--target-dir"]);
+    // With a target of its own the flags hold for the program, and not for what runs during the build.
+    let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"));
+    command.arg(folder()).env(flags, FLAGS).env_remove("CARGO_TERM_COLOR");
+    let status = command.status().context("cannot run cargo")?;
+    ensure!(status.success(), "the build failed");
+    Ok(folder().join(target).join("release/toe-fuzz"))
+}
+
+/// One target, until its limit or the first thing found.
+fn fuzz(program: &Path, name: &str, options: &Options) -> Result<Report> {
+    let step = Step::begin(format!("fuzz {name}"));
+    let (corpus, found) = (folder().join("corpus").join(name), folder().join("found").join(name));
+    for folder in [&corpus, &found, &committed(name)] {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let mut command = Command::new(program);
+    command
+        .env("TOE_FUZZ_TARGET", name)
+        .arg(format!("-artifact_prefix={}/", found.display()))
+        .arg(format!("-max_total_time={}", options.seconds))
+        .arg(format!("-max_len={INPUT_MAX}"))
+        .args(["-timeout=20", "-rss_limit_mb=2048", "-use_value_profile=1"])
+        .args(options.runs.map(|runs| format!("-runs={runs}")))
+        .args([&corpus, &committed(name)])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+    let mut report = Report::new(name);
+    let mut last_lines = Vec::new();
+    for line in BufReader::new(child.stderr.take().context("its output")?).lines() {
+        let line = line?;
+        step.note(&line);
+        if !report.line(&line) {
+            last_lines.push(line);
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        report.found.get_or_insert_with(|| status.to_string());
+        step.end(Mark::Failed, &report.to_string());
+        println!("{}", last_lines.join("\n"));
+        println!("again: cargo run -p toe-fuzz -- {name} FILE; once mended, keep it as tests/fuzz/corpus/{name}/WHAT-IT-WAS");
+    } else {
+        step.end(Mark::Ok, &report.to_string());
+    }
+    Ok(report)
+}
+
+/// Inputs with a name that a person gave stay; the fuzzer's own are chosen anew.
+fn minimize(program: &Path, name: &str) -> Result<()> {
+    let (kept, chosen) = (committed(name), folder().join("chosen").join(name));
+    let _ = fs::remove_dir_all(&chosen);
+    fs::create_dir_all(&chosen)?;
+    let sources = [folder().join("corpus").join(name), kept.clone()];
+    let output = Command::new(program)
+        .env("TOE_FUZZ_TARGET", name)
+        .args(["-merge=1".into(), "-set_cover_merge=1".into(), format!("-max_len={INPUT_MAX}")])
+        .arg(&chosen)
+        .args(&sources)
+        .output()?;
+    ensure!(output.status.success(), "merging the inputs of {name}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    for file in fs::read_dir(&kept)? {
+        let file = file?;
+        if is_fuzzers_own(&file.file_name().to_string_lossy()) {
+            fs::remove_file(file.path())?;
+        }
+    }
+    let mut bytes = 0;
+    let mut count = 0;
+    for file in fs::read_dir(&chosen)? {
+        let file = file?;
+        bytes += fs::copy(file.path(), kept.join(file.file_name()))?;
+        count += 1;
+    }
+    println!("  {name}: {count} inputs, {bytes} bytes in {}", kept.display());
+    Ok(())
+}
+
+/// Its names are SHA-1 sums.
+fn is_fuzzers_own(name: &str) -> bool {
+    name.len() == 40 && name.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_given_by_a_person_is_kept() {
+        assert!(is_fuzzers_own("da39a3ee5e6b4b0d3255bfef95601890afd80709"));
+        assert!(!is_fuzzers_own("syn-with-length-of-zero"));
+    }
+
+    #[test]
+    fn the_targets_are_those_of_the_program() {
+        let source = fs::read_to_string(cargo::root().join("tests/fuzz/src/lib.rs")).expect("readable");
+        let names: Vec<&str> = source.split("Target { name: \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert_eq!(names, TARGETS);
+    }
+}
