@@ -65,7 +65,7 @@ impl Keys {
         h.write_u8(attempt);
         let id = h.finish();
         // The subnet's router, and its anycast addresses: one in 2^57 is changed.
-        let reserved = id == 0 || id >= 0xfdff_ffff_ffff_ff80 && id <= 0xfdff_ffff_ffff_ffff;
+        let reserved = id == 0 || (0xfdff_ffff_ffff_ff80..=0xfdff_ffff_ffff_ffff).contains(&id);
         if reserved { 1u64 } else { id }.to_be_bytes()
     }
 
