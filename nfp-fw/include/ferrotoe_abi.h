@@ -67,6 +67,8 @@
 #define TOE_TIMER_PERSIST 2U
 #define TOE_TIMER_KEEPALIVE 3U
 #define TOE_TIMER_CORK 4U
+#define TOE_TIMER_REORDER 5U
+#define TOE_TIMER_TLP 6U
 
 /* flow::cc */
 #define TOE_CC_NEWRENO 0U
@@ -105,6 +107,8 @@
 #define TOE_FLOW_FLAG_ECN_REDUCED 0x200000U
 #define TOE_FLOW_FLAG_PUSH 0x400000U
 #define TOE_FLOW_FLAG_RST_DUE 0x800000U
+#define TOE_FLOW_FLAG_TLP_DUE 0x1000000U
+#define TOE_FLOW_FLAG_REORDERED 0x2000000U
 
 /* control */
 #define TOE_CONTROL_MSG_LEN 512U
@@ -116,6 +120,8 @@
 #define TOE_CONTROL_EXCEPTIONS_OFF 0x41000U
 #define TOE_CONTROL_PACKETS_OFF 0x141080U
 #define TOE_CONTROL_COUNTERS_PER_MSG 54U
+#define TOE_CONTROL_RATE_ORDERS_PER_MSG 27U
+#define TOE_CONTROL_RATE_REPORTS_PER_MSG 11U
 
 /* control::kind */
 #define TOE_CONTROL_KIND_REPLY 0x80000000U
@@ -141,6 +147,7 @@
 #define TOE_CONTROL_KIND_TRACE 20U
 #define TOE_CONTROL_KIND_SET_SHARE 21U
 #define TOE_CONTROL_KIND_SET_CC 22U
+#define TOE_CONTROL_KIND_RATES 23U
 #define TOE_CONTROL_KIND_FLOW_CLOSED 64U
 
 /* control::status */
@@ -336,7 +343,7 @@
 #define TOE_APP_BIND_V6ONLY 4U
 
 /* counters */
-#define TOE_COUNTERS_TOTAL 66U
+#define TOE_COUNTERS_TOTAL 75U
 
 /* ids */
 #define TOE_FLOW_INDEX_NONE 0xffffffffU
@@ -357,59 +364,68 @@
 #define TOE_COUNTER_TX_PAYLOAD_BYTES 10U
 #define TOE_COUNTER_TX_ACKS 11U
 #define TOE_COUNTER_TX_FAST_RETRANSMITS 12U
-#define TOE_COUNTER_TX_TIMEOUTS 13U
-#define TOE_COUNTER_TX_PROBES 14U
-#define TOE_COUNTER_TX_RESETS 15U
-#define TOE_COUNTER_TX_CONTROL_FRAMES 16U
-#define TOE_COUNTER_TX_PORT_BUSY 17U
-#define TOE_COUNTER_TX_NO_NEXT_HOP 18U
-#define TOE_COUNTER_HC_DESCRIPTORS 19U
-#define TOE_COUNTER_HC_BAD_KIND 20U
-#define TOE_COUNTER_HC_BAD_FLOW 21U
-#define TOE_COUNTER_HC_FOREIGN_FLOW 22U
-#define TOE_COUNTER_HC_BAD_POSITION 23U
-#define TOE_COUNTER_EVENTS 24U
-#define TOE_COUNTER_EVENT_QUEUE_FULL 25U
-#define TOE_COUNTER_CONTEXTS_FAILED 26U
-#define TOE_COUNTER_INTERRUPTS 27U
-#define TOE_COUNTER_KICKS 28U
-#define TOE_COUNTER_CONTROL_MESSAGES 29U
-#define TOE_COUNTER_CONTROL_REFUSED 30U
-#define TOE_COUNTER_FLOWS_INSTALLED 31U
-#define TOE_COUNTER_FLOWS_CLOSED 32U
-#define TOE_COUNTER_DMA_FAULTS 33U
-#define TOE_COUNTER_SLEEPS 34U
-#define TOE_COUNTER_RX_PORT_OVERRUN 35U
-#define TOE_COUNTER_RX_PORT_UNUSABLE 36U
-#define TOE_COUNTER_TX_PORT_LOST 37U
-#define TOE_COUNTER_DROP_TRUNCATED 38U
-#define TOE_COUNTER_DROP_OTHER_MAC 39U
-#define TOE_COUNTER_DROP_BAD_IP_HEADER 40U
-#define TOE_COUNTER_DROP_BAD_IP_CHECKSUM 41U
-#define TOE_COUNTER_DROP_BAD_TCP_HEADER 42U
-#define TOE_COUNTER_DROP_BAD_TCP_CHECKSUM 43U
-#define TOE_COUNTER_DROP_BAD_TCP_OPTIONS 44U
-#define TOE_COUNTER_DROP_EXCEPTION_RING_FULL 45U
-#define TOE_COUNTER_DROP_NO_CONTROL_PLANE 46U
-#define TOE_COUNTER_DROP_OUT_OF_WINDOW 47U
-#define TOE_COUNTER_DROP_DUPLICATE 48U
-#define TOE_COUNTER_DROP_PAWS 49U
-#define TOE_COUNTER_DROP_BAD_ACK 50U
-#define TOE_COUNTER_DROP_NO_ACK 51U
-#define TOE_COUNTER_DROP_RST_CHALLENGED 52U
-#define TOE_COUNTER_DROP_SYN_CHALLENGED 53U
-#define TOE_COUNTER_DROP_NO_INTERVAL 54U
-#define TOE_COUNTER_DROP_RX_CLOSED 55U
-#define TOE_COUNTER_DROP_FROZEN 56U
-#define TOE_COUNTER_DROP_NO_BUFFER 57U
-#define TOE_COUNTER_DROP_DMA_FAULT 58U
-#define TOE_COUNTER_EXCEPTION_ARP 59U
-#define TOE_COUNTER_EXCEPTION_ICMP 60U
-#define TOE_COUNTER_EXCEPTION_FRAGMENT 61U
-#define TOE_COUNTER_EXCEPTION_IP_OPTIONS 62U
-#define TOE_COUNTER_EXCEPTION_SYN 63U
-#define TOE_COUNTER_EXCEPTION_UNKNOWN_FLOW 64U
-#define TOE_COUNTER_EXCEPTION_OTHER_PROTOCOL 65U
+#define TOE_COUNTER_TX_RACK_LOSSES 13U
+#define TOE_COUNTER_TX_TAIL_PROBES 14U
+#define TOE_COUNTER_TX_TAIL_REPAIRS 15U
+#define TOE_COUNTER_TX_SPURIOUS_RECOVERIES 16U
+#define TOE_COUNTER_TX_SPURIOUS_TIMEOUTS 17U
+#define TOE_COUNTER_RX_DSACKS 18U
+#define TOE_COUNTER_RX_RENEGED 19U
+#define TOE_COUNTER_RECORDS_REFUSED 20U
+#define TOE_COUNTER_TX_TIMEOUTS 21U
+#define TOE_COUNTER_TX_PROBES 22U
+#define TOE_COUNTER_TX_RESETS 23U
+#define TOE_COUNTER_TX_CONTROL_FRAMES 24U
+#define TOE_COUNTER_TX_PORT_BUSY 25U
+#define TOE_COUNTER_TX_NO_NEXT_HOP 26U
+#define TOE_COUNTER_HC_DESCRIPTORS 27U
+#define TOE_COUNTER_HC_BAD_KIND 28U
+#define TOE_COUNTER_HC_BAD_FLOW 29U
+#define TOE_COUNTER_HC_FOREIGN_FLOW 30U
+#define TOE_COUNTER_HC_BAD_POSITION 31U
+#define TOE_COUNTER_EVENTS 32U
+#define TOE_COUNTER_EVENT_QUEUE_FULL 33U
+#define TOE_COUNTER_CONTEXTS_FAILED 34U
+#define TOE_COUNTER_INTERRUPTS 35U
+#define TOE_COUNTER_KICKS 36U
+#define TOE_COUNTER_CONTROL_MESSAGES 37U
+#define TOE_COUNTER_CONTROL_REFUSED 38U
+#define TOE_COUNTER_FLOWS_INSTALLED 39U
+#define TOE_COUNTER_FLOWS_CLOSED 40U
+#define TOE_COUNTER_DMA_FAULTS 41U
+#define TOE_COUNTER_SLEEPS 42U
+#define TOE_COUNTER_RX_PORT_OVERRUN 43U
+#define TOE_COUNTER_RX_PORT_UNUSABLE 44U
+#define TOE_COUNTER_TX_PORT_LOST 45U
+#define TOE_COUNTER_PORT_RESETS 46U
+#define TOE_COUNTER_DROP_TRUNCATED 47U
+#define TOE_COUNTER_DROP_OTHER_MAC 48U
+#define TOE_COUNTER_DROP_BAD_IP_HEADER 49U
+#define TOE_COUNTER_DROP_BAD_IP_CHECKSUM 50U
+#define TOE_COUNTER_DROP_BAD_TCP_HEADER 51U
+#define TOE_COUNTER_DROP_BAD_TCP_CHECKSUM 52U
+#define TOE_COUNTER_DROP_BAD_TCP_OPTIONS 53U
+#define TOE_COUNTER_DROP_EXCEPTION_RING_FULL 54U
+#define TOE_COUNTER_DROP_NO_CONTROL_PLANE 55U
+#define TOE_COUNTER_DROP_OUT_OF_WINDOW 56U
+#define TOE_COUNTER_DROP_DUPLICATE 57U
+#define TOE_COUNTER_DROP_PAWS 58U
+#define TOE_COUNTER_DROP_BAD_ACK 59U
+#define TOE_COUNTER_DROP_NO_ACK 60U
+#define TOE_COUNTER_DROP_RST_CHALLENGED 61U
+#define TOE_COUNTER_DROP_SYN_CHALLENGED 62U
+#define TOE_COUNTER_DROP_NO_INTERVAL 63U
+#define TOE_COUNTER_DROP_RX_CLOSED 64U
+#define TOE_COUNTER_DROP_FROZEN 65U
+#define TOE_COUNTER_DROP_NO_BUFFER 66U
+#define TOE_COUNTER_DROP_DMA_FAULT 67U
+#define TOE_COUNTER_EXCEPTION_ARP 68U
+#define TOE_COUNTER_EXCEPTION_ICMP 69U
+#define TOE_COUNTER_EXCEPTION_FRAGMENT 70U
+#define TOE_COUNTER_EXCEPTION_IP_OPTIONS 71U
+#define TOE_COUNTER_EXCEPTION_SYN 72U
+#define TOE_COUNTER_EXCEPTION_UNKNOWN_FLOW 73U
+#define TOE_COUNTER_EXCEPTION_OTHER_PROTOCOL 74U
 
 /* counters::Exception: the reason in a frame record */
 #define TOE_EXCEPTION_ARP 0U
@@ -444,7 +460,8 @@ struct toe_flow_identity {
     uint16_t vlan;            /*  46 */
     uint8_t ttl;              /*  48 */
     uint8_t tos;              /*  49 */
-    uint8_t _reserved[2];     /*  50 */
+    uint8_t reo_wnd_more;     /*  50 */
+    uint8_t reo_wnd_persist;  /*  51 */
     uint32_t retransmits;     /*  52 */
     uint32_t prior_cwnd;      /*  56 */
     uint32_t prior_ssthresh;  /*  60 */
@@ -497,8 +514,8 @@ struct toe_flow_tx {
     uint8_t rto_min_4ms;   /*  53 */
     uint8_t max_wnd_log2;  /*  54 */
     uint8_t probes;        /*  55 */
-    uint32_t rtt_seq;      /*  56 */
-    uint32_t rtt_us;       /*  60 */
+    uint32_t min_rtt_us;   /*  56 */
+    uint32_t board;        /*  60 */
 } TOE_ALIGNED(64);
 
 /* flow::CcState: 64 bytes */
@@ -507,11 +524,13 @@ struct toe_flow_cc {
     uint32_t ssthresh;        /*   4 */
     uint32_t recover;         /*   8 */
     uint8_t algorithm;        /*  12 */
-    uint8_t ooo_recent;       /*  13 */
+    uint8_t _reserved;        /*  13 */
     uint8_t challenges;       /*  14 */
     uint8_t challenge_epoch;  /*  15 */
     uint32_t words[4];        /*  16 */
-    uint32_t ooo[4][2];       /*  32 */
+    uint32_t ooo[2][3];       /*  32 */
+    uint32_t ooo_more;        /*  56 */
+    uint32_t sent;            /*  60 */
 } TOE_ALIGNED(64);
 
 /* context::HostLine: 64 bytes */
@@ -562,16 +581,21 @@ struct toe_slot_names {
 
 /* region::SlotTx: 64 bytes */
 struct toe_slot_tx {
-    uint32_t head;           /*   0 */
-    uint32_t lock;           /*   4 */
-    uint32_t flags;          /*   8 */
-    uint32_t nonblocking;    /*  12 */
-    uint32_t timeout_us;     /*  16 */
-    uint32_t slot_flags;     /*  20 */
-    uint32_t linger;         /*  24 */
-    uint32_t _reserved;      /*  28 */
-    uint64_t pacing;         /*  32 */
-    uint32_t _reserved2[6];  /*  40 */
+    uint32_t head;            /*   0 */
+    uint32_t lock;            /*   4 */
+    uint32_t flags;           /*   8 */
+    uint32_t nonblocking;     /*  12 */
+    uint32_t timeout_us;      /*  16 */
+    uint32_t slot_flags;      /*  20 */
+    uint32_t linger;          /*  24 */
+    uint32_t _reserved;       /*  28 */
+    uint64_t pacing;          /*  32 */
+    uint32_t tos;             /*  40 */
+    uint32_t ttl;             /*  44 */
+    uint32_t max_segment;     /*  48 */
+    uint32_t syn_retries;     /*  52 */
+    uint32_t defer_accept_s;  /*  56 */
+    uint32_t _reserved2;      /*  60 */
 } TOE_ALIGNED(64);
 
 /* region::SlotRx: 64 bytes */
@@ -658,6 +682,27 @@ struct toe_control_msg {
     uint32_t _reserved2;      /* 504 */
     uint32_t phase;           /* 508 */
 } TOE_ALIGNED(64);
+
+/* control::RateOrder: 16 bytes */
+struct toe_rate_order {
+    struct toe_flow_id flow;  /*   0 */
+    uint32_t rate_kbps;       /*   8 */
+    uint32_t _reserved;       /*  12 */
+} TOE_ALIGNED(4);
+
+/* control::RateReport: 40 bytes */
+struct toe_rate_report {
+    struct toe_flow_id flow;  /*   0 */
+    uint32_t acked;           /*   8 */
+    uint32_t marked;          /*  12 */
+    uint32_t unacked;         /*  16 */
+    uint32_t srtt_us;         /*  20 */
+    uint32_t retransmits;     /*  24 */
+    uint32_t rate_kbps;       /*  28 */
+    uint8_t algorithm;        /*  32 */
+    uint8_t _reserved[3];     /*  33 */
+    uint32_t mss;             /*  36 */
+} TOE_ALIGNED(4);
 
 /* observe::StageRecord: 56 bytes */
 struct toe_stage_record {
@@ -875,6 +920,8 @@ _Static_assert(sizeof(struct toe_event_desc) == 64, "toe_event_desc");
 _Static_assert(sizeof(struct toe_context_page) == 4096, "toe_context_page");
 _Static_assert(sizeof(struct toe_flow_state) == 256, "toe_flow_state");
 _Static_assert(sizeof(struct toe_control_msg) == 512, "toe_control_msg");
+_Static_assert(sizeof(struct toe_rate_order) == 16, "toe_rate_order");
+_Static_assert(sizeof(struct toe_rate_report) == 40, "toe_rate_report");
 _Static_assert(sizeof(struct toe_stage_record) == 56, "toe_stage_record");
 _Static_assert(sizeof(struct toe_trace_record) == 48, "toe_trace_record");
 _Static_assert(sizeof(struct toe_frame_ring_header) == 128, "toe_frame_ring_header");

@@ -160,7 +160,7 @@ fn flow_state_through_its_own_type(s: &Struct, bytes: &[u8]) {
     assert_eq!(u64::from(state.id.ctx.0), expected("id.ctx"));
     assert_eq!(u64::from(state.rx.rcv_nxt), expected("rx.rcv_nxt"));
     assert_eq!(u64::from(state.tx.timer), expected("tx.timer"));
-    assert_eq!(u64::from(state.cc.ooo[2][1]), expected("cc.ooo[2][1]"));
+    assert_eq!(u64::from(state.cc.ooo[1][2]), expected("cc.ooo[1][2]"));
 }
 
 fn cut(value: u64, bytes: usize) -> u64 {

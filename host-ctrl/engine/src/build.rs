@@ -11,6 +11,8 @@ pub struct Outgoing {
     pub from: Mac,
     pub vlan: Option<u16>,
     pub key: FlowKey,
+    /// Without ECN bits.
+    pub tos: u8,
     pub ttl: u8,
     pub seq: SeqNum,
     pub ack: SeqNum,
@@ -27,7 +29,8 @@ pub fn segment(s: &Outgoing) -> Vec<u8> {
         src_ip: s.key.local_ip,
         dst_ip: s.key.remote_ip,
         // RFC 3168, 6.1.1: SYN, SYN-ACK and pure ACKs are not ECN-capable.
-        tos: 0,
+        // RFC 3168 6.1.1-9.
+        tos: s.tos & !3,
         ttl: s.ttl,
         ident: 0,
         src_port: s.key.local_port,

@@ -60,7 +60,7 @@ impl Engine {
         match Icmp::parse(ip.payload.of(frame)) {
             Some(Icmp::EchoRequest { ident, seq, data }) => self.echo(mac, ip, ident, seq, data),
             Some(Icmp::Error { kind, code, mtu, quoted }) => self.icmp_error((kind, code), mtu.unwrap_or(0), &quoted),
-            // RFC 9293 MUST-55.
+            // RFC 9293 MUST-55; RFC 5927 6.2-1.
             Some(Icmp::EchoReply { .. } | Icmp::Other { .. }) => self.counters.icmp_ignored += 1,
             None => self.counters.drop_malformed += 1,
         }
@@ -80,6 +80,7 @@ impl Engine {
     }
 
     /// RFC 1122, 3.2.2.6; RFC 4443, 4.2. What would not fit into one packet is not answered: we do not fragment.
+    /// RFC 1122 3.2.2.6-1, 3.2.2.6-2.
     fn echo(&mut self, mac: Mac, ip: &Ip, ident: u16, seq: u16, data: &[u8]) {
         let fits = ip_header(ip) + ICMP_HEADER + data.len() <= usize::from(self.config.mtu);
         if !fits || !self.limits.echo.take(self.now) {
@@ -129,6 +130,7 @@ impl Engine {
     }
 
     /// An error about a segment of ours.
+    /// RFC 1122 3.2.2-1.
     fn icmp_error(&mut self, (kind, code): (u8, u8), mtu: u16, quoted: &Quoted) {
         let key = FlowKey { local_ip: quoted.src, remote_ip: quoted.dst, local_port: quoted.src_port, remote_port: quoted.dst_port };
         // RFC 9293 MUST-54.
@@ -149,6 +151,7 @@ impl Engine {
             // A SYN is never too big: forged.
             _ if too_big => self.counters.icmp_ignored += 1,
             // RFC 5927, 4.1: only for the SYN that is out. RFC 5461: an opening connection may fail at once, as in Linux.
+            // RFC 5927 4.1-1.
             Phase::SynSent(h) if quoted.seq == h.iss => {
                 self.counters.icmp_errors_received += 1;
                 self.abandon(id, errno_of(kind, code));

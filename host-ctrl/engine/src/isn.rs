@@ -38,7 +38,7 @@ impl Keys {
     }
 
     /// RFC 6528, 3: ISN = M + F(localip, localport, remoteip, remoteport, secretkey), M a clock of 4 us ticks.
-    /// RFC 9293 MUST-8, SHLD-1, MUST-9.
+    /// RFC 9293 MUST-8, SHLD-1, MUST-9; RFC 6528 3-1, 3-2.
     pub fn isn(&self, key: &FlowKey, now_us: u64) -> SeqNum {
         let f = self.hash(Domain::Isn, key) as u32;
         SeqNum(f.wrapping_add((now_us / 4) as u32))
@@ -46,6 +46,7 @@ impl Keys {
 
     /// Added to the millisecond clock to give a connection's timestamps. The same for each incarnation of a
     /// tuple, so that they rise from one to the next (RFC 6191 relies on it).
+    // RFC 7323 7.1-1.
     pub fn ts_offset(&self, key: &FlowKey) -> u32 {
         self.hash(Domain::Timestamp, key) as u32
     }
@@ -119,6 +120,7 @@ mod tests {
         assert_eq!(k.isn(&key(1), turn), k.isn(&key(1), turn - 4).add(1));
     }
 
+    /// RFC 6528 3-2.
     #[test]
     fn isn_differs_by_tuple_and_by_secret() {
         let (a, b) = (Keys::new([1; 16]), Keys::new([2; 16]));
@@ -128,6 +130,7 @@ mod tests {
         assert_ne!(a.isn(&key(1), 0), a.isn(&swapped, 0));
     }
 
+    /// RFC 7323 7.1-1.
     #[test]
     fn interface_ids_stay_within_a_network_and_differ_between() {
         let id = |secret: u8, net: u8, mac: u8, attempt| Keys::interface_id(&[secret; 16], &[net; 16], &[mac; 6], attempt);

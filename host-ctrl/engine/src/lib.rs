@@ -34,6 +34,7 @@ mod nd;
 mod neighbours;
 mod opening;
 mod ports;
+pub mod rates;
 mod reset;
 mod resolve;
 pub mod route;
@@ -42,7 +43,7 @@ mod time_wait;
 mod timers;
 mod views;
 
-pub use actions::{Action, BindId, BufferLog2, ConnId, Endpoint, FrameMeta, InstallError, ListenerId, Owner, Wishes};
+pub use actions::{Action, BindId, BufferLog2, ConnId, Endpoint, FrameMeta, InstallError, ListenerId, OpenOptions, Owner, Wishes};
 pub use addr::Prefix;
 pub use config::{Config, ConfigError};
 pub use counters::Counters;

@@ -249,6 +249,7 @@ impl Ports {
     }
 
     /// A local port for a connection from `local_ip` to `remote`: one that nobody has bound and for which `free` holds.
+    /// RFC 6056 3.2-1.
     pub fn choose_for(&mut self, local_ip: Ip, remote: Endpoint, free: impl Fn(u16) -> bool) -> Option<u16> {
         let unbound = |ports: &Self, port| ports.ports.get(&port).is_none_or(|u| u.bindings.is_empty());
         self.choose(&local_ip, &remote, |ports, port| unbound(ports, port) && free(port))
@@ -256,6 +257,7 @@ impl Ports {
 
     /// RFC 6056, 3.3.4 (double-hash port selection): from a start that depends on the destination on, by
     /// one of several counters, so that ports can neither be guessed nor collide.
+    /// RFC 6056 3.3-1.
     fn choose(&mut self, local_ip: &Ip, remote: &Endpoint, ok: impl Fn(&Self, u16) -> bool) -> Option<u16> {
         let (first, last) = self.ephemeral;
         let range = u32::from(last - first) + 1;
@@ -284,7 +286,7 @@ mod tests {
     use toe_abi::flow::v4_mapped;
 
     const IP: [u8; 4] = [10, 0, 0, 1];
-    const BUF: Wishes = Wishes { buffers: crate::BufferLog2 { tx: 16, rx: 16 }, cc: None };
+    const BUF: Wishes = Wishes::new(crate::BufferLog2 { tx: 16, rx: 16 });
 
     /// Ports, and the addresses that can be bound.
     struct Bench {
@@ -449,6 +451,7 @@ mod tests {
         assert_eq!(p.listener_for(&key), Some(l));
     }
 
+    /// RFC 6056 3.2-1.
     #[test]
     fn chosen_ports_are_all_of_the_range_and_then_none() {
         let mut p = ports();

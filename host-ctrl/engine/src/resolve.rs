@@ -105,6 +105,7 @@ impl Engine {
         self.neighbours.insert(ip, self.now)
     }
 
+    /// RFC 1122 2.3.2.1-1.
     fn forget_neighbour(&mut self, index: u16) {
         let Some(mut gone) = self.neighbours.remove(index) else { return };
         self.timers.set(TimerId::Neighbour(index), &mut gone.deadline, None);

@@ -90,6 +90,7 @@ impl Engine {
     fn ip(&mut self, frame: &[u8], parsed: &Frame, packet: &Packet, meta: FrameMeta) {
         let ip = &packet.ip;
         // RFC 9293 MUST-57; RFC 1122, 3.3.6: what came by link-layer broadcast is not for us alone.
+        // RFC 1122 3.2.1.3-1, 3.3.6-1.
         if !self.addresses.is_own(&ip.dst) || parsed.eth.is_group() {
             self.counters.drop_not_ours += 1;
             return;
@@ -98,6 +99,7 @@ impl Engine {
         if !source || parsed.eth.src[0] & 1 != 0 {
             // RFC 9293 MUST-63: never answer to an address that no host can have (RFC 1122, 3.2.1.3;
             // RFC 4443, 2.4 (e)).
+            // RFC 1122 3.2.1.3-2.
             self.counters.drop_bad_source += 1;
             return;
         }

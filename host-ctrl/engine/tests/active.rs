@@ -3,7 +3,7 @@
 mod common;
 use common::*;
 use toe_abi::flow::{FlowState, flow_flags};
-use toe_engine::{Action, ConnId, Endpoint, InstallError};
+use toe_engine::{Action, ConnId, Endpoint, InstallError, OpenOptions, Wishes};
 use toe_tcp::{HostUpdate, Input, Now, emit, input, next_deadline};
 use toe_wire::{ArpOp, SeqNum, TcpFlags};
 
@@ -34,7 +34,7 @@ fn syn_sent() -> (Bench, ConnId, Peer, Seg) {
     (b, conn, peer, syn)
 }
 
-/// RFC 9293 MUST-44, 3.10.1-1, 3.10.7.3-5.
+/// RFC 9293 MUST-44, 3.10.1-1, 3.10.7.3-5; RFC 7323 2.2-8, 3.2-1; RFC 1191 3.1-1, 3.1-2; RFC 1122 2.3.2.2-1.
 #[test]
 fn resolves_then_opens_then_installs_before_acknowledging() {
     let mut b = Bench::new();
@@ -67,7 +67,7 @@ fn resolves_then_opens_then_installs_before_acknowledging() {
     assert!(matches!(actions[..], [Action::Connected { conn: c, flow: f, .. }] if c == conn && f == flow));
 }
 
-/// RFC 9293 MUST-22.
+/// RFC 9293 MUST-22; RFC 1122 4.2.3.1-1.
 #[test]
 fn syn_is_repeated_with_backoff_then_times_out() {
     let (mut b, conn, _, first) = syn_sent();
@@ -87,7 +87,7 @@ fn syn_is_repeated_with_backoff_then_times_out() {
     assert_eq!(b.engine.connection_count(), 0);
 }
 
-/// RFC 9293 3.10.7.3-3, 3.10.7.3-4.
+/// RFC 9293 3.10.7.3-3, 3.10.7.3-4; RFC 5961 3.2-6.
 #[test]
 fn rst_that_acknowledges_the_syn_refuses() {
     let (mut b, conn, peer, _) = syn_sent();
@@ -159,6 +159,31 @@ fn time_to_live_is_as_configured() {
     assert_eq!((syn.ip.ttl, state.id.ttl), (9, 9));
 }
 
+/// RFC 9293 MUST-48, SHLD-22: the application's field, without the ECN bits.
+#[test]
+fn socket_options_are_obeyed_from_the_syn_on() {
+    let mut b = Bench::new();
+    b.know_peer();
+    let open = OpenOptions { tos: 0xbb, ttl: 7, max_segment: 1000, syn_retries: 2, ..OpenOptions::default() };
+    let wishes = Wishes { open, ..Wishes::new(BUF) };
+    b.engine.connect(1, None, Endpoint::v4(PEER_IP, 80), wishes, b.now).unwrap();
+    let actions = b.actions();
+    let syn = only_segment(&actions);
+    assert_eq!((syn.ip.tos, syn.ip.ecn, syn.ip.ttl, syn.options.mss), (0xb8, 0, 7, Some(1000)));
+    let mut peer = Peer::modern(80, 0);
+    peer.take(&syn);
+    let mut other = b.engine.connect(1, None, Endpoint::v4(PEER_IP, 81), wishes, b.now).map(|_| 0).unwrap();
+    let (_, state) = only_install(b.frame(&peer.syn_ack()));
+    assert_eq!((state.id.tos, state.id.ttl, state.rx.mss), (0xb8, 7, 1000 - 12));
+    let mut end = None;
+    for _ in 0..20 {
+        let actions = b.pass(SEC);
+        other += segments(&actions).len();
+        end = end.or(failed(&actions).map(|(_, errno)| errno));
+    }
+    assert_eq!((other, end), (2, Some(ETIMEDOUT)), "two retransmissions");
+}
+
 #[test]
 fn next_hop_that_does_not_answer() {
     let mut b = Bench::with(|c| (c.arp_timeout_us, c.arp_timeout_max_us) = (SEC, 4 * SEC));
@@ -198,6 +223,7 @@ fn gateway_is_asked_for_what_is_not_on_link() {
     assert_eq!((syn.to, syn.ip.dst), ([2, 9, 9, 9, 9, 9], Endpoint::v4([192, 0, 2, 1], 0).ip));
 }
 
+/// RFC 3168 6.1.1.1-2.
 #[test]
 fn ecn_is_asked_for_and_given_up_after_losses() {
     let mut b = Bench::with(|c| c.ecn = true);
@@ -208,6 +234,7 @@ fn ecn_is_asked_for_and_given_up_after_losses() {
     assert_eq!(flags, [ECN_SYN, TcpFlags::SYN], "RFC 3168, 6.1.1.1");
 }
 
+/// RFC 3168 6.1.1-4, 6.1.1-8.
 #[test]
 fn ecn_needs_ece_alone_in_the_syn_ack() {
     for (answer, want) in [(TcpFlags::ECE, true), (TcpFlags::ECE | TcpFlags::CWR, false), (TcpFlags::empty(), false)] {
@@ -342,6 +369,18 @@ fn ephemeral_ports_differ_until_none_is_left() {
     assert_eq!(err.0, EADDRNOTAVAIL);
     // Another destination has ports of its own.
     assert!(b.engine.connect(1, None, Endpoint::v4(PEER_IP, 81), BUF, b.now).is_ok());
+}
+
+/// RFC 6056 3.3-1.
+#[test]
+fn ephemeral_ports_cannot_be_known_from_others() {
+    let first = |secret: u8, to: u16| {
+        let mut b = Bench::with(|c| c.secret = [secret; 16]);
+        let (_, local) = b.engine.connect(1, None, Endpoint::v4(PEER_IP, to), BUF, b.now).unwrap();
+        local.port
+    };
+    assert_ne!(first(1, 80), first(2, 80), "without the secret");
+    assert_ne!(first(1, 80), first(1, 81), "from those of another destination");
 }
 
 /// RFC 9293 3.10.1-2.

@@ -79,7 +79,7 @@ fn other_reasons_leave_nothing() {
     assert_eq!((b.engine.time_wait_count(), b.engine.connection_count()), (0, 0));
 }
 
-/// RFC 9293 MAY-2, SHLD-4.
+/// RFC 9293 MAY-2, SHLD-4; RFC 6191 2-1, 2-2, 2-3, 2-4, 2-5; RFC 1122 4.2.2.13-1.
 #[test]
 fn new_syn_takes_the_tuple_over() {
     const BEFORE: u32 = u32::MAX;

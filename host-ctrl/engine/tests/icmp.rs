@@ -48,6 +48,7 @@ fn message(actions: &[Action]) -> (Vec<u8>, [u8; 16]) {
     (packet.ip.payload.of(frame).to_vec(), packet.ip.dst)
 }
 
+/// RFC 1122 3.2.2.6-1, 3.2.2.6-2.
 #[test]
 fn echo_is_answered_with_all_its_data() {
     let mut b = Bench::new();
@@ -67,7 +68,7 @@ fn echo_is_bounded_in_size_and_rate() {
     assert_eq!(b.engine.counters().icmp_limited, 92);
 }
 
-/// RFC 9293 MUST-55.
+/// RFC 9293 MUST-55; RFC 5927 6.2-1.
 #[test]
 fn broken_messages_are_dropped() {
     let mut b = Bench::new();
@@ -84,6 +85,7 @@ fn broken_messages_are_dropped() {
     assert_eq!((b.engine.counters().icmp_ignored, b.engine.connection_count()), (2, 1));
 }
 
+/// RFC 5927 4.1-1; RFC 1122 3.2.2-1.
 #[test]
 fn errors_end_an_open_that_they_are_about() {
     for (kind, code, errno) in [(3, 3, 111), (3, 2, 92), (3, 0, 101), (3, 1, 113), (3, 13, 113), (11, 0, 113)] {
@@ -141,7 +143,7 @@ fn udp_is_told_that_nobody_listens() {
     assert_eq!(b.engine.counters().drop_protocol, 2);
 }
 
-/// RFC 9293 MUST-57.
+/// RFC 9293 MUST-57; RFC 1122 3.2.1.3-1, 3.3.6-1.
 #[test]
 fn fragments_foreign_packets_and_other_protocols_are_counted() {
     let mut b = Bench::new();

@@ -84,6 +84,7 @@ fn moved_neighbour_is_told_to_the_card() {
     assert_eq!(hops(&actions), [(0, Some(OTHER_MAC))]);
 }
 
+/// RFC 1122 2.3.2.1-1.
 #[test]
 fn unused_entries_expire() {
     let mut b = Bench::with(|c| c.arp_expire_us = 30 * SEC);

@@ -3,13 +3,14 @@
 mod common;
 use common::*;
 use toe_abi::flow::{flow_flags, tcp_state};
-use toe_engine::{Action, Endpoint, InstallError};
+use toe_engine::{Action, Endpoint, InstallError, OpenOptions, Wishes};
 use toe_wire::{SeqNum, TcpFlags, Timestamps};
 
 const SYN_ACK: TcpFlags = TcpFlags::SYN.union(TcpFlags::ACK);
 const RST_ACK: TcpFlags = TcpFlags::RST.union(TcpFlags::ACK);
 
 /// RFC 9293 MUST-14, SHLD-5, MAY-3, MUST-16, MUST-67, MUST-45, 3.10.7.2-3, 3.10.7.4-20.
+/// RFC 7323 2.2-1, 2.2-2, 2.2-5, 2.2-6, 2.3-1, 2.3-2, 2.3-3, 2.3-5, 3.2-2, 3.2-7.
 #[test]
 fn three_way_handshake_installs_a_flow() {
     let mut b = Bench::new();
@@ -52,7 +53,7 @@ fn three_way_handshake_installs_a_flow() {
     assert_eq!(b.engine.next_deadline().map(|_| ()), Some(()), "the next hop is being confirmed");
 }
 
-/// RFC 9293 MUST-15.
+/// RFC 9293 MUST-15; RFC 7323 2.2-3, 2.3-4, 3.2-5.
 #[test]
 fn options_that_were_not_offered_are_not_used() {
     let mut b = Bench::new();
@@ -68,7 +69,7 @@ fn options_that_were_not_offered_are_not_used() {
     assert_eq!(state.rx.flags & (flow_flags::TIMESTAMPS | flow_flags::SACK | flow_flags::ECN), 0);
 }
 
-/// RFC 9293 MUST-1, REC-1, MUST-15.
+/// RFC 9293 MUST-1, REC-1, MUST-15; RFC 7323 2.3-8.
 #[test]
 fn silly_options_are_bounded() {
     let mut b = Bench::new();
@@ -80,6 +81,7 @@ fn silly_options_are_bounded() {
     assert_eq!((state.rx.mss, state.tx.wscale, state.tx.snd_wnd), (88 - 12, 14, 60_000 << 14));
 }
 
+/// RFC 3168 6.1.1-1, 6.1.1-2, 6.1.1-7, 6.1.1-9.
 #[test]
 fn ecn_is_agreed_to_if_both_want_it() {
     for (ours, asked, want) in [(true, true, true), (true, false, false), (false, true, false)] {
@@ -134,7 +136,7 @@ fn repeated_syn_gets_the_same_answer_again() {
     assert_eq!(state.tx.srtt_us, 6000);
 }
 
-/// RFC 9293 MUST-65.
+/// RFC 9293 MUST-65; RFC 2018 2-1; RFC 5961 4.2-2.
 #[test]
 fn other_syn_is_challenged() {
     let mut b = Bench::new();
@@ -198,7 +200,7 @@ fn paws_protects_the_handshake() {
     only_install(b.frame(&peer.ack()));
 }
 
-/// RFC 9293 3.10.7.4-9.
+/// RFC 9293 3.10.7.4-9; RFC 5961 3.2-3.
 #[test]
 fn rst_must_be_exact() {
     let mut b = Bench::new();
@@ -314,6 +316,43 @@ fn final_ack_waits_while_the_accept_queue_is_full() {
     only_install(b.frame(&late.ack()));
 }
 
+/// A listener at port 80 that is told of connections with data only, for 3 s.
+fn deferring() -> Bench {
+    let mut b = Bench::new();
+    let open = OpenOptions { defer_accept_us: 3 * SEC, tos: 0x10, max_segment: 700, ..OpenOptions::default() };
+    let (bind, _) = b.engine.bind(1, Endpoint { ip: [0; 16], port: 80 }, 0).unwrap();
+    b.engine.listen(bind, 5, Wishes { open, ..Wishes::new(BUF) }).unwrap();
+    b
+}
+
+#[test]
+fn a_listener_may_wait_for_data() {
+    let mut b = deferring();
+    let mut peer = Peer::new(4000, 80);
+    let synack = only_segment(&b.frame(&peer.syn()));
+    assert_eq!((synack.ip.tos, synack.options.mss), (0x10, Some(700)));
+    peer.take(&synack);
+    assert!(b.frame(&peer.ack()).is_empty());
+    assert_eq!(segments(&b.pass(2 * SEC)).len(), 0, "the SYN-ACK has arrived");
+    let (_, state) = only_install(b.frame(&peer.data(0, TcpFlags::ACK, b"GET /")));
+    assert_eq!((state.id.tos, state.rx.mss), (0x10, 700));
+    assert_eq!(b.engine.counters().ack_deferred, 1);
+}
+
+#[test]
+fn a_listener_does_not_wait_for_data_for_ever() {
+    let mut b = deferring();
+    let mut peer = Peer::new(4000, 80);
+    peer.take(&only_segment(&b.frame(&peer.syn())));
+    assert!(b.frame(&peer.ack()).is_empty());
+    assert!(segments(&b.pass(3 * SEC)).iter().all(|s| s.is(SYN_ACK)));
+    only_install(b.frame(&peer.ack()));
+    // A FIN is news as well.
+    let mut other = Peer::new(4001, 80);
+    other.take(&only_segment(&b.frame(&other.syn())));
+    only_install(b.frame(&other.data(0, TcpFlags::ACK | TcpFlags::FIN, &[])));
+}
+
 #[test]
 fn flood_does_not_keep_an_honest_peer_out() {
     let mut b = Bench::with(|c| c.syn_backlog_max = 16);
@@ -388,7 +427,7 @@ fn unlisten_forgets_half_open_and_aborts_what_is_being_installed() {
     assert!(refused.is(RST_ACK));
 }
 
-/// RFC 9293 3.10.7.1-1, 3.10.7.1-2, 3.10.7.1-3.
+/// RFC 9293 3.10.7.1-1, 3.10.7.1-2, 3.10.7.1-3; RFC 7323 5.2-2, 5.2-3.
 #[test]
 fn closed_ports_refuse() {
     let mut b = Bench::new();
@@ -431,7 +470,7 @@ fn refusals_are_limited() {
     assert_eq!((b.engine.counters().rsts_sent, b.engine.counters().rsts_limited), (11, 490));
 }
 
-/// RFC 9293 MUST-63.
+/// RFC 9293 MUST-63; RFC 1122 3.2.1.3-2.
 #[test]
 fn impossible_sources_are_dropped() {
     let mut b = Bench::new();
@@ -443,7 +482,7 @@ fn impossible_sources_are_dropped() {
     assert_eq!(b.engine.counters().drop_bad_source, 8);
 }
 
-/// RFC 9293 MUST-8, SHLD-1, MUST-9.
+/// RFC 9293 MUST-8, SHLD-1, MUST-9; RFC 6528 3-1.
 #[test]
 fn initial_numbers_follow_rfc_6528() {
     let iss = |secret: u8, port: u16, wait_us: u64| {
@@ -459,6 +498,7 @@ fn initial_numbers_follow_rfc_6528() {
     assert_ne!(iss(2, 4000, 0), base);
 }
 
+/// RFC 7323 4.1-1, 5.4-1, 5.4-2, 5.4-3.
 #[test]
 fn timestamps_of_one_tuple_rise() {
     let mut b = Bench::with(|c| c.handshake_retries = 0);

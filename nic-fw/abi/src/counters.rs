@@ -52,8 +52,24 @@ counters! {
         TxPayloadBytes = "tx_payload_bytes",
         /// Segments without payload sent.
         TxAcks = "tx_acks",
-        /// Segments sent again after three duplicate ACKs.
+        /// Recoveries that began without a timeout: by RACK, or after three duplicate ACKs.
         TxFastRetransmits = "tx_fast_retransmits",
+        /// Times RACK found segments lost (RFC 8985), retransmissions included.
+        TxRackLosses = "tx_rack_losses",
+        /// Tail loss probes sent (RFC 8985, 7).
+        TxTailProbes = "tx_tail_probes",
+        /// Losses that a tail loss probe has repaired.
+        TxTailRepairs = "tx_tail_repairs",
+        /// Recoveries taken back because nothing had been lost.
+        TxSpuriousRecoveries = "tx_spurious_recoveries",
+        /// Timeouts taken back because nothing had been lost.
+        TxSpuriousTimeouts = "tx_spurious_timeouts",
+        /// D-SACKs received: something was sent twice needlessly (RFC 2883).
+        RxDsacks = "rx_dsacks",
+        /// Peers that took back what they had SACKed.
+        RxReneged = "rx_reneged",
+        /// Times that no record or scoreboard was free: recovery without it, by duplicate ACKs and timeouts.
+        RecordsRefused = "records_refused",
         /// Retransmission timeouts.
         TxTimeouts = "tx_timeouts",
         /// Zero-window and keep-alive probes sent.
@@ -104,6 +120,8 @@ counters! {
         RxPortUnusable = "rx_port_unusable",
         /// Frames sent that the wire refused.
         TxPortLost = "tx_port_lost",
+        /// Times that the port's device was reset because it had broken the rules.
+        PortResets = "port_resets",
     }
 }
 

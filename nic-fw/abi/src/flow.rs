@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   line 0  Identity    fixed at INSTALL (or by a control message when quiet); read by every stage
+//!                       + what is known of the path                        protocol only
 //!   line 1  Buffers     geometry and negotiated options: fixed; read by post and DMA
 //!                       + receive side                                     protocol only
 //!   line 2  Send side, timers                                              protocol only
@@ -67,7 +68,10 @@ pub struct Identity {
     pub ttl: u8,
     /// Type of service / traffic class without the ECN bits.
     pub tos: u8,
-    pub _reserved: [u8; 2],
+    /// RACK.reo_wnd_mult less one: quarters of the round-trip time by which segments may overtake each other (RFC 8985, 6.2).
+    pub reo_wnd_more: u8,
+    /// RACK.reo_wnd_persist: recoveries until `reo_wnd_more` is 0 again.
+    pub reo_wnd_persist: u8,
     /// Segments sent again since the connection began: for operators. Written by protocol, and rarely.
     pub retransmits: u32,
     /// cwnd and ssthresh before the last reduction, bytes: what comes back if the loss was none. Written by protocol, and rarely.
@@ -160,10 +164,10 @@ pub struct TxState {
     pub max_wnd_log2: u8,
     /// Keep-alive probes sent without an answer.
     pub probes: u8,
-    /// Sequence number whose acknowledgement gives the next RTT sample when there are no timestamps.
-    pub rtt_seq: u32,
-    /// When it was sent, microseconds mod 2^32.
-    pub rtt_us: u32,
+    /// Shortest round trip since the last timeout, microseconds; 0: unknown (RFC 8985: RACK.min_RTT).
+    pub min_rtt_us: u32,
+    /// The card's own: its scoreboard for this flow, while segments are missing; 0: none.
+    pub board: u32,
 }
 
 /// Congestion control, and received out-of-order intervals.
@@ -178,22 +182,26 @@ pub struct CcState {
     pub recover: u32,
     /// [`cc`].
     pub algorithm: u8,
-    /// Which of `ooo` came last: the first to be reported (RFC 2018, 4).
-    pub ooo_recent: u8,
+    pub _reserved: u8,
     /// Challenge ACKs sent in `challenge_epoch`, a stretch of 4.096 s, modulo 256 (RFC 5961, 7).
     pub challenges: u8,
     pub challenge_epoch: u8,
     /// The algorithm's own words.
     pub words: [u32; 4],
-    /// [start, end) sequence numbers, ascending and disjoint, not touching; start == end: empty.
-    pub ooo: [[u32; 2]; 4],
+    /// The first two: [start, end) sequence numbers, ascending and disjoint, not touching, and when something was last added to it
+    /// (microseconds mod 2^32); start == end: empty.
+    pub ooo: [[u32; 3]; 2],
+    /// The card's own: a list of further ones; 0: none.
+    pub ooo_more: u32,
+    /// The card's own: a list of what was sent when; 0: nothing is known.
+    pub sent: u32,
 }
 
 assert_layout!(FlowState, FLOW_STATE_LEN, id @ 0, rx @ 64, tx @ 128, cc @ 192);
 assert_layout!(Identity, 64, key @ 0, region @ 36, ctx @ 38, opaque @ 40, next_hop @ 44);
 assert_layout!(RxState, 64, irs @ 8, rcv_nxt @ 12, flags @ 40, state @ 44);
 assert_layout!(TxState, 64, iss @ 8, snd_una @ 12, tx_head @ 36, timer_ms @ 48);
-assert_layout!(CcState, 64, cwnd @ 0, words @ 16, ooo @ 32);
+assert_layout!(CcState, 64, cwnd @ 0, words @ 16, ooo @ 32, sent @ 60);
 
 /// Values of [`RxState::state`]. The handshake is toed's, so a flow starts at ESTABLISHED; TIME-WAIT is toed's too.
 pub mod tcp_state {
@@ -218,6 +226,10 @@ pub mod timer {
     pub const KEEPALIVE: u8 = 3;
     /// Corked data goes out (200 ms, as Linux).
     pub const CORK: u8 = 4;
+    /// Segments that others have overtaken count as lost from now on (RFC 8985, 6.2).
+    pub const REORDER: u8 = 5;
+    /// Tail loss probe (RFC 8985, 7).
+    pub const TLP: u8 = 6;
 }
 
 /// Values of [`CcState::algorithm`].
@@ -228,7 +240,7 @@ pub mod cc {
     pub const CUBIC: u8 = 1;
     /// RFC 8257; without ECN as NEWRENO.
     pub const DCTCP: u8 = 2;
-    /// The window is not limited; toed sets the rate, each by its algorithm.
+    /// toed sets the rate, each by its algorithm; the window follows.
     pub const DCTCP_RATE: u8 = 3;
     pub const TIMELY: u8 = 4;
     pub const CONST_RATE: u8 = 5;
@@ -306,7 +318,7 @@ pub mod flow_flags {
     pub const ACK_NOW: u32 = 1 << 17;
     /// The socket has no descriptor any more: FIN-WAIT-2 is limited in time by toed.
     pub const ORPHAN: u32 = 1 << 18;
-    /// One segment is to be retransmitted from snd_una (fast retransmit, partial ACK).
+    /// Something is to be retransmitted: what the scoreboard says is lost, or without one a segment from snd_una.
     pub const REXMIT_ONE: u32 = 1 << 19;
     /// A zero-window or keep-alive probe is due.
     pub const PROBE: u32 = 1 << 20;
@@ -316,4 +328,8 @@ pub mod flow_flags {
     pub const PUSH: u32 = 1 << 22;
     /// Closed with received data unread: RST follows what may still be sent at once.
     pub const RST_DUE: u32 = 1 << 23;
+    /// A tail loss probe is to be sent.
+    pub const TLP_DUE: u32 = 1 << 24;
+    /// Segments have been seen to overtake each other (RFC 8985: RACK.reordering_seen).
+    pub const REORDERED: u32 = 1 << 25;
 }

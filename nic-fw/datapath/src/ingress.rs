@@ -172,6 +172,7 @@ impl<R: RxPort> Ingress<R> {
             let losses = self.rx.losses();
             self.counters.set(Counter::RxPortOverrun, losses.overrun);
             self.counters.set(Counter::RxPortUnusable, losses.unusable);
+            self.counters.set(Counter::PortResets, losses.resets);
         }
     }
 }

@@ -15,6 +15,7 @@ use toe_tcp::SegmentOut;
 use toe_wire::{Checksum, Sum, TcpOptions, TxHeader, header::CHECKSUM_OFFSET};
 
 /// ECT(0), RFC 3168, 5.
+// RFC 3168 5-1, 6.1.2-1.
 const ECT0: u8 = 2;
 
 /// The stage, or one of its replicas.
@@ -60,6 +61,7 @@ impl<M: HostMemory> Post<M> {
             vlan: (fixed.vlan != 0).then_some(fixed.vlan),
             src_ip: fixed.key.local_ip,
             dst_ip: fixed.key.remote_ip,
+            // RFC 9293 SHLD-22.
             tos: fixed.tos & !3 | if segment.ect { ECT0 } else { 0 },
             ttl: fixed.ttl,
             ident,
@@ -70,6 +72,7 @@ impl<M: HostMemory> Post<M> {
             flags: segment.flags,
             window: segment.window,
             // RFC 9293 MUST-65: MSS is for SYNs.
+            // RFC 2018 2-1.
             options: TcpOptions { timestamps: segment.timestamps, sack: segment.sack, ..TcpOptions::default() },
         };
         let checksum = if self.caps.tx_csum { Checksum::Partial } else { Checksum::Full(sum) };

@@ -99,6 +99,8 @@ pub struct RxLosses {
     pub overrun: u64,
     /// Received, but could not be handed over: longer than a buffer, say.
     pub unusable: u64,
+    /// Times that the port was reset, with what was on its way through it.
+    pub resets: u64,
 }
 
 /// The receiving part: one core's.

@@ -1,27 +1,28 @@
-//! What a segment acknowledges, and recovery: fast retransmit, NewReno (RFC 5681, RFC 6582), the peer's window.
+//! What a segment acknowledges; the peer's window; and recovery without a scoreboard: fast retransmit, NewReno (RFC 5681, RFC 6582).
 
 use crate::state::{View, log2_up};
-use crate::{Now, Output, SegmentIn, cc, closing, input, rtt};
+use crate::{Now, Output, Pools, SegmentIn, board, cc, closing, input, records, recovery, rtt};
 use toe_abi::counters::{Counter, Drop};
 use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 use toe_wire::{SeqNum, TcpFlags};
 
 /// Duplicate ACKs that mean a loss (RFC 5681, 3.2).
+// RFC 5681 3.2-3.
 const DUP_ACKS: u8 = 3;
 
 /// RFC 5961, 5.2: acknowledgements of what was never sent, or far in the past, are dropped with an ACK.
-/// RFC 9293 MAY-12, 3.10.7.4-18, 3.10.7.4-19, 3.10.7.4-23.
-pub(crate) fn validate(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) -> bool {
+/// RFC 9293 MAY-12, 3.10.7.4-18, 3.10.7.4-19, 3.10.7.4-23; RFC 5961 5.2-1, 5.2-2, 5.2-3.
+pub(crate) fn validate(s: &mut FlowState, pools: &Pools, seg: &SegmentIn, now: Now, out: &mut Output) -> bool {
     let oldest = s.snd_una().sub_len(s.max_snd_wnd());
     if seg.ack.ge(oldest) && seg.ack.le(s.snd_max()) {
         return true;
     }
     out.drop = Some(Drop::BadAck);
-    input::challenge(s, now, out);
+    input::challenge(s, pools, now, out);
     false
 }
 
-/// RFC 9293 MUST-1, REC-1.
+/// RFC 9293 MUST-1, REC-1; RFC 7323 2.3-5.
 fn window_of(s: &FlowState, seg: &SegmentIn) -> u32 {
     u32::from(seg.window) << s.tx.wscale.min(14)
 }
@@ -46,7 +47,7 @@ pub(crate) fn update_window(s: &mut FlowState, seg: &SegmentIn) {
 }
 
 /// A validated acknowledgement on the slow path.
-pub(crate) fn process(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
+pub(crate) fn process(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &mut Output) {
     if seg.ack.lt(s.snd_una()) {
         return;
     }
@@ -58,15 +59,21 @@ pub(crate) fn process(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Ou
         && window_of(s, seg) == s.tx.snd_wnd;
     update_window(s, seg);
     congestion_echo(s, seg);
+    let missing = s.has(ff::SACK) && (s.tx.board != 0 || !seg.sack.is_empty());
+    if missing && board::open(s, pools) {
+        return recovery::on_ack(s, pools, seg, duplicate, now, out);
+    }
     if seg.ack.gt(s.snd_una()) {
-        advance(s, seg, now, out);
-    } else if duplicate {
-        duplicate_ack(s, out);
+        advance(s, pools, seg, now, out);
+    } else if duplicate && !(s.has(ff::SACK) && records::is_complete(s, pools)) {
+        // RFC 3042 2-3; RFC 5681 3.2-6.
+        // RFC 6675, 2: from a peer with SACK, only what brings news of SACK is a duplicate ACK.
+        duplicate_ack(s, pools, out);
     }
 }
 
 /// ECN echo from the peer (RFC 3168, 6.1.2): reduce once per window of data.
-/// RFC 9293 SHLD-8.
+/// RFC 9293 SHLD-8; RFC 3168 6.1.1-5.
 fn congestion_echo(s: &mut FlowState, seg: &SegmentIn) {
     if s.has(ff::ECN) && seg.flags.contains(TcpFlags::ECE) && !s.has(ff::RECOVERY | ff::LOSS | ff::ECN_REDUCED) && s.outstanding() > 0 {
         let flight = s.outstanding();
@@ -76,30 +83,42 @@ fn congestion_echo(s: &mut FlowState, seg: &SegmentIn) {
     }
 }
 
-/// Moves snd_una to the segment's acknowledgement, which lies beyond it.
+/// Moves snd_una to the segment's acknowledgement, which lies beyond it. There is no scoreboard.
 /// RFC 9293 3.10.7.4-22.
-pub(crate) fn advance(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
-    let ack = seg.ack;
+pub(crate) fn advance(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &mut Output) {
     let flight = s.snd_nxt().since_or_zero(s.snd_una());
-    let mut bytes = ack.since(s.snd_una());
-    rtt::on_ack(s, ack, seg.timestamps, now);
+    // What was sent again is not among the records.
+    let untimed = s.cc.sent == 0 || s.has(ff::RECOVERY | ff::LOSS) || s.tx.backoff > 0;
+    records::acked(s, pools, seg.ack, now);
+    if untimed {
+        rtt::echoed(s, seg.timestamps, now);
+    }
+    let bytes = move_una(s, seg.ack, out);
+    let ece = seg.flags.contains(TcpFlags::ECE);
+    cc::on_delivered(s, bytes, ece);
+    recover(s, seg.ack, bytes, flight, ece, now);
+    if s.has(ff::FIN_ACKED) {
+        closing::fin_acked(s, out);
+    }
+}
+
+/// `ack` lies beyond snd_una. Gives how many bytes it acknowledges.
+pub(crate) fn move_una(s: &mut FlowState, ack: SeqNum, out: &mut Output) -> u32 {
+    let bytes = ack.since(s.snd_una());
     s.tx.snd_una = ack.0;
     s.tx.snd_nxt = s.snd_nxt().max(ack).0;
     s.tx.backoff = 0;
+    // RFC 6675 5-2.
     s.tx.dup_acks = 0;
     // RFC 6298, 5.3: restart the timer; rearm() starts it anew if something is left.
+    // RFC 6582 3.2-5.
     s.tx.timer = timer::NONE;
     out.notify = true;
     if s.has(ff::FIN_SENT) && ack == s.tx_end().add(1) {
         s.set(ff::FIN_ACKED);
-        bytes -= 1;
+        return bytes - 1;
     }
-    let ece = seg.flags.contains(TcpFlags::ECE);
-    cc::on_delivered(s, bytes, ece);
-    recover(s, ack, bytes, flight, ece, now);
-    if s.has(ff::FIN_ACKED) {
-        closing::fin_acked(s, out);
-    }
+    bytes
 }
 
 /// What a new acknowledgement means for recovery and cwnd.
@@ -112,11 +131,12 @@ fn recover(s: &mut FlowState, ack: SeqNum, bytes: u32, flight: u32, ece: bool, n
         if recovered {
             // RFC 6582, 3.2, (3), full acknowledgement: deflate.
             let flight = s.outstanding();
+            // RFC 5681 3.2-13, 4.3-3; RFC 6582 3.2-3.
             s.cc.cwnd = s.cc.ssthresh.min(flight.max(s.mss()) + s.mss());
             s.clear(ff::RECOVERY | ff::REXMIT_ONE);
             s.cc.recover = ack.sub_len(1).0;
         } else {
-            // Partial acknowledgement: the next hole begins here.
+            // RFC 6582 3.2-4, partial acknowledgement: the next hole begins here.
             s.set(ff::REXMIT_ONE);
             let deflated = s.cc.cwnd.saturating_sub(bytes);
             let back = if bytes >= s.mss() { s.mss() } else { 0 };
@@ -128,18 +148,29 @@ fn recover(s: &mut FlowState, ack: SeqNum, bytes: u32, flight: u32, ece: bool, n
         s.clear(ff::LOSS);
     }
     s.clear(ff::REXMIT_ONE);
+    grow(s, bytes, flight, ece, now);
+    pull_recover(s);
+}
+
+/// `bytes` were acknowledged outside recovery. `flight`: bytes in flight before.
+pub(crate) fn grow(s: &mut FlowState, bytes: u32, flight: u32, ece: bool, now: Now) {
     // RFC 3168, 6.1.2: no increase for an ACK that echoes a mark; nor, as in Linux, while the window that was marked is in flight.
+    // RFC 3168 6.1.2-2.
     let marked = s.has(ff::ECN_REDUCED) || s.has(ff::ECN) && ece;
     if !marked {
         cc::on_ack(s, bytes, flight, now);
     }
-    // Old enough to be mistaken for the future: pull it along.
-    if !s.has(ff::LOSS | ff::ECN_REDUCED) && ack.since(SeqNum(s.cc.recover)) > 1 << 30 {
-        s.cc.recover = ack.sub_len(1).0;
+}
+
+/// A recovery point that is old enough to be mistaken for the future is pulled along.
+pub(crate) fn pull_recover(s: &mut FlowState) {
+    let una = s.snd_una();
+    if !s.has(ff::RECOVERY | ff::LOSS | ff::ECN_REDUCED) && una.since(SeqNum(s.cc.recover)) > 1 << 30 {
+        s.cc.recover = una.sub_len(1).0;
     }
 }
 
-fn duplicate_ack(s: &mut FlowState, out: &mut Output) {
+fn duplicate_ack(s: &mut FlowState, pools: &mut Pools, out: &mut Output) {
     // After a timeout, duplicates answer what we have sent again needlessly.
     if s.has(ff::LOSS) {
         return;
@@ -147,16 +178,21 @@ fn duplicate_ack(s: &mut FlowState, out: &mut Output) {
     s.tx.dup_acks = s.tx.dup_acks.saturating_add(1);
     if s.has(ff::RECOVERY) {
         // RFC 5681, 3.2, (4): one segment has left the network. No more can have left than were in it.
+        // RFC 5681 3.2-10, 3.2-11, 3.2-12.
         let most = s.cc.ssthresh.saturating_add(s.outstanding());
         s.cc.cwnd = s.cc.cwnd.saturating_add(s.mss()).min(most.max(s.cc.cwnd));
     } else if s.tx.dup_acks == DUP_ACKS && (s.snd_una().gt(SeqNum(s.cc.recover)) || s.has(ff::ECN_REDUCED)) {
-        enter_recovery(s, out);
+        // RFC 6582 3.2-2.
+        enter_recovery(s, pools, out);
     }
 }
 
 /// Fast retransmit (RFC 6582, 3.2, (2)).
-fn enter_recovery(s: &mut FlowState, out: &mut Output) {
+/// RFC 5681 3.2-7, 3.2-9, 4.3-1, 4.3-2; RFC 9438 4.6-1.
+fn enter_recovery(s: &mut FlowState, pools: &mut Pools, out: &mut Output) {
     let flight = s.outstanding();
+    // What is sent again now is not told apart from what was sent once.
+    records::give_up(s, pools);
     cc::on_loss(s, flight);
     s.cc.recover = s.tx.snd_max;
     s.cc.cwnd = s.cc.ssthresh.saturating_add(u32::from(DUP_ACKS) * s.mss());

@@ -64,7 +64,7 @@ pub(crate) fn fin_received(s: &mut FlowState, out: &mut Output) {
 }
 
 /// A valid RST has come.
-/// RFC 9293 3.10.7.4-11.
+/// RFC 9293 3.10.7.4-11; RFC 5961 4.2-4.
 pub(crate) fn peer_reset(s: &mut FlowState, out: &mut Output) {
     // As Linux: who has read the peer's FIN learns of it by writing.
     let error = if s.rx.state == st::CLOSE_WAIT { errno::EPIPE } else { errno::ECONNRESET };

@@ -63,10 +63,12 @@ pub struct Setup {
 /// Segments acknowledged at once at the start, so that the peer's slow start is not held up (as in Linux).
 const QUICKACKS: u8 = 16;
 /// Minimum RTO by default (as in Linux; RFC 6298 wants 1 s).
+// RFC 1122 4.2.3.1-2.
 const RTO_MIN_MS: u16 = 200;
 
 /// The state of a flow whose handshake has just been completed.
 #[must_use]
+/// RFC 7323 3.2-7.
 pub fn establish(setup: &Setup) -> FlowState {
     let mut flags = 0;
     for (set, bit) in
@@ -84,7 +86,8 @@ pub fn establish(setup: &Setup) -> FlowState {
             vlan: setup.vlan,
             ttl: setup.ttl,
             tos: setup.tos & !3,
-            _reserved: [0; 2],
+            reo_wnd_more: 0,
+            reo_wnd_persist: 0,
             retransmits: 0,
             prior_cwnd: 0,
             prior_ssthresh: 0,
@@ -94,18 +97,21 @@ pub fn establish(setup: &Setup) -> FlowState {
         cc: CcState {
             cwnd: 0,
             ssthresh: 0,
+            // RFC 6582 3.2-1.
             recover: setup.iss.0,
             algorithm: setup.algorithm,
-            ooo_recent: 0,
+            _reserved: 0,
             challenges: 0,
             challenge_epoch: 0,
             words: [0; 4],
-            ooo: [[0; 2]; 4],
+            ooo: [[0; 3]; 2],
+            ooo_more: 0,
+            sent: 0,
         },
     };
     cc::init(&mut s);
     if setup.rtt_us > 0 {
-        crate::rtt::sample(&mut s, setup.rtt_us);
+        crate::rtt::measured(&mut s, setup.rtt_us);
     }
     s
 }
@@ -162,8 +168,8 @@ fn tx_state(setup: &Setup) -> TxState {
         rto_min_4ms: rto_min_ms.div_ceil(4).min(255) as u8,
         max_wnd_log2: crate::state::log2_up(setup.snd_wnd),
         probes: 0,
-        rtt_seq: 0,
-        rtt_us: 0,
+        min_rtt_us: 0,
+        board: 0,
     }
 }
 
@@ -175,6 +181,8 @@ pub fn rebase(s: &mut FlowState, from: Now, to: Now) {
         *time = time.wrapping_add(ms);
     }
     s.rx.ts_offset = s.rx.ts_offset.wrapping_sub(ms);
-    s.tx.rtt_us = s.tx.rtt_us.wrapping_add(to.us32().wrapping_sub(from.us32()));
+    for interval in &mut s.cc.ooo {
+        interval[2] = interval[2].wrapping_add(to.us32().wrapping_sub(from.us32()));
+    }
     cc::shift_clock(s, ms);
 }

@@ -7,7 +7,7 @@
 //! ```
 
 use crate::state::View;
-use crate::{Now, Output, Placement, SegmentIn, ack, input, receive, send, timers};
+use crate::{Now, Output, Placement, Pools, SegmentIn, ack, input, receive, send, timers};
 use toe_abi::flow::{FlowState, flow_flags as ff, tcp_state};
 use toe_wire::TcpFlags;
 
@@ -24,7 +24,7 @@ pub struct Fast {
 
 /// What [`input`](crate::input) does about a segment, if it is one as nearly all are. `None`: it is not, and the state is as before.
 #[inline]
-pub fn fast(s: &mut FlowState, seg: &SegmentIn, now: Now) -> Option<Fast> {
+pub fn fast(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now) -> Option<Fast> {
     if !is_fast(s, seg) {
         return None;
     }
@@ -38,7 +38,7 @@ pub fn fast(s: &mut FlowState, seg: &SegmentIn, now: Now) -> Option<Fast> {
     let acknowledges = seg.ack.gt(s.snd_una());
     if acknowledges {
         // Nothing closes an established flow: what there is to say is said below.
-        ack::advance(s, seg, now, &mut Output::default());
+        ack::advance(s, pools, seg, now, &mut Output::default());
     }
     let mut place = None;
     let mut deadline = false;
@@ -48,18 +48,20 @@ pub fn fast(s: &mut FlowState, seg: &SegmentIn, now: Now) -> Option<Fast> {
         deadline = receive::owe_ack(s, seg, false, now);
     }
     if acknowledges || s.tx.snd_wnd != window {
-        timers::rearm(s, now);
-        return Some(Fast { place, send: send::wants_emit(s), deadline: true });
+        timers::rearm(s, pools, now);
+        return Some(Fast { place, send: send::wants_emit(s, pools), deadline: true });
     }
     // What may be sent, and which timer has to run, is what it was.
     Some(Fast { place, send: s.has(ff::ACK_NOW), deadline })
 }
 
+/// Whether [`fast`] takes a segment.
 #[inline]
-fn is_fast(s: &FlowState, seg: &SegmentIn) -> bool {
+#[must_use]
+pub fn is_fast(s: &FlowState, seg: &SegmentIn) -> bool {
     const BUSY: u32 = ff::RECOVERY | ff::LOSS | ff::FIN_SEEN | ff::RX_CLOSED | ff::ECE;
     let flags_ok = seg.flags.difference(TcpFlags::PSH) == TcpFlags::ACK && !seg.ce;
-    let state_ok = s.rx.state == tcp_state::ESTABLISHED && !s.has(BUSY) && !s.has_holes() && s.tx.dup_acks == 0;
+    let state_ok = s.rx.state == tcp_state::ESTABLISHED && !s.has(BUSY) && !s.has_holes() && s.tx.dup_acks == 0 && s.tx.board == 0;
     let ts_ok = match seg.timestamps {
         // Signed difference modulo 2^32: RFC 7323, 5.2.
         Some(ts) => s.has(ff::TIMESTAMPS) && ts.val.wrapping_sub(s.rx.ts_recent) as i32 >= 0,
@@ -68,5 +70,5 @@ fn is_fast(s: &FlowState, seg: &SegmentIn) -> bool {
     let in_order = seg.seq == s.rcv_nxt() && seg.payload_len <= s.rcv_adv().since_or_zero(s.rcv_nxt());
     // A pure ACK must acknowledge something: else it may be a duplicate one.
     let ack_ok = seg.ack.le(s.snd_max()) && if seg.payload_len == 0 { seg.ack.gt(s.snd_una()) } else { seg.ack.ge(s.snd_una()) };
-    flags_ok && state_ok && ts_ok && in_order && ack_ok
+    flags_ok && state_ok && ts_ok && in_order && ack_ok && seg.sack.is_empty()
 }

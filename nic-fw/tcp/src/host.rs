@@ -1,7 +1,7 @@
 //! What the application and the control plane ask for. Every value is a claim.
 
 use crate::state::{View, rx_head, tx_tail};
-use crate::{HostUpdate, IcmpError, Now, Output, closing, send};
+use crate::{HostUpdate, IcmpError, Now, Output, Pools, board, closing, send};
 use toe_abi::desc::hc_flags;
 use toe_abi::flow::{FlowState, as_v4, flow_flags as ff};
 
@@ -87,8 +87,8 @@ fn window_update(s: &mut FlowState) {
 
 /// The last descriptor has gone.
 /// RFC 9293 MAY-1, SHLD-3.
-pub(crate) fn close(s: &mut FlowState, unread: bool, now: Now, out: &mut Output) {
-    if unread && send::has_data(s) {
+pub(crate) fn close(s: &mut FlowState, pools: &Pools, unread: bool, now: Now, out: &mut Output) {
+    if unread && send::has_data(s, pools) {
         // As Linux, where it has left by now: what was sent before the close, as far as windows allow.
         return s.set(ff::RST_DUE | ff::ORPHAN);
     }
@@ -108,22 +108,29 @@ const MTU_MIN: u16 = 552;
 const MTU_MIN_V6: u16 = 1280;
 
 /// Path MTU discovery (RFC 1191, RFC 8201). Other errors are soft: RFC 5461 and RFC 9293, 3.9.2.2 keep the connection.
-pub(crate) fn icmp_error(s: &mut FlowState, error: &IcmpError) {
+/// RFC 7323 5.7-1.
+pub(crate) fn icmp_error(s: &mut FlowState, pools: &mut Pools, error: &IcmpError) {
     // RFC 5927, 4.1: only about what is in flight.
+    // RFC 5927 4.1-1.
     let ours = error.seq.ge(s.snd_una()) && error.seq.lt(s.snd_max());
-    // RFC 9293 MUST-56.
+    // RFC 9293 MUST-56; RFC 5927 5.2-1.
     if !ours || (error.kind, error.code) != (DEST_UNREACHABLE, FRAG_NEEDED) {
         return;
     }
     let (mtu_min, ip_header) = if as_v4(&s.id.key.remote_ip).is_some() { (MTU_MIN, 20) } else { (MTU_MIN_V6, 40) };
     let tcp_header = if s.has(ff::TIMESTAMPS) { 32 } else { 20 };
+    // RFC 1191 3-7, 3-8.
     let mss = error.mtu.max(mtu_min) - ip_header - tcp_header;
+    // RFC 1191 3-9, 6.4-1.
     if mss >= s.rx.mss {
         return;
     }
+    // RFC 1191 3-1, 3-2, 3-3, 3-4.
     s.rx.mss = mss;
     s.cc.cwnd = s.cc.cwnd.max(s.mss());
     // All that is in flight was too long: again, in smaller pieces. No congestion, so cwnd stays (RFC 1191, 6.4).
+    // RFC 1191 6.4-2.
+    board::give_up(s, pools);
     s.tx.snd_nxt = s.tx.snd_una;
     s.cc.recover = s.tx.snd_max;
     s.clear(ff::RECOVERY | ff::RTT_PENDING | ff::ECN_REDUCED);

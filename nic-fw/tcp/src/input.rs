@@ -1,22 +1,36 @@
 //! Dispatch, and the order in which a segment is judged (RFC 9293, 3.10.7.4).
 
+use crate::sack::Range;
 use crate::state::View;
-use crate::{Fast, Input, Now, Output, Pools, SegmentIn, ack, closing, fast, host, output, receive, send, timers};
+use crate::{Fast, Input, Now, Output, Pools, SegmentIn, ack, board, closing, fast, host, output, receive, send, timers};
 use toe_abi::counters::Drop;
-use toe_abi::flow::{FlowState, flow_flags as ff};
+use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 use toe_wire::{SeqNum, TcpFlags};
 
-/// A state that comes from elsewhere holds nothing of this group's pools, whatever it says.
-pub fn admit(_s: &mut FlowState) {}
+/// A state that comes from elsewhere: it holds nothing of this group's pools, whatever it says, and goes on without what it had there.
+pub fn admit(s: &mut FlowState, pools: &mut Pools, now: Now) {
+    (s.tx.board, s.cc.sent, s.cc.ooo_more) = (0, 0, 0);
+    if matches!(s.tx.timer, timer::REORDER | timer::TLP) {
+        s.tx.timer = timer::NONE;
+    }
+    if s.has(ff::RECOVERY | ff::LOSS) {
+        board::give_up(s, pools);
+    }
+    s.clear(ff::TLP_DUE | ff::RTT_PENDING);
+    timers::rearm(s, pools, now);
+}
 
 /// The flow is not heard of any more: what it holds of the pools goes back.
-pub fn forget(_s: &mut FlowState, _pools: &mut Pools) {}
+pub fn forget(s: &mut FlowState, pools: &mut Pools) {
+    board::forget(s, pools);
+}
 
 /// Takes one event into the state and says what is to be done about it.
-pub fn input(s: &mut FlowState, _pools: &mut Pools, event: &Input, now: Now) -> Output {
+pub fn input(s: &mut FlowState, pools: &mut Pools, event: &Input, now: Now) -> Output {
     if let Input::Segment(seg) = event
-        && let Some(Fast { place, send, .. }) = fast(s, seg, now)
+        && let Some(Fast { place, send, .. }) = fast(s, pools, seg, now)
     {
+        debug_assert!(board::is_sound(s, pools), "{event:?}: {s:?}");
         return Output { place, notify: true, send, ..Output::default() };
     }
     let mut out = Output::default();
@@ -26,41 +40,44 @@ pub fn input(s: &mut FlowState, _pools: &mut Pools, event: &Input, now: Now) -> 
         return out;
     }
     match event {
-        Input::Segment(seg) => slow(s, seg, now, &mut out),
+        Input::Segment(seg) => slow(s, pools, seg, now, &mut out),
         Input::Host(update) => host::update(s, update, &mut out),
-        Input::Timer => timers::expire(s, now, &mut out),
+        Input::Timer => timers::expire(s, pools, now, &mut out),
         Input::Abort => closing::abort(s, now, crate::errno::ECONNABORTED, &mut out),
-        Input::Close { unread } => host::close(s, *unread, now, &mut out),
-        Input::IcmpError(error) => host::icmp_error(s, error),
+        Input::Close { unread } => host::close(s, pools, *unread, now, &mut out),
+        Input::IcmpError(error) => host::icmp_error(s, pools, error),
     }
     if out.closed.is_none() {
-        timers::rearm(s, now);
-        out.send = send::wants_emit(s);
+        timers::rearm(s, pools, now);
+        out.send = send::wants_emit(s, pools);
+    } else {
+        board::forget(s, pools);
     }
+    debug_assert!(board::is_sound(s, pools), "{event:?}: {s:?}");
     out
 }
 
-fn slow(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
-    // RFC 9293 3.10.7.4-15, 3.10.7.4-16.
+fn slow(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &mut Output) {
+    // RFC 9293 3.10.7.4-15, 3.10.7.4-16; RFC 5961 4.2-1, 4.2-2, 4.2-3.
     if seg.flags.contains(TcpFlags::SYN) && !seg.flags.contains(TcpFlags::RST) {
         // RFC 5961, 4.2: "irrespective of the sequence number, TCP MUST send an ACK".
         out.drop = Some(Drop::SynChallenged);
-        return challenge(s, now, out);
+        return challenge(s, pools, now, out);
     }
-    if !paws(s, seg, now, out) || !acceptable(s, seg, now, out) {
+    if !paws(s, pools, seg, now, out) || !acceptable(s, pools, seg, now, out) {
         return;
     }
     // RFC 9293 SHLD-2.
     if seg.flags.contains(TcpFlags::RST) {
-        return reset(s, seg, now, out);
+        return reset(s, pools, seg, now, out);
     }
     // RFC 9293, 3.10.7.4, fifth: "if the ACK bit is off, drop the segment".
-    // RFC 9293 3.10.7.4-17.
+    // RFC 9293 3.10.7.4-17; RFC 7323 3.2-4.
     if !seg.flags.contains(TcpFlags::ACK) {
         out.drop = Some(Drop::NoAck);
         return;
     }
-    if !ack::validate(s, seg, now, out) {
+    if !ack::validate(s, pools, seg, now, out) {
         return;
     }
     s.rx.last_rx_ms = now.ms32();
@@ -68,15 +85,16 @@ fn slow(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
     if let Some(ts) = seg.timestamps.filter(|_| s.has(ff::TIMESTAMPS)) {
         update_ts_recent(s, seg.seq, ts.val);
     }
-    ack::process(s, seg, now, out);
+    ack::process(s, pools, seg, now, out);
     if out.closed.is_some() {
         return;
     }
-    receive::congestion_bits(s, seg, now, out);
-    receive::data(s, seg, now, out);
+    receive::congestion_bits(s, pools, seg, now, out);
+    receive::data(s, pools, seg, now, out);
 }
 
 /// RFC 7323, 4.3, (2): from the segment that the last ACK asked for.
+/// RFC 7323 4.3-1, 4.3-2, 4.3-3, 5.2-1.
 pub(crate) fn update_ts_recent(s: &mut FlowState, seq: SeqNum, val: u32) {
     if val.wrapping_sub(s.rx.ts_recent) as i32 >= 0 && seq.le(SeqNum(s.rx.last_ack_sent)) {
         s.rx.ts_recent = val;
@@ -87,11 +105,14 @@ pub(crate) fn update_ts_recent(s: &mut FlowState, seq: SeqNum, val: u32) {
 const TS_RECENT_AGE_MAX_MS: u32 = 24 * 24 * 3600 * 1000;
 
 /// Protection against wrapped sequence numbers (RFC 7323, 5.3). `false`: dropped.
-fn paws(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) -> bool {
+/// RFC 7323 5.3-1, 5.3-2.
+fn paws(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &mut Output) -> bool {
     // RFC 7323, 5.2: RST is not subject to it.
+    // RFC 7323 3.2-10, 5.2-5.
     if !s.has(ff::TIMESTAMPS) || seg.flags.contains(TcpFlags::RST) {
         return true;
     }
+    // RFC 7323 3.2-8, 3.2-9.
     let Some(ts) = seg.timestamps else {
         // RFC 7323, 3.2: without the option, silently drop.
         out.drop = Some(Drop::Paws);
@@ -100,13 +121,14 @@ fn paws(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) -> bool 
     if ts.val.wrapping_sub(s.rx.ts_recent) as i32 >= 0 {
         return true;
     }
+    // RFC 7323 5.5-1.
     if now.ms32().wrapping_sub(s.rx.last_rx_ms) > TS_RECENT_AGE_MAX_MS {
         s.rx.ts_recent = ts.val;
         return true;
     }
     // R1: "Send an acknowledgment in reply [...] and drop the segment".
     out.drop = Some(Drop::Paws);
-    answer(s, seg, now, out);
+    answer(s, pools, seg, None, now, out);
     false
 }
 
@@ -120,24 +142,25 @@ fn seq_len(seg: &SegmentIn) -> u32 {
 /// A little wider than the table there, as in Linux: a segment without data may sit at the right edge (the peer has filled
 /// the window), and may be as old as our last ACK (it was overtaken). What data is new is decided later.
 /// RFC 9293 3.10.7.4-2, 3.10.7.4-3, 3.10.7.4-4, 3.10.7.4-5.
-fn acceptable(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) -> bool {
+fn acceptable(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &mut Output) -> bool {
     let edge = s.rcv_adv().max(s.rcv_nxt());
     let end = seg.seq.add(seq_len(seg));
     if seg.seq.le(edge) && end.ge(SeqNum(s.rx.last_ack_sent)) {
         return true;
     }
     let old = end.lt(s.rcv_nxt());
-    out.drop = Some(if old && seg.payload_len > 0 { Drop::Duplicate } else { Drop::OutOfWindow });
+    let again = (old && seg.payload_len > 0).then_some((seg.seq, seg.seq.add(seg.payload_len)));
+    out.drop = Some(if again.is_some() { Drop::Duplicate } else { Drop::OutOfWindow });
     // "If an incoming segment is not acceptable, an acknowledgment should be sent in reply (unless the RST bit is set)".
     if !seg.flags.contains(TcpFlags::RST) {
-        answer(s, seg, now, out);
+        answer(s, pools, seg, again, now, out);
     }
     false
 }
 
 /// Second: check the RST bit, by RFC 5961, 3.2.
-/// RFC 9293 3.10.7.4-6, 3.10.7.4-7, 3.10.7.4-8.
-fn reset(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
+/// RFC 9293 3.10.7.4-6, 3.10.7.4-7, 3.10.7.4-8; RFC 5961 3.2-1, 3.2-2, 3.2-3, 3.2-4, 3.2-5.
+fn reset(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &mut Output) {
     let expected = s.rcv_nxt();
     // After its FIN a peer may count the FIN or not.
     let exact = seg.seq == expected || (s.fin_received() && seg.seq == expected.sub_len(1));
@@ -146,7 +169,7 @@ fn reset(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
     } else if seg.seq.gt(expected) {
         // (3): "MUST send an acknowledgment (challenge ACK)".
         out.drop = Some(Drop::RstChallenged);
-        challenge(s, now, out);
+        challenge(s, pools, now, out);
     } else {
         out.drop = Some(Drop::OutOfWindow);
     }
@@ -156,7 +179,8 @@ fn reset(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
 const CHALLENGES_MAX: u8 = 10;
 
 /// Sends a challenge ACK, if the budget allows.
-pub(crate) fn challenge(s: &mut FlowState, now: Now, out: &mut Output) {
+/// RFC 5961 7-2.
+pub(crate) fn challenge(s: &mut FlowState, pools: &Pools, now: Now, out: &mut Output) {
     let epoch = (now.ms32() >> 12) as u8;
     if s.cc.challenge_epoch != epoch {
         s.cc.challenge_epoch = epoch;
@@ -164,16 +188,16 @@ pub(crate) fn challenge(s: &mut FlowState, now: Now, out: &mut Output) {
     }
     if s.cc.challenges < CHALLENGES_MAX {
         s.cc.challenges += 1;
-        out.reply = Some(output::ack(s, now));
+        out.reply = Some(output::ack(s, pools, now));
     }
 }
 
 /// The ACK that answers an unacceptable segment. One with data is no part of an ACK loop (two ends that answer each other's ACKs) and always
-/// gets it; others share the budget of challenge ACKs.
-fn answer(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
+/// gets it; others share the budget of challenge ACKs. `again`: it was received before.
+fn answer(s: &mut FlowState, pools: &Pools, seg: &SegmentIn, again: Option<Range>, now: Now, out: &mut Output) {
     if seg.payload_len > 0 {
-        out.reply = Some(output::ack(s, now));
+        out.reply = Some(output::ack_again(s, pools, again, now));
     } else {
-        challenge(s, now, out);
+        challenge(s, pools, now, out);
     }
 }

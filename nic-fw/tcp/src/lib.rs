@@ -27,27 +27,35 @@ extern crate std;
 
 mod ack;
 mod api;
+mod board;
 pub mod cc;
 mod closing;
 mod establish;
 mod fast;
+mod frto;
 mod host;
 mod input;
 mod ooo;
 mod output;
 mod pool;
+mod prr;
+mod rack;
 mod receive;
 mod records;
+mod recovery;
 mod rtt;
+mod sack;
 mod send;
 mod state;
 #[cfg(test)]
 mod testing;
 mod timers;
+mod tlp;
+mod undo;
 
 pub use api::{CloseReason, Counts, HostUpdate, IcmpError, Input, Now, Output, Placement, SegmentIn, SegmentOut, errno};
 pub use establish::{Setup, Timestamping, establish, rebase};
-pub use fast::{Fast, fast};
+pub use fast::{Fast, fast, is_fast};
 pub use input::{admit, forget, input};
 pub use pool::Pools;
 pub use send::{emit, emit_owed, is_reset_due};

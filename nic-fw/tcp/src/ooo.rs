@@ -1,114 +1,224 @@
-//! Received intervals beyond a hole: at most four, ascending, disjoint, not touching.
+//! Received intervals beyond a hole: ascending, disjoint, not touching. The first two are in the flow's state, and go where it goes; further ones
+//! are records of the group's pools, as long as there are some.
+//!
+//! ```text
+//!     rcv_nxt ──[hole]── ooo[0] ──[hole]── ooo[1] ──[hole]── ooo_more: record ── record ── ...
+//! ```
 
-use toe_wire::SeqNum;
+use crate::pool::{Handle, NONE, Pool, Pools};
+use crate::records::Record;
+use crate::sack::Range;
+use toe_abi::flow::{CcState, FlowState};
+use toe_wire::{SackBlocks, SeqNum};
 
-/// `[start, end)`; start == end: none. Those in use come first.
-pub(crate) type Intervals = [[u32; 2]; 4];
+/// Intervals of a flow: what a segment can cost is bounded by it.
+const INTERVALS_MAX: usize = 128;
 
-const NONE: [u32; 2] = [0, 0];
-
-fn used(i: &[u32; 2]) -> bool {
-    i[0] != i[1]
+fn near(words: &[u32; 3]) -> Option<Record> {
+    let [start, end, us] = *words;
+    (start != end).then_some(Record { start: SeqNum(start), end: SeqNum(end), us, marks: 0 })
 }
 
-/// Adds `[start, end)`, merged with those that it overlaps or touches. Gives the index of the interval
-/// that now holds it; `None`: there is no room, and nothing has changed. `start` lies before `end`.
-pub(crate) fn insert(list: &mut Intervals, start: SeqNum, end: SeqNum) -> Option<usize> {
-    let mut merged = *list;
-    let (mut start, mut end) = (start, end);
-    let mut kept = 0;
-    for interval in list.iter().take_while(|i| used(i)) {
-        let (left, right) = (SeqNum(interval[0]), SeqNum(interval[1]));
-        if left.le(end) && start.le(right) {
-            start = start.min(left);
-            end = end.max(right);
+/// The intervals, ascending.
+fn iter<'a>(cc: &'a CcState, pool: &'a Pool<Record>) -> impl Iterator<Item = Record> + 'a {
+    cc.ooo.iter().filter_map(near).chain(pool.iter(cc.ooo_more).copied())
+}
+
+/// Whether one interval can stand for both.
+fn touch(a: &Record, b: &Record) -> bool {
+    a.start.le(b.end) && b.start.le(a.end)
+}
+
+/// Adds `[start, end)`, which came at `us`, merged with those that it overlaps or touches. False: there is no room, and nothing has changed.
+pub(crate) fn insert(cc: &mut CcState, pools: &mut Pools, (start, end): Range, us: u32) -> bool {
+    let mut new = Record { start, end, us, marks: 0 };
+    let merges = iter(cc, &pools.records).any(|i| touch(&i, &new));
+    let room = near(&cc.ooo[1]).is_none() || !pools.is_out_of_records() && iter(cc, &pools.records).count() < INTERVALS_MAX;
+    if !(merges || room) {
+        return false;
+    }
+    take_touching(cc, &mut pools.records, &mut new);
+    // In its place, and what it displaces into the next.
+    for place in 0..cc.ooo.len() {
+        match near(&cc.ooo[place]) {
+            Some(here) if here.start.lt(new.start) => {}
+            Some(here) => {
+                set(&mut cc.ooo[place], &new);
+                new = here;
+            }
+            None => {
+                set(&mut cc.ooo[place], &new);
+                return true;
+            }
+        }
+    }
+    let before = last_before(cc.ooo_more, &pools.records, new.start);
+    pools.insert(&mut cc.ooo_more, before, new).is_some()
+}
+
+fn set(words: &mut [u32; 3], r: &Record) {
+    *words = [r.start.0, r.end.0, r.us];
+}
+
+/// The last record of a list that begins before `start`.
+fn last_before(list: Handle, pool: &Pool<Record>, start: SeqNum) -> Handle {
+    if list != NONE && pool.get(list).start.lt(start) {
+        return list;
+    }
+    let (mut before, mut at) = (NONE, pool.first(list));
+    while at != NONE && pool.get(at).start.lt(start) {
+        (before, at) = (at, pool.next(list, at));
+    }
+    before
+}
+
+/// Takes out what touches `new`, which grows by it.
+fn take_touching(cc: &mut CcState, pool: &mut Pool<Record>, new: &mut Record) {
+    for place in &mut cc.ooo {
+        if let Some(here) = near(place).filter(|here| touch(here, new)) {
+            (new.start, new.end) = (new.start.min(here.start), new.end.max(here.end));
+            *place = [0; 3];
+        }
+    }
+    let (mut before, mut at) = (NONE, pool.first(cc.ooo_more));
+    while at != NONE && pool.get(at).start.le(new.end) {
+        if touch(pool.get(at), new) {
+            let here = pool.remove(&mut cc.ooo_more, before);
+            (new.start, new.end) = (new.start.min(here.start), new.end.max(here.end));
         } else {
-            merged[kept] = *interval;
-            kept += 1;
+            before = at;
         }
+        at = if before == NONE { pool.first(cc.ooo_more) } else { pool.next(cc.ooo_more, before) };
     }
-    if kept == merged.len() {
-        return None;
-    }
-    merged[kept..].fill(NONE);
-    let at = merged[..kept].iter().position(|i| start.lt(SeqNum(i[0]))).unwrap_or(kept);
-    merged.copy_within(at..kept, at + 1);
-    merged[at] = [start.0, end.0];
-    *list = merged;
-    Some(at)
+    refill(cc, pool);
 }
 
-/// The bytes up to `rcv_nxt` are there: takes out what is not beyond it. Gives the new `rcv_nxt` and how many intervals went.
-pub(crate) fn absorb(list: &mut Intervals, mut rcv_nxt: SeqNum) -> (SeqNum, usize) {
-    let mut gone = 0;
-    for interval in list.iter() {
-        if !used(interval) || SeqNum(interval[0]).gt(rcv_nxt) {
-            break;
-        }
-        rcv_nxt = rcv_nxt.max(SeqNum(interval[1]));
-        gone += 1;
+/// The first ones are in the state.
+fn refill(cc: &mut CcState, pool: &mut Pool<Record>) {
+    if near(&cc.ooo[0]).is_none() {
+        cc.ooo.swap(0, 1);
     }
-    list.copy_within(gone.., 0);
-    let kept = list.len() - gone;
-    list[kept..].fill(NONE);
-    (rcv_nxt, gone)
+    for place in &mut cc.ooo {
+        if near(place).is_none() && cc.ooo_more != NONE {
+            set(place, &pool.remove(&mut cc.ooo_more, NONE));
+        }
+    }
+}
+
+/// The bytes up to `rcv_nxt` are there: takes out what is not beyond it. Gives the new `rcv_nxt`.
+pub(crate) fn absorb(cc: &mut CcState, pools: &mut Pools, mut rcv_nxt: SeqNum) -> SeqNum {
+    while let Some(first) = near(&cc.ooo[0]).filter(|first| first.start.le(rcv_nxt)) {
+        rcv_nxt = rcv_nxt.max(first.end);
+        cc.ooo[0] = [0; 3];
+        refill(cc, &mut pools.records);
+    }
+    rcv_nxt
 }
 
 /// Behind the last byte of all.
-pub(crate) fn highest(list: &Intervals) -> Option<SeqNum> {
-    list.iter().rev().find(|i| used(i)).map(|i| SeqNum(i[1]))
+pub(crate) fn highest(cc: &CcState, pools: &Pools) -> Option<SeqNum> {
+    let last = if cc.ooo_more == NONE { near(&cc.ooo[1]).or_else(|| near(&cc.ooo[0])) } else { Some(*pools.records.get(cc.ooo_more)) };
+    last.map(|r| r.end)
 }
 
-/// The intervals in use, `first` ahead of the others (RFC 2018, 4).
-pub(crate) fn newest_first(list: &Intervals, first: usize) -> impl Iterator<Item = (SeqNum, SeqNum)> + '_ {
-    let others = list.iter().enumerate().filter(move |&(i, _)| i != first).map(|(_, interval)| interval);
-    list.get(first).into_iter().chain(others).filter(|i| used(i)).map(|&[l, r]| (SeqNum(l), SeqNum(r)))
+/// The part of `[start, end)` that was received before, the first if there are several.
+/// RFC 2018 4-6.
+pub(crate) fn received_before(s: &FlowState, pools: &Pools, (start, end): Range) -> Option<Range> {
+    let known = iter(&s.cc, &pools.records).find(|i| i.start.lt(end) && start.lt(i.end));
+    known.map(|i| (i.start.max(start), i.end.min(end)))
+}
+
+/// Adds SACK blocks until there are `most`: first the interval with `latest`, then those that something was added to last. RFC 2018, 4: "the first SACK
+/// block MUST specify the contiguous block of data containing the segment which triggered this ACK", and the others repeat "the most recently
+/// reported".
+/// RFC 2018 4-6, 4-8.
+pub(crate) fn report(s: &FlowState, pools: &Pools, latest: Option<SeqNum>, most: usize, blocks: &mut SackBlocks) {
+    let room = most.saturating_sub(blocks.len());
+    let mut newest: [Option<(u32, Record)>; SackBlocks::MAX] = [None; SackBlocks::MAX];
+    let now = iter(&s.cc, &pools.records).map(|i| i.us).reduce(|a, b| if b.wrapping_sub(a) as i32 > 0 { b } else { a }).unwrap_or(0);
+    for interval in iter(&s.cc, &pools.records) {
+        let is_latest = latest.is_some_and(|seq| interval.start.le(seq) && seq.lt(interval.end));
+        let rank = if is_latest { 0 } else { now.wrapping_sub(interval.us).saturating_add(1) };
+        let mut here = Some((rank, interval));
+        for place in newest.iter_mut().take(room) {
+            // Of the same time, the higher one: it came later, if nothing was reordered.
+            if place.is_none_or(|(other, _)| here.is_some_and(|(rank, _)| rank <= other)) {
+                core::mem::swap(place, &mut here);
+            }
+        }
+    }
+    newest.iter().take(room).flatten().for_each(|(_, i)| {
+        blocks.push(i.start, i.end);
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::View;
+    use crate::testing::flow;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
     use std::vec::Vec;
 
-    const EMPTY: Intervals = [NONE; 4];
-
-    #[test]
-    fn a_fifth_interval_is_refused_unless_it_merges() {
-        let mut list = EMPTY;
-        for i in 0..4 {
-            assert_eq!(insert(&mut list, SeqNum(20 * i + 10), SeqNum(20 * i + 20)), Some(i as usize));
-        }
-        let before = list;
-        assert_eq!(insert(&mut list, SeqNum(200), SeqNum(210)), None);
-        assert_eq!(list, before);
-        assert_eq!(insert(&mut list, SeqNum(20), SeqNum(30)), Some(0));
-        assert_eq!(insert(&mut list, SeqNum(200), SeqNum(210)), Some(3));
+    fn reported(s: &FlowState, pools: &Pools, latest: u32, most: usize) -> Vec<u32> {
+        let mut blocks = SackBlocks::default();
+        report(s, pools, Some(SeqNum(latest)), most, &mut blocks);
+        blocks.iter().map(|(start, _)| start.0).collect()
     }
 
     #[test]
-    fn newest_comes_first() {
-        let list = [[10, 20], [30, 40], [50, 60], NONE];
-        let order: Vec<_> = newest_first(&list, 1).map(|(l, _)| l.0).collect();
-        assert_eq!(order, [30, 10, 50]);
+    fn without_records_there_are_two_intervals_and_more_only_merge() {
+        let (mut s, mut pools) = (flow(), Pools::new(0));
+        let mut add = |start, end| insert(&mut s.cc, &mut pools, (SeqNum(start), SeqNum(end)), 0);
+        assert!(add(10, 20) && add(30, 40) && !add(50, 60));
+        assert!(add(40, 50) && !add(60, 70) && add(20, 30) && add(60, 70));
+        assert_eq!(iter(&s.cc, &pools.records).map(|i| (i.start.0, i.end.0)).collect::<Vec<_>>(), [(10, 50), (60, 70)]);
+    }
+
+    #[test]
+    fn the_number_of_intervals_is_bounded_and_all_records_come_back() {
+        let (mut s, mut pools) = (flow(), Pools::new(1000));
+        let fits = (0..1000u32).rev().filter(|i| insert(&mut s.cc, &mut pools, (SeqNum(20 * i), SeqNum(20 * i + 10)), 0)).count();
+        assert_eq!(fits, INTERVALS_MAX);
+        absorb(&mut s.cc, &mut pools, SeqNum(20_000));
+        assert_eq!((pools.left().0, s.cc.ooo_more, s.has_holes()), (1000, NONE, false));
+    }
+
+    /// RFC 2018 4-6, 4-8.
+    #[test]
+    fn blocks_are_reported_newest_first() {
+        let (mut s, mut pools) = (flow(), Pools::new(16));
+        for (us, start) in [(1, 10), (2, 90), (3, 50), (4, 70), (5, 30)] {
+            assert!(insert(&mut s.cc, &mut pools, (SeqNum(start), SeqNum(start + 10)), us));
+        }
+        assert_eq!(reported(&s, &pools, 30, 4), [30, 70, 50, 90]);
+        // What was added to is news.
+        assert!(insert(&mut s.cc, &mut pools, (SeqNum(20), SeqNum(25)), 6));
+        assert_eq!(reported(&s, &pools, 20, 3), [10, 30, 70]);
+        // The one that is named comes first, whatever its age.
+        assert_eq!(reported(&s, &pools, 95, 2), [90, 10]);
     }
 
     proptest! {
-        /// Against a set of bytes.
+        /// Against a set of bytes, with more and with fewer records than are needed.
         #[test]
-        fn behaves_like_a_set(base: u32, ops in proptest::collection::vec((0u32..200, 1u32..40, any::<bool>()), 1..40)) {
-            let mut list = EMPTY;
+        fn behaves_like_a_set(base: u32, size in 0u32..20, ops in proptest::collection::vec((0u32..400, 1u32..40, any::<bool>()), 1..60)) {
+            let (mut s, mut pools) = (flow(), Pools::new(size));
             let mut rcv_nxt = 0u32;
             let mut bytes = BTreeSet::new();
             for (at, len, advance) in ops {
                 let at = at.max(rcv_nxt + 1);
-                if insert(&mut list, SeqNum(base).add(at), SeqNum(base).add(at + len)).is_some() {
+                let range = (SeqNum(base).add(at), SeqNum(base).add(at + len));
+                let again = received_before(&s, &pools, range);
+                let first = (at..at + len).find(|b| bytes.contains(b));
+                prop_assert_eq!(again.map(|(start, _)| start.since(SeqNum(base))), first);
+                if insert(&mut s.cc, &mut pools, range, at) {
                     bytes.extend(at..at + len);
                 }
                 if advance {
                     let to = rcv_nxt + len / 2;
-                    let (next, _) = absorb(&mut list, SeqNum(base).add(to));
+                    let next = absorb(&mut s.cc, &mut pools, SeqNum(base).add(to));
                     rcv_nxt = to;
                     while bytes.contains(&rcv_nxt) {
                         rcv_nxt += 1;
@@ -116,12 +226,15 @@ mod tests {
                     prop_assert_eq!(next.since(SeqNum(base)), rcv_nxt);
                     bytes.retain(|&b| b >= rcv_nxt);
                 }
-                let listed: BTreeSet<u32> = list.iter().filter(|i| used(i)).flat_map(|i| i[0].wrapping_sub(base)..i[1].wrapping_sub(base)).collect();
+                let listed: BTreeSet<u32> = iter(&s.cc, &pools.records).flat_map(|i| i.start.0.wrapping_sub(base)..i.end.0.wrapping_sub(base)).collect();
                 prop_assert_eq!(&listed, &bytes);
-                prop_assert_eq!(highest(&list).map(|h| h.since(SeqNum(base))), bytes.last().map(|b| b + 1));
-                let ends: Vec<u32> = list.iter().filter(|i| used(i)).flatten().map(|x| x.wrapping_sub(base)).collect();
-                prop_assert!(ends.windows(2).all(|w| w[0] < w[1]), "{:?}", list);
+                prop_assert_eq!(highest(&s.cc, &pools).map(|h| h.since(SeqNum(base))), bytes.last().map(|b| b + 1));
+                let ends: Vec<u32> = iter(&s.cc, &pools.records).flat_map(|i| [i.start, i.end]).map(|x| x.since(SeqNum(base))).collect();
+                prop_assert!(ends.windows(2).all(|w| w[0] < w[1]), "{:?}", ends);
+                prop_assert!(near(&s.cc.ooo[1]).is_some() || s.cc.ooo_more == NONE, "a gap before the records");
             }
+            absorb(&mut s.cc, &mut pools, SeqNum(base).add(1000));
+            prop_assert_eq!(pools.left().0, size);
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Segments without payload, and what every outgoing segment says of the receiving side.
 
+use crate::sack::Range;
 use crate::state::View;
-use crate::{Now, SegmentOut, ooo};
+use crate::{Now, Pools, SegmentOut, ooo};
 use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::{SackBlocks, SeqNum, TcpFlags, Timestamps};
 
 /// Our timestamp clock: milliseconds from where the handshake's began (RFC 7323, 5.4).
+/// RFC 7323 4.1-1, 5.4-1, 5.4-2, 5.4-3.
 pub(crate) fn ts_now(s: &FlowState, now: Now) -> u32 {
     now.ms32().wrapping_add(s.rx.ts_offset)
 }
@@ -25,9 +27,10 @@ fn advertise(s: &mut FlowState) -> u16 {
     let window = new_edge(s).since_or_zero(s.rcv_nxt());
     // Rounded down. What was promised before and is now cut off by rounding is accepted still: rcv_adv never moves
     // left (RFC 9293, 3.8.6).
+    // RFC 7323 2.3-6.
     let field = (window >> shift).min(u32::from(u16::MAX));
     let edge = s.rcv_nxt().add(field << shift);
-    // RFC 9293 SHLD-14, 3.10.7.4-31.
+    // RFC 9293 SHLD-14, 3.10.7.4-31; RFC 7323 2.4-2, 2.4-3.
     s.rx.rcv_adv = s.rcv_adv().max(edge).0;
     field as u16
 }
@@ -42,6 +45,7 @@ pub(crate) fn segment(s: &mut FlowState, now: Now, seq: SeqNum) -> SegmentOut {
     let mut flags = TcpFlags::ACK;
     // RFC 3168, 6.1.3: in every ACK until CWR comes.
     flags.set(TcpFlags::ECE, s.has(ff::ECE));
+    // RFC 7323 3.2-2, 3.2-3, 3.2-6.
     let timestamps = s.has(ff::TIMESTAMPS).then(|| Timestamps { val: ts_now(s, now), ecr: s.rx.ts_recent });
     SegmentOut {
         seq,
@@ -59,21 +63,36 @@ pub(crate) fn segment(s: &mut FlowState, now: Now, seq: SeqNum) -> SegmentOut {
 }
 
 /// A pure ACK, with SACK blocks where there are holes (RFC 2018, 4).
-pub(crate) fn ack(s: &mut FlowState, now: Now) -> SegmentOut {
+pub(crate) fn ack(s: &mut FlowState, pools: &Pools, now: Now) -> SegmentOut {
+    ack_for(s, pools, None, None, now)
+}
+
+/// The ACK of a segment that was received before.
+pub(crate) fn ack_again(s: &mut FlowState, pools: &Pools, again: Option<Range>, now: Now) -> SegmentOut {
+    ack_for(s, pools, again, None, now)
+}
+
+/// The ACK of a segment that begins at `latest`, of which `again` was received before.
+/// RFC 2883 4-4, 4-5.
+pub(crate) fn ack_for(s: &mut FlowState, pools: &Pools, again: Option<Range>, latest: Option<SeqNum>, now: Now) -> SegmentOut {
     // Beyond everything sent: a receiver takes it whatever has been lost.
     let seq = s.snd_max();
     let mut out = segment(s, now, seq);
-    if s.has(ff::SACK) && s.has_holes() {
+    // RFC 2018 4-1, 4-3, 4-7.
+    if s.has(ff::SACK) && (s.has_holes() || again.is_some()) {
         // Three blocks and timestamps fill the 40 bytes of options.
         let room = if s.has(ff::TIMESTAMPS) { 3 } else { SackBlocks::MAX };
-        for (left, right) in ooo::newest_first(&s.cc.ooo, usize::from(s.cc.ooo_recent)).take(room) {
-            out.sack.push(left, right);
+        // RFC 2883, 4: (1) the first block reports the duplicate, (5) the next one the block that it lies in.
+        if let Some((start, end)) = again {
+            out.sack.push(start, end);
         }
+        ooo::report(s, pools, latest.or(again.map(|(start, _)| start)), room, &mut out.sack);
     }
     out
 }
 
 /// RST that the peer takes at once (RFC 5961, 3.2: its sequence number must be exact).
+/// RFC 7323 5.2-4.
 pub(crate) fn reset(s: &mut FlowState, now: Now) -> SegmentOut {
     let seq = s.snd_max();
     let mut out = segment(s, now, seq);

@@ -9,8 +9,7 @@
 //! A handle of 0 is none, so a state of zeroes holds nothing. Handles are the card's own and never come from outside: see
 //! [`admit`](crate::admit).
 
-#![allow(dead_code, reason = "the send records that come next use it")]
-
+use crate::board::Board;
 use crate::records::Record;
 use alloc::boxed::Box;
 use alloc::vec;
@@ -23,19 +22,54 @@ pub(crate) const NONE: Handle = 0;
 #[derive(Debug)]
 pub struct Pools {
     pub(crate) records: Pool<Record>,
+    pub(crate) boards: Pool<Board>,
+    /// Times that one of them was empty, since somebody last asked.
+    refused: u32,
 }
 
+/// Records for each scoreboard: a flow with some losses needs about as many.
+const RECORDS_PER_BOARD: u32 = 4;
+
 impl Pools {
-    /// Pools of `records`: each tells of bytes that were sent at one time, or received beyond a hole.
+    /// Pools of `records`, each of which tells of bytes that were sent at one time, or received beyond a hole; and of scoreboards.
     #[must_use]
     pub fn new(records: u32) -> Self {
-        Self { records: Pool::new(records) }
+        Self { records: Pool::new(records), boards: Pool::new(records.div_ceil(RECORDS_PER_BOARD)), refused: 0 }
     }
 
-    /// Records that are in no list.
+    /// Records and scoreboards that nobody has.
     #[must_use]
-    pub fn records_left(&self) -> u32 {
-        self.records.left
+    pub fn left(&self) -> (u32, u32) {
+        (self.records.left, self.boards.left)
+    }
+
+    /// How often one of the pools has been empty since this was last called.
+    #[must_use]
+    pub fn take_refused(&mut self) -> u32 {
+        core::mem::take(&mut self.refused)
+    }
+
+    pub(crate) fn is_out_of_records(&self) -> bool {
+        self.records.free == NONE
+    }
+
+    /// Adds a record at the end of a list. False: there was none left.
+    pub(crate) fn push(&mut self, list: &mut Handle, record: Record) -> bool {
+        self.insert(list, *list, record).is_some()
+    }
+
+    /// See [`Pool::insert`].
+    pub(crate) fn insert(&mut self, list: &mut Handle, after: Handle, record: Record) -> Option<Handle> {
+        let new = self.records.insert(list, after, record);
+        self.refused += u32::from(new.is_none());
+        new
+    }
+
+    /// A scoreboard for a flow, if there is one left.
+    pub(crate) fn take_board(&mut self, board: Board) -> Option<Handle> {
+        let new = self.boards.take(board);
+        self.refused += u32::from(new.is_none());
+        new
     }
 }
 
@@ -123,11 +157,6 @@ impl<T: Copy + Default> Pool<T> {
         Some(new)
     }
 
-    /// Adds a value at the end.
-    pub(crate) fn push(&mut self, list: &mut Handle, value: T) -> Option<Handle> {
-        self.insert(list, *list, value)
-    }
-
     /// Takes out what follows `after` in the list, or its first with [`NONE`]. There must be one.
     pub(crate) fn remove(&mut self, list: &mut Handle, after: Handle) -> T {
         let before = if after == NONE { *list } else { after };
@@ -168,11 +197,11 @@ mod tests {
     fn an_empty_pool_says_so_and_takes_back() {
         let mut pool = Pool::<u32>::new(1);
         let mut list = NONE;
-        assert!(pool.push(&mut list, 7).is_some());
-        assert_eq!(pool.push(&mut list, 8), None);
+        assert!(pool.insert(&mut list, NONE, 7).is_some());
+        assert_eq!(pool.insert(&mut list, NONE, 8), None);
         pool.clear(&mut list);
         assert_eq!((list, pool.left), (NONE, 1));
-        assert!(pool.push(&mut list, 8).is_some());
+        assert!(pool.insert(&mut list, NONE, 8).is_some());
         assert_eq!(Pool::<u32>::new(0).take(1), None);
     }
 
@@ -197,7 +226,7 @@ mod tests {
                         prop_assert_eq!(pool.remove(list, after), model.remove(at));
                     }
                     _ => {
-                        if pool.push(list, i as u32).is_some() {
+                        if pool.insert(list, *list, i as u32).is_some() {
                             model.push(i as u32);
                         }
                     }

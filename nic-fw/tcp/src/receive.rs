@@ -1,7 +1,8 @@
 //! Received data: where it goes, and when it is acknowledged.
 
+use crate::sack::Range;
 use crate::state::View;
-use crate::{Now, Output, Placement, SegmentIn, cc, closing, ooo, output};
+use crate::{Now, Output, Placement, Pools, SegmentIn, cc, closing, ooo, output};
 use toe_abi::counters::{Counter, Drop};
 use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::{SeqNum, TcpFlags};
@@ -11,12 +12,13 @@ use toe_wire::{SeqNum, TcpFlags};
 const DELACK_MS: u32 = 40;
 
 /// ECN: CE is echoed until the peer says CWR (RFC 3168, 6.1.3), or segment by segment.
-pub(crate) fn congestion_bits(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
+/// RFC 3168 6.1.1-6, 6.1.6-2, 6.1.5-1.
+pub(crate) fn congestion_bits(s: &mut FlowState, pools: &Pools, seg: &SegmentIn, now: Now, out: &mut Output) {
     if !s.has(ff::ECN) {
         return;
     }
     if cc::echoes_each_mark(s) {
-        return echo_each_mark(s, seg, now, out);
+        return echo_each_mark(s, pools, seg, now, out);
     }
     if seg.flags.contains(TcpFlags::CWR) {
         s.clear(ff::ECE);
@@ -28,12 +30,13 @@ pub(crate) fn congestion_bits(s: &mut FlowState, seg: &SegmentIn, now: Now, out:
 
 /// RFC 8257, 3.2: ECE is the mark of the last data, and an ACK never speaks of marked and of unmarked data: when that changes, what was
 /// received before is acknowledged with the old bit, and this segment at once.
-fn echo_each_mark(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
+/// RFC 8257 3.2-1, 3.2-2, 3.2-3.
+fn echo_each_mark(s: &mut FlowState, pools: &Pools, seg: &SegmentIn, now: Now, out: &mut Output) {
     if seg.payload_len == 0 || seg.ce == s.has(ff::ECE) {
         return;
     }
     if s.rx.last_ack_sent != s.rx.rcv_nxt {
-        out.reply = Some(output::ack(s, now));
+        out.reply = Some(output::ack(s, pools, now));
     }
     if seg.ce {
         s.set(ff::ECE);
@@ -65,20 +68,20 @@ fn trim(s: &FlowState, seg: &SegmentIn) -> Fresh {
 }
 
 /// Payload and FIN of an acceptable segment.
-pub(crate) fn data(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Output) {
+pub(crate) fn data(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &mut Output) {
     if seg.payload_len == 0 && !seg.flags.contains(TcpFlags::FIN) {
         return;
     }
     // RFC 9293 3.10.7.4-33.
     if s.fin_received() {
         // Our ACK of the FIN was lost.
-        return discard(s, Drop::Duplicate, now, out);
+        return discard(s, pools, seg, Drop::Duplicate, now, out);
     }
     let fresh = trim(s, seg);
     let has_data = fresh.to > fresh.from;
     if !has_data && !fresh.fin {
         let beyond = seg.seq.add(seg.payload_len).gt(s.rcv_nxt());
-        return discard(s, if beyond { Drop::OutOfWindow } else { Drop::Duplicate }, now, out);
+        return discard(s, pools, seg, if beyond { Drop::OutOfWindow } else { Drop::Duplicate }, now, out);
     }
     // RFC 9293 SHLD-3.
     if has_data && s.has(ff::ORPHAN) {
@@ -87,32 +90,46 @@ pub(crate) fn data(s: &mut FlowState, seg: &SegmentIn, now: Now, out: &mut Outpu
         return closing::abort(s, now, 0, out);
     }
     if fresh.fin {
-        see_fin(s, seg.seq.add(seg.payload_len));
+        see_fin(s, pools, seg.seq.add(seg.payload_len));
     }
     let start = seg.seq.add(fresh.from);
     if start.gt(s.rcv_nxt()) {
-        return out_of_order(s, seg, &fresh, now, out);
+        return out_of_order(s, pools, seg, &fresh, now, out);
     }
+    // RFC 5681 3.2-2, 4.2-7.
     let had_holes = s.has_holes();
+    // RFC 2883, 4: data of which a part is new is reported too. Some of it may lie beyond a hole.
+    let again = seen_before(s, pools, seg);
     if has_data {
-        in_order(s, seg, fresh.from, fresh.to, out);
+        in_order(s, pools, seg, fresh.from, fresh.to, out);
     }
     let fin = take_fin(s, out);
     let _ = owe_ack(s, seg, had_holes || fin, now);
-    if out.closed.is_some() {
+    if out.closed.is_some() || again.is_some() {
         // The flow ends here, and with it what emit() could send: the ACK of the FIN goes along.
-        out.reply = Some(output::ack(s, now));
+        out.reply = Some(output::ack_again(s, pools, again, now));
     }
 }
 
-fn discard(s: &mut FlowState, why: Drop, now: Now, out: &mut Output) {
+/// The part of a segment's payload that was received before: the first, if there are several.
+/// RFC 2883 4-1, 4-2, 4-3.
+fn seen_before(s: &FlowState, pools: &Pools, seg: &SegmentIn) -> Option<Range> {
+    let range = (seg.seq, seg.seq.add(seg.payload_len));
+    if seg.payload_len > 0 && seg.seq.lt(s.rcv_nxt()) {
+        return Some((range.0, range.1.min(s.rcv_nxt())));
+    }
+    if s.has_holes() { ooo::received_before(s, pools, range) } else { None }
+}
+
+fn discard(s: &mut FlowState, pools: &Pools, seg: &SegmentIn, why: Drop, now: Now, out: &mut Output) {
     out.drop = Some(why);
-    out.reply = Some(output::ack(s, now));
+    let again = seen_before(s, pools, seg);
+    out.reply = Some(output::ack_again(s, pools, again, now));
 }
 
 /// Remembers where the peer's data ends. A FIN in the middle of data that it has sent is not one.
-fn see_fin(s: &mut FlowState, at: SeqNum) {
-    let beyond_data = ooo::highest(&s.cc.ooo).is_none_or(|h| at.ge(h));
+fn see_fin(s: &mut FlowState, pools: &Pools, at: SeqNum) {
+    let beyond_data = ooo::highest(&s.cc, pools).is_none_or(|h| at.ge(h));
     if !s.has(ff::FIN_SEEN) && beyond_data {
         s.set(ff::FIN_SEEN);
         s.rx.fin_seq = at.0;
@@ -121,11 +138,10 @@ fn see_fin(s: &mut FlowState, at: SeqNum) {
 
 /// Payload `[from, to)` of the segment begins at rcv_nxt.
 /// RFC 9293 3.10.7.4-30.
-pub(crate) fn in_order(s: &mut FlowState, seg: &SegmentIn, from: u32, to: u32, out: &mut Output) {
+pub(crate) fn in_order(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, from: u32, to: u32, out: &mut Output) {
     let pos = s.rx_pos(s.rcv_nxt());
-    let (rcv_nxt, gone) = ooo::absorb(&mut s.cc.ooo, seg.seq.add(to));
+    let rcv_nxt = ooo::absorb(&mut s.cc, pools, seg.seq.add(to));
     s.rx.rcv_nxt = rcv_nxt.0;
-    s.cc.ooo_recent = s.cc.ooo_recent.saturating_sub(gone as u8);
     if s.has(ff::RX_CLOSED) {
         // Acknowledged and discarded; the window stays open.
         s.rx.rx_tail = s.rx_pos(rcv_nxt);
@@ -148,27 +164,26 @@ fn take_fin(s: &mut FlowState, out: &mut Output) -> bool {
 }
 
 /// Beyond a hole: straight to its place in the buffer. Acknowledged at once (RFC 5681, 4.2), one ACK per segment, as the peer counts them.
-/// RFC 9293 SHLD-31, MAY-13.
-fn out_of_order(s: &mut FlowState, seg: &SegmentIn, fresh: &Fresh, now: Now, out: &mut Output) {
+/// RFC 9293 SHLD-31, MAY-13; RFC 2018 4-5; RFC 5681 3.2-1, 4.2-5, 4.2-6.
+fn out_of_order(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, fresh: &Fresh, now: Now, out: &mut Output) {
+    let again = seen_before(s, pools, seg);
     if fresh.to > fresh.from {
         let (start, end) = (seg.seq.add(fresh.from), seg.seq.add(fresh.to));
-        match ooo::insert(&mut s.cc.ooo, start, end) {
-            Some(at) => {
-                s.cc.ooo_recent = at as u8;
-                out.counts.add(Counter::RxOutOfOrder);
-                if s.has(ff::RX_CLOSED) {
-                    out.drop = Some(Drop::RxClosed);
-                } else {
-                    out.place = Some(Placement { from: fresh.from, pos: s.rx_pos(start), len: fresh.to - fresh.from, in_order: false });
-                }
-            }
-            None => out.drop = Some(Drop::NoInterval),
+        if !ooo::insert(&mut s.cc, pools, (start, end), now.us32()) {
+            out.drop = Some(Drop::NoInterval);
+        } else if s.has(ff::RX_CLOSED) {
+            out.counts.add(Counter::RxOutOfOrder);
+            out.drop = Some(Drop::RxClosed);
+        } else {
+            out.counts.add(Counter::RxOutOfOrder);
+            out.place = Some(Placement { from: fresh.from, pos: s.rx_pos(start), len: fresh.to - fresh.from, in_order: false });
         }
     }
-    out.reply = Some(output::ack(s, now));
+    out.reply = Some(output::ack_for(s, pools, again, Some(seg.seq), now));
 }
 
 /// In-order data has come: acknowledge now, or soon (RFC 5681, 4.2; RFC 9293, 3.8.6.3). True: soon, and a timer was set for it.
+/// RFC 5681 4.2-1, 4.2-2, 4.2-3, 4.2-4, 4.2-8.
 pub(crate) fn owe_ack(s: &mut FlowState, seg: &SegmentIn, now_please: bool, now: Now) -> bool {
     let quick = s.rx.quickack > 0;
     s.rx.quickack = s.rx.quickack.saturating_sub(1);

@@ -1,5 +1,20 @@
-//! What was sent when.
+//! What was sent when: a list of records for each flow, without gaps, up to snd_max.
+//!
+//! ```text
+//!     snd_una                                     snd_max
+//!        ▼                                           ▼
+//!        [ sent 4.1 ms ][ lost ][ SACKed ][ 4.2 ms ][ 4.4 ms ]
+//! ```
+//!
+//! It is the scoreboard of RFC 6675 and has the transmission times of RFC 8985. A record stands for what was sent at one time, however many
+//! segments that is. When no record is free, the last one stands for later data too; a list that can't be kept is given up as a whole, and begins
+//! anew with new data. Until all before that is acknowledged the flow is without a scoreboard ([`is_complete`]).
 
+use crate::pool::{Handle, NONE, Pools};
+use crate::sack::Range;
+use crate::state::View;
+use crate::{Now, rtt};
+use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::SeqNum;
 
 /// Bytes that were sent at one time, or received beyond a hole: sequence numbers [start, end).
@@ -9,4 +24,121 @@ pub(crate) struct Record {
     pub(crate) end: SeqNum,
     /// When they were last sent, or came: microseconds mod 2^32.
     pub(crate) us: u32,
+    /// [`mark`].
+    pub(crate) marks: u8,
+}
+
+/// Marks of a [`Record`]. One that is neither SACKED nor LOST is in flight.
+pub(crate) mod mark {
+    /// The peer has it (RFC 2018).
+    pub(crate) const SACKED: u8 = 1 << 0;
+    /// Lost, and not sent again since.
+    pub(crate) const LOST: u8 = 1 << 1;
+    /// Sent more than once.
+    pub(crate) const AGAIN: u8 = 1 << 2;
+    /// Its acknowledgement gives the next RTT sample.
+    pub(crate) const TIMED: u8 = 1 << 3;
+}
+
+impl Record {
+    pub(crate) fn len(&self) -> u32 {
+        self.end.since(self.start)
+    }
+
+    pub(crate) fn has(&self, marks: u8) -> bool {
+        self.marks & marks != 0
+    }
+
+    /// Whether one record can stand for both: what is SACKED or LOST has no time of interest.
+    pub(crate) fn is_like(&self, next: &Self) -> bool {
+        self.marks == next.marks && (self.us == next.us || self.has(mark::SACKED | mark::LOST))
+    }
+}
+
+/// Whether a time is later than another. They are less than 2^31 us apart: what is in flight for longer has timed out and is LOST.
+pub(crate) fn is_later(us: u32, than_us: u32) -> bool {
+    us.wrapping_sub(than_us) as i32 > 0
+}
+
+/// Microseconds from a time until now; 0 if it lies ahead, as it may by some (see [`board::sent_again`](crate::board::sent_again)).
+pub(crate) fn age(us: u32, now: Now) -> u32 {
+    if is_later(us, now.us32()) { 0 } else { now.us32().wrapping_sub(us) }
+}
+
+/// Whether the list reaches back to snd_una.
+pub(crate) fn is_complete(s: &FlowState, pools: &Pools) -> bool {
+    let first = pools.records.first(s.cc.sent);
+    first != NONE && pools.records.get(first).start.le(s.snd_una())
+}
+
+/// Data is sent within this part of a round trip of other data: one record stands for both. It bounds their number.
+const SAME_TIME_PART: u32 = 16;
+/// The same as a part of the age of the oldest record, where that is older than a round trip.
+const SAME_TIME_AGE: u32 = 32;
+
+/// [start, end) is being sent for the first time; it follows what was sent before. False: there was no record for it. `us`: the time.
+/// `apart`: whatever the last record is, a new one.
+/// RFC 8985 4-2.
+pub(crate) fn sent(s: &mut FlowState, pools: &mut Pools, (start, end): Range, us: u32, apart: bool) -> bool {
+    let last = s.cc.sent;
+    if last != NONE && (!apart || pools.is_out_of_records()) {
+        let slack = s.tx.srtt_us / SAME_TIME_PART;
+        let tail = pools.records.get_mut(last);
+        let since = us.wrapping_sub(tail.us);
+        if tail.marks == 0 && since <= slack || tail.marks == mark::TIMED && since == 0 {
+            tail.end = end;
+            return true;
+        }
+        let (in_flight, since) = (!tail.has(mark::SACKED | mark::LOST), since);
+        let oldest = pools.records.get(pools.records.first(last)).us;
+        if in_flight && (since <= us.wrapping_sub(oldest) / SAME_TIME_AGE || pools.is_out_of_records()) {
+            pools.records.get_mut(last).end = end;
+            return true;
+        }
+    }
+    // Not in recovery, where its acknowledgement waits for holes before it to be filled.
+    let timed = !s.has(ff::RTT_PENDING | ff::RECOVERY | ff::LOSS) && s.tx.board == NONE;
+    let marks = if timed { mark::TIMED } else { 0 };
+    let pushed = pools.push(&mut s.cc.sent, Record { start, end, us, marks });
+    if pushed && timed {
+        s.set(ff::RTT_PENDING);
+    }
+    pushed
+}
+
+/// Everything up to `ack` has arrived, on a flow without a scoreboard: gives the round trip that this measures, microseconds.
+pub(crate) fn acked(s: &mut FlowState, pools: &mut Pools, ack: SeqNum, now: Now) -> Option<u32> {
+    let mut sample = None;
+    while s.cc.sent != NONE {
+        let first = pools.records.first(s.cc.sent);
+        let record = pools.records.get_mut(first);
+        if record.end.gt(ack) {
+            record.start = record.start.max(ack);
+            break;
+        }
+        if record.has(mark::TIMED) && s.has(ff::RTT_PENDING) {
+            s.clear(ff::RTT_PENDING);
+            sample = Some(age(record.us, now));
+        }
+        pools.records.remove(&mut s.cc.sent, NONE);
+    }
+    if let Some(us) = sample {
+        rtt::measured(s, us);
+    }
+    sample
+}
+
+/// Forgets what was sent when.
+pub(crate) fn give_up(s: &mut FlowState, pools: &mut Pools) {
+    pools.records.clear(&mut s.cc.sent);
+    s.clear(ff::RTT_PENDING);
+}
+
+/// Cuts a record in two at `at`, which lies inside. Gives the second part; `None`: there is no record for it.
+pub(crate) fn split(s: &mut FlowState, pools: &mut Pools, handle: Handle, at: SeqNum) -> Option<Handle> {
+    let whole = *pools.records.get(handle);
+    debug_assert!(whole.start.lt(at) && at.lt(whole.end), "{at:?} is not inside {whole:?}");
+    let second = pools.insert(&mut s.cc.sent, handle, Record { start: at, ..whole })?;
+    pools.records.get_mut(handle).end = at;
+    Some(second)
 }

@@ -3,17 +3,18 @@
 use crate::Now;
 use crate::state::View;
 use toe_abi::flow::{FlowState, flow_flags as ff};
-use toe_wire::{SeqNum, Timestamps};
+use toe_wire::Timestamps;
 
 /// Before there is a sample (RFC 6298, 2.1).
 const RTO_INITIAL_US: u32 = 1_000_000;
 /// RFC 6298, 2.5 allows 60 s or more; Linux has 120.
+// RFC 6298 2-9.
 pub(crate) const RTO_MAX_MS: u32 = 120_000;
 /// An echoed timestamp that says more than this was made up.
 const ECHO_MAX_MS: u32 = 60_000;
 
 /// Takes one measurement (RFC 6298, 2.2 and 2.3).
-/// RFC 9293 MUST-18.
+/// RFC 9293 MUST-18; RFC 6298 2-3, 2-4, 2-5, 2-6.
 pub(crate) fn sample(s: &mut FlowState, rtt_us: u32) {
     let rtt = rtt_us.clamp(1, ECHO_MAX_MS * 1000);
     if s.tx.srtt_us == 0 {
@@ -36,42 +37,36 @@ fn base_us(s: &FlowState) -> u32 {
     // As Linux: the minimum is added to the RTT and not a floor below the sum, so that a peer's delayed ACK of 40 to 200 ms
     // does not look like a loss.
     let min_us = u32::from(s.tx.rto_min_4ms) * 4000;
+    // RFC 6298 2-7, 4-1.
     s.tx.srtt_us.saturating_add(s.tx.rttvar_us.saturating_mul(4).max(min_us))
 }
 
 /// The timeout now, with exponential backoff (RFC 6298, 5.5), milliseconds.
+/// RFC 6298 5-3.
 pub(crate) fn rto_ms(s: &FlowState) -> u32 {
     let base_ms = base_us(s).div_ceil(1000).max(1);
     let ms = u64::from(base_ms) << s.tx.backoff.min(20);
     ms.min(u64::from(RTO_MAX_MS)) as u32
 }
 
-/// Starts timing a segment that ends at `end`, unless one is being timed. Not in recovery, where its acknowledgement waits for
-/// holes before it to be filled.
-pub(crate) fn start(s: &mut FlowState, end: SeqNum, now: Now) {
-    if !s.has(ff::RTT_PENDING | ff::RECOVERY | ff::LOSS) {
-        s.set(ff::RTT_PENDING);
-        s.tx.rtt_seq = end.0;
-        s.tx.rtt_us = now.us32();
+/// A round trip of data that was sent once.
+/// RFC 6298 3-3.
+pub(crate) fn measured(s: &mut FlowState, rtt_us: u32) {
+    let rtt_us = rtt_us.max(1);
+    if s.tx.min_rtt_us == 0 || rtt_us < s.tx.min_rtt_us {
+        s.tx.min_rtt_us = rtt_us;
     }
+    sample(s, rtt_us);
 }
 
-/// A new acknowledgement: takes the sample that it gives, if any.
-pub(crate) fn on_ack(s: &mut FlowState, ack: SeqNum, timestamps: Option<Timestamps>, now: Now) {
-    if s.has(ff::RTT_PENDING) {
-        if ack.ge(SeqNum(s.tx.rtt_seq)) {
-            s.clear(ff::RTT_PENDING);
-            sample(s, now.us32().wrapping_sub(s.tx.rtt_us));
-        }
-        return;
-    }
-    // Karn's rule (RFC 6298, 3) forbids timing what was sent twice, but an echoed timestamp says which copy it answers
-    // (RFC 7323, 4.1). Its clock ticks in milliseconds, so it is used only where there is nothing better. If only the ACK was
-    // lost, the echo is that of the first copy, and a whole timeout too old: no sample may count more than the present timeout.
-    let ambiguous = s.has(ff::LOSS | ff::RECOVERY) || s.tx.backoff > 0;
-    if let (true, true, Some(ts)) = (ambiguous, s.has(ff::TIMESTAMPS), timestamps) {
+/// Takes the sample that an echoed timestamp gives, where there is nothing better: its clock ticks in milliseconds.
+/// RFC 7323 4.1-2.
+pub(crate) fn echoed(s: &mut FlowState, timestamps: Option<Timestamps>, now: Now) {
+    // Karn's rule (RFC 6298, 3) forbids timing what was sent twice, but an echoed timestamp says which copy it answers (RFC 7323, 4.1). If only
+    // the ACK was lost, the echo is that of the first copy, and a whole timeout too old: no sample may count more than the present timeout.
+    if let Some(ts) = timestamps.filter(|ts| s.has(ff::TIMESTAMPS) && ts.ecr != 0) {
         let ms = crate::output::ts_now(s, now).wrapping_sub(ts.ecr);
-        if ts.ecr != 0 && ms <= ECHO_MAX_MS {
+        if ms <= ECHO_MAX_MS {
             sample(s, (ms.max(1) * 1000).min(base_us(s)));
         }
     }
@@ -82,7 +77,7 @@ mod tests {
     use super::*;
     use crate::testing::flow;
 
-    /// RFC 9293 MUST-18.
+    /// RFC 9293 MUST-18; RFC 6298 2-1, 2-3, 2-4, 2-5, 2-6, 2-7, 4-1; RFC 1122 4.2.3.1-2.
     #[test]
     fn first_sample_and_convergence() {
         let mut s = flow();
@@ -97,7 +92,7 @@ mod tests {
         assert!((210..=212).contains(&rto_ms(&s)), "rto {}", rto_ms(&s));
     }
 
-    /// RFC 9293 MUST-19.
+    /// RFC 9293 MUST-19; RFC 6298 2-9, 5-3.
     #[test]
     fn backoff_doubles_up_to_the_limit() {
         let mut s = flow();

@@ -1,8 +1,8 @@
 //! What is sent next.
 
 use crate::state::View;
-use crate::{Now, Pools, SegmentOut, cc, output, rtt, timers};
-use toe_abi::flow::{FlowState, flow_flags as ff};
+use crate::{Now, Pools, SegmentOut, board, cc, output, prr, recovery, timers, tlp};
+use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 use toe_wire::{SeqNum, TcpFlags};
 
 /// What could be sent from snd_nxt on.
@@ -29,15 +29,22 @@ fn edge_from(start: SeqNum, len: u32, nxt: SeqNum) -> u32 {
     start.add(len).since_or_zero(nxt)
 }
 
-/// Room that cwnd leaves behind snd_nxt.
-fn usable_cwnd(s: &FlowState) -> u32 {
-    // RFC 3042, limited transmit: one segment beyond cwnd for each of the first two duplicate ACKs.
+/// Room that cwnd leaves, bytes.
+// RFC 5681 3.2-4, 3.2-5; RFC 3042 2-1, 2-2.
+pub(crate) fn room(s: &FlowState, pools: &Pools) -> u32 {
+    if s.tx.board != 0 {
+        // RFC 6675, 5, (C): "cwnd - pipe".
+        return s.cc.cwnd.saturating_sub(board::pipe(s, pools));
+    }
+    // RFC 3042, limited transmit: one segment beyond cwnd for each of the first two duplicate ACKs. With a scoreboard, SACKed data makes room.
+    // RFC 6675 5-4.
     let limited = if s.has(ff::RECOVERY | ff::LOSS) { 0 } else { u32::from(s.tx.dup_acks.min(2)) * s.mss() };
     edge_from(s.snd_una(), s.cc.cwnd.saturating_add(limited).min(1 << 30), s.snd_nxt())
 }
 
-/// Decides about the next segment of at most `max_payload` bytes.
-pub(crate) fn plan(s: &FlowState, max_payload: u32) -> Verdict {
+/// Decides about the next segment of at most `max_payload` bytes, for which cwnd leaves `room`.
+/// RFC 5681 2-1, 3-1; RFC 6675 4-6.
+pub(crate) fn plan(s: &FlowState, room: u32, max_payload: u32) -> Verdict {
     let nxt = s.snd_nxt();
     let avail = s.tx_end().since_or_zero(nxt);
     let fin = s.has(ff::TX_FIN) && nxt.le(s.tx_end());
@@ -45,19 +52,19 @@ pub(crate) fn plan(s: &FlowState, max_payload: u32) -> Verdict {
         return Verdict::Nothing;
     }
     // RFC 9293 MUST-34, SHLD-15: of a window that has shrunk nothing is left.
+    // RFC 7323 2.4-1, 2.4-4.
     let window = edge_from(s.snd_una(), s.tx.snd_wnd.min(1 << 30), nxt);
     if avail == 0 {
         // FIN takes a sequence number of the window.
         return if window > 0 { Verdict::Send { len: 0, fin } } else { closed(s) };
     }
-    let cwnd = usable_cwnd(s);
     let mss = s.mss().min(max_payload.max(1));
-    let len = avail.min(window).min(cwnd).min(max_payload.max(1));
+    let len = avail.min(window).min(room).min(max_payload.max(1));
     if len == avail {
         return whole(s, len, fin && window > len, mss);
     }
     if len < mss {
-        return if cwnd < mss.min(window) { Verdict::Wait } else { small_window(s, len) };
+        return if room < mss.min(window) { Verdict::Wait } else { small_window(s, len) };
     }
     // RFC 9293 SHLD-28.
     let len = len - len % mss;
@@ -100,18 +107,19 @@ fn closed(s: &FlowState) -> Verdict {
 /// Whether a larger super-frame will be possible soon.
 fn defer(s: &FlowState, len: u32, max_payload: u32) -> bool {
     let in_flight = s.snd_nxt().since_or_zero(s.snd_una());
-    let calm = !s.has(ff::RECOVERY | ff::LOSS | ff::RST_DUE) && s.tx.dup_acks == 0;
+    let calm = !s.has(ff::RECOVERY | ff::LOSS | ff::RST_DUE) && s.tx.dup_acks == 0 && s.tx.board == 0;
     calm && in_flight >= 4 * s.mss() && len.saturating_add(s.mss()) <= max_payload && len < s.cc.cwnd.min(s.tx.snd_wnd) / DEFER_PART
 }
 
 /// Whether [`emit`] may have something: with plain segments it has, a super-frame may be put off.
-pub(crate) fn wants_emit(s: &FlowState) -> bool {
-    !s.ended() && (s.has(ff::ACK_NOW | ff::REXMIT_ONE | ff::PROBE) || matches!(plan(s, s.mss()), Verdict::Send { .. }))
+pub(crate) fn wants_emit(s: &FlowState, pools: &Pools) -> bool {
+    const OWED: u32 = ff::ACK_NOW | ff::REXMIT_ONE | ff::PROBE | ff::TLP_DUE;
+    !s.ended() && (s.has(OWED) || matches!(plan(s, room(s, pools), s.mss()), Verdict::Send { .. }))
 }
 
 /// Whether data may be sent now.
-pub(crate) fn has_data(s: &FlowState) -> bool {
-    !s.ended() && matches!(plan(s, s.mss()), Verdict::Send { len: 1.., .. })
+pub(crate) fn has_data(s: &FlowState, pools: &Pools) -> bool {
+    !s.ended() && matches!(plan(s, room(s, pools), s.mss()), Verdict::Send { len: 1.., .. })
 }
 
 /// Whether the flow is to be reset ([`Input::Abort`](crate::Input::Abort)) as soon as [`emit`] gives nothing.
@@ -130,65 +138,80 @@ pub fn emit_owed(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u3
     emit_if(s, pools, now, max_payload, false)
 }
 
-fn emit_if(s: &mut FlowState, _pools: &mut Pools, now: Now, max_payload: u32, new_data: bool) -> Option<SegmentOut> {
+fn emit_if(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32, new_data: bool) -> Option<SegmentOut> {
     if s.ended() {
         return None;
     }
-    let out = next(s, now, max_payload, new_data);
+    let out = next(s, pools, now, max_payload, new_data);
     if out.is_some() {
-        timers::rearm(s, now);
+        timers::rearm(s, pools, now);
     }
+    debug_assert!(board::is_sound(s, pools), "{out:?}: {s:?}");
     out
 }
 
-fn next(s: &mut FlowState, now: Now, max_payload: u32, new_data: bool) -> Option<SegmentOut> {
-    if s.has(ff::REXMIT_ONE) {
-        s.clear(ff::REXMIT_ONE);
-        if let Some(out) = retransmission(s, now, max_payload) {
+fn next(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32, new_data: bool) -> Option<SegmentOut> {
+    if s.has(ff::REXMIT_ONE)
+        && let Some(out) = retransmission(s, pools, now, max_payload)
+    {
+        return Some(out);
+    }
+    if s.has(ff::TLP_DUE) {
+        s.clear(ff::TLP_DUE);
+        if let Some(out) = tlp::probe(s, pools, now, max_payload) {
             return Some(out);
         }
     }
     if s.has(ff::PROBE) {
         s.clear(ff::PROBE);
-        return Some(probe(s, now, max_payload));
+        return Some(probe(s, pools, now, max_payload));
     }
     if s.outstanding() == 0 {
         cc::on_idle(s, now);
     }
     // What was sent before is no new data.
     if (new_data || s.snd_nxt().lt(s.snd_max()))
-        && let Verdict::Send { len, fin } = plan(s, max_payload)
+        && let Verdict::Send { len, fin } = plan(s, room(s, pools), max_payload)
     {
-        return Some(data(s, now, len, fin));
+        return Some(data(s, pools, now, len, fin));
     }
-    s.has(ff::ACK_NOW).then(|| output::ack(s, now))
+    s.has(ff::ACK_NOW).then(|| output::ack(s, pools, now))
 }
 
-/// One segment from snd_una, whatever the windows say.
+/// What is lost; without a scoreboard, one segment from snd_una, whatever the windows say.
 /// RFC 9293 SHLD-16, MAY-7.
-fn retransmission(s: &mut FlowState, now: Now, max_payload: u32) -> Option<SegmentOut> {
+fn retransmission(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32) -> Option<SegmentOut> {
+    s.clear(ff::REXMIT_ONE);
     if s.outstanding() == 0 {
         return None;
+    }
+    if s.tx.board != 0 {
+        return recovery::retransmit(s, pools, now, max_payload);
     }
     let una = s.snd_una();
     let sent_data = s.snd_max().min(s.tx_end()).since_or_zero(una);
     let len = sent_data.min(s.mss()).min(max_payload.max(1));
     let fin = s.has(ff::FIN_SENT) && una.add(len) == s.tx_end();
+    Some(again(s, pools, now, una, len, fin))
+}
+
+/// What was sent before, from `seq` on, once more.
+pub(crate) fn again(s: &mut FlowState, pools: &mut Pools, now: Now, seq: SeqNum, len: u32, fin: bool) -> SegmentOut {
     let nxt = s.snd_nxt();
-    s.tx.snd_nxt = una.0;
-    let out = data(s, now, len, fin);
+    s.tx.snd_nxt = seq.0;
+    let out = data(s, pools, now, len, fin);
     s.tx.snd_nxt = s.snd_nxt().max(nxt).0;
-    Some(out)
+    out
 }
 
 /// A segment that the peer must answer: a little data if the window has room for it, else nothing at a sequence number
 /// that it has seen (as Linux; RFC 9293, 3.8.4).
-fn probe(s: &mut FlowState, now: Now, max_payload: u32) -> SegmentOut {
+fn probe(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32) -> SegmentOut {
     let avail = s.tx_end().since_or_zero(s.snd_nxt());
     let window = edge_from(s.snd_una(), s.tx.snd_wnd.min(1 << 30), s.snd_nxt());
     let len = avail.min(window).min(s.mss()).min(max_payload.max(1));
     if len > 0 {
-        return data(s, now, len, false);
+        return data(s, pools, now, len, false);
     }
     // RFC 9293 SHLD-12.
     let seq = s.snd_una().sub_len(1);
@@ -197,7 +220,7 @@ fn probe(s: &mut FlowState, now: Now, max_payload: u32) -> SegmentOut {
 
 /// Payload and FIN from snd_nxt on.
 /// RFC 9293 3.10.2-3.
-fn data(s: &mut FlowState, now: Now, len: u32, fin: bool) -> SegmentOut {
+pub(crate) fn data(s: &mut FlowState, pools: &mut Pools, now: Now, len: u32, fin: bool) -> SegmentOut {
     let seq = s.snd_nxt();
     let payload_end = seq.add(len);
     let end = payload_end.add(u32::from(fin));
@@ -210,6 +233,7 @@ fn data(s: &mut FlowState, now: Now, len: u32, fin: bool) -> SegmentOut {
     // RFC 9293 MUST-61, SHLD-27.
     out.flags.set(TcpFlags::PSH, len > 0 && payload_end == s.tx_end());
     // RFC 3168, 6.1.5 and 6.1.4: new data only.
+    // RFC 3168 5.2-1, 5.2-2, 6.1.2-4, 6.1.2-5, 6.1.4-1, 6.1.5-1, 6.1.5-2, 6.1.6-1.
     out.ect = s.has(ff::ECN) && len > 0 && !rexmit;
     if out.ect && s.has(ff::CWR) {
         out.flags |= TcpFlags::CWR;
@@ -226,16 +250,25 @@ fn data(s: &mut FlowState, now: Now, len: u32, fin: bool) -> SegmentOut {
     }
     if rexmit {
         // Karn's rule (RFC 6298, 3).
+        // RFC 6298 3-1, 3-2.
         s.clear(ff::RTT_PENDING);
         s.id.retransmits = s.id.retransmits.wrapping_add(1);
-    } else {
-        rtt::start(s, end, now);
+    } else if s.tx.timer == timer::TLP {
+        // RFC 8985, 7.2: "start or restart a loss probe PTO timer after transmitting new data".
+        s.tx.timer = timer::NONE;
     }
     if len > 0 {
         converse(s, now);
     }
+    let from = s.snd_max().max(seq);
     s.tx.snd_nxt = end.0;
     s.tx.snd_max = s.snd_max().max(end).0;
+    if s.tx.board != 0 && s.has(ff::RECOVERY) {
+        prr::sent(pools.boards.get_mut(s.tx.board), len);
+    }
+    if from.lt(end) {
+        board::sent(s, pools, from, end, now);
+    }
     out
 }
 

@@ -127,7 +127,7 @@ impl View for FlowState {
 
     #[inline]
     fn has_holes(&self) -> bool {
-        let [start, end] = self.cc.ooo[0];
+        let [start, end, _] = self.cc.ooo[0];
         start != end
     }
 
@@ -161,6 +161,7 @@ pub fn rx_head(s: &FlowState) -> u32 {
 /// End of the bytes that the peer has acknowledged (position); our FIN does not count.
 #[inline]
 #[must_use]
+/// RFC 2018 8-5; RFC 6675 4-2.
 pub fn tx_tail(s: &FlowState) -> u32 {
     if s.has(ff::FIN_ACKED) { s.tx.tx_head } else { s.tx_pos(s.snd_una()) }
 }

@@ -3,7 +3,7 @@
 use crate::rtt::{RTO_MAX_MS, rto_ms};
 use crate::send::{Verdict, plan};
 use crate::state::View;
-use crate::{Now, Output, cc, closing};
+use crate::{Now, Output, Pools, cc, closing, records, recovery, send, tlp};
 use toe_abi::counters::Counter;
 use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 
@@ -41,15 +41,21 @@ pub fn next_deadline(s: &FlowState, now: Now) -> Option<Now> {
 }
 
 /// Which timer has to run now.
-fn wanted(s: &FlowState) -> u8 {
+fn wanted(s: &FlowState, pools: &Pools) -> u8 {
     if s.ended() {
         return timer::NONE;
     }
     if s.outstanding() > 0 {
-        return timer::RTO;
+        return match s.tx.timer {
+            // These are armed by what they wait for; a probe is for when a wait begins.
+            timer::REORDER => timer::REORDER,
+            timer::RTO => timer::RTO,
+            _ if tlp::is_wanted(s, pools) => timer::TLP,
+            _ => timer::RTO,
+        };
     }
-    match plan(s, s.mss()) {
-        // RFC 9293 MUST-36, SHLD-29, SHLD-30.
+    // RFC 9293 MUST-36, SHLD-29, SHLD-30.
+    match plan(s, send::room(s, pools), s.mss()) {
         Verdict::WindowClosed => timer::PERSIST,
         Verdict::Corked => timer::CORK,
         // RFC 9293 MAY-5, MUST-24, MUST-25, MUST-26.
@@ -59,8 +65,9 @@ fn wanted(s: &FlowState) -> u8 {
 }
 
 /// Arms the timer that the state calls for, unless it runs already.
-pub(crate) fn rearm(s: &mut FlowState, now: Now) {
-    let want = wanted(s);
+/// RFC 6298 5-2.
+pub(crate) fn rearm(s: &mut FlowState, pools: &Pools, now: Now) {
+    let want = wanted(s, pools);
     if s.tx.timer == want {
         return;
     }
@@ -68,19 +75,22 @@ pub(crate) fn rearm(s: &mut FlowState, now: Now) {
         s.tx.backoff = 0;
         s.clear(ff::PROBE);
     }
+    // RFC 8985 8-1.
     s.tx.timer = want;
     let (from_ms, wait_ms) = match want {
         timer::RTO | timer::PERSIST => (now.ms32(), rto_ms(s)),
+        timer::TLP => (now.ms32(), tlp::timeout_ms(s)),
         timer::CORK => (now.ms32(), CORK_MS),
         timer::KEEPALIVE => (s.rx.last_rx_ms, KEEPALIVE_IDLE_MS),
         _ => return,
     };
     // One more, as the present millisecond has partly gone.
+    // RFC 6298 5-1.
     s.tx.timer_ms = from_ms.wrapping_add(wait_ms).wrapping_add(1);
 }
 
 /// Time has passed: whatever has come due happens.
-pub(crate) fn expire(s: &mut FlowState, now: Now, out: &mut Output) {
+pub(crate) fn expire(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) {
     if s.has(ff::DELACK_ARMED) && is_due(s.rx.delack_ms, now) {
         s.clear(ff::DELACK_ARMED);
         s.set(ff::ACK_NOW);
@@ -91,7 +101,13 @@ pub(crate) fn expire(s: &mut FlowState, now: Now, out: &mut Output) {
     let kind = s.tx.timer;
     s.tx.timer = timer::NONE;
     match kind {
-        timer::RTO => retransmit(s, now, out),
+        timer::RTO => retransmit(s, pools, now, out),
+        timer::REORDER => recovery::reordering_timeout(s, pools, now, out),
+        // RFC 8985 7.3-2.
+        timer::TLP if !tlp::expire(s, pools, out) => {
+            s.tx.timer = timer::RTO;
+            s.tx.timer_ms = now.ms32().wrapping_add(rto_ms(s)).wrapping_add(1);
+        }
         timer::PERSIST => persist(s, now, out),
         timer::KEEPALIVE => keep_alive(s, now, out),
         // RFC 9293 MUST-60.
@@ -104,9 +120,9 @@ fn retries(s: &FlowState) -> u8 {
     if s.has(ff::ORPHAN) { RETRIES_ORPHAN } else { RETRIES_MAX }
 }
 
-/// RFC 6298, 5.4 to 5.6; RFC 5681, 3.1; then go back and send everything again as cwnd allows.
+/// RFC 6298, 5.4 to 5.6; RFC 5681, 3.1; then, without a scoreboard, go back and send everything again as cwnd allows.
 /// RFC 9293 3.10.8-2.
-fn retransmit(s: &mut FlowState, now: Now, out: &mut Output) {
+fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) {
     // A peer that has closed its window on data in flight but answers our retransmissions is alive (RFC 9293, 3.8.6.1).
     // RFC 9293 SHLD-17, MUST-35.
     let answering = s.tx.snd_wnd == 0 && now.ms32().wrapping_sub(s.rx.last_rx_ms) < 2 * RTO_MAX_MS && !s.has(ff::ORPHAN);
@@ -116,12 +132,19 @@ fn retransmit(s: &mut FlowState, now: Now, out: &mut Output) {
     }
     let again = s.tx.backoff > 0;
     s.tx.backoff = s.tx.backoff.saturating_add(1);
+    if recovery::timeout(s, pools, again, now, out) {
+        return;
+    }
+    // What is sent again now is not told apart from what was sent once.
+    records::give_up(s, pools);
     let flight = s.snd_nxt().since_or_zero(s.snd_una());
     cc::on_timeout(s, flight, again);
+    // RFC 6582 3.2-6.
     s.cc.recover = s.tx.snd_max;
     s.tx.snd_nxt = s.tx.snd_una;
     s.tx.dup_acks = 0;
     s.clear(ff::RECOVERY | ff::ECN_REDUCED | ff::RTT_PENDING);
+    // RFC 2018 5-3.
     s.set(ff::LOSS | ff::REXMIT_ONE);
     out.counts.add(Counter::TxTimeouts);
 }

@@ -188,11 +188,20 @@ fn version_and_header_length_are_checked() {
     assert_eq!(changed(|f| f[14] = 0x44), Err(FrameError::BadIpHeader));
 }
 
+/// RFC 1122 3.2.1.2-1.
 #[test]
 fn ip_checksum_is_checked() {
     let (mut frame, _) = frame_of(&plain(), &[], false);
     frame[24] ^= 1;
     assert_eq!(parse_frame(&frame), Err(FrameError::BadIpChecksum));
+}
+
+/// RFC 3168 5.3-1; RFC 1191, 3.
+#[test]
+fn packets_are_not_to_be_fragmented() {
+    const DONT_FRAGMENT: u8 = 0x40;
+    let (frame, _) = frame_of(&plain(), &[], false);
+    assert_eq!(frame[20..22], [DONT_FRAGMENT, 0]);
 }
 
 #[test]

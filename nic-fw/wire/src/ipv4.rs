@@ -93,6 +93,7 @@ impl Ip {
         }
         let header = packet.get(..header_len).ok_or(FrameError::Truncated)?;
         let sum = if header_len == HEADER_LEN { Sum::of_words(fixed) } else { Sum::new().bytes(header) };
+        // RFC 1122 3.2.1.2-1.
         if !sum.is_valid() {
             return Err(FrameError::BadIpChecksum);
         }
@@ -131,6 +132,7 @@ pub const fn unmapped(a: &[u8; 16]) -> [u8; 4] {
 
 /// What an outgoing header says. "Don't fragment" is always set (RFC 1191).
 #[derive(Clone, Copy, Debug)]
+// RFC 3168 5.3-1.
 pub(crate) struct Outgoing {
     pub src: [u8; 4],
     pub dst: [u8; 4],

@@ -23,10 +23,12 @@ fn options_of_a_linux_syn() {
     assert_eq!(parsed, want);
 }
 
-/// RFC 9293 MUST-6, MUST-68.
+/// RFC 9293 MUST-6, MUST-68; RFC 5482 3-5, 4.1-1.
 #[test]
 fn unknown_options_are_skipped() {
     assert_eq!(TcpOptions::parse(&[254, 4, 9, 9, 2, 4, 1, 0]).unwrap().mss, Some(256));
+    const USER_TIMEOUT: u8 = 28;
+    assert_eq!(TcpOptions::parse(&[USER_TIMEOUT, 4, 0, 100]), Ok(TcpOptions::default()));
 }
 
 /// RFC 9293 MUST-4.
@@ -68,7 +70,23 @@ fn a_fifth_sack_block_has_no_room() {
     assert_eq!(sack.len(), 4);
 }
 
+/// RFC 9293 MUST-64: with timestamps and without, padded and not.
+#[test]
+fn sack_blocks_are_found_in_every_layout() {
+    const SACK: [u8; 10] = [5, 10, 0, 0, 0, 1, 0, 0, 0, 2];
+    const TIMESTAMPS: [u8; 10] = [8, 10, 0, 0, 0, 7, 0, 0, 0, 9];
+    let layouts: [&[&[u8]]; 4] = [&[&[1, 1], &SACK], &[&SACK, &[1, 1]], &[&TIMESTAMPS, &SACK], &[&[1, 1], &TIMESTAMPS, &[1, 1], &SACK]];
+    for layout in layouts {
+        let mut segment = std::vec![0; HEADER_LEN];
+        layout.iter().for_each(|part| segment.extend(*part));
+        segment[12] = (segment.len() as u8 / 4) << 4;
+        let tcp = Tcp::parse(&segment, Span::new(0, segment.len())).unwrap();
+        assert_eq!(tcp.sack(&segment).iter().next(), Some((SeqNum(1), SeqNum(2))), "{layout:?}");
+    }
+}
+
 proptest! {
+    /// RFC 7323 2.2-7.
     #[test]
     fn any_options(bytes in proptest::collection::vec(any::<u8>(), 0..=40)) {
         let all = TcpOptions::parse(&bytes);

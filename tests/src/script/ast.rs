@@ -31,6 +31,8 @@ pub struct Config {
     pub syn_retries: u8,
     pub time_wait: Duration,
     pub fin_wait2: Duration,
+    /// How long a neighbour is believed before it is asked again.
+    pub arp_expire: Duration,
     /// What the peer's sequence number 0 is on the wire.
     pub peer_isn: u32,
     /// What the card's clock shows when the script begins.
@@ -55,7 +57,8 @@ impl Default for Config {
             syn_retries: 6,
             time_wait: Duration::from_secs(60),
             fin_wait2: Duration::from_secs(60),
-            peer_isn: 0x3000_0000,
+            arp_expire: Duration::from_secs(30),
+            peer_isn: 0xffff_fff0,
             start: Duration::from_secs(1),
             tolerance: Duration::from_millis(4),
         }
@@ -114,6 +117,12 @@ pub struct Marks {
     /// 0: not-ECT, 1: ECT(1), 2: ECT(0), 3: CE.
     pub ecn: u8,
     pub bad_checksum: bool,
+    pub bad_ip_checksum: bool,
+    /// IPv4 addresses instead of the peer's and ours.
+    pub src: Option<[u8; 4]>,
+    pub dst: Option<[u8; 4]>,
+    /// Options of the IP header, whole words.
+    pub ip_options: Vec<u8>,
     /// Data offset field instead of the right one.
     pub data_offset: Option<u8>,
     /// Reserved bits of the TCP header.

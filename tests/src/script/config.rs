@@ -3,18 +3,26 @@
 use super::ast::Config;
 use super::frame::{OUR_IP, OUR_MAC};
 use crate::sim::host::ToeHost;
-use toe_datapath::{Card, CardConfig};
+use toe_datapath::{Card, CardConfig, DeterministicCard, Interleaving};
 use toe_engine::{Engine, Prefix};
 use toe_hal::PortCaps;
-use toe_hal::fake::{FakeMemory, FakePort};
+use toe_hal::fake::{FakeMemory, FakePort, MemoryKnobs};
 use toed::core::CoreConfig;
 
 fn address() -> Prefix {
     Prefix::new(toe_abi::flow::v4_mapped(OUR_IP), 24).expect("24 bits")
 }
 
-/// Engine, core and a fused card with the script's settings.
-pub fn host(c: &Config) -> Result<ToeHost, String> {
+/// How the card's stages are put together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stages {
+    Fused,
+    /// Pipelined and stepped by this seed, with memory whose transfers complete late and in any order.
+    Pipelined(u64),
+}
+
+/// Engine, core and a card with the script's settings.
+pub fn host(c: &Config, stages: Stages) -> Result<ToeHost, String> {
     let engine = Engine::new(engine_config(c), c.start.as_micros() as u64).map_err(|e| e.to_string())?;
     let mut core = CoreConfig::new(Some(address()));
     core.buffers.tx = c.sndbuf_log2;
@@ -30,8 +38,17 @@ pub fn host(c: &Config) -> Result<ToeHost, String> {
     core.card_regions = 4;
     let caps = PortCaps { mac: OUR_MAC, mtu: c.mtu, tx_csum: c.tso > 0, tso_max: c.tso };
     let card = CardConfig { max_flows: 64, max_contexts: 8, max_regions: 4, max_next_hops: 8, spin_us: 0, ..CardConfig::default() };
-    let make = |parts| -> crate::sim::host::AnyCard { Box::new(Card::new(card, parts)) };
-    Ok(ToeHost::new(core, engine, FakeMemory::new(1), FakePort::new(caps, 1), make))
+    let port = FakePort::new(caps, 1);
+    Ok(match stages {
+        Stages::Fused => ToeHost::new(core, engine, FakeMemory::new(1), port, |parts| Box::new(Card::new(card, parts))),
+        Stages::Pipelined(seed) => {
+            let memory = FakeMemory::new(seed);
+            memory.set_knobs(MemoryKnobs { max_delay: 5, full_percent: 20, ..MemoryKnobs::default() });
+            // A burst of a script is no overload.
+            let interleaving = Interleaving { rx_hold: 256, ..Interleaving::from_seed(seed) };
+            ToeHost::new(core, engine, memory, port, |parts| Box::new(DeterministicCard::new(card, &interleaving, parts)))
+        }
+    })
 }
 
 fn engine_config(c: &Config) -> toe_engine::Config {
@@ -45,6 +62,7 @@ fn engine_config(c: &Config) -> toe_engine::Config {
         syn_backlog_max: c.syn_backlog,
         handshake_retries: c.syn_retries,
         time_wait_us: c.time_wait.as_micros() as u64,
+        arp_expire_us: c.arp_expire.as_micros() as u64,
         fin_wait2_us: c.fin_wait2.as_micros() as u64,
         secret: *b"scripted packets",
         ..toe_engine::Config::new(OUR_MAC, vec![address()])

@@ -6,8 +6,8 @@ use super::space::Space;
 use crate::sim::stream::byte;
 use etherparse::checksum::Sum16BitWords;
 use etherparse::{
-    ArpOperation, EtherType, Ethernet2Header, Icmpv4Header, Icmpv4Type, IpEcn, IpNumber, Ipv4Header, NetSlice, SlicedPacket, TcpHeader,
-    TransportSlice,
+    ArpOperation, EtherType, Ethernet2Header, Icmpv4Header, Icmpv4Type, IpEcn, IpNumber, Ipv4Header, Ipv4Options, NetSlice, SlicedPacket,
+    TcpHeader, TransportSlice,
 };
 
 pub const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -31,11 +31,15 @@ fn ethernet(out: &mut Vec<u8>) {
     out.extend(header.to_bytes());
 }
 
-fn ipv4(out: &mut Vec<u8>, proto: IpNumber, ecn: u8, payload: usize) {
-    let mut ip = Ipv4Header::new(payload as u16, TTL, proto, PEER_IP, OUR_IP).expect("scripts have no packets that long");
-    ip.ecn = IpEcn::try_new(ecn).expect("two bits");
-    ip.header_checksum = ip.calc_header_checksum();
-    out.extend(ip.to_bytes());
+/// The IP header of a packet of the peer's; `marks` say what is special about it.
+fn ipv4(proto: IpNumber, marks: &Marks, payload: usize) -> Ipv4Header {
+    let (src, dst) = (marks.src.unwrap_or(PEER_IP), marks.dst.unwrap_or(OUR_IP));
+    let mut ip = Ipv4Header::new(0, TTL, proto, src, dst).expect("nothing fits");
+    ip.ecn = IpEcn::try_new(marks.ecn).expect("two bits");
+    ip.options = Ipv4Options::try_from(marks.ip_options.as_slice()).expect("the parser knows that there are at most 40 bytes, in fours");
+    ip.set_payload_len(payload).expect("scripts have no packets that long");
+    ip.header_checksum = ip.calc_header_checksum() ^ if marks.bad_ip_checksum { 0x5555 } else { 0 };
+    ip
 }
 
 /// A segment of the peer's.
@@ -47,14 +51,15 @@ pub fn segment(space: &Space, marks: &Marks, s: &Segment) -> Vec<u8> {
     tcp[12] |= marks.reserved;
     let first = position(s);
     tcp.extend((0..u64::from(s.len)).map(|i| byte(FROM_PEER, first + i)));
-    let sum = pseudo_header(tcp.len()).add_slice(&tcp).ones_complement().to_ne_bytes();
+    let ip = ipv4(IpNumber::TCP, marks, tcp.len());
+    let sum = pseudo_header(&ip, tcp.len()).add_slice(&tcp).ones_complement().to_ne_bytes();
     tcp[16..18].copy_from_slice(&sum);
     if marks.bad_checksum {
         tcp[16] ^= 0x55;
     }
     let mut frame = Vec::new();
     ethernet(&mut frame);
-    ipv4(&mut frame, IpNumber::TCP, marks.ecn, tcp.len());
+    frame.extend(ip.to_bytes());
     frame.extend(tcp);
     if let Some(len) = marks.cut {
         frame.truncate(ETHERNET_LEN + usize::from(len));
@@ -62,10 +67,10 @@ pub fn segment(space: &Space, marks: &Marks, s: &Segment) -> Vec<u8> {
     frame
 }
 
-fn pseudo_header(tcp_len: usize) -> Sum16BitWords {
+fn pseudo_header(ip: &Ipv4Header, tcp_len: usize) -> Sum16BitWords {
     let mut sum = Sum16BitWords::new();
-    sum = sum.add_4bytes(PEER_IP);
-    sum = sum.add_4bytes(OUR_IP);
+    sum = sum.add_4bytes(ip.source);
+    sum = sum.add_4bytes(ip.destination);
     sum.add_2bytes([0, IpNumber::TCP.0]).add_2bytes((tcp_len as u16).to_be_bytes())
 }
 
@@ -94,7 +99,7 @@ pub fn icmp(space: &Space, e: &IcmpError) -> Vec<u8> {
     let header = Icmpv4Header::with_checksum(kind, &body);
     let mut frame = Vec::new();
     ethernet(&mut frame);
-    ipv4(&mut frame, IpNumber::ICMP, 0, header.header_len() + body.len());
+    frame.extend(ipv4(IpNumber::ICMP, &Marks::default(), header.header_len() + body.len()).to_bytes());
     frame.extend(header.to_bytes());
     frame.extend(body);
     frame

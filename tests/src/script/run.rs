@@ -3,8 +3,9 @@
 use super::ast::{Action, Body, Call, Event, Packet, Script, Segment, When};
 use super::calls::Caller;
 use super::compare::{Seen, differences};
+use super::config::{self, Stages};
 use super::space::Spaces;
-use super::{config, frame, print, watch};
+use super::{frame, print, watch};
 use crate::sim::host::ToeHost;
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -16,13 +17,20 @@ const ANY_US: u64 = 600_000_000;
 /// Steps without time passing by more than a microsecond each: a timer that is due for ever.
 const STEPS_MAX: u32 = 200_000;
 
+/// Of the pipelined card.
+const SEED: u64 = 5;
+
 /// Why a script failed: where, what, and what had happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Failure(pub String);
 
-/// Runs a script, which `file` is the name of. A script that is expected to fail must.
+/// Runs a script, which `file` is the name of, on cards of both kinds. A script that is expected to fail must.
 pub fn run(file: &str, script: &Script) -> Result<(), Failure> {
-    let ran = Runner::new(script).and_then(|mut runner| runner.run(&script.events).map_err(|e| runner.failure(&e)));
+    let run_on = |stages| {
+        let mut runner = Runner::new(script, stages)?;
+        runner.run(&script.events).map_err(|why| runner.failure(&format!("{why}\n  card:    {stages:?}")))
+    };
+    let ran = run_on(Stages::Fused).and_then(|()| run_on(Stages::Pipelined(SEED)));
     match (ran, &script.expect_fail) {
         (Ok(()), Some(reason)) => Err(Failure(format!("{file}: passes, but is expected to fail ({reason}): take the mark away"))),
         (Err(_), Some(_)) => Ok(()),
@@ -59,10 +67,10 @@ struct Runner {
 }
 
 impl Runner {
-    fn new(script: &Script) -> Result<Self, String> {
+    fn new(script: &Script, stages: Stages) -> Result<Self, String> {
         let c = &script.config;
         Ok(Self {
-            host: config::host(c)?,
+            host: config::host(c, stages)?,
             caller: Caller::default(),
             spaces: Spaces::new(c.peer_isn),
             start: c.start.as_micros() as u64,

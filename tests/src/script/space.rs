@@ -22,6 +22,8 @@ pub struct Space {
     pub peer_port: u16,
     peer_isn: u32,
     iss: u32,
+    /// What was added to the initial sequence number of the incarnation before.
+    isn_advance: Option<u32>,
     /// Something else than a SYN was sent from `iss` on: the next SYN begins a new incarnation.
     used: bool,
     /// Wire's less script's.
@@ -68,6 +70,7 @@ impl Space {
         if wire.flags.has(SYN) {
             // A SYN that is repeated must have the same number: else it shows as a wrong one.
             if self.used || self.scale.is_none() {
+                self.isn_advance = self.scale.map(|_| wire.seq.wrapping_sub(self.iss));
                 (self.iss, self.edge, self.used) = (wire.seq, None, false);
             }
             self.scale = wire.options.iter().flatten().find_map(|o| if let Opt::WindowScale(s) = o { Some(*s) } else { None }).or(Some(0));
@@ -108,6 +111,11 @@ impl Space {
         Ok(())
     }
 
+    /// By how much the initial sequence number is ahead of the one before, if there was one.
+    pub fn isn_advance(&self) -> Option<u32> {
+        self.isn_advance
+    }
+
     /// A timestamp of the stack's as scripts count; the first one that a script expects says where that begins.
     pub fn ts_of(&mut self, wire: u32, expected: u32) -> u32 {
         let base = *self.ts_base.get_or_insert(wire.wrapping_sub(expected));
@@ -139,6 +147,7 @@ impl Spaces {
             peer_port: PEER_PORTS + u16::from(conn),
             peer_isn: self.peer_isn,
             iss: 0,
+            isn_advance: None,
             used: false,
             ts_base: None,
             scale: None,

@@ -37,6 +37,9 @@ fn shown(value: &Value) -> String {
 }
 
 fn look(host: &mut ToeHost, name: &str, space: &Space) -> Result<Value, String> {
+    if name == "isn_advance" {
+        return space.isn_advance().map(|n| Value::Number(n.into())).ok_or("there was no connection before".into());
+    }
     let Report::Connections(rows) = host.report(|core| core.report_connections()) else {
         return Err("no report of connections".into());
     };

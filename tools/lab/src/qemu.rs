@@ -39,11 +39,13 @@ pub struct Machine {
     pub uefi: bool,
     /// Bytes of the window, as toe-window has them.
     pub window: &'static str,
+    /// Words for the image's command line.
+    pub append: &'static str,
 }
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { cores: 4, uefi: false, window: "256M" }
+        Self { cores: 4, uefi: false, window: "256M", append: "" }
     }
 }
 
@@ -159,7 +161,7 @@ fn start_machine(lab: &Lab, wire: &Host, machine: &Machine) -> Result<Job> {
         wire: Wire::Tap { name: PEER_IF.into(), pairs: PAIRS },
         window: WINDOW.into(),
         vectors: VECTORS,
-        append: String::new(),
+        append: machine.append.to_owned(),
         monitor: Some(MONITOR.into()),
     };
     let mut command = wire.command(programs::require(QEMU)?);

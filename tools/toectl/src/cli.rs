@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use toed::admin::Share as AdminShare;
 use toed::rate;
 
@@ -11,7 +11,7 @@ use toed::rate;
 #[derive(Parser, Debug)]
 #[command(
     version,
-    after_help = "EXIT STATUS\n  0 done; 1 it failed; 2 wrong usage, or something that you have to change first (rights, a missing\n  interface, a daemon that is not running). 'run' ends with the program's own status; 125 toectl\n  itself failed, 126 the program cannot be executed, 127 it was not found.\n\nEXAMPLE\n  toectl up --port af_packet:eth1 --ip 192.0.2.10/24 --gateway 192.0.2.1\n  toectl run -- redis-server --bind 192.0.2.10 --protected-mode no\n  toectl ss\n  toectl down"
+    after_help = "EXIT STATUS\n  0 done; 1 it failed; 2 wrong usage, or something that you have to change first (rights, a missing\n  interface, a daemon that is not running). 'run' ends with the program's own status; 125 toectl\n  itself failed, 126 the program cannot be executed, 127 it was not found.\n\nEXAMPLE\n  toectl up --port af_packet:eth1 --ip 192.0.2.10/24 --gateway 192.0.2.1\n  toectl up --board virt --image toe-virt-a72.elf --port tap:tap0 --ip 192.0.2.10/24\n  toectl run -- redis-server --bind 192.0.2.10 --protected-mode no\n  toectl ss\n  toectl down"
 )]
 pub struct Cli {
     /// Folder of sockets, pid files and logs; one per instance
@@ -29,6 +29,8 @@ pub enum Command {
     Up(Up),
     /// Stop them, and remove all that they left, also after they were killed
     Down,
+    /// Start the machine of a card in QEMU again, after it has failed or with a new build of its image
+    Restart(Restart),
     /// Run a program with its TCP sockets on the card
     Run(Run),
     /// Show the card, its addresses and its applications
@@ -45,11 +47,20 @@ pub enum Command {
     Limit(Limit),
 }
 
+/// What runs the card's data path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Board {
+    /// A process of this machine
+    Soft,
+    /// Firmware inside QEMU (needs qemu-system-aarch64 and --image)
+    Virt,
+}
+
 #[derive(Args, Debug)]
 pub struct Up {
-    /// Where frames go: af_packet:IFNAME (an interface that the card takes over) or tap:IFNAME
+    /// Where frames go: af_packet:IFNAME (an interface that the card takes over) or tap:IFNAME (made if it is not there)
     ///
-    /// Options follow after commas, as toe-nic --help lists them.
+    /// Options follow after commas, as toe-nic --help lists them. A card in QEMU takes tap:IFNAME only.
     #[arg(long, value_name = "DRIVER:IFNAME")]
     pub port: String,
     /// The card's own addresses, of IPv4 and IPv6, with commas between; the kernel must not have them too
@@ -64,11 +75,20 @@ pub struct Up {
     /// The VLAN that the card is on
     #[arg(long, value_name = "ID")]
     pub vlan: Option<u16>,
-    /// The kind of card: soft (a process of this machine) is the only one so far
-    #[arg(long, default_value = "soft", value_parser = ["soft"])]
-    pub board: String,
-    /// CPUs for the card's data path, such as 2 or 2,3; default: wherever the kernel puts it
-    #[arg(long, value_name = "LIST")]
+    /// The kind of card
+    #[arg(long, value_enum, default_value_t = Board::Soft)]
+    pub board: Board,
+    /// Firmware of a card in QEMU: an ELF file, as 'cargo xtask image virt' builds it; with --uefi a UEFI application
+    #[arg(long, value_name = "PATH")]
+    pub image: Option<PathBuf>,
+    /// Start the image as a UEFI application rather than as an ELF file
+    #[arg(long)]
+    pub uefi: bool,
+    /// Memory that a card in QEMU shares with this host, and so all buffers of all applications: 64M (the default), a power of two
+    #[arg(long, value_name = "SIZE")]
+    pub window: Option<String>,
+    /// CPUs for the card's data path, such as 2 or 2,3; default: wherever the kernel puts it. In QEMU: how many cores, 4 by default
+    #[arg(long, value_name = "LIST|N")]
     pub cores: Option<String>,
     /// How stages are placed on cores
     #[arg(long, value_name = "fused|FILE")]
@@ -76,13 +96,20 @@ pub struct Up {
     /// Damage frames on purpose, for tests: loss=0.01,dup=0.01,reorder=0.01,seed=1
     #[arg(long, value_name = "SPEC")]
     pub impair: Option<String>,
-    /// One more word for toe-nic's command line (repeatable), as in --nic-arg=--spin-us=0
+    /// One more word for toe-nic's command line, or the image's (repeatable), as in --nic-arg=--spin-us=0
     #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
     pub nic_arg: Vec<OsString>,
     /// One more word for toed's command line (repeatable), as in --toed-arg=--tcp-rxbuf-len=65536
     #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
     pub toed_arg: Vec<OsString>,
-    /// Seconds to wait for each of the two to be ready
+    /// Seconds to wait for each process to be ready
+    #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub wait: u64,
+}
+
+#[derive(Args, Debug)]
+pub struct Restart {
+    /// Seconds to wait for the machine to be ready, and for toed to attach to it
     #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
     pub wait: u64,
 }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use crate::interface;
 use crate::process::Identity;
-use crate::qdisc;
 use crate::run_dir::RunDir;
 
 /// In the order in which they are stopped: toed still tells applications and peers.
-const PROCESSES: [&str; 2] = ["toed", "toe-nic"];
+const PROCESSES: [&str; 4] = ["toed", "toe-nic", "qemu", "toe-window"];
 
 /// How long a process may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,10 +44,12 @@ pub fn clean(dir: &RunDir, and_folder: bool) -> Result<()> {
         }
     }
     if let Some(undo) = dir.read_undo() {
-        if qdisc::netns() != undo.netns {
+        if interface::netns() != undo.netns {
             left.push(format!("interface {} is in another network namespace; run 'toectl down' there", undo.interface));
-        } else if qdisc::has_clsact(&undo.interface) {
-            left.extend(qdisc::remove(&undo.interface, undo.had_clsact).err());
+        } else if undo.made_tap && interface::exists(&undo.interface) {
+            left.extend(interface::remove_tap(&undo.interface).err());
+        } else if interface::has_clsact(&undo.interface) {
+            left.extend(interface::remove(&undo.interface, undo.had_clsact).err());
         }
     }
     if left.is_empty() {

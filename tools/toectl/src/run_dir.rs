@@ -1,6 +1,7 @@
 //! The folder of one instance: sockets, pid files, logs, and what `down` has to know.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -16,13 +17,18 @@ use serde::{Deserialize, Serialize};
 use crate::errors::environment;
 
 /// Everything that an instance puts there: what `down` removes.
-const FILES: [&str; 11] = [
+const FILES: [&str; 16] = [
     "card.sock",
+    "window.sock",
     "toed.sock",
     "admin.sock",
     "toe-nic.pid",
+    "toe-window.pid",
+    "qemu.pid",
     "toed.pid",
     "toe-nic.log",
+    "toe-window.log",
+    "qemu.log",
     "toed.log",
     "toed.failure",
     "toed.lock",
@@ -38,6 +44,12 @@ pub struct Undo {
     pub interface: String,
     /// Whether the interface had a clsact qdisc before us: then it is not ours to remove.
     pub had_clsact: bool,
+    /// Whether `up` made the interface.
+    #[serde(default)]
+    pub made_tap: bool,
+    /// QEMU and its arguments, for `restart`; empty: the card is not in QEMU.
+    #[serde(default)]
+    pub machine: Vec<OsString>,
     /// Whether `up` made the folder.
     pub made_folder: bool,
 }
@@ -190,7 +202,8 @@ mod tests {
         let expected = if geteuid().is_root() { 0o755 } else { 0o700 };
         assert_eq!(dir.path().metadata().expect("there").permissions().mode() & 0o777, expected);
         assert!(!dir.make().expect("there already"));
-        let undo = Undo { netns: 1, interface: "eth9".into(), had_clsact: true, made_folder: true };
+        let undo =
+            Undo { netns: 1, interface: "eth9".into(), had_clsact: true, made_tap: false, machine: vec!["qemu".into()], made_folder: true };
         dir.write_undo(&undo).expect("written");
         fs::write(dir.file("toed.log"), "x").expect("written");
         assert_eq!(dir.read_undo(), Some(undo));

@@ -33,7 +33,7 @@ impl Engine {
         }
         let key = self.choose_local(local, remote)?;
         let cc = wishes.cc.unwrap_or_else(|| self.default_cc(&remote.ip));
-        let handshake = self.our_syn(&key, wishes.buffers, cc);
+        let handshake = self.our_syn(&key, wishes, cc);
         let phase = Phase::Resolving(handshake);
         let conn = Conn { key, owner, origin: Origin::Active, phase, hop: None, deadline: None };
         let id = self.conns.insert(conn).ok_or(Errno::EADDRNOTAVAIL)?;
@@ -82,7 +82,7 @@ impl Engine {
     }
 
     // RFC 9293 3.10.1-1.
-    fn our_syn(&mut self, key: &FlowKey, buffers: crate::BufferLog2, cc: u8) -> Handshake {
+    fn our_syn(&mut self, key: &FlowKey, wishes: Wishes, cc: u8) -> Handshake {
         let c = &self.config;
         let options = Options {
             peer_mss: super::default_mss(key),
@@ -93,7 +93,7 @@ impl Engine {
         };
         self.serial += 1;
         Handshake {
-            buffers,
+            buffers: wishes.buffers,
             cc,
             iss: self.keys.isn(key, self.now),
             irs: SeqNum(0),
@@ -104,6 +104,8 @@ impl Engine {
             retries: 0,
             copies: 0,
             rtt_us: 0,
+            deferred_until: None,
+            open: wishes.open,
             timeout_us: c.handshake_timeout_us,
             sent_us: self.now,
             peer_mac: [0; 6],
@@ -112,6 +114,7 @@ impl Engine {
     }
 
     /// The next hop of a waiting connection is known.
+    /// RFC 1122 2.3.2.2-1.
     pub(crate) fn hop_ready(&mut self, id: ConnId, mac: Mac) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         if let Phase::Resolving(h) = &conn.phase {
@@ -139,6 +142,7 @@ impl Engine {
             return self.refuse(seg);
         }
         // Second: a RST is acceptable if it acknowledges the SYN. RFC 9293 3.10.7.3-3, 3.10.7.3-4.
+        // RFC 5961 3.2-6.
         if seg.has(TcpFlags::RST) {
             self.counters.drop_rst += 1;
             if acceptable {
@@ -162,6 +166,7 @@ impl Engine {
         };
         let (ece, cwr) = (seg.has(TcpFlags::ECE), seg.has(TcpFlags::CWR));
         // RFC 3168, 6.1.1: ECE alone agrees in a SYN-ACK; both ask in a SYN.
+        // RFC 3168 6.1.1-4, 6.1.1-8.
         let ecn = asked_ecn && if acknowledges { ece && !cwr } else { ece && cwr };
         let options = self.negotiate(&seg.key, &seg.options, ecn);
         let now = self.now;

@@ -34,12 +34,14 @@ fn ip_tcp_headers(key: &FlowKey) -> u16 {
 }
 
 /// Window shift for a receive buffer: the least that lets the whole of it be offered (RFC 7323, 2.3: at most 14).
+/// RFC 7323 2.3-7.
 pub(crate) fn scale_of(buffers: BufferLog2) -> u8 {
     buffers.rx.saturating_sub(15).min(14)
 }
 
 /// Window of a SYN or SYN-ACK, bytes: never scaled (RFC 7323, 2.2), but a multiple of what scaling can say, so that its edge stays
 /// where it is afterwards.
+/// RFC 7323 2.2-8.
 pub(crate) fn first_window(buffers: BufferLog2) -> u16 {
     let bytes = 1u32.checked_shl(u32::from(buffers.rx)).unwrap_or(u32::MAX).min(u32::from(u16::MAX));
     let scale = scale_of(buffers);
@@ -64,7 +66,7 @@ impl Handshake {
 
 impl Engine {
     /// Largest segment we take: the MTU less fixed headers (RFC 6691).
-    /// RFC 9293 MUST-67.
+    /// RFC 9293 MUST-67; RFC 1191 3.1-1, 3.1-2.
     fn our_mss(&self, key: &FlowKey) -> u16 {
         let mtu = if is_v4(&key.remote_ip) { self.config.mtu } else { self.autoconf.mtu };
         mtu.saturating_sub(ip_tcp_headers(key))
@@ -77,7 +79,9 @@ impl Engine {
             // RFC 9293 MUST-14, MUST-15.
             peer_mss: theirs.mss.unwrap_or(default_mss(key)).max(MIN_MSS),
             // RFC 7323, 2.3: a shift above 14 means 14.
+            // RFC 7323 2.2-3, 2.3-3, 2.3-4, 2.3-8.
             peer_wscale: theirs.window_scale.filter(|_| c.window_scaling).map(|s| s.min(14)),
+            // RFC 7323 3.2-5.
             timestamps: c.timestamps && theirs.timestamps.is_some(),
             sack: c.sack && theirs.sack_permitted,
             ecn,
@@ -85,10 +89,10 @@ impl Engine {
     }
 
     /// Options of our SYN or SYN-ACK.
-    /// RFC 9293 MUST-14, SHLD-5, MAY-3.
+    /// RFC 9293 MUST-14, SHLD-5, MAY-3; RFC 7323 2.2-1, 2.2-2, 2.2-4, 2.2-5, 2.2-6, 2.3-1, 2.3-2, 2.3-7, 3.2-1, 3.2-5.
     fn syn_options(&self, key: &FlowKey, h: &Handshake) -> TcpOptions {
         TcpOptions {
-            mss: Some(self.our_mss(key)),
+            mss: Some(h.open.limit(self.our_mss(key))),
             window_scale: h.options.peer_wscale.map(|_| scale_of(h.buffers)),
             sack_permitted: h.options.sack,
             timestamps: h.options.timestamps.then(|| Timestamps { val: self.ts_val(h.ts_offset), ecr: h.ts_recent }),
@@ -121,24 +125,32 @@ impl Engine {
         let window = first_window(h.buffers);
         if synack {
             // RFC 3168, 6.1.1: ECE without CWR agrees to ECN.
+            // RFC 3168 6.1.1-1, 6.1.1-2, 6.1.1-7.
             let ecn = if h.options.ecn { TcpFlags::ECE } else { TcpFlags::empty() };
             self.counters.syn_acks_sent += 1;
-            self.send(to, key, h.iss, h.irs.add(1), TcpFlags::SYN | TcpFlags::ACK | ecn, window, options);
+            self.send_of(&h, to, key, h.irs.add(1), TcpFlags::SYN | TcpFlags::ACK | ecn, window, options);
         } else {
             // `options.ecn` stays: the answer may be to a SYN that did ask, and both ends must agree (as Linux).
+            // RFC 3168 6.1.1.1-2.
             let ask = h.options.ecn && h.retries < ECN_SYN_RETRIES;
             let ecn = if ask { TcpFlags::ECE | TcpFlags::CWR } else { TcpFlags::empty() };
             self.counters.syns_sent += 1;
-            self.send(to, key, h.iss, SeqNum(0), TcpFlags::SYN | ecn, window, options);
+            self.send_of(&h, to, key, SeqNum(0), TcpFlags::SYN | ecn, window, options);
         }
     }
 
     /// No answer in time (RFC 6298, 5: back off; RFC 9293, 3.8.3: give up).
-    /// RFC 9293 MUST-22.
+    /// RFC 9293 MUST-22; RFC 1122 4.2.3.1-1.
     pub(crate) fn handshake_timer(&mut self, id: ConnId) {
-        let most = self.config.handshake_retries;
+        let (most, now) = (self.config.handshake_retries, self.now);
         let Some(conn) = self.conns.get_mut(id) else { return };
+        let is_active = conn.origin == Origin::Active;
         let Some(h) = conn.phase.handshake() else { return };
+        let most = if is_active && h.open.syn_retries > 0 { h.open.syn_retries } else { most };
+        if let Some(until) = h.deferred_until.filter(|until| *until > now) {
+            // The peer has our SYN-ACK. Behind that time its answer to another one makes the connection.
+            return self.timers.set(TimerId::Conn(id), &mut conn.deadline, Some(until));
+        }
         if h.retries >= most {
             self.counters.handshake_timeouts += 1;
             return self.abandon(id, Errno::ETIMEDOUT);
@@ -190,6 +202,7 @@ mod tests {
         BufferLog2 { tx: 16, rx }
     }
 
+    /// RFC 7323 2.2-4, 2.3-7.
     #[test]
     fn scale_is_the_least_that_offers_the_whole_buffer() {
         for (rx, scale) in [(12, 0), (15, 0), (16, 1), (18, 3), (20, 5), (30, 14), (200, 14)] {

@@ -66,6 +66,7 @@ impl Engine {
             && !iss.gt(floor)
         {
             // RFC 1122, 4.2.2.13: beyond the largest number of the previous incarnation, and its window.
+            // RFC 1122 4.2.2.13-1.
             iss = floor.add(65_537);
         }
         // RFC 3168, 6.1.1: ECE and CWR in a SYN ask for ECN.
@@ -83,6 +84,8 @@ impl Engine {
             retries: 0,
             copies: 0,
             rtt_us: 0,
+            deferred_until: None,
+            open: wishes.open,
             timeout_us: self.config.handshake_timeout_us,
             sent_us: self.now,
             peer_mac: seg.mac,
@@ -104,6 +107,7 @@ impl Engine {
             // RFC 9293 3.10.7.4-9, 3.10.7.4-10: an exact RST resets. RFC 5961, 3.2: another one in the window is challenged.
             if seg.seq == rcv_nxt {
                 self.abandon(id, Errno::ECONNREFUSED);
+            // RFC 5961 3.2-3.
             } else if in_window {
                 self.challenge_by(id, seg);
             }
@@ -145,14 +149,28 @@ impl Engine {
     }
 
     fn final_ack(&mut self, id: ConnId, origin: Origin, seg: &Segment<'_>) {
-        if let Origin::Passive(listener) = origin
-            && self.ports.listener(listener).is_none_or(|l| l.is_full())
-        {
-            // As if it had been lost: our SYN-ACK will be repeated, and acknowledged again.
-            self.counters.ack_drop_accept_full += 1;
-            return;
+        if let Origin::Passive(listener) = origin {
+            if self.ports.listener(listener).is_none_or(|l| l.is_full()) {
+                // As if it had been lost: our SYN-ACK will be repeated, and acknowledged again.
+                self.counters.ack_drop_accept_full += 1;
+                return;
+            }
+            if self.is_deferred(id, seg) {
+                self.counters.ack_deferred += 1;
+                return;
+            }
         }
         self.install(id, Some((seg.frame.to_vec(), seg.meta)));
+    }
+
+    /// Whether the connection waits for data before anybody hears of it (TCP_DEFER_ACCEPT).
+    fn is_deferred(&mut self, id: ConnId, seg: &Segment<'_>) -> bool {
+        let now = self.now;
+        let Some(h) = self.conns.get_mut(id).and_then(|c| c.phase.handshake()) else { return false };
+        if h.open.defer_accept_us == 0 || seg.payload_len > 0 || seg.has(TcpFlags::FIN) {
+            return false;
+        }
+        now < *h.deferred_until.get_or_insert(now.saturating_add(h.open.defer_accept_us))
     }
 
     /// A SYN in SYN-RECEIVED.
@@ -161,6 +179,7 @@ impl Engine {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let Phase::SynReceived(h) = &mut conn.phase else { return };
         let acks_ours = seg.has(TcpFlags::ACK) && seg.ack == h.iss.add(1);
+        // RFC 5961 4.2-2.
         if seg.seq != h.irs {
             // RFC 5961, 4.2. A peer that has restarted answers the ACK with a RST, and tries again.
             self.counters.drop_unacceptable += 1;

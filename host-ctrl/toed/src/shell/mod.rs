@@ -472,6 +472,7 @@ fn raise_descriptor_limit() -> usize {
 }
 
 /// 16 random bytes: the key of sequence numbers (RFC 6528).
+/// RFC 6528 4-1.
 fn secret() -> Result<[u8; 16]> {
     let mut secret = [0; 16];
     std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut secret)).context("/dev/urandom: reading a secret")?;
@@ -479,4 +480,13 @@ fn secret() -> Result<[u8; 16]> {
         bail!("/dev/urandom: gives zeroes");
     }
     Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    /// RFC 6528 4-1.
+    #[test]
+    fn each_secret_is_another() {
+        assert_ne!(super::secret().unwrap(), super::secret().unwrap());
+    }
 }

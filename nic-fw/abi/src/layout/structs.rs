@@ -28,7 +28,7 @@ structs! {
     crate::ids::FlowId as "toe_flow_id" { index, generation }
     crate::flow::FlowKey as "toe_flow_key" { local_ip, remote_ip, local_port, remote_port }
     crate::flow::Identity as "toe_flow_identity" {
-        key, region, ctx, opaque, next_hop, vlan, ttl, tos, _reserved, retransmits, prior_cwnd, prior_ssthresh,
+        key, region, ctx, opaque, next_hop, vlan, ttl, tos, reo_wnd_more, reo_wnd_persist, retransmits, prior_cwnd, prior_ssthresh,
     }
     crate::flow::RxState as "toe_flow_rx" {
         buf, buf_log2, wscale, mss, irs, rcv_nxt, rcv_adv, rx_tail, ts_recent, last_tx_ms, last_ack_sent, fin_seq,
@@ -36,10 +36,10 @@ structs! {
     }
     crate::flow::TxState as "toe_flow_tx" {
         buf, buf_log2, wscale, backoff, dup_acks, iss, snd_una, snd_nxt, snd_max, snd_wnd, snd_wl1, snd_wl2, tx_head,
-        srtt_us, rttvar_us, timer_ms, timer, rto_min_4ms, max_wnd_log2, probes, rtt_seq, rtt_us,
+        srtt_us, rttvar_us, timer_ms, timer, rto_min_4ms, max_wnd_log2, probes, min_rtt_us, board,
     }
     crate::flow::CcState as "toe_flow_cc" {
-        cwnd, ssthresh, recover, algorithm, ooo_recent, challenges, challenge_epoch, words, ooo,
+        cwnd, ssthresh, recover, algorithm, _reserved, challenges, challenge_epoch, words, ooo, ooo_more, sent,
     }
     crate::context::HostLine as "toe_host_line" { hc_tail, ev_head, parked, _reserved }
     crate::context::CardLine as "toe_card_line" { hc_head, ev_tail, parked, failed, _reserved }
@@ -47,7 +47,8 @@ structs! {
     crate::region::SlotConn as "toe_slot_conn" { state, error, flow, tx_off, rx_off, tx_len, rx_len, ctx, _reserved }
     crate::region::SlotNames as "toe_slot_names" { local_ip, remote_ip, local_port, remote_port, _reserved }
     crate::region::SlotTx as "toe_slot_tx" {
-        head, lock, flags, nonblocking, timeout_us, slot_flags, linger, _reserved, pacing, _reserved2,
+        head, lock, flags, nonblocking, timeout_us, slot_flags, linger, _reserved, pacing, tos, ttl, max_segment, syn_retries,
+        defer_accept_s, _reserved2,
     }
     crate::region::SlotRx as "toe_slot_rx" { tail, lock, told, timeout_us, low_water, _reserved }
     crate::region::SlotEvent as "toe_slot_event" { rx_head, tx_tail, flags, error, srtt_us, cwnd, _reserved }
@@ -60,6 +61,10 @@ structs! {
     crate::flow::FlowState as "toe_flow_state" { id, rx, tx, cc }
     crate::control::ControlMsg as "toe_control_msg" {
         kind, tag, status, _reserved, flow, args, body, _reserved2, phase,
+    }
+    crate::control::RateOrder as "toe_rate_order" { flow, rate_kbps, _reserved }
+    crate::control::RateReport as "toe_rate_report" {
+        flow, acked, marked, unacked, srtt_us, retransmits, rate_kbps, algorithm, _reserved, mss,
     }
     crate::observe::StageRecord as "toe_stage_record" {
         stage, instance, core, flags, cpu, queue, queue_max, credits, credits_max, _reserved, items, busy_ns, clock_ns,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   toed ──requests──► window::CardEnd ──► image: attach, detach, reset          stage ──► window::WindowMemory ──► regions
+//!   network device that breaks the rules ──► mend::Mender: when to reset it
 //!   logger ──────────► log::Log ──► the window's ring ──► toectl logs
 //! ```
 //!
@@ -11,4 +12,5 @@
 extern crate alloc;
 
 pub mod log;
+pub mod mend;
 pub mod window;

@@ -146,6 +146,19 @@ impl<B: Board> Core<B> {
         })
     }
 
+    /// The halves of the port that are here.
+    pub(super) fn port(&mut self) -> (Option<&mut B::Rx>, Option<&mut B::Tx>) {
+        let mut port = (None, None);
+        for seat in &mut self.seats {
+            match &mut seat.instance {
+                Instance::Ingress(a) => port.0 = Some(a.stage.rx()),
+                Instance::Egress(a) => port.1 = Some(a.stage.port()),
+                _ => {}
+            }
+        }
+        port
+    }
+
     /// A step of each instance.
     pub fn poll(&mut self, now: Instant) -> Polled {
         self.poll_with(now, |_| ())

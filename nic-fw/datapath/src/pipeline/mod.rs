@@ -50,6 +50,16 @@ impl<B: Board> Pipeline<B> {
         host.unwrap_or_else(|| unreachable!("every placement has a ctxq stage"))
     }
 
+    /// Both halves of the board's port. All cores are here.
+    pub fn port(&mut self) -> (&mut B::Rx, &mut B::Tx) {
+        let (mut rx, mut tx) = (None, None);
+        for core in &mut self.cores {
+            let here = core.port();
+            (rx, tx) = (rx.or(here.0), tx.or(here.1));
+        }
+        rx.zip(tx).unwrap_or_else(|| unreachable!("every placement has one ingress and one egress stage"))
+    }
+
     /// Forgets all flows, contexts and regions. All cores are here, so nobody runs them meanwhile.
     pub fn reset(&mut self, now: Instant) {
         self.host().reset();

@@ -11,5 +11,5 @@ pub mod transport;
 #[cfg(test)]
 mod fake;
 
-pub use queue::{Broken, Queue};
+pub use queue::{Alarm, Broken, Queue};
 pub use transport::{Features, Transport, TransportError};

@@ -43,6 +43,7 @@ fn cbrt(x: u64) -> u32 {
 }
 
 /// C d^3 in bytes, for `d` milliseconds from the plateau (RFC 9438, 4.2, Figure 1).
+/// RFC 9438 5.1-1.
 fn cube(d_ms: i64, mss: u32) -> i64 {
     let d = d_ms.clamp(-T_MAX_MS, T_MAX_MS);
     // 0.4 d^3 / 10^9 segments; |d^3 / 10^6| < 10^11, so nothing overflows.
@@ -57,6 +58,7 @@ fn start_epoch(cc: &mut CcState, acked: &Acked) {
     let k_ms = cbrt(deficit.min(1 << 30) * 2_500_000_000 / u64::from(acked.mss.max(1)));
     cc.words[PLATEAU_MS] = acked.now_ms.wrapping_add(k_ms);
     // RFC 9438, 4.3: "W_est is set equal to cwnd_epoch at the start of the congestion avoidance stage".
+    // RFC 9438 4.8-2.
     cc.words[W_EST] = cc.cwnd;
     cc.words[FRACTION] = EPOCH;
 }
@@ -65,6 +67,7 @@ fn start_epoch(cc: &mut CcState, acked: &Acked) {
 fn grow_estimate(cc: &mut CcState, acked: &Acked) {
     // "Once W_est has grown to reach the cwnd at the time of most recently setting ssthresh", alpha goes from
     // 3 (1 - beta) / (1 + beta) = 9/17 to 1.
+    // RFC 9438 4.3-2.
     let (num, den) = if cc.words[W_EST] < acked.prior_cwnd { (9, 17) } else { (1, 1) };
     let bytes = u64::from(acked.bytes.min(CWND_MAX));
     let grown = ((u64::from(acked.mss.min(1 << 16)) * bytes * num) << FRACTION_BITS) / (u64::from(cc.cwnd.max(1)) * den);
@@ -85,6 +88,7 @@ impl CongestionControl for Cubic {
         grow_estimate(cc, acked);
         if w_cubic(since_plateau) < u64::from(cc.words[W_EST]) {
             // RFC 9438, 4.3, the Reno-friendly region: "cwnd SHOULD be set to W_est".
+            // RFC 9438 4.3-1.
             cc.cwnd = cc.cwnd.max(cc.words[W_EST]);
             return;
         }
@@ -92,23 +96,28 @@ impl CongestionControl for Cubic {
         // acknowledged. What is rounded away here the next target makes up for.
         let cwnd = u64::from(cc.cwnd.max(1));
         let target = w_cubic(since_plateau + i64::from(acked.srtt_us / 1000)).clamp(cwnd, cwnd * 3 / 2);
+        // RFC 9438 4.4-1, 4.5-1.
         let grow = (target - cwnd) * u64::from(acked.bytes) / cwnd;
         cc.cwnd = cc.cwnd.saturating_add(u32::try_from(grow).unwrap_or(u32::MAX));
     }
 
     fn reduce(&self, cc: &mut CcState, flight: u32) -> u32 {
         // RFC 9438, 4.7, fast convergence: a window that shrinks makes room for new flows.
+        // RFC 9438 4.7-1.
         cc.words[W_MAX] = if cc.cwnd < cc.words[W_MAX] { (u64::from(cc.cwnd) * 17 / 20) as u32 } else { cc.cwnd };
         cc.words[FRACTION] = 0;
         // RFC 9438, 4.6, Figure 5.
+        // RFC 9438 4.6-2.
         (u64::from(flight) * 7 / 10) as u32
     }
 
     fn reset(&self, cc: &mut CcState) {
         // RFC 9438, 4.8: the next epoch has K = 0 and W_max = its own cwnd.
+        // RFC 9438 4.8-1.
         cc.words = [0; 4];
     }
 
+    /// RFC 9438 4.2-1.
     fn unused(&self, cc: &mut CcState) {
         // RFC 9438, 4.2: "t MUST NOT include periods when cwnd has not been updated due to application-limited behavior": a new epoch goes
         // on from the window that there is.
@@ -165,11 +174,13 @@ mod tests {
         cc
     }
 
+    /// RFC 9438 4.6-2.
     #[test]
     fn beta_is_seven_tenths() {
         assert_eq!(reduced(1000).cwnd, 700 * MSS);
     }
 
+    /// RFC 9438 4.4-1, 4.5-1, 5.1-1.
     #[test]
     fn returns_to_the_old_window_at_k() {
         let mut cc = reduced(1000);
@@ -184,7 +195,7 @@ mod tests {
         assert!(cc.cwnd > 1165 * MSS, "cwnd {}", cc.cwnd);
     }
 
-    /// RFC 9293 MAY-18.
+    /// RFC 9293 MAY-18; RFC 9438 4.3-1, 4.8-2, 4.3-2.
     #[test]
     fn is_as_fast_as_reno_at_short_round_trips() {
         let mut cc = reduced(100);
@@ -223,6 +234,7 @@ mod tests {
         assert!(cc.cwnd > before + before / 3, "{before} -> {}", cc.cwnd);
     }
 
+    /// RFC 9438 4.7-1.
     #[test]
     fn fast_convergence_lowers_the_plateau() {
         let mut cc = reduced(1000);
@@ -235,6 +247,7 @@ mod tests {
         assert_eq!(cc.words[W_MAX], 900 * MSS);
     }
 
+    /// RFC 9438 4.8-1, 4.8-2.
     #[test]
     fn after_a_timeout_the_plateau_is_where_avoidance_begins() {
         let mut cc = reduced(1000);
@@ -244,6 +257,7 @@ mod tests {
         assert_eq!((cc.words[W_MAX], cc.words[PLATEAU_MS]), (500 * MSS, 7000));
     }
 
+    /// RFC 9438 4.2-1.
     #[test]
     fn unused_time_is_not_on_the_curve() {
         let mut used = reduced(1000);

@@ -14,6 +14,7 @@ use toe_abi::flow::CcState;
 pub(super) struct Dctcp;
 
 /// 1 - alpha in units of 2^-30: fine enough that it does not get stuck above 0 (RFC 8257, 4.2). And [`GROW`].
+// RFC 8257 3.3-1, 4.2-1, 4.2-2.
 const CLEAN: usize = 0;
 /// Bytes of the present window to be acknowledged yet: RFC 8257's WindowEnd less SND.UNA.
 const LEFT: usize = 1;
@@ -27,6 +28,7 @@ const ONE: u32 = 1 << 30;
 /// g = 1/16 (RFC 8257, 4.2).
 const G_SHIFT: u32 = 4;
 
+/// RFC 8257 4.2-3.
 fn clean(cc: &CcState) -> u32 {
     (cc.words[CLEAN] & !GROW).min(ONE)
 }
@@ -47,6 +49,7 @@ impl CongestionControl for Dctcp {
             return;
         }
         let (acked, marked) = (cc.words[ACKED].max(1), cc.words[MARKED].min(cc.words[ACKED]));
+        // RFC 8257 3.3-2.
         let fraction = (u64::from(acked - marked) * u64::from(ONE) / u64::from(acked)) as u32;
         let estimate = clean(cc) - (clean(cc) >> G_SHIFT) + (fraction >> G_SHIFT);
         // RFC 5681, 3.1, congestion avoidance: a segment per round trip.
@@ -56,11 +59,13 @@ impl CongestionControl for Dctcp {
         cc.words = [estimate, flight, 0, 0];
     }
 
+    /// RFC 8257 3.5-1, 3.5-2.
     fn reduce(&self, _cc: &mut CcState, flight: u32) -> u32 {
         // RFC 8257, 3.5: "MUST react to loss episodes in the same way as conventional TCP".
         flight / 2
     }
 
+    /// RFC 8257 3.3-3.
     fn reduce_marked(&self, cc: &mut CcState, _flight: u32) -> u32 {
         // RFC 8257, 3.3, step 9: cwnd (1 - alpha / 2) = cwnd (1 + (1 - alpha)) / 2.
         ((u64::from(cc.cwnd) * u64::from(ONE + clean(cc))) >> 31) as u32
@@ -99,6 +104,7 @@ mod tests {
         cc
     }
 
+    /// RFC 8257 3.3-1.
     #[test]
     fn begins_as_cautious_as_reno() {
         let mut cc = begun();
@@ -106,6 +112,7 @@ mod tests {
         assert_eq!(Dctcp.reduce_marked(&mut cc, 0), WINDOW / 2);
     }
 
+    /// RFC 8257 3.3-2, 3.3-3.
     #[test]
     fn alpha_follows_the_marked_part_of_each_window() {
         let mut cc = begun();
@@ -119,6 +126,7 @@ mod tests {
         assert!(reduced.abs_diff(WINDOW / 8 * 7) < MSS, "{reduced}");
     }
 
+    /// RFC 8257 4.2-1, 4.2-2.
     #[test]
     fn alpha_of_a_clean_path_goes_to_nothing() {
         let mut cc = begun();
@@ -151,6 +159,7 @@ mod tests {
     }
 
     proptest::proptest! {
+        /// RFC 8257 4.2-3.
         #[test]
         fn alpha_stays_within_0_and_1(words: [u32; 4], cwnd: u32, acks: std::vec::Vec<(u32, bool, u32)>) {
             let mut cc = flow().cc;

@@ -35,11 +35,6 @@ pub struct Acked {
 
 /// A congestion-control algorithm. Its own state is [`CcState::words`], zero at first; cwnd and ssthresh count bytes.
 pub trait CongestionControl {
-    /// The window of a flow that begins, or sends again after a silence. `initial`: the standard's.
-    fn first_window(&self, initial: u32) -> u32 {
-        initial
-    }
-
     /// Congestion avoidance: data was acknowledged while cwnd was the limit, at or above ssthresh.
     fn avoid(&self, cc: &mut CcState, acked: &Acked);
 
@@ -93,14 +88,11 @@ fn initial_window(mss: u32) -> u32 {
     (10 * mss).min((2 * mss).max(14_600))
 }
 
+/// RFC 5681 3.1-6, 3.1-10.
 pub(crate) fn init(s: &mut FlowState) {
-    s.cc.cwnd = first_window(s);
+    s.cc.cwnd = initial_window(s.mss());
     // RFC 5681, 3.1: "SHOULD be set arbitrarily high".
     s.cc.ssthresh = CWND_MAX;
-}
-
-fn first_window(s: &FlowState) -> u32 {
-    algorithm(s).first_window(initial_window(s.mss()))
 }
 
 /// Gives the flow another algorithm, [`toe_abi::flow::cc`]: it goes on from the window that there is. False: there is none of this number.
@@ -111,9 +103,8 @@ pub fn choose(s: &mut FlowState, number: u8) -> bool {
     }
     if number != s.cc.algorithm {
         (s.cc.algorithm, s.cc.words) = (number, [0; 4]);
-        // A flow without a window of its own, or that had none: there is nothing to go on from.
-        if s.cc.cwnd >= CWND_MAX || code::is_rate(number) {
-            s.cc.cwnd = first_window(s);
+        if code::is_rate(number) {
+            s.cc.ssthresh = CWND_MAX;
         }
     }
     true
@@ -129,9 +120,10 @@ pub(crate) fn on_delivered(s: &mut FlowState, bytes: u32, ece: bool) {
 }
 
 /// An acknowledgement of `bytes` outside recovery. `flight`: bytes in flight before it.
-/// RFC 9293 MUST-19.
+/// RFC 9293 MUST-19; RFC 5681 3.1-1.
 pub(crate) fn on_ack(s: &mut FlowState, bytes: u32, flight: u32, now: Now) {
     let mss = s.mss();
+    // RFC 9438 4.10-1.
     let slow_start = s.cc.cwnd < s.cc.ssthresh;
     // Grow only what is in use (RFC 7661, 4.1; in slow start, as Linux, from half of it): else an application that trickles collects a
     // window that it never tried.
@@ -142,6 +134,7 @@ pub(crate) fn on_ack(s: &mut FlowState, bytes: u32, flight: u32, now: Now) {
     let mut acked = Acked { bytes, srtt_us: s.tx.srtt_us, mss, prior_cwnd: s.id.prior_cwnd, now_ms: now.ms32() };
     if slow_start {
         // RFC 5681, 3.1, counting bytes without a limit per ACK (RFC 3465): one ACK may stand for a whole super-frame.
+        // RFC 5681 3.1-11.
         let grow = bytes.min(s.cc.ssthresh - s.cc.cwnd);
         s.cc.cwnd += grow;
         acked.bytes -= grow;
@@ -156,6 +149,7 @@ pub(crate) fn on_ack(s: &mut FlowState, bytes: u32, flight: u32, now: Now) {
 fn reduce(s: &mut FlowState, flight: u32, how: impl FnOnce(&dyn CongestionControl, &mut CcState, u32) -> u32) {
     let mss = s.mss();
     // RFC 5681, 3.2, (2): what limited transmit sent beyond cwnd does not count as FlightSize.
+    // RFC 5681 3.2-8.
     let flight = flight.min(s.cc.cwnd);
     let ssthresh = how(algorithm(s), &mut s.cc, flight);
     // RFC 5681, (4): never below two segments.
@@ -174,6 +168,7 @@ pub(crate) fn on_loss(s: &mut FlowState, flight: u32) {
 }
 
 /// `again`: the same data has timed out before.
+/// RFC 2018 5.1-1; RFC 5681 3.1-18, 3.1-19, 4.3-4.
 pub(crate) fn on_timeout(s: &mut FlowState, flight: u32, again: bool) {
     // RFC 5681, 3.1: ssthresh is held constant when a retransmission times out.
     if !again {
@@ -185,13 +180,15 @@ pub(crate) fn on_timeout(s: &mut FlowState, flight: u32, again: bool) {
     }
     algorithm(s).reset(&mut s.cc);
     // RFC 5681, 3.1: "no more than the loss window, LW, which equals 1 full-sized segment".
+    // RFC 8257 3.5-3.
     s.cc.cwnd = s.mss();
 }
 
+/// RFC 3168 5-2.
 pub(crate) fn on_ecn(s: &mut FlowState, flight: u32) {
     remember(s);
     reduce(s, flight, |algorithm, cc, flight| algorithm.reduce_marked(cc, flight));
-    s.cc.cwnd = s.cc.ssthresh;
+    s.cc.cwnd = s.cc.cwnd.min(s.cc.ssthresh);
 }
 
 /// The last [`on_loss`] or [`on_timeout`] was for nothing: nothing was lost (RFC 3522, RFC 4015, RFC 5682).
@@ -204,6 +201,7 @@ pub(crate) fn undo(s: &mut FlowState) {
 }
 
 /// About to send new data with nothing in flight.
+/// RFC 5681 4.1-1.
 pub(crate) fn on_idle(s: &mut FlowState, now: Now) {
     let silent_ms = now.ms32().wrapping_sub(s.rx.last_tx_ms);
     if silent_ms <= rto_ms(s) {
@@ -211,7 +209,7 @@ pub(crate) fn on_idle(s: &mut FlowState, now: Now) {
         return;
     }
     // RFC 5681, 4.1: "no more than the restart window".
-    let restart = first_window(s);
+    let restart = initial_window(s.mss());
     if s.cc.cwnd > restart {
         // RFC 7661, 4.4.1 (and RFC 2861): slow start back to three quarters of what the path has carried.
         s.cc.ssthresh = s.cc.ssthresh.max(s.cc.cwnd / 4 * 3);
@@ -240,6 +238,7 @@ mod tests {
         }
     }
 
+    /// RFC 5681 3.1-6.
     #[test]
     fn starts_with_ten_segments() {
         each(|s| assert_eq!(s.cc.cwnd, 14_600));
@@ -247,7 +246,7 @@ mod tests {
         assert_eq!(initial_window(8948), 17_896);
     }
 
-    /// RFC 9293 MUST-19.
+    /// RFC 9293 MUST-19; RFC 5681 3.1-1, 3.1-10, 3.1-11; RFC 9438 4.10-1.
     #[test]
     fn slow_start_doubles_each_round_trip() {
         each(|mut s| {
@@ -266,6 +265,7 @@ mod tests {
         });
     }
 
+    /// RFC 2018 5.1-1; RFC 5681 3.1-18, 3.1-19; RFC 8257 3.5-3.
     #[test]
     fn timeout_goes_back_to_one_segment() {
         each(|mut s| {
@@ -292,6 +292,7 @@ mod tests {
         });
     }
 
+    /// RFC 5681 3.2-8.
     #[test]
     fn limited_transmit_is_not_counted_as_flight() {
         each(|mut s| {
@@ -317,19 +318,20 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_with_a_rate_has_no_window_and_gets_one_with_its_next_algorithm() {
-        for number in [code::DCTCP_RATE, code::TIMELY, code::CONST_RATE] {
-            let mut s = flow();
-            assert!(choose(&mut s, number));
-            assert_eq!(s.cc.cwnd, CWND_MAX);
-            on_idle(&mut s, Now(10_000_000));
-            assert_eq!(s.cc.cwnd, CWND_MAX);
-            on_timeout(&mut s, 14_600, false);
-            assert_eq!((s.cc.cwnd, s.cc.ssthresh), (1460, CWND_MAX), "a path that failed gets no burst");
-            s.cc.cwnd = CWND_MAX;
-            assert!(choose(&mut s, code::CUBIC));
-            assert_eq!(s.cc.cwnd, 14_600);
+    fn the_window_of_a_flow_with_a_rate_falls_only_to_begin_anew() {
+        let mut s = flow();
+        s.cc.ssthresh = 20_000;
+        assert!(choose(&mut s, code::DCTCP_RATE));
+        s.set(ff::ECN);
+        for _ in 0..100 {
+            let flight = s.cc.cwnd;
+            on_ack(&mut s, 14_600, flight, Now(0));
+            on_ecn(&mut s, flight);
+            on_loss(&mut s, flight);
         }
+        assert_eq!(s.cc.cwnd, 101 * 14_600);
+        on_timeout(&mut s, 14_600, false);
+        assert_eq!((s.cc.cwnd, s.cc.ssthresh), (1460, CWND_MAX), "a path that failed gets no burst");
     }
 
     #[test]
@@ -351,7 +353,7 @@ mod tests {
         on_delivered(&mut s, 1000, true);
         on_delivered(&mut s, 500, false);
         on_ecn(&mut s, 1000);
-        assert_eq!((s.cc.words[0], s.cc.cwnd), (1000, CWND_MAX));
+        assert_eq!((s.cc.words[0], s.cc.cwnd), (1000, 14_600));
     }
 
     #[test]
@@ -362,6 +364,7 @@ mod tests {
         });
     }
 
+    /// RFC 5681 4.1-1.
     #[test]
     fn idle_window_restarts() {
         each(|mut s| {

@@ -11,6 +11,7 @@ const ACKED: usize = 0;
 impl CongestionControl for NewReno {
     fn avoid(&self, cc: &mut CcState, acked: &Acked) {
         // RFC 5681, 3.1, the recommended form of (3): one SMSS for each cwnd's worth of acknowledged bytes.
+        // RFC 5681 3.1-12, 3.1-13, 3.1-14, 3.1-15.
         let total = cc.words[ACKED].saturating_add(acked.bytes);
         let rounds = total / cc.cwnd.max(1);
         cc.words[ACKED] = total - rounds * cc.cwnd;
@@ -33,6 +34,7 @@ mod tests {
     use super::*;
     use crate::testing::flow;
 
+    /// RFC 5681 3.1-12, 3.1-13, 3.1-14, 3.1-15.
     #[test]
     fn one_segment_per_window() {
         let mut cc = flow().cc;

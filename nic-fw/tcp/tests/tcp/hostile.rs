@@ -18,6 +18,19 @@ fn near(r: &mut Random, of: &[u32]) -> u32 {
     }
 }
 
+/// None, or blocks that are true, nearly true or absurd.
+fn sack_blocks(r: &mut Random, s: &FlowState) -> SackBlocks {
+    let mut blocks = SackBlocks::default();
+    for _ in 0..r.pick([0, 0, 1, 2, 4]) {
+        let within = s.tx.snd_max.wrapping_sub(s.tx.snd_una).max(1);
+        let [a, b] = [0; 2].map(|_| s.tx.snd_una.wrapping_add(r.range(0, u64::from(within) + 1) as u32));
+        let (start, end) =
+            if r.chance(80) { (SeqNum(a).min(SeqNum(b)).0, SeqNum(a).max(SeqNum(b)).0) } else { (near(r, &[a]), near(r, &[b])) };
+        blocks.push(SeqNum(start), SeqNum(end));
+    }
+    blocks
+}
+
 fn segment(r: &mut Random, s: &FlowState, now: Now) -> SegmentIn {
     let usual = TcpFlags::ACK;
     let flags = if r.chance(70) { usual } else { TcpFlags::from_bits_retain(r.next() as u8) };
@@ -26,13 +39,13 @@ fn segment(r: &mut Random, s: &FlowState, now: Now) -> SegmentIn {
     let stamp = Timestamps { val: near(r, &[s.rx.ts_recent]), ecr: near(r, &[now.ms32()]) };
     let (any_window, any_len) = (r.next() as u16, r.range(0, 65_536) as u32);
     SegmentIn {
-        seq: SeqNum(near(r, &[s.rx.rcv_nxt, s.rx.rcv_nxt, s.rx.rcv_adv, s.cc.ooo[0][0], s.cc.ooo[0][1], s.cc.ooo[3][1], s.rx.fin_seq])),
+        seq: SeqNum(near(r, &[s.rx.rcv_nxt, s.rx.rcv_nxt, s.rx.rcv_adv, s.cc.ooo[0][0], s.cc.ooo[0][1], s.cc.ooo[1][1], s.rx.fin_seq])),
         ack: SeqNum(near(r, &[s.tx.snd_una, s.tx.snd_nxt, s.tx.snd_max, s.tx.snd_max])),
         flags,
         window: r.pick([0, 1, 500, 60_000, any_window]),
         payload_len: r.pick([0, 0, 1, 1000, any_len]),
         timestamps: r.chance(60).then_some(stamp),
-        sack: SackBlocks::default(),
+        sack: sack_blocks(r, s),
         ce: r.chance(10),
         segments: r.next() as u16,
     }
@@ -74,7 +87,7 @@ fn check(s: &FlowState, before: &FlowState, out: &Output, event: &Input) {
     let mut last = SeqNum(s.rx.rcv_nxt);
     let used = s.cc.ooo.iter().take_while(|i| i[0] != i[1]).count();
     assert!(s.cc.ooo[used..].iter().all(|i| i[0] == i[1]), "gap in the list");
-    for &[start, end] in &s.cc.ooo[..used] {
+    for &[start, end, _] in &s.cc.ooo[..used] {
         assert!(last.lt(SeqNum(start)) && SeqNum(start).lt(SeqNum(end)) && SeqNum(end).le(SeqNum(s.rx.rcv_adv)), "{:?}", s.cc.ooo);
         last = SeqNum(end);
     }
@@ -109,7 +122,9 @@ fn run(seed: u64) {
         now,
         ..setup()
     });
-    let mut pools = Pools::new(64);
+    let records = r.pick([0, 1, 3, 16, 200]);
+    let mut pools = Pools::new(records);
+    let all = pools.left();
     for _ in 0..300 {
         let due = next_deadline(&s, now).filter(|_| r.chance(30));
         now = due.map_or(Now(now.0 + r.range(0, 20_000)), |d| d.max(now));
@@ -118,6 +133,7 @@ fn run(seed: u64) {
         let out = input(&mut s, &mut pools, &event, now);
         check(&s, &before, &out, &event);
         if out.closed.is_some() {
+            assert_eq!(pools.left(), all, "an ended flow keeps records");
             assert!(!out.send && next_deadline(&s, now).is_none() && emit(&mut s, &mut pools, now, 64_000).is_none());
             return;
         }
@@ -132,14 +148,19 @@ fn run(seed: u64) {
             assert!(seg.len == 0 || s.tx.tx_head.wrapping_sub(seg.pos) >= seg.len, "payload that was never written");
         }
         // With something in flight a timer runs: no flow can hang.
-        assert!(s.tx.snd_una == s.tx.snd_max || s.tx.timer == timer::RTO, "in flight without a timer");
+        assert!(
+            s.tx.snd_una == s.tx.snd_max || matches!(s.tx.timer, timer::RTO | timer::TLP | timer::REORDER),
+            "in flight without a timer"
+        );
     }
+    forget(&mut s, &mut pools);
+    assert_eq!(pools.left(), all, "a forgotten flow keeps records");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// RFC 9293 SHLD-14, 3.10.7.4-31.
+    /// RFC 9293 SHLD-14, 3.10.7.4-31; RFC 7323 2.3-6, 2.4-2, 2.4-3.
     #[test]
     fn invariants_hold_for_all_inputs(seed: u64) {
         run(seed);

@@ -103,7 +103,7 @@ fn log2(c: &mut Cursor<'_>) -> Parsed<u8> {
 }
 
 fn option(c: &mut Cursor<'_>, script: &mut Script) -> Parsed<()> {
-    const NAMES: [&str; 18] = [
+    const NAMES: [&str; 19] = [
         "include",
         "mtu",
         "cc",
@@ -118,6 +118,7 @@ fn option(c: &mut Cursor<'_>, script: &mut Script) -> Parsed<()> {
         "syn_retries",
         "time_wait",
         "fin_wait2",
+        "arp_expire",
         "peer_isn",
         "start",
         "tolerance_usecs",
@@ -141,6 +142,7 @@ fn option(c: &mut Cursor<'_>, script: &mut Script) -> Parsed<()> {
         "syn_retries" => config.syn_retries = c.u8()?,
         "time_wait" => config.time_wait = Duration::from_micros(c.seconds()?),
         "fin_wait2" => config.fin_wait2 = Duration::from_micros(c.seconds()?),
+        "arp_expire" => config.arp_expire = Duration::from_micros(c.seconds()?),
         "peer_isn" => config.peer_isn = c.u32()?,
         "start" => config.start = Duration::from_micros(c.seconds()?),
         "tolerance_usecs" => config.tolerance = Duration::from_micros(c.u32()?.into()),

@@ -2,6 +2,7 @@
 
 use crate::script::ast::{ACK, Body, Conn, Flags, IcmpError, Marks, Opt, Packet, RST, Segment, URG};
 use crate::script::cursor::{Cursor, Parsed};
+use std::net::Ipv4Addr;
 
 /// `@2`
 pub fn conn(c: &mut Cursor<'_>) -> Parsed<Conn> {
@@ -16,17 +17,39 @@ pub fn packet(c: &mut Cursor<'_>, inbound: bool) -> Parsed<Packet> {
     Ok(Packet { conn, marks, body })
 }
 
+const MARKS: [&str; 11] =
+    ["ect1", "ect0", "ce", "bad_checksum", "bad_ip_checksum", "src", "dst", "ip_options", "data_offset", "reserved", "cut"];
+
+fn address(c: &mut Cursor<'_>) -> Parsed<[u8; 4]> {
+    let mut before = *c;
+    let text = c.take(|ch| ch.is_ascii_digit() || ch == '.');
+    text.parse::<Ipv4Addr>().map(|a| a.octets()).or_else(|_| before.fail("an IPv4 address"))
+}
+
+/// Hexadecimal digits of whole words.
+fn words(c: &mut Cursor<'_>) -> Parsed<Vec<u8>> {
+    let mut before = *c;
+    let bytes = hex(c)?;
+    if bytes.len().is_multiple_of(4) { Ok(bytes) } else { before.fail("a multiple of 4 bytes") }
+}
+
 fn marks(c: &mut Cursor<'_>) -> Parsed<Marks> {
     let mut marks = Marks::default();
     if !c.eat("[") {
         return Ok(marks);
     }
     while !c.eat("]") {
-        match c.one_of(&["noecn", "ect1", "ect0", "ce", "bad_checksum", "data_offset", "reserved", "cut"])? {
-            ecn @ 0..4 => marks.ecn = ecn as u8,
-            4 => marks.bad_checksum = true,
-            5 => marks.data_offset = Some(c.number(15)? as u8),
-            6 => marks.reserved = c.number(15)? as u8,
+        match MARKS[c.one_of(&MARKS)?] {
+            "ect1" => marks.ecn = 1,
+            "ect0" => marks.ecn = 2,
+            "ce" => marks.ecn = 3,
+            "bad_checksum" => marks.bad_checksum = true,
+            "bad_ip_checksum" => marks.bad_ip_checksum = true,
+            "src" => marks.src = Some(address(c)?),
+            "dst" => marks.dst = Some(address(c)?),
+            "ip_options" => marks.ip_options = words(c)?,
+            "data_offset" => marks.data_offset = Some(c.number(15)? as u8),
+            "reserved" => marks.reserved = c.number(15)? as u8,
             _ => marks.cut = Some(c.u16()?),
         }
         c.eat(",");

@@ -12,7 +12,7 @@ use crate::errors::environment;
 use crate::run_dir::RunDir;
 use crate::show::print;
 
-const NAMES: [&str; 2] = ["toe-nic.log", "toed.log"];
+const NAMES: [&str; 4] = ["toe-nic.log", "toe-window.log", "qemu.log", "toed.log"];
 /// Lines of each that are shown.
 const LINES: usize = 20;
 /// More than that of a file is not looked at for its last lines, bytes.
@@ -30,7 +30,8 @@ pub fn show(dir: &RunDir, follow: bool) -> Result<()> {
             "no logs in {path}: this card was not started by 'toectl up', its logs are where its standard error goes"
         )));
     }
-    let mut tails: Vec<Tail> = NAMES.iter().map(|name| Tail { path: dir.file(name), at: 0 }).collect();
+    let paths = NAMES.iter().map(|name| dir.file(name)).filter(|path| path.exists());
+    let mut tails: Vec<Tail> = paths.map(|path| Tail { path, at: 0 }).collect();
     for tail in &mut tails {
         let text = tail.begin()?;
         print(&format!("==> {} <==\n{text}\n", tail.path.display()))?;
@@ -38,7 +39,7 @@ pub fn show(dir: &RunDir, follow: bool) -> Result<()> {
     if !follow {
         return Ok(());
     }
-    let mut shown = NAMES.len() - 1;
+    let mut shown = tails.len() - 1;
     loop {
         sleep(LOOK_EVERY);
         for (i, tail) in tails.iter_mut().enumerate() {

@@ -16,8 +16,20 @@ pub struct Citation {
     pub id: String,
     /// `path:line` from the root.
     pub place: String,
-    pub is_test: bool,
+    pub kind: Kind,
 }
+
+/// What cites.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Code,
+    Test,
+    /// A script that is expected to fail: it shows what is not obeyed.
+    Gap,
+}
+
+/// A line of a script of packets that says so.
+const EXPECT_FAIL: &str = "#! expect-fail";
 
 /// All citations below `root`, by path and line.
 pub fn scan(root: &Path) -> Result<Vec<Citation>> {
@@ -50,14 +62,20 @@ fn is_test_file(name: &str) -> bool {
 }
 
 fn read(name: &str, text: &str, found: &mut Vec<Citation>) {
-    let mut is_test = is_test_file(name);
+    let mut kind = match is_test_file(name) {
+        true if text.lines().any(|line| line.starts_with(EXPECT_FAIL)) => Kind::Gap,
+        true => Kind::Test,
+        false => Kind::Code,
+    };
     let mut attribute = false;
     for (i, line) in text.lines().enumerate() {
         // A module of tests is the last thing in a file.
-        is_test |= attribute && line.starts_with("mod ") && line.ends_with('{');
+        if attribute && line.starts_with("mod ") && line.ends_with('{') {
+            kind = Kind::Test;
+        }
         attribute = line == "#[cfg(test)]";
         for (rfc, id) in in_line(line) {
-            found.push(Citation { rfc, id: id.to_owned(), place: format!("{name}:{}", i + 1), is_test });
+            found.push(Citation { rfc, id: id.to_owned(), place: format!("{name}:{}", i + 1), kind });
         }
     }
 }
@@ -110,11 +128,13 @@ mod tests {
         let mut found = Vec::new();
         let text = "// RFC 1 1-1\n#[cfg(test)]\nuse x;\n// RFC 1 1-2\n#[cfg(test)]\nmod tests {\n// RFC 1 1-3";
         read("nic-fw/tcp/src/ack.rs", text, &mut found);
-        assert_eq!(found.iter().map(|c| c.is_test).collect::<Vec<_>>(), [false, false, true]);
+        assert_eq!(found.iter().map(|c| c.kind).collect::<Vec<_>>(), [Kind::Code, Kind::Code, Kind::Test]);
         assert_eq!(found[2].place, "nic-fw/tcp/src/ack.rs:7");
         for name in ["tests/src/sim.rs", "nic-fw/tcp/tests/tcp/sim.rs", "nic-fw/wire/src/tcp_tests.rs", "host-ctrl/x/src/a.pkt"] {
             assert!(is_test_file(name), "{name}");
         }
         assert!(!is_test_file("nic-fw/tcp/src/testing.rs"));
+        read("tests/scripts/a.pkt", "# RFC 1 1-4\n#! expect-fail: no", &mut found);
+        assert_eq!(found[3].kind, Kind::Gap);
     }
 }

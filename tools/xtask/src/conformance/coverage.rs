@@ -1,6 +1,6 @@
 //! Rows and citations put together.
 
-use super::citations::Citation;
+use super::citations::{Citation, Kind};
 use super::rows::{Reason, Row, Spec};
 
 pub struct Coverage {
@@ -17,10 +17,6 @@ pub enum State {
     Open,
 }
 
-fn place(c: &Citation) -> &str {
-    &c.place
-}
-
 pub fn state(row: &Row) -> State {
     match row.reason() {
         None => State::Covered,
@@ -35,11 +31,10 @@ impl Coverage {
         Self { specs, citations }
     }
 
-    /// Where a row is cited: in code, and in tests.
-    pub fn places(&self, rfc: u32, row: &Row) -> (Vec<&str>, Vec<&str>) {
-        let cited = self.citations.iter().filter(|c| c.rfc == rfc && c.id == row.id);
-        let (tests, code): (Vec<_>, Vec<_>) = cited.partition(|c| c.is_test);
-        (code.into_iter().map(place).collect(), tests.into_iter().map(place).collect())
+    /// Where a row is cited by such.
+    pub fn places(&self, rfc: u32, row: &Row, kind: Kind) -> Vec<&str> {
+        let cited = self.citations.iter().filter(|c| c.rfc == rfc && c.id == row.id && c.kind == kind);
+        cited.map(|c| c.place.as_str()).collect()
     }
 
     /// What must not be: each a sentence.
@@ -58,7 +53,7 @@ impl Coverage {
     }
 
     fn lacking(&self, rfc: u32, row: &Row) -> Option<String> {
-        let (code, tests) = self.places(rfc, row);
+        let (code, tests) = (self.places(rfc, row, Kind::Code), self.places(rfc, row, Kind::Test));
         let wrong = match row.reason() {
             None if code.is_empty() && tests.is_empty() => "is neither cited nor has it a reason".to_owned(),
             None if code.is_empty() => "is cited in no code".to_owned(),
@@ -78,17 +73,21 @@ mod tests {
     use super::*;
     use crate::conformance::rows;
 
-    fn problems(reason: &str, cited: &[(&str, bool)]) -> Vec<String> {
+    const CODE: Kind = Kind::Code;
+    const TEST: Kind = Kind::Test;
+
+    fn problems(reason: &str, cited: &[(&str, Kind)]) -> Vec<String> {
         let text = format!("title = 't'\n[[row]]\nid = '2-1'\nsection = '2'\nlevel = 'MUST'\ntext = 'x'\n{reason}");
-        let cite = |(id, is_test): &(&str, bool)| Citation { rfc: 7, id: (*id).to_owned(), place: "a.rs:1".into(), is_test: *is_test };
+        let cite = |&(id, kind): &(&str, Kind)| Citation { rfc: 7, id: id.to_owned(), place: "a.rs:1".into(), kind };
         Coverage::new(vec![rows::parse(7, &text).unwrap()], cited.iter().map(cite).collect()).problems()
     }
 
     #[test]
     fn covered_is_cited_by_code_and_test() {
-        assert_eq!(problems("", &[("2-1", false), ("2-1", true)]), [""; 0]);
-        assert_eq!(problems("", &[("2-1", false)]), ["RFC 7 2-1 is cited in no test"]);
-        assert_eq!(problems("", &[("2-1", true)]), ["RFC 7 2-1 is cited in no code"]);
+        assert_eq!(problems("", &[("2-1", CODE), ("2-1", TEST)]), [""; 0]);
+        assert_eq!(problems("", &[("2-1", CODE)]), ["RFC 7 2-1 is cited in no test"]);
+        assert_eq!(problems("", &[("2-1", TEST)]), ["RFC 7 2-1 is cited in no code"]);
+        assert_eq!(problems("", &[("2-1", CODE), ("2-1", Kind::Gap)]), ["RFC 7 2-1 is cited in no test"]);
         assert_eq!(problems("", &[]), ["RFC 7 2-1 is neither cited nor has it a reason"]);
     }
 
@@ -96,13 +95,14 @@ mod tests {
     fn what_is_not_obeyed_is_not_cited() {
         for reason in ["exception = 'a'", "not_applicable = 'a'"] {
             assert_eq!(problems(reason, &[]), [""; 0]);
-            assert_eq!(problems(reason, &[("2-1", true)]), ["RFC 7 2-1 has a reason not to be obeyed, but is cited: a.rs:1"]);
+            assert_eq!(problems(reason, &[("2-1", TEST)]), ["RFC 7 2-1 has a reason not to be obeyed, but is cited: a.rs:1"]);
         }
-        assert_eq!(problems("open = 'a'", &[("2-1", false)]), [""; 0]);
+        assert_eq!(problems("open = 'a'", &[("2-1", CODE)]), [""; 0]);
+        assert_eq!(problems("exception = 'a'", &[("2-1", Kind::Gap)]), [""; 0]);
     }
 
     #[test]
     fn unknown_rows_are_not_to_be_cited() {
-        assert_eq!(problems("open = 'a'", &[("2-2", false)]), ["a.rs:1: there is no row RFC 7 2-2"]);
+        assert_eq!(problems("open = 'a'", &[("2-2", CODE)]), ["a.rs:1: there is no row RFC 7 2-2"]);
     }
 }

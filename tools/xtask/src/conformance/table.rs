@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::Format;
+use super::citations::Kind;
 use super::coverage::{Coverage, State, state};
 use super::rows::{Level, Reason, Row, Spec};
 
@@ -99,13 +100,12 @@ impl Writer {
     }
 
     fn row(&mut self, coverage: &Coverage, spec: &Spec, row: &Row) {
-        let (code, tests) = coverage.places(spec.number, row);
-        let cited = |what: &str, places: &[&str]| match places {
+        let cited = |what: &str, kind| match coverage.places(spec.number, row, kind).as_slice() {
             [] => String::new(),
-            _ => format!("{what}: {}", places.join(", ")),
+            places => format!("{what}: {}", places.join(", ")),
         };
         let head = format!("{} ({}) {}", row.id, row.section, row.level.name());
-        let lines = [words(row), cited("code", &code), cited("tests", &tests)];
+        let lines = [words(row), cited("code", Kind::Code), cited("tests", Kind::Test), cited("shown by", Kind::Gap)];
         let (first, indent) = match self.format {
             Format::Text => (format!("  {head}: {}", row.text), "      "),
             Format::Markdown => (format!("- **{head}** \"{}\"", row.text), "  - "),
@@ -122,5 +122,45 @@ fn words(row: &Row) -> String {
         Some(Reason::Exception(why)) => format!("exception: {why}"),
         Some(Reason::NotApplicable(why)) => format!("not applicable: {why}"),
         Some(Reason::Open(what)) => format!("open: {what}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::citations::Citation;
+    use crate::conformance::rows;
+
+    fn coverage() -> Coverage {
+        let row = |id: &str, more: &str| format!("[[row]]\nid = '{id}'\nsection = '2'\nlevel = 'SHOULD'\ntext = 'words'\n{more}\n");
+        let text = [row("2-1", ""), row("2-2", "open = 'later'"), row("2-3", "exception = 'better so'")].concat();
+        let spec = rows::parse(7, &format!("title = 'A title'\n{text}")).unwrap();
+        let cited = |place: &str, kind| Citation { rfc: 7, id: "2-1".into(), place: place.into(), kind };
+        Coverage::new(vec![spec], vec![cited("a.rs:1", Kind::Code), cited("b.rs:2", Kind::Test)])
+    }
+
+    fn shown(view: &View<'_>, format: Format) -> String {
+        write(&coverage(), view, format)
+    }
+
+    #[test]
+    fn the_summary_counts_and_gives_reasons_of_exceptions() {
+        let text = shown(&View::Summary, Format::Text);
+        assert!(text.lines().any(|line| line.split_whitespace().eq(["7", "A", "title", "3", "1", "1", "0", "1"])), "{text}");
+        assert!(text.contains("better so") && !text.contains("later"), "{text}");
+        assert!(shown(&View::Summary, Format::Markdown).contains("| 7 | A title | 3 | 1 | 1 | 0 | 1 |"));
+    }
+
+    #[test]
+    fn a_row_shows_where_it_is_cited() {
+        let text = shown(&View::Rows(&[7]), Format::Text);
+        assert!(text.contains("code: a.rs:1\n") && text.contains("tests: b.rs:2\n"), "{text}");
+        assert_eq!(shown(&View::Rows(&[8]), Format::Text), "");
+    }
+
+    #[test]
+    fn what_is_open_is_listed_alone() {
+        let text = shown(&View::Open(&[]), Format::Text);
+        assert!(text.contains("RFC 7 2-2") && text.contains("open: later") && !text.contains("2-1"), "{text}");
     }
 }

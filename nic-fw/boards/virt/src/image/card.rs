@@ -16,6 +16,7 @@ use toe_arch::{Platform, time};
 use toe_datapath::pipeline::StageId;
 use toe_datapath::{Card, CardConfig, Pipeline, Placement};
 use toe_hal::{Parts, PortCaps, TxPort};
+use toe_virt::mend::Mender;
 use toe_virt::window::{Facts, WindowMemory, WindowSlice};
 
 /// Sizes of this card.
@@ -40,18 +41,30 @@ pub fn run(platform: &'static Platform, devices: Devices, secret: &Secret) -> ! 
     let memory = WindowMemory::new(window, config.max_regions);
     let facts = facts(&config, TxPort::<WindowSlice>::caps(&port.tx));
     let parts = Parts::<VirtBoard> { memory: memory.clone(), rx: port.rx, tx: port.tx, kick: doorbell.clone(), clock: time::Counter };
-    mishap::arrange(platform);
-    let mut leader = Leader { end, memory, doorbell, kicks, port: port.control, reclaimer: None, gathered: Vec::new(), attached: false };
+    let alarm = port.control.alarm().clone();
+    mishap::arrange(platform, &alarm, ctxq);
+    let mut leader = Leader {
+        end,
+        memory,
+        doorbell,
+        kicks,
+        port: port.control,
+        mender: Mender::default(),
+        reclaimer: None,
+        gathered: Vec::new(),
+        attached: false,
+    };
     let spin_us = config.spin_us;
     if placement.cores().len() == 1 {
-        let card = Box::new(Card::new(config, parts));
+        // Nobody else has a part of this card.
+        let (card, crew) = (Box::new(Card::new(config, parts)), Crew::new(Vec::new(), ctxq, alarm));
         leader.ready(&facts);
         sealed(platform, 1);
-        run::run_fused(card, leader, spin_us)
+        run::run_fused(card, &crew, leader, spin_us)
     }
     let Pipeline { cores, reclaimer } = Pipeline::new(&config, &placement, parts);
     (leader.reclaimer, leader.gathered) = (Some(reclaimer), Vec::with_capacity(cores.len()));
-    let crew = Arc::new(Crew::new(cores));
+    let crew = Arc::new(Crew::new(cores, ctxq, alarm));
     leader.ready(&facts);
     let mut leader = Some(leader);
     for index in 1..crew.len() {

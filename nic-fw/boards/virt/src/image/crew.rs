@@ -11,19 +11,30 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use spin::Mutex;
 use toe_arch::{cores, time};
 use toe_datapath::Core;
+use toe_drivers::virtio::Alarm;
 
 /// A core that does not come back within that hangs, nanoseconds.
 const PAUSE_LIMIT_NS: u64 = 2_000_000_000;
 
-#[derive(Default)]
 pub struct Crew {
     places: Box<[Mutex<Option<Core<VirtBoard>>>]>,
     pausing: AtomicBool,
+    /// Who obeys the host, and is to look when the alarm of the port is raised.
+    leader: usize,
+    alarm: Alarm,
 }
 
 impl Crew {
-    pub fn new(cores: Vec<Core<VirtBoard>>) -> Self {
-        Self { places: cores.into_iter().map(|core| Mutex::new(Some(core))).collect(), pausing: AtomicBool::new(false) }
+    pub fn new(cores: Vec<Core<VirtBoard>>, leader: usize, alarm: Alarm) -> Self {
+        let places = cores.into_iter().map(|core| Mutex::new(Some(core))).collect();
+        Self { places, pausing: AtomicBool::new(false), leader, alarm }
+    }
+
+    /// Wakes the leader if this core, or another, has found that the port's device breaks the rules.
+    pub fn pass_alarm_on(&self) {
+        if self.alarm.is_raised() {
+            cores::wake(self.leader);
+        }
     }
 
     pub fn len(&self) -> usize {

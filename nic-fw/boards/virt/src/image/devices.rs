@@ -196,7 +196,7 @@ impl<'a> Bus<'a> {
 }
 
 /// For messages: what has only `Debug`.
-struct Debug<T>(T);
+pub struct Debug<T>(pub T);
 
 impl<T: fmt::Debug> fmt::Display for Debug<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,11 +4,14 @@
 //!   words on the kernel's command line:  fail=start                         start-up finds something wrong
 //!                                        fail=panic fail-after=MILLISECONDS  the last core, which does nothing else, panics then
 //!                                        fail=fault fail-after=MILLISECONDS  it writes where nothing is mapped
+//!                                        fail=port fail-after=MILLISECONDS   it says that the network device breaks the rules: every so
+//!                                                                            many milliseconds
 //! ```
 
 use super::log::boot;
 use toe_arch::cores::{self, Doing};
 use toe_arch::{Platform, time};
+use toe_drivers::virtio::Alarm;
 
 static WAITING: Doing = Doing("waiting for its time to fail, as it was told to");
 
@@ -21,6 +24,7 @@ pub enum Mishap {
     Start,
     Panic,
     Fault,
+    Port,
 }
 
 /// What the command line asks for, and after how many milliseconds.
@@ -33,6 +37,7 @@ pub fn asked(platform: &Platform) -> Option<(Mishap, u64)> {
         "start" => Mishap::Start,
         "panic" => Mishap::Panic,
         "fault" => Mishap::Fault,
+        "port" => Mishap::Port,
         _ => return None,
     };
     Some((mishap, word("fail-after").and_then(|ms| ms.parse().ok()).unwrap_or(0)))
@@ -45,7 +50,7 @@ pub fn cores_left(platform: &Platform) -> usize {
 }
 
 /// Fails now, or sets the last core to fail later.
-pub fn arrange(platform: &'static Platform) {
+pub fn arrange(platform: &'static Platform, alarm: &Alarm, leader: usize) {
     let Some((mishap, after_ms)) = asked(platform) else { return };
     boot!("told to fail after {} ms", after_ms);
     if mishap == Mishap::Start {
@@ -53,16 +58,30 @@ pub fn arrange(platform: &'static Platform) {
     }
     let last = platform.cores() - 1;
     let at = time::now_ns().saturating_add(after_ms.saturating_mul(1_000_000));
-    if let Err(error) = platform.start(last, move || wait_and_fail(mishap, at)) {
+    let alarm = alarm.clone();
+    let fail = move || if mishap == Mishap::Port { break_port(&alarm, leader, after_ms) } else { wait_and_fail(mishap, at) };
+    if let Err(error) = platform.start(last, fail) {
         panic!("core {last} does not start: {error}");
     }
 }
 
-fn wait_and_fail(mishap: Mishap, at_ns: u64) {
+fn wait(at_ns: u64) {
     cores::set_doing(&WAITING);
     while time::now_ns() < at_ns {
         cores::sleep_until(Some(at_ns), |_| ());
     }
+}
+
+fn break_port(alarm: &Alarm, leader: usize, every_ms: u64) {
+    loop {
+        wait(time::now_ns().saturating_add(every_ms.max(1).saturating_mul(1_000_000)));
+        alarm.raise();
+        cores::wake(leader);
+    }
+}
+
+fn wait_and_fail(mishap: Mishap, at_ns: u64) {
+    wait(at_ns);
     if mishap == Mishap::Panic {
         panic!("it was told to");
     }

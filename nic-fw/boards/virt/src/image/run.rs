@@ -40,10 +40,9 @@ struct Kicked {
 }
 
 /// Runs the fused card on this core of the machine, for ever.
-pub fn run_fused(card: Box<Card<VirtBoard>>, leader: Leader, spin_us: u64) -> ! {
+pub fn run_fused(card: Box<Card<VirtBoard>>, crew: &Crew, leader: Leader, spin_us: u64) -> ! {
     cores::set_doing(&RUNNING);
-    // Nobody else has a part of this card.
-    rounds(Engine::Fused(card), &Crew::default(), Some(leader), spin_us)
+    rounds(Engine::Fused(card), crew, Some(leader), spin_us)
 }
 
 /// Runs core `index` of the card on this core of the machine, for ever. `leader`: this one obeys the host.
@@ -69,10 +68,18 @@ fn rounds(mut core: Engine, crew: &Crew, mut leader: Option<Leader>, spin_us: u6
         if any {
             worked = now;
         }
+        if let Some(leader) = &mut leader
+            && leader.must_mend(now)
+        {
+            core = mend(leader, core, crew);
+            worked = now;
+        }
         if now.0.saturating_sub(worked.0) >= spin_us && core.park(now) {
+            crew.pass_alarm_on();
             sleep(&mut core, leader.as_mut(), now);
             looked = now;
         } else if now.0.saturating_sub(looked.0) >= LOOK_EVERY_US {
+            crew.pass_alarm_on();
             let mut kicked = Kicked::default();
             cores::take_interrupts(note(leader.as_ref().map(|l| &l.kicks), &mut kicked));
             pass_on(&mut core, leader.as_mut(), kicked);
@@ -124,12 +131,29 @@ fn obey(leader: &mut Leader, request: Request, engine: Engine, crew: &Crew) -> E
     }
 }
 
+/// Resets the port.
+fn mend(leader: &mut Leader, engine: Engine, crew: &Crew) -> Engine {
+    match engine {
+        Engine::Fused(mut card) => {
+            leader.mend_fused(&mut card, now());
+            Engine::Fused(card)
+        }
+        Engine::Core(core) => {
+            let index = core.index();
+            crew.put(index, core);
+            leader.mend_all(crew, now());
+            Engine::Core(take(index, crew))
+        }
+    }
+}
+
 fn sleep(core: &mut Engine, leader: Option<&mut Leader>, now: Instant) {
     let mut kicked = Kicked::default();
     // A request is kicked like everything else, so this is only for one that came before the last interrupt was taken.
     if !leader.as_ref().is_some_and(|leader| leader.is_asked()) {
         cores::set_doing(&ASLEEP);
-        let deadline = core.next_deadline(now).map(|at| at.0.saturating_mul(1000));
+        let mending = leader.as_ref().and_then(|leader| leader.mender.deadline());
+        let deadline = core.next_deadline(now).into_iter().chain(mending).min().map(|at| at.0.saturating_mul(1000));
         cores::sleep_until(deadline, note(leader.as_ref().map(|l| &l.kicks), &mut kicked));
         cores::set_doing(&RUNNING);
     }
@@ -154,6 +178,6 @@ fn pass_on(core: &mut Engine, leader: Option<&mut Leader>, kicked: Kicked) {
         kicked.contexts.into_iter().for_each(|ctx| host.kicked(ctx));
     }
     if let Some(leader) = leader.filter(|_| kicked.link) {
-        leader.look_at_link();
+        leader.look_at_port();
     }
 }

@@ -197,6 +197,7 @@ impl FakeDevice {
         self.statuses.push(value);
         if value == 0 {
             self.reset_left = self.reset_reads;
+            (self.commands, self.pairs, self.accepted) = (0, 1, 0);
             for queue in &mut self.queues {
                 *queue = QueueRegisters { max: queue.max, notify_off: queue.notify_off, ..Default::default() };
             }

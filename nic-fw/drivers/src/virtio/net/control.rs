@@ -1,7 +1,7 @@
 //! The device beside its data: link, state, and the control queue (VIRTIO 1.1, 5.1.4 and 5.1.6.5).
 
-use super::settings::CONTROL_BUFFER_LEN;
-use crate::virtio::queue::{Part, Queue};
+use super::settings::{CONTROL_BUFFER_LEN, Settings};
+use crate::virtio::queue::{Alarm, Part, Queue};
 use crate::virtio::transport::{Features, Transport, TransportError};
 use crate::{Registers, TimedOut, wait_until};
 use toe_hal::Clock;
@@ -47,7 +47,11 @@ pub enum CommandError {
 pub struct NetControl<R> {
     pub(super) transport: Transport<R>,
     pub(super) queue: Option<Queue<R>>,
+    /// Its number.
+    pub(super) queue_index: u16,
     pub(super) pairs: u16,
+    pub(super) settings: Settings,
+    pub(super) alarm: Alarm,
 }
 
 impl<R: Registers> NetControl<R> {
@@ -68,6 +72,11 @@ impl<R: Registers> NetControl<R> {
         }
         let status = self.transport.config(|config| config.read16(config::STATUS))?;
         Ok(if status & STATUS_LINK_UP != 0 { Link::Up } else { Link::Down })
+    }
+
+    /// Raised when the device breaks the rules of a queue, whichever half finds it: then [`restart`](Self::restart).
+    pub fn alarm(&self) -> &Alarm {
+        &self.alarm
     }
 
     /// The device has met an error that only a reset mends, or has gone.

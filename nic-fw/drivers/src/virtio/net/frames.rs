@@ -66,6 +66,11 @@ impl Lender {
         Some(unsafe { Lease::new(index) })
     }
 
+    /// Whether a buffer is not on loan.
+    pub fn is_home(&self, index: u32) -> bool {
+        self.0.words.get(index as usize).is_some_and(|word| word.load(Relaxed) == HOME)
+    }
+
     /// The buffer of a lease that comes back; nobody reads it any more. `None`: it is not one of ours.
     pub fn take_back(&mut self, lease: Lease) -> Option<u32> {
         let word = self.0.words.get(lease.index() as usize).filter(|word| word.load(Relaxed) != HOME);

@@ -17,6 +17,9 @@
 //! *Sending.* Host memory need stay only until `flush` has returned, but the device reads when it likes. So payload is copied once, into
 //! the queue's own buffers. Room comes back when the device has used them; nobody waits for that with interrupts.
 //!
+//! *A device that breaks the rules* of a queue raises the alarm of [`NetControl`], which resets it and starts it anew
+//! ([`restart`](NetControl::restart)) when all parts are in one hand.
+//!
 //! *Sleep.* The core of [`NetRx`] may wait for an interrupt after `any()` has said that there is nothing: it has armed the interrupts of
 //! all pairs before it looked. So: 1. switch interrupts off at the core (not at the controller); 2. `any()`; 3. if it said no, WFI, which
 //! a pending interrupt ends also when it is masked; 4. switch interrupts on: the handler acknowledges. The next
@@ -26,6 +29,7 @@
 mod control;
 mod frames;
 mod header;
+mod restart;
 mod rx;
 mod settings;
 mod spread;

@@ -31,6 +31,8 @@ pub struct RxCounts {
     pub no_spare: u64,
     /// Lost, because the device contradicted itself.
     pub nonsense: u64,
+    /// Times that the device was reset.
+    pub resets: u64,
 }
 
 /// A frame of which not all buffers have come.
@@ -104,12 +106,33 @@ impl<R: Registers> NetRx<R> {
         Self { pairs, common: Common { features, lender, spares, counts: RxCounts::default() }, turn: 0 }
     }
 
-    /// Gives the device all buffers. Once, when it runs.
+    /// Gives the device all buffers that are not on loan. Once, when it runs.
     pub(super) fn fill(&mut self) {
         for pair in &mut self.pairs {
-            (0..pair.queue.buffers()).for_each(|id| pair.post(id));
+            for id in 0..pair.queue.buffers() {
+                if self.common.lender.is_home(pair.first + u32::from(id)) {
+                    pair.post(id);
+                }
+            }
             pair.queue.kick();
         }
+    }
+
+    pub(super) fn queues(&mut self) -> impl Iterator<Item = &mut Queue<R>> {
+        self.pairs.iter_mut().map(|pair| &mut pair.queue)
+    }
+
+    /// The device has been reset: what it had is ours again, and what was to follow of a frame never comes.
+    pub(super) fn rewind(&mut self) {
+        for pair in &mut self.pairs {
+            pair.queue.rewind();
+            let spare = pair.spanning.take().and_then(|spanning| spanning.spare);
+            self.common.spares.free.extend(spare);
+        }
+    }
+
+    pub(super) fn count_reset(&mut self) {
+        self.common.counts.resets += 1;
     }
 
     /// Lets each pair interrupt when its next frame comes, then looks whether one has come already: if so, the caller must not sleep.
@@ -185,7 +208,7 @@ impl<R: Registers> RxPort for NetRx<R> {
     /// What the device itself loses for want of buffers it does not tell; overruns are what was lost for want of spare buffers.
     fn losses(&mut self) -> RxLosses {
         let counts = self.common.counts;
-        RxLosses { overrun: counts.no_spare, unusable: counts.nonsense }
+        RxLosses { overrun: counts.no_spare, unusable: counts.nonsense, resets: counts.resets }
     }
 }
 

@@ -67,6 +67,11 @@ impl Settings {
         usize::from(self.pairs) * pair + control + spare + 64
     }
 
+    /// The vector of a pair's receive queue.
+    pub(super) fn vector(&self, pair: u16) -> Option<u16> {
+        self.rx_vector.map(|first| first.saturating_add(pair))
+    }
+
     /// The first that makes no sense.
     pub(super) fn check(&self) -> Result<(), &'static str> {
         let is_buffer = |len: usize| (BUFFER_MIN..=1 << 20).contains(&len) && len.is_multiple_of(64);

@@ -10,7 +10,7 @@ use super::rx::NetRx;
 use super::settings::{CONTROL_BUFFER_LEN, CONTROL_BUFFERS, CONTROL_SIZE, Settings, WHOLE_FRAME};
 use super::tx::NetTx;
 use super::{FRAME_MAX, LINK_HEADER, RX_SKIP};
-use crate::virtio::queue::{BufferShape, Queue, Rings};
+use crate::virtio::queue::{Alarm, BufferShape, Queue, Rings};
 use crate::virtio::transport::{Features, Transport, TransportError};
 use crate::{DmaMemory, Registers};
 use alloc::vec::Vec;
@@ -83,7 +83,8 @@ pub fn start<R: Registers, M>(
     clock: &impl Clock,
 ) -> Result<Net<R, M>, NetError> {
     settings.check().map_err(NetError::BadSetting)?;
-    let mut control = NetControl { transport, queue: None, pairs: 0 };
+    let alarm = Alarm::default();
+    let mut control = NetControl { transport, queue: None, queue_index: 0, pairs: 0, settings: *settings, alarm };
     let started = bring_up(&mut control, memory, settings, host, clock);
     if started.is_err() {
         control.transport.fail();
@@ -103,9 +104,10 @@ fn bring_up<R: Registers, M>(
 ) -> Result<(NetRx<R>, NetTx<R, M>), NetError> {
     let features = control.transport.negotiate(clock, NEEDED, |offered| wanted(offered, settings))?;
     let facts = Facts::read(&control.transport, settings)?;
-    control.pairs = facts.pairs;
+    (control.pairs, control.queue_index) = (facts.pairs, facts.control_queue);
     control.transport.set_config_vector(settings.config_vector)?;
-    let mut builder = Builder { transport: &mut control.transport, settings, has_event_idx: features.contains(Features::EVENT_IDX) };
+    let has_event_idx = features.contains(Features::EVENT_IDX);
+    let mut builder = Builder { transport: &mut control.transport, settings, has_event_idx, alarm: &control.alarm };
     let (rx, tx) = builder.pairs(&mut memory, &facts, host)?;
     if features.contains(Features::CTRL_VQ) {
         control.queue = Some(builder.control(&mut memory, facts.control_queue)?);
@@ -163,6 +165,7 @@ struct Builder<'a, R> {
     transport: &'a mut Transport<R>,
     settings: &'a Settings,
     has_event_idx: bool,
+    alarm: &'a Alarm,
 }
 
 impl<R: Registers> Builder<'_, R> {
@@ -178,8 +181,7 @@ impl<R: Registers> Builder<'_, R> {
         let (mut rx, mut tx) = (Vec::new(), Vec::new());
         for pair in 0..facts.pairs {
             let buffers = block.take(rx_len, 64).ok_or(NetError::NoMemory)?;
-            let vector = settings.rx_vector.map(|first| first.saturating_add(pair));
-            rx.push(self.queue(memory, 2 * pair, settings.queue_size, buffers, rx_shape, vector)?);
+            rx.push(self.queue(memory, 2 * pair, settings.queue_size, buffers, rx_shape, settings.vector(pair))?);
             let buffers = memory.take(settings.tx_buffer_len * usize::from(settings.queue_size), 64).ok_or(NetError::NoMemory)?;
             tx.push(self.queue(memory, 2 * pair + 1, settings.queue_size, buffers, tx_shape, None)?);
         }
@@ -206,7 +208,7 @@ impl<R: Registers> Builder<'_, R> {
         let size = self.transport.queue_size(index, size)?;
         let rings = Rings::take(memory, size).ok_or(NetError::NoMemory)?;
         let notifier = self.transport.enable_queue(index, &rings, vector)?;
-        Ok(Queue::new(rings, buffers, shape, notifier, self.has_event_idx))
+        Ok(Queue::new(rings, buffers, shape, notifier, self.has_event_idx).with_alarm(self.alarm.clone()))
     }
 }
 

@@ -70,6 +70,20 @@ impl<R: Registers, M> NetTx<R, M> {
         Self { pairs, host, caps, features, lost: 0 }
     }
 
+    pub(super) fn queues(&mut self) -> impl Iterator<Item = &mut Queue<R>> {
+        self.pairs.iter_mut().map(|pair| &mut pair.queue)
+    }
+
+    /// The device has been reset: all buffers hold nothing.
+    pub(super) fn rewind(&mut self) {
+        for pair in &mut self.pairs {
+            pair.queue.rewind();
+            pair.free.clear();
+            // As many as at first, so nothing is allocated.
+            pair.free.extend((0..pair.queue.buffers()).rev());
+        }
+    }
+
     /// Whether the device has broken the rules of a queue: what is sent there is lost, and counted by `flush`. Only a reset mends that.
     pub fn is_broken(&self) -> bool {
         self.pairs.iter().any(|pair| pair.queue.is_broken())

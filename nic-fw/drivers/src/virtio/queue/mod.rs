@@ -9,7 +9,9 @@
 //!
 //! *Descriptor i always describes buffer i*, so what comes back needs no look at shared memory: the private shadow (`shadow.rs`) knows whose
 //! each descriptor is, and the table itself is only ever written. The device writes the used ring and one event index; each is read
-//! once and checked. A queue whose device breaks the rules is [`Broken`] for good: nothing more is read from it, until a reset.
+//! once and checked. A queue whose device breaks the rules is [`Broken`]: nothing more is read from it, and an [`Alarm`]
+//! is raised. After a reset of the device all buffers are ours again ([`rewind`](Queue::rewind)), and it is told of the queue anew
+//! ([`reopen`](Queue::reopen)).
 //!
 //! *Bursts*: [`post`](Queue::post) as many as there are, then [`kick`](Queue::kick) once: one publication, one look at whether the device
 //! wants to be told, at most one write to its register.
@@ -17,12 +19,14 @@
 //! *Sleep* ([`arm`](Queue::arm)): the device interrupts when it has used the next buffer. Interrupts that were not asked for
 //! still come now and then (a device checks event indices modulo 2^16); they do no harm.
 
+mod alarm;
 mod event;
 mod rings;
 mod shadow;
 #[cfg(test)]
 mod tests;
 
+pub use alarm::Alarm;
 pub use rings::Rings;
 pub use shadow::NotOurs;
 
@@ -102,6 +106,7 @@ pub struct Queue<R> {
     last_used: u16,
     is_armed: bool,
     is_broken: bool,
+    alarm: Alarm,
     kicks: u64,
 }
 
@@ -122,10 +127,41 @@ impl<R: Registers> Queue<R> {
             last_used: 0,
             is_armed: false,
             is_broken: false,
+            alarm: Alarm::default(),
             kicks: 0,
         };
         this.disarm();
         this
+    }
+
+    /// The same, with an alarm for the case that the device breaks the rules.
+    pub fn with_alarm(mut self, alarm: Alarm) -> Self {
+        self.alarm = alarm;
+        self
+    }
+
+    /// Nothing more is read from the device or told to it: its buffers stay its own, as in a queue that it has broken.
+    pub fn shut(&mut self) {
+        self.is_broken = true;
+    }
+
+    /// The device has been reset, so all buffers are ours and the rings are empty. Still shut.
+    pub fn rewind(&mut self) {
+        self.rings.clear();
+        self.shadow.clear();
+        (self.next_avail, self.published, self.last_used) = (0, 0, 0);
+        self.disarm();
+    }
+
+    /// The device has been told of the rings again.
+    pub fn reopen(&mut self, notifier: Notifier<R>) {
+        self.notifier = notifier;
+        self.is_broken = false;
+    }
+
+    /// For the device.
+    pub fn rings(&self) -> &Rings {
+        &self.rings
     }
 
     /// Buffers, and descriptors in use.
@@ -232,6 +268,7 @@ impl<R: Registers> Queue<R> {
         let taken = if waiting > published { None } else { self.shadow.take_back(id) };
         let Some((id, room)) = taken else {
             self.is_broken = true;
+            self.alarm.raise();
             return Err(Broken);
         };
         self.last_used = self.last_used.wrapping_add(1);

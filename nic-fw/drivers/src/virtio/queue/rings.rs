@@ -57,6 +57,11 @@ impl Rings {
         Some(Self { memory, size, available, used })
     }
 
+    /// Empty again. No device has them.
+    pub fn clear(&mut self) {
+        self.memory.clear();
+    }
+
     pub fn size(&self) -> u16 {
         self.size
     }

@@ -44,6 +44,12 @@ impl Shadow {
         Self { descriptors: alloc::vec![descriptor; usize::from(len)].into_boxed_slice(), chains: 0 }
     }
 
+    /// All are ours.
+    pub fn clear(&mut self) {
+        self.descriptors.iter_mut().for_each(|descriptor| descriptor.owner = Owner::Ours);
+        self.chains = 0;
+    }
+
     pub fn len(&self) -> u16 {
         self.descriptors.len() as u16
     }

@@ -5,7 +5,7 @@ use toe_abi::counters::Drop;
 use toe_abi::desc::ev_flags;
 use toe_abi::flow::tcp_state as st;
 
-/// RFC 9293 MUST-12, 3.10.7.4-6, 3.10.7.4-11.
+/// RFC 9293 MUST-12, 3.10.7.4-6, 3.10.7.4-11; RFC 5961 3.2-1, 3.2-2, 4.2-4.
 #[test]
 fn an_exact_rst_resets() {
     let mut t = Script::new();
@@ -15,7 +15,7 @@ fn an_exact_rst_resets() {
     assert!(event_flags(&t.s) & ev_flags::CLOSED != 0);
 }
 
-/// RFC 9293 3.10.7.4-7, 3.10.7.4-8.
+/// RFC 9293 3.10.7.4-7, 3.10.7.4-8; RFC 5961 3.2-3, 3.2-4.
 #[test]
 fn an_inexact_rst_is_challenged() {
     let out = Script::new().segment(seg(RX + 1, TX, TcpFlags::RST, 0));
@@ -23,7 +23,7 @@ fn an_inexact_rst_is_challenged() {
     assert_eq!(out.reply.map(|r| (r.seq, r.ack, r.flags)), Some((SeqNum(TX), SeqNum(RX), A)));
 }
 
-/// RFC 9293 3.10.7.4-5.
+/// RFC 9293 3.10.7.4-5; RFC 5961 3.2-5.
 #[test]
 fn a_rst_outside_the_window_is_ignored() {
     for seq in [RX - 1, RX + 70_000] {
@@ -45,7 +45,7 @@ fn a_rst_may_carry_data() {
     assert_eq!((out.closed, out.place), (Some(CloseReason::Reset), None));
 }
 
-/// RFC 9293 3.10.7.4-15, 3.10.7.4-16.
+/// RFC 9293 3.10.7.4-15, 3.10.7.4-16; RFC 5961 4.2-1, 4.2-2, 4.2-3.
 #[test]
 fn a_syn_is_challenged() {
     for seq in [RX - 1, RX, RX + 100_000] {
@@ -55,6 +55,7 @@ fn a_syn_is_challenged() {
     }
 }
 
+/// RFC 5961 7-2.
 #[test]
 fn challenges_are_rationed() {
     let mut t = Script::new();

@@ -20,6 +20,7 @@ fn said(segment: Option<SegmentOut>) -> Option<(u32, bool)> {
     segment.map(|s| (s.ack.since(SeqNum(RX)), s.flags.contains(TcpFlags::ECE)))
 }
 
+/// RFC 8257 3.2-1, 3.2-2, 3.2-3.
 #[test]
 fn a_change_of_marks_acknowledges_both_sides_apart() {
     let mut t = dctcp();
@@ -78,6 +79,7 @@ fn a_window_without_marks_makes_the_next_mark_cheaper() {
     assert!(t.s.cc.cwnd > before / 2, "{} of {before}", t.s.cc.cwnd);
 }
 
+/// RFC 3168 6.1.2-2.
 #[test]
 fn a_mark_is_no_occasion_to_grow() {
     let mut t = dctcp();
@@ -88,6 +90,7 @@ fn a_mark_is_no_occasion_to_grow() {
     assert_eq!(t.s.cc.cwnd, reduced);
 }
 
+/// RFC 8257 3.5-1, 3.5-2.
 #[test]
 fn loss_counts_as_for_others() {
     let mut t = dctcp();

@@ -4,6 +4,7 @@ use super::*;
 use toe_abi::counters::{Counter, Drop};
 use toe_abi::flow::tcp_state as st;
 
+/// RFC 7323 3.2-2, 3.2-3, 3.2-6.
 #[test]
 fn timestamps_are_ours_and_the_peers_latest() {
     let mut t = with_timestamps();
@@ -11,6 +12,7 @@ fn timestamps_are_ours_and_the_peers_latest() {
     assert_eq!(t.emit().unwrap().timestamps, Some(Timestamps { val: 1007, ecr: 150 }));
 }
 
+/// RFC 7323 5.2-1, 5.3-1.
 #[test]
 fn paws_drops_old_segments_with_an_ack() {
     let mut t = with_timestamps();
@@ -19,12 +21,14 @@ fn paws_drops_old_segments_with_an_ack() {
     assert!(out.reply.is_some());
 }
 
+/// RFC 7323 5.2-5.
 #[test]
 fn paws_does_not_hold_for_rst() {
     let out = with_timestamps().segment(seg(RX, TX, TcpFlags::RST, 0));
     assert_eq!(out.closed, Some(CloseReason::Reset));
 }
 
+/// RFC 7323 5.5-1.
 #[test]
 fn paws_forgets_after_24_days() {
     let mut t = with_timestamps();
@@ -32,12 +36,14 @@ fn paws_forgets_after_24_days() {
     assert!(t.segment(stamped(seg(RX, TX, A, 10), 99, 0)).place.is_some());
 }
 
+/// RFC 7323 3.2-8, 3.2-9.
 #[test]
 fn missing_timestamps_are_dropped_silently() {
     let out = with_timestamps().segment(seg(RX, TX, A, 10));
     assert_eq!((out.place, out.drop, out.reply), (None, Some(Drop::Paws), None));
 }
 
+/// RFC 7323 4.3-2.
 #[test]
 fn ts_recent_is_not_taken_from_beyond_a_hole() {
     let mut t = with_timestamps();
@@ -45,6 +51,7 @@ fn ts_recent_is_not_taken_from_beyond_a_hole() {
     assert_eq!(reply.timestamps.unwrap().ecr, 100);
 }
 
+/// RFC 7323 4.3-1.
 #[test]
 fn a_delayed_ack_echoes_the_first_of_its_segments() {
     let mut t = with_timestamps();
@@ -54,6 +61,7 @@ fn a_delayed_ack_echoes_the_first_of_its_segments() {
     assert_eq!(t.emit().unwrap().timestamps.unwrap().ecr, 150);
 }
 
+/// RFC 7323 4.3-3.
 #[test]
 fn the_segment_that_fills_a_hole_is_echoed() {
     let mut t = with_timestamps();
@@ -63,12 +71,14 @@ fn the_segment_that_fills_a_hole_is_echoed() {
     assert_eq!((ack.ack, ack.timestamps.unwrap().ecr), (SeqNum(RX + 20), 210));
 }
 
+/// RFC 7323 5.3-2.
 #[test]
 fn paws_comes_before_the_window() {
     let out = with_timestamps().segment(stamped(seg(RX + 100_000, TX, A, 10), 99, 0));
     assert_eq!(out.drop, Some(Drop::Paws));
 }
 
+/// RFC 7323 3.2-10.
 #[test]
 fn unexpected_timestamps_are_ignored() {
     let mut t = Script::new();
@@ -79,12 +89,14 @@ fn unexpected_timestamps_are_ignored() {
     assert_eq!(t.expire_and_emit().timestamps, None);
 }
 
+/// RFC 7323 5.2-4, 3.2-6.
 #[test]
 fn a_reset_of_ours_has_timestamps() {
     let reset = with_timestamps().input(Input::Abort).reply.unwrap();
     assert_eq!(reset.timestamps, Some(Timestamps { val: 1007, ecr: 100 }));
 }
 
+/// RFC 7323 4.1-2.
 #[test]
 fn an_echo_tells_which_copy_was_answered() {
     let mut t = with_timestamps();
@@ -99,6 +111,7 @@ fn an_echo_tells_which_copy_was_answered() {
     assert_eq!(t.s.tx.srtt_us, (7 * before + 40_000 + 4) / 8);
 }
 
+/// RFC 3168 6.1.1-6.
 #[test]
 fn ce_is_echoed_until_cwr() {
     let mut t = Script::with(|s| s.ecn = true);
@@ -110,7 +123,7 @@ fn ce_is_echoed_until_cwr() {
     assert!(!t.emit().unwrap().flags.contains(TcpFlags::ECE));
 }
 
-/// RFC 9293 SHLD-8.
+/// RFC 9293 SHLD-8; RFC 3168 5-2, 6.1.1-5, 6.1.2-5.
 #[test]
 fn ece_halves_cwnd_once_per_window() {
     let mut t = Script::with(|s| (s.ecn, s.snd_wnd) = (true, 60_000));
@@ -126,6 +139,7 @@ fn ece_halves_cwnd_once_per_window() {
     assert!(sent[0].flags.contains(TcpFlags::CWR) && !sent[1].flags.contains(TcpFlags::CWR));
 }
 
+/// RFC 3168 5.2-1, 5.2-2, 6.1.2-4, 6.1.4-1, 6.1.5-2.
 #[test]
 fn ecn_is_for_new_data_only() {
     let mut t = Script::with(|s| s.ecn = true);
@@ -139,6 +153,7 @@ fn ecn_is_for_new_data_only() {
     assert_eq!((ack.len, ack.ect), (0, false));
 }
 
+/// RFC 3168 6.1.6-1.
 #[test]
 fn a_probe_of_a_closed_window_is_not_ecn_capable() {
     let mut t = Script::with(|s| (s.ecn, s.snd_wnd) = (true, 0));
@@ -147,6 +162,7 @@ fn a_probe_of_a_closed_window_is_not_ecn_capable() {
     assert!(!probe.ect && !probe.flags.contains(TcpFlags::CWR));
 }
 
+/// RFC 3168 6.1.6-2, 6.1.5-1.
 #[test]
 fn ce_counts_on_a_window_probe_and_not_outside_the_window() {
     let ece = |seq| {
@@ -195,6 +211,7 @@ fn an_answered_keep_alive_starts_over() {
     }
 }
 
+/// RFC 7323 5.7-1; RFC 1191 3-1, 3-2, 3-3, 3-4, 6.4-2; RFC 5927 4.1-1.
 #[test]
 fn frag_needed_sends_again_in_smaller_segments() {
     let mut t = Script::new();
@@ -222,6 +239,7 @@ fn packet_too_big_over_ipv6_leaves_room_for_its_headers() {
     }
 }
 
+/// RFC 1191 3-7, 3-8, 3-9, 6.4-1.
 #[test]
 fn frag_needed_never_makes_segments_larger_nor_very_small() {
     let mut t = Script::new();
@@ -236,6 +254,7 @@ fn frag_needed_never_makes_segments_larger_nor_very_small() {
 }
 
 /// RFC 9293 MUST-56: network, host and port unreachable, source route failed, time exceeded, parameter problem.
+/// RFC 5927 5.2-1.
 #[test]
 fn other_icmp_errors_change_nothing() {
     let mut t = Script::new();

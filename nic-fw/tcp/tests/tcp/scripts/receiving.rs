@@ -3,7 +3,7 @@
 use super::*;
 use toe_abi::counters::{Counter, Drop};
 
-/// RFC 9293 SHLD-18, MUST-40, 3.10.7.4-30.
+/// RFC 9293 SHLD-18, MUST-40, 3.10.7.4-30; RFC 5681 4.2-1, 4.2-2, 4.2-4, 4.2-8.
 #[test]
 fn in_order_data_is_placed_and_acknowledged_later() {
     let mut t = Script::new();
@@ -18,7 +18,7 @@ fn in_order_data_is_placed_and_acknowledged_later() {
     assert_eq!(t.emit(), None);
 }
 
-/// RFC 9293 SHLD-19, MUST-58, MUST-59.
+/// RFC 9293 SHLD-19, MUST-58, MUST-59; RFC 5681 4.2-3.
 #[test]
 fn every_second_full_segment_is_acknowledged_at_once() {
     let mut t = Script::new();
@@ -53,7 +53,7 @@ fn the_ack_rides_on_data() {
     assert_ne!(next_deadline(&t.s, t.now()), Some(Now(1_040_000)), "no delayed ACK is owed");
 }
 
-/// RFC 9293 SHLD-31, MAY-13.
+/// RFC 9293 SHLD-31, MAY-13; RFC 2018 4-1, 4-5, 4-6; RFC 5681 3.2-1, 4.2-5, 4.2-6.
 #[test]
 fn out_of_order_data_is_placed_and_reported() {
     let mut t = Script::with(|s| s.sack = true);
@@ -69,6 +69,7 @@ fn out_of_order_data_is_placed_and_reported() {
     assert_eq!(reply.window, 65_535, "the right edge stays where it was");
 }
 
+/// RFC 2018 4-3, 4-7.
 #[test]
 fn as_many_blocks_are_reported_as_fit() {
     for (sack, timestamps, blocks) in [(false, false, 0), (true, false, 4), (true, true, 3)] {
@@ -82,6 +83,7 @@ fn as_many_blocks_are_reported_as_fit() {
     }
 }
 
+/// RFC 5681 3.2-2, 4.2-7.
 #[test]
 fn filling_the_hole_delivers_everything_and_acknowledges_at_once() {
     let mut t = Script::new();
@@ -93,9 +95,10 @@ fn filling_the_hole_delivers_everything_and_acknowledges_at_once() {
 }
 
 #[test]
-fn four_holes_are_remembered_and_a_fifth_is_not() {
+fn without_records_two_holes_are_remembered_and_a_third_is_not() {
     let mut t = Script::new();
-    for i in 1..=4 {
+    t.pools = Pools::new(0);
+    for i in 1..=2 {
         assert!(t.segment(seg(RX + 100 * i, TX, A, 50)).place.is_some());
     }
     let out = t.segment(seg(RX + 600, TX, A, 50));

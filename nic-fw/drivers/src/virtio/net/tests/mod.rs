@@ -2,6 +2,7 @@
 
 mod board;
 mod hostile;
+mod restart;
 mod sleep;
 mod starting;
 mod traffic;

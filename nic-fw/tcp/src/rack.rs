@@ -1,0 +1,172 @@
+//! RACK (RFC 8985, 6): what was sent before something that has arrived since, and a little, is lost.
+//!
+//! ```text
+//!     sent:      1    2    3    4    5              all times of one flow
+//!     arrived:        2         4                   ◄── the latest sent of them is RACK.segment
+//!                1 and 3 are lost at: their time + RACK.rtt + reo_wnd
+//! ```
+
+use crate::board::{self, Board};
+use crate::output::ts_now;
+use crate::pool::{NONE, Pools};
+use crate::records::{Record, age, is_later, mark};
+use crate::state::View;
+use crate::{Now, SegmentIn};
+use toe_abi::flow::{FlowState, flow_flags as ff, timer};
+use toe_wire::SeqNum;
+
+/// Of a scoreboard.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rack {
+    /// RACK.xmit_ts and RACK.end_seq: of the data sent last of all that has arrived; RACK.rtt, microseconds. `None`: nothing has.
+    latest: Option<Latest>,
+    /// RACK.fack: the highest that has arrived.
+    fack: SeqNum,
+    /// RACK.dsack_round: until this is acknowledged, further D-SACKs are of the same round.
+    dsack_round: Option<SeqNum>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Latest {
+    us: u32,
+    end: SeqNum,
+    rtt_us: u32,
+}
+
+impl Rack {
+    pub(crate) fn new(snd_una: SeqNum) -> Self {
+        Self { fack: snd_una, ..Self::default() }
+    }
+}
+
+/// RFC 8985, 6.1: RACK_sent_after().
+fn sent_after(us: u32, end: SeqNum, than_us: u32, than_end: SeqNum) -> bool {
+    is_later(us, than_us) || (us == than_us && end.gt(than_end))
+}
+
+/// Data of a record has arrived, as `seg` says for the first time. In the order of sequence numbers. False: it may have been an earlier copy of it, as far as round trips are
+/// concerned.
+pub(crate) fn delivered(s: &mut FlowState, board: &mut Board, record: &Record, seg: &SegmentIn, now: Now) -> bool {
+    let rtt_us = age(record.us, now);
+    let again = record.has(mark::AGAIN);
+    // RFC 8985, 6.2, step 3: RACK_detect_reordering().
+    if record.end.gt(board.rack.fack) {
+        board.rack.fack = record.end;
+    } else if record.end.lt(board.rack.fack) && !again {
+        s.set(ff::REORDERED);
+    }
+    // RFC 8985, 6.2, step 2: of which copy it is an acknowledgement is not certain. What is SACKed is not what is echoed (RFC 7323, 4.3).
+    let in_order = record.end.le(seg.ack);
+    if again && (rtt_us < s.tx.min_rtt_us || in_order && echoes_earlier(s, seg, rtt_us, now)) {
+        return false;
+    }
+    let newer = board.rack.latest.is_none_or(|l| sent_after(record.us, record.end, l.us, l.end));
+    if newer {
+        board.rack.latest = Some(Latest { us: record.us, end: record.end, rtt_us });
+    }
+    in_order || !again
+}
+
+/// "ACK.ts_option.echo_reply < Segment.xmit_ts": the echo is of something sent before the last copy, `rtt_us` ago.
+fn echoes_earlier(s: &FlowState, seg: &SegmentIn, rtt_us: u32, now: Now) -> bool {
+    let Some(ts) = seg.timestamps.filter(|ts| s.has(ff::TIMESTAMPS) && ts.ecr != 0) else { return false };
+    // Both clocks tick in milliseconds: one more than the difference of ticks can be.
+    let age_ms = ts_now(s, now).wrapping_sub(ts.ecr);
+    age_ms > rtt_us / 1000 + 1
+}
+
+/// Recoveries that a wider reordering window outlives (RFC 8985, 6.2, step 4: RACK.reo_wnd_persist).
+const PERSIST: u8 = 16;
+
+/// RFC 8985, 6.2, step 4, RACK_update_reo_wnd(): `dsack`: the ACK says that something was sent again needlessly.
+/// RFC 8985 3.3.2-3, 4-3.
+pub(crate) fn adapt(s: &mut FlowState, board: &mut Board, dsack: bool) {
+    // "if RACK.dsack_round is not None and SND.UNA >= RACK.dsack_round: RACK.dsack_round = None".
+    if board.rack.dsack_round.is_some_and(|round| s.snd_una().ge(round)) {
+        board.rack.dsack_round = None;
+    }
+    // "Grow the reordering window per round that sees DSACK."
+    if dsack && board.rack.dsack_round.is_none() {
+        board.rack.dsack_round = Some(s.snd_max());
+        s.id.reo_wnd_more = s.id.reo_wnd_more.saturating_add(1);
+        s.id.reo_wnd_persist = PERSIST;
+    }
+}
+
+/// Recovery ends: "Reset the window after 16 recoveries".
+pub(crate) fn recovered(s: &mut FlowState) {
+    s.id.reo_wnd_persist = s.id.reo_wnd_persist.saturating_sub(1);
+    if s.id.reo_wnd_persist == 0 {
+        s.id.reo_wnd_more = 0;
+    }
+}
+
+/// Segments SACKED that are enough to count as evidence of a loss (RFC 8985, 6.2, step 4: DupThresh).
+const DUP_THRESH: u32 = 3;
+
+/// RACK.reo_wnd, microseconds.
+/// RFC 8985 3.3.2-1, 3.3.2-2, 3.3.2-4.
+fn reordering_window(s: &FlowState, board: &Board) -> u32 {
+    // More than (DupThresh - 1) * SMSS bytes: RFC 6675, 4, IsLost (2). Or as many ACKs with news, where segments are small.
+    let evidence = board.sacked > (DUP_THRESH - 1) * s.mss() || u32::from(s.tx.dup_acks) >= DUP_THRESH;
+    if !s.has(ff::REORDERED) && (s.has(ff::RECOVERY | ff::LOSS) || evidence) {
+        return 0;
+    }
+    let min_rtt = if s.tx.min_rtt_us == 0 { s.tx.srtt_us } else { s.tx.min_rtt_us };
+    (min_rtt / 4).saturating_mul(1 + u32::from(s.id.reo_wnd_more)).min(s.tx.srtt_us)
+}
+
+/// RFC 8985, 6.2, step 5, RACK_detect_loss(): marks what is lost, and arms the timer for what may be so soon. True: there was something.
+/// RFC 8985 9.2-1.
+pub(crate) fn detect(s: &mut FlowState, pools: &mut Pools, now: Now) -> bool {
+    if s.tx.timer == timer::REORDER {
+        s.tx.timer = timer::NONE;
+    }
+    let board = pools.boards.get(s.tx.board);
+    let Some(latest) = board.rack.latest else { return false };
+    let reo_wnd = reordering_window(s, board);
+    let (mut found, mut wait_us, mut before) = (false, 0, NONE);
+    let mut at = pools.records.first(s.cc.sent);
+    while at != NONE {
+        let record = *pools.records.get(at);
+        if !record.has(mark::SACKED | mark::LOST) && sent_after(latest.us, latest.end, record.us, record.end) {
+            let lost_at = record.us.wrapping_add(latest.rtt_us).wrapping_add(reo_wnd);
+            let remaining = lost_at.wrapping_sub(now.us32()) as i32;
+            if remaining <= 0 {
+                board::set_marks(s, pools, at, record.marks | mark::LOST);
+                found = true;
+            } else {
+                wait_us = wait_us.max(remaining.unsigned_abs());
+            }
+        }
+        // Neighbours that have become alike are one from now on.
+        if before == NONE || !board::merge_next(s, pools, before) {
+            before = at;
+        }
+        at = pools.records.next(s.cc.sent, before);
+    }
+    if wait_us > 0 {
+        // RFC 8985 6.2-2.
+        s.tx.timer = timer::REORDER;
+        // One more, as the present millisecond has partly gone.
+        s.tx.timer_ms = now.ms32().wrapping_add(wait_us.div_ceil(1000)).wrapping_add(1);
+    }
+    found
+}
+
+/// A timeout: RFC 8985, 6.3, marks the first that is not acknowledged, and what has been out for RACK.rtt + RACK.reo_wnd.
+/// RFC 2018 5-3.
+pub(crate) fn mark_on_timeout(s: &FlowState, pools: &mut Pools, now: Now) {
+    let board = pools.boards.get(s.tx.board);
+    // Without a measurement everything has been out for long enough.
+    let patience = board.rack.latest.map_or(0, |l| l.rtt_us.saturating_add(reordering_window(s, board)));
+    let mut at = pools.records.first(s.cc.sent);
+    while at != NONE {
+        let record = *pools.records.get(at);
+        let recent = age(record.us, now) < patience && record.start.gt(s.snd_una());
+        if !recent && !record.has(mark::SACKED | mark::LOST) {
+            board::set_marks(s, pools, at, record.marks | mark::LOST);
+        }
+        at = pools.records.next(s.cc.sent, at);
+    }
+}

@@ -1,0 +1,259 @@
+//! Loss recovery with a scoreboard: what an ACK means, when recovery begins and ends, and what is sent again (RFC 6675, RFC 8985).
+//!
+//! ```text
+//!            ┌────────── something is lost (RACK) ──► RECOVERY ──snd_una reaches recover──┐
+//!     calm ──┤                                           │ timeout                        ├──► calm
+//!            └────────── timeout ────────────────────► LOSS ────snd_una reaches recover───┘
+//!                  (both end early when they prove to have been for nothing: undo, F-RTO)
+//! ```
+
+use crate::board::Board;
+use crate::frto::Stage;
+use crate::pool::{NONE, Pools};
+use crate::records::mark;
+use crate::sack::{self, News};
+use crate::state::View;
+use crate::{Now, Output, SegmentIn, SegmentOut, ack, board, cc, closing, prr, rack, rtt, send, tlp, undo};
+use toe_abi::counters::Counter;
+use toe_abi::flow::{FlowState, flow_flags as ff};
+use toe_wire::{SeqNum, TcpFlags};
+
+/// A validated acknowledgement of a flow that has a scoreboard. `duplicate`: by RFC 5681, 2.
+pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, duplicate: bool, now: Now, out: &mut Output) {
+    let flight = board::pipe(s, pools);
+    let advanced = seg.ack.gt(s.snd_una());
+    let dsack = sack::duplicate(s, seg);
+    let mut news = News::default();
+    s.clear(ff::TLP_DUE);
+    sack::cumulative(s, pools, seg, now, &mut news);
+    if advanced {
+        ack::move_una(s, seg.ack, out);
+    }
+    sack::selective(s, pools, seg, now, &mut news);
+    match (news.rtt_us, news.again_rtt_us) {
+        (Some(us), _) => rtt::measured(s, us),
+        (None, Some(us)) => rtt::sample(s, us),
+        (None, None) => {}
+    }
+    // RFC 6675, 2: a duplicate ACK is one with news of SACK.
+    // RFC 6675 5-3.
+    s.tx.dup_acks = s.tx.dup_acks.saturating_add(u8::from(news.sacked > 0));
+
+    let board = pools.boards.get_mut(s.tx.board);
+    if let Some(range) = dsack {
+        undo::on_dsack(board, range);
+        out.counts.add(Counter::RxDsacks);
+    }
+    rack::adapt(s, board, dsack.is_some());
+    tlp::on_ack(s, pools, seg, dsack, duplicate && news.sacked == 0, out);
+    let ece = seg.flags.contains(TcpFlags::ECE);
+    cc::on_delivered(s, news.acked + news.sacked, ece);
+    if rack::detect(s, pools, now) {
+        out.counts.add(Counter::TxRackLosses);
+    }
+    let spurious = undo::is_due(s, pools.boards.get(s.tx.board), seg, advanced) || frto(s, pools, &news, advanced);
+    if spurious {
+        undo::undo(s, pools, out);
+    }
+    advance_state(s, pools, &news, (flight, advanced, ece), now, out);
+    board::close_if_calm(s, pools, now);
+    if s.has(ff::FIN_ACKED) {
+        closing::fin_acked(s, out);
+    }
+}
+
+/// Recovery begins, goes on or ends, and cwnd with it.
+/// RFC 6675 5-5, 5-8.
+fn advance_state(
+    s: &mut FlowState,
+    pools: &mut Pools,
+    news: &News,
+    (flight, advanced, ece): (u32, bool, bool),
+    now: Now,
+    out: &mut Output,
+) {
+    let delivered = news.acked + news.sacked;
+    // As RFC 6582, 3.2, (3): the ACK that ends recovery sets cwnd, and does not raise it.
+    let ended = s.has(ff::RECOVERY) && s.snd_una().ge(SeqNum(s.cc.recover));
+    if s.snd_una().ge(SeqNum(s.cc.recover)) {
+        end(s, pools, now);
+    }
+    let lost = pools.boards.get(s.tx.board).lost;
+    if s.has(ff::RECOVERY) {
+        prr::on_ack(s, pools, delivered, advanced && lost == 0);
+    } else if lost > 0 && !s.has(ff::LOSS) {
+        // RFC 6675 5.1-5.
+        begin(s, pools, news, out);
+        prr::on_ack(s, pools, delivered, false);
+    } else if advanced && !ended {
+        ack::grow(s, delivered, flight, ece, now);
+    }
+    ask_for_retransmission(s, pools);
+}
+
+fn ask_for_retransmission(s: &mut FlowState, pools: &Pools) {
+    if s.tx.board != NONE && pools.boards.get(s.tx.board).lost > 0 {
+        s.set(ff::REXMIT_ONE);
+    } else {
+        s.clear(ff::REXMIT_ONE);
+    }
+}
+
+/// RFC 6675, 5, (4): something is lost that was sent since the last reduction.
+fn begin(s: &mut FlowState, pools: &mut Pools, news: &News, out: &mut Output) {
+    let flight = s.outstanding();
+    // RFC 3168, 6.1.2: only once for a window of data.
+    if !s.has(ff::ECN_REDUCED) {
+        cc::on_loss(s, flight);
+    }
+    // RFC 6675, 5, (4.1): RecoveryPoint = HighData.
+    s.cc.recover = s.tx.snd_max;
+    let board = pools.boards.get_mut(s.tx.board);
+    prr::begin(s, board, news.acked, news.sacked);
+    undo::begin(s, board);
+    s.clear(ff::ECN_REDUCED);
+    s.set(ff::RECOVERY);
+    if s.has(ff::ECN) {
+        // RFC 3168, 6.1.2: told to the peer for any reduction.
+        s.set(ff::CWR);
+    }
+    out.counts.add(Counter::TxFastRetransmits);
+}
+
+/// Everything that was sent when recovery began has arrived.
+/// RFC 6675 5-6, 5-7.
+fn end(s: &mut FlowState, pools: &mut Pools, now: Now) {
+    s.clear(ff::ECN_REDUCED);
+    if s.has(ff::RECOVERY | ff::LOSS) {
+        if s.has(ff::RECOVERY) {
+            // RFC 9937, 6.2: "the end of recovery: cwnd = ssthresh".
+            s.cc.cwnd = s.cc.ssthresh.max(s.mss());
+        }
+        s.clear(ff::RECOVERY | ff::LOSS);
+        s.tx.dup_acks = 0;
+        let board = pools.boards.get_mut(s.tx.board);
+        board.frto = Stage::Off;
+        rack::recovered(s);
+        undo::recovered(s, board, now);
+    }
+    ack::pull_recover(s);
+}
+
+/// RFC 5682, 3.1. True: the timeout was spurious.
+/// RFC 5682 3.1-1, 3.1-2; RFC 9438 4.9.1-1.
+fn frto(s: &mut FlowState, pools: &mut Pools, news: &News, advanced: bool) -> bool {
+    let stage = pools.boards.get(s.tx.board).frto;
+    if stage == Stage::Off || !s.has(ff::LOSS) {
+        return false;
+    }
+    // (3b): "the acknowledgment [...] acknowledges data that was not retransmitted after the timeout".
+    if news.original {
+        return true;
+    }
+    let recovered = s.snd_una().ge(SeqNum(s.cc.recover));
+    // (2a) and (3a): duplicate ACKs, and SACKs of the new data only: the loss was real.
+    let real = !advanced || (stage == Stage::New && news.sacked > 0) || recovered;
+    if !real {
+        s.cc.recover = s.tx.snd_max;
+    }
+    // (2b): "transmit up to two new segments", as slow start allows, if there is something new.
+    let possible = !real && send::has_data(s, pools);
+    pools.boards.get_mut(s.tx.board).frto = if possible { Stage::New } else { Stage::Off };
+    false
+}
+
+/// Segments have been out for so long that others which overtook them prove them lost (RFC 8985, 6.2: RACK_reorder_timeout).
+pub(crate) fn reordering_timeout(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) {
+    if s.tx.board == NONE || !rack::detect(s, pools, now) {
+        return;
+    }
+    out.counts.add(Counter::TxRackLosses);
+    if !s.has(ff::RECOVERY | ff::LOSS) {
+        begin(s, pools, &News::default(), out);
+        prr::on_ack(s, pools, 0, false);
+    }
+    ask_for_retransmission(s, pools);
+}
+
+/// The retransmission timer has expired: RFC 8985, 6.3. False: the flow can't have a scoreboard. `again`: the same data has timed out before.
+/// RFC 6675 5.1-2, 5.1-3, 5.1-4, 5.1-7.
+pub(crate) fn timeout(s: &mut FlowState, pools: &mut Pools, again: bool, now: Now, out: &mut Output) -> bool {
+    if !s.has(ff::SACK) || !board::open(s, pools) {
+        return false;
+    }
+    // RFC 6675, 5.1: SACK information may be kept over a timeout, unless it shows that the peer has reneged.
+    if sack::is_reneging(s, pools) {
+        sack::forget(s, pools);
+        out.counts.add(Counter::RxReneged);
+    }
+    rack::mark_on_timeout(s, pools, now);
+    let first = !again && !s.has(ff::LOSS);
+    let flight = s.outstanding();
+    cc::on_timeout(s, flight, again);
+    if again {
+        // The path may be another.
+        s.tx.min_rtt_us = 0;
+    }
+    let board = pools.boards.get_mut(s.tx.board);
+    board.forced = true;
+    board.probe = None;
+    // RFC 5682, 2.1, (1): not while an earlier timeout is being recovered from.
+    // RFC 5682 3.1-4.
+    board.frto = if first { Stage::Watch } else { Stage::Off };
+    if first {
+        undo::begin(s, board);
+    }
+    s.cc.recover = s.tx.snd_max;
+    s.tx.dup_acks = 0;
+    s.clear(ff::RECOVERY | ff::ECN_REDUCED | ff::RTT_PENDING | ff::TLP_DUE);
+    s.set(ff::LOSS | ff::REXMIT_ONE);
+    out.counts.add(Counter::TxTimeouts);
+    true
+}
+
+/// Sends again the first of what is lost, as far as cwnd allows (RFC 6675, 4, NextSeg (1)).
+/// RFC 6675 4-4, 4-5, 4-10, 5-10.
+pub(crate) fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32) -> Option<SegmentOut> {
+    let Board { lost, forced, frto, .. } = *pools.boards.get(s.tx.board);
+    if lost == 0 || frto == Stage::New {
+        return None;
+    }
+    let handle = first_lost(s, pools)?;
+    let record = *pools.records.get(handle);
+    let data_end = record.end.min(s.tx_end());
+    let fin = record.end.gt(data_end);
+    let len = data_end.since_or_zero(record.start);
+    let take = may_resend(s, pools, record.start, len, forced)?.min(max_payload.max(1));
+    let take = if take < len { take - if take > s.mss() { take % s.mss() } else { 0 } } else { len };
+    if take < len && board::split(s, pools, handle, record.start.add(take)).is_none() {
+        board::give_up(s, pools);
+        return None;
+    }
+    board::sent_again(s, pools, handle, now);
+    let board = pools.boards.get_mut(s.tx.board);
+    board.forced = false;
+    undo::sent(s, board, take, now);
+    let out = send::again(s, pools, now, record.start, take, fin && take == len);
+    ask_for_retransmission(s, pools);
+    Some(out)
+}
+
+fn first_lost(s: &FlowState, pools: &Pools) -> Option<u32> {
+    let mut at = pools.records.first(s.cc.sent);
+    while at != NONE && !pools.records.get(at).has(mark::LOST) {
+        at = pools.records.next(s.cc.sent, at);
+    }
+    (at != NONE).then_some(at)
+}
+
+/// How many of `len` bytes from `start` on may be sent again now; a segment at least.
+/// RFC 6675 5-9; RFC 8985 9.3-1.
+fn may_resend(s: &FlowState, pools: &Pools, start: SeqNum, len: u32, forced: bool) -> Option<u32> {
+    if forced {
+        return Some(s.mss());
+    }
+    // What the peer no longer has room for is for a timeout to try.
+    let in_window = start.lt(s.snd_una().add(s.tx.snd_wnd.min(1 << 30))) || start == s.snd_una();
+    let room = s.cc.cwnd.saturating_sub(board::pipe(s, pools));
+    (in_window && room >= len.min(s.mss())).then_some(room.max(1))
+}

@@ -1,0 +1,124 @@
+//! Tail loss probe (RFC 8985, 7): when ACKs stop coming, something is sent that asks for one, before the retransmission timer ends it all.
+//!
+//! ```text
+//!   sent ──2 SRTT without an ACK──► probe: new data, or the last segment again ──► an ACK with SACK: recovery
+//!                                                                                └► none: timeout
+//! ```
+
+use crate::board;
+use crate::pool::{NONE, Pools};
+use crate::rtt::rto_ms;
+use crate::send::{self, Verdict};
+use crate::state::View;
+use crate::{Now, Output, SegmentIn, SegmentOut, cc};
+use toe_abi::counters::Counter;
+use toe_abi::flow::{FlowState, flow_flags as ff, timer};
+use toe_wire::SeqNum;
+
+/// A probe that is out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Probe {
+    /// TLP.end_seq: snd_max when it was sent.
+    end: SeqNum,
+    /// TLP.is_retrans.
+    again: bool,
+}
+
+/// RFC 8985, 7.2, TLP.max_ack_delay: a receiver may take so long over a single segment.
+const MAX_ACK_DELAY_MS: u32 = 200;
+/// As Linux, for clocks that tick in milliseconds and receivers that wait for more.
+const SLACK_MS: u32 = 2;
+
+/// Whether a probe is what comes next (RFC 8985, 7.2): "unless it is already in fast recovery, RTO recovery, or the sender has segments delivered
+/// out of order".
+/// RFC 8985 7.2-1.
+pub(crate) fn is_wanted(s: &FlowState, pools: &Pools) -> bool {
+    let calm = !s.has(ff::RECOVERY | ff::LOSS) && s.tx.backoff == 0 && s.tx.snd_wnd > 0;
+    // The records are what a probe's answer is judged by.
+    let possible = s.has(ff::SACK) && s.cc.sent != NONE && s.tx.srtt_us > 0;
+    calm && possible && (s.tx.board == NONE || { pools.boards.get(s.tx.board) }.probe.is_none() && pools.boards.get(s.tx.board).sacked == 0)
+}
+
+/// RFC 8985, 7.2, TLP_calc_PTO(), milliseconds.
+/// RFC 8985 7.2-3, 7.2-4.
+pub(crate) fn timeout_ms(s: &FlowState) -> u32 {
+    let ack_delay = if s.outstanding() <= s.mss() { MAX_ACK_DELAY_MS } else { SLACK_MS };
+    let pto = (s.tx.srtt_us.saturating_mul(2) / 1000).saturating_add(ack_delay);
+    // "If the RTO expires before: PTO = RTO_expiration - Now()".
+    pto.min(rto_ms(s))
+}
+
+/// The timer has expired. False: without a scoreboard there is no probe.
+/// RFC 8985 7.3-1.
+pub(crate) fn expire(s: &mut FlowState, pools: &mut Pools, out: &mut Output) -> bool {
+    if !is_wanted(s, pools) || !board::open(s, pools) {
+        return false;
+    }
+    s.set(ff::TLP_DUE);
+    out.counts.add(Counter::TxTailProbes);
+    true
+}
+
+/// RFC 8985, 7.3, TLP_send_probe(). New data goes in spite of cwnd.
+/// RFC 8985 7.3-3, 7.3-6.
+pub(crate) fn probe(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32) -> Option<SegmentOut> {
+    if s.tx.board == NONE || s.outstanding() == 0 {
+        return None;
+    }
+    let max = max_payload.min(s.mss());
+    let (out, again) = match send::plan(s, max, max) {
+        Verdict::Send { len, fin } => (send::data(s, pools, now, len, fin), false),
+        _ => (last_segment(s, pools, now, max), true),
+    };
+    if s.tx.board != NONE {
+        pools.boards.get_mut(s.tx.board).probe = Some(Probe { end: s.snd_max(), again });
+    }
+    // "The sender MUST then arm the RTO timer, not the PTO timer": rearm() sees that a probe is out.
+    s.tx.timer = timer::NONE;
+    Some(out)
+}
+
+/// The highest segment that was sent, once more.
+/// RFC 8985 7.3-4, 7.3-5.
+fn last_segment(s: &mut FlowState, pools: &mut Pools, now: Now, max: u32) -> SegmentOut {
+    let last = s.cc.sent;
+    let record = *pools.records.get(last);
+    let data_end = s.snd_max().min(s.tx_end());
+    let fin = s.snd_max().gt(data_end);
+    let from = data_end.sub_len(max.min(data_end.since_or_zero(record.start)));
+    let part = if from.gt(record.start) { board::split(s, pools, last, from) } else { Some(last) };
+    // If it can't be told apart from what was sent with it, all of that counts as sent again.
+    board::sent_again(s, pools, part.unwrap_or(last), now);
+    send::again(s, pools, now, from, data_end.since(from), fin)
+}
+
+/// RFC 8985, 7.4.2, TLP_process_ack(). `duplicate`: the ACK has nothing new and no SACK.
+// RFC 8985 7.4.2-1, 7.4.2-2.
+pub(crate) fn on_ack(
+    s: &mut FlowState,
+    pools: &mut Pools,
+    seg: &SegmentIn,
+    dsack: Option<(SeqNum, SeqNum)>,
+    duplicate: bool,
+    out: &mut Output,
+) {
+    let Some(probe) = pools.boards.get(s.tx.board).probe else { return };
+    if seg.ack.lt(probe.end) {
+        return;
+    }
+    let (needless, beyond) = (dsack.is_some_and(|(_, end)| end == probe.end), seg.ack.gt(probe.end));
+    if !(!probe.again || needless || beyond || duplicate) {
+        return;
+    }
+    pools.boards.get_mut(s.tx.board).probe = None;
+    if probe.again && !needless && beyond && !s.has(ff::RECOVERY | ff::LOSS) {
+        // The probe has repaired a loss that nothing else tells of: "invoke a congestion control response equivalent to a fast recovery".
+        let cwnd = s.cc.cwnd;
+        cc::on_loss(s, cwnd);
+        s.cc.cwnd = s.cc.cwnd.min(s.cc.ssthresh);
+        if s.has(ff::ECN) {
+            s.set(ff::CWR);
+        }
+        out.counts.add(Counter::TxTailRepairs);
+    }
+}

@@ -1,0 +1,108 @@
+//! Reductions of the window that turn out to have been for nothing are taken back.
+//!
+//! ```text
+//!   recovery, or a timeout ──► begin ──retransmission──► sent ──► all of it is reported by D-SACK (RFC 3708), or
+//!                                                                 an ACK echoes what was sent before it (Eifel, RFC 3522)
+//!                                                                          └──► undo (RFC 4015)
+//! ```
+
+use crate::board::{self, Board};
+use crate::cc;
+use crate::output::ts_now;
+use crate::pool::{NONE, Pools};
+use crate::records::mark;
+use crate::state::View;
+use crate::{Now, Output, SegmentIn};
+use toe_abi::counters::Counter;
+use toe_abi::flow::{FlowState, flow_flags as ff};
+use toe_wire::SeqNum;
+
+/// Of a scoreboard.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Undo {
+    stage: Stage,
+    /// snd_una when the window was reduced: earlier retransmissions say nothing of it.
+    from: SeqNum,
+    /// Bytes sent again that no D-SACK has reported yet.
+    unreported: u32,
+    /// Our timestamp clock when the first of them was sent.
+    first_ts: u32,
+    /// Until when D-SACKs are waited for after recovery, microseconds mod 2^32.
+    until_us: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Stage {
+    /// Nothing to take back.
+    #[default]
+    None,
+    Reduced,
+    /// And something was sent again.
+    Sent,
+    /// And recovery has ended since.
+    Waiting,
+}
+
+impl Undo {
+    /// Whether there is still something to wait for.
+    pub(crate) fn is_waiting(&self, now: Now) -> bool {
+        self.stage == Stage::Waiting && (self.until_us.wrapping_sub(now.us32()) as i32) > 0
+    }
+}
+
+/// The window has been reduced.
+pub(crate) fn begin(s: &FlowState, board: &mut Board) {
+    board.undo = Undo { stage: Stage::Reduced, from: s.snd_una(), ..Undo::default() };
+}
+
+/// `bytes` are sent again.
+pub(crate) fn sent(s: &FlowState, board: &mut Board, bytes: u32, now: Now) {
+    if board.undo.stage == Stage::Reduced {
+        board.undo.stage = Stage::Sent;
+        board.undo.first_ts = ts_now(s, now);
+    }
+    board.undo.unreported = board.undo.unreported.saturating_add(bytes);
+}
+
+/// The peer had this before.
+pub(crate) fn on_dsack(board: &mut Board, (start, end): (SeqNum, SeqNum)) {
+    if start.ge(board.undo.from) {
+        board.undo.unreported = board.undo.unreported.saturating_sub(end.since(start));
+    }
+}
+
+/// Recovery has ended, and may still prove to have been for nothing.
+pub(crate) fn recovered(s: &FlowState, board: &mut Board, now: Now) {
+    if board.undo.stage == Stage::Sent {
+        board.undo.stage = Stage::Waiting;
+        board.undo.until_us = now.us32().wrapping_add(s.tx.srtt_us.saturating_mul(2).min(1 << 30));
+    }
+}
+
+/// Whether the reduction was for nothing. `advanced`: the ACK has moved snd_una.
+/// RFC 9438 4.9.2-1.
+pub(crate) fn is_due(s: &FlowState, board: &Board, seg: &SegmentIn, advanced: bool) -> bool {
+    let undo = &board.undo;
+    if !matches!(undo.stage, Stage::Sent | Stage::Waiting) {
+        return false;
+    }
+    // RFC 3522, 3.2, step (4): "the timestamp echo is earlier than that of the first retransmit".
+    let eifel = |ecr: u32| ecr != 0 && (ecr.wrapping_sub(undo.first_ts) as i32) < 0;
+    let echo = seg.timestamps.filter(|_| s.has(ff::TIMESTAMPS) && advanced && undo.stage == Stage::Sent);
+    undo.unreported == 0 || echo.is_some_and(|ts| eifel(ts.ecr))
+}
+
+/// Everything as before the reduction: RFC 4015, 3.2. What was taken for lost is in flight.
+pub(crate) fn undo(s: &mut FlowState, pools: &mut Pools, out: &mut Output) {
+    let mut at = pools.records.first(s.cc.sent);
+    while at != NONE {
+        let marks = pools.records.get(at).marks;
+        board::set_marks(s, pools, at, marks & !mark::LOST);
+        at = pools.records.next(s.cc.sent, at);
+    }
+    let board = pools.boards.get_mut(s.tx.board);
+    (board.undo, board.frto, board.forced) = (Undo::default(), crate::frto::Stage::Off, false);
+    cc::undo(s);
+    out.counts.add(if s.has(ff::LOSS) { Counter::TxSpuriousTimeouts } else { Counter::TxSpuriousRecoveries });
+    s.clear(ff::RECOVERY | ff::LOSS | ff::REXMIT_ONE | ff::CWR);
+}
