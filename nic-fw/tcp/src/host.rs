@@ -132,7 +132,7 @@ pub(crate) fn icmp_error(s: &mut FlowState, pools: &mut Pools, error: &IcmpError
     }
     let (mtu_min, ip_header) = if as_v4(&s.id.key.remote_ip).is_some() { (MTU_MIN, 20) } else { (MTU_MIN_V6, 40) };
     let tcp_header = if s.has(ff::TIMESTAMPS) { 32 } else { 20 };
-    // RFC 1191 3-7, 3-8; RFC 8201 4-3.
+    // RFC 1191 3-7, 3-8; RFC 8201 4-3, 4-4, 5.4-1.
     let mss = error.mtu.max(mtu_min) - ip_header - tcp_header;
     // RFC 1191 3-9, 6.4-1; RFC 8201 4-8, 5.4-2.
     if mss >= s.rx.mss {
@@ -142,6 +142,7 @@ pub(crate) fn icmp_error(s: &mut FlowState, pools: &mut Pools, error: &IcmpError
     s.rx.mss = mss;
     s.cc.cwnd = s.cc.cwnd.max(s.mss());
     // All that is in flight was too long: again, in smaller pieces. No congestion, so cwnd stays (RFC 1191, 6.4).
+    // RFC 8201 4-5, 4-6, 5.4-3.
     // RFC 1191 6.4-2.
     board::give_up(s, pools);
     s.tx.snd_nxt = s.tx.snd_una;
