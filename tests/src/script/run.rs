@@ -12,7 +12,7 @@ use std::fmt::Write;
 use toe_hal::RxOffload;
 use toe_hal::fake::FakeFrame;
 
-/// How long `*` waits for a packet, and the end of a script for one too many: the latter is the tolerance.
+/// How long `*` waits for a packet.
 const ANY_US: u64 = 600_000_000;
 /// Steps without time passing by more than a microsecond each: a timer that is due for ever.
 const STEPS_MAX: u32 = 200_000;
