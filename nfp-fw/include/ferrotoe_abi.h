@@ -330,10 +330,17 @@
 #define TOE_APP_OP_RATE 12U
 #define TOE_APP_OP_CONGESTION 13U
 #define TOE_APP_OP_INFO 14U
+#define TOE_APP_OP_WHOSE 15U
+
+/* app::whose */
+#define TOE_APP_WHOSE_OTHERS 0U
+#define TOE_APP_WHOSE_OWN 1U
+#define TOE_APP_WHOSE_ON_LINK 2U
 
 /* app::bind_flags */
 #define TOE_APP_BIND_REUSEADDR 1U
 #define TOE_APP_BIND_REUSEPORT 2U
+#define TOE_APP_BIND_V6ONLY 4U
 
 /* counters */
 #define TOE_COUNTERS_TOTAL 75U

@@ -84,7 +84,9 @@ constants! {
     "APP_" [app] { MSG_LEN, POOL_MAX }
     "APP_OP_" [app::op] {
         HELLO, OPEN_CONTEXT, POOL, BIND, LISTEN, CONNECT, SUBSCRIBE, UNLISTEN, CLOSE_CONTEXT, BYE, IDENTIFY, RATE, CONGESTION, INFO,
+        WHOSE,
     }
-    "APP_BIND_" [app::bind_flags] { REUSEADDR, REUSEPORT }
+    "APP_WHOSE_" [app::whose] { OTHERS, OWN, ON_LINK }
+    "APP_BIND_" [app::bind_flags] { REUSEADDR, REUSEPORT, V6ONLY }
     "COUNTERS_" [counters] { TOTAL }
 }
