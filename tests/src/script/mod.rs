@@ -15,6 +15,7 @@ mod compare;
 mod config;
 mod cursor;
 mod frame;
+mod ip;
 mod option;
 mod parse;
 mod print;

@@ -7,7 +7,7 @@ mod packet;
 
 pub use call::errno_of;
 
-use super::ast::{Action, Check, Compare, Config, Event, Script, Value, When};
+use super::ast::{Action, Check, Compare, Config, Event, IpVersion, Script, Value, When};
 use super::cursor::{Cursor, ParseError, Parsed, Unexpected, alternatives, located};
 use std::time::Duration;
 use toe_abi::flow::cc;
@@ -153,8 +153,7 @@ fn option(c: &mut Cursor<'_>, script: &mut Script) -> Parsed<()> {
         "peer_isn" => config.peer_isn = c.u32()?,
         "start" => config.start = Duration::from_micros(c.seconds()?),
         "tolerance_usecs" => config.tolerance = Duration::from_micros(c.u32()?.into()),
-        // IPv6 will be another value here.
-        _ => drop(c.one_of(&["ipv4"])?),
+        _ => config.ip_version = Some([IpVersion::V4, IpVersion::V6][c.one_of(&["ipv4", "ipv6"])?]),
     }
     Ok(())
 }
