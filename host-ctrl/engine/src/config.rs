@@ -57,6 +57,8 @@ pub struct Config {
     pub next_hops: u16,
     /// Negotiate ECN (RFC 3168).
     pub ecn: bool,
+    /// Least that is added to the round-trip time for a retransmission timeout.
+    pub rto_min_us: u32,
     /// Negotiate timestamps (RFC 7323).
     pub timestamps: bool,
     /// Negotiate window scaling (RFC 7323).
@@ -103,6 +105,7 @@ impl Config {
             cc: toe_abi::flow::cc::CUBIC,
             next_hops: 256,
             ecn: false,
+            rto_min_us: 200_000,
             timestamps: true,
             window_scaling: true,
             sack: true,

@@ -109,6 +109,10 @@ pub struct Options {
     /// Negotiate ECN (RFC 3168). Connections of dctcp and dctcp-rate do in any case.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL", help_heading = "TCP")]
     pub tcp_ecn: Option<bool>,
+    /// Least that is added to the round-trip time for a retransmission timeout, microseconds, from 5000 to 1000000, in steps of 4000. Peers that
+    /// delay ACKs by more make for needless timeouts. [default: 200000]
+    #[arg(long, value_name = "US", help_heading = "TCP")]
+    pub tcp_rto_min: Option<u32>,
     /// TIME-WAIT (2 MSL), microseconds. [default: 60000000]
     #[arg(long, value_name = "US", help_heading = "TCP")]
     pub time_wait: Option<u64>,
@@ -231,7 +235,7 @@ impl Options {
             max_backlog max_contexts app_weight app_rate huge_pages tcp_rtt_init tcp_link_bw tcp_rxbuf_len tcp_txbuf_len
             tcp_handshake_timeout tcp_handshake_retries cc cc_control_granularity cc_control_interval cc_dctcp_weight
             cc_dctcp_mimd cc_dctcp_min cc_const_rate cc_timely_tlow cc_timely_thigh cc_timely_step cc_timely_init cc_timely_alpha
-            cc_timely_beta cc_timely_minrtt cc_timely_minrate cc_rexmit_ints tcp_ecn time_wait fin_wait2 slaac vlan arp_timeout
+            cc_timely_beta cc_timely_minrtt cc_timely_minrate cc_rexmit_ints tcp_ecn tcp_rto_min time_wait fin_wait2 slaac vlan arp_timeout
             arp_timeout_max arp_expire quiet log_level nic_rx_len nic_tx_len fp_poll_interval_app debug_console);
         if self.ip_addr.is_empty() {
             self.ip_addr = file.ip_addr;
@@ -288,6 +292,12 @@ impl Settings {
         // What they are in the end, the card's memory says; whether they are wrong, not.
         let sizes = Sizes::new(None);
         limits(&options, &sizes)?;
+        ensure!(
+            options.tcp_rto_min.is_none_or(|us| RTO_MIN_US.contains(&us)),
+            "--tcp-rto-min: from {} to {} microseconds",
+            RTO_MIN_US.start(),
+            RTO_MIN_US.end()
+        );
         buffers(&options, &sizes)?;
         Ok(Self {
             share: share(&options)?,
@@ -331,6 +341,7 @@ impl Settings {
             cc: self.cc,
             next_hops: u16::try_from(card.max_next_hops).unwrap_or(u16::MAX),
             ecn: o.tcp_ecn.unwrap_or(base.ecn),
+            rto_min_us: o.tcp_rto_min.unwrap_or(base.rto_min_us),
             rtt_init_us: o.tcp_rtt_init.unwrap_or(base.rtt_init_us),
             ..base
         }
@@ -364,6 +375,9 @@ impl Settings {
         &self.options
     }
 }
+
+/// What a flow's state has room for, and clocks of milliseconds can tell.
+const RTO_MIN_US: std::ops::RangeInclusive<u32> = 5_000..=1_000_000;
 
 fn refuse_replaced(o: &Options) -> Result<()> {
     let ring = "toed's rings to the card have a fixed size (toe_abi::control); leave it out";
@@ -549,7 +563,7 @@ mod tests {
         let e = s.engine(&CardInfo { mac: [2; 6], mtu: 1500, max_flows: 10, max_next_hops: 5, ..CardInfo::default() }, [0; 16]);
         assert_eq!((e.handshake_timeout_us, e.handshake_retries, e.time_wait_us), (1_000_000, 6, 60_000_000));
         assert_eq!((e.arp_timeout_us, e.arp_timeout_max_us, e.arp_expire_us), (250_000, 1_000_000, 30_000_000));
-        assert_eq!((e.mtu, e.connections_max, e.next_hops, e.rtt_init_us), (1500, 10, 5, 0));
+        assert_eq!((e.mtu, e.connections_max, e.next_hops, e.rtt_init_us, e.rto_min_us), (1500, 10, 5, 0, 200_000));
     }
 
     #[test]
@@ -560,6 +574,15 @@ mod tests {
             let switch = ["config", "huge_pages", "tcp_ecn", "quiet", "ip_addr", "slaac"].contains(&arg.get_id().as_str());
             assert!(switch || help.contains("[default: "), "--{}: {help}", arg.get_id());
         }
+    }
+
+    #[test]
+    fn the_least_timeout_has_bounds() {
+        for us in ["4999", "1000001"] {
+            assert!(refused(&["--tcp-rto-min", us]).contains("--tcp-rto-min"));
+        }
+        let e = settings(&["--tcp-rto-min", "5000"]).expect("fine").engine(&CardInfo::default(), [0; 16]);
+        assert_eq!(e.rto_min_us, 5000);
     }
 
     #[test]

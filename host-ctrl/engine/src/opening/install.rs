@@ -98,7 +98,7 @@ impl Engine {
             sack: h.options.sack,
             ecn: h.options.ecn,
             algorithm: h.cc,
-            rto_min_ms: 0,
+            rto_min_ms: u16::try_from(c.rto_min_us.div_ceil(1000)).unwrap_or(u16::MAX),
             rtt_us: if h.rtt_us > 0 { h.rtt_us } else { c.rtt_init_us },
             ack_now,
             now: Now(self.now),

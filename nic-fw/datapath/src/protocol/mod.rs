@@ -177,9 +177,7 @@ impl Protocol {
         let Some((local, state, given_up)) = self.states.live(flow) else { return false };
         let una = state.tx.snd_una;
         let Some(Fast { place, send, deadline }) = toe_tcp::fast(state, &mut self.pools, segment, now) else { return false };
-        if state.tx.snd_una != una {
-            self.news.acknowledged(local, state);
-        }
+        self.news.heard(local, state, una);
         msg.event = Some(event_of(flow, state, given_up));
         if let Some(place) = place {
             self.counters.add(Counter::RxPayloadBytes, place.len.into());
@@ -199,10 +197,7 @@ impl Protocol {
             Some(Phase::Live) => {
                 let una = self.states.state(flow).tx.snd_una;
                 let out = self.input(flow, &Input::Segment(*segment));
-                let state = self.states.state(flow);
-                if state.tx.snd_una != una {
-                    self.news.acknowledged(self.states.local(flow), state);
-                }
+                self.news.heard(self.states.local(flow), self.states.state(flow), una);
                 self.finish(flow, &out, msg);
                 if let Some(place) = out.place {
                     self.counters.add(Counter::RxPayloadBytes, place.len.into());

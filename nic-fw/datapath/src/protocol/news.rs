@@ -24,10 +24,10 @@ impl News {
         Self { flows: Links::new(flows as usize), list: List::default() }
     }
 
-    /// Something that the flow at `local` had sent was acknowledged.
+    /// The flow at `local` has heard from its peer; `before`: snd_una until then.
     #[inline]
-    pub fn acknowledged(&mut self, local: u32, state: &FlowState) {
-        if cc::is_rate(state.cc.algorithm) && !self.flows.linked(local) {
+    pub fn heard(&mut self, local: u32, state: &FlowState, before: u32) {
+        if cc::is_rate(state.cc.algorithm) && state.tx.snd_una != before && !self.flows.linked(local) {
             self.flows.push(&mut self.list, local);
         }
     }

@@ -192,7 +192,6 @@ pub(crate) fn on_ecn(s: &mut FlowState, flight: u32) {
 }
 
 /// The last [`on_loss`] or [`on_timeout`] was for nothing: nothing was lost (RFC 3522, RFC 4015, RFC 5682).
-#[allow(dead_code, reason = "recovery finds spurious losses; until it calls this")]
 pub(crate) fn undo(s: &mut FlowState) {
     let prior_cwnd = s.id.prior_cwnd;
     s.cc.cwnd = s.cc.cwnd.max(prior_cwnd);
