@@ -68,7 +68,7 @@ impl Caller {
     }
 
     /// Whether the call would go on waiting, by what its descriptor says.
-    pub fn may_wait(&self, op: &Op) -> bool {
+    fn may_wait(&self, op: &Op) -> bool {
         let (fd, dontwait) = match op {
             Op::Accept { fd } | Op::Connect { fd, .. } => (fd, false),
             Op::Read { fd, dontwait, .. } | Op::Write { fd, dontwait, .. } => (fd, *dontwait),
