@@ -7,8 +7,8 @@
 //! ```
 //!
 //! It is the scoreboard of RFC 6675 and has the transmission times of RFC 8985. A record stands for what was sent at one time, however many
-//! segments that is. When no record is free, the last one stands for later data too; a list that can't be kept is given up as a whole, and begins
-//! anew with new data. Until all before that is acknowledged the flow is without a scoreboard ([`is_complete`]).
+//! segments that is. When no record is free, the last one stands for later data too; a list that can't be kept is given up as a whole, and
+//! begins anew with new data. Until all before that is acknowledged the flow is without a scoreboard ([`is_complete`]).
 
 use crate::pool::{Handle, NONE, Pools};
 use crate::sack::Range;

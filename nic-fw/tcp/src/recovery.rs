@@ -180,7 +180,8 @@ pub(crate) fn reordering_timeout(s: &mut FlowState, pools: &mut Pools, now: Now,
     ask_for_retransmission(s, pools);
 }
 
-/// The retransmission timer has expired: RFC 8985, 6.3. False: the flow can't have a scoreboard. `again`: the same data has timed out before.
+/// The retransmission timer has expired: RFC 8985, 6.3. False: the flow can't have a scoreboard. `again`: the same data has timed out
+/// before.
 pub(crate) fn timeout(s: &mut FlowState, pools: &mut Pools, again: bool, now: Now, out: &mut Output) -> bool {
     if !s.has(ff::SACK) || !board::open(s, pools) {
         return false;

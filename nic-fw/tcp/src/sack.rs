@@ -112,7 +112,8 @@ pub(crate) fn selective(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, n
         let Some(&(start, end)) = blocks.peek() else { break };
         if start.lt(record.end) && !record.has(mark::SACKED) {
             if start.gt(record.start) {
-                // The part before the block stays as it is. Without a record for the other part the block is not believed: it is only advice.
+                // The part before the block stays as it is. Without a record for the other part the block is not believed: it is only
+                // advice.
                 let second = board::split(s, pools, at, start);
                 before = at;
                 at = second.unwrap_or_else(|| pools.records.next(s.cc.sent, at));

@@ -38,7 +38,8 @@ pub(crate) fn room(s: &FlowState, pools: &Pools) -> u32 {
         // RFC 6675, 5, (C): "cwnd - pipe".
         return s.cc.cwnd.saturating_sub(board::pipe(s, pools));
     }
-    // RFC 3042, limited transmit: one segment beyond cwnd for each of the first two duplicate ACKs. With a scoreboard, SACKed data makes room.
+    // RFC 3042, limited transmit: one segment beyond cwnd for each of the first two duplicate ACKs. With a scoreboard, SACKed data makes
+    // room.
     let limited = if s.has(ff::RECOVERY | ff::LOSS) { 0 } else { u32::from(s.tx.dup_acks.min(2)) * s.mss() };
     edge_from(s.snd_una(), s.cc.cwnd.saturating_add(limited).min(1 << 30), s.snd_nxt())
 }

@@ -31,8 +31,8 @@ const MAX_ACK_DELAY_MS: u32 = 200;
 const SLACK_MS: u32 = 2;
 
 /// RFC 8985 7.2-1, 7.3-1.
-/// Whether a probe is what comes next (RFC 8985, 7.2): "unless it is already in fast recovery, RTO recovery, or the sender has segments delivered
-/// out of order".
+/// Whether a probe is what comes next (RFC 8985, 7.2): "unless it is already in fast recovery, RTO recovery, or the sender has segments
+/// delivered out of order".
 pub(crate) fn is_wanted(s: &FlowState, pools: &Pools) -> bool {
     let calm = !s.has(ff::RECOVERY | ff::LOSS) && s.tx.backoff == 0 && s.tx.snd_wnd > 0;
     // RFC 8985, 7.3: a round trip has been measured since the last probe. The records are what the answer is judged by.
