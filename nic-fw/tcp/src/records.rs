@@ -97,7 +97,7 @@ pub(crate) fn sent(s: &mut FlowState, pools: &mut Pools, (start, end): Range, us
             return true;
         }
     }
-    // Not in recovery, where its acknowledgement waits for holes before it to be filled.
+    // RFC 6298 3-3: not in recovery, where its acknowledgement waits for holes before it to be filled.
     let timed = !s.has(ff::RTT_PENDING | ff::RECOVERY | ff::LOSS) && s.tx.board == NONE;
     let marks = if timed { mark::TIMED } else { 0 };
     let pushed = pools.push(&mut s.cc.sent, Record { start, end, us, marks });

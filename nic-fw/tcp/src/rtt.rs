@@ -51,7 +51,6 @@ pub(crate) fn rto_ms(s: &FlowState) -> u32 {
 }
 
 /// A round trip of data that was sent once.
-/// RFC 6298 3-3.
 pub(crate) fn measured(s: &mut FlowState, rtt_us: u32) {
     let rtt_us = rtt_us.max(1);
     if s.tx.min_rtt_us == 0 || rtt_us < s.tx.min_rtt_us {
