@@ -54,11 +54,44 @@ pub struct Wishes {
     pub buffers: BufferLog2,
     /// `toe_abi::flow::cc`; None: the route's, or everybody's.
     pub cc: Option<u8>,
+    pub open: OpenOptions,
+}
+
+impl Wishes {
+    pub const fn new(buffers: BufferLog2) -> Self {
+        let open = OpenOptions { tos: 0, ttl: 0, max_segment: 0, syn_retries: 0, defer_accept_us: 0 };
+        Self { buffers, cc: None, open }
+    }
 }
 
 impl From<BufferLog2> for Wishes {
     fn from(buffers: BufferLog2) -> Self {
-        Self { buffers, cc: None }
+        Self::new(buffers)
+    }
+}
+
+/// Socket options that a connection begins with. 0: as for everybody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct OpenOptions {
+    /// IP_TOS; its ECN bits are ours. RFC 9293 MUST-48.
+    pub tos: u8,
+    /// IP_TTL.
+    pub ttl: u8,
+    /// TCP_MAXSEG: most payload of a segment, either way, bytes.
+    pub max_segment: u16,
+    /// TCP_SYNCNT: retransmissions of a SYN.
+    pub syn_retries: u8,
+    /// TCP_DEFER_ACCEPT: a connection without data is not announced for so long.
+    pub defer_accept_us: u64,
+}
+
+impl OpenOptions {
+    pub(crate) fn ttl_or(&self, configured: u8) -> u8 {
+        if self.ttl == 0 { configured } else { self.ttl }
+    }
+
+    pub(crate) fn limit(&self, mss: u16) -> u16 {
+        if self.max_segment == 0 { mss } else { mss.min(self.max_segment) }
     }
 }
 

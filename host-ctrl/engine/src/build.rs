@@ -10,6 +10,8 @@ pub struct Outgoing {
     pub to: Mac,
     pub from: Mac,
     pub key: FlowKey,
+    /// Without ECN bits.
+    pub tos: u8,
     pub ttl: u8,
     pub seq: SeqNum,
     pub ack: SeqNum,
@@ -27,7 +29,7 @@ pub fn segment(s: &Outgoing) -> Vec<u8> {
         dst_ip: s.key.remote_ip,
         // RFC 3168, 6.1.1: SYN, SYN-ACK and pure ACKs are not ECN-capable.
         // RFC 3168 6.1.1-9.
-        tos: 0,
+        tos: s.tos & !3,
         ttl: s.ttl,
         ident: 0,
         src_port: s.key.local_port,

@@ -60,6 +60,8 @@ counters! {
     syn_recycled,
     /// Final ACKs dropped because the accept queue is full.
     ack_drop_accept_full,
+    /// Final ACKs without data dropped: the listener waits for data.
+    ack_deferred,
     /// SYN-ACKs sent, repetitions included.
     syn_acks_sent,
     /// SYNs sent, repetitions included.

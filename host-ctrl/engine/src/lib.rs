@@ -29,6 +29,7 @@ mod limit;
 mod neighbours;
 mod opening;
 mod ports;
+pub mod rates;
 mod reset;
 pub mod route;
 mod segment;
@@ -36,7 +37,7 @@ mod time_wait;
 mod timers;
 mod views;
 
-pub use actions::{Action, BindId, BufferLog2, ConnId, Endpoint, FrameMeta, InstallError, ListenerId, Owner, Wishes};
+pub use actions::{Action, BindId, BufferLog2, ConnId, Endpoint, FrameMeta, InstallError, ListenerId, OpenOptions, Owner, Wishes};
 pub use config::{Config, ConfigError};
 pub use counters::Counters;
 pub use engine::Engine;

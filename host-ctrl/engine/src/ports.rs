@@ -262,7 +262,7 @@ mod tests {
     use toe_abi::flow::v4_mapped;
 
     const IP: [u8; 4] = [10, 0, 0, 1];
-    const BUF: Wishes = Wishes { buffers: crate::BufferLog2 { tx: 16, rx: 16 }, cc: None };
+    const BUF: Wishes = Wishes::new(crate::BufferLog2 { tx: 16, rx: 16 });
 
     fn ports() -> Ports {
         Ports::new(Keys::new([1; 16]), v4_mapped(IP), (40_000, 40_009))

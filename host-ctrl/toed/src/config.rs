@@ -1,6 +1,7 @@
 //! Options: flags, a TOML file with the same names, defaults. FlexTOE's names and units where the thing exists here;
 //! `docs/toed.md` lists what differs.
 
+mod congestion;
 mod device;
 mod sizes;
 
@@ -13,14 +14,15 @@ use crate::{
 };
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
+use congestion::algorithm;
 use serde::{Deserialize, Serialize};
 use sizes::Sizes;
 use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
 };
-use toe_abi::{desc, flow::cc};
-use toe_engine::{BufferLog2, Config as EngineConfig, route::Route};
+use toe_abi::desc;
+use toe_engine::{BufferLog2, Config as EngineConfig, rates::Params, route::Route};
 use toe_link::card::CardInfo;
 
 /// The control plane daemon of a FerroTOE card: opens and closes its TCP connections, resolves addresses, serves applications.
@@ -31,7 +33,7 @@ use toe_link::card::CardInfo;
 /// Sizes are bytes, times are microseconds unless an option says otherwise.
 ///
 /// Exit status: 0 after an orderly end, 1 when something failed on the way (the card has gone), 2 when options or the environment are wrong.
-#[derive(Parser, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Parser, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[command(name = "toed", version, max_term_width = 120)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Options {
@@ -89,7 +91,7 @@ pub struct Options {
     /// Round-trip time assumed before the first sample, microseconds; 0: none (RFC 6298: first timeout after 1 s). [default: 0]
     #[arg(long, value_name = "US", help_heading = "TCP")]
     pub tcp_rtt_init: Option<u32>,
-    /// Link bandwidth, Gbit/s. Only rate-based congestion control needs it: taken, and not used yet. [default: 40]
+    /// Link bandwidth, Gbit/s: no rate of congestion control is above it. [default: 40]
     #[arg(long, value_name = "GBPS", help_heading = "TCP")]
     pub tcp_link_bw: Option<u32>,
     /// Receive buffer of a connection, bytes, a power of two from 4096 to 1073741824. [default: 1048576]
@@ -104,10 +106,7 @@ pub struct Options {
     /// Retransmissions of a SYN or SYN-ACK. [default: 6]
     #[arg(long, value_name = "N", help_heading = "TCP")]
     pub tcp_handshake_retries: Option<u8>,
-    /// Congestion control of connections that do not ask for another (TCP_CONGESTION): reno, cubic, dctcp. [default: cubic]
-    #[arg(long, value_name = "ALGORITHM", help_heading = "TCP")]
-    pub cc: Option<String>,
-    /// Negotiate ECN (RFC 3168).
+    /// Negotiate ECN (RFC 3168). Connections of dctcp and dctcp-rate do in any case.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL", help_heading = "TCP")]
     pub tcp_ecn: Option<bool>,
     /// Least that is added to the round-trip time for a retransmission timeout, microseconds, from 5000 to 1000000, in steps of 4000.
@@ -121,6 +120,53 @@ pub struct Options {
     /// application that has ended may go on closing. [default: 60000000]
     #[arg(long, value_name = "US", help_heading = "TCP")]
     pub fin_wait2: Option<u64>,
+
+    /// Congestion control of connections that do not ask for another (TCP_CONGESTION). Windows, on the card: reno, cubic, dctcp.
+    /// Rates, set by toed: dctcp-rate, timely, const-rate. [default: cubic]
+    #[arg(long, value_name = "ALGORITHM", help_heading = "Congestion control")]
+    pub cc: Option<String>,
+    /// Rates: least time between two rates of a connection, microseconds. [default: 1000]
+    #[arg(long, value_name = "US", help_heading = "Congestion control")]
+    pub cc_control_granularity: Option<u64>,
+    /// Rates: round-trip times between two rates of a connection. [default: 2]
+    #[arg(long, value_name = "N", help_heading = "Congestion control")]
+    pub cc_control_interval: Option<u32>,
+    /// dctcp-rate: weight of an interval in the estimate of the marked part. [default: 0.0625]
+    #[arg(long, value_name = "WEIGHT", help_heading = "Congestion control")]
+    pub cc_dctcp_weight: Option<f64>,
+    /// dctcp-rate: multiplicative increase by this part of the rate, 0: additive. [default: 0]
+    #[arg(long, value_name = "PART", help_heading = "Congestion control")]
+    pub cc_dctcp_mimd: Option<f64>,
+    /// dctcp-rate: least rate, kbit/s. [default: 0]
+    #[arg(long, value_name = "KBPS", help_heading = "Congestion control")]
+    pub cc_dctcp_min: Option<u32>,
+    /// const-rate: the rate of every connection, kbit/s; 0: unlimited. [default: 0]
+    #[arg(long, value_name = "KBPS", help_heading = "Congestion control")]
+    pub cc_const_rate: Option<u32>,
+    /// timely: below this round-trip time rates grow, microseconds. [default: 30]
+    #[arg(long, value_name = "US", help_heading = "Congestion control")]
+    pub cc_timely_tlow: Option<u32>,
+    /// timely: above this round-trip time rates fall, microseconds. [default: 150]
+    #[arg(long, value_name = "US", help_heading = "Congestion control")]
+    pub cc_timely_thigh: Option<u32>,
+    /// timely: additive increase, kbit/s. [default: 10000]
+    #[arg(long, value_name = "KBPS", help_heading = "Congestion control")]
+    pub cc_timely_step: Option<u32>,
+    /// timely: rate of a new connection, kbit/s. [default: 10000]
+    #[arg(long, value_name = "KBPS", help_heading = "Congestion control")]
+    pub cc_timely_init: Option<u32>,
+    /// timely: weight of a difference of round-trip times. [default: 0.02]
+    #[arg(long, value_name = "WEIGHT", help_heading = "Congestion control")]
+    pub cc_timely_alpha: Option<f64>,
+    /// timely: multiplicative decrease. [default: 0.8]
+    #[arg(long, value_name = "PART", help_heading = "Congestion control")]
+    pub cc_timely_beta: Option<f64>,
+    /// timely: round-trip time without queues, microseconds. [default: 11]
+    #[arg(long, value_name = "US", help_heading = "Congestion control")]
+    pub cc_timely_minrtt: Option<u32>,
+    /// timely: least rate, kbit/s. [default: 10000]
+    #[arg(long, value_name = "KBPS", help_heading = "Congestion control")]
+    pub cc_timely_minrate: Option<u32>,
 
     /// The card's address and prefix length. Required.
     #[arg(long, value_name = "ADDR[/PREFIXLEN]", help_heading = "IP")]
@@ -157,6 +203,9 @@ pub struct Options {
     pub nic_tx_len: Option<String>,
     #[arg(long, hide = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub cc_rexmit_ints: Option<String>,
+    #[arg(long, hide = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub fp_poll_interval_app: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -176,7 +225,9 @@ impl Options {
         let file: Options = toml::from_str(&text).with_context(|| format!("--config: {}", path.display()))?;
         fill!(self, file: device image run_dir shm_len app_kin_len app_kout_len max_connections max_sockets max_listeners
             max_backlog max_contexts app_weight app_rate huge_pages tcp_rtt_init tcp_link_bw tcp_rxbuf_len tcp_txbuf_len
-            tcp_handshake_timeout tcp_handshake_retries cc tcp_ecn tcp_rto_min time_wait fin_wait2 ip_addr gateway arp_timeout
+            tcp_handshake_timeout tcp_handshake_retries cc cc_control_granularity cc_control_interval cc_dctcp_weight
+            cc_dctcp_mimd cc_dctcp_min cc_const_rate cc_timely_tlow cc_timely_thigh cc_timely_step cc_timely_init cc_timely_alpha
+            cc_timely_beta cc_timely_minrtt cc_timely_minrate cc_rexmit_ints tcp_ecn tcp_rto_min time_wait fin_wait2 ip_addr gateway arp_timeout
             arp_timeout_max arp_expire quiet log_level nic_rx_len nic_tx_len fp_poll_interval_app debug_console);
         if self.ip_route.is_empty() {
             self.ip_route = file.ip_route;
@@ -200,6 +251,7 @@ pub struct Settings {
     options: Options,
     routes: Vec<Route>,
     cc: u8,
+    rates: Params,
 }
 
 impl Settings {
@@ -228,6 +280,7 @@ impl Settings {
             share: share(&options)?,
             routes: options.ip_route.iter().map(|r| route(r)).collect::<Result<_>>()?,
             cc: algorithm("--cc", options.cc.as_deref().unwrap_or("cubic"))?,
+            rates: congestion::rates(&options)?,
             huge_pages: options.huge_pages == Some(true),
             // The link's library logs every message at debug: only who asks for it by name gets that.
             log_filter: match options.log_level.as_deref().unwrap_or(level) {
@@ -282,6 +335,7 @@ impl Settings {
             card_regions: u16::try_from(card.max_regions).unwrap_or(u16::MAX),
             linger_us: self.options.fin_wait2.unwrap_or(base.linger_us),
             share: self.share,
+            rates: self.rates.clone(),
             ..base
         })
     }
@@ -306,6 +360,7 @@ fn refuse_replaced(o: &Options) -> Result<()> {
     let replaced = [
         ("--nic-rx-len", &o.nic_rx_len, ring),
         ("--nic-tx-len", &o.nic_tx_len, ring),
+        ("--cc-rexmit-ints", &o.cc_rexmit_ints, "the card retransmits by its own timers (RFC 6298); leave it out"),
         ("--fp-poll-interval-app", &o.fp_poll_interval_app, poll),
         ("--debug-console", &o.debug_console, console),
     ];
@@ -338,13 +393,6 @@ fn route(text: &str) -> Result<Route> {
     let parse = |a: &str| a.trim().parse::<Ipv4Addr>().with_context(wrong);
     let cc = cc.map(|name| algorithm("--ip-route: cc", name)).transpose()?;
     Ok(Route { dest: parse(dest)?.octets(), prefix, via: Some(parse(via)?.octets()), cc })
-}
-
-/// The number of an algorithm that `option` names.
-fn algorithm(option: &str, name: &str) -> Result<u8> {
-    let number = cc::number(name).with_context(|| format!("{option} {name}: unknown; there are {}", cc::NAMES[..3].join(", ")))?;
-    ensure!(!cc::is_rate(number), "{option} {name}: not here yet; there are {}", cc::NAMES[..3].join(", "));
-    Ok(number)
 }
 
 fn power_of_two(option: &str, value: u64, range: std::ops::RangeInclusive<u64>) -> Result<u64> {
@@ -422,6 +470,7 @@ pub fn failure_file(run_dir: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use toe_abi::flow::cc;
 
     fn settings(args: &[&str]) -> Result<Settings> {
         let args = ["toed", "--ip-addr", "10.0.0.2/24"].iter().chain(args);
@@ -517,6 +566,7 @@ mod tests {
     fn flextoe_options_that_are_replaced_say_by_what() {
         assert!(refused(&["--fp-poll-interval-app", "100"]).contains("TOE_SPIN_US"));
         assert!(refused(&["--nic-rx-len", "256"]).contains("fixed size"));
+        assert!(refused(&["--cc-rexmit-ints", "4"]).contains("RFC 6298"));
         assert!(refused(&["--debug-console"]).contains("toectl"));
     }
 

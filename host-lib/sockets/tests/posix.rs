@@ -487,6 +487,32 @@ fn options_read_back() {
     assert_eq!(info[0], 1, "established");
 }
 
+/// RFC 9293 MUST-48.
+#[test]
+fn options_of_the_opening_are_checked_and_left_for_toed() {
+    let fd = fresh(0);
+    let set = |level, name, value: i32| fd.sock().set_option(level, name, &value.to_ne_bytes());
+    let get = |level, name| {
+        let mut value = [0; 4];
+        fd.sock().option(level, name, &mut value).unwrap();
+        i32::from_ne_bytes(value)
+    };
+    use libc::{IP_TOS, IP_TTL, IPPROTO_IP, IPPROTO_TCP, TCP_DEFER_ACCEPT, TCP_MAXSEG, TCP_SYNCNT};
+    for (level, name, first, good, reads, bad) in [
+        (IPPROTO_IP, IP_TOS, 0, 0xbb, 0xb8, None),
+        (IPPROTO_IP, IP_TTL, 64, 9, 9, Some(256)),
+        (IPPROTO_TCP, TCP_MAXSEG, 1448, 1000, 1000, Some(87)),
+        (IPPROTO_TCP, TCP_SYNCNT, 6, 3, 3, Some(128)),
+        (IPPROTO_TCP, TCP_DEFER_ACCEPT, 0, 2, 3, None),
+    ] {
+        assert_eq!((get(level, name), set(level, name, good), get(level, name)), (first, Ok(()), reads), "{level} {name}");
+        if let Some(bad) = bad {
+            assert_eq!((set(level, name, bad), get(level, name)), (Err(Errno::INVAL), reads), "{level} {name}");
+        }
+    }
+    assert_eq!((set(IPPROTO_IP, IP_TTL, -1), get(IPPROTO_IP, IP_TTL)), (Ok(()), 64));
+}
+
 #[test]
 fn congestion_control_reads_as_it_was_set() {
     let (a, _b, _l) = pair();

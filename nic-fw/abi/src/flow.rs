@@ -240,7 +240,7 @@ pub mod cc {
     pub const CUBIC: u8 = 1;
     /// RFC 8257; without ECN as NEWRENO.
     pub const DCTCP: u8 = 2;
-    /// The window is not limited; toed sets the rate, each by its algorithm.
+    /// toed sets the rate, each by its algorithm; the window follows.
     pub const DCTCP_RATE: u8 = 3;
     pub const TIMELY: u8 = 4;
     pub const CONST_RATE: u8 = 5;

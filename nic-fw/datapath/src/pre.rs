@@ -67,17 +67,22 @@ impl Pre {
     }
 
     /// Looks at the bytes of a frame from the wire or from the control plane. `hash`: of its four-tuple, if somebody has it already.
-    #[inline]
     pub fn look(&self, bytes: &[u8], offload: RxOffload, hash: Option<FlowHash>) -> Finding {
-        match common_segment(bytes) {
-            Some(segment) if bytes.starts_with(&self.mac) => self.segment(bytes, (offload, hash), segment, false),
-            _ => self.look_closely(bytes, offload, hash),
+        match self.glance(bytes, offload) {
+            Some(segment) => self.find(segment, offload, hash),
+            None => self.look_closely(bytes, offload, hash),
         }
     }
 
-    /// As [`look`](Self::look), at frames that are not like nearly all.
-    #[inline(never)]
-    fn look_closely(&self, bytes: &[u8], offload: RxOffload, hash: Option<FlowHash>) -> Finding {
+    /// The segment in a frame like nearly all. [`find`](Self::find) says whose it is. `None`: [`look_closely`](Self::look_closely).
+    #[inline]
+    pub fn glance(&self, bytes: &[u8], offload: RxOffload) -> Option<Segment> {
+        let segment = common_segment(bytes).filter(|_| bytes.starts_with(&self.mac))?;
+        is_sound(segment, bytes, offload).then_some(segment)
+    }
+
+    /// Looks at a frame that may be anything.
+    pub fn look_closely(&self, bytes: &[u8], offload: RxOffload, hash: Option<FlowHash>) -> Finding {
         // Looked at where it is: it is large.
         let parsed = parse_frame(bytes);
         let frame = match &parsed {
@@ -91,7 +96,10 @@ impl Pre {
             Payload::Arp(packet) => self.arp(packet.of(bytes), frame.eth.vlan),
             Payload::Other => Finding::Exception(Exception::OtherProtocol, 0),
             Payload::Ipv4(ip) | Payload::Ipv6(ip) => match frame.segment(bytes) {
-                Some(segment) => self.segment(bytes, (offload, hash), segment, frame.eth.is_group()),
+                Some(segment) if !is_sound(segment, bytes, offload) => Finding::Drop(Drop::BadTcpChecksum),
+                // Unicast only: a multicast frame with a unicast packet is nobody's connection (RFC 1122, 3.3.6).
+                Some(segment) if frame.eth.is_group() => nobodys(&segment),
+                Some(segment) => self.find(segment, offload, hash),
                 None if ip.ip.fragment => Finding::Exception(Exception::Fragment, 0),
                 None if matches!(ip.ip.proto, ip_proto::ICMP | ip_proto::ICMPV6) => Finding::Exception(Exception::Icmp, 0),
                 None if ip.ip.options => Finding::Exception(Exception::IpOptions, 0),
@@ -101,6 +109,7 @@ impl Pre {
     }
 
     /// What was found in a frame decides what becomes of it.
+    #[inline]
     pub fn decide(&mut self, mut frame: RxRef, finding: Finding) -> Verdict {
         match finding {
             Finding::Flow { flow, segment, payload_at, tcp_at } => {
@@ -132,30 +141,38 @@ impl Pre {
         }
     }
 
-    /// `group`: the frame was sent to several.
+    /// Finds the flow of a sound segment.
     #[inline]
-    fn segment(&self, bytes: &[u8], (offload, hash): (RxOffload, Option<FlowHash>), segment: Segment, group: bool) -> Finding {
-        // RFC 9293 MUST-3: a receiver must check the checksum. A port that has done so says it.
-        if !offload.csum_ok && !segment.checksum_ok(bytes) {
-            return Finding::Drop(Drop::BadTcpChecksum);
+    pub fn find(&self, segment: Segment, offload: RxOffload, hash: Option<FlowHash>) -> Finding {
+        let key = key(&segment.tuple);
+        match self.flows.lookup(hash.unwrap_or_else(|| self.flows.hash(&key)), &key) {
+            Some(flow) => {
+                let (payload_at, tcp_at) = (segment.payload.start, segment.tcp_at);
+                Finding::Flow { flow, segment: summary(segment, offload), payload_at, tcp_at }
+            }
+            None => nobodys(&segment),
         }
-        let Segment { tuple, seq, ack, flags, window, timestamps, sack, ce, tcp_at, payload } = segment;
-        // Unicast only: a multicast frame with a unicast packet is nobody's connection (RFC 1122, 3.3.6).
-        let flow = if group {
-            None
-        } else {
-            let key = key(&tuple);
-            self.flows.lookup(hash.unwrap_or_else(|| self.flows.hash(&key)), &key)
-        };
-        let Some(flow) = flow else {
-            let syn = flags.contains(TcpFlags::SYN);
-            return Finding::Exception(if syn { Exception::Syn } else { Exception::UnknownFlow }, tcp_at);
-        };
-        let payload_len = payload.len();
-        let segments = wire_segments(payload_len, offload.gso_size);
-        let segment = SegmentIn { seq, ack, flags, window, payload_len, timestamps, sack, ce, segments };
-        Finding::Flow { flow, segment, payload_at: payload.start, tcp_at }
     }
+}
+
+/// What TCP has to know of a segment.
+#[inline]
+pub fn summary(segment: Segment, offload: RxOffload) -> SegmentIn {
+    let Segment { seq, ack, flags, window, timestamps, sack, ce, payload, .. } = segment;
+    let payload_len = payload.len();
+    SegmentIn { seq, ack, flags, window, payload_len, timestamps, sack, ce, segments: wire_segments(payload_len, offload.gso_size) }
+}
+
+/// RFC 9293 MUST-3: a receiver must check the checksum. A port that has done so says it.
+#[inline]
+fn is_sound(segment: Segment, bytes: &[u8], offload: RxOffload) -> bool {
+    offload.csum_ok || segment.checksum_ok(bytes)
+}
+
+/// A segment of no flow.
+fn nobodys(segment: &Segment) -> Finding {
+    let syn = segment.flags.contains(TcpFlags::SYN);
+    Finding::Exception(if syn { Exception::Syn } else { Exception::UnknownFlow }, segment.tcp_at)
 }
 
 fn answer(reply: &Arp, vlan: Option<u16>) -> Option<RawFrame> {

@@ -61,6 +61,7 @@ impl Board {
 }
 
 /// The flow's scoreboard, which is made if there is none. False: it can't have one now.
+/// RFC 8985 4-1.
 pub(crate) fn open(s: &mut FlowState, pools: &mut Pools) -> bool {
     if s.tx.board != NONE {
         return true;
@@ -120,8 +121,8 @@ pub(crate) fn give_up(s: &mut FlowState, pools: &mut Pools) {
     }
 }
 
-/// RFC 6675 4-3.
 /// Bytes in flight: RFC 6675, 4, (SetPipe), and without a scoreboard RFC 5681's FlightSize, or what has been sent since a timeout.
+/// RFC 6675 4-3.
 pub(crate) fn pipe(s: &FlowState, pools: &Pools) -> u32 {
     if s.tx.board == NONE {
         return s.snd_nxt().since_or_zero(s.snd_una());
@@ -165,9 +166,9 @@ pub(crate) fn merge_next(s: &mut FlowState, pools: &mut Pools, handle: Handle) -
     true
 }
 
-/// RFC 8985 7.3-5.
 /// A record is being sent again. That is later than all that was sent before, although the clock may not have moved: RACK goes by the
 /// order.
+/// RFC 8985 7.3-5.
 pub(crate) fn sent_again(s: &FlowState, pools: &mut Pools, handle: Handle, now: Now) {
     set_marks(s, pools, handle, mark::AGAIN);
     let newest = *pools.records.get(s.cc.sent);

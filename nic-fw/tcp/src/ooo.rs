@@ -123,6 +123,7 @@ pub(crate) fn highest(cc: &CcState, pools: &Pools) -> Option<SeqNum> {
 }
 
 /// The part of `[start, end)` that was received before, the first if there are several.
+/// RFC 2018 4-6.
 pub(crate) fn received_before(s: &FlowState, pools: &Pools, (start, end): Range) -> Option<Range> {
     let known = iter(&s.cc, &pools.records).find(|i| i.start.lt(end) && start.lt(i.end));
     known.map(|i| (i.start.max(start), i.end.min(end)))
@@ -185,6 +186,7 @@ mod tests {
         assert_eq!((pools.left().0, s.cc.ooo_more, s.has_holes()), (1000, NONE, false));
     }
 
+    /// RFC 2018 4-6, 4-8.
     #[test]
     fn blocks_are_reported_newest_first() {
         let (mut s, mut pools) = (flow(), Pools::new(16));

@@ -78,8 +78,8 @@ fn echoes_earlier(s: &FlowState, seg: &SegmentIn, rtt_us: u32, now: Now) -> bool
 /// Recoveries that a wider reordering window outlives (RFC 8985, 6.2, step 4: RACK.reo_wnd_persist).
 const PERSIST: u8 = 16;
 
-/// RFC 8985 3.3.2-3, 4-3.
 /// RFC 8985, 6.2, step 4, RACK_update_reo_wnd(): `dsack`: the ACK says that something was sent again needlessly.
+/// RFC 8985 3.3.2-3, 4-3.
 pub(crate) fn adapt(s: &mut FlowState, board: &mut Board, dsack: bool) {
     // "if RACK.dsack_round is not None and SND.UNA >= RACK.dsack_round: RACK.dsack_round = None".
     if board.rack.dsack_round.is_some_and(|round| s.snd_una().ge(round)) {
@@ -117,6 +117,7 @@ fn reordering_window(s: &FlowState, board: &Board) -> u32 {
 }
 
 /// RFC 8985, 6.2, step 5, RACK_detect_loss(): marks what is lost, and arms the timer for what may be so soon. True: there was something.
+/// RFC 8985 9.2-1.
 pub(crate) fn detect(s: &mut FlowState, pools: &mut Pools, now: Now) -> bool {
     if s.tx.timer == timer::REORDER {
         s.tx.timer = timer::NONE;
@@ -150,6 +151,7 @@ pub(crate) fn detect(s: &mut FlowState, pools: &mut Pools, now: Now) -> bool {
         at = pools.records.next(s.cc.sent, before);
     }
     if wait_us > 0 {
+        // RFC 8985 6.2-2.
         s.tx.timer = timer::REORDER;
         // One more, as the present millisecond has partly gone.
         s.tx.timer_ms = now.ms32().wrapping_add(wait_us.div_ceil(1000)).wrapping_add(1);
@@ -158,6 +160,7 @@ pub(crate) fn detect(s: &mut FlowState, pools: &mut Pools, now: Now) -> bool {
 }
 
 /// A timeout: RFC 8985, 6.3, marks the first that is not acknowledged, and what has been out for RACK.rtt + RACK.reo_wnd.
+/// RFC 2018 5-3.
 pub(crate) fn mark_on_timeout(s: &FlowState, pools: &mut Pools, now: Now) {
     let board = pools.boards.get(s.tx.board);
     // Without a measurement everything has been out for long enough.

@@ -17,8 +17,8 @@ use crate::{Now, rtt};
 use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::SeqNum;
 
-/// RFC 6675 4-1; RFC 8985 4-1.
 /// Bytes that were sent at one time, or received beyond a hole: sequence numbers [start, end).
+/// RFC 6675 4-1; RFC 8985 4-1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Record {
     pub(crate) start: SeqNum,
@@ -80,6 +80,7 @@ const SAME_TIME_AGE: u32 = 32;
 
 /// [start, end) is being sent for the first time; it follows what was sent before. False: there was no record for it. `us`: the time.
 /// `apart`: whatever the last record is, a new one.
+/// RFC 8985 4-2.
 pub(crate) fn sent(s: &mut FlowState, pools: &mut Pools, (start, end): Range, us: u32, apart: bool) -> bool {
     let last = s.cc.sent;
     if last != NONE && (!apart || pools.is_out_of_records()) {

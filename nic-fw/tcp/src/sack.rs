@@ -100,8 +100,8 @@ pub(crate) fn cumulative(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, 
     }
 }
 
-/// RFC 2018 5-1; RFC 6675 5-1, 5.1-2, 5.1-6.
 /// Marks what the blocks say. One walk over the records, whatever the blocks are.
+/// RFC 2018 5-1; RFC 6675 5-1, 5.1-2, 5.1-6.
 pub(crate) fn selective(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, news: &mut News) {
     let (blocks, n) = plausible(s, seg);
     let mut blocks = blocks[..n].iter().copied().peekable();

@@ -77,6 +77,7 @@ pub(crate) fn rearm(s: &mut FlowState, pools: &Pools, now: Now) {
         s.tx.backoff = 0;
         s.clear(ff::PROBE);
     }
+    // RFC 8985 8-1.
     s.tx.timer = want;
     let (from_ms, wait_ms) = match want {
         timer::RTO | timer::PERSIST => (now.ms32(), rto_ms(s)),
@@ -104,6 +105,7 @@ pub(crate) fn expire(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut O
     match kind {
         timer::RTO => retransmit(s, pools, now, out),
         timer::REORDER => recovery::reordering_timeout(s, pools, now, out),
+        // RFC 8985 7.3-2.
         timer::TLP if !tlp::expire(s, pools, out) => {
             s.tx.timer = timer::RTO;
             s.tx.timer_ms = now.ms32().wrapping_add(rto_ms(s)).wrapping_add(1);
@@ -121,7 +123,6 @@ fn retries(s: &FlowState) -> u8 {
 }
 
 /// RFC 6298, 5.4 to 5.6; RFC 5681, 3.1; then, without a scoreboard, go back and send everything again as cwnd allows.
-/// RFC 6298, 5.4 to 5.6; RFC 5681, 3.1; then go back and send everything again as cwnd allows.
 /// RFC 9293 3.10.8-2.
 fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) {
     // A peer that has closed its window on data in flight but answers our retransmissions is alive (RFC 9293, 3.8.6.1).

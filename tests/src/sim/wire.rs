@@ -1,5 +1,6 @@
 //! A wire in virtual time that loses, repeats, reorders, delays and corrupts frames, by seed.
 
+use super::bottleneck::{Bottleneck, Load, Queue};
 use super::order::InOrder;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -73,11 +74,13 @@ pub struct Wire {
     flying: BinaryHeap<Reverse<Flying>>,
     frames: u64,
     order: Option<InOrder>,
+    /// By the end that frames go to.
+    bottlenecks: Option<[Bottleneck; 2]>,
 }
 
 impl Wire {
     pub fn new(knobs: WireKnobs, seed: u64) -> Self {
-        Self { knobs, chance: Chance::new(seed), flying: BinaryHeap::new(), frames: 0, order: None }
+        Self { knobs, chance: Chance::new(seed), flying: BinaryHeap::new(), frames: 0, order: None, bottlenecks: None }
     }
 
     /// A wire that does nothing to frames, so nobody has a reason to send anything twice: a run panics if somebody does, or acknowledges less than
@@ -85,6 +88,16 @@ impl Wire {
     /// for INSTALL in toed, and later ones may overtake them.
     pub fn perfect(connector: Option<usize>) -> Self {
         Self { order: Some(InOrder::new(connector)), ..Self::new(WireKnobs::default(), 0) }
+    }
+
+    /// Frames of each direction go through a queue first.
+    pub fn with_bottleneck(self, queue: Queue) -> Self {
+        Self { bottlenecks: Some([Bottleneck::new(queue); 2]), ..self }
+    }
+
+    /// What went through the queue to the end `to`.
+    pub fn load(&self, to: usize) -> Load {
+        self.bottlenecks.map_or(Load::default(), |b| b[to].load)
     }
 
     pub fn is_perfect(&self) -> bool {
@@ -119,8 +132,13 @@ impl Wire {
         self.flying.peek().map(|Reverse(f)| f.at_us)
     }
 
-    fn launch(&mut self, to: usize, frame: FakeFrame, now_us: u64) {
-        let at_us = now_us + self.knobs.delay_us + self.chance.below(self.knobs.jitter_us + 1);
+    fn launch(&mut self, to: usize, mut frame: FakeFrame, now_us: u64) {
+        let left_us = match &mut self.bottlenecks {
+            Some(bottlenecks) => bottlenecks[to].pass(&mut frame.bytes, now_us),
+            None => Some(now_us),
+        };
+        let Some(left_us) = left_us else { return };
+        let at_us = left_us + self.knobs.delay_us + self.chance.below(self.knobs.jitter_us + 1);
         self.flying.push(Reverse(Flying { at_us, order: self.frames, to, frame }));
     }
 

@@ -139,6 +139,11 @@ pub enum Outcome {
 
 /// Runs until both ends are done. Panics with what both say if that takes longer than `limit_us` of virtual time.
 pub fn run<'a>(a: &'a mut dyn End, b: &'a mut dyn End, wire: &mut Wire, limit_us: u64) -> Outcome {
+    run_for(a, b, wire, limit_us).0
+}
+
+/// As [`run`], and how long it took, microseconds of virtual time.
+pub fn run_for<'a>(a: &'a mut dyn End, b: &'a mut dyn End, wire: &mut Wire, limit_us: u64) -> (Outcome, u64) {
     let ends = &mut [a, b];
     let mut now_us = 0;
     loop {
@@ -152,10 +157,10 @@ pub fn run<'a>(a: &'a mut dyn End, b: &'a mut dyn End, wire: &mut Wire, limit_us
             }
         }
         if ends.iter().all(|e| e.done()) {
-            return Outcome::Delivered;
+            return (Outcome::Delivered, now_us);
         }
         if ends.iter().any(|e| e.refused()) {
-            return Outcome::Refused;
+            return (Outcome::Refused, now_us);
         }
         let times = ends.iter_mut().filter_map(|e| e.next_us(now_us)).chain(wire.next_us());
         let Some(next) = times.min() else {

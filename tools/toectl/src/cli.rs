@@ -29,6 +29,8 @@ pub enum Command {
     Up(Up),
     /// Stop them, and remove all that they left, also after they were killed
     Down,
+    /// Start the machine of a card in QEMU again, after it has failed or with a new build of its image
+    Restart(Restart),
     /// Run a program with its TCP sockets on the card
     Run(Run),
     /// Show the card, its addresses and its applications
@@ -95,6 +97,13 @@ pub struct Up {
     #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
     pub toed_arg: Vec<OsString>,
     /// Seconds to wait for each process to be ready
+    #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub wait: u64,
+}
+
+#[derive(Args, Debug)]
+pub struct Restart {
+    /// Seconds to wait for the machine to be ready, and for toed to attach to it
     #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
     pub wait: u64,
 }

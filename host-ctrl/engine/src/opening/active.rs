@@ -30,7 +30,7 @@ impl Engine {
         }
         let key = self.choose_local(local, remote)?;
         let cc = wishes.cc.unwrap_or_else(|| self.default_cc(remote_ip));
-        let handshake = self.our_syn(&key, wishes.buffers, cc);
+        let handshake = self.our_syn(&key, wishes, cc);
         let phase = Phase::Resolving(handshake);
         let conn = Conn { key, owner, origin: Origin::Active, phase, hop: None, deadline: None };
         let id = self.conns.insert(conn).ok_or(Errno::EADDRNOTAVAIL)?;
@@ -73,7 +73,7 @@ impl Engine {
     }
 
     // RFC 9293 3.10.1-1.
-    fn our_syn(&mut self, key: &FlowKey, buffers: crate::BufferLog2, cc: u8) -> Handshake {
+    fn our_syn(&mut self, key: &FlowKey, wishes: Wishes, cc: u8) -> Handshake {
         let c = &self.config;
         let options = Options {
             peer_mss: super::DEFAULT_MSS,
@@ -84,7 +84,7 @@ impl Engine {
         };
         self.serial += 1;
         Handshake {
-            buffers,
+            buffers: wishes.buffers,
             cc,
             iss: self.keys.isn(key, self.now),
             irs: SeqNum(0),
@@ -95,6 +95,8 @@ impl Engine {
             retries: 0,
             copies: 0,
             rtt_us: 0,
+            deferred_until: None,
+            open: wishes.open,
             timeout_us: c.handshake_timeout_us,
             sent_us: self.now,
             peer_mac: [0; 6],

@@ -81,7 +81,7 @@ impl Engine {
     /// RFC 9293 MUST-14, SHLD-5, MAY-3; RFC 7323 2.2-1, 2.2-2, 2.2-4, 2.2-5, 2.2-6, 2.3-1, 2.3-2, 2.3-7, 3.2-1, 3.2-5.
     fn syn_options(&self, h: &Handshake) -> TcpOptions {
         TcpOptions {
-            mss: Some(self.our_mss()),
+            mss: Some(h.open.limit(self.our_mss())),
             window_scale: h.options.peer_wscale.map(|_| scale_of(h.buffers)),
             sack_permitted: h.options.sack,
             timestamps: h.options.timestamps.then(|| Timestamps { val: self.ts_val(h.ts_offset), ecr: h.ts_recent }),
@@ -117,23 +117,29 @@ impl Engine {
             // RFC 3168 6.1.1-1, 6.1.1-2, 6.1.1-7.
             let ecn = if h.options.ecn { TcpFlags::ECE } else { TcpFlags::empty() };
             self.counters.syn_acks_sent += 1;
-            self.send(to, key, h.iss, h.irs.add(1), TcpFlags::SYN | TcpFlags::ACK | ecn, window, options);
+            self.send_of(&h, to, key, h.irs.add(1), TcpFlags::SYN | TcpFlags::ACK | ecn, window, options);
         } else {
             // `options.ecn` stays: the answer may be to a SYN that did ask, and both ends must agree (as Linux).
             // RFC 3168 6.1.1.1-2.
             let ask = h.options.ecn && h.retries < ECN_SYN_RETRIES;
             let ecn = if ask { TcpFlags::ECE | TcpFlags::CWR } else { TcpFlags::empty() };
             self.counters.syns_sent += 1;
-            self.send(to, key, h.iss, SeqNum(0), TcpFlags::SYN | ecn, window, options);
+            self.send_of(&h, to, key, SeqNum(0), TcpFlags::SYN | ecn, window, options);
         }
     }
 
     /// No answer in time (RFC 6298, 5: back off; RFC 9293, 3.8.3: give up).
     /// RFC 9293 MUST-22; RFC 1122 4.2.3.1-1.
     pub(crate) fn handshake_timer(&mut self, id: ConnId) {
-        let most = self.config.handshake_retries;
+        let (most, now) = (self.config.handshake_retries, self.now);
         let Some(conn) = self.conns.get_mut(id) else { return };
+        let is_active = conn.origin == Origin::Active;
         let Some(h) = conn.phase.handshake() else { return };
+        let most = if is_active && h.open.syn_retries > 0 { h.open.syn_retries } else { most };
+        if let Some(until) = h.deferred_until.filter(|until| *until > now) {
+            // The peer has our SYN-ACK. Behind that time its answer to another one makes the connection.
+            return self.timers.set(TimerId::Conn(id), &mut conn.deadline, Some(until));
+        }
         if h.retries >= most {
             self.counters.handshake_timeouts += 1;
             return self.abandon(id, Errno::ETIMEDOUT);

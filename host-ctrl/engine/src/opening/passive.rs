@@ -84,6 +84,8 @@ impl Engine {
             retries: 0,
             copies: 0,
             rtt_us: 0,
+            deferred_until: None,
+            open: wishes.open,
             timeout_us: self.config.handshake_timeout_us,
             sent_us: self.now,
             peer_mac: seg.mac,
@@ -147,14 +149,28 @@ impl Engine {
     }
 
     fn final_ack(&mut self, id: ConnId, origin: Origin, seg: &Segment<'_>) {
-        if let Origin::Passive(listener) = origin
-            && self.ports.listener(listener).is_none_or(|l| l.is_full())
-        {
-            // As if it had been lost: our SYN-ACK will be repeated, and acknowledged again.
-            self.counters.ack_drop_accept_full += 1;
-            return;
+        if let Origin::Passive(listener) = origin {
+            if self.ports.listener(listener).is_none_or(|l| l.is_full()) {
+                // As if it had been lost: our SYN-ACK will be repeated, and acknowledged again.
+                self.counters.ack_drop_accept_full += 1;
+                return;
+            }
+            if self.is_deferred(id, seg) {
+                self.counters.ack_deferred += 1;
+                return;
+            }
         }
         self.install(id, Some((seg.frame.to_vec(), seg.meta)));
+    }
+
+    /// Whether the connection waits for data before anybody hears of it (TCP_DEFER_ACCEPT).
+    fn is_deferred(&mut self, id: ConnId, seg: &Segment<'_>) -> bool {
+        let now = self.now;
+        let Some(h) = self.conns.get_mut(id).and_then(|c| c.phase.handshake()) else { return false };
+        if h.open.defer_accept_us == 0 || seg.payload_len > 0 || seg.has(TcpFlags::FIN) {
+            return false;
+        }
+        now < *h.deferred_until.get_or_insert(now.saturating_add(h.open.defer_accept_us))
     }
 
     /// A SYN in SYN-RECEIVED.

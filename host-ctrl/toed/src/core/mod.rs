@@ -19,6 +19,7 @@ mod life;
 mod observe;
 mod outbox;
 mod pace;
+mod rates;
 mod report;
 mod requests;
 mod share;
@@ -34,6 +35,7 @@ use crate::admin::Share;
 use app::{App, Flow, Listener};
 use observe::Recording;
 use outbox::{Outbox, Pending};
+use rates::Rates;
 use report::Jobs;
 use share::Tickets;
 use std::cmp::Reverse;
@@ -44,7 +46,7 @@ use toe_abi::{
     counters::Exception,
     frames::{self, FrameRecord},
 };
-use toe_engine::{Action, BufferLog2, ConnId, Engine, FrameMeta, ListenerId, Owner};
+use toe_engine::{Action, BufferLog2, ConnId, Engine, FrameMeta, ListenerId, Owner, rates::Params};
 
 /// Buffers of a connection, log2 of bytes: with less, a peer on the same machine waits for the window whenever the scheduler keeps one of the
 /// processes in between waiting for some hundred microseconds.
@@ -101,6 +103,8 @@ pub struct CoreConfig {
     pub linger_us: u64,
     /// What an application gets unless told otherwise.
     pub share: Share,
+    /// Congestion control by rates.
+    pub rates: Params,
 }
 
 impl CoreConfig {
@@ -114,6 +118,7 @@ impl CoreConfig {
             card_regions: 64,
             linger_us: 60_000_000,
             share: Share::default(),
+            rates: Params::default(),
         }
     }
 }
@@ -166,6 +171,7 @@ pub struct Core<H: Host> {
     jobs: Jobs,
     recording: Recording,
     tickets: Tickets,
+    rates: Rates,
     tally: Tally,
     trim_at_us: Option<u64>,
     stopping: bool,
@@ -191,6 +197,7 @@ impl<H: Host> Core<H> {
             jobs: Jobs::default(),
             recording: Recording::default(),
             tickets: Tickets::default(),
+            rates: Rates::new(config.rates.clone()),
             tally: Tally::default(),
             trim_at_us: None,
             stopping: false,
@@ -272,7 +279,7 @@ impl<H: Host> Core<H> {
                 self.context_opened(owner, index, ctx, client, ok, now_us);
             }
             Pending::CloseContext { owner, index, ctx } => self.context_closed(owner, index, ctx, now_us),
-            Pending::Install { conn, owner, key, buffers } => self.installed(conn, owner, key, buffers, msg, now_us),
+            Pending::Install(pending) => self.installed(&pending, msg, now_us),
             Pending::Query { flow } if ok => self.engine.flow_state(flow, &msg.flow_state(), now_us),
             Pending::Sample { job, flow } => self.sampled(job, flow, msg),
             Pending::Counters { job } => self.counted(job, msg),
@@ -281,6 +288,7 @@ impl<H: Host> Core<H> {
             Pending::TraceRead { job, trace } => self.traced(job, trace, msg, now_us),
             Pending::TraceStop { job } => self.trace_stopped(job, msg),
             Pending::Pace { client, owner, slot, rate_kbps } => self.paced(client, owner, slot, rate_kbps, msg),
+            Pending::Rates { group } => self.rates_told(group, msg, now_us),
             Pending::Congestion { client } => self.congestion_set(client, msg),
             Pending::Info { client, algorithm } => self.informed(client, algorithm, msg),
             Pending::SetShare { job, owner, share, before } => self.share_set(job, owner, share, before, msg),
@@ -304,6 +312,9 @@ impl<H: Host> Core<H> {
         if self.trim_at_us.is_some_and(|t| t <= now_us) {
             self.trim(now_us);
         }
+        if self.rates.deadline().is_some_and(|t| t <= now_us) {
+            self.rate_tick();
+        }
         if self.recording.unread_until_us.is_some_and(|t| t <= now_us) {
             self.stop_recording();
         }
@@ -320,7 +331,12 @@ impl<H: Host> Core<H> {
             [a.sweep_at_us, ending].into_iter().flatten()
         });
         let retry = self.outbox.packets_wait().then_some(now_us + PACKET_RETRY_US);
-        apps.chain(self.engine.next_deadline()).chain(self.trim_at_us).chain(self.recording.unread_until_us).chain(retry).min()
+        apps.chain(self.engine.next_deadline())
+            .chain(self.trim_at_us)
+            .chain(self.rates.deadline())
+            .chain(self.recording.unread_until_us)
+            .chain(retry)
+            .min()
     }
 
     /// Gives pages of freed buffers back.

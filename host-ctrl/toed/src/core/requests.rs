@@ -93,7 +93,7 @@ impl<H: Host> Core<H> {
                 Ok(Outcome::Silence)
             }
             op::RATE => self.pace(client, region, r),
-            op::CONGESTION => self.set_congestion(client, region, r),
+            op::CONGESTION => self.set_congestion(client, region, r, now_us),
             op::INFO => self.info(client, region, r),
             op::IDENTIFY => identify(region, incoming.proof),
             _ => Err(Errno::OPNOTSUPP),
@@ -334,13 +334,15 @@ impl<H: Host> Core<H> {
             }
             Role::Connecting { .. } | Role::Connected { .. } => return Err(Errno::INVAL),
         }
+        let open = slots::open_options(&app.memory, app.slot_at(r.slot));
         let ring = app.rings.iter().position(|used| !used).ok_or(Errno::NOBUFS)?;
         let bind = match slot.bind {
             Some(bind) => bind,
             // listen() without bind() chooses a port, as Linux does.
             None => self.engine.bind(owner, Endpoint::ANY, 0).map_err(errno)?.0,
         };
-        let listener = self.engine.listen(bind, backlog, Wishes { buffers: self.config.buffers, cc: slot.cc }).map_err(errno);
+        let wishes = Wishes { buffers: self.config.buffers, cc: slot.cc, open };
+        let listener = self.engine.listen(bind, backlog, wishes).map_err(errno);
         let app = self.apps.get_mut(&region).ok_or(Errno::STALE)?;
         let at = app.slot_at(r.slot);
         let slot = app.slot(r.slot).ok_or(Errno::BADF)?;
@@ -386,8 +388,10 @@ impl<H: Host> Core<H> {
             return Err(Errno::NOBUFS);
         }
         let owner = app.owner;
+        let open = slots::open_options(&app.memory, at);
         let remote = Endpoint { ip: r.ip, port: r.port };
-        let (conn, local) = self.engine.connect(owner, slot.bind, remote, Wishes { buffers, cc: slot.cc }, now_us).map_err(errno)?;
+        let wishes = Wishes { buffers, cc: slot.cc, open };
+        let (conn, local) = self.engine.connect(owner, slot.bind, remote, wishes, now_us).map_err(errno)?;
         let app = self.app(region)?;
         app.connections += 1;
         if let Some(s) = app.slot(r.slot) {

@@ -8,6 +8,8 @@
 mod soft;
 mod virt;
 
+pub use virt::machine;
+
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::IsTerminal;
@@ -44,7 +46,14 @@ pub fn up(dir: &RunDir, options: &cli::Up) -> Result<()> {
     let interface = interface::of_port(&options.port).unwrap_or_default().to_owned();
     let had_clsact = interface::has_clsact(&interface);
     let makes_tap = options.board == Board::Virt && !interface::exists(&interface);
-    let undo = Undo { netns: interface::netns(), interface, had_clsact, made_tap: makes_tap, made_folder: made_folder || made_before };
+    let undo = Undo {
+        netns: interface::netns(),
+        interface,
+        had_clsact,
+        made_tap: makes_tap,
+        machine: parts.iter().find(|part| part.name == QEMU_PART).map(Part::line).unwrap_or_default(),
+        made_folder: made_folder || made_before,
+    };
     dir.write_undo(&undo)?;
     let made = if makes_tap { interface::make_tap(&undo.interface).map_err(environment) } else { Ok(()) };
     let started = made.and_then(|()| start_all(dir, parts, Duration::from_secs(options.wait)));
@@ -84,8 +93,11 @@ fn sibling(name: &str) -> Result<PathBuf> {
     Err(environment(format!("{name} is not beside {}; build it with 'cargo build --release'", me.display())))
 }
 
+/// The machine among the parts.
+const QEMU_PART: &str = "qemu";
+
 /// A process of the instance.
-struct Part {
+pub struct Part {
     /// Of its files: NAME.pid, NAME.log.
     name: &'static str,
     program: PathBuf,
@@ -94,6 +106,11 @@ struct Part {
 }
 
 impl Part {
+    /// Program and arguments.
+    fn line(&self) -> Vec<OsString> {
+        std::iter::once(self.program.clone().into()).chain(self.words.iter().cloned()).collect()
+    }
+
     /// toed, for the card at `device`.
     fn toed(dir: &RunDir, options: &cli::Up, device: OsString, more: Vec<OsString>) -> Result<Self> {
         let mut words: Vec<OsString> =
@@ -124,7 +141,8 @@ fn start_all(dir: &RunDir, parts: Vec<Part>, limit: Duration) -> Result<()> {
     Ok(())
 }
 
-fn start(dir: &RunDir, part: &Part, limit: Duration) -> Result<Started> {
+/// Starts a part and waits until it is ready.
+pub fn start(dir: &RunDir, part: &Part, limit: Duration) -> Result<Started> {
     let Part { name, program, words, is_ready } = part;
     let words: Vec<&OsStr> = words.iter().map(OsString::as_os_str).collect();
     let begin = Instant::now();

@@ -1,7 +1,7 @@
 //! Two daemons, each with a card that answers control messages and does nothing else, joined by a wire.
 
-pub use super::card::FakeCard;
 use super::card::mac;
+pub use super::card::{FakeCard, FakeRates};
 use crate::core::{Attachment, ClientId, Core, CoreConfig, Created, Host, Incoming, Limits, Memory, Proof, alloc::Buddies};
 use rustix::io::Errno;
 use std::{

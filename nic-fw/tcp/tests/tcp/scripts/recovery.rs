@@ -97,6 +97,7 @@ fn a_single_overtaken_segment_has_a_quarter_of_a_round_trip() {
     assert_eq!(ranges(&t.emit_all()), [(0, 1000)]);
 }
 
+/// RFC 6675 4-10.
 #[test]
 fn an_overtaken_segment_that_comes_in_time_is_not_sent_again() {
     let mut t = script();
@@ -252,7 +253,7 @@ fn blocks_that_cannot_be_true_are_ignored() {
     assert_eq!((t.s.tx.board, t.s.id.retransmits), (0, 0));
 }
 
-/// RFC 3042 2-3; RFC 6675 4-10.
+/// RFC 3042 2-3; RFC 6675 4-10; RFC 5681 3.2-6.
 #[test]
 fn a_duplicate_ack_without_sack_is_none() {
     let mut t = script();
@@ -263,6 +264,7 @@ fn a_duplicate_ack_without_sack_is_none() {
     }
 }
 
+/// RFC 8985 4-1.
 #[test]
 fn without_records_three_duplicate_acks_retransmit() {
     let mut t = script();
@@ -313,6 +315,7 @@ fn the_window_comes_down_in_proportion_to_what_arrives() {
     assert_eq!((t.s.cc.cwnd, t.s.cc.ssthresh), (10_000, 10_000));
 }
 
+/// RFC 5681 4.3-1.
 #[test]
 fn a_reduction_for_ecn_is_not_repeated_for_a_loss_in_the_same_window() {
     let mut t = Script::with(|s| (s.sack, s.ecn, s.snd_wnd) = (true, true, 60_000));
@@ -471,6 +474,7 @@ fn a_timeout_keeps_what_was_sacked() {
     assert_eq!(sent.len(), 3, "{sent:?}");
 }
 
+/// RFC 2018 5-3.
 #[test]
 fn what_a_peer_takes_back_is_sent_again() {
     let mut t = script();
@@ -490,7 +494,7 @@ fn what_a_peer_takes_back_is_sent_again() {
     assert_eq!(ranges(&t.emit_all()), [(1000, 1000)]);
 }
 
-/// RFC 5682 3.1-1, 3.1-2.
+/// RFC 5682 3.1-1, 3.1-2; RFC 9438 4.9.1-1.
 #[test]
 fn a_timeout_with_everything_only_late_is_taken_back() {
     let mut t = script();
@@ -539,6 +543,7 @@ fn a_repeated_timeout_backs_off() {
 
 // RFC 2883, RFC 3522, RFC 4015: taking back.
 
+/// RFC 2883 5-1; RFC 9438 4.9.2-1.
 #[test]
 fn a_recovery_whose_retransmissions_were_all_needless_is_taken_back() {
     let mut t = script();
@@ -579,6 +584,7 @@ fn a_needless_probe_takes_no_recovery_back() {
     assert_eq!(t.s.id.reo_wnd_more, 0);
 }
 
+/// RFC 9438 4.9.2-1.
 #[test]
 fn an_echo_of_the_original_takes_recovery_back_at_once() {
     let mut t = Script::with(|s| {
@@ -636,10 +642,35 @@ fn a_duplicate_beyond_a_hole_is_reported_with_its_block() {
     assert_eq!(reported(&t.segment(seg(RX + 3000, TX, A, 500))), [(3000, 3500), (2000, 4000), (5000, 6000)]);
 }
 
+/// RFC 2018 4-3.
 #[test]
 fn without_sack_nothing_is_reported() {
     let mut t = Script::new();
     let _ = t.segment(seg(RX, TX, A, 1000));
     let _ = t.emit_all();
     assert_eq!(reported(&t.segment(seg(RX, TX, A, 1000))), []);
+}
+
+/// RFC 6675 5-7.
+#[test]
+fn what_was_sacked_beyond_the_recovery_point_outlives_recovery() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    let _ = t.ack(0, &[(1000, 4000)]);
+    // More is written, and goes as the rest of the ten arrives.
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert!(t.ack(0, &[(1000, 10_000)]).iter().any(|&(pos, _)| pos >= 12_000));
+    t.wait(RTT_US);
+    let _ = t.ack(10_000, &[(11_000, 12_000)]);
+    // It ended with that, and the peer says it no more: what is behind is sent again without it.
+    t.wait(RTT_US);
+    let mut again = t.ack(10_000, &[]);
+    again.extend(time_out(&mut t));
+    t.wait(RTT_US);
+    // F-RTO sends new data first.
+    again.extend(t.ack(11_000, &[]));
+    again.extend(t.ack(11_000, &[(14_000, 15_000)]));
+    assert!(again.contains(&(12_000, 1000)) && !again.contains(&(11_000, 1000)), "{again:?}");
 }
