@@ -197,8 +197,11 @@ mod tests {
         // What was added to is news.
         assert!(insert(&mut s.cc, &mut pools, (SeqNum(20), SeqNum(25)), 6));
         assert_eq!(reported(&s, &pools, 20, 3), [10, 30, 70]);
+        // Of the same time, the higher one came later.
+        assert!(insert(&mut s.cc, &mut pools, (SeqNum(110), SeqNum(120)), 6));
+        assert_eq!(reported(&s, &pools, 0, 2), [110, 10]);
         // The one that is named comes first, whatever its age.
-        assert_eq!(reported(&s, &pools, 95, 2), [90, 10]);
+        assert_eq!(reported(&s, &pools, 95, 2), [90, 110]);
     }
 
     proptest! {

@@ -144,3 +144,35 @@ pub(crate) fn split(s: &mut FlowState, pools: &mut Pools, handle: Handle, at: Se
     pools.records.get_mut(handle).end = at;
     Some(second)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::flow;
+    use crate::{HostUpdate, Input, emit, input};
+
+    /// Sends `count` segments of a byte, one every `gap_us`; the round trip is 1600 us. Gives how many records there are.
+    fn records_of(count: u32, gap_us: u64) -> usize {
+        let (mut s, mut pools) = (flow(), Pools::new(1000));
+        (s.tx.srtt_us, s.cc.cwnd) = (1600, 1 << 20);
+        for i in 0..count {
+            let now = Now(1_000_000 + u64::from(i) * gap_us);
+            let update = HostUpdate { tx_head: i + 1, rx_tail: 0, flags: toe_abi::desc::hc_flags::NODELAY };
+            let _ = input(&mut s, &mut pools, &Input::Host(update), now);
+            assert!(emit(&mut s, &mut pools, now, 1460).is_some_and(|sent| sent.len == 1));
+        }
+        pools.records.iter(s.cc.sent).count()
+    }
+
+    #[test]
+    fn what_is_sent_within_a_sixteenth_of_a_round_trip_shares_a_record() {
+        // The first is timed, and stands for itself.
+        assert_eq!((records_of(4, 0), records_of(4, 30), records_of(4, 101)), (1, 2, 4));
+    }
+
+    #[test]
+    fn a_trickle_that_nobody_acknowledges_takes_few_records() {
+        let of = records_of(6000, 101);
+        assert!((50..200).contains(&of), "{of}");
+    }
+}
