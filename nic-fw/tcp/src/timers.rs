@@ -1,5 +1,5 @@
-//! Retransmission, reordering, loss and zero-window probes, keep-alive, cork, delayed ACK. One slot holds all but the last, so that no two can be
-//! armed at once.
+//! Retransmission, reordering, loss and zero-window probes, keep-alive, cork, delayed ACK. One slot holds all but the last, so that no two
+//! can be armed at once.
 
 use crate::rtt::{RTO_MAX_MS, rto_ms};
 use crate::send::{Verdict, plan};
