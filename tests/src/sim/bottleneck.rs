@@ -1,6 +1,6 @@
 //! The slowest link of a path: a queue that serves frames at a rate, marks those that find it long (RFC 3168), and loses those that find it full.
 
-use toe_wire::checksum::checksum;
+use toe_wire::congestion::mark;
 
 /// A queue in front of a link.
 #[derive(Clone, Copy, Debug)]
@@ -60,21 +60,4 @@ impl Bottleneck {
         self.empty_at_ns = start_ns + ns_of(frame.len() as u64);
         Some(self.empty_at_ns.div_ceil(1000))
     }
-}
-
-/// Where the IPv4 header of an Ethernet frame begins, and its length.
-const IP: usize = 14;
-const IP_LEN: usize = 20;
-
-/// Sets CE in an IPv4 header whose sender is ECN-capable. False: it is not.
-fn mark(frame: &mut [u8]) -> bool {
-    let is_v4 = frame.get(12..15).is_some_and(|b| b == [8, 0, 0x45]) && frame.len() >= IP + IP_LEN;
-    if !is_v4 || frame[IP + 1] & 3 == 0 {
-        return false;
-    }
-    frame[IP + 1] |= 3;
-    frame[IP + 10..IP + 12].fill(0);
-    let sum = checksum(&frame[IP..IP + IP_LEN]);
-    frame[IP + 10..IP + 12].copy_from_slice(&sum.to_be_bytes());
-    true
 }
