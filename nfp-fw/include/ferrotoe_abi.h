@@ -109,6 +109,7 @@
 #define TOE_FLOW_FLAG_RST_DUE 0x800000U
 #define TOE_FLOW_FLAG_TLP_DUE 0x1000000U
 #define TOE_FLOW_FLAG_REORDERED 0x2000000U
+#define TOE_FLOW_FLAG_PROBED 0x4000000U
 
 /* control */
 #define TOE_CONTROL_MSG_LEN 512U
@@ -120,6 +121,8 @@
 #define TOE_CONTROL_EXCEPTIONS_OFF 0x41000U
 #define TOE_CONTROL_PACKETS_OFF 0x141080U
 #define TOE_CONTROL_COUNTERS_PER_MSG 54U
+#define TOE_CONTROL_RATE_ORDERS_PER_MSG 27U
+#define TOE_CONTROL_RATE_REPORTS_PER_MSG 11U
 
 /* control::kind */
 #define TOE_CONTROL_KIND_REPLY 0x80000000U
@@ -145,6 +148,7 @@
 #define TOE_CONTROL_KIND_TRACE 20U
 #define TOE_CONTROL_KIND_SET_SHARE 21U
 #define TOE_CONTROL_KIND_SET_CC 22U
+#define TOE_CONTROL_KIND_RATES 23U
 #define TOE_CONTROL_KIND_FLOW_CLOSED 64U
 
 /* control::status */
@@ -327,10 +331,17 @@
 #define TOE_APP_OP_RATE 12U
 #define TOE_APP_OP_CONGESTION 13U
 #define TOE_APP_OP_INFO 14U
+#define TOE_APP_OP_WHOSE 15U
+
+/* app::whose */
+#define TOE_APP_WHOSE_OTHERS 0U
+#define TOE_APP_WHOSE_OWN 1U
+#define TOE_APP_WHOSE_ON_LINK 2U
 
 /* app::bind_flags */
 #define TOE_APP_BIND_REUSEADDR 1U
 #define TOE_APP_BIND_REUSEPORT 2U
+#define TOE_APP_BIND_V6ONLY 4U
 
 /* counters */
 #define TOE_COUNTERS_TOTAL 75U
@@ -571,16 +582,21 @@ struct toe_slot_names {
 
 /* region::SlotTx: 64 bytes */
 struct toe_slot_tx {
-    uint32_t head;           /*   0 */
-    uint32_t lock;           /*   4 */
-    uint32_t flags;          /*   8 */
-    uint32_t nonblocking;    /*  12 */
-    uint32_t timeout_us;     /*  16 */
-    uint32_t slot_flags;     /*  20 */
-    uint32_t linger;         /*  24 */
-    uint32_t _reserved;      /*  28 */
-    uint64_t pacing;         /*  32 */
-    uint32_t _reserved2[6];  /*  40 */
+    uint32_t head;            /*   0 */
+    uint32_t lock;            /*   4 */
+    uint32_t flags;           /*   8 */
+    uint32_t nonblocking;     /*  12 */
+    uint32_t timeout_us;      /*  16 */
+    uint32_t slot_flags;      /*  20 */
+    uint32_t linger;          /*  24 */
+    uint32_t _reserved;       /*  28 */
+    uint64_t pacing;          /*  32 */
+    uint32_t tos;             /*  40 */
+    uint32_t ttl;             /*  44 */
+    uint32_t max_segment;     /*  48 */
+    uint32_t syn_retries;     /*  52 */
+    uint32_t defer_accept_s;  /*  56 */
+    uint32_t _reserved2;      /*  60 */
 } TOE_ALIGNED(64);
 
 /* region::SlotRx: 64 bytes */
@@ -667,6 +683,27 @@ struct toe_control_msg {
     uint32_t _reserved2;      /* 504 */
     uint32_t phase;           /* 508 */
 } TOE_ALIGNED(64);
+
+/* control::RateOrder: 16 bytes */
+struct toe_rate_order {
+    struct toe_flow_id flow;  /*   0 */
+    uint32_t rate_kbps;       /*   8 */
+    uint32_t _reserved;       /*  12 */
+} TOE_ALIGNED(4);
+
+/* control::RateReport: 40 bytes */
+struct toe_rate_report {
+    struct toe_flow_id flow;  /*   0 */
+    uint32_t acked;           /*   8 */
+    uint32_t marked;          /*  12 */
+    uint32_t unacked;         /*  16 */
+    uint32_t srtt_us;         /*  20 */
+    uint32_t retransmits;     /*  24 */
+    uint32_t rate_kbps;       /*  28 */
+    uint8_t algorithm;        /*  32 */
+    uint8_t _reserved[3];     /*  33 */
+    uint32_t mss;             /*  36 */
+} TOE_ALIGNED(4);
 
 /* observe::StageRecord: 56 bytes */
 struct toe_stage_record {
@@ -884,6 +921,8 @@ _Static_assert(sizeof(struct toe_event_desc) == 64, "toe_event_desc");
 _Static_assert(sizeof(struct toe_context_page) == 4096, "toe_context_page");
 _Static_assert(sizeof(struct toe_flow_state) == 256, "toe_flow_state");
 _Static_assert(sizeof(struct toe_control_msg) == 512, "toe_control_msg");
+_Static_assert(sizeof(struct toe_rate_order) == 16, "toe_rate_order");
+_Static_assert(sizeof(struct toe_rate_report) == 40, "toe_rate_report");
 _Static_assert(sizeof(struct toe_stage_record) == 56, "toe_stage_record");
 _Static_assert(sizeof(struct toe_trace_record) == 48, "toe_trace_record");
 _Static_assert(sizeof(struct toe_frame_ring_header) == 128, "toe_frame_ring_header");

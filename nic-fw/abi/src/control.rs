@@ -99,6 +99,47 @@ impl ControlMsg {
 /// Counters in one answer to [`kind::COUNTERS`].
 pub const COUNTERS_PER_MSG: usize = 54;
 
+/// Orders in one RATES request, reports in its answer.
+pub const RATE_ORDERS_PER_MSG: usize = 27;
+pub const RATE_REPORTS_PER_MSG: usize = 11;
+
+/// Part of RATES: the rate of a flow from now on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct RateOrder {
+    pub flow: FlowId,
+    /// 0: unlimited.
+    pub rate_kbps: u32,
+    pub _reserved: u32,
+}
+assert_layout!(RateOrder, 16);
+const _: () = assert!(RATE_ORDERS_PER_MSG * size_of::<RateOrder>() <= 440);
+
+/// Part of the answer to RATES: how a flow stands whose rate toed sets.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct RateReport {
+    pub flow: FlowId,
+    /// Bytes acknowledged since the connection began, mod 2^32, and those of them by ACKs that echoed a congestion mark.
+    pub acked: u32,
+    pub marked: u32,
+    /// Bytes sent and not acknowledged yet.
+    pub unacked: u32,
+    /// 0: no sample yet.
+    pub srtt_us: u32,
+    /// Segments sent again since the connection began.
+    pub retransmits: u32,
+    /// What it is paced at; 0: it is not.
+    pub rate_kbps: u32,
+    /// [`cc`](crate::flow::cc).
+    pub algorithm: u8,
+    pub _reserved: [u8; 3],
+    /// Payload bytes per segment.
+    pub mss: u32,
+}
+assert_layout!(RateReport, 40);
+const _: () = assert!(RATE_REPORTS_PER_MSG * size_of::<RateReport>() <= 440);
+
 /// Kinds of [`ControlMsg`], with their arguments (`a0`.. are `args[0]`..) and answers.
 pub mod kind {
     /// Set in the kind of an answer.
@@ -137,11 +178,12 @@ pub mod kind {
     pub const SET_RATE: u32 = 12;
     /// flow, a0: context (CtxId::NONE: none), a1: opaque.
     pub const REBIND: u32 = 13;
-    /// flow, a0: ICMP type << 8 | code, a1: next-hop MTU if any, a2: sequence number quoted.
+    /// flow, a0: type << 8 | code of ICMP (what ICMPv6 says is told in the same words), a1: next-hop MTU if any, a2: sequence number quoted.
     pub const ICMP_ERROR: u32 = 14;
     /// a0: index, a1: destination MAC (six bytes, first in the lowest), a2: 1 = valid, 0 = unknown (frames to it are dropped and counted).
     pub const NEXT_HOP: u32 = 15;
-    /// body[0..16]: a card's own address, a0: prefix length, a1: 1 = add, 0 = remove. The card answers ARP for it.
+    /// body[0..16]: a card's own address, a0: prefix length, a1: 1 = add, 0 = remove, a2: VLAN that the card is on, 0: none.
+    /// The card answers ARP, or neighbour solicitations, for it.
     pub const ADDRESS: u32 = 16;
     /// a0: counter to start at. The answer has up to COUNTERS_PER_MSG of them, a0: how many there are in all.
     pub const COUNTERS: u32 = 17;
@@ -159,6 +201,11 @@ pub mod kind {
     pub const SET_SHARE: u32 = 21;
     /// flow, a0: congestion-control algorithm, [`cc`](crate::flow::cc). What another one had learnt is forgotten, cwnd and ssthresh stay.
     pub const SET_CC: u32 = 22;
+    /// Of flows whose rate toed sets ([`cc::is_rate`](crate::flow::cc::is_rate)). a0: flow group (from 0), a1: how many
+    /// [`RateOrder`](super::RateOrder)s the body has, of flows of this group. The answer's body has up to
+    /// [`RATE_REPORTS_PER_MSG`](super::RATE_REPORTS_PER_MSG) [`RateReport`](super::RateReport)s of flows of this group whose peer
+    /// has acknowledged something since they were last in an answer, a0: how many these are, a1: how many flow groups the card has.
+    pub const RATES: u32 = 23;
 
     /// Notice: a flow has ended and its buffers are free. flow; a0: [`close_reason`](super::close_reason); body: last state.
     /// Its last event has been posted before. A flow that is bound to no context (not accepted yet) and was not given up by

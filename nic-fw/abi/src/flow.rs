@@ -240,7 +240,7 @@ pub mod cc {
     pub const CUBIC: u8 = 1;
     /// RFC 8257; without ECN as NEWRENO.
     pub const DCTCP: u8 = 2;
-    /// The window is not limited; toed sets the rate, each by its algorithm.
+    /// toed sets the rate, each by its algorithm; the window follows.
     pub const DCTCP_RATE: u8 = 3;
     pub const TIMELY: u8 = 4;
     pub const CONST_RATE: u8 = 5;
@@ -332,4 +332,6 @@ pub mod flow_flags {
     pub const TLP_DUE: u32 = 1 << 24;
     /// Segments have been seen to overtake each other (RFC 8985: RACK.reordering_seen).
     pub const REORDERED: u32 = 1 << 25;
+    /// A tail loss probe was sent, and no round trip has been measured since (RFC 8985, 7.3).
+    pub const PROBED: u32 = 1 << 26;
 }

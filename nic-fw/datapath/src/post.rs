@@ -61,6 +61,7 @@ impl<M: HostMemory> Post<M> {
             vlan: (fixed.vlan != 0).then_some(fixed.vlan),
             src_ip: fixed.key.local_ip,
             dst_ip: fixed.key.remote_ip,
+            // RFC 9293 SHLD-22.
             tos: fixed.tos & !3 | if segment.ect { ECT0 } else { 0 },
             ttl: fixed.ttl,
             ident,

@@ -5,10 +5,10 @@ mod common;
 use common::*;
 use toe_abi::{
     CtxId, FlowId,
-    control::{ControlMsg, close_reason, kind, status},
+    control::{ControlMsg, RateOrder, RateReport, close_reason, kind, status},
     counters::{Counter, Drop, Exception},
     desc::{HostDesc, ev_flags, hc, hc_flags},
-    flow::flow_flags,
+    flow::{cc, flow_flags},
     frames,
     observe::{STAGES_PER_MSG, StageRecord, TraceRecord, trace_kind, trace_op},
 };
@@ -17,7 +17,10 @@ use toe_hal::{
     HostMemory, PortCaps, RxOffload,
     fake::{FakeFrame, PortKnobs},
 };
-use toe_wire::{Arp, ArpOp, TcpFlags};
+use toe_wire::{
+    Arp, ArpOp, TcpFlags,
+    nd::{FRAME_MAX, Solicitation},
+};
 
 const NO_FLAGS: TcpFlags = TcpFlags::empty();
 
@@ -39,6 +42,35 @@ fn in_order_data_is_placed_announced_and_acknowledged(kind: &impl Kind) {
     b.run_for(50_000);
     assert_eq!(b.sent().last().unwrap().acked(), 1000);
     assert_eq!(b.card.counters().get(Counter::RxDelivered), 2);
+    assert_eq!(b.port.leases_out(), 0);
+    accounted(&b);
+}
+
+/// A train, one that ends by PSH, one that ends by an ACK, and segments out of order: every byte is in its place, each frame is counted and
+/// given back.
+fn adjacent_segments_are_taken_together(kind: &impl Kind) {
+    let mut b = kind.bench();
+    b.install(0, 1);
+    let (plain, push) = ([NO_FLAGS; 4], [NO_FLAGS, TcpFlags::PSH, NO_FLAGS, NO_FLAGS]);
+    for (first, flags) in [(0, plain), (400, push), (800, plain)] {
+        for (at, flags) in (first..).step_by(100).zip(flags) {
+            b.segment(0, at, 0, flags, &stream(at, 100));
+        }
+        b.run();
+        b.events(1, true);
+    }
+    for (at, len) in [(1200, 100), (1300, 0), (1300, 100)] {
+        b.segment(0, at, 0, NO_FLAGS, &stream(at, len));
+    }
+    b.run_for(50_000);
+    assert_eq!(b.sent().last().unwrap().acked(), 1400);
+    [1500, 1600, 1700].into_iter().for_each(|at| b.segment(0, at, 0, NO_FLAGS, &stream(at, 100)));
+    b.run();
+    assert_eq!(b.events(1, true).last().unwrap().rx_head, 1400);
+    assert_eq!((b.received(1, 0, 0, 1400), b.received(1, 0, 1500, 300)), (stream(0, 1400), stream(1500, 300)));
+    assert_eq!(b.sent().iter().map(Sent::acked).collect::<Vec<_>>(), [1400; 3], "out of order: an ACK for each");
+    assert_eq!(b.card.counters().get(Counter::RxDelivered), 18);
+    assert_eq!(b.card.counters().get(Counter::RxPayloadBytes), 1700);
     assert_eq!(b.port.leases_out(), 0);
     accounted(&b);
 }
@@ -256,6 +288,56 @@ fn arp_for_an_own_address_is_answered_and_shown_to_the_control_plane(kind: &impl
     assert_eq!(b.exceptions().len(), 2);
     let c = b.card.counters();
     assert_eq!((c.get(Counter::RxAnswered), c.exceptions(Exception::Arp)), (1, 1));
+    accounted(&b);
+}
+
+fn solicitations_for_an_own_address_are_answered_and_shown_to_the_control_plane(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let ask = |target| Solicitation::multicast(PEER_IP6, PEER_MAC, target);
+    for (asked, from) in
+        [(ask(CARD_IP6), PEER_MAC), (ask(PEER_IP6), PEER_MAC), (Solicitation::probe(CARD_IP6), PEER_MAC), (ask(CARD_IP6), [1; 6])]
+    {
+        let mut bytes = [0; FRAME_MAX];
+        let len = asked.write(CARD_MAC, from, None, &mut bytes).unwrap();
+        b.arrive(bytes[..len].to_vec());
+        b.run();
+    }
+    let answers: Vec<_> = b.sent().into_iter().map(|s| s.frame.bytes).collect();
+    let wanted = |asked: Solicitation| {
+        let mut bytes = [0; FRAME_MAX];
+        let len = asked.reply(CARD_MAC).write(PEER_MAC, CARD_MAC, None, &mut bytes).unwrap();
+        bytes[..len].to_vec()
+    };
+    assert_eq!(answers, [wanted(ask(CARD_IP6)), wanted(Solicitation::probe(CARD_IP6))]);
+    assert_eq!(b.exceptions().len(), 4);
+    let c = b.card.counters();
+    assert_eq!((c.get(Counter::RxAnswered), c.exceptions(Exception::Arp)), (2, 2));
+    accounted(&b);
+}
+
+fn a_flow_over_ipv6_receives_and_sends(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let n = FIRST_V6;
+    b.install(n, 1);
+    b.segment(n, 0, 0, NO_FLAGS, &stream(0, 1000));
+    b.segment(n, 1000, 0, TcpFlags::PSH, &stream(1000, 500));
+    b.run();
+    assert_eq!(b.events(1, true).last().unwrap().rx_head, 1500);
+    let sent = b.sent();
+    let last = sent.last().unwrap();
+    let (ip, _) = last.parsed.tcp().unwrap();
+    assert_eq!((ip.src, ip.dst, ip.ttl, last.acked()), (CARD_IP6, PEER_IP6, 64, 1500));
+    // Behind extension headers, and broken.
+    let mut with_options = peer_segment(n, 1500, 0, NO_FLAGS, b"behind");
+    with_options.splice(54..54, [6, 0, 1, 4, 0, 0, 0, 0]);
+    (with_options[19], with_options[20]) = (with_options[19] + 8, 60);
+    b.arrive(with_options);
+    let mut broken = peer_segment(n, 1506, 0, NO_FLAGS, b"broken");
+    *broken.last_mut().unwrap() ^= 1;
+    b.arrive(broken);
+    b.run();
+    assert_eq!(b.events(1, true).last().unwrap().rx_head, 1506);
+    assert_eq!(b.card.counters().drops(Drop::BadTcpChecksum), 1);
     accounted(&b);
 }
 
@@ -536,6 +618,9 @@ fn requests_that_make_no_sense_are_refused(kind: &impl Kind) {
         (kind::CLOSE_CONTEXT, [5, 0, 0, 0, 0], status::NOT_FOUND),
         (kind::NEXT_HOP, [4, 0, 1, 0, 0], status::INVALID),
         (kind::SET_RATE, [0; 5], status::NOT_FOUND),
+        (kind::SET_CC, [0; 5], status::NOT_FOUND),
+        (kind::RATES, [99, 0, 0, 0, 0], status::INVALID),
+        (kind::RATES, [u64::MAX, 0, 0, 0, 0], status::INVALID),
         (kind::SET_SHARE, [3, 100, 0, 0, 0], status::NOT_FOUND),
         (kind::SET_SHARE, [0, 100, 0, 0, 0], status::NOT_FOUND),
         (kind::SET_SHARE, [1, 0, 0, 0, 0], status::INVALID),
@@ -549,7 +634,8 @@ fn requests_that_make_no_sense_are_refused(kind: &impl Kind) {
         assert_eq!(b.ask(kind, FlowId::NONE, args).status, expected, "case {i}");
     }
     let good = b.flow_state(0, 1, 1);
-    let cases: [&dyn Fn(&mut toe_abi::flow::FlowState); 8] = [
+    let cases: [&dyn Fn(&mut toe_abi::flow::FlowState); 9] = [
+        &|s| s.cc.algorithm = cc::COUNT,
         &|s| s.rx.buf = u32::MAX,
         &|s| s.tx.buf_log2 = 31,
         &|s| s.rx.wscale = 15,
@@ -565,7 +651,7 @@ fn requests_that_make_no_sense_are_refused(kind: &impl Kind) {
         assert_eq!(b.install_state(&state).status, status::INVALID, "install {i}");
     }
     let refused = b.card.counters().get(Counter::ControlRefused);
-    assert_eq!(refused, 20 + 8);
+    assert_eq!(refused, 23 + 9);
 }
 
 fn counters_are_read_in_parts(kind: &impl Kind) {
@@ -737,6 +823,63 @@ fn a_flow_takes_its_pace_along(kind: &impl Kind) {
     assert_eq!(progress(&mut b), 1000);
 }
 
+/// Sets rates in the group of `flow`, and what that group has to tell.
+fn exchange(b: &mut Bench<impl Fake>, groups: u64, flow: FlowId, orders: &[RateOrder]) -> Vec<RateReport> {
+    let mut msg = ControlMsg::new(kind::RATES, 0);
+    (msg.args[0], msg.args[1]) = (u64::from(flow.index) % groups, orders.len() as u64);
+    for (i, order) in orders.iter().enumerate() {
+        assert!(msg.set_record(i, order));
+    }
+    let answer = b.request(msg);
+    assert_eq!((answer.status, answer.args[1]), (status::OK, groups));
+    answer.records(answer.args[0] as usize).collect()
+}
+
+/// A flow whose rate toed sets tells of what it has heard once.
+fn rates_are_set_and_news_told_in_one_request(kind: &impl Kind) {
+    let mut b = kind.bench();
+    b.install(1, 1);
+    let mut state = b.flow_state(0, 1, 1);
+    assert!(toe_tcp::cc::choose(&mut state, cc::DCTCP_RATE));
+    let flow = b.install_state(&state).flow;
+    let groups = b.ok(kind::RATES, [0; 5]).args[1];
+    b.fill(1, 0, 0, &stream(0, 4000));
+    b.update(1, flow, 4000, 0, hc_flags::NODELAY);
+    b.run();
+    assert_eq!(progress(&mut b), 4000);
+    b.segment(0, 0, 3000, NO_FLAGS, b"");
+    b.segment(1, 0, 0, NO_FLAGS, b"x");
+    b.run();
+    let reports = exchange(&mut b, groups, flow, &[]);
+    assert_eq!(reports.iter().map(|r| (r.flow, r.acked, r.rate_kbps, r.algorithm)).collect::<Vec<_>>(), [(flow, 3000, 0, cc::DCTCP_RATE)]);
+    let order = RateOrder { flow, rate_kbps: 800, _reserved: 0 };
+    let stale = RateOrder { flow: FlowId { generation: 99, ..flow }, rate_kbps: 1, ..order };
+    assert_eq!(exchange(&mut b, groups, flow, &[order, stale]), [], "nothing new");
+    assert_eq!(b.ask(kind::QUERY, flow, [0; 5]).args[1], 800);
+    b.segment(0, 0, 4000, NO_FLAGS, b"");
+    b.run();
+    let reports = exchange(&mut b, groups, flow, &[]);
+    assert_eq!(reports.iter().map(|r| (r.flow, r.acked, r.rate_kbps)).collect::<Vec<_>>(), [(flow, 4000, 800)]);
+    // Ended flows have nothing to tell.
+    b.segment(0, 0, 4000, NO_FLAGS, b"y");
+    b.segment(0, 1, 4000, TcpFlags::RST, b"");
+    b.run();
+    assert_eq!(exchange(&mut b, groups, flow, &[]), []);
+}
+
+fn another_congestion_control_goes_on_from_the_window(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let flow = b.install(0, 1);
+    let before = b.ask(kind::QUERY, flow, [0; 5]).flow_state();
+    assert_eq!(b.ask(kind::SET_CC, flow, [cc::DCTCP.into(), 0, 0, 0, 0]).status, status::OK);
+    let after = b.ask(kind::QUERY, flow, [0; 5]).flow_state();
+    assert_eq!((after.cc.algorithm, after.cc.cwnd), (cc::DCTCP, before.cc.cwnd));
+    for none in [u64::from(cc::COUNT), 256, u64::MAX] {
+        assert_eq!(b.ask(kind::SET_CC, flow, [none, 0, 0, 0, 0]).status, status::INVALID);
+    }
+    assert_eq!(b.ask(kind::QUERY, flow, [0; 5]).flow_state().cc.algorithm, cc::DCTCP);
+}
+
 fn an_application_keeps_within_its_rate(kind: &impl Kind) {
     let mut b = kind.bench();
     let flow = b.install(0, 1);
@@ -811,6 +954,7 @@ fn a_reset_of_the_card_forgets_everything_and_it_can_start_again(kind: &impl Kin
 
 on_every_card! {
     in_order_data_is_placed_announced_and_acknowledged,
+    adjacent_segments_are_taken_together,
     out_of_order_data_is_placed_at_once_and_announced_when_complete,
     a_super_frame_with_a_partial_checksum_is_taken_whole,
     bytes_are_echoed_through_buffers_that_wrap,
@@ -822,6 +966,8 @@ on_every_card! {
     a_context_with_insane_indices_is_failed_and_others_are_not,
     each_kind_of_garbage_has_its_counter,
     arp_for_an_own_address_is_answered_and_shown_to_the_control_plane,
+    solicitations_for_an_own_address_are_answered_and_shown_to_the_control_plane,
+    a_flow_over_ipv6_receives_and_sends,
     frames_of_no_flow_go_to_the_control_plane_with_their_reason,
     a_full_exception_ring_drops_and_recovers,
     without_a_control_plane_flows_go_on_and_the_rest_is_counted,
@@ -848,6 +994,8 @@ on_every_card! {
     a_flow_that_is_not_acknowledged_is_given_up_in_the_end,
     a_paced_flow_keeps_its_pace,
     a_flow_takes_its_pace_along,
+    rates_are_set_and_news_told_in_one_request,
+    another_congestion_control_goes_on_from_the_window,
     an_application_keeps_within_its_rate,
     stages_say_where_they_are_and_segments_which_way_they_took,
     a_reset_of_the_card_forgets_everything_and_it_can_start_again,

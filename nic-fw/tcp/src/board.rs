@@ -10,7 +10,7 @@ use crate::Now;
 use crate::pool::{Handle, NONE, Pools};
 use crate::prr::Prr;
 use crate::rack::Rack;
-use crate::records::{self, Record, mark};
+use crate::records::{self, Record, is_later, mark};
 use crate::state::View;
 use crate::undo::Undo;
 use toe_abi::flow::{FlowState, flow_flags as ff};
@@ -31,6 +31,8 @@ pub(crate) struct Board {
     pub(crate) frto: crate::frto::Stage,
     /// A tail loss probe is out: snd_max when it was sent, and whether it was a retransmission (RFC 8985, 7.1: TLP.end_seq, TLP.is_retrans).
     pub(crate) probe: Option<crate::tlp::Probe>,
+    /// What was last sent again: when, microseconds mod 2^32, and its end.
+    again: Option<(u32, SeqNum)>,
     /// The next retransmission doesn't ask cwnd: the one of a timeout.
     pub(crate) forced: bool,
 }
@@ -53,6 +55,7 @@ impl Board {
 }
 
 /// The flow's scoreboard, which is made if there is none. False: it can't have one now.
+/// RFC 8985 4-1.
 pub(crate) fn open(s: &mut FlowState, pools: &mut Pools) -> bool {
     if s.tx.board != NONE {
         return true;
@@ -112,6 +115,7 @@ pub(crate) fn give_up(s: &mut FlowState, pools: &mut Pools) {
     }
 }
 
+/// RFC 6675 4-3.
 /// Bytes in flight: RFC 6675, 4, (SetPipe), and without a scoreboard RFC 5681's FlightSize, or what has been sent since a timeout.
 pub(crate) fn pipe(s: &FlowState, pools: &Pools) -> u32 {
     if s.tx.board == NONE {
@@ -156,13 +160,34 @@ pub(crate) fn merge_next(s: &mut FlowState, pools: &mut Pools, handle: Handle) -
     true
 }
 
+/// RFC 8985 7.3-5.
+/// A record is being sent again. That is later than all that was sent before, although the clock may not have moved: RACK goes by the order.
+pub(crate) fn sent_again(s: &FlowState, pools: &mut Pools, handle: Handle, now: Now) {
+    set_marks(s, pools, handle, mark::AGAIN);
+    let newest_us = pools.records.get(s.cc.sent).us;
+    let (board, record) = (pools.boards.get_mut(s.tx.board), pools.records.get_mut(handle));
+    let mut us = if is_later(now.us32(), newest_us) { now.us32() } else { newest_us.wrapping_add(1) };
+    if let Some((again_us, again_end)) = board.again {
+        // At one time, what lies higher counts as sent later.
+        let earliest = if record.start.ge(again_end) { again_us } else { again_us.wrapping_add(1) };
+        us = if is_later(earliest, us) { earliest } else { us };
+    }
+    record.us = us;
+    board.again = Some((us, record.end));
+}
+
 /// New data is being sent: see [`records::sent`]. Where it can't be told apart from what has other marks, the scoreboard ends.
 pub(crate) fn sent(s: &mut FlowState, pools: &mut Pools, start: SeqNum, end: SeqNum, now: Now) {
     let last = s.cc.sent;
-    let kept = records::sent(s, pools, start, end, now);
     if s.tx.board == NONE {
+        records::sent(s, pools, (start, end), now.us32(), false);
         return;
     }
+    let board = pools.boards.get(s.tx.board);
+    let again_us = board.again.map_or(now.us32(), |(us, _)| us);
+    let us = if is_later(again_us, now.us32()) { again_us } else { now.us32() };
+    let apart = board.records < RECORDS_MAX && last != NONE && is_later(again_us, pools.records.get(last).us) && board.again.is_some();
+    let kept = records::sent(s, pools, (start, end), us, apart);
     if !kept {
         give_up(s, pools);
     } else if s.cc.sent != last {
@@ -181,7 +206,9 @@ pub(crate) fn is_sound(s: &FlowState, pools: &Pools) -> bool {
     let summed = s.tx.board == NONE || {
         let board = pools.boards.get(s.tx.board);
         let begins = records().next().map_or(s.snd_max(), |first| first.start) == s.snd_una();
-        begins && (board.sacked, board.lost, board.records) == (sum(mark::SACKED), sum(mark::LOST), records().count() as u32)
+        begins
+            && s.snd_nxt() == s.snd_max()
+            && (board.sacked, board.lost, board.records) == (sum(mark::SACKED), sum(mark::LOST), records().count() as u32)
     };
     let calm = s.tx.board != NONE || sum(mark::SACKED | mark::LOST) == 0;
     adjacent && whole && spans && summed && calm

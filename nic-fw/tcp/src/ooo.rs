@@ -131,6 +131,7 @@ pub(crate) fn received_before(s: &FlowState, pools: &Pools, (start, end): Range)
 /// Adds SACK blocks until there are `most`: first the interval with `latest`, then those that something was added to last. RFC 2018, 4: "the first SACK
 /// block MUST specify the contiguous block of data containing the segment which triggered this ACK", and the others repeat "the most recently
 /// reported".
+/// RFC 2018 4-6, 4-8.
 pub(crate) fn report(s: &FlowState, pools: &Pools, latest: Option<SeqNum>, most: usize, blocks: &mut SackBlocks) {
     let room = most.saturating_sub(blocks.len());
     let mut newest: [Option<(u32, Record)>; SackBlocks::MAX] = [None; SackBlocks::MAX];
@@ -184,6 +185,7 @@ mod tests {
         assert_eq!((pools.left().0, s.cc.ooo_more, s.has_holes()), (1000, NONE, false));
     }
 
+    /// RFC 2018 4-6, 4-8.
     #[test]
     fn blocks_are_reported_newest_first() {
         let (mut s, mut pools) = (flow(), Pools::new(16));

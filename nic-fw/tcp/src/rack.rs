@@ -9,7 +9,7 @@
 use crate::board::{self, Board};
 use crate::output::ts_now;
 use crate::pool::{NONE, Pools};
-use crate::records::{Record, mark};
+use crate::records::{Record, age, is_later, mark};
 use crate::state::View;
 use crate::{Now, SegmentIn};
 use toe_abi::flow::{FlowState, flow_flags as ff, timer};
@@ -39,15 +39,15 @@ impl Rack {
     }
 }
 
-/// RFC 8985, 6.1: RACK_sent_after(). Times are less than 2^31 us apart: what is in flight for longer has timed out and is LOST.
+/// RFC 8985, 6.1: RACK_sent_after().
 fn sent_after(us: u32, end: SeqNum, than_us: u32, than_end: SeqNum) -> bool {
-    let later = us.wrapping_sub(than_us) as i32;
-    later > 0 || (later == 0 && end.gt(than_end))
+    is_later(us, than_us) || (us == than_us && end.gt(than_end))
 }
 
-/// Data of a record has arrived, as `seg` says for the first time. In the order of sequence numbers.
-pub(crate) fn delivered(s: &mut FlowState, board: &mut Board, record: &Record, seg: &SegmentIn, now: Now) {
-    let rtt_us = now.us32().wrapping_sub(record.us);
+/// Data of a record has arrived, as `seg` says for the first time. In the order of sequence numbers. False: it may have been an earlier copy of it, as far as round trips are
+/// concerned.
+pub(crate) fn delivered(s: &mut FlowState, board: &mut Board, record: &Record, seg: &SegmentIn, now: Now) -> bool {
+    let rtt_us = age(record.us, now);
     let again = record.has(mark::AGAIN);
     // RFC 8985, 6.2, step 3: RACK_detect_reordering().
     if record.end.gt(board.rack.fack) {
@@ -55,14 +55,16 @@ pub(crate) fn delivered(s: &mut FlowState, board: &mut Board, record: &Record, s
     } else if record.end.lt(board.rack.fack) && !again {
         s.set(ff::REORDERED);
     }
-    // RFC 8985, 6.2, step 2: of which copy it is an acknowledgement is not certain.
-    if again && (rtt_us < s.tx.min_rtt_us || echoes_earlier(s, seg, rtt_us, now)) {
-        return;
+    // RFC 8985, 6.2, step 2: of which copy it is an acknowledgement is not certain. What is SACKed is not what is echoed (RFC 7323, 4.3).
+    let in_order = record.end.le(seg.ack);
+    if again && (rtt_us < s.tx.min_rtt_us || in_order && echoes_earlier(s, seg, rtt_us, now)) {
+        return false;
     }
     let newer = board.rack.latest.is_none_or(|l| sent_after(record.us, record.end, l.us, l.end));
     if newer {
         board.rack.latest = Some(Latest { us: record.us, end: record.end, rtt_us });
     }
+    in_order || !again
 }
 
 /// "ACK.ts_option.echo_reply < Segment.xmit_ts": the echo is of something sent before the last copy, `rtt_us` ago.
@@ -76,6 +78,7 @@ fn echoes_earlier(s: &FlowState, seg: &SegmentIn, rtt_us: u32, now: Now) -> bool
 /// Recoveries that a wider reordering window outlives (RFC 8985, 6.2, step 4: RACK.reo_wnd_persist).
 const PERSIST: u8 = 16;
 
+/// RFC 8985 3.3.2-3, 4-3.
 /// RFC 8985, 6.2, step 4, RACK_update_reo_wnd(): `dsack`: the ACK says that something was sent again needlessly.
 pub(crate) fn adapt(s: &mut FlowState, board: &mut Board, dsack: bool) {
     // "if RACK.dsack_round is not None and SND.UNA >= RACK.dsack_round: RACK.dsack_round = None".
@@ -102,6 +105,7 @@ pub(crate) fn recovered(s: &mut FlowState) {
 const DUP_THRESH: u32 = 3;
 
 /// RACK.reo_wnd, microseconds.
+/// RFC 8985 3.3.2-1, 3.3.2-2, 3.3.2-4.
 fn reordering_window(s: &FlowState, board: &Board) -> u32 {
     // More than (DupThresh - 1) * SMSS bytes: RFC 6675, 4, IsLost (2). Or as many ACKs with news, where segments are small.
     let evidence = board.sacked > (DUP_THRESH - 1) * s.mss() || u32::from(s.tx.dup_acks) >= DUP_THRESH;
@@ -113,6 +117,7 @@ fn reordering_window(s: &FlowState, board: &Board) -> u32 {
 }
 
 /// RFC 8985, 6.2, step 5, RACK_detect_loss(): marks what is lost, and arms the timer for what may be so soon. True: there was something.
+/// RFC 8985 9.2-1.
 pub(crate) fn detect(s: &mut FlowState, pools: &mut Pools, now: Now) -> bool {
     if s.tx.timer == timer::REORDER {
         s.tx.timer = timer::NONE;
@@ -141,6 +146,7 @@ pub(crate) fn detect(s: &mut FlowState, pools: &mut Pools, now: Now) -> bool {
         at = pools.records.next(s.cc.sent, before);
     }
     if wait_us > 0 {
+        // RFC 8985 6.2-2.
         s.tx.timer = timer::REORDER;
         // One more, as the present millisecond has partly gone.
         s.tx.timer_ms = now.ms32().wrapping_add(wait_us.div_ceil(1000)).wrapping_add(1);
@@ -149,6 +155,7 @@ pub(crate) fn detect(s: &mut FlowState, pools: &mut Pools, now: Now) -> bool {
 }
 
 /// A timeout: RFC 8985, 6.3, marks the first that is not acknowledged, and what has been out for RACK.rtt + RACK.reo_wnd.
+/// RFC 2018 5-3.
 pub(crate) fn mark_on_timeout(s: &FlowState, pools: &mut Pools, now: Now) {
     let board = pools.boards.get(s.tx.board);
     // Without a measurement everything has been out for long enough.
@@ -156,7 +163,7 @@ pub(crate) fn mark_on_timeout(s: &FlowState, pools: &mut Pools, now: Now) {
     let mut at = pools.records.first(s.cc.sent);
     while at != NONE {
         let record = *pools.records.get(at);
-        let recent = now.us32().wrapping_sub(record.us) < patience && record.start.gt(s.snd_una());
+        let recent = age(record.us, now) < patience && record.start.gt(s.snd_una());
         if !recent && !record.has(mark::SACKED | mark::LOST) {
             board::set_marks(s, pools, at, record.marks | mark::LOST);
         }

@@ -11,17 +11,20 @@
 //! anew with new data. Until all before that is acknowledged the flow is without a scoreboard ([`is_complete`]).
 
 use crate::pool::{Handle, NONE, Pools};
+use crate::sack::Range;
 use crate::state::View;
 use crate::{Now, rtt};
 use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::SeqNum;
 
+/// RFC 6675 4-1; RFC 8985 4-1.
 /// Bytes that were sent at one time, or received beyond a hole: sequence numbers [start, end).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Record {
     pub(crate) start: SeqNum,
     pub(crate) end: SeqNum,
     /// When they were last sent, or came: microseconds mod 2^32.
+    /// RFC 8985 4-2.
     pub(crate) us: u32,
     /// [`mark`].
     pub(crate) marks: u8,
@@ -54,6 +57,16 @@ impl Record {
     }
 }
 
+/// Whether a time is later than another. They are less than 2^31 us apart: what is in flight for longer has timed out and is LOST.
+pub(crate) fn is_later(us: u32, than_us: u32) -> bool {
+    us.wrapping_sub(than_us) as i32 > 0
+}
+
+/// Microseconds from a time until now; 0 if it lies ahead, as it may by some (see [`board::sent_again`](crate::board::sent_again)).
+pub(crate) fn age(us: u32, now: Now) -> u32 {
+    if is_later(us, now.us32()) { 0 } else { now.us32().wrapping_sub(us) }
+}
+
 /// Whether the list reaches back to snd_una.
 pub(crate) fn is_complete(s: &FlowState, pools: &Pools) -> bool {
     let first = pools.records.first(s.cc.sent);
@@ -65,11 +78,12 @@ const SAME_TIME_PART: u32 = 16;
 /// The same as a part of the age of the oldest record, where that is older than a round trip.
 const SAME_TIME_AGE: u32 = 32;
 
-/// [start, end) is being sent for the first time; it follows what was sent before. False: there was no record for it.
-pub(crate) fn sent(s: &mut FlowState, pools: &mut Pools, start: SeqNum, end: SeqNum, now: Now) -> bool {
-    let us = now.us32();
+/// [start, end) is being sent for the first time; it follows what was sent before. False: there was no record for it. `us`: the time.
+/// `apart`: whatever the last record is, a new one.
+/// RFC 8985 4-2.
+pub(crate) fn sent(s: &mut FlowState, pools: &mut Pools, (start, end): Range, us: u32, apart: bool) -> bool {
     let last = s.cc.sent;
-    if last != NONE {
+    if last != NONE && (!apart || pools.is_out_of_records()) {
         let slack = s.tx.srtt_us / SAME_TIME_PART;
         let tail = pools.records.get_mut(last);
         let since = us.wrapping_sub(tail.us);
@@ -106,7 +120,7 @@ pub(crate) fn acked(s: &mut FlowState, pools: &mut Pools, ack: SeqNum, now: Now)
         }
         if record.has(mark::TIMED) && s.has(ff::RTT_PENDING) {
             s.clear(ff::RTT_PENDING);
-            sample = Some(now.us32().wrapping_sub(record.us));
+            sample = Some(age(record.us, now));
         }
         pools.records.remove(&mut s.cc.sent, NONE);
     }

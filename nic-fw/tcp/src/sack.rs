@@ -8,16 +8,17 @@
 use crate::board;
 use crate::pool::{NONE, Pools};
 use crate::rack;
-use crate::records::{Record, mark};
+use crate::records::{Record, age, mark};
 use crate::state::View;
 use crate::{Now, SegmentIn};
-use toe_abi::flow::FlowState;
+use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::{SackBlocks, SeqNum};
 
 /// Sequence numbers `[start, end)`.
 pub(crate) type Range = (SeqNum, SeqNum);
 
 /// What the peer says that it received twice: RFC 2883, 4, the first block, if it lies below the acknowledgement or within the second.
+/// RFC 2883 5-1: the segment's own acknowledgement, not snd_una.
 pub(crate) fn duplicate(s: &FlowState, seg: &SegmentIn) -> Option<Range> {
     let mut blocks = seg.sack.iter();
     let (start, end) = blocks.next()?;
@@ -54,23 +55,30 @@ pub(crate) struct News {
     pub(crate) sacked: u32,
     /// Round trip of data that was sent once only and that this is the first news of, microseconds.
     pub(crate) rtt_us: Option<u32>,
+    /// The same of data that was sent again, where an echoed timestamp says that it is an acknowledgement of the last copy.
+    pub(crate) again_rtt_us: Option<u32>,
     /// Data up to the recovery point that was sent once only has arrived (RFC 5682).
     pub(crate) original: bool,
 }
 
 /// `[record.start, end)` of a record has arrived.
 fn delivered(s: &mut FlowState, pools: &mut Pools, record: &Record, seg: &SegmentIn, now: Now, news: &mut News) {
-    if !record.has(mark::AGAIN) {
-        let rtt_us = now.us32().wrapping_sub(record.us);
-        news.rtt_us = Some(news.rtt_us.map_or(rtt_us, |least| least.min(rtt_us)));
-        news.original |= record.end.le(SeqNum(s.cc.recover));
-    }
+    let rtt_us = age(record.us, now);
+    let least = |known: Option<u32>| Some(known.map_or(rtt_us, |least| least.min(rtt_us)));
     let board = pools.boards.get_mut(s.tx.board);
-    rack::delivered(s, board, record, seg, now);
+    let certain = rack::delivered(s, board, record, seg, now);
+    if !record.has(mark::AGAIN) {
+        news.rtt_us = least(news.rtt_us);
+        news.original |= record.end.le(SeqNum(s.cc.recover));
+    } else if certain && s.has(ff::TIMESTAMPS) {
+        // Karn's rule (RFC 6298, 3) forbids it otherwise.
+        news.again_rtt_us = least(news.again_rtt_us);
+    }
 }
 
 /// Everything up to the segment's acknowledgement has arrived: those records are done with.
 pub(crate) fn cumulative(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, news: &mut News) {
+    let mut again = false;
     while s.cc.sent != NONE {
         let first = pools.records.first(s.cc.sent);
         let record = *pools.records.get(first);
@@ -88,11 +96,17 @@ pub(crate) fn cumulative(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, 
         }
         if !record.has(mark::SACKED) {
             news.acked += part.len();
+            again |= record.has(mark::AGAIN);
             delivered(s, pools, &part, seg, now, news);
         }
     }
+    // What was sent once may have waited at the peer for what was not: Karn's rule (RFC 6298, 3) is about the acknowledgement.
+    if again {
+        news.rtt_us = None;
+    }
 }
 
+/// RFC 2018 5-1; RFC 6675 5-1, 5.1-2, 5.1-6.
 /// Marks what the blocks say. One walk over the records, whatever the blocks are.
 pub(crate) fn selective(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, news: &mut News) {
     let (blocks, n) = plausible(s, seg);

@@ -1,4 +1,5 @@
-//! Retransmission, zero-window probes, keep-alive, cork, delayed ACK. One slot holds the first four, so that no two can be armed at once.
+//! Retransmission, reordering, loss and zero-window probes, keep-alive, cork, delayed ACK. One slot holds all but the last, so that no two can be
+//! armed at once.
 
 use crate::rtt::{RTO_MAX_MS, rto_ms};
 use crate::send::{Verdict, plan};
@@ -41,6 +42,7 @@ pub fn next_deadline(s: &FlowState, now: Now) -> Option<Now> {
 }
 
 /// Which timer has to run now.
+/// RFC 8985 8-1.
 fn wanted(s: &FlowState, pools: &Pools) -> u8 {
     if s.ended() {
         return timer::NONE;
@@ -75,6 +77,7 @@ pub(crate) fn rearm(s: &mut FlowState, pools: &Pools, now: Now) {
         s.tx.backoff = 0;
         s.clear(ff::PROBE);
     }
+    // RFC 8985 8-1.
     s.tx.timer = want;
     let (from_ms, wait_ms) = match want {
         timer::RTO | timer::PERSIST => (now.ms32(), rto_ms(s)),
@@ -102,6 +105,7 @@ pub(crate) fn expire(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut O
     match kind {
         timer::RTO => retransmit(s, pools, now, out),
         timer::REORDER => recovery::reordering_timeout(s, pools, now, out),
+        // RFC 8985 7.3-2.
         timer::TLP if !tlp::expire(s, pools, out) => {
             s.tx.timer = timer::RTO;
             s.tx.timer_ms = now.ms32().wrapping_add(rto_ms(s)).wrapping_add(1);
@@ -142,7 +146,7 @@ fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) 
     s.tx.snd_nxt = s.tx.snd_una;
     s.tx.dup_acks = 0;
     s.clear(ff::RECOVERY | ff::ECN_REDUCED | ff::RTT_PENDING);
-    // RFC 2018 5-3, 5.1-2.
+    // RFC 2018 5-3.
     s.set(ff::LOSS | ff::REXMIT_ONE);
     out.counts.add(Counter::TxTimeouts);
 }

@@ -58,7 +58,7 @@ impl Default for Config {
             time_wait: Duration::from_secs(60),
             fin_wait2: Duration::from_secs(60),
             arp_expire: Duration::from_secs(30),
-            peer_isn: 0x3000_0000,
+            peer_isn: 0xffff_fff0,
             start: Duration::from_secs(1),
             tolerance: Duration::from_millis(4),
         }

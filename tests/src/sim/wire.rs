@@ -2,7 +2,7 @@
 
 use super::order::InOrder;
 use toe_hal::fake::{Chance, FakeFrame};
-use toe_netem::{Arrival, Flight, Knobs, Line, ce};
+use toe_netem::{Arrival, Counts, Flight, Knobs, Line};
 use toe_wire::{SeqNum, parse_frame};
 
 /// Of a wire that nothing else is said of.
@@ -58,6 +58,11 @@ impl Wire {
         Self { order: Some(InOrder::new(connector)), ..Self::lossy(0, 0) }
     }
 
+    /// What has happened to frames for the end `to`.
+    pub fn counts(&self, to: usize) -> Counts {
+        self.lines[to].counts
+    }
+
     pub fn is_perfect(&self) -> bool {
         self.order.is_some()
     }
@@ -72,11 +77,8 @@ impl Wire {
             order.watch(1 - to, &frame.bytes);
         }
         self.sent[1 - to].count(&frame.bytes);
-        let fate = self.lines[to].send(frame.bytes.len(), now_us * 1000);
-        let Ok(Arrival { at_ns, again_ns, congested, damage }) = fate else { return };
-        if congested {
-            ce::mark(&mut frame.bytes);
-        }
+        let fate = self.lines[to].send(&mut frame.bytes, now_us * 1000);
+        let Ok(Arrival { at_ns, again_ns, damage }) = fate else { return };
         if let Some(again_ns) = again_ns {
             self.flight.push(again_ns, Flying { to, frame: frame.clone() });
         }

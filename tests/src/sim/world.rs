@@ -163,15 +163,20 @@ pub fn run_until<'a>(a: &'a mut dyn End, b: &'a mut dyn End, wire: &mut Wire, un
 
 /// Runs until both ends are done. Panics with what both say if that takes longer than `limit_us` of virtual time.
 pub fn run<'a>(a: &'a mut dyn End, b: &'a mut dyn End, wire: &mut Wire, limit_us: u64) -> Outcome {
+    run_for(a, b, wire, limit_us).0
+}
+
+/// As [`run`], and how long it took, microseconds of virtual time.
+pub fn run_for<'a>(a: &'a mut dyn End, b: &'a mut dyn End, wire: &mut Wire, limit_us: u64) -> (Outcome, u64) {
     let ends = &mut [a, b];
     let mut now_us = 0;
     loop {
         let next = step(ends, wire, now_us);
         if ends.iter().all(|e| e.done()) {
-            return Outcome::Delivered;
+            return (Outcome::Delivered, now_us);
         }
         if ends.iter().any(|e| e.refused()) {
-            return Outcome::Refused;
+            return (Outcome::Refused, now_us);
         }
         let Some(next) = next else {
             panic!("stalled at {now_us} us: nobody has anything to wait for\n{}", describe(ends));

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 use toe_hal::fake::Chance;
 
+use crate::ce;
 use crate::knobs::{Knobs, Ppm};
 
 /// How a frame arrives.
@@ -13,8 +14,6 @@ pub struct Arrival {
     pub at_ns: u64,
     /// A second copy.
     pub again_ns: Option<u64>,
-    /// To be marked if it says that it can be ([`crate::ce::mark`]).
-    pub congested: bool,
     /// The bit to be flipped.
     pub damage: Option<u64>,
 }
@@ -34,10 +33,20 @@ pub struct Counts {
     pub frames: u64,
     pub lost: u64,
     pub queue_full: u64,
-    pub congested: u64,
+    /// Marked: CE.
+    pub marked: u64,
     pub duplicated: u64,
     pub damaged: u64,
     pub late: u64,
+    /// Bytes that frames found waiting at the bottleneck, all together.
+    pub waiting: u64,
+}
+
+impl Counts {
+    /// Bytes that a frame found waiting, on average.
+    pub fn mean_queue(&self) -> u64 {
+        self.waiting / self.frames.max(1)
+    }
 }
 
 pub struct Line {
@@ -61,36 +70,37 @@ impl Line {
         self.bad = false;
     }
 
-    /// A frame of `len` bytes enters at `now_ns`; times never go back.
-    pub fn send(&mut self, len: usize, now_ns: u64) -> Result<Arrival, Lost> {
+    /// A frame enters at `now_ns`; times never go back. It is marked if many wait for the bottleneck, and it says that it can be.
+    pub fn send(&mut self, frame: &mut [u8], now_ns: u64) -> Result<Arrival, Lost> {
         self.counts.frames += 1;
-        let (sent_ns, congested) = self.bottleneck(len as u64, now_ns).inspect_err(|_| self.counts.queue_full += 1)?;
+        let sent_ns = self.bottleneck(frame, now_ns).inspect_err(|_| self.counts.queue_full += 1)?;
         if self.is_lost() {
             self.counts.lost += 1;
             return Err(Lost::Line);
         }
-        let damage = self.happens(self.knobs.corrupt).then(|| self.chance.below(len as u64 * 8));
+        let damage = self.happens(self.knobs.corrupt).then(|| self.chance.below(frame.len() as u64 * 8));
         let at_ns = sent_ns + self.delay_ns();
         let again_ns = self.happens(self.knobs.duplicate).then(|| sent_ns + self.delay_ns());
         self.counts.damaged += u64::from(damage.is_some());
         self.counts.duplicated += u64::from(again_ns.is_some());
-        self.counts.congested += u64::from(congested);
-        Ok(Arrival { at_ns, again_ns, congested, damage })
+        Ok(Arrival { at_ns, again_ns, damage })
     }
 
-    /// When the frame has left the bottleneck, and whether many waited there.
-    fn bottleneck(&mut self, len: u64, now_ns: u64) -> Result<(u64, bool), Lost> {
+    /// When the frame has left the bottleneck.
+    fn bottleneck(&mut self, frame: &mut [u8], now_ns: u64) -> Result<u64, Lost> {
         let Knobs { rate, queue, mark, .. } = self.knobs;
         if rate == 0 {
-            return Ok((now_ns, false));
+            return Ok(now_ns);
         }
-        let now_ps = now_ns.saturating_mul(1000);
+        let (len, now_ps) = (frame.len() as u64, now_ns.saturating_mul(1000));
         let waiting = bytes_in(self.free_ps.saturating_sub(now_ps), rate);
+        self.counts.waiting += waiting;
         if waiting + len > queue.max(len) {
             return Err(Lost::Queue);
         }
         self.free_ps = self.free_ps.max(now_ps).saturating_add(ps_for(len, rate));
-        Ok((self.free_ps.div_ceil(1000), mark > 0 && waiting >= mark))
+        self.counts.marked += u64::from(mark > 0 && waiting >= mark && ce::mark(frame));
+        Ok(self.free_ps.div_ceil(1000))
     }
 
     fn is_lost(&mut self) -> bool {
@@ -129,12 +139,12 @@ mod tests {
 
     /// Fates of `n` frames of 1000 bytes, one each microsecond.
     fn fates(line: &mut Line, n: u64) -> Vec<Result<Arrival, Lost>> {
-        (0..n).map(|i| line.send(1000, i * 1000)).collect()
+        (0..n).map(|i| line.send(&mut [0; 1000], i * 1000)).collect()
     }
 
     #[test]
     fn a_line_without_faults_only_delays() {
-        let plain = |at_ns| Ok(Arrival { at_ns, again_ns: None, congested: false, damage: None });
+        let plain = |at_ns| Ok(Arrival { at_ns, again_ns: None, damage: None });
         assert_eq!(fates(&mut line("delay=5us"), 3), [plain(5_000), plain(6_000), plain(7_000)]);
     }
 
@@ -142,22 +152,31 @@ mod tests {
     fn the_bottleneck_sends_one_after_the_other_and_its_queue_ends() {
         // 1000 bytes take 8 us; two of them may wait behind the one that is under way, as long as all of it waits.
         let mut line = line("rate=1gbit,queue=3000");
-        let at: Vec<_> = (0..5).map(|_| line.send(1000, 0).map(|a| a.at_ns)).collect();
+        let at: Vec<_> = (0..5).map(|_| line.send(&mut [0; 1000], 0).map(|a| a.at_ns)).collect();
         assert_eq!(at, [Ok(8_000), Ok(16_000), Ok(24_000), Err(Lost::Queue), Err(Lost::Queue)]);
-        assert_eq!(line.send(1000, 8_000).map(|a| a.at_ns), Ok(32_000));
+        assert_eq!(line.send(&mut [0; 1000], 8_000).map(|a| a.at_ns), Ok(32_000));
         assert_eq!((line.counts.frames, line.counts.queue_full), (6, 2));
     }
 
     #[test]
     fn a_frame_longer_than_the_queue_passes_an_empty_one() {
-        assert!(line("rate=1gbit,queue=100").send(1000, 0).is_ok());
+        assert!(line("rate=1gbit,queue=100").send(&mut [0; 1000], 0).is_ok());
     }
 
     #[test]
     fn frames_behind_a_long_queue_are_marked() {
         let mut line = line("rate=1gbit,queue=1m,mark=1500");
-        let marked: Vec<_> = (0..4).map(|_| line.send(1000, 0).is_ok_and(|a| a.congested)).collect();
-        assert_eq!(marked, [false, false, true, true]);
+        let marked: Vec<_> = (0..4)
+            .map(|_| {
+                // IPv4 and ECT(0), padded.
+                let mut frame = [&[0; 12][..], &[8, 0, 0x45, 2], &[0; 984]].concat();
+                line.send(&mut frame, 0).is_ok() && frame[15] == 3
+            })
+            .collect();
+        assert_eq!((marked, line.counts.marked), (vec![false, false, true, true], 2));
+        assert_eq!(line.counts.mean_queue(), 1500);
+        line.send(&mut [0; 1000], 0).expect("sent");
+        assert_eq!(line.counts.marked, 2, "what cannot be marked is not counted");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::Serialize;
-use toe_netem::{Arrival, Counts, Flight, Knobs, Line, ce};
+use toe_netem::{Arrival, Counts, Flight, Knobs, Line};
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
 /// Longest frame of an interface with the usual MTU, with room for a VLAN tag.
@@ -141,10 +141,8 @@ impl Relay {
     }
 
     fn enter(&mut self, to: usize, frame: &mut [u8]) {
-        let Ok(Arrival { at_ns, again_ns, congested, damage }) = self.lines[to].send(frame.len(), self.now_ns()) else { return };
-        if congested {
-            ce::mark(frame);
-        }
+        let now_ns = self.now_ns();
+        let Ok(Arrival { at_ns, again_ns, damage }) = self.lines[to].send(frame, now_ns) else { return };
         if let Some(again_ns) = again_ns {
             self.flight.push(again_ns, Frame { to, bytes: (&*frame).into() });
         }

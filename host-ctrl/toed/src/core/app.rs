@@ -100,6 +100,8 @@ pub(super) struct Flow {
     pub key: FlowKey,
     pub buffers: Buffers,
     pub holder: Holder,
+    /// SO_MAX_PACING_RATE; 0: unlimited.
+    pub cap_kbps: u64,
     /// FLOW_CLOSED has come: the card does not touch the buffers any more.
     pub closed: bool,
 }

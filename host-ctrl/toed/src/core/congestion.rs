@@ -16,8 +16,8 @@ use toe_abi::{
 
 impl<H: Host> Core<H> {
     /// CONGESTION. Without a connection it is kept for the one to come.
-    pub(super) fn set_congestion(&mut self, client: ClientId, region: u16, r: &Request) -> Result {
-        let number = u8::try_from(r.args[0]).ok().filter(|n| *n < cc::COUNT && !cc::is_rate(*n)).ok_or(Errno::INVAL)?;
+    pub(super) fn set_congestion(&mut self, client: ClientId, region: u16, r: &Request, now_us: u64) -> Result {
+        let number = u8::try_from(r.args[0]).ok().filter(|n| *n < cc::COUNT).ok_or(Errno::INVAL)?;
         let flow = self.flow_of_slot(region, r.slot)?;
         let slot = self.app(region)?.slot(r.slot).ok_or(Errno::BADF)?;
         slot.cc = Some(number);
@@ -29,6 +29,7 @@ impl<H: Host> Core<H> {
             m.flow = flow;
             m.args[0] = number.into();
         });
+        self.switch_rate(flow, number, now_us);
         Ok(Outcome::Later)
     }
 
@@ -39,10 +40,22 @@ impl<H: Host> Core<H> {
     }
 
     /// A connection is there whose socket may have asked for something else while it was opened.
-    pub(super) fn begin_congestion(&mut self, flow: FlowId, number: Option<u8>) {
+    pub(super) fn begin_congestion(&mut self, flow: FlowId, number: Option<u8>, now_us: u64) {
         if let Some(number) = number {
             self.outbox.tell(&mut self.host, kind::SET_CC, flow, [number.into(), 0, 0, 0, 0]);
+            self.switch_rate(flow, number, now_us);
         }
+    }
+
+    /// A flow's rate becomes toed's to control, or is so no more.
+    fn switch_rate(&mut self, flow: FlowId, number: u8, now_us: u64) {
+        if self.rates.controls(flow) == cc::is_rate(number).then_some(number) {
+            return;
+        }
+        let cap_kbps = self.flows.get(&flow).map_or(0, |f| f.cap_kbps);
+        self.rates.begin(flow, number, 0, now_us);
+        let rate_kbps = self.rates.cap(flow, cap_kbps);
+        self.outbox.tell(&mut self.host, kind::SET_RATE, flow, [rate_kbps, 0, 0, 0, 0]);
     }
 
     /// INFO.

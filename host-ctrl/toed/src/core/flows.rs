@@ -3,7 +3,7 @@
 use super::{
     Core, Host,
     app::{Flow, Holder, Role, Stage},
-    outbox::{Buffers, Pending},
+    outbox::{Installing, Pending},
     slots,
 };
 use toe_abi::{
@@ -48,25 +48,30 @@ impl<H: Host> Core<H> {
         state.rx.buf = (places.rx_off / BUFFER_UNIT) as u32;
         app.connections += 1;
         app.in_flight += 1;
-        let pending = Pending::Install { conn, owner, key: state.id.key, buffers };
+        let (cc, srtt_us) = (state.cc.algorithm, state.tx.srtt_us);
+        let pending = Pending::Install(Installing { conn, owner, key: state.id.key, buffers, cc, srtt_us });
+        let rate_kbps = self.rates.initial(cc, srtt_us);
         self.outbox.send(&mut self.host, kind::INSTALL, pending, |m| {
             m.set_flow_state(state);
             // Our clock, in which the state's times are; the card moves them to its own.
             m.args[0] = now_us;
+            m.args[1] = rate_kbps.into();
         });
         Ok(())
     }
 
     /// The answer to INSTALL.
-    pub(super) fn installed(&mut self, conn: ConnId, owner: Owner, key: FlowKey, buffers: Buffers, msg: &ControlMsg, now_us: u64) {
+    pub(super) fn installed(&mut self, pending: &Installing, msg: &ControlMsg, now_us: u64) {
+        let Installing { conn, owner, key, buffers, cc, srtt_us } = *pending;
         // The region stays while messages about it are under way.
         let Some(&region) = self.owners.get(&owner) else { return };
         let Some(app) = self.apps.get_mut(&region) else { return };
         app.in_flight -= 1;
         let result = match msg.status {
             status::OK => {
-                let flow = Flow { owner, region, key, buffers, holder: Holder::Nobody, closed: false };
+                let flow = Flow { owner, region, key, buffers, holder: Holder::Nobody, cap_kbps: 0, closed: false };
                 self.flows.insert(msg.flow, flow);
+                self.rates.begin(msg.flow, cc, srtt_us, now_us);
                 Ok(msg.flow)
             }
             other => {
@@ -116,14 +121,14 @@ impl<H: Host> Core<H> {
     }
 
     /// An active open has succeeded: into its slot.
-    pub(super) fn connected(&mut self, conn: ConnId, flow: FlowId, key: &FlowKey, _now_us: u64) {
-        let placed = self.try_connected(conn, flow, key);
+    pub(super) fn connected(&mut self, conn: ConnId, flow: FlowId, key: &FlowKey, now_us: u64) {
+        let placed = self.try_connected(conn, flow, key, now_us);
         if placed.is_none() {
             self.give_up(flow, kind::ABORT, [0; 5]);
         }
     }
 
-    fn try_connected(&mut self, conn: ConnId, flow: FlowId, key: &FlowKey) -> Option<()> {
+    fn try_connected(&mut self, conn: ConnId, flow: FlowId, key: &FlowKey, now_us: u64) -> Option<()> {
         let (region, slot) = self.opening.remove(&conn)?;
         let app = self.apps.get_mut(&region)?;
         // The flow counts from here on; its opening counted as well.
@@ -138,7 +143,7 @@ impl<H: Host> Core<H> {
         let (rate, cc) = app.slots.get(slot as usize).map(|s| (s.rate_kbps, s.cc))?;
         let id = app.open_context(ctx).map(|c| c.id);
         self.begin_pace(flow, rate);
-        self.begin_congestion(flow, cc);
+        self.begin_congestion(flow, cc, now_us);
         // Events from now on: the slot says whose they are. (The library may bind it elsewhere later.)
         if let Some(id) = id {
             self.outbox.tell(&mut self.host, kind::REBIND, flow, [id.0.into(), slot.into(), 0, 0, 0]);
@@ -195,6 +200,7 @@ impl<H: Host> Core<H> {
             return;
         };
         f.closed = true;
+        self.rates.end(msg.flow);
         let region = f.region;
         // Until the application lets go, it may still read what has arrived: the buffers stay.
         if f.holder == Holder::Released {
@@ -207,6 +213,7 @@ impl<H: Host> Core<H> {
     /// Card and application have both let go.
     pub(super) fn forget(&mut self, flow: FlowId) {
         let Some(f) = self.flows.remove(&flow) else { return };
+        self.rates.end(flow);
         // A later application may have the region's number by now.
         if let Some(app) = self.apps.get_mut(&f.region)
             && app.owner == f.owner

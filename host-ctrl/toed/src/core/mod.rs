@@ -19,6 +19,7 @@ mod life;
 mod observe;
 mod outbox;
 mod pace;
+mod rates;
 mod report;
 mod requests;
 mod share;
@@ -34,6 +35,7 @@ use crate::admin::Share;
 use app::{App, Flow, Listener};
 use observe::Recording;
 use outbox::{Outbox, Pending};
+use rates::Rates;
 use report::Jobs;
 use share::Tickets;
 use std::cmp::Reverse;
@@ -44,7 +46,7 @@ use toe_abi::{
     counters::Exception,
     frames::{self, FrameRecord},
 };
-use toe_engine::{Action, BufferLog2, ConnId, Engine, FrameMeta, ListenerId, Owner};
+use toe_engine::{Action, BufferLog2, ConnId, Engine, FrameMeta, ListenerId, Owner, Prefix, rates::Params};
 
 /// Buffers of a connection, log2 of bytes: with less, a peer on the same machine waits for the window whenever the scheduler keeps one of the
 /// processes in between waiting for some hundred microseconds.
@@ -91,9 +93,10 @@ pub struct CoreConfig {
     pub limits: Limits,
     /// Buffers of each connection.
     pub buffers: BufferLog2,
-    /// The card's address (16 bytes, IPv4-mapped) and prefix length.
-    pub ip: [u8; 16],
-    pub prefix: u8,
+    /// The first of the card's addresses that the operator has given.
+    pub first: Option<Prefix>,
+    /// 802.1Q VLAN that the card is on; 0: none.
+    pub vlan: u16,
     /// Contexts and regions of the card, toed's own included.
     pub card_contexts: u16,
     pub card_regions: u16,
@@ -101,19 +104,22 @@ pub struct CoreConfig {
     pub linger_us: u64,
     /// What an application gets unless told otherwise.
     pub share: Share,
+    /// Congestion control by rates.
+    pub rates: Params,
 }
 
 impl CoreConfig {
-    pub fn new(ip: [u8; 16], prefix: u8) -> Self {
+    pub fn new(first: Option<Prefix>) -> Self {
         Self {
             limits: Limits::default(),
             buffers: BufferLog2 { tx: BUFFER_LOG2, rx: BUFFER_LOG2 },
-            ip,
-            prefix,
+            first,
+            vlan: 0,
             card_contexts: 256,
             card_regions: 64,
             linger_us: 60_000_000,
             share: Share::default(),
+            rates: Params::default(),
         }
     }
 }
@@ -166,6 +172,7 @@ pub struct Core<H: Host> {
     jobs: Jobs,
     recording: Recording,
     tickets: Tickets,
+    rates: Rates,
     tally: Tally,
     trim_at_us: Option<u64>,
     stopping: bool,
@@ -191,17 +198,14 @@ impl<H: Host> Core<H> {
             jobs: Jobs::default(),
             recording: Recording::default(),
             tickets: Tickets::default(),
+            rates: Rates::new(config.rates.clone()),
             tally: Tally::default(),
             trim_at_us: None,
             stopping: false,
             config,
         };
-        let (ip, prefix) = (core.config.ip, core.config.prefix);
-        core.outbox.send(&mut core.host, kind::ADDRESS, Pending::Plain, |m| {
-            m.body[..16].copy_from_slice(&ip);
-            m.args[0] = prefix.into();
-            m.args[1] = 1;
-        });
+        // The card's first addresses.
+        core.act(0);
         core
     }
 
@@ -272,7 +276,7 @@ impl<H: Host> Core<H> {
                 self.context_opened(owner, index, ctx, client, ok, now_us);
             }
             Pending::CloseContext { owner, index, ctx } => self.context_closed(owner, index, ctx, now_us),
-            Pending::Install { conn, owner, key, buffers } => self.installed(conn, owner, key, buffers, msg, now_us),
+            Pending::Install(pending) => self.installed(&pending, msg, now_us),
             Pending::Query { flow } if ok => self.engine.flow_state(flow, &msg.flow_state(), now_us),
             Pending::Sample { job, flow } => self.sampled(job, flow, msg),
             Pending::Counters { job } => self.counted(job, msg),
@@ -281,6 +285,7 @@ impl<H: Host> Core<H> {
             Pending::TraceRead { job, trace } => self.traced(job, trace, msg, now_us),
             Pending::TraceStop { job } => self.trace_stopped(job, msg),
             Pending::Pace { client, owner, slot, rate_kbps } => self.paced(client, owner, slot, rate_kbps, msg),
+            Pending::Rates { group } => self.rates_told(group, msg, now_us),
             Pending::Congestion { client } => self.congestion_set(client, msg),
             Pending::Info { client, algorithm } => self.informed(client, algorithm, msg),
             Pending::SetShare { job, owner, share, before } => self.share_set(job, owner, share, before, msg),
@@ -304,6 +309,9 @@ impl<H: Host> Core<H> {
         if self.trim_at_us.is_some_and(|t| t <= now_us) {
             self.trim(now_us);
         }
+        if self.rates.deadline().is_some_and(|t| t <= now_us) {
+            self.rate_tick();
+        }
         if self.recording.unread_until_us.is_some_and(|t| t <= now_us) {
             self.stop_recording();
         }
@@ -320,7 +328,12 @@ impl<H: Host> Core<H> {
             [a.sweep_at_us, ending].into_iter().flatten()
         });
         let retry = self.outbox.packets_wait().then_some(now_us + PACKET_RETRY_US);
-        apps.chain(self.engine.next_deadline()).chain(self.trim_at_us).chain(self.recording.unread_until_us).chain(retry).min()
+        apps.chain(self.engine.next_deadline())
+            .chain(self.trim_at_us)
+            .chain(self.rates.deadline())
+            .chain(self.recording.unread_until_us)
+            .chain(retry)
+            .min()
     }
 
     /// Gives pages of freed buffers back.
@@ -356,6 +369,7 @@ impl<H: Host> Core<H> {
                 Action::QueryFlow { flow } => {
                     self.outbox.send(&mut self.host, kind::QUERY, Pending::Query { flow }, |m| m.flow = flow);
                 }
+                Action::Address { ip, prefix, add } => self.address(ip, prefix, add),
                 Action::NextHop { index, mac } => self.next_hop(index, mac),
                 Action::IcmpError { flow, kind: icmp, mtu, seq } => {
                     let args = [icmp.into(), mtu.into(), seq.into(), 0, 0];
@@ -363,6 +377,14 @@ impl<H: Host> Core<H> {
                 }
             }
         }
+    }
+
+    fn address(&mut self, ip: [u8; 16], prefix: u8, add: bool) {
+        let args = [prefix.into(), add.into(), self.config.vlan.into(), 0, 0];
+        self.outbox.send(&mut self.host, kind::ADDRESS, Pending::Plain, |m| {
+            m.body[..16].copy_from_slice(&ip);
+            m.args = args;
+        });
     }
 
     fn next_hop(&mut self, index: u16, mac: Option<[u8; 6]>) {

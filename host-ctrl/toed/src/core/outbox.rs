@@ -36,13 +36,7 @@ pub(super) enum Pending {
         index: u32,
         ctx: CtxId,
     },
-    /// `tx` and `rx`: offsets of the buffers in the payload area.
-    Install {
-        conn: ConnId,
-        owner: Owner,
-        key: FlowKey,
-        buffers: Buffers,
-    },
+    Install(Installing),
     /// For the engine.
     Query {
         flow: FlowId,
@@ -91,6 +85,9 @@ pub(super) enum Pending {
         slot: u32,
         rate_kbps: u64,
     },
+    Rates {
+        group: u16,
+    },
     Congestion {
         client: ClientId,
     },
@@ -100,6 +97,19 @@ pub(super) enum Pending {
     },
     /// Nothing depends on it.
     Plain,
+}
+
+/// A connection that the card is asked to install.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Installing {
+    pub conn: ConnId,
+    pub owner: Owner,
+    pub key: FlowKey,
+    pub buffers: Buffers,
+    /// Congestion control, `toe_abi::flow::cc`.
+    pub cc: u8,
+    /// What the handshake tells of the round-trip time; 0: nothing.
+    pub srtt_us: u32,
 }
 
 /// Payload buffers of a connection: offsets in the payload area, log2 of their sizes.

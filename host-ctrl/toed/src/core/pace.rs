@@ -51,6 +51,7 @@ impl<H: Host> Core<H> {
             return done();
         }
         let pending = Pending::Pace { client, owner, slot: r.slot, rate_kbps };
+        let rate_kbps = flow.map_or(rate_kbps, |flow| self.cap(flow, rate_kbps));
         self.outbox.send(&mut self.host, kind::SET_RATE, pending, |m| {
             m.flow = flow.unwrap_or(FlowId::NONE);
             m.args[0] = rate_kbps;
@@ -70,9 +71,18 @@ impl<H: Host> Core<H> {
         self.answer_later(client, failure(Errno::NOPROTOOPT), &[]);
     }
 
+    /// What the card is to be told of a connection that may send `rate_kbps`: congestion control may want less.
+    fn cap(&mut self, flow: FlowId, rate_kbps: u64) -> u64 {
+        if let Some(f) = self.flows.get_mut(&flow) {
+            f.cap_kbps = rate_kbps;
+        }
+        self.rates.cap(flow, rate_kbps)
+    }
+
     /// A connection is there whose socket, or whose listener's, has a rate.
     pub(super) fn begin_pace(&mut self, flow: FlowId, rate_kbps: u64) {
         if rate_kbps > 0 {
+            let rate_kbps = self.cap(flow, rate_kbps);
             self.outbox.tell(&mut self.host, kind::SET_RATE, flow, [rate_kbps, 0, 0, 0, 0]);
         }
     }

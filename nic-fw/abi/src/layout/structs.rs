@@ -47,7 +47,8 @@ structs! {
     crate::region::SlotConn as "toe_slot_conn" { state, error, flow, tx_off, rx_off, tx_len, rx_len, ctx, _reserved }
     crate::region::SlotNames as "toe_slot_names" { local_ip, remote_ip, local_port, remote_port, _reserved }
     crate::region::SlotTx as "toe_slot_tx" {
-        head, lock, flags, nonblocking, timeout_us, slot_flags, linger, _reserved, pacing, _reserved2,
+        head, lock, flags, nonblocking, timeout_us, slot_flags, linger, _reserved, pacing, tos, ttl, max_segment, syn_retries,
+        defer_accept_s, _reserved2,
     }
     crate::region::SlotRx as "toe_slot_rx" { tail, lock, told, timeout_us, low_water, _reserved }
     crate::region::SlotEvent as "toe_slot_event" { rx_head, tx_tail, flags, error, srtt_us, cwnd, _reserved }
@@ -60,6 +61,10 @@ structs! {
     crate::flow::FlowState as "toe_flow_state" { id, rx, tx, cc }
     crate::control::ControlMsg as "toe_control_msg" {
         kind, tag, status, _reserved, flow, args, body, _reserved2, phase,
+    }
+    crate::control::RateOrder as "toe_rate_order" { flow, rate_kbps, _reserved }
+    crate::control::RateReport as "toe_rate_report" {
+        flow, acked, marked, unacked, srtt_us, retransmits, rate_kbps, algorithm, _reserved, mss,
     }
     crate::observe::StageRecord as "toe_stage_record" {
         stage, instance, core, flags, cpu, queue, queue_max, credits, credits_max, _reserved, items, busy_ns, clock_ns,

@@ -37,6 +37,11 @@ impl Control {
                 status::OK => return self.hand_on(ControlOp::Request, flow, mail),
                 refused => refused,
             },
+            kind::RATES => match u16::try_from(args[0]).ok().filter(|group| *group < env.directory.groups().count()) {
+                // Flow i belongs to group i mod groups.
+                Some(group) => return self.hand_on(ControlOp::Rates, FlowId { index: group.into(), generation: 0 }, mail),
+                None => status::INVALID,
+            },
             kind::NEXT_FLOW => return self.next_flow(mail, env),
             kind::CLOSE_CONTEXT => return self.close_context(mail, env),
             kind::UNMAP_REGION => return self.unmap_region(mail, env),
@@ -238,7 +243,6 @@ fn check_install<M>(s: &FlowState, env: &Env<'_, M>) -> u32 {
         && s.cc.algorithm < cc::COUNT
         && s.tx.timer <= timer::CORK
         && (tcp_state::ESTABLISHED..=tcp_state::LAST_ACK).contains(&s.rx.state)
-        && toe_abi::flow::as_v4(&id.key.local_ip).is_some()
-        && toe_abi::flow::as_v4(&id.key.remote_ip).is_some();
+        && toe_abi::flow::as_v4(&id.key.local_ip).is_some() == toe_abi::flow::as_v4(&id.key.remote_ip).is_some();
     if sane { status::OK } else { status::INVALID }
 }

@@ -46,6 +46,11 @@ impl States {
         self.group
     }
 
+    /// Flow groups there are.
+    pub fn groups(&self) -> u16 {
+        self.groups.count()
+    }
+
     /// Flows there can be in this group.
     pub fn capacity(&self) -> u32 {
         self.states.len() as u32

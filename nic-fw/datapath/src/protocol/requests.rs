@@ -32,8 +32,13 @@ impl Protocol {
                 self.states.forget(flow);
                 return false;
             }
+            (ControlOp::Rates, Some(mut mail)) => {
+                let Mailbox { request, answer } = &mut *mail;
+                self.news.exchange(request, answer, &self.states, &mut self.sched, self.now);
+                (msg.done, msg.mail) = (Done::Answer(status::OK), Some(mail));
+            }
             (ControlOp::Barrier, _) => msg.done = Done::Barrier,
-            (ControlOp::Install | ControlOp::Request | ControlOp::Notice, None) => {
+            (ControlOp::Install | ControlOp::Request | ControlOp::Notice | ControlOp::Rates, None) => {
                 debug_assert!(false, "{op:?} without its mailbox");
                 return false;
             }

@@ -1,6 +1,7 @@
-//! Flows whose rate toed sets (DCTCP-rate, TIMELY, constant): no window of ours limits them, and what toed decides by is counted.
+//! Flows whose rate toed sets (DCTCP-rate, TIMELY, constant): what toed decides by is counted here.
 //!
-//! After a timeout the window grows from one segment like everybody's: a path that has failed is not to get a burst.
+//! They have a window as well, which never falls but to begin anew (timeout, silence), and grows like in slow start while it is the limit: toed
+//! judges by what comes back, and what has just begun must not run a round-trip time ahead of that.
 
 use super::{Acked, CWND_MAX, CongestionControl};
 use toe_abi::flow::{CcState, rate_words};
@@ -8,19 +9,10 @@ use toe_abi::flow::{CcState, rate_words};
 pub(super) struct Rate;
 
 impl CongestionControl for Rate {
-    fn first_window(&self, _initial: u32) -> u32 {
-        CWND_MAX
-    }
-
     fn avoid(&self, _cc: &mut CcState, _acked: &Acked) {}
 
     fn reduce(&self, _cc: &mut CcState, _flight: u32) -> u32 {
         CWND_MAX
-    }
-
-    fn reduce_marked(&self, cc: &mut CcState, _flight: u32) -> u32 {
-        // What the marks mean is for toed to say.
-        cc.cwnd
     }
 
     fn delivered(&self, cc: &mut CcState, bytes: u32, marked: bool, _flight: u32, _mss: u32) {

@@ -122,7 +122,9 @@ fn run(seed: u64) {
         now,
         ..setup()
     });
-    let mut pools = Pools::new(64);
+    let records = r.pick([0, 1, 3, 16, 200]);
+    let mut pools = Pools::new(records);
+    let all = pools.left();
     for _ in 0..300 {
         let due = next_deadline(&s, now).filter(|_| r.chance(30));
         now = due.map_or(Now(now.0 + r.range(0, 20_000)), |d| d.max(now));
@@ -131,6 +133,7 @@ fn run(seed: u64) {
         let out = input(&mut s, &mut pools, &event, now);
         check(&s, &before, &out, &event);
         if out.closed.is_some() {
+            assert_eq!(pools.left(), all, "an ended flow keeps records");
             assert!(!out.send && next_deadline(&s, now).is_none() && emit(&mut s, &mut pools, now, 64_000).is_none());
             return;
         }
@@ -150,6 +153,8 @@ fn run(seed: u64) {
             "in flight without a timer"
         );
     }
+    forget(&mut s, &mut pools);
+    assert_eq!(pools.left(), all, "a forgotten flow keeps records");
 }
 
 proptest! {

@@ -24,6 +24,10 @@ pub struct World {
     /// Announcements of a larger window (no payload, same ack) are lost.
     pub lose_window_updates: bool,
     pub max_payload: u32,
+    /// Records of each end's pools.
+    pub records: u32,
+    /// Segments of end 0, counted from 0, that are lost on their first way.
+    pub lose: Vec<u32>,
     pub ends: [EndConfig; 2],
 }
 
@@ -79,6 +83,8 @@ impl World {
             ce: 0,
             lose_window_updates: false,
             max_payload: 64_000,
+            records: 1024,
+            lose: vec![],
             ends: totals.map(EndConfig::plain),
         }
     }
@@ -108,6 +114,13 @@ pub struct Stats {
     pub timeouts: u32,
     pub fast_retransmits: u32,
     pub probes: u32,
+    pub tail_probes: u32,
+    /// Recoveries and timeouts that were taken back.
+    pub spurious: u32,
+    pub spurious_timeouts: u32,
+    pub dsacks: u32,
+    /// Payload bytes sent again.
+    pub resent: u64,
     pub sent: u32,
     pub largest: u32,
     pub bytes_sent: u64,
@@ -117,6 +130,8 @@ pub struct Report {
     pub finished_us: u64,
     pub closed: [Option<CloseReason>; 2],
     pub stats: [Stats; 2],
+    /// Data segments of end 0 that the wire lost.
+    pub lost: u32,
 }
 
 pub struct Sim {
@@ -126,6 +141,9 @@ pub struct Sim {
     ends: [End; 2],
     wire: BTreeMap<(u64, u64), (usize, SegmentOut, bool)>,
     serial: u64,
+    /// Data segments put on the wire towards each end.
+    segments: [u32; 2],
+    lost: u32,
 }
 
 /// Start of virtual time: the millisecond clock wraps soon after in some runs.
@@ -157,7 +175,7 @@ fn make_end(world: &World, me: usize, random: &mut Random, iss: [SeqNum; 2], now
     });
     End {
         s,
-        pools: Pools::new(1024),
+        pools: Pools::new(world.records),
         tx_head: 0,
         rx_tail: 0,
         rx_head: 0,
@@ -180,7 +198,7 @@ impl Sim {
         let now = STARTS[random.range(0, 3) as usize];
         let iss = [SeqNum(random.next() as u32), SeqNum(random.next() as u32)];
         let ends = [0, 1].map(|me| make_end(&world, me, &mut random, iss, now));
-        Self { world, random, now, ends, wire: BTreeMap::new(), serial: 0 }
+        Self { world, random, now, ends, wire: BTreeMap::new(), serial: 0, segments: [0; 2], lost: 0 }
     }
 
     /// Until both ends are closed. Panics if a byte is wrong, or nothing moves any more.
@@ -196,11 +214,13 @@ impl Sim {
             let (end, peer) = (&self.ends[e], &self.ends[1 - e]);
             assert_eq!(end.rx_head, peer.config.total, "seed {}: end {e} lacks bytes: {}", self.world.seed, self.describe());
             assert!(end.rx_fin, "seed {}: end {e} saw no FIN", self.world.seed);
+            assert_eq!(end.pools.left().0, self.world.records, "seed {}: end {e} keeps records", self.world.seed);
         }
         Report {
             finished_us: self.now - start,
             closed: [self.ends[0].closed, self.ends[1].closed],
             stats: [self.ends[0].stats, self.ends[1].stats],
+            lost: self.lost,
         }
     }
 
@@ -353,6 +373,10 @@ impl Sim {
             (Counter::TxTimeouts, &mut stats.timeouts),
             (Counter::TxFastRetransmits, &mut stats.fast_retransmits),
             (Counter::TxProbes, &mut stats.probes),
+            (Counter::TxTailProbes, &mut stats.tail_probes),
+            (Counter::TxSpuriousRecoveries, &mut stats.spurious),
+            (Counter::TxSpuriousTimeouts, &mut stats.spurious_timeouts),
+            (Counter::RxDsacks, &mut stats.dsacks),
         ] {
             *stat += u32::from(out.counts.has(counter));
         }
@@ -370,6 +394,7 @@ impl Sim {
         end.stats.sent += 1;
         end.stats.largest = end.stats.largest.max(seg.len);
         end.stats.bytes_sent += u64::from(seg.len);
+        end.stats.resent += if seg.rexmit { u64::from(seg.len) } else { 0 };
         let edge = seg.ack.add(u32::from(seg.window) << end.s.rx.wscale);
         let update = seg.len == 0 && !seg.flags.contains(TcpFlags::FIN) && seg.ack == end.last_ack && edge.gt(end.last_edge);
         (end.last_ack, end.last_edge) = (seg.ack, edge);
@@ -395,7 +420,12 @@ impl Sim {
     }
 
     fn transmit(&mut self, to: usize, seg: SegmentOut) {
-        let copies = if self.random.chance(self.world.loss) { 0 } else { 1 + usize::from(self.random.chance(self.world.duplicate)) };
+        let serial = self.segments[to];
+        self.segments[to] += u32::from(seg.len > 0);
+        let planned = to == 1 && seg.len > 0 && self.world.lose.contains(&serial);
+        let copies =
+            if planned || self.random.chance(self.world.loss) { 0 } else { 1 + usize::from(self.random.chance(self.world.duplicate)) };
+        self.lost += u32::from(copies == 0 && to == 1 && seg.len > 0);
         for _ in 0..copies {
             let at = self.now + self.world.delay_us + self.random.range(0, self.world.jitter_us + 1);
             self.serial += 1;

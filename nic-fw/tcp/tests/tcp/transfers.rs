@@ -38,6 +38,8 @@ fn random_world(seed: u64) -> World {
         ce: r.pick([0, 5]),
         lose_window_updates: r.chance(10),
         max_payload: r.pick([1500, 16_000, 64_000]),
+        records: r.pick([0, 2, 10, 1024]),
+        lose: vec![],
         ends: [random_end(&mut r), random_end(&mut r)],
     }
 }
@@ -175,4 +177,68 @@ fn nothing_to_say_is_said() {
     let report = Sim::new(World::plain(1, [0, 0])).run();
     assert!(orderly(&report));
     assert!(report.finished_us < 10_000);
+}
+
+/// 3 MB in segments, 1 ms each way.
+fn lossy(seed: u64, loss: u32, jitter_us: u64) -> Report {
+    let mut world = World::plain(seed, [3_000_000, 0]);
+    (world.loss, world.jitter_us, world.max_payload) = (loss, jitter_us, 1000);
+    Sim::new(world).run()
+}
+
+#[test]
+fn only_what_was_lost_is_sent_again() {
+    for seed in 0..10 {
+        let report = lossy(seed, 1, 0);
+        let s = report.stats[0];
+        assert_eq!((s.resent, s.dsacks, s.timeouts), (1000 * u64::from(report.lost), 0, 0), "seed {seed}: {s:?}");
+    }
+}
+
+#[test]
+fn five_percent_loss_rarely_times_out() {
+    for seed in 0..10 {
+        let report = lossy(seed, 5, 0);
+        let s = report.stats[0];
+        assert!(report.lost > 100 && s.timeouts <= 4 && s.fast_retransmits > 50, "seed {seed}: {} lost, {s:?}", report.lost);
+    }
+}
+
+#[test]
+fn a_wire_that_reorders_costs_few_retransmissions_and_no_window() {
+    for seed in 0..10 {
+        let report = lossy(seed, 0, 400);
+        let s = report.stats[0];
+        assert!(s.resent <= 30_000 && s.timeouts == 0 && s.spurious == s.fast_retransmits, "seed {seed}: {s:?}");
+        // 128 KiB in a round trip of at most 2.8 ms, slow start from 10 segments.
+        assert!(report.finished_us < 100_000, "seed {seed}: took {} us", report.finished_us);
+    }
+}
+
+#[test]
+fn a_lost_tail_is_repaired_before_a_timeout() {
+    for tail in 1..=3 {
+        let mut world = World::plain(1, [20_000, 0]);
+        world.max_payload = 1000;
+        world.lose = (20 - tail..20).collect();
+        let report = Sim::new(world).run();
+        let s = report.stats[0];
+        assert!(s.tail_probes > 0 && s.timeouts == 0, "{tail} lost: {s:?}");
+        assert!(report.finished_us < 50_000, "{tail} lost: took {} us", report.finished_us);
+    }
+}
+
+#[test]
+fn three_losses_in_a_window_cost_one_round_trip() {
+    // All of it in two windows of 30; FIN follows.
+    let time = |lose: Vec<u32>| {
+        let mut world = World::plain(1, [60_000, 0]);
+        world.max_payload = 1000;
+        world.lose = lose;
+        let report = Sim::new(world).run();
+        assert_eq!(report.stats[0].timeouts, 0);
+        report.finished_us
+    };
+    let (free, lossy) = (time(vec![]), time(vec![22, 25, 28]));
+    assert!(lossy <= free + 2 * 2100, "{lossy} us with losses, {free} without");
 }

@@ -2,7 +2,7 @@
 
 use toe_abi::flow::{cc, v4_mapped};
 use toe_datapath::{Card, CardConfig};
-use toe_engine::{Config, Engine};
+use toe_engine::{Config, Engine, Prefix};
 use toe_hal::PortCaps;
 use toe_hal::fake::{FakeMemory, FakePort};
 use toe_link::slot::Addr;
@@ -40,7 +40,8 @@ fn caps(side: Side) -> PortCaps {
 }
 
 pub fn ours(side: Side, row: &Row, seed: u64) -> ToeEnd<Bulk> {
-    let mut config = Config::new(side.mac(), side.ip(), PREFIX);
+    let address = Prefix::new(v4_mapped(side.ip()), PREFIX).expect("a valid prefix");
+    let mut config = Config::new(side.mac(), vec![address]);
     config.secret = [seed as u8; 16];
     (config.cc, config.ecn) = match row.cc {
         Cc::Cubic => (cc::CUBIC, config.ecn),
@@ -48,7 +49,7 @@ pub fn ours(side: Side, row: &Row, seed: u64) -> ToeEnd<Bulk> {
         Cc::Dctcp => (cc::DCTCP, true),
     };
     let engine = Engine::new(config, 0).expect("a valid configuration");
-    let mut core = CoreConfig::new(v4_mapped(side.ip()), PREFIX);
+    let mut core = CoreConfig::new(Some(address));
     (core.buffers.tx, core.buffers.rx) = (row.buffer_log2, row.buffer_log2);
     core.limits.payload_len = 1 << 25;
     let card = CardConfig { max_flows: 64, spin_us: 0, ..CardConfig::default() };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use toe_abi::{
     FlowId, RegionId,
-    control::{ControlMsg, close_reason, kind, status},
+    control::{ControlMsg, RATE_REPORTS_PER_MSG, RateOrder, RateReport, close_reason, kind, status},
     flow::{FlowState, flow_flags},
     observe::{StageRecord, TRACES_PER_MSG, TraceRecord, trace_op},
 };
@@ -19,6 +19,18 @@ pub struct FakeTrace {
     pub claims: Option<u64>,
 }
 
+/// How flows stand whose rate toed sets.
+#[derive(Default)]
+pub struct FakeRates {
+    pub groups: u64,
+    /// To be told when group 0 is asked.
+    pub news: VecDeque<RateReport>,
+    /// Orders received.
+    pub orders: usize,
+    /// Reports it says that an answer has, whatever it has.
+    pub claims: Option<u64>,
+}
+
 /// The card's side of the control messages.
 #[derive(Default)]
 pub struct FakeCard {
@@ -30,6 +42,10 @@ pub struct FakeCard {
     pub trace: Option<FakeTrace>,
     /// Shares by region; none: it has no such thing.
     pub shares: Option<BTreeMap<u64, (u64, u64)>>,
+    /// None: it does not know of rates that toed sets.
+    pub rates: Option<FakeRates>,
+    /// What flows are paced at, kbit/s.
+    pub paced: BTreeMap<(u32, u32), u64>,
     /// Answers to give instead of OK, by kind.
     pub refuse: BTreeMap<u32, u32>,
     /// Every message received: kind, flow, arguments.
@@ -50,6 +66,26 @@ impl FakeCard {
     pub fn last(&self, kind: u32) -> (FlowId, [u64; 5]) {
         let (_, flow, args) = *self.log.iter().rfind(|(k, _, _)| *k == kind).expect("there was one");
         (flow, args)
+    }
+
+    /// What a flow is paced at, kbit/s.
+    pub fn rate_of(&self, flow: FlowId) -> u32 {
+        self.paced.get(&(flow.index, flow.generation)).copied().unwrap_or(0) as u32
+    }
+
+    fn exchange_rates(&mut self, reply: &mut ControlMsg) {
+        let Some(rates) = &mut self.rates else {
+            reply.status = status::UNSUPPORTED;
+            return;
+        };
+        let orders: Vec<RateOrder> = reply.records(reply.args[1] as usize).collect();
+        rates.orders += orders.len();
+        self.paced.extend(orders.iter().map(|o| ((o.flow.index, o.flow.generation), u64::from(o.rate_kbps))));
+        let n = if reply.args[0] == 0 { rates.news.len().min(RATE_REPORTS_PER_MSG) } else { 0 };
+        for (i, report) in rates.news.drain(..n).enumerate() {
+            reply.set_record(i, &report);
+        }
+        (reply.args[0], reply.args[1]) = (rates.claims.unwrap_or(n as u64), rates.groups);
     }
 
     pub fn end(&mut self, flow: FlowId, reason: u32) -> Option<ControlMsg> {
@@ -96,6 +132,13 @@ impl FakeCard {
                     Some((_, state)) => reply.set_flow_state(state),
                     None => reply.status = status::NOT_FOUND,
                 },
+                kind::SET_RATE => drop(self.paced.insert((msg.flow.index, msg.flow.generation), msg.args[0])),
+                kind::SET_CC => {
+                    if let Some((_, state)) = self.flows.get_mut(&msg.flow.index) {
+                        state.cc.algorithm = msg.args[0] as u8;
+                    }
+                }
+                kind::RATES => self.exchange_rates(&mut reply),
                 kind::COUNTERS => {
                     let from = msg.args[0] as usize;
                     let all: Vec<u64> = (0..toe_abi::counters::TOTAL as u64).map(|i| i + 1).collect();

@@ -6,6 +6,7 @@ mod hostile;
 mod life;
 mod observe;
 mod pace;
+mod rates;
 mod requests;
 mod share;
 mod world;

@@ -10,6 +10,7 @@ mod closing;
 mod dctcp;
 mod options;
 mod receiving;
+mod recovery;
 mod sending;
 
 const A: TcpFlags = TcpFlags::ACK;

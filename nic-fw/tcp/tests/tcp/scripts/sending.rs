@@ -70,7 +70,7 @@ fn a_partial_ack_retransmits_the_next_hole() {
     assert!(t.s.cc.cwnd <= 4000, "deflated to ssthresh: {}", t.s.cc.cwnd);
 }
 
-/// RFC 9293 3.10.8-2; RFC 2018 5-3, 5.1-2; RFC 6298 5-1, 5-2.
+/// RFC 9293 3.10.8-2; RFC 2018 5-3; RFC 6298 5-1, 5-2.
 #[test]
 fn timeout_backs_off_and_goes_back() {
     let mut t = Script::new();

@@ -1,0 +1,69 @@
+//! Flows whose rate toed sets, and whose peer has acknowledged something since toed last asked: what it asks costs as much as there is to tell.
+
+use crate::{
+    flows::{Phase, States},
+    list::{Links, List},
+    sched::Sched,
+};
+use toe_abi::{
+    control::{ControlMsg, RATE_REPORTS_PER_MSG, RateOrder, RateReport},
+    flow::{FlowState, cc, rate_words},
+};
+use toe_hal::Instant;
+
+/// Orders in one message.
+const ORDERS: usize = toe_abi::control::RATE_ORDERS_PER_MSG;
+
+pub struct News {
+    flows: Links,
+    list: List,
+}
+
+impl News {
+    pub fn new(flows: u32) -> Self {
+        Self { flows: Links::new(flows as usize), list: List::default() }
+    }
+
+    /// The flow at `local` has heard from its peer; `before`: snd_una until then.
+    #[inline]
+    pub fn heard(&mut self, local: u32, state: &FlowState, before: u32) {
+        if cc::is_rate(state.cc.algorithm) && state.tx.snd_una != before && !self.flows.linked(local) {
+            self.flows.push(&mut self.list, local);
+        }
+    }
+
+    /// What RATES asks for: carries out the orders of the request, and reports as many flows as the answer has room for.
+    pub fn exchange(&mut self, request: &ControlMsg, answer: &mut ControlMsg, states: &States, sched: &mut Sched, now: Instant) {
+        let orders = usize::try_from(request.args[1]).unwrap_or(usize::MAX).min(ORDERS);
+        for order in request.records::<RateOrder>(orders) {
+            if states.phase(order.flow) == Some(Phase::Live) {
+                sched.set_rate(states.local(order.flow), order.rate_kbps, now);
+            }
+        }
+        let mut n = 0;
+        while n < RATE_REPORTS_PER_MSG
+            && let Some(local) = self.flows.pop(&mut self.list)
+        {
+            // It may have ended since, or got another algorithm; another flow may have its place.
+            let flow = states.at(local).filter(|flow| states.phase(*flow) == Some(Phase::Live));
+            let Some(flow) = flow.filter(|flow| cc::is_rate(states.state(*flow).cc.algorithm)) else { continue };
+            let s = states.state(flow);
+            let report = RateReport {
+                flow,
+                acked: toe_tcp::tx_tail(s),
+                unacked: s.tx.snd_max.wrapping_sub(s.tx.snd_una),
+                mss: s.rx.mss.into(),
+                marked: s.cc.words[rate_words::MARKED],
+                srtt_us: s.tx.srtt_us,
+                retransmits: s.id.retransmits,
+                rate_kbps: sched.rate(local),
+                algorithm: s.cc.algorithm,
+                _reserved: [0; 3],
+            };
+            answer.set_record(n, &report);
+            n += 1;
+        }
+        answer.args[0] = n as u64;
+        answer.args[1] = states.groups().into();
+    }
+}

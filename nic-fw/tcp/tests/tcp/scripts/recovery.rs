@@ -1,0 +1,678 @@
+//! Loss recovery with a scoreboard: RFC 2018, 2883, 6675, 8985 (RACK-TLP), 9937 (PRR), 5682 (F-RTO), 3522 and 4015 (undo).
+//!
+//! Segments are of 1000 bytes and named by their transmit positions; the round trip is 1 ms.
+
+use super::*;
+use toe_abi::counters::Counter;
+use toe_abi::flow::{flow_flags, timer};
+
+const RTT_US: u64 = 1000;
+
+/// A flow with SACK and room for 60 segments, ten of which may be in flight.
+fn script() -> Script {
+    Script::with(|s| (s.sack, s.snd_wnd) = (true, 60_000))
+}
+
+/// An ACK of position `ack`, with blocks of positions.
+fn sack(ack: u32, blocks: &[(u32, u32)]) -> SegmentIn {
+    let mut sack = SackBlocks::default();
+    for &(start, end) in blocks {
+        sack.push(SeqNum(TX.wrapping_add(start)), SeqNum(TX.wrapping_add(end)));
+    }
+    SegmentIn { sack, ..seg(RX, TX + ack, A, 0) }
+}
+
+impl Script {
+    fn wait(&mut self, us: u64) {
+        self.now_us += us;
+    }
+
+    /// An ACK with blocks; gives what is sent then.
+    fn ack(&mut self, ack: u32, blocks: &[(u32, u32)]) -> Vec<(u32, u32)> {
+        let _ = self.segment(sack(ack, blocks));
+        ranges(&self.emit_all())
+    }
+
+    fn window(&mut self, segments: u32) {
+        self.s.cc.cwnd = segments * MSS;
+    }
+
+    fn counts(&mut self, ack: u32, blocks: &[(u32, u32)]) -> Counts {
+        self.segment(sack(ack, blocks)).counts
+    }
+}
+
+// RFC 6675, RFC 8985, 6: what is lost, and when.
+
+/// RFC 2018 5-1; RFC 6675 4-1, 4-4, 4-5, 5-1, 5-3, 5-10; RFC 8985 3.3.2-1, 4-1, 9.2-1.
+#[test]
+fn three_sacked_segments_prove_the_one_before_them_lost() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 2000)]), []);
+    assert_eq!(t.ack(0, &[(1000, 3000)]), []);
+    assert!(t.counts(0, &[(1000, 4000)]).has(Counter::TxFastRetransmits));
+    assert_eq!(ranges(&t.emit_all()), [(0, 1000)]);
+    assert_eq!(t.s.cc.ssthresh, 5000);
+}
+
+/// RFC 6675 5-5, 5-6, 5-8, 5-9.
+#[test]
+fn three_holes_are_filled_in_one_round_trip() {
+    let mut t = script();
+    t.window(20);
+    t.write(20_000);
+    t.wait(RTT_US);
+    let mut sent = vec![];
+    // 2000, 6000 and 10000 are lost. ACKs come as the segments arrive.
+    sent.extend(t.ack(2000, &[]));
+    for end in 4..=6 {
+        sent.extend(t.ack(2000, &[(3000, end * 1000)]));
+    }
+    for end in 8..=10 {
+        sent.extend(t.ack(2000, &[(7000, end * 1000), (3000, 6000)]));
+    }
+    for end in 12..=20 {
+        sent.extend(t.ack(2000, &[(11_000, end * 1000), (7000, 10_000), (3000, 6000)]));
+    }
+    assert_eq!(sent, [(2000, 1000), (6000, 1000), (10_000, 1000)]);
+    // A round trip later everything is there, and one reduction has been enough.
+    t.wait(RTT_US);
+    let _ = t.ack(20_000, &[]);
+    assert_eq!((tx_tail(&t.s), t.s.cc.cwnd, t.s.cc.ssthresh), (20_000, 9000, 9000));
+}
+
+/// RFC 8985 3.3.2-2, 4-2, 6.2-2, 8-1.
+#[test]
+fn a_single_overtaken_segment_has_a_quarter_of_a_round_trip() {
+    let mut t = script();
+    t.write(2000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 2000)]), []);
+    assert_eq!(t.s.tx.timer, timer::REORDER);
+    let start = t.now_us;
+    assert!(t.expire().counts.has(Counter::TxRackLosses));
+    assert!(t.now_us - start <= 2000, "after {} us", t.now_us - start);
+    assert_eq!(ranges(&t.emit_all()), [(0, 1000)]);
+}
+
+/// RFC 6675 4-10.
+#[test]
+fn an_overtaken_segment_that_comes_in_time_is_not_sent_again() {
+    let mut t = script();
+    t.write(4000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 2000)]), []);
+    t.wait(200);
+    assert_eq!(t.ack(4000, &[]), []);
+    assert_eq!((t.s.id.retransmits, t.pools.left()), (0, (64, 16)), "all is calm again");
+}
+
+#[test]
+fn where_segments_overtake_each_other_three_are_no_proof() {
+    let mut t = script();
+    t.write(2000);
+    t.wait(RTT_US);
+    let _ = t.ack(0, &[(1000, 2000)]);
+    // The first was only late.
+    let _ = t.ack(2000, &[]);
+    t.write(8000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(2000, &[(3000, 10_000)]), []);
+    assert_eq!(t.s.tx.timer, timer::REORDER);
+    assert_eq!(t.ack(10_000, &[]), []);
+    assert_eq!(t.s.id.retransmits, 0);
+}
+
+/// RFC 8985 3.3.2-3, 3.3.2-4, 4-3.
+#[test]
+fn each_round_with_a_needless_retransmission_widens_the_reordering_window() {
+    let mut t = script();
+    for round in 1..=3 {
+        let at = t.s.tx.tx_head;
+        t.write(5000);
+        t.wait(RTT_US);
+        let _ = t.ack(at, &[(at + 1000, at + 2000)]);
+        // As many quarters of a round trip as rounds, on a timer of milliseconds.
+        let _ = t.expire();
+        assert_eq!(ranges(&t.emit_all()), [(at, 1000)]);
+        // The original was only late, and so the copy was needless: twice told, counted once.
+        let _ = t.ack(at + 5000, &[(at, at + 1000)]);
+        let _ = t.ack(at + 5000, &[(at, at + 1000)]);
+        assert_eq!(t.s.id.reo_wnd_more, round);
+    }
+}
+
+#[test]
+fn a_wider_reordering_window_is_forgotten_after_16_recoveries() {
+    let mut t = script();
+    t.s.id.reo_wnd_more = 5;
+    t.s.id.reo_wnd_persist = 16;
+    for recovery in 1..=16 {
+        let at = t.s.tx.tx_head;
+        t.window(10);
+        t.write(5000);
+        t.wait(RTT_US);
+        let _ = t.ack(at, &[(at + 1000, at + 5000)]);
+        t.wait(RTT_US);
+        let _ = t.ack(at + 5000, &[]);
+        assert_eq!(t.s.id.reo_wnd_more, if recovery < 16 { 5 } else { 0 });
+    }
+}
+
+/// RFC 8985 3.3.2-4.
+#[test]
+fn a_wider_reordering_window_never_exceeds_a_round_trip() {
+    let mut t = script();
+    t.s.id.reo_wnd_more = 255;
+    t.write(2000);
+    t.wait(RTT_US);
+    let _ = t.ack(0, &[(1000, 2000)]);
+    let start = t.now_us;
+    assert!(t.expire().counts.has(Counter::TxRackLosses));
+    assert!(t.now_us - start <= RTT_US + 2000, "after {} us", t.now_us - start);
+}
+
+/// RFC 6675 5-7.
+#[test]
+fn what_is_sacked_beyond_the_recovery_point_stays_so() {
+    let mut t = script();
+    t.write(20_000);
+    t.wait(RTT_US);
+    // What is sent now lies beyond the recovery point, and the first of it is lost, too.
+    let mut sent = t.ack(0, &[(1000, 10_000)]);
+    t.wait(RTT_US);
+    sent.extend(t.ack(0, &[(11_000, 12_000), (1000, 10_000)]));
+    sent.extend(t.ack(10_000, &[(11_000, 12_000)]));
+    t.wait(RTT_US);
+    sent.extend(t.ack(10_000, &[(11_000, 14_000)]));
+    let times = |pos| sent.iter().filter(|&&(at, len)| at <= pos && pos < at + len).count();
+    assert_eq!((times(10_000), times(11_000)), (2, 1), "{sent:?}");
+}
+
+/// RFC 2883 5-1.
+#[test]
+fn an_overtaken_ack_reports_no_duplicate() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    let _ = t.ack(5000, &[]);
+    // Sent before, and true then: 2000 lay beyond a hole.
+    assert!(!t.counts(1000, &[(2000, 3000)]).has(Counter::RxDsacks));
+    assert!(t.counts(5000, &[(2000, 3000)]).has(Counter::RxDsacks));
+}
+
+#[test]
+fn a_lost_retransmission_is_sent_a_third_time_without_a_timeout() {
+    let mut t = script();
+    t.window(20);
+    t.write(30_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 4000)])[0], (0, 1000));
+    t.wait(100);
+    // New data follows the retransmission, ...
+    let sent = t.ack(0, &[(1000, 20_000)]);
+    assert_eq!(sent[0], (20_000, 1000));
+    t.wait(RTT_US);
+    // ... and arrives, while the retransmission does not.
+    assert_eq!(t.ack(0, &[(20_000, 23_000), (1000, 20_000)])[0], (0, 1000));
+    assert_eq!(t.s.tx.backoff, 0);
+}
+
+#[test]
+fn an_ack_from_before_a_retransmission_says_nothing_about_it() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(2000, 10_000)]), [(0, 1000), (1000, 1000)]);
+    // Sooner than any round trip: the original.
+    t.wait(100);
+    assert_eq!(t.ack(1000, &[(2000, 10_000)]), [], "the second is not lost because the copy of the first has come");
+}
+
+/// RFC 6675 4-3, 4-6, 5-4.
+#[test]
+fn sacked_data_makes_room_for_new_data() {
+    // RFC 3042 with SACK: the first two duplicates each let a segment go.
+    let mut t = script();
+    t.write(20_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 2000)]), [(10_000, 1000)]);
+    assert_eq!(t.ack(0, &[(1000, 3000)]), [(11_000, 1000)]);
+}
+
+#[test]
+fn blocks_that_cannot_be_true_are_ignored() {
+    let mut t = script();
+    t.write(10_000);
+    let _ = t.ack(2000, &[]);
+    let outside = [(10_000, 11_000), (9000, 10_001), (5000, 4000), (0, 1000)];
+    assert_eq!(t.ack(2000, &outside), []);
+    assert_eq!(t.ack(2000, &[(0x7000_0000, 0x7000_1000), (0x9000_0000, 0x9000_1000)]), []);
+    assert_eq!((t.s.tx.board, t.s.id.retransmits), (0, 0));
+}
+
+/// RFC 6675 5-3; RFC 3042 2-3; RFC 5681 3.2-6.
+/// RFC 3042 2-3; RFC 6675 4-10.
+#[test]
+fn a_duplicate_ack_without_sack_is_none() {
+    let mut t = script();
+    let _ = t.segment(seg(RX, TX, A, 0));
+    assert_eq!(t.write(20_000).len(), 10);
+    for _ in 0..5 {
+        assert_eq!(t.ack(0, &[]), [], "neither new data nor old");
+    }
+}
+
+/// RFC 8985 4-1.
+#[test]
+fn without_records_three_duplicate_acks_retransmit() {
+    let mut t = script();
+    t.pools = Pools::new(0);
+    t.write(10_000);
+    let mut sent = vec![];
+    for end in 2..=4 {
+        sent.extend(t.ack(0, &[(1000, end * 1000)]));
+    }
+    assert_eq!(sent, [(0, 1000)]);
+    assert!(t.pools.take_refused() > 0);
+}
+
+#[test]
+fn records_that_run_out_in_recovery_end_it_as_newreno() {
+    let mut t = script();
+    // One for what is sent, one for each block and hole: not enough to tell the two lost segments from the rest.
+    t.pools = Pools::new(4);
+    t.window(20);
+    t.write(20_000);
+    t.wait(RTT_US);
+    let _ = t.ack(0, &[(2000, 10_000)]);
+    t.wait(RTT_US);
+    for ack in [1000, 2000, 10_000, 20_000] {
+        let _ = t.ack(ack, &[]);
+        t.wait(RTT_US);
+    }
+    assert_eq!((tx_tail(&t.s), t.pools.left().0), (20_000, 4));
+}
+
+// RFC 9937: how much may be sent in recovery.
+
+/// RFC 6675 5-9; RFC 8985 9.3-1, 9.3-2; RFC 6937 3-1, 3-2, 3-3, 3-5.
+#[test]
+fn the_window_comes_down_in_proportion_to_what_arrives() {
+    let mut t = script();
+    t.window(20);
+    t.write(60_000);
+    t.wait(RTT_US);
+    let mut sent = 0;
+    for end in 2..=20 {
+        sent += t.ack(0, &[(1000, end * 1000)]).len();
+    }
+    // Two by limited transmit, then one for every two that arrive: ten segments of twenty remain.
+    assert!((10..=11).contains(&sent), "{sent}");
+    t.wait(RTT_US);
+    let _ = t.ack(20_000, &[]);
+    assert_eq!((t.s.cc.cwnd, t.s.cc.ssthresh), (10_000, 10_000));
+}
+
+/// RFC 5681 4.3-1.
+#[test]
+fn a_reduction_for_ecn_is_not_repeated_for_a_loss_in_the_same_window() {
+    let mut t = Script::with(|s| (s.sack, s.ecn, s.snd_wnd) = (true, true, 60_000));
+    t.write(10_000);
+    t.wait(RTT_US);
+    let _ = t.segment(SegmentIn { flags: A | TcpFlags::ECE, ..sack(1000, &[]) });
+    let ssthresh = t.s.cc.ssthresh;
+    assert_eq!(t.ack(1000, &[(2000, 10_000)])[0], (1000, 1000));
+    assert_eq!(t.s.cc.ssthresh, ssthresh);
+}
+
+// RFC 8985, 7: tail loss probes.
+
+/// RFC 8985 7.2-1, 7.2-4, 7.3-4, 7.3-5.
+#[test]
+fn a_lost_tail_is_probed_after_two_round_trips() {
+    let mut t = script();
+    t.write(3000);
+    let start = t.now_us;
+    assert!(t.expire().counts.has(Counter::TxTailProbes));
+    assert!(t.now_us - start <= 6000, "after {} us", t.now_us - start);
+    assert_eq!(ranges(&t.emit_all()), [(2000, 1000)]);
+    t.wait(RTT_US);
+    // All three were lost; the probe shows it.
+    let _ = t.ack(0, &[(2000, 3000)]);
+    let _ = t.expire();
+    assert_eq!(ranges(&t.emit_all()), [(0, 1000)]);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(1000, &[(2000, 3000)]), [(1000, 1000)]);
+    assert_eq!(t.s.tx.backoff, 0);
+}
+
+/// RFC 8985 7.3-3.
+#[test]
+fn a_probe_is_new_data_where_there_is_some() {
+    let mut t = script();
+    assert_eq!(t.write(12_000).len(), 10);
+    let _ = t.expire();
+    assert_eq!(ranges(&t.emit_all()), [(10_000, 1000)]);
+    let _ = t.ack(11_000, &[]);
+    assert_eq!((t.s.cc.ssthresh, t.s.tx.board), (1 << 30, 0), "nothing was lost");
+}
+
+/// RFC 8985 7.2-3.
+#[test]
+fn one_segment_is_given_the_time_of_a_delayed_ack() {
+    let mut t = script();
+    t.write(1000);
+    let start = t.now_us;
+    assert!(t.expire().counts.has(Counter::TxTailProbes));
+    assert!(t.now_us - start > 200_000);
+}
+
+/// RFC 8985 7.3-2, 7.3-6, 8-1.
+#[test]
+fn after_a_probe_comes_the_retransmission_timer() {
+    let mut t = script();
+    t.write(3000);
+    let _ = t.expire();
+    t.emit_all();
+    let start = t.now_us;
+    assert!(t.expire().counts.has(Counter::TxTimeouts));
+    assert!(t.now_us - start > 200_000);
+}
+
+/// RFC 8985 7.3-1, 7.3-2.
+#[test]
+fn a_second_probe_waits_for_a_measurement() {
+    let mut t = script();
+    t.write(3000);
+    let _ = t.expire();
+    t.emit_all();
+    // What it measures is of a segment that was sent twice.
+    let _ = t.ack(3000, &[]);
+    let _ = t.ack(3000, &[(2000, 3000)]);
+    t.write(3000);
+    assert!(t.s.tx.timer == timer::RTO || t.s.rx.flags & flow_flags::PROBED == 0);
+    t.wait(RTT_US);
+    let _ = t.ack(6000, &[]);
+    t.write(3000);
+    assert!(t.expire().counts.has(Counter::TxTailProbes));
+}
+
+/// RFC 8985 7.2-1.
+#[test]
+fn new_data_puts_a_probe_off() {
+    let mut t = script();
+    t.write(1000);
+    t.write(1000);
+    let first = next_deadline(&t.s, t.now()).unwrap();
+    t.wait(3000);
+    t.write(1000);
+    let second = next_deadline(&t.s, t.now()).unwrap();
+    assert_eq!(second.0 - first.0, 3000);
+}
+
+/// RFC 8985 7.4.2-1, 7.4.2-2.
+#[test]
+fn a_loss_that_a_probe_repairs_reduces_the_window() {
+    let mut t = script();
+    t.write(3000);
+    let _ = t.expire();
+    assert_eq!(ranges(&t.emit_all()), [(2000, 1000)]);
+    // The third was lost: the probe is its only copy.
+    let _ = t.ack(3000, &[]);
+    t.write(1000);
+    assert!(t.counts(4000, &[]).has(Counter::TxTailRepairs));
+    assert_eq!(t.s.cc.cwnd, 5000);
+}
+
+#[test]
+fn a_probe_that_was_needless_does_not() {
+    let mut t = script();
+    t.write(3000);
+    let _ = t.expire();
+    t.emit_all();
+    let _ = t.ack(3000, &[]);
+    assert!(t.counts(3000, &[(2000, 3000)]).has(Counter::RxDsacks));
+    t.write(1000);
+    let _ = t.ack(4000, &[]);
+    assert!(t.s.cc.cwnd >= 10_000);
+}
+
+// Timeouts: RFC 8985, 6.3; RFC 2018, 8; RFC 5682.
+
+/// Past probe and reordering timer, to the timeout.
+fn time_out(t: &mut Script) -> Vec<(u32, u32)> {
+    for _ in 0..4 {
+        let timed_out = t.expire().counts.has(Counter::TxTimeouts);
+        let sent = ranges(&t.emit_all());
+        if timed_out {
+            return sent;
+        }
+    }
+    panic!("no timeout")
+}
+
+/// RFC 6675 5.1-2, 5.1-3, 5.1-4, 5.1-5, 5.1-6, 5.1-7; RFC 5682 3.1-3.
+#[test]
+fn a_timeout_keeps_what_was_sacked() {
+    let mut t = script();
+    t.write(6000);
+    t.wait(RTT_US);
+    let _ = t.ack(0, &[(1000, 3000)]);
+    let _ = t.expire();
+    assert_eq!(ranges(&t.emit_all()), [(0, 1000)]);
+    assert_eq!(time_out(&mut t), [(0, 1000)]);
+    t.wait(RTT_US);
+    let mut sent = t.ack(1000, &[(1000, 3000)]);
+    t.wait(RTT_US);
+    sent.extend(t.ack(3000, &[]));
+    sent.extend(t.ack(4000, &[]));
+    sent.extend(t.ack(5000, &[]));
+    sent.dedup();
+    assert!(sent.iter().all(|&(pos, _)| pos >= 3000), "{sent:?}");
+    assert_eq!(sent.len(), 3, "{sent:?}");
+}
+
+/// RFC 2018 5-3.
+#[test]
+fn what_a_peer_takes_back_is_sent_again() {
+    let mut t = script();
+    t.write(4000);
+    t.wait(RTT_US);
+    let _ = t.ack(0, &[(1000, 2000)]);
+    // It had this, and no longer does.
+    let _ = t.ack(1000, &[]);
+    loop {
+        let out = t.expire();
+        if out.counts.has(Counter::TxTimeouts) {
+            assert!(out.counts.has(Counter::RxReneged));
+            break;
+        }
+        t.emit_all();
+    }
+    assert_eq!(ranges(&t.emit_all()), [(1000, 1000)]);
+}
+
+/// RFC 5682 3.1-1, 3.1-2; RFC 9438 4.9.1-1.
+#[test]
+fn a_timeout_with_everything_only_late_is_taken_back() {
+    let mut t = script();
+    t.window(8);
+    t.write(20_000);
+    let (cwnd, ssthresh) = (t.s.cc.cwnd, t.s.cc.ssthresh);
+    assert_eq!(time_out(&mut t), [(0, 1000)]);
+    assert_eq!(t.s.cc.cwnd, 1000);
+    // (2b): instead of retransmissions, new data ...
+    let sent = t.ack(1000, &[]);
+    assert!(!sent.is_empty() && sent.iter().all(|&(pos, _)| pos >= 8000), "{sent:?}");
+    // (3b): ... and then an ACK of what was sent once only.
+    assert!(t.counts(2000, &[]).has(Counter::TxSpuriousTimeouts));
+    assert!(t.s.cc.cwnd >= cwnd && t.s.cc.ssthresh == ssthresh, "{:?}", t.s.cc);
+    assert!(t.emit_all().iter().all(|s| !s.rexmit));
+}
+
+/// RFC 6675 5.1-5.
+/// RFC 5682 3.1-2.
+#[test]
+fn a_timeout_for_a_loss_is_not_taken_back() {
+    let mut t = script();
+    t.window(8);
+    t.write(20_000);
+    let _ = time_out(&mut t);
+    let sent = t.ack(1000, &[]);
+    assert!(sent.iter().all(|&(pos, _)| pos >= 8000), "{sent:?}");
+    t.wait(RTT_US);
+    // (3a): the new data alone arrives.
+    let (start, end) = (sent[0].0, sent[0].0 + 1000);
+    let out = t.segment(sack(1000, &[(start, end)]));
+    assert!(!out.counts.has(Counter::TxSpuriousTimeouts));
+    assert_eq!(ranges(&t.emit_all())[0], (1000, 1000));
+}
+
+/// RFC 5682 3.1-4.
+#[test]
+fn a_repeated_timeout_backs_off() {
+    let mut t = script();
+    t.write(5000);
+    let _ = time_out(&mut t);
+    let start = t.now_us;
+    assert_eq!(time_out(&mut t), [(0, 1000)]);
+    assert!(t.now_us - start > 400_000);
+    assert_eq!(t.s.tx.backoff, 2);
+}
+
+// RFC 2883, RFC 3522, RFC 4015: taking back.
+
+/// RFC 2883 5-1; RFC 9438 4.9.2-1.
+#[test]
+fn a_recovery_whose_retransmissions_were_all_needless_is_taken_back() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 4000)]), [(0, 1000)]);
+    let _ = t.ack(10_000, &[]);
+    assert_eq!(t.s.cc.cwnd, 5000);
+    t.wait(RTT_US);
+    assert!(t.counts(10_000, &[(0, 1000)]).has(Counter::TxSpuriousRecoveries));
+    assert_eq!((t.s.cc.cwnd, t.s.cc.ssthresh), (10_000, 1 << 30));
+}
+
+#[test]
+fn a_recovery_with_one_real_loss_stands() {
+    let mut t = script();
+    t.window(20);
+    t.write(20_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(2000, 8000)]), [(0, 1000), (1000, 1000)]);
+    let _ = t.ack(20_000, &[]);
+    let counts = t.counts(20_000, &[(0, 1000)]);
+    assert!(counts.has(Counter::RxDsacks) && !counts.has(Counter::TxSpuriousRecoveries));
+}
+
+/// RFC 9438 4.9.2-1.
+#[test]
+fn a_needless_probe_takes_no_recovery_back() {
+    let mut t = script();
+    t.write(5000);
+    let _ = t.expire();
+    assert_eq!(ranges(&t.emit_all()), [(4000, 1000)]);
+    // The original of it was late, and 0 is lost in earnest.
+    let _ = t.ack(0, &[(1000, 5000)]);
+    let _ = t.emit_all();
+    assert_eq!((t.s.id.retransmits, t.s.cc.ssthresh), (2, 2500));
+    let counts = t.counts(5000, &[(4000, 5000)]);
+    assert!(counts.has(Counter::RxDsacks) && !counts.has(Counter::TxSpuriousRecoveries));
+    assert_eq!(t.s.id.reo_wnd_more, 0);
+}
+
+#[test]
+fn an_echo_of_the_original_takes_recovery_back_at_once() {
+    let mut t = Script::with(|s| {
+        (s.sack, s.snd_wnd) = (true, 60_000);
+        s.timestamps = Some(Timestamping { recent: 100, offset: 7 });
+    });
+    t.write(10_000);
+    let sent_ts = (t.now_us / 1000) as u32 + 7;
+    t.wait(5000);
+    let _ = t.segment(stamped(sack(0, &[(1000, 4000)]), 101, sent_ts));
+    assert_eq!(ranges(&t.emit_all()), [(0, 1000)]);
+    t.wait(1000);
+    let out = t.segment(stamped(sack(4000, &[]), 102, sent_ts));
+    assert!(out.counts.has(Counter::TxSpuriousRecoveries));
+    assert!(t.s.cc.cwnd >= 10_000 && t.s.cc.ssthresh == 1 << 30);
+}
+
+// What we report ourselves: RFC 2018, RFC 2883.
+
+fn reported(out: &Output) -> Vec<(u32, u32)> {
+    let reply = out.reply.expect("an ACK at once");
+    reply.sack.iter().map(|(start, end)| (start.since(SeqNum(RX)), end.since(SeqNum(RX)))).collect()
+}
+
+/// RFC 2018 4-8.
+#[test]
+fn the_newest_blocks_are_reported_first() {
+    let mut t = script();
+    let mut last = vec![];
+    for start in [5000, 1000, 9000, 3000, 7000] {
+        t.wait(10);
+        last = reported(&t.segment(seg(RX + start, TX, A, 500)));
+    }
+    assert_eq!(last, [(7000, 7500), (3000, 3500), (9000, 9500), (1000, 1500)]);
+}
+
+/// RFC 2883 4-1, 4-2, 4-3.
+#[test]
+fn a_segment_that_was_received_is_reported_as_duplicate() {
+    let mut t = script();
+    let _ = t.segment(seg(RX, TX, A, 1000));
+    let _ = t.emit_all();
+    assert_eq!(reported(&t.segment(seg(RX, TX, A, 1000))), [(0, 1000)]);
+    // Partly new: the rest is taken.
+    let out = t.segment(seg(RX + 500, TX, A, 1000));
+    assert_eq!((reported(&out), rx_head(&t.s)), (vec![(500, 1000)], 1500));
+}
+
+/// RFC 2883 4-4, 4-5.
+#[test]
+fn a_duplicate_beyond_a_hole_is_reported_with_its_block() {
+    let mut t = script();
+    let _ = t.segment(seg(RX + 5000, TX, A, 1000));
+    let _ = t.segment(seg(RX + 2000, TX, A, 2000));
+    assert_eq!(reported(&t.segment(seg(RX + 3000, TX, A, 500))), [(3000, 3500), (2000, 4000), (5000, 6000)]);
+}
+
+/// RFC 2018 4-3.
+#[test]
+fn without_sack_nothing_is_reported() {
+    let mut t = Script::new();
+    let _ = t.segment(seg(RX, TX, A, 1000));
+    let _ = t.emit_all();
+    assert_eq!(reported(&t.segment(seg(RX, TX, A, 1000))), []);
+}
+
+/// RFC 6675 5-7.
+#[test]
+fn what_was_sacked_beyond_the_recovery_point_outlives_recovery() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    let _ = t.ack(0, &[(1000, 4000)]);
+    // More is written, and goes as the rest of the ten arrives.
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert!(t.ack(0, &[(1000, 10_000)]).iter().any(|&(pos, _)| pos >= 12_000));
+    t.wait(RTT_US);
+    let _ = t.ack(10_000, &[(11_000, 12_000)]);
+    // It ended with that, and the peer says it no more: what is behind is sent again without it.
+    t.wait(RTT_US);
+    let mut again = t.ack(10_000, &[]);
+    again.extend(time_out(&mut t));
+    t.wait(RTT_US);
+    // F-RTO sends new data first.
+    again.extend(t.ack(11_000, &[]));
+    again.extend(t.ack(11_000, &[(14_000, 15_000)]));
+    assert!(again.contains(&(12_000, 1000)) && !again.contains(&(11_000, 1000)), "{again:?}");
+}
