@@ -10,11 +10,12 @@ use toe_engine::{Config, Engine, Prefix};
 use toe_hal::PortCaps;
 use toe_hal::fake::{Chance, FakeMemory, FakePort, MemoryKnobs};
 use toe_link::slot::Addr;
+use toe_netem::Knobs;
 use toe_tests::sim::apps::Carrier;
 use toe_tests::sim::host::ToeHost;
 use toe_tests::sim::smol::SmolHost;
 use toe_tests::sim::stream::Duplex;
-use toe_tests::sim::wire::{Wire, WireKnobs};
+use toe_tests::sim::wire::Wire;
 use toe_tests::sim::world::{self, Outcome, SmolEnd, ToeEnd};
 use toed::core::CoreConfig;
 
@@ -180,25 +181,24 @@ fn two_of_ours_over_a_perfect_wire() {
 
 #[test]
 fn smoltcp_connects_over_a_faulty_wire() {
-    for_seeds(1000, |seed| ours_listens_smoltcp_connects(seed, Wire::new(WireKnobs::from_seed(seed), seed)));
+    for_seeds(1000, |seed| ours_listens_smoltcp_connects(seed, Wire::faulty(seed)));
 }
 
 #[test]
 fn connecting_to_smoltcp_over_a_faulty_wire() {
-    for_seeds(1000, |seed| ours_connects_to_smoltcp(seed, Wire::new(WireKnobs::from_seed(seed), seed)));
+    for_seeds(1000, |seed| ours_connects_to_smoltcp(seed, Wire::faulty(seed)));
 }
 
 #[test]
 fn two_of_ours_over_a_faulty_wire() {
-    for_seeds(1000, |seed| ours_to_ours(seed, Wire::new(WireKnobs::from_seed(seed), seed)));
+    for_seeds(1000, |seed| ours_to_ours(seed, Wire::faulty(seed)));
 }
 
 /// The receiver does not read for a while: the window closes, is probed, and opens again.
 #[test]
 fn a_closed_window_opens_again() {
     for_seeds(200, |seed| {
-        let knobs = WireKnobs { loss: (seed % 10) as u8, ..WireKnobs::default() };
-        let mut wire = Wire::new(knobs, seed);
+        let mut wire = Wire::lossy((seed % 10) as u8, seed);
         let volume = 200_000;
         let (a_ip, b_ip) = ips(seed);
         let app = Carrier::connector(Addr::v6(b_ip, 80), Duplex::new(true, volume, 0, seed));
@@ -214,7 +214,7 @@ fn a_closed_window_opens_again() {
 fn a_gibibyte_each_way_over_a_lossy_wire() {
     let volume = 1 << 30;
     let (a_ip, b_ip) = ips(3);
-    let knobs = WireKnobs { loss: 1, duplicate: 1, jitter_us: 5, faults_until: u64::MAX, ..WireKnobs::default() };
+    let knobs: Knobs = "delay=20us,loss=1%,dup=1%,jitter=5us".parse().expect("knobs");
     let setup = |ip, mac, seed| Setup { ip, mac, tso_max: 65_000, buffer_log2: 18, perfect: false, seed };
     let app = Carrier::connector(Addr::v6(b_ip, 80), Duplex::new(true, volume, volume, 3));
     let mut a = ToeEnd { host: toe_host(&setup(a_ip, A_MAC, 3)), app };

@@ -78,6 +78,7 @@ fn delivered(s: &mut FlowState, pools: &mut Pools, record: &Record, seg: &Segmen
 
 /// Everything up to the segment's acknowledgement has arrived: those records are done with.
 pub(crate) fn cumulative(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, news: &mut News) {
+    let mut again = false;
     while s.cc.sent != NONE {
         let first = pools.records.first(s.cc.sent);
         let record = *pools.records.get(first);
@@ -95,8 +96,13 @@ pub(crate) fn cumulative(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, 
         }
         if !record.has(mark::SACKED) {
             news.acked += part.len();
+            again |= record.has(mark::AGAIN);
             delivered(s, pools, &part, seg, now, news);
         }
+    }
+    // What was sent once may have waited at the peer for what was not: Karn's rule (RFC 6298, 3) is about the acknowledgement.
+    if again {
+        news.rtt_us = None;
     }
 }
 
