@@ -5,7 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use toe_datapath::{Card, CardConfig, DeterministicCard, Interleaving};
-use toe_engine::{Config, Engine};
+use toe_engine::{Config, Engine, Prefix};
 use toe_hal::PortCaps;
 use toe_hal::fake::{Chance, FakeMemory, FakePort, MemoryKnobs};
 use toe_link::slot::Addr;
@@ -68,10 +68,11 @@ struct Setup {
 }
 
 fn toe_host(s: &Setup) -> ToeHost {
-    let mut config = Config::new(s.mac, s.ip, 24);
+    let address = Prefix::new(toe_abi::flow::v4_mapped(s.ip), 24).expect("24 bits");
+    let mut config = Config::new(s.mac, vec![address]);
     config.secret = [s.seed as u8; 16];
     let engine = Engine::new(config, 0).expect("a valid configuration");
-    let mut core = CoreConfig::new(toe_abi::flow::v4_mapped(s.ip), 24);
+    let mut core = CoreConfig::new(Some(address));
     core.buffers.tx = s.buffer_log2;
     core.buffers.rx = s.buffer_log2;
     core.limits.payload_len = 1 << 22;

@@ -25,7 +25,7 @@ pub struct ConnId {
     pub(crate) generation: u32,
 }
 
-/// An address (16 bytes, IPv4-mapped; zeroes or ::ffff:0.0.0.0: any) and a port.
+/// An address (16 bytes, IPv4-mapped; zeroes: any, ::ffff:0.0.0.0: any of IPv4) and a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Endpoint {
     pub ip: [u8; 16],
@@ -33,7 +33,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Any address, the port to be chosen.
+    /// Any address of both versions, the port to be chosen.
     pub const ANY: Endpoint = Endpoint { ip: [0; 16], port: 0 };
 
     pub const fn v4(ip: [u8; 4], port: u16) -> Self {
@@ -171,6 +171,8 @@ pub enum Action {
     Install { conn: ConnId, owner: Owner, listener: Option<ListenerId>, state: Box<FlowState> },
     /// Have the card process a frame as if it came from the wire now.
     Inject { frame: Vec<u8>, meta: FrameMeta },
+    /// An address of the card's own, or no longer one: it answers for it (control message ADDRESS). `prefix`: as usually written.
+    Address { ip: [u8; 16], prefix: u8, add: bool },
     /// Write an entry of the card's next-hop table. None: unknown.
     NextHop { index: u16, mac: Option<[u8; 6]> },
     /// A passive open has succeeded: it waits to be accepted.
@@ -183,6 +185,7 @@ pub enum Action {
     AbortFlow { flow: FlowId },
     /// Ask for the flow's state (control message QUERY), then call [`Engine::flow_state`](crate::Engine::flow_state). Of orphans only, rarely.
     QueryFlow { flow: FlowId },
-    /// Tell the flow of an ICMP error (control message ICMP_ERROR). `kind`: type << 8 | code.
+    /// Tell the flow of an ICMP error (control message ICMP_ERROR). `kind`: type << 8 | code of ICMP; what ICMPv6 says
+    /// is told in the same words.
     IcmpError { flow: FlowId, kind: u16, mtu: u16, seq: u32 },
 }

@@ -215,7 +215,7 @@ fn no_route() {
 
 #[test]
 fn gateway_is_asked_for_what_is_not_on_link() {
-    let mut b = Bench::with(|c| c.gateway = Some([10, 0, 0, 254]));
+    let mut b = Bench::with(|c| c.gateways = vec![toe_abi::flow::v4_mapped([10, 0, 0, 254])]);
     let (_, _) = b.engine.connect(1, None, Endpoint::v4([192, 0, 2, 1], 80), BUF, b.now).unwrap();
     let actions = b.actions();
     assert_eq!(arps(&actions)[0].1.target_ip, [10, 0, 0, 254]);

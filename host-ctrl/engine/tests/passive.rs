@@ -358,7 +358,7 @@ fn flood_does_not_keep_an_honest_peer_out() {
     let mut b = Bench::with(|c| c.syn_backlog_max = 16);
     b.listen(80, 5);
     for i in 0..1000u16 {
-        let flood = Peer { ip: [10, 0, 0, 3 + (i % 200) as u8], ..Peer::new(1000 + i, 80) };
+        let flood = Peer { ip: toe_abi::flow::v4_mapped([10, 0, 0, 3 + (i % 200) as u8]), ..Peer::new(1000 + i, 80) };
         b.frame(&flood.syn());
     }
     assert_eq!(b.engine.connection_count(), 16);
@@ -476,7 +476,7 @@ fn impossible_sources_are_dropped() {
     let mut b = Bench::new();
     b.listen(80, 5);
     for ip in [OUR_IP, [0; 4], [255; 4], [10, 0, 0, 255], [224, 0, 0, 1], [127, 0, 0, 1], [250, 1, 1, 1]] {
-        assert!(b.frame(&Peer { ip, ..Peer::new(4000, 80) }.syn()).is_empty(), "{ip:?}");
+        assert!(b.frame(&Peer { ip: toe_abi::flow::v4_mapped(ip), ..Peer::new(4000, 80) }.syn()).is_empty(), "{ip:?}");
     }
     assert!(b.frame(&Peer { mac: [1, 0, 0, 0, 0, 9], ..Peer::new(4000, 80) }.syn()).is_empty());
     assert_eq!(b.engine.counters().drop_bad_source, 8);

@@ -171,12 +171,17 @@ impl Addr {
         Self { ip: toe_abi::flow::v4_mapped(ip), port }
     }
 
+    /// An IPv6 address.
+    pub const fn v6(ip: [u8; 16], port: u16) -> Self {
+        Self { ip, port }
+    }
+
     /// The IPv4 address, if it is one; all zeroes counts as 0.0.0.0.
     pub fn as_v4(&self) -> Option<[u8; 4]> {
         if self.ip == [0; 16] { Some([0; 4]) } else { toe_abi::flow::as_v4(&self.ip) }
     }
 
-    /// Whether the address is the wildcard.
+    /// Whether the address is the wildcard, of either version.
     pub fn is_any(&self) -> bool {
         self.as_v4() == Some([0; 4])
     }

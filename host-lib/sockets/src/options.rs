@@ -3,9 +3,10 @@
 //! An option is *supported* (the card does it), *emulated* (a program gets what it expects to read and nothing breaks), or
 //! *refused* with the errno that Linux gives where it lacks the option. What is not in the table is refused with ENOPROTOOPT.
 
+use crate::names::Family;
 use crate::tcp_info::MSS_DEFAULT;
 use crate::{Errno, Sock, hub, process};
-use libc::{IPPROTO_IP, IPPROTO_TCP, SOL_SOCKET};
+use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET};
 use std::sync::atomic::Ordering::Relaxed;
 use toe::link::slot::Slot;
 use toe::socket::own_flags;
@@ -40,6 +41,9 @@ enum How {
     TxBuffer,
     RxBuffer,
     Listening,
+    /// Of a socket of AF_INET6 that has no name yet.
+    V6Only,
+    Domain,
     MaxSegment,
     Info,
     Congestion,
@@ -70,7 +74,7 @@ const OPTIONS: &[(i32, i32, How)] = &[
     (SOL_SOCKET, libc::SO_MAX_PACING_RATE, How::Rate),
     (SOL_SOCKET, libc::SO_ERROR, How::Error),
     (SOL_SOCKET, libc::SO_TYPE, How::Value(libc::SOCK_STREAM)),
-    (SOL_SOCKET, libc::SO_DOMAIN, How::Value(libc::AF_INET)),
+    (SOL_SOCKET, libc::SO_DOMAIN, How::Domain),
     (SOL_SOCKET, libc::SO_PROTOCOL, How::Value(IPPROTO_TCP)),
     (SOL_SOCKET, libc::SO_ACCEPTCONN, How::Listening),
     (IPPROTO_TCP, libc::TCP_NODELAY, How::Card(hc_flags::NODELAY)),
@@ -80,6 +84,9 @@ const OPTIONS: &[(i32, i32, How)] = &[
     // Supported as a connection begins; later they change nothing.
     (IPPROTO_IP, libc::IP_TOS, How::OpenByte(0)),
     (IPPROTO_IP, libc::IP_TTL, How::OpenByte(TTL_DEFAULT)),
+    // One value for both versions: what was set last holds.
+    (IPPROTO_IPV6, libc::IPV6_TCLASS, How::Open(0)),
+    (IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, How::Open(TTL_DEFAULT)),
     (IPPROTO_TCP, libc::TCP_MAXSEG, How::MaxSegment),
     (IPPROTO_TCP, libc::TCP_SYNCNT, How::Open(6)),
     (IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, How::Open(0)),
@@ -117,6 +124,15 @@ const OPTIONS: &[(i32, i32, How)] = &[
     (IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, How::KeptByte(0)),
     (IPPROTO_IP, libc::IP_FREEBIND, How::Refused(Errno::NOPROTOOPT)),
     (IPPROTO_IP, libc::IP_TRANSPARENT, How::Refused(Errno::PERM)),
+    (IPPROTO_IPV6, libc::IPV6_V6ONLY, How::V6Only),
+    (IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, How::Kept(1)),
+    (IPPROTO_IPV6, libc::IPV6_DONTFRAG, How::KeptBool(0)),
+    (IPPROTO_IPV6, libc::IPV6_RECVERR, How::KeptBool(0)),
+    (IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, How::KeptBool(0)),
+    (IPPROTO_IPV6, libc::IPV6_RECVTCLASS, How::KeptBool(0)),
+    (IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, How::KeptBool(0)),
+    (IPPROTO_IPV6, libc::IPV6_FREEBIND, How::Refused(Errno::NOPROTOOPT)),
+    (IPPROTO_IPV6, libc::IPV6_TRANSPARENT, How::Refused(Errno::PERM)),
     // Refused as by a kernel that was built without.
     (IPPROTO_TCP, libc::TCP_FASTOPEN, How::Refused(Errno::NOPROTOOPT)),
     (IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, How::Refused(Errno::NOPROTOOPT)),
@@ -126,8 +142,9 @@ const OPTIONS: &[(i32, i32, How)] = &[
 ];
 
 /// `unknown_level`: what Linux answers for a level that the protocol does not know; setsockopt() and getsockopt() differ.
-fn find(level: i32, name: i32, unknown_level: Errno) -> Result<How, Errno> {
-    if ![SOL_SOCKET, IPPROTO_TCP, IPPROTO_IP].contains(&level) {
+fn find(level: i32, name: i32, family: Family, unknown_level: Errno) -> Result<How, Errno> {
+    let known = [SOL_SOCKET, IPPROTO_TCP, IPPROTO_IP].contains(&level) || level == IPPROTO_IPV6 && family == Family::Inet6;
+    if !known {
         return Err(unknown_level);
     }
     let row = OPTIONS.iter().find(|(l, n, _)| (*l, *n) == (level, name));
@@ -209,7 +226,7 @@ impl Sock {
         if level == SOL_SOCKET && name != libc::SO_BINDTODEVICE {
             int(value)?;
         }
-        match find(level, name, Errno::NOPROTOOPT)? {
+        match find(level, name, Family::of(&socket), Errno::NOPROTOOPT)? {
             How::Card(bit) => {
                 let on = int(value)? != 0;
                 if bit == hc_flags::CORK {
@@ -242,6 +259,13 @@ impl Sock {
                 process::ask(|client| client.limit_rate(self.slot, rate))?;
                 slot.tx.pacing.store(!rate, Relaxed);
             }
+            How::V6Only => {
+                let on = int(value)? != 0;
+                if socket.has_flag(own_flags::BOUND) || socket.state() != slot_state::OPEN {
+                    return Err(Errno::INVAL);
+                }
+                socket.set_flag(own_flags::V6ONLY, on);
+            }
             How::Kept(_) => self.keep(level, name, int(value)?),
             How::KeptBool(_) => self.keep(level, name, (int(value)? != 0).into()),
             How::KeptByte(_) => self.keep(level, name, byte_or_int(value)?),
@@ -249,7 +273,7 @@ impl Sock {
             How::OpenByte(_) => self.set_open(slot, level, name, byte_or_int(value)?)?,
             How::TxBuffer | How::RxBuffer => drop(int(value)?),
             How::Congestion => self.set_congestion(value)?,
-            How::Error | How::Value(_) | How::Listening | How::Info => return Err(Errno::NOPROTOOPT),
+            How::Error | How::Value(_) | How::Domain | How::Listening | How::Info => return Err(Errno::NOPROTOOPT),
             How::Refused(errno) => return Err(errno),
         }
         Ok(())
@@ -259,8 +283,12 @@ impl Sock {
     fn set_open(self, slot: &Slot, level: i32, name: i32, value: i32) -> Result<(), Errno> {
         let (word, valid, told, shown) = match (level, name) {
             (IPPROTO_IP, libc::IP_TOS) => (&slot.tx.tos, true, value & 0xff & !TOS_ECN, value & 0xff & !TOS_ECN),
-            (IPPROTO_IP, libc::IP_TTL) if value == -1 => (&slot.tx.ttl, true, 0, TTL_DEFAULT),
+            (IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                (&slot.tx.tos, (-1..=255).contains(&value), value.max(0) & !TOS_ECN, value.max(0) & !TOS_ECN)
+            }
+            (IPPROTO_IP, libc::IP_TTL) | (IPPROTO_IPV6, _) if value == -1 => (&slot.tx.ttl, true, 0, TTL_DEFAULT),
             (IPPROTO_IP, _) => (&slot.tx.ttl, (1..=255).contains(&value), value, value),
+            (IPPROTO_IPV6, _) => (&slot.tx.ttl, (0..=255).contains(&value), value, value),
             (_, libc::TCP_MAXSEG) => (&slot.tx.max_segment, value == 0 || (88..=32_767).contains(&value), value, value),
             (_, libc::TCP_SYNCNT) => (&slot.tx.syn_retries, (1..=127).contains(&value), value, value),
             _ => (&slot.tx.defer_accept_s, true, deferral(value), deferral(value)),
@@ -287,7 +315,7 @@ impl Sock {
         let socket = self.words()?;
         let slot = socket.slot();
         let buffer = |len: u32| if len == 0 { BUFFER_DEFAULT } else { len as i32 };
-        let value = match find(level, name, Errno::OPNOTSUPP)? {
+        let value = match find(level, name, Family::of(&socket), Errno::OPNOTSUPP)? {
             How::Card(hc_flags::CORK) if socket.has_flag(own_flags::MORE) => 0,
             How::Card(bit) => (socket.tx_flags() & bit != 0).into(),
             How::Own(flag) => socket.has_flag(flag).into(),
@@ -325,6 +353,8 @@ impl Sock {
             How::TxBuffer => buffer(slot.conn.tx_len.load(Relaxed)),
             How::RxBuffer => buffer(slot.conn.rx_len.load(Relaxed)),
             How::Listening => (socket.state() == slot_state::LISTENING).into(),
+            How::V6Only => socket.has_flag(own_flags::V6ONLY).into(),
+            How::Domain => Family::of(&socket).number(),
             How::MaxSegment => match self.kept(level, name, 0) {
                 asked @ 1.. if socket.state() != slot_state::CONNECTED => asked,
                 _ => MSS_DEFAULT as i32,
@@ -351,10 +381,12 @@ mod tests {
 
     #[test]
     fn unknown_options_are_refused_as_by_linux() {
-        assert_eq!(find(SOL_SOCKET, 9999, Errno::OPNOTSUPP), Err(Errno::NOPROTOOPT));
-        assert_eq!(find(IPPROTO_TCP, 9999, Errno::OPNOTSUPP), Err(Errno::NOPROTOOPT));
-        assert_eq!(find(12345, 1, Errno::OPNOTSUPP), Err(Errno::OPNOTSUPP));
-        assert_eq!(find(IPPROTO_TCP, libc::TCP_FASTOPEN, Errno::OPNOTSUPP), Ok(How::Refused(Errno::NOPROTOOPT)));
+        assert_eq!(find(SOL_SOCKET, 9999, Family::Inet, Errno::OPNOTSUPP), Err(Errno::NOPROTOOPT));
+        assert_eq!(find(IPPROTO_TCP, 9999, Family::Inet, Errno::OPNOTSUPP), Err(Errno::NOPROTOOPT));
+        assert_eq!(find(12345, 1, Family::Inet, Errno::OPNOTSUPP), Err(Errno::OPNOTSUPP));
+        assert_eq!(find(IPPROTO_IPV6, libc::IPV6_V6ONLY, Family::Inet, Errno::OPNOTSUPP), Err(Errno::OPNOTSUPP));
+        assert_eq!(find(IPPROTO_IPV6, libc::IPV6_V6ONLY, Family::Inet6, Errno::OPNOTSUPP), Ok(How::V6Only));
+        assert_eq!(find(IPPROTO_TCP, libc::TCP_FASTOPEN, Family::Inet, Errno::OPNOTSUPP), Ok(How::Refused(Errno::NOPROTOOPT)));
     }
 
     #[test]

@@ -332,4 +332,6 @@ pub mod flow_flags {
     pub const TLP_DUE: u32 = 1 << 24;
     /// Segments have been seen to overtake each other (RFC 8985: RACK.reordering_seen).
     pub const REORDERED: u32 = 1 << 25;
+    /// A tail loss probe was sent, and no round trip has been measured since (RFC 8985, 7.3).
+    pub const PROBED: u32 = 1 << 26;
 }

@@ -12,7 +12,7 @@ use alloc::{boxed::Box, collections::VecDeque};
 use toe_abi::{CtxId, FlowId, HostAddr, HostSpan, RegionId, counters::Exception, desc::ev_flags};
 use toe_hal::{Lease, RxFrame, RxOffload, TxOffload};
 use toe_tcp::{HostUpdate, SegmentIn, SegmentOut};
-use toe_wire::header::HEADER_MAX;
+use toe_wire::{header::HEADER_MAX, nd};
 
 /// Writes of a message: one for each of its frames, and one more where a ring ends.
 pub const WRITES_MAX: usize = TRAIN + 1;
@@ -356,8 +356,8 @@ pub struct ExceptionMsg {
     pub owned: bool,
 }
 
-/// Most bytes of a [`RawFrame`] that are not host memory: an ARP answer with a tag fits.
-pub const RAW_HEADER: usize = 64;
+/// Most bytes of a [`RawFrame`] that are not host memory: an answer to a neighbour with a tag fits.
+pub const RAW_HEADER: usize = nd::FRAME_MAX.next_multiple_of(16);
 
 /// A frame that is ready as it is.
 #[derive(Clone, Copy, Debug)]
@@ -372,7 +372,7 @@ pub struct RawFrame {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Raw {
-    /// The card's answer to an ARP request.
+    /// The card's answer to an ARP request or a neighbour solicitation.
     Answer,
     /// The control plane's.
     Control,

@@ -16,7 +16,11 @@ use toe_abi::{
 use toe_hal::{RxOffload, TxOffload};
 use toe_sync::FlowHash;
 use toe_tcp::SegmentIn;
-use toe_wire::{Arp, FrameError, Mac, Payload, Segment, TcpFlags, TcpTuple, common_segment, ip_proto, parse_frame};
+use toe_wire::{
+    Arp, Ethernet, FrameError, Icmpv6, Ip, Mac, Payload, Segment, TcpFlags, TcpTuple, TooLong, common_segment, ip_proto, ipv4,
+    nd::{Advertisement, Nd},
+    parse_frame,
+};
 
 /// What a look at a frame has found.
 #[derive(Clone, Copy, Debug)]
@@ -30,11 +34,28 @@ pub enum Finding {
     Drop(Drop),
     /// To the control plane; where the TCP header is, if there is one.
     Exception(Exception, u16),
-    /// A request for an address of our own: send this.
+    /// A request for an address of our own: send this to who has asked.
     Answer {
-        reply: Arp,
+        reply: Reply,
+        to: Mac,
         vlan: Option<u16>,
     },
+}
+
+/// What the card says of its own addresses.
+#[derive(Clone, Copy, Debug)]
+pub enum Reply {
+    Arp(Arp),
+    Neighbour(Advertisement),
+}
+
+impl Reply {
+    fn write(&self, from: Mac, to: Mac, vlan: Option<u16>, out: &mut [u8]) -> Result<usize, TooLong> {
+        match self {
+            Reply::Arp(arp) => arp.write(&to, vlan, out),
+            Reply::Neighbour(advertisement) => advertisement.write(to, from, vlan, out),
+        }
+    }
 }
 
 /// What becomes of a frame.
@@ -93,7 +114,10 @@ impl Pre {
             return Finding::Drop(Drop::OtherMac);
         }
         match &frame.payload {
-            Payload::Arp(packet) => self.arp(packet.of(bytes), frame.eth.vlan),
+            Payload::Arp(packet) => self.arp(packet.of(bytes), &frame.eth),
+            Payload::Ipv6(packet) if packet.ip.proto == ip_proto::ICMPV6 && !packet.ip.fragment => {
+                self.icmpv6(bytes, &frame.eth, &packet.ip)
+            }
             Payload::Other => Finding::Exception(Exception::OtherProtocol, 0),
             Payload::Ipv4(ip) | Payload::Ipv6(ip) => match frame.segment(bytes) {
                 Some(segment) if !is_sound(segment, bytes, offload) => Finding::Drop(Drop::BadTcpChecksum),
@@ -101,7 +125,7 @@ impl Pre {
                 Some(segment) if frame.eth.is_group() => nobodys(&segment),
                 Some(segment) => self.find(segment, offload, hash),
                 None if ip.ip.fragment => Finding::Exception(Exception::Fragment, 0),
-                None if matches!(ip.ip.proto, ip_proto::ICMP | ip_proto::ICMPV6) => Finding::Exception(Exception::Icmp, 0),
+                None if ip.ip.proto == ip_proto::ICMP => Finding::Exception(Exception::Icmp, 0),
                 None if ip.ip.options => Finding::Exception(Exception::IpOptions, 0),
                 None => Finding::Exception(Exception::OtherProtocol, 0),
             },
@@ -124,21 +148,39 @@ impl Pre {
                 frame.tcp_at = tcp_at;
                 Verdict::Exception(ExceptionMsg { frame, reason, owned: true })
             }
-            Finding::Answer { reply, vlan } => match answer(&reply, vlan) {
+            Finding::Answer { reply, to, vlan } => match self.answer(&reply, to, vlan) {
                 Some(answer) => Verdict::Answer(answer, ExceptionMsg { frame, reason: Exception::Arp, owned: false }),
                 None => Verdict::Exception(ExceptionMsg { frame, reason: Exception::Arp, owned: true }),
             },
         }
     }
 
-    fn arp(&self, packet: &[u8], vlan: Option<u16>) -> Finding {
+    fn arp(&self, packet: &[u8], eth: &Ethernet) -> Finding {
         match Arp::parse_checked(packet) {
             Err(_) => Finding::Drop(Drop::Truncated),
-            Ok(request) => request
-                .filter(|r| self.addresses.is_own(&toe_wire::ipv4::mapped(r.target_ip)))
-                .and_then(|r| r.reply(self.mac))
-                .map_or(Finding::Exception(Exception::Arp, 0), |reply| Finding::Answer { reply, vlan }),
+            Ok(request) => request.filter(|r| self.addresses.is_own(&ipv4::mapped(r.target_ip))).and_then(|r| r.reply(self.mac)).map_or(
+                Finding::Exception(Exception::Arp, 0),
+                |reply| Finding::Answer { reply: Reply::Arp(reply), to: reply.target_mac, vlan: eth.vlan },
+            ),
         }
+    }
+
+    /// RFC 4861, 7.2.4. Only what is asked for addresses of our own is answered here.
+    fn icmpv6(&self, bytes: &[u8], eth: &Ethernet, ip: &Ip) -> Finding {
+        match Icmpv6::parse(ip, bytes) {
+            Some(Icmpv6::Nd(Nd::Solicitation(s))) if self.addresses.is_own(&s.target) && eth.src[0] & 1 == 0 => {
+                Finding::Answer { reply: Reply::Neighbour(s.reply(self.mac)), to: eth.src, vlan: eth.vlan }
+            }
+            Some(Icmpv6::Nd(_) | Icmpv6::BadNd) => Finding::Exception(Exception::Arp, 0),
+            _ => Finding::Exception(Exception::Icmp, 0),
+        }
+    }
+
+    fn answer(&self, reply: &Reply, to: Mac, vlan: Option<u16>) -> Option<RawFrame> {
+        let mut bytes = [0; RAW_HEADER];
+        let len = reply.write(self.mac, to, vlan, &mut bytes).ok()? as u32;
+        let rest = HostSpan { addr: HostAddr::new(RegionId::NONE, 0), len: 0 };
+        Some(RawFrame { bytes, len, rest, offload: TxOffload::default(), kind: Raw::Answer })
     }
 
     /// Finds the flow of a sound segment.
@@ -173,13 +215,6 @@ fn is_sound(segment: Segment, bytes: &[u8], offload: RxOffload) -> bool {
 fn nobodys(segment: &Segment) -> Finding {
     let syn = segment.flags.contains(TcpFlags::SYN);
     Finding::Exception(if syn { Exception::Syn } else { Exception::UnknownFlow }, segment.tcp_at)
-}
-
-fn answer(reply: &Arp, vlan: Option<u16>) -> Option<RawFrame> {
-    let mut bytes = [0; RAW_HEADER];
-    let len = reply.write(&reply.target_mac, vlan, &mut bytes).ok()? as u32;
-    let rest = HostSpan { addr: HostAddr::new(RegionId::NONE, 0), len: 0 };
-    Some(RawFrame { bytes, len, rest, offload: TxOffload::default(), kind: Raw::Answer })
 }
 
 /// A frame for others is none of our business, malformed or not.

@@ -17,7 +17,10 @@ use toe_hal::{
     HostMemory, PortCaps, RxOffload,
     fake::{FakeFrame, PortKnobs},
 };
-use toe_wire::{Arp, ArpOp, TcpFlags};
+use toe_wire::{
+    Arp, ArpOp, TcpFlags,
+    nd::{FRAME_MAX, Solicitation},
+};
 
 const NO_FLAGS: TcpFlags = TcpFlags::empty();
 
@@ -285,6 +288,56 @@ fn arp_for_an_own_address_is_answered_and_shown_to_the_control_plane(kind: &impl
     assert_eq!(b.exceptions().len(), 2);
     let c = b.card.counters();
     assert_eq!((c.get(Counter::RxAnswered), c.exceptions(Exception::Arp)), (1, 1));
+    accounted(&b);
+}
+
+fn solicitations_for_an_own_address_are_answered_and_shown_to_the_control_plane(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let ask = |target| Solicitation::multicast(PEER_IP6, PEER_MAC, target);
+    for (asked, from) in
+        [(ask(CARD_IP6), PEER_MAC), (ask(PEER_IP6), PEER_MAC), (Solicitation::probe(CARD_IP6), PEER_MAC), (ask(CARD_IP6), [1; 6])]
+    {
+        let mut bytes = [0; FRAME_MAX];
+        let len = asked.write(CARD_MAC, from, None, &mut bytes).unwrap();
+        b.arrive(bytes[..len].to_vec());
+        b.run();
+    }
+    let answers: Vec<_> = b.sent().into_iter().map(|s| s.frame.bytes).collect();
+    let wanted = |asked: Solicitation| {
+        let mut bytes = [0; FRAME_MAX];
+        let len = asked.reply(CARD_MAC).write(PEER_MAC, CARD_MAC, None, &mut bytes).unwrap();
+        bytes[..len].to_vec()
+    };
+    assert_eq!(answers, [wanted(ask(CARD_IP6)), wanted(Solicitation::probe(CARD_IP6))]);
+    assert_eq!(b.exceptions().len(), 4);
+    let c = b.card.counters();
+    assert_eq!((c.get(Counter::RxAnswered), c.exceptions(Exception::Arp)), (2, 2));
+    accounted(&b);
+}
+
+fn a_flow_over_ipv6_receives_and_sends(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let n = FIRST_V6;
+    b.install(n, 1);
+    b.segment(n, 0, 0, NO_FLAGS, &stream(0, 1000));
+    b.segment(n, 1000, 0, TcpFlags::PSH, &stream(1000, 500));
+    b.run();
+    assert_eq!(b.events(1, true).last().unwrap().rx_head, 1500);
+    let sent = b.sent();
+    let last = sent.last().unwrap();
+    let (ip, _) = last.parsed.tcp().unwrap();
+    assert_eq!((ip.src, ip.dst, ip.ttl, last.acked()), (CARD_IP6, PEER_IP6, 64, 1500));
+    // Behind extension headers, and broken.
+    let mut with_options = peer_segment(n, 1500, 0, NO_FLAGS, b"behind");
+    with_options.splice(54..54, [6, 0, 1, 4, 0, 0, 0, 0]);
+    (with_options[19], with_options[20]) = (with_options[19] + 8, 60);
+    b.arrive(with_options);
+    let mut broken = peer_segment(n, 1506, 0, NO_FLAGS, b"broken");
+    *broken.last_mut().unwrap() ^= 1;
+    b.arrive(broken);
+    b.run();
+    assert_eq!(b.events(1, true).last().unwrap().rx_head, 1506);
+    assert_eq!(b.card.counters().drops(Drop::BadTcpChecksum), 1);
     accounted(&b);
 }
 
@@ -913,6 +966,8 @@ on_every_card! {
     a_context_with_insane_indices_is_failed_and_others_are_not,
     each_kind_of_garbage_has_its_counter,
     arp_for_an_own_address_is_answered_and_shown_to_the_control_plane,
+    solicitations_for_an_own_address_are_answered_and_shown_to_the_control_plane,
+    a_flow_over_ipv6_receives_and_sends,
     frames_of_no_flow_go_to_the_control_plane_with_their_reason,
     a_full_exception_ring_drops_and_recovers,
     without_a_control_plane_flows_go_on_and_the_rest_is_counted,

@@ -115,8 +115,8 @@ pub(crate) fn give_up(s: &mut FlowState, pools: &mut Pools) {
     }
 }
 
-/// Bytes in flight: RFC 6675, 4, (SetPipe), and without a scoreboard RFC 5681's FlightSize, or what has been sent since a timeout.
 /// RFC 6675 4-3.
+/// Bytes in flight: RFC 6675, 4, (SetPipe), and without a scoreboard RFC 5681's FlightSize, or what has been sent since a timeout.
 pub(crate) fn pipe(s: &FlowState, pools: &Pools) -> u32 {
     if s.tx.board == NONE {
         return s.snd_nxt().since_or_zero(s.snd_una());
@@ -160,6 +160,7 @@ pub(crate) fn merge_next(s: &mut FlowState, pools: &mut Pools, handle: Handle) -
     true
 }
 
+/// RFC 8985 7.3-5.
 /// A record is being sent again. That is later than all that was sent before, although the clock may not have moved: RACK goes by the order.
 pub(crate) fn sent_again(s: &FlowState, pools: &mut Pools, handle: Handle, now: Now) {
     set_marks(s, pools, handle, mark::AGAIN);
@@ -205,7 +206,9 @@ pub(crate) fn is_sound(s: &FlowState, pools: &Pools) -> bool {
     let summed = s.tx.board == NONE || {
         let board = pools.boards.get(s.tx.board);
         let begins = records().next().map_or(s.snd_max(), |first| first.start) == s.snd_una();
-        begins && (board.sacked, board.lost, board.records) == (sum(mark::SACKED), sum(mark::LOST), records().count() as u32)
+        begins
+            && s.snd_nxt() == s.snd_max()
+            && (board.sacked, board.lost, board.records) == (sum(mark::SACKED), sum(mark::LOST), records().count() as u32)
     };
     let calm = s.tx.board != NONE || sum(mark::SACKED | mark::LOST) == 0;
     adjacent && whole && spans && summed && calm

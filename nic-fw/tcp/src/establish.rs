@@ -111,7 +111,7 @@ pub fn establish(setup: &Setup) -> FlowState {
     };
     cc::init(&mut s);
     if setup.rtt_us > 0 {
-        crate::rtt::measured(&mut s, setup.rtt_us);
+        crate::rtt::sample(&mut s, setup.rtt_us);
     }
     s
 }

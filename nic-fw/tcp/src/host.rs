@@ -3,7 +3,7 @@
 use crate::state::{View, rx_head, tx_tail};
 use crate::{HostUpdate, IcmpError, Now, Output, Pools, board, closing, send};
 use toe_abi::desc::hc_flags;
-use toe_abi::flow::{FlowState, flow_flags as ff};
+use toe_abi::flow::{FlowState, as_v4, flow_flags as ff};
 
 /// A position that may have moved forward.
 enum Moved {
@@ -103,10 +103,11 @@ pub(crate) fn close(s: &mut FlowState, pools: &Pools, unread: bool, now: Now, ou
 
 const DEST_UNREACHABLE: u8 = 3;
 const FRAG_NEEDED: u8 = 4;
-/// A path that claims less is lying (as in Linux: min_pmtu).
+/// A path that claims less is lying (as in Linux: min_pmtu; RFC 8201, 4).
 const MTU_MIN: u16 = 552;
+const MTU_MIN_V6: u16 = 1280;
 
-/// Path MTU discovery (RFC 1191). Other errors are soft: RFC 5461 and RFC 9293, 3.9.2.2 keep the connection.
+/// Path MTU discovery (RFC 1191, RFC 8201). Other errors are soft: RFC 5461 and RFC 9293, 3.9.2.2 keep the connection.
 /// RFC 7323 5.7-1.
 pub(crate) fn icmp_error(s: &mut FlowState, pools: &mut Pools, error: &IcmpError) {
     // RFC 5927, 4.1: only about what is in flight.
@@ -116,9 +117,10 @@ pub(crate) fn icmp_error(s: &mut FlowState, pools: &mut Pools, error: &IcmpError
     if !ours || (error.kind, error.code) != (DEST_UNREACHABLE, FRAG_NEEDED) {
         return;
     }
-    let headers = if s.has(ff::TIMESTAMPS) { 52 } else { 40 };
+    let (mtu_min, ip_header) = if as_v4(&s.id.key.remote_ip).is_some() { (MTU_MIN, 20) } else { (MTU_MIN_V6, 40) };
+    let tcp_header = if s.has(ff::TIMESTAMPS) { 32 } else { 20 };
     // RFC 1191 3-7, 3-8.
-    let mss = error.mtu.max(MTU_MIN) - headers;
+    let mss = error.mtu.max(mtu_min) - ip_header - tcp_header;
     // RFC 1191 3-9, 6.4-1.
     if mss >= s.rx.mss {
         return;

@@ -19,8 +19,8 @@ pub(crate) struct Prr {
     start: u32,
 }
 
+/// RFC 6937 3-1; RFC 8985 9.3-2.
 /// Recovery begins with an ACK of `acked` bytes in order and `sacked` others, which is given to [`on_ack`] next.
-/// RFC 6937 3-1.
 pub(crate) fn begin(s: &FlowState, board: &mut Board, acked: u32, sacked: u32) {
     // RFC 9937, 6.2: "RecoverFS = SND.NXT - SND.UNA", less what was SACKed before, and with what this ACK acknowledges.
     let before = board.sacked.saturating_sub(sacked);

@@ -17,12 +17,14 @@ use crate::{Now, rtt};
 use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::SeqNum;
 
+/// RFC 6675 4-1; RFC 8985 4-1.
 /// Bytes that were sent at one time, or received beyond a hole: sequence numbers [start, end).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Record {
     pub(crate) start: SeqNum,
     pub(crate) end: SeqNum,
     /// When they were last sent, or came: microseconds mod 2^32.
+    /// RFC 8985 4-2.
     pub(crate) us: u32,
     /// [`mark`].
     pub(crate) marks: u8,

@@ -18,6 +18,7 @@ use toe_abi::counters::Counter;
 use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::{SeqNum, TcpFlags};
 
+/// RFC 6675 5-5, 5-8; RFC 8985 9.2-1.
 /// A validated acknowledgement of a flow that has a scoreboard. `duplicate`: by RFC 5681, 2.
 pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, duplicate: bool, now: Now, out: &mut Output) {
     let flight = board::pipe(s, pools);
@@ -35,16 +36,20 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dupl
         (None, Some(us)) => rtt::sample(s, us),
         (None, None) => {}
     }
-    // RFC 6675, 2: a duplicate ACK is one with news of SACK.
     // RFC 6675 5-3.
+    // RFC 6675, 2: a duplicate ACK is one with news of SACK.
     s.tx.dup_acks = s.tx.dup_acks.saturating_add(u8::from(news.sacked > 0));
 
     let board = pools.boards.get_mut(s.tx.board);
-    if let Some(range) = dsack {
-        undo::on_dsack(board, range);
+    if dsack.is_some() {
         out.counts.add(Counter::RxDsacks);
     }
-    rack::adapt(s, board, dsack.is_some());
+    // A needless probe says nothing about what recovery or RACK took for lost.
+    let needless = dsack.filter(|&range| !tlp::is_of_probe(board, range));
+    if let Some(range) = needless {
+        undo::on_dsack(board, range);
+    }
+    rack::adapt(s, board, needless.is_some());
     tlp::on_ack(s, pools, seg, dsack, duplicate && news.sacked == 0, out);
     let ece = seg.flags.contains(TcpFlags::ECE);
     cc::on_delivered(s, news.acked + news.sacked, ece);
@@ -81,6 +86,7 @@ fn advance_state(
     let lost = pools.boards.get(s.tx.board).lost;
     if s.has(ff::RECOVERY) {
         prr::on_ack(s, pools, delivered, advanced && lost == 0);
+    // RFC 6675 5.1-5.
     } else if lost > 0 && !s.has(ff::LOSS) {
         // RFC 6675 5.1-5.
         begin(s, pools, news, out);
@@ -120,7 +126,7 @@ fn begin(s: &mut FlowState, pools: &mut Pools, news: &News, out: &mut Output) {
     out.counts.add(Counter::TxFastRetransmits);
 }
 
-/// Everything that was sent when recovery began has arrived.
+/// Everything that was sent when recovery began has arrived. Marks of what is beyond stay.
 /// RFC 6675 5-6, 5-7.
 fn end(s: &mut FlowState, pools: &mut Pools, now: Now) {
     s.clear(ff::ECN_REDUCED);
@@ -162,6 +168,7 @@ fn frto(s: &mut FlowState, pools: &mut Pools, news: &News, advanced: bool) -> bo
     false
 }
 
+/// RFC 8985 6.2-2.
 /// Segments have been out for so long that others which overtook them prove them lost (RFC 8985, 6.2: RACK_reorder_timeout).
 pub(crate) fn reordering_timeout(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) {
     if s.tx.board == NONE || !rack::detect(s, pools, now) {
@@ -187,7 +194,8 @@ pub(crate) fn timeout(s: &mut FlowState, pools: &mut Pools, again: bool, now: No
         out.counts.add(Counter::RxReneged);
     }
     rack::mark_on_timeout(s, pools, now);
-    let first = !again && !s.has(ff::LOSS);
+    // RFC 5682 3.1-3, 3.1-4: not while an earlier loss is being recovered from, or the same data times out again.
+    let first = !again && !s.has(ff::LOSS | ff::RECOVERY);
     let flight = s.outstanding();
     cc::on_timeout(s, flight, again);
     if again {
@@ -197,12 +205,11 @@ pub(crate) fn timeout(s: &mut FlowState, pools: &mut Pools, again: bool, now: No
     let board = pools.boards.get_mut(s.tx.board);
     board.forced = true;
     board.probe = None;
-    // RFC 5682, 2.1, (1): not while an earlier timeout is being recovered from.
-    // RFC 5682 3.1-4.
     board.frto = if first { Stage::Watch } else { Stage::Off };
     if first {
         undo::begin(s, board);
     }
+    // RFC 6675 5.1-3, 5.1-4.
     s.cc.recover = s.tx.snd_max;
     s.tx.dup_acks = 0;
     s.clear(ff::RECOVERY | ff::ECN_REDUCED | ff::RTT_PENDING | ff::TLP_DUE);
@@ -212,7 +219,7 @@ pub(crate) fn timeout(s: &mut FlowState, pools: &mut Pools, again: bool, now: No
 }
 
 /// Sends again the first of what is lost, as far as cwnd allows (RFC 6675, 4, NextSeg (1)).
-/// RFC 6675 4-4, 4-5, 4-10, 5-10.
+/// RFC 6675 4-4, 4-5, 5-10, 5.1-7.
 pub(crate) fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32) -> Option<SegmentOut> {
     let Board { lost, forced, frto, .. } = *pools.boards.get(s.tx.board);
     if lost == 0 || frto == Stage::New {

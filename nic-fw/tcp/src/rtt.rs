@@ -17,6 +17,7 @@ const ECHO_MAX_MS: u32 = 60_000;
 /// RFC 9293 MUST-18; RFC 6298 2-3, 2-4, 2-5, 2-6.
 pub(crate) fn sample(s: &mut FlowState, rtt_us: u32) {
     let rtt = rtt_us.clamp(1, ECHO_MAX_MS * 1000);
+    s.clear(ff::PROBED);
     if s.tx.srtt_us == 0 {
         s.tx.srtt_us = rtt;
         s.tx.rttvar_us = rtt / 2;

@@ -18,7 +18,7 @@ use toe_wire::{SackBlocks, SeqNum};
 pub(crate) type Range = (SeqNum, SeqNum);
 
 /// What the peer says that it received twice: RFC 2883, 4, the first block, if it lies below the acknowledgement or within the second.
-/// RFC 2883 5-1.
+/// RFC 2883 5-1: the segment's own acknowledgement, not snd_una.
 pub(crate) fn duplicate(s: &FlowState, seg: &SegmentIn) -> Option<Range> {
     let mut blocks = seg.sack.iter();
     let (start, end) = blocks.next()?;
@@ -100,8 +100,8 @@ pub(crate) fn cumulative(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, 
     }
 }
 
+/// RFC 2018 5-1; RFC 6675 5-1, 5.1-2, 5.1-6.
 /// Marks what the blocks say. One walk over the records, whatever the blocks are.
-/// RFC 2018 5-1; RFC 6675 5-1, 5.1-6.
 pub(crate) fn selective(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, news: &mut News) {
     let (blocks, n) = plausible(s, seg);
     let mut blocks = blocks[..n].iter().copied().peekable();

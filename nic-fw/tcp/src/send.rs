@@ -33,6 +33,7 @@ fn edge_from(start: SeqNum, len: u32, nxt: SeqNum) -> u32 {
 // RFC 5681 3.2-4, 3.2-5; RFC 3042 2-1, 2-2.
 pub(crate) fn room(s: &FlowState, pools: &Pools) -> u32 {
     if s.tx.board != 0 {
+        // RFC 6675 5-4.
         // RFC 6675, 5, (C): "cwnd - pipe".
         return s.cc.cwnd.saturating_sub(board::pipe(s, pools));
     }
@@ -169,6 +170,7 @@ fn next(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32, new_da
     if s.outstanding() == 0 {
         cc::on_idle(s, now);
     }
+    // RFC 6675 4-6, 4-10.
     // What was sent before is no new data.
     if (new_data || s.snd_nxt().lt(s.snd_max()))
         && let Verdict::Send { len, fin } = plan(s, room(s, pools), max_payload)
@@ -186,7 +188,12 @@ fn retransmission(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u
         return None;
     }
     if s.tx.board != 0 {
-        return recovery::retransmit(s, pools, now, max_payload);
+        let out = recovery::retransmit(s, pools, now, max_payload);
+        if out.is_some() || s.tx.board != 0 {
+            return out;
+        }
+        // There was no record for it, so it goes on without.
+        s.clear(ff::REXMIT_ONE);
     }
     let una = s.snd_una();
     let sent_data = s.snd_max().min(s.tx_end()).since_or_zero(una);

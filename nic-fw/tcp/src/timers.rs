@@ -1,4 +1,5 @@
-//! Retransmission, zero-window probes, keep-alive, cork, delayed ACK. One slot holds the first four, so that no two can be armed at once.
+//! Retransmission, reordering, loss and zero-window probes, keep-alive, cork, delayed ACK. One slot holds all but the last, so that no two can be
+//! armed at once.
 
 use crate::rtt::{RTO_MAX_MS, rto_ms};
 use crate::send::{Verdict, plan};
@@ -68,6 +69,7 @@ impl Armed {
 }
 
 /// Which timer has to run now.
+/// RFC 8985 8-1.
 fn wanted(s: &FlowState, pools: &Pools) -> u8 {
     if s.ended() {
         return timer::NONE;

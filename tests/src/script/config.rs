@@ -4,12 +4,14 @@ use super::ast::Config;
 use super::frame::{OUR_IP, OUR_MAC};
 use crate::sim::host::ToeHost;
 use toe_datapath::{Card, CardConfig, DeterministicCard, Interleaving};
-use toe_engine::Engine;
+use toe_engine::{Engine, Prefix};
 use toe_hal::PortCaps;
 use toe_hal::fake::{FakeMemory, FakePort, MemoryKnobs};
 use toed::core::CoreConfig;
 
-const PREFIX: u8 = 24;
+fn address() -> Prefix {
+    Prefix::new(toe_abi::flow::v4_mapped(OUR_IP), 24).expect("24 bits")
+}
 
 /// How the card's stages are put together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,7 +24,7 @@ pub enum Stages {
 /// Engine, core and a card with the script's settings.
 pub fn host(c: &Config, stages: Stages) -> Result<ToeHost, String> {
     let engine = Engine::new(engine_config(c), c.start.as_micros() as u64).map_err(|e| e.to_string())?;
-    let mut core = CoreConfig::new(toe_abi::flow::v4_mapped(OUR_IP), PREFIX);
+    let mut core = CoreConfig::new(Some(address()));
     core.buffers.tx = c.sndbuf_log2;
     core.buffers.rx = c.rcvbuf_log2;
     core.limits.payload_len = 1 << 24;
@@ -63,6 +65,6 @@ fn engine_config(c: &Config) -> toe_engine::Config {
         arp_expire_us: c.arp_expire.as_micros() as u64,
         fin_wait2_us: c.fin_wait2.as_micros() as u64,
         secret: *b"scripted packets",
-        ..toe_engine::Config::new(OUR_MAC, OUR_IP, PREFIX)
+        ..toe_engine::Config::new(OUR_MAC, vec![address()])
     }
 }

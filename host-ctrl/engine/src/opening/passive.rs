@@ -5,7 +5,7 @@ use crate::{
     conn::{Conn, Handshake, Origin, Phase},
     segment::Segment,
 };
-use toe_abi::flow::{as_v4, cc::needs_ecn};
+use toe_abi::flow::cc::needs_ecn;
 use toe_wire::{SeqNum, TcpFlags};
 
 impl Engine {
@@ -25,7 +25,7 @@ impl Engine {
 
     fn open_passive(&mut self, listener: ListenerId, seg: &Segment<'_>, iss_floor: Option<SeqNum>) {
         self.counters.syn_received += 1;
-        if as_v4(&seg.key.remote_ip).and_then(|ip| self.routes.next_hop(ip)).is_none() {
+        if self.next_hop(seg.key.remote_ip).is_none() {
             self.counters.drop_no_route += 1;
             return;
         }
@@ -70,14 +70,14 @@ impl Engine {
             iss = floor.add(65_537);
         }
         // RFC 3168, 6.1.1: ECE and CWR in a SYN ask for ECN.
-        let cc = wishes.cc.unwrap_or_else(|| as_v4(&seg.key.remote_ip).map_or(self.config.cc, |ip| self.default_cc(ip)));
+        let cc = wishes.cc.unwrap_or_else(|| self.default_cc(&seg.key.remote_ip));
         let ecn = (self.config.ecn || needs_ecn(cc)) && seg.has(TcpFlags::ECE | TcpFlags::CWR);
         Handshake {
             buffers: wishes.buffers,
             cc,
             iss,
             irs: seg.seq,
-            options: self.negotiate(&seg.options, ecn),
+            options: self.negotiate(&seg.key, &seg.options, ecn),
             peer_window: u32::from(seg.window),
             ts_recent: seg.options.timestamps.map_or(0, |t| t.val),
             ts_offset: self.keys.ts_offset(&seg.key),

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use std::collections::{BTreeSet, VecDeque};
 use toe_abi::{
     CtxId, RegionId,
-    app::{APP_MAGIC, POOL_MAX, Reply, Request, op},
+    app::{APP_MAGIC, POOL_MAX, Reply, Request, op, whose},
     control::kind,
     region::{RegionConfig, RegionHeader, slot_state},
 };
@@ -93,6 +93,7 @@ impl<H: Host> Core<H> {
                 Ok(Outcome::Silence)
             }
             op::RATE => self.pace(client, region, r),
+            op::WHOSE => Ok(self.whose(r)),
             op::CONGESTION => self.set_congestion(client, region, r, now_us),
             op::INFO => self.info(client, region, r),
             op::IDENTIFY => identify(region, incoming.proof),
@@ -139,11 +140,8 @@ impl<H: Host> Core<H> {
 
     fn welcome(&self, region: u16) -> Outcome {
         let offset = self.apps.get(&region).map_or(0, |a| a.offset);
-        let reply = Reply {
-            args: [toe_abi::ABI_VERSION.into(), region.into(), self.config.prefix.into(), offset],
-            ip: self.config.ip,
-            ..Reply::default()
-        };
+        let (ip, prefix) = self.config.first.map_or(([0; 16], 0), |first| (first.ip, first.written_len()));
+        let reply = Reply { args: [toe_abi::ABI_VERSION.into(), region.into(), prefix.into(), offset], ip, ..Reply::default() };
         Outcome::Answer(reply, vec![Attachment::Region(RegionId(region))])
     }
 
@@ -364,7 +362,7 @@ impl<H: Host> Core<H> {
             subscribers: BTreeSet::from([context]),
         };
         self.listeners.insert(listener, listening);
-        let at = self.engine.bound(bind).unwrap_or(Endpoint::ANY);
+        let (at, _) = self.engine.bound(bind).unwrap_or((Endpoint::ANY, 0));
         Ok(Outcome::Answer(Reply { ip: at.ip, port: at.port, ..Reply::default() }, Vec::new()))
     }
 
@@ -426,6 +424,21 @@ impl<H: Host> Core<H> {
         let at = app.slot_at(r.slot);
         slots::set_state(&app.memory, at, slot_state::OPEN);
         done()
+    }
+
+    /// What the card has to do with an address.
+    fn whose(&self, r: &Request) -> Outcome {
+        let (mut own, mut on_link) = (false, false);
+        for address in self.engine.addresses() {
+            own |= address.prefix.ip == r.ip;
+            on_link |= address.prefix.contains(&r.ip);
+        }
+        let answer = match (own, on_link) {
+            (true, _) => whose::OWN,
+            (false, true) => whose::ON_LINK,
+            (false, false) => whose::OTHERS,
+        };
+        Outcome::Answer(Reply { args: [answer, 0, 0, 0], ..Reply::default() }, Vec::new())
     }
 
     fn close_context_of(&mut self, client: ClientId, region: u16, r: &Request) -> Result {

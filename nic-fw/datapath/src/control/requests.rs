@@ -243,7 +243,6 @@ fn check_install<M>(s: &FlowState, env: &Env<'_, M>) -> u32 {
         && s.cc.algorithm < cc::COUNT
         && s.tx.timer <= timer::CORK
         && (tcp_state::ESTABLISHED..=tcp_state::LAST_ACK).contains(&s.rx.state)
-        && toe_abi::flow::as_v4(&id.key.local_ip).is_some()
-        && toe_abi::flow::as_v4(&id.key.remote_ip).is_some();
+        && toe_abi::flow::as_v4(&id.key.local_ip).is_some() == toe_abi::flow::as_v4(&id.key.remote_ip).is_some();
     if sane { status::OK } else { status::INVALID }
 }

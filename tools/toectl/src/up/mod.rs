@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use toed::admin::{self, Request};
+use toed::admin::{self, Request, Status};
 
 use crate::cli::{self, Board};
 use crate::down;
@@ -62,7 +62,8 @@ pub fn up(dir: &RunDir, options: &cli::Up) -> Result<()> {
     }
     drop(lock);
     started?;
-    println!("card up: {} on {}, run-time folder {}", options.ip, options.port, dir.path().display());
+    let addresses = if options.ip.is_empty() { "advertised addresses".to_owned() } else { options.ip.join(", ") };
+    println!("card up: {addresses} on {}, run-time folder {}", options.port, dir.path().display());
     Ok(())
 }
 
@@ -71,16 +72,19 @@ fn check(options: &cli::Up) -> Result<()> {
     if interface::of_port(&options.port).is_none() {
         return Err(environment(format!("--port {}: expected DRIVER:IFNAME, such as af_packet:eth1 or tap:toe0", options.port)));
     }
-    let valid = options.ip.split_once('/').is_some_and(|(address, prefix)| {
+    if let Some(ip) = options.ip.iter().find(|ip| !is_prefix(ip)) {
+        return Err(environment(format!("--ip {ip}: expected ADDRESS/PREFIX, such as 192.0.2.10/24 or fd00::10/64")));
+    }
+    match options.gateway.iter().find(|gateway| gateway.parse::<std::net::IpAddr>().is_err()) {
+        Some(gateway) => Err(environment(format!("--gateway {gateway}: not an address"))),
+        None => Ok(()),
+    }
+}
+
+fn is_prefix(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(address, prefix)| {
         address.parse::<std::net::IpAddr>().is_ok_and(|ip| prefix.parse::<u8>().is_ok_and(|p| p <= if ip.is_ipv4() { 32 } else { 128 }))
-    });
-    if !valid {
-        return Err(environment(format!("--ip {}: expected ADDRESS/PREFIX, such as 192.0.2.10/24", options.ip)));
-    }
-    match &options.gateway {
-        Some(gateway) if gateway.parse::<std::net::IpAddr>().is_err() => Err(environment(format!("--gateway {gateway}: not an address"))),
-        _ => Ok(()),
-    }
+    })
 }
 
 /// A program that is installed with us.
@@ -113,15 +117,24 @@ impl Part {
 
     /// toed, for the card at `device`.
     fn toed(dir: &RunDir, options: &cli::Up, device: OsString, more: Vec<OsString>) -> Result<Self> {
-        let mut words: Vec<OsString> =
-            vec!["--device".into(), device, "--ip-addr".into(), options.ip.clone().into(), "--run-dir".into(), dir.path().into()];
-        if let Some(gateway) = &options.gateway {
-            words.extend(["--gateway".into(), gateway.into()]);
+        let mut words: Vec<OsString> = vec!["--device".into(), device, "--run-dir".into(), dir.path().into()];
+        for (name, values) in [("--ip-addr", &options.ip), ("--gateway", &options.gateway)] {
+            if !values.is_empty() {
+                words.extend([name.into(), values.join(",").into()]);
+            }
+        }
+        if options.slaac {
+            words.push("--slaac".into());
+        }
+        if let Some(vlan) = options.vlan {
+            words.extend(["--vlan".into(), vlan.to_string().into()]);
         }
         words.extend(more.into_iter().chain(options.toed_arg.iter().cloned()));
         let socket = dir.file("admin.sock");
+        // Ready when its addresses are: others are asked for a second whether they have one of IPv6.
+        let settled = |status: Status| status.addresses.iter().all(|address| address.state != "tentative");
         let is_ready =
-            move || socket.exists() && admin::call::<serde_json::Value>(&socket, Request::Status, Duration::from_secs(1)).is_ok();
+            move || socket.exists() && admin::call::<Status>(&socket, Request::Status, Duration::from_secs(1)).is_ok_and(settled);
         Ok(Self { name: "toed", program: sibling("toed")?, words, is_ready: Box::new(is_ready) })
     }
 }

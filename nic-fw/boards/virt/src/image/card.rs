@@ -139,7 +139,7 @@ impl Secret {
 fn facts(config: &CardConfig, port: PortCaps) -> Facts {
     let tso = if port.tso_max > 0 { regs::caps::TSO } else { 0 };
     Facts {
-        caps: regs::caps::TIMERS | tso,
+        caps: regs::caps::TIMERS | regs::caps::IPV6 | tso,
         max_flows: config.max_flows(),
         max_contexts: config.max_contexts,
         max_regions: config.max_regions,

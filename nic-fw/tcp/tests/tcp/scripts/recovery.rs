@@ -4,7 +4,7 @@
 
 use super::*;
 use toe_abi::counters::Counter;
-use toe_abi::flow::timer;
+use toe_abi::flow::{flow_flags, timer};
 
 const RTT_US: u64 = 1000;
 
@@ -44,7 +44,7 @@ impl Script {
 
 // RFC 6675, RFC 8985, 6: what is lost, and when.
 
-/// RFC 8985 3.3.2-1, 9.2-1.
+/// RFC 2018 5-1; RFC 6675 4-1, 4-4, 4-5, 5-1, 5-3, 5-10; RFC 8985 3.3.2-1, 4-1, 9.2-1.
 #[test]
 fn three_sacked_segments_prove_the_one_before_them_lost() {
     let mut t = script();
@@ -57,7 +57,7 @@ fn three_sacked_segments_prove_the_one_before_them_lost() {
     assert_eq!(t.s.cc.ssthresh, 5000);
 }
 
-/// RFC 2018 5-1; RFC 6675 4-4, 4-5, 5-1, 5-5, 5-6, 5-8, 5-10.
+/// RFC 6675 5-5, 5-6, 5-8, 5-9.
 #[test]
 fn three_holes_are_filled_in_one_round_trip() {
     let mut t = script();
@@ -83,7 +83,7 @@ fn three_holes_are_filled_in_one_round_trip() {
     assert_eq!((tx_tail(&t.s), t.s.cc.cwnd, t.s.cc.ssthresh), (20_000, 9000, 9000));
 }
 
-/// RFC 8985 3.3.2-2, 4-2, 6.2-2.
+/// RFC 8985 3.3.2-2, 4-2, 6.2-2, 8-1.
 #[test]
 fn a_single_overtaken_segment_has_a_quarter_of_a_round_trip() {
     let mut t = script();
@@ -161,6 +161,48 @@ fn a_wider_reordering_window_is_forgotten_after_16_recoveries() {
     }
 }
 
+/// RFC 8985 3.3.2-4.
+#[test]
+fn a_wider_reordering_window_never_exceeds_a_round_trip() {
+    let mut t = script();
+    t.s.id.reo_wnd_more = 255;
+    t.write(2000);
+    t.wait(RTT_US);
+    let _ = t.ack(0, &[(1000, 2000)]);
+    let start = t.now_us;
+    assert!(t.expire().counts.has(Counter::TxRackLosses));
+    assert!(t.now_us - start <= RTT_US + 2000, "after {} us", t.now_us - start);
+}
+
+/// RFC 6675 5-7.
+#[test]
+fn what_is_sacked_beyond_the_recovery_point_stays_so() {
+    let mut t = script();
+    t.write(20_000);
+    t.wait(RTT_US);
+    // What is sent now lies beyond the recovery point, and the first of it is lost, too.
+    let mut sent = t.ack(0, &[(1000, 10_000)]);
+    t.wait(RTT_US);
+    sent.extend(t.ack(0, &[(11_000, 12_000), (1000, 10_000)]));
+    sent.extend(t.ack(10_000, &[(11_000, 12_000)]));
+    t.wait(RTT_US);
+    sent.extend(t.ack(10_000, &[(11_000, 14_000)]));
+    let times = |pos| sent.iter().filter(|&&(at, len)| at <= pos && pos < at + len).count();
+    assert_eq!((times(10_000), times(11_000)), (2, 1), "{sent:?}");
+}
+
+/// RFC 2883 5-1.
+#[test]
+fn an_overtaken_ack_reports_no_duplicate() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    let _ = t.ack(5000, &[]);
+    // Sent before, and true then: 2000 lay beyond a hole.
+    assert!(!t.counts(1000, &[(2000, 3000)]).has(Counter::RxDsacks));
+    assert!(t.counts(5000, &[(2000, 3000)]).has(Counter::RxDsacks));
+}
+
 #[test]
 fn a_lost_retransmission_is_sent_a_third_time_without_a_timeout() {
     let mut t = script();
@@ -212,13 +254,14 @@ fn blocks_that_cannot_be_true_are_ignored() {
 }
 
 /// RFC 6675 5-3; RFC 3042 2-3; RFC 5681 3.2-6.
+/// RFC 3042 2-3; RFC 6675 4-10.
 #[test]
 fn a_duplicate_ack_without_sack_is_none() {
     let mut t = script();
     let _ = t.segment(seg(RX, TX, A, 0));
-    t.write(10_000);
+    assert_eq!(t.write(20_000).len(), 10);
     for _ in 0..5 {
-        assert_eq!(t.ack(0, &[]), []);
+        assert_eq!(t.ack(0, &[]), [], "neither new data nor old");
     }
 }
 
@@ -339,6 +382,24 @@ fn after_a_probe_comes_the_retransmission_timer() {
     assert!(t.now_us - start > 200_000);
 }
 
+/// RFC 8985 7.3-1, 7.3-2.
+#[test]
+fn a_second_probe_waits_for_a_measurement() {
+    let mut t = script();
+    t.write(3000);
+    let _ = t.expire();
+    t.emit_all();
+    // What it measures is of a segment that was sent twice.
+    let _ = t.ack(3000, &[]);
+    let _ = t.ack(3000, &[(2000, 3000)]);
+    t.write(3000);
+    assert!(t.s.tx.timer == timer::RTO || t.s.rx.flags & flow_flags::PROBED == 0);
+    t.wait(RTT_US);
+    let _ = t.ack(6000, &[]);
+    t.write(3000);
+    assert!(t.expire().counts.has(Counter::TxTailProbes));
+}
+
 /// RFC 8985 7.2-1.
 #[test]
 fn new_data_puts_a_probe_off() {
@@ -393,7 +454,7 @@ fn time_out(t: &mut Script) -> Vec<(u32, u32)> {
     panic!("no timeout")
 }
 
-/// RFC 6675 5.1-2, 5.1-3, 5.1-4, 5.1-6, 5.1-7.
+/// RFC 6675 5.1-2, 5.1-3, 5.1-4, 5.1-5, 5.1-6, 5.1-7; RFC 5682 3.1-3.
 #[test]
 fn a_timeout_keeps_what_was_sacked() {
     let mut t = script();
@@ -453,6 +514,7 @@ fn a_timeout_with_everything_only_late_is_taken_back() {
 }
 
 /// RFC 6675 5.1-5.
+/// RFC 5682 3.1-2.
 #[test]
 fn a_timeout_for_a_loss_is_not_taken_back() {
     let mut t = script();
@@ -510,6 +572,21 @@ fn a_recovery_with_one_real_loss_stands() {
 }
 
 /// RFC 9438 4.9.2-1.
+#[test]
+fn a_needless_probe_takes_no_recovery_back() {
+    let mut t = script();
+    t.write(5000);
+    let _ = t.expire();
+    assert_eq!(ranges(&t.emit_all()), [(4000, 1000)]);
+    // The original of it was late, and 0 is lost in earnest.
+    let _ = t.ack(0, &[(1000, 5000)]);
+    let _ = t.emit_all();
+    assert_eq!((t.s.id.retransmits, t.s.cc.ssthresh), (2, 2500));
+    let counts = t.counts(5000, &[(4000, 5000)]);
+    assert!(counts.has(Counter::RxDsacks) && !counts.has(Counter::TxSpuriousRecoveries));
+    assert_eq!(t.s.id.reo_wnd_more, 0);
+}
+
 #[test]
 fn an_echo_of_the_original_takes_recovery_back_at_once() {
     let mut t = Script::with(|s| {
