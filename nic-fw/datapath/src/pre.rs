@@ -98,8 +98,8 @@ impl Pre {
     /// The segment in a frame like nearly all. [`find`](Self::find) says whose it is. `None`: [`look_closely`](Self::look_closely).
     #[inline]
     pub fn glance(&self, bytes: &[u8], offload: RxOffload) -> Option<Segment> {
-        let segment = common_segment(bytes).filter(|_| bytes.starts_with(&self.mac))?;
-        is_sound(segment, bytes, offload).then_some(segment)
+        let segment = common_segment(bytes)?;
+        if bytes.starts_with(&self.mac) && is_sound(segment, bytes, offload) { Some(segment) } else { None }
     }
 
     /// Looks at a frame that may be anything.
