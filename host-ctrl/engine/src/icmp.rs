@@ -69,11 +69,11 @@ impl Engine {
     fn icmpv6_for_us(&mut self, frame: &[u8], mac: Mac, ip: &Ip) {
         match Icmpv6::parse(ip, frame) {
             Some(Icmpv6::EchoRequest { ident, seq, data }) => self.echo(mac, ip, ident, seq, data),
-            Some(Icmpv6::Error { kind, code, mtu, quoted }) if kind != icmpv6_type::PACKET_TOO_BIG || mtu >= u32::from(ipv6::MTU_MIN) => {
-                let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+            Some(Icmpv6::Error { kind, code, mtu, quoted }) => {
+                // RFC 8201, 4: no path has less than the minimum of IPv6.
+                let mtu = u16::try_from(mtu).unwrap_or(u16::MAX).max(ipv6::MTU_MIN);
                 self.icmp_error(in_words_of_icmp(kind, code), mtu, &quoted);
             }
-            // RFC 8201 4-2: no path has less than the minimum of IPv6.
             Some(_) => self.counters.icmp_ignored += 1,
             None => self.counters.drop_malformed += 1,
         }
