@@ -96,6 +96,8 @@ pub struct Output {
     pub notify: bool,
     /// `emit` may have something now.
     pub send: bool,
+    /// [`next_deadline`](crate::next_deadline) may be sooner than before, or a timer has run.
+    pub deadline: bool,
     /// The flow has ended: nothing more comes from it.
     pub closed: Option<CloseReason>,
     /// Linux errno for the application when the flow ended by an error, else 0.

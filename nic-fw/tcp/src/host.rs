@@ -120,7 +120,7 @@ fn soft_error(kind: u8, code: u8) -> u8 {
 /// RFC 7323 5.7-1.
 pub(crate) fn icmp_error(s: &mut FlowState, pools: &mut Pools, error: &IcmpError) {
     // RFC 5927, 4.1: only about what is in flight.
-    // RFC 5927 4.1-1.
+    // RFC 5927 4.1-1; RFC 8201 4-1.
     let ours = error.seq.ge(s.snd_una()) && error.seq.lt(s.snd_max());
     if !ours {
         return;
@@ -132,16 +132,17 @@ pub(crate) fn icmp_error(s: &mut FlowState, pools: &mut Pools, error: &IcmpError
     }
     let (mtu_min, ip_header) = if as_v4(&s.id.key.remote_ip).is_some() { (MTU_MIN, 20) } else { (MTU_MIN_V6, 40) };
     let tcp_header = if s.has(ff::TIMESTAMPS) { 32 } else { 20 };
-    // RFC 1191 3-7, 3-8.
+    // RFC 1191 3-7, 3-8; RFC 8201 4-3, 4-4, 5.4-1.
     let mss = error.mtu.max(mtu_min) - ip_header - tcp_header;
-    // RFC 1191 3-9, 6.4-1.
+    // RFC 1191 3-9, 6.4-1; RFC 8201 4-8, 5.4-2.
     if mss >= s.rx.mss {
         return;
     }
-    // RFC 1191 3-1, 3-2, 3-3, 3-4.
+    // RFC 1191 3-1, 3-2, 3-3, 3-4; RFC 8201 4-4, 4-5, 4-6, 5.4-1.
     s.rx.mss = mss;
     s.cc.cwnd = s.cc.cwnd.max(s.mss());
     // All that is in flight was too long: again, in smaller pieces. No congestion, so cwnd stays (RFC 1191, 6.4).
+    // RFC 8201 4-5, 4-6, 5.4-3.
     // RFC 1191 6.4-2.
     board::give_up(s, pools);
     s.tx.snd_nxt = s.tx.snd_una;

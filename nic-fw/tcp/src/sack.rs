@@ -78,6 +78,7 @@ fn delivered(s: &mut FlowState, pools: &mut Pools, record: &Record, seg: &Segmen
 
 /// Everything up to the segment's acknowledgement has arrived: those records are done with.
 pub(crate) fn cumulative(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, news: &mut News) {
+    let mut again = false;
     while s.cc.sent != NONE {
         let first = pools.records.first(s.cc.sent);
         let record = *pools.records.get(first);
@@ -95,13 +96,18 @@ pub(crate) fn cumulative(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, 
         }
         if !record.has(mark::SACKED) {
             news.acked += part.len();
+            again |= record.has(mark::AGAIN);
             delivered(s, pools, &part, seg, now, news);
         }
     }
+    // What was sent once may have waited at the peer for what was not: Karn's rule (RFC 6298, 3) is about the acknowledgement.
+    if again {
+        news.rtt_us = None;
+    }
 }
 
-/// RFC 2018 5-1; RFC 6675 5-1, 5.1-2, 5.1-6.
 /// Marks what the blocks say. One walk over the records, whatever the blocks are.
+/// RFC 2018 5-1; RFC 6675 5-1, 5.1-2, 5.1-6.
 pub(crate) fn selective(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, news: &mut News) {
     let (blocks, n) = plausible(s, seg);
     let mut blocks = blocks[..n].iter().copied().peekable();
@@ -112,7 +118,8 @@ pub(crate) fn selective(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, n
         let Some(&(start, end)) = blocks.peek() else { break };
         if start.lt(record.end) && !record.has(mark::SACKED) {
             if start.gt(record.start) {
-                // The part before the block stays as it is. Without a record for the other part the block is not believed: it is only advice.
+                // The part before the block stays as it is. Without a record for the other part the block is not believed: it is only
+                // advice.
                 let second = board::split(s, pools, at, start);
                 before = at;
                 at = second.unwrap_or_else(|| pools.records.next(s.cc.sent, at));

@@ -1,5 +1,5 @@
-//! Retransmission, reordering, loss and zero-window probes, keep-alive, cork, delayed ACK. One slot holds all but the last, so that no two can be
-//! armed at once.
+//! Retransmission, reordering, loss and zero-window probes, keep-alive, cork, delayed ACK. One slot holds all but the last, so that no two
+//! can be armed at once.
 
 use crate::rtt::{RTO_MAX_MS, rto_ms};
 use crate::send::{Verdict, plan};
@@ -38,6 +38,33 @@ pub fn next_deadline(s: &FlowState, now: Now) -> Option<Now> {
     match (slot, delack) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
+    }
+}
+
+/// When timers are due, milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Armed {
+    slot: Option<u32>,
+    delack: Option<u32>,
+}
+
+/// The timers that run.
+#[inline]
+#[must_use]
+pub fn armed(s: &FlowState) -> Armed {
+    Armed { slot: (s.tx.timer != timer::NONE).then_some(s.tx.timer_ms), delack: s.has(ff::DELACK_ARMED).then_some(s.rx.delack_ms) }
+}
+
+impl Armed {
+    /// Whether one is due sooner than it was: [`next_deadline`] may be, too.
+    #[inline]
+    #[must_use]
+    pub fn is_sooner_than(self, before: Self) -> bool {
+        let sooner = |now: Option<u32>, before: Option<u32>| match (now, before) {
+            (Some(now), Some(before)) => (now.wrapping_sub(before) as i32) < 0,
+            (now, before) => now.is_some() && before.is_none(),
+        };
+        sooner(self.slot, before.slot) || sooner(self.delack, before.delack)
     }
 }
 
@@ -186,4 +213,34 @@ fn keep_alive(s: &mut FlowState, now: Now, out: &mut Output) {
     s.tx.timer = timer::KEEPALIVE;
     s.tx.timer_ms = now.ms32().wrapping_add(KEEPALIVE_INTERVAL_MS);
     out.counts.add(Counter::TxProbes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::flow;
+
+    #[test]
+    fn only_what_comes_sooner_is_sooner() {
+        let mut s = flow();
+        let armed_at = |s: &mut FlowState, slot: Option<u32>, delack: Option<u32>| {
+            s.tx.timer = if slot.is_some() { timer::RTO } else { timer::NONE };
+            s.tx.timer_ms = slot.unwrap_or(0);
+            s.rx.delack_ms = delack.unwrap_or(0);
+            s.clear(ff::DELACK_ARMED);
+            if delack.is_some() {
+                s.set(ff::DELACK_ARMED);
+            }
+            armed(s)
+        };
+        let mut sooner = |now: (Option<u32>, Option<u32>), before: (Option<u32>, Option<u32>)| {
+            let before = armed_at(&mut s, before.0, before.1);
+            armed_at(&mut s, now.0, now.1).is_sooner_than(before)
+        };
+        let (none, at) = (None, Some(u32::MAX));
+        assert!(sooner((at, none), (none, none)) && sooner((none, at), (at, none)));
+        assert!(sooner((at, none), (Some(5), none)), "across the end of the clock");
+        assert!(!sooner((Some(5), none), (at, none)));
+        assert!(!sooner((at, at), (at, at)) && !sooner((none, none), (at, at)));
+    }
 }

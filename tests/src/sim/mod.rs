@@ -9,7 +9,6 @@
 //! Nothing sleeps and nothing reads a clock: a run is a function of its seed.
 
 pub mod apps;
-pub mod bottleneck;
 pub mod host;
 pub mod machine;
 pub mod order;

@@ -1,103 +1,66 @@
-//! A wire in virtual time that loses, repeats, reorders, delays and corrupts frames, by seed.
+//! A wire in virtual time that loses, repeats, reorders, delays and corrupts frames, by seed: a [`Line`] each way.
 
-use super::bottleneck::{Bottleneck, Load, Queue};
 use super::order::InOrder;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use toe_hal::fake::{Chance, FakeFrame};
+use toe_netem::{Arrival, Counts, Flight, Knobs, Line};
+use toe_wire::{SeqNum, parse_frame};
 
-/// What a [`Wire`] does to frames; chances in percent of frames.
-#[derive(Clone, Copy, Debug)]
-pub struct WireKnobs {
-    pub loss: u8,
-    pub duplicate: u8,
-    /// A bit is flipped somewhere in the frame.
-    pub corrupt: u8,
-    /// Least delay, microseconds.
-    pub delay_us: u64,
-    /// Added to it at random per frame, which reorders.
-    pub jitter_us: u64,
-    /// After this many frames the wire is perfect, so that every run ends.
-    pub faults_until: u64,
-}
-
-impl Default for WireKnobs {
-    fn default() -> Self {
-        Self { loss: 0, duplicate: 0, corrupt: 0, delay_us: 20, jitter_us: 0, faults_until: u64::MAX }
-    }
-}
-
-impl WireKnobs {
-    /// Something different for each seed: from perfect to awful.
-    pub fn from_seed(seed: u64) -> Self {
-        let mut chance = Chance::new(seed ^ 0x77_69_72_65);
-        Self {
-            loss: chance.below(12) as u8,
-            duplicate: chance.below(8) as u8,
-            corrupt: chance.below(4) as u8,
-            delay_us: 1 + chance.below(2_000),
-            jitter_us: [0, 50, 2_000, 20_000][chance.below(4) as usize],
-            faults_until: 20_000,
-        }
-    }
-}
+/// Of a wire that nothing else is said of.
+const DELAY_NS: u64 = 20_000;
+/// A faulty wire is perfect after so many frames, so that every run ends.
+const FAULTS_UNTIL: u64 = 20_000;
 
 /// A frame under way to the end `to`.
 struct Flying {
-    at_us: u64,
-    order: u64,
     to: usize,
     frame: FakeFrame,
 }
 
-impl PartialEq for Flying {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at_us, self.order) == (other.at_us, other.order)
-    }
-}
-impl Eq for Flying {}
-impl PartialOrd for Flying {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Flying {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at_us, self.order).cmp(&(other.at_us, other.order))
-    }
-}
-
 /// Joins two ends, 0 and 1.
 pub struct Wire {
-    knobs: WireKnobs,
-    chance: Chance,
-    flying: BinaryHeap<Reverse<Flying>>,
+    /// Towards each end.
+    lines: [Line; 2],
+    flight: Flight<Flying>,
     frames: u64,
+    faults_until: u64,
     order: Option<InOrder>,
-    /// By the end that frames go to.
-    bottlenecks: Option<[Bottleneck; 2]>,
+    /// What each end has sent.
+    pub sent: [Volume; 2],
 }
 
 impl Wire {
-    pub fn new(knobs: WireKnobs, seed: u64) -> Self {
-        Self { knobs, chance: Chance::new(seed), flying: BinaryHeap::new(), frames: 0, order: None, bottlenecks: None }
+    /// The same both ways.
+    pub fn new(knobs: Knobs, seed: u64) -> Self {
+        let lines = [1 << 32, 0].map(|way| Line::new(knobs, seed ^ way));
+        Self { lines, flight: Flight::default(), frames: 0, faults_until: u64::MAX, order: None, sent: Default::default() }
+    }
+
+    /// Something different for each seed: from perfect to awful.
+    pub fn faulty(seed: u64) -> Self {
+        let mut chance = Chance::new(seed ^ 0x77_69_72_65);
+        let mut percent = |most| 10_000 * chance.below(most) as u32;
+        let (loss, duplicate, corrupt) = (percent(12), percent(8), percent(4));
+        let delay_ns = 1_000 * (1 + chance.below(2_000));
+        let jitter_ns = [0, 50_000, 2_000_000, 20_000_000][chance.below(4) as usize];
+        let knobs = Knobs { loss, duplicate, corrupt, delay_ns, jitter_ns, ..Knobs::default() };
+        Self { faults_until: FAULTS_UNTIL, ..Self::new(knobs, seed) }
+    }
+
+    /// A short wire that only loses frames, `percent` of them.
+    pub fn lossy(percent: u8, seed: u64) -> Self {
+        Self::new(Knobs { loss: 10_000 * u32::from(percent), delay_ns: DELAY_NS, ..Knobs::default() }, seed)
     }
 
     /// A wire that does nothing to frames, so nobody has a reason to send anything twice: a run panics if somebody does, or acknowledges less than
     /// before. `connector`: the end that opens a connection to one of ours. What it sends at once may have to be sent again: the first frames wait
     /// for INSTALL in toed, and later ones may overtake them.
     pub fn perfect(connector: Option<usize>) -> Self {
-        Self { order: Some(InOrder::new(connector)), ..Self::new(WireKnobs::default(), 0) }
+        Self { order: Some(InOrder::new(connector)), ..Self::lossy(0, 0) }
     }
 
-    /// Frames of each direction go through a queue first.
-    pub fn with_bottleneck(self, queue: Queue) -> Self {
-        Self { bottlenecks: Some([Bottleneck::new(queue); 2]), ..self }
-    }
-
-    /// What went through the queue to the end `to`.
-    pub fn load(&self, to: usize) -> Load {
-        self.bottlenecks.map_or(Load::default(), |b| b[to].load)
+    /// What has happened to frames for the end `to`.
+    pub fn counts(&self, to: usize) -> Counts {
+        self.lines[to].counts
     }
 
     pub fn is_perfect(&self) -> bool {
@@ -105,50 +68,63 @@ impl Wire {
     }
 
     /// A frame leaves one end for the end `to`.
-    pub fn send(&mut self, to: usize, frame: FakeFrame, now_us: u64) {
+    pub fn send(&mut self, to: usize, mut frame: FakeFrame, now_us: u64) {
         self.frames += 1;
+        if self.frames == self.faults_until {
+            self.lines.iter_mut().for_each(Line::heal);
+        }
         if let Some(order) = &mut self.order {
             order.watch(1 - to, &frame.bytes);
         }
-        let faulty = self.frames < self.knobs.faults_until;
-        if faulty && self.chance.percent(self.knobs.loss) {
-            return;
+        self.sent[1 - to].count(&frame.bytes);
+        let fate = self.lines[to].send(&mut frame.bytes, now_us * 1000);
+        let Ok(Arrival { at_ns, again_ns, damage }) = fate else { return };
+        if let Some(again_ns) = again_ns {
+            self.flight.push(again_ns, Flying { to, frame: frame.clone() });
         }
-        if faulty && self.chance.percent(self.knobs.duplicate) {
-            self.launch(to, frame.clone(), now_us);
+        if let Some(bit) = damage {
+            flip(&mut frame, bit);
         }
-        let frame = if faulty && self.chance.percent(self.knobs.corrupt) { self.corrupted(frame) } else { frame };
-        self.launch(to, frame, now_us);
+        self.flight.push(at_ns, Flying { to, frame });
     }
 
     /// What has arrived by now: the end and the frame.
     pub fn arrived(&mut self, now_us: u64) -> Option<(usize, FakeFrame)> {
-        let due = self.flying.peek().is_some_and(|Reverse(f)| f.at_us <= now_us);
-        due.then(|| self.flying.pop()).flatten().map(|Reverse(f)| (f.to, f.frame))
+        self.flight.pop(now_us * 1000).map(|(_, Flying { to, frame })| (to, frame))
     }
 
     /// When the next frame arrives.
     pub fn next_us(&self) -> Option<u64> {
-        self.flying.peek().map(|Reverse(f)| f.at_us)
+        self.flight.next_ns().map(|ns| ns.div_ceil(1000))
     }
+}
 
-    fn launch(&mut self, to: usize, mut frame: FakeFrame, now_us: u64) {
-        let left_us = match &mut self.bottlenecks {
-            Some(bottlenecks) => bottlenecks[to].pass(&mut frame.bytes, now_us),
-            None => Some(now_us),
-        };
-        let Some(left_us) = left_us else { return };
-        let at_us = left_us + self.knobs.delay_us + self.chance.below(self.knobs.jitter_us + 1);
-        self.flying.push(Reverse(Flying { at_us, order: self.frames, to, frame }));
+/// Payload that an end has sent on its one connection, bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Volume {
+    pub payload: u64,
+    /// Of it, what had been sent before.
+    pub again: u64,
+    /// Behind all that was sent.
+    end: Option<SeqNum>,
+}
+
+impl Volume {
+    fn count(&mut self, bytes: &[u8]) {
+        let Ok(frame) = parse_frame(bytes) else { return };
+        let Some((_, tcp)) = frame.tcp().filter(|(_, tcp)| !tcp.payload.is_empty()) else { return };
+        let (len, before) = (tcp.payload.len(), self.end.unwrap_or(tcp.seq));
+        let end = tcp.seq.add(len).max(before);
+        self.end = Some(end);
+        self.payload += u64::from(len);
+        self.again += u64::from(len.saturating_sub(end.since_or_zero(before)));
     }
+}
 
-    /// Flips one bit. A frame whose checksum was not computed yet would be damaged beyond detection on a
-    /// real machine, too: such frames never leave it, so they are spared.
-    fn corrupted(&mut self, mut frame: FakeFrame) -> FakeFrame {
-        if !frame.offload.csum_ok {
-            let bit = self.chance.below(frame.bytes.len() as u64 * 8);
-            frame.bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
-        }
-        frame
+/// Flips one bit. A frame whose checksum was not computed yet would be damaged beyond detection on a
+/// real machine, too: such frames never leave it, so they are spared.
+fn flip(frame: &mut FakeFrame, bit: u64) {
+    if !frame.offload.csum_ok {
+        frame.bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
     }
 }

@@ -137,6 +137,30 @@ pub enum Outcome {
     Refused,
 }
 
+/// What there is to do at this time. When there is something again, if ever.
+fn step(ends: &mut [&mut dyn End], wire: &mut Wire, now_us: u64) -> Option<u64> {
+    while let Some((to, frame)) = wire.arrived(now_us) {
+        ends[to].arrive(frame);
+    }
+    for (i, end) in ends.iter_mut().enumerate() {
+        end.run(now_us);
+        while let Some(frame) = end.take_sent() {
+            wire.send(1 - i, frame, now_us);
+        }
+    }
+    let next = ends.iter_mut().filter_map(|e| e.next_us(now_us)).chain(wire.next_us()).min();
+    next.map(|next| next.max(now_us + 1))
+}
+
+/// Runs until this time, whatever the ends have done by then.
+pub fn run_until<'a>(a: &'a mut dyn End, b: &'a mut dyn End, wire: &mut Wire, until_us: u64) {
+    let ends = &mut [a, b];
+    let mut now_us = 0;
+    while let Some(next) = step(ends, wire, now_us).filter(|next| *next <= until_us) {
+        now_us = next;
+    }
+}
+
 /// Runs until both ends are done. Panics with what both say if that takes longer than `limit_us` of virtual time.
 pub fn run<'a>(a: &'a mut dyn End, b: &'a mut dyn End, wire: &mut Wire, limit_us: u64) -> Outcome {
     run_for(a, b, wire, limit_us).0
@@ -147,27 +171,18 @@ pub fn run_for<'a>(a: &'a mut dyn End, b: &'a mut dyn End, wire: &mut Wire, limi
     let ends = &mut [a, b];
     let mut now_us = 0;
     loop {
-        while let Some((to, frame)) = wire.arrived(now_us) {
-            ends[to].arrive(frame);
-        }
-        for (i, end) in ends.iter_mut().enumerate() {
-            end.run(now_us);
-            while let Some(frame) = end.take_sent() {
-                wire.send(1 - i, frame, now_us);
-            }
-        }
+        let next = step(ends, wire, now_us);
         if ends.iter().all(|e| e.done()) {
             return (Outcome::Delivered, now_us);
         }
         if ends.iter().any(|e| e.refused()) {
             return (Outcome::Refused, now_us);
         }
-        let times = ends.iter_mut().filter_map(|e| e.next_us(now_us)).chain(wire.next_us());
-        let Some(next) = times.min() else {
+        let Some(next) = next else {
             panic!("stalled at {now_us} us: nobody has anything to wait for\n{}", describe(ends));
         };
         assert!(next <= limit_us, "not done after {now_us} us\n{}", describe(ends));
-        now_us = next.max(now_us + u64::from(next <= now_us));
+        now_us = next;
     }
 }
 

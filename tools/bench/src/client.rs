@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddrV4, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use hdrhistogram::Histogram;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -38,6 +39,7 @@ struct Bulk {
     bytes: u64,
     seconds: f64,
     gbit_per_s: f64,
+    mbit_per_s_each: Vec<f64>,
 }
 
 fn connect(server: SocketAddrV4, mode: Mode) -> Result<TcpStream> {
@@ -187,17 +189,25 @@ impl Lane {
     }
 }
 
-/// One connection, one direction.
-pub fn bulk(options: &Options, direction: Direction) -> Result<()> {
+/// One direction, on each connection by itself.
+pub fn bulk(options: &Options, connections: u16, direction: Direction) -> Result<()> {
     let warm_up = Duration::from_secs_f64(options.seconds * 0.1);
     let length = Duration::from_secs_f64(options.seconds);
-    let (name, (bytes, took)) = match direction {
-        Direction::ToServer => ("to_server", to_server(options.server, warm_up, length)?),
-        Direction::FromServer => ("from_server", from_server(options.server, warm_up, length)?),
+    let (name, carry): (_, fn(_, _, _) -> _) = match direction {
+        Direction::ToServer => ("to_server", to_server),
+        Direction::FromServer => ("from_server", from_server),
     };
+    let server = options.server;
+    let threads: Vec<_> = (0..connections).map(|_| thread::spawn(move || carry(server, warm_up, length))).collect();
+    let (mut bytes, mut took, mut each) = (0, Duration::ZERO, Vec::new());
+    for thread in threads {
+        let (of_one, its_time): (u64, Duration) = thread.join().map_err(|_| anyhow!("a connection's thread has panicked"))??;
+        each.push(of_one as f64 * 8.0 / its_time.as_secs_f64() / 1e6);
+        (bytes, took) = (bytes + of_one, took.max(its_time));
+    }
     let seconds = took.as_secs_f64();
     ensure!(bytes > 0, "not a byte in {seconds} s");
-    print(&Bulk { kind: "bulk", direction: name, bytes, seconds, gbit_per_s: bytes as f64 * 8.0 / seconds / 1e9 })
+    print(&Bulk { kind: "bulk", direction: name, bytes, seconds, gbit_per_s: bytes as f64 * 8.0 / seconds / 1e9, mbit_per_s_each: each })
 }
 
 /// Counts what was written until the server has confirmed all of it.

@@ -4,7 +4,7 @@
 //!   toe-rpc server   echo and bulk modes, one port, one thread, epoll
 //!   toe-rpc latency     1 connection, 1 request outstanding: p50, p99
 //!   toe-rpc throughput  16 connections, 8 outstanding each: requests/s
-//!   toe-rpc bulk        one direction: Gbit/s
+//!   toe-rpc bulk        one direction: Gbit/s, of several connections each one's share
 //! ```
 //!
 //! It knows nothing of FerroTOE: unmodified, it runs on the kernel and under `toectl run`. A
@@ -49,10 +49,13 @@ enum Command {
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
         outstanding: u16,
     },
-    /// One connection, as fast as it goes
+    /// One direction, as fast as it goes
     Bulk {
         #[command(flatten)]
         options: Options,
+        /// Connections, a thread each
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+        connections: u16,
         /// Which way the bytes flow
         #[arg(long, value_enum)]
         direction: Direction,
@@ -82,7 +85,7 @@ fn main() -> ExitCode {
         Command::Server { listen } => server::serve(listen),
         Command::Latency(options) => client::requests("latency", &options, 1, 1),
         Command::Throughput { options, connections, outstanding } => client::requests("throughput", &options, connections, outstanding),
-        Command::Bulk { options, direction } => client::bulk(&options, direction),
+        Command::Bulk { options, connections, direction } => client::bulk(&options, connections, direction),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

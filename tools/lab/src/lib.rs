@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!   tests/e2e_*.rs ─┐                     ┌─► namespaces   hosts, veth pairs
-//!                   ├─► instance, servers ┼─► job          run, wait, kill
-//!   xtask demo ─────┘                     └─► programs, proc, books
+//!   toe-networks ───┼─► instance, servers ┼─► job          run, wait, kill
+//!   xtask demo ─────┘   wired             └─► programs, proc, books
 //! ```
 //!
 //! May depend on: nothing of ours. It knows our programs only as an operator does, by their
@@ -19,8 +19,10 @@ pub mod proc;
 pub mod programs;
 pub mod qemu;
 pub mod servers;
+pub mod wired;
 
 pub use books::Books;
 pub use instance::{CARD_IF, CARD_IP, Card, PEER_IF, PEER_IP, Pair, Place, UP_ENV};
 pub use job::{Finished, Job};
 pub use namespaces::{Host, Lab};
+pub use wired::Wired;

@@ -148,6 +148,12 @@ impl Lab {
         b.0.ip(&format!("link set {name_b} up"))
     }
 
+    /// Moves an interface from one host to another, where it is brought up.
+    pub fn give(&self, from: &Host, name: &str, to: &Host) -> Result<()> {
+        from.ip(&format!("link set {name} netns {}", to.inner))?;
+        to.ip(&format!("link set {name} up"))
+    }
+
     /// A path inside the lab, as this process can open it.
     pub fn path(&self, inside: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root", self.init)).join(inside.trim_start_matches('/'))

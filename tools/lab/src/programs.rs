@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow, bail};
 const SYSTEM_FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// What `cargo build --release` makes, as far as tests and the demo run it.
-pub const BUILT: [&str; 6] = ["toe-nic", "toe-window", "toed", "toectl", "toe-rpc", "libtoe_preload.so"];
+pub const BUILT: [&str; 7] = ["toe-nic", "toe-window", "toed", "toectl", "toe-rpc", "toe-netem", "libtoe_preload.so"];
 
 /// Names the folder with our programs, for tests that run from a copy of it.
 pub const BIN_DIR_ENV: &str = "TOE_BIN_DIR";

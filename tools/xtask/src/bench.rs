@@ -3,7 +3,7 @@
 //! Absolute figures move from run to run with the machine; so both take turns, and the medians
 //! and their ratio are what counts.
 //!
-//! And what a decision of the scheduler costs, which needs neither (`--scheduler`).
+//! And what a decision of the scheduler costs, which needs neither (`--scheduler`); and how TCP does on bad networks (`--networks`).
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -15,6 +15,7 @@ use toe_lab::instance::{PEER_IP, Pair, Place};
 use toe_lab::{CARD_IP, Card, Job, job, programs, servers};
 
 use crate::cargo;
+use crate::networks;
 use crate::pipeline;
 use crate::progress::{Mark, Step};
 use crate::setup;
@@ -30,7 +31,7 @@ pub struct Options {
     /// With --pipeline: build toe-pipe, one static binary to be carried to other machines, and say where it is
     #[arg(long, visible_alias = "static", requires = "pipeline")]
     build_only: bool,
-    /// Arguments for toe-pipe (with --help: what there is)
+    /// Arguments for toe-pipe or toe-networks (with --help: what there is)
     #[arg(last = true)]
     args: Vec<OsString>,
     /// Runs of each measurement; the median counts
@@ -39,6 +40,12 @@ pub struct Options {
     /// Seconds of each measurement
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
+    /// How TCP does on networks of all kinds instead: sim (virtual time, against a snapshot), linux (beside Linux), fairness; alone: the last two
+    #[arg(long, value_name = "PART", num_args = 0..=1, default_missing_value = "all", conflicts_with_all = ["pipeline", "model", "scheduler"])]
+    networks: Option<networks::Part>,
+    /// With --networks sim: make what is measured now the snapshot
+    #[arg(long, requires = "networks")]
+    bless: bool,
     /// What a decision of the scheduler costs, from ten flows to a million, instead
     #[arg(long, conflicts_with = "seconds")]
     scheduler: bool,
@@ -182,10 +189,13 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         let args: Vec<OsString> = model.into_iter().chain(options.args.iter().cloned()).collect();
         return if options.build_only { pipeline::build_only() } else { pipeline::run(&args) };
     }
+    if let Some(part) = options.networks {
+        return networks::run(part, options.bless, &options.args);
+    }
     if options.scheduler {
         return scheduler(options.runs);
     }
-    ensure!(options.args.is_empty(), "arguments behind '--' are for toe-pipe: with --pipeline or --model");
+    ensure!(options.args.is_empty(), "arguments behind '--' are for toe-pipe and toe-networks: with --pipeline, --model or --networks");
     against_the_kernel(options)
 }
 

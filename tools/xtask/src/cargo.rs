@@ -98,7 +98,7 @@ fn boxed(pipe: impl std::io::Read + Send + 'static) -> Box<dyn std::io::Read + S
 }
 
 /// Everything that is installed.
-pub const INSTALLED: [&str; 7] = ["toe-nic", "toe-window", "toed", "toectl", "toe-bench", "libtoe", "toe-preload"];
+pub const INSTALLED: [&str; 8] = ["toe-nic", "toe-window", "toed", "toectl", "toe-bench", "toe-netem", "libtoe", "toe-preload"];
 
 /// Builds [`INSTALLED`], with cargo's own progress display on the screen.
 pub fn build_release() -> Result<()> {

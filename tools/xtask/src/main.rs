@@ -19,6 +19,7 @@ mod fuzz;
 mod image;
 mod insns;
 mod machine;
+mod networks;
 mod pipeline;
 mod platform;
 mod progress;
