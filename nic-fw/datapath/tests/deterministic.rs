@@ -156,10 +156,11 @@ fn arrive(b: &mut Bench<Actors>, t: &mut Talk, room: u32, chance: &mut Chance) {
     t.sent_by_peer += first + second;
 }
 
-/// Nothing to do: on to the next deadline; what the card has sent is acknowledged.
+/// Nothing to do: on to the next deadline; what the card has sent is acknowledged, and what it says that it dropped is sent again.
 fn step_time(b: &mut Bench<Actors>, talks: &mut [Talk]) {
     let next = b.card.next_deadline(b.now).unwrap_or(b.now.add_micros(1000));
     b.now = next.max(b.now.add_micros(100));
+    let dropped = b.card.counters().drops(Drop::NoBuffer) > 0;
     for t in talks {
         t.waits = if t.acked < t.sent_by_peer { t.waits + 1 } else { 0 };
         if t.waits == PATIENCE {
@@ -167,6 +168,10 @@ fn step_time(b: &mut Bench<Actors>, talks: &mut [Talk]) {
             b.segment(t.n, t.acked, t.echoed, TcpFlags::PSH, &stream(t.acked, (t.sent_by_peer - t.acked).min(900)));
         }
         b.segment(t.n, t.sent_by_peer, t.echoed, TcpFlags::empty(), b"");
+        if dropped && t.acked < t.sent_by_peer {
+            let len = (t.sent_by_peer - t.acked).min(900);
+            b.segment(t.n, t.acked, t.echoed, TcpFlags::PSH, &stream(t.acked, len));
+        }
     }
 }
 
