@@ -109,6 +109,7 @@
 #define TOE_FLOW_FLAG_RST_DUE 0x800000U
 #define TOE_FLOW_FLAG_TLP_DUE 0x1000000U
 #define TOE_FLOW_FLAG_REORDERED 0x2000000U
+#define TOE_FLOW_FLAG_PROBED 0x4000000U
 
 /* control */
 #define TOE_CONTROL_MSG_LEN 512U
@@ -330,10 +331,17 @@
 #define TOE_APP_OP_RATE 12U
 #define TOE_APP_OP_CONGESTION 13U
 #define TOE_APP_OP_INFO 14U
+#define TOE_APP_OP_WHOSE 15U
+
+/* app::whose */
+#define TOE_APP_WHOSE_OTHERS 0U
+#define TOE_APP_WHOSE_OWN 1U
+#define TOE_APP_WHOSE_ON_LINK 2U
 
 /* app::bind_flags */
 #define TOE_APP_BIND_REUSEADDR 1U
 #define TOE_APP_BIND_REUSEPORT 2U
+#define TOE_APP_BIND_V6ONLY 4U
 
 /* counters */
 #define TOE_COUNTERS_TOTAL 75U
@@ -478,7 +486,7 @@ struct toe_flow_rx {
     uint8_t state;           /*  44 */
     uint8_t delack_segs;     /*  45 */
     uint8_t quickack;        /*  46 */
-    uint8_t _reserved;       /*  47 */
+    uint8_t soft_error;      /*  47 */
     uint32_t delack_ms;      /*  48 */
     uint32_t last_rx_ms;     /*  52 */
     uint32_t ts_offset;      /*  56 */
@@ -574,16 +582,21 @@ struct toe_slot_names {
 
 /* region::SlotTx: 64 bytes */
 struct toe_slot_tx {
-    uint32_t head;           /*   0 */
-    uint32_t lock;           /*   4 */
-    uint32_t flags;          /*   8 */
-    uint32_t nonblocking;    /*  12 */
-    uint32_t timeout_us;     /*  16 */
-    uint32_t slot_flags;     /*  20 */
-    uint32_t linger;         /*  24 */
-    uint32_t _reserved;      /*  28 */
-    uint64_t pacing;         /*  32 */
-    uint32_t _reserved2[6];  /*  40 */
+    uint32_t head;            /*   0 */
+    uint32_t lock;            /*   4 */
+    uint32_t flags;           /*   8 */
+    uint32_t nonblocking;     /*  12 */
+    uint32_t timeout_us;      /*  16 */
+    uint32_t slot_flags;      /*  20 */
+    uint32_t linger;          /*  24 */
+    uint32_t _reserved;       /*  28 */
+    uint64_t pacing;          /*  32 */
+    uint32_t tos;             /*  40 */
+    uint32_t ttl;             /*  44 */
+    uint32_t max_segment;     /*  48 */
+    uint32_t syn_retries;     /*  52 */
+    uint32_t defer_accept_s;  /*  56 */
+    uint32_t _reserved2;      /*  60 */
 } TOE_ALIGNED(64);
 
 /* region::SlotRx: 64 bytes */

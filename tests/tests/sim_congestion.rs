@@ -5,7 +5,7 @@
 
 use toe_abi::flow::cc;
 use toe_datapath::{Card, CardConfig};
-use toe_engine::{Config, Engine, rates};
+use toe_engine::{Config, Engine, Prefix, rates};
 use toe_hal::PortCaps;
 use toe_hal::fake::{FakeMemory, FakePort};
 use toe_link::slot::Addr;
@@ -27,9 +27,10 @@ const LEAST_US: u64 = VOLUME * 8 * 1514 / 1448 / 100;
 
 fn toe_host(ip: [u8; 4], algorithm: u8, rates: rates::Params) -> ToeHost {
     let mac = [2, 0, 0, 0, 0, ip[3]];
-    let config = Config { cc: algorithm, secret: [ip[3]; 16], ..Config::new(mac, ip, 24) };
+    let address = Prefix::new(toe_abi::flow::v4_mapped(ip), 24).expect("24 bits");
+    let config = Config { cc: algorithm, secret: [ip[3]; 16], ..Config::new(mac, vec![address]) };
     let engine = Engine::new(config, 0).expect("a valid configuration");
-    let mut core = CoreConfig::new(toe_abi::flow::v4_mapped(ip), 24);
+    let mut core = CoreConfig::new(Some(address));
     (core.buffers.tx, core.buffers.rx, core.limits.payload_len) = (20, 20, 1 << 22);
     (core.limits.contexts, core.limits.sockets, core.limits.listeners, core.limits.accept_entries) = (2, 64, 4, 16);
     (core.card_contexts, core.card_regions, core.rates) = (8, 4, rates);

@@ -208,6 +208,16 @@ fn toectl_starts_a_machine_and_stops_it() {
     let status = here.card.toectl(&["status"]).expect("answers").stdout();
     assert!(status.contains("qemu (attached)") && status.contains("link up") && status.contains("of 127M handed out"), "{status}");
     assert!(logs().contains("3 cores") && logs().contains("control plane attached"), "{}", logs());
+    // A machine that has died is started again, and programs that are started then work; also one that has not died.
+    let qemu = here.card.pid(&here.lab, "qemu").expect("runs");
+    job::signal(qemu, Signal::KILL);
+    for _ in 0..2 {
+        here.card.toectl(&["restart"]).unwrap_or_else(|e| panic!("{e:#}\n{}", logs()));
+        server = servers::python_http(&here.lab, &place, "on-card", 8080).expect("starts");
+        servers::wait_listening(&mut server, &kernel.host, CARD_IP, 8080).unwrap_or_else(|e| panic!("{e:#}\n{}", logs()));
+        servers::fetch(&here.lab, &kernel, &format!("http://{CARD_IP}:8080/file"), &hash, LIMIT)
+            .unwrap_or_else(|e| panic!("{e:#}\n{}", logs()));
+    }
     let second = here.up(&[]);
     assert!(second.status.code() == Some(2) && second.stderr().contains("is running already"), "{}", second.stderr());
     here.card.down().expect("down");
@@ -231,17 +241,20 @@ fn a_machine_that_does_not_start_leaves_nothing() {
 #[test]
 #[ignore = "end to end: cargo xtask test"]
 fn connections_outlive_resets_of_the_network_device() {
-    let scene = Scene::new(&Machine { append: "fail=port fail-after=2000", ..Machine::default() }, FILE_LEN);
-    let (card, peer) = (scene.place(), scene.pair.peer_place());
-    let _on_card = scene.server(&card, "on-card", 8080, &peer);
-    let slowly = format!("curl -sS --limit-rate 8M http://{CARD_IP}:8080/file | sha256sum");
-    let said = peer.run("bash", &["-c", &slowly], LIMIT).unwrap_or_else(|e| panic!("{e:#}\n{}", scene.card.logs())).stdout();
-    assert!(said.starts_with(&scene.hash), "{said}\n{}", scene.card.logs());
-    let resets = scene.card.card.stats().expect("answers")["port_resets"];
-    println!("{resets} resets in one connection");
-    assert!(resets >= 3, "{resets}\n{}", scene.card.logs());
-    let status = scene.card.card.toectl(&["status"]).expect("answers").stdout();
-    assert!(status.contains("link up"), "{status}");
+    // Pipelined, and fused.
+    for cores in [4, 1] {
+        let scene = Scene::new(&Machine { cores, append: "fail=port fail-after=2000", ..Machine::default() }, FILE_LEN);
+        let (card, peer) = (scene.place(), scene.pair.peer_place());
+        let _on_card = scene.server(&card, "on-card", 8080, &peer);
+        let slowly = format!("curl -sS --limit-rate 8M http://{CARD_IP}:8080/file | sha256sum");
+        let said = peer.run("bash", &["-c", &slowly], LIMIT).unwrap_or_else(|e| panic!("{e:#}\n{}", scene.card.logs())).stdout();
+        assert!(said.starts_with(&scene.hash), "{said}\n{}", scene.card.logs());
+        let resets = scene.card.card.stats().expect("answers")["port_resets"];
+        println!("{resets} resets in one connection");
+        assert!(resets >= 3, "{resets}\n{}", scene.card.logs());
+        let status = scene.card.card.toectl(&["status"]).expect("answers").stdout();
+        assert!(status.contains("link up"), "{status}");
+    }
 }
 
 #[test]

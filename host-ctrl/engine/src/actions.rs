@@ -25,7 +25,7 @@ pub struct ConnId {
     pub(crate) generation: u32,
 }
 
-/// An address (16 bytes, IPv4-mapped; zeroes or ::ffff:0.0.0.0: any) and a port.
+/// An address (16 bytes, IPv4-mapped; zeroes: any, ::ffff:0.0.0.0: any of IPv4) and a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Endpoint {
     pub ip: [u8; 16],
@@ -33,7 +33,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Any address, the port to be chosen.
+    /// Any address of both versions, the port to be chosen.
     pub const ANY: Endpoint = Endpoint { ip: [0; 16], port: 0 };
 
     pub const fn v4(ip: [u8; 4], port: u16) -> Self {
@@ -54,11 +54,44 @@ pub struct Wishes {
     pub buffers: BufferLog2,
     /// `toe_abi::flow::cc`; None: the route's, or everybody's.
     pub cc: Option<u8>,
+    pub open: OpenOptions,
+}
+
+impl Wishes {
+    pub const fn new(buffers: BufferLog2) -> Self {
+        let open = OpenOptions { tos: 0, ttl: 0, max_segment: 0, syn_retries: 0, defer_accept_us: 0 };
+        Self { buffers, cc: None, open }
+    }
 }
 
 impl From<BufferLog2> for Wishes {
     fn from(buffers: BufferLog2) -> Self {
-        Self { buffers, cc: None }
+        Self::new(buffers)
+    }
+}
+
+/// Socket options that a connection begins with. 0: as for everybody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct OpenOptions {
+    /// IP_TOS; its ECN bits are ours. RFC 9293 MUST-48.
+    pub tos: u8,
+    /// IP_TTL.
+    pub ttl: u8,
+    /// TCP_MAXSEG: most payload of a segment, either way, bytes.
+    pub max_segment: u16,
+    /// TCP_SYNCNT: retransmissions of a SYN.
+    pub syn_retries: u8,
+    /// TCP_DEFER_ACCEPT: a connection without data is not announced for so long.
+    pub defer_accept_us: u64,
+}
+
+impl OpenOptions {
+    pub(crate) fn ttl_or(&self, configured: u8) -> u8 {
+        if self.ttl == 0 { configured } else { self.ttl }
+    }
+
+    pub(crate) fn limit(&self, mss: u16) -> u16 {
+        if self.max_segment == 0 { mss } else { mss.min(self.max_segment) }
     }
 }
 
@@ -138,6 +171,8 @@ pub enum Action {
     Install { conn: ConnId, owner: Owner, listener: Option<ListenerId>, state: Box<FlowState> },
     /// Have the card process a frame as if it came from the wire now.
     Inject { frame: Vec<u8>, meta: FrameMeta },
+    /// An address of the card's own, or no longer one: it answers for it (control message ADDRESS). `prefix`: as usually written.
+    Address { ip: [u8; 16], prefix: u8, add: bool },
     /// Write an entry of the card's next-hop table. None: unknown.
     NextHop { index: u16, mac: Option<[u8; 6]> },
     /// A passive open has succeeded: it waits to be accepted.
@@ -150,6 +185,7 @@ pub enum Action {
     AbortFlow { flow: FlowId },
     /// Ask for the flow's state (control message QUERY), then call [`Engine::flow_state`](crate::Engine::flow_state). Of orphans only, rarely.
     QueryFlow { flow: FlowId },
-    /// Tell the flow of an ICMP error (control message ICMP_ERROR). `kind`: type << 8 | code.
+    /// Tell the flow of an ICMP error (control message ICMP_ERROR). `kind`: type << 8 | code of ICMP; what ICMPv6 says
+    /// is told in the same words.
     IcmpError { flow: FlowId, kind: u16, mtu: u16, seq: u32 },
 }

@@ -9,7 +9,10 @@ use toe_wire::{Arp, Checksum, SeqNum, Sum, TcpFlags, TcpOptions, TxHeader, heade
 pub struct Outgoing {
     pub to: Mac,
     pub from: Mac,
+    pub vlan: Option<u16>,
     pub key: FlowKey,
+    /// Without ECN bits.
+    pub tos: u8,
     pub ttl: u8,
     pub seq: SeqNum,
     pub ack: SeqNum,
@@ -22,12 +25,12 @@ pub fn segment(s: &Outgoing) -> Vec<u8> {
     let header = TxHeader {
         dst_mac: s.to,
         src_mac: s.from,
-        vlan: None,
+        vlan: s.vlan,
         src_ip: s.key.local_ip,
         dst_ip: s.key.remote_ip,
         // RFC 3168, 6.1.1: SYN, SYN-ACK and pure ACKs are not ECN-capable.
         // RFC 3168 6.1.1-9.
-        tos: 0,
+        tos: s.tos & !3,
         ttl: s.ttl,
         ident: 0,
         src_port: s.key.local_port,
@@ -45,9 +48,9 @@ pub fn segment(s: &Outgoing) -> Vec<u8> {
     frame
 }
 
-pub fn arp(to: Mac, packet: &Arp) -> Vec<u8> {
+pub fn arp(to: Mac, vlan: Option<u16>, packet: &Arp) -> Vec<u8> {
     let mut frame = vec![0; 64];
-    let len = packet.write(&to, None, &mut frame).unwrap_or(0);
+    let len = packet.write(&to, vlan, &mut frame).unwrap_or(0);
     frame.truncate(len);
     frame
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     Action, ConnId, Engine,
+    addr::is_host,
     conn::{Orphan, Phase},
     segment::Segment,
     time_wait::TimeWait,
@@ -10,7 +11,7 @@ use crate::{
 use toe_abi::{
     FlowId,
     control::close_reason,
-    flow::{FlowKey, FlowState, as_v4},
+    flow::{FlowKey, FlowState},
 };
 use toe_wire::{SeqNum, TcpFlags, TcpOptions, Timestamps};
 
@@ -21,7 +22,7 @@ impl Engine {
         }
         // Also for a flow that was installed by an earlier daemon.
         let key = state.id.key;
-        if reason != close_reason::TIME_WAIT || as_v4(&key.remote_ip).is_none() || self.conns.by_key(&key).is_some() {
+        if reason != close_reason::TIME_WAIT || !is_host(&key.remote_ip) || self.conns.by_key(&key).is_some() {
             return;
         }
         if self.time_wait.is_full()

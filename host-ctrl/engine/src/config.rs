@@ -1,6 +1,10 @@
 //! What an engine is told once. Times are microseconds.
 
-use crate::route::Route;
+use crate::{
+    addr::{Ip, Prefix, is_host, is_v4},
+    addresses,
+    route::Route,
+};
 use core::fmt;
 
 /// Settings of an [`Engine`](crate::Engine).
@@ -8,12 +12,19 @@ use core::fmt;
 pub struct Config {
     /// MAC address of the card's port.
     pub mac: [u8; 6],
-    /// The card's address.
-    pub ip: [u8; 4],
-    /// Length of the on-link prefix, bits.
-    pub prefix: u8,
-    /// Default router; must be on-link.
-    pub gateway: Option<[u8; 4]>,
+    /// The card's addresses, each with the prefix that is on-link. With one of IPv6 comes a link-local one.
+    pub addresses: Vec<Prefix>,
+    /// Default routers, of either version; must be on-link.
+    pub gateways: Vec<Ip>,
+    /// Take addresses, routers and the link's MTU from router advertisements (RFC 4862).
+    pub slaac: bool,
+    /// Key of the numbers that addresses are made of (RFC 7217): they stay the same as long as it does.
+    pub stable_secret: [u8; 16],
+    /// Times that others are asked whether they have an address of IPv6 before it is used (RFC 4862, 5.1), and the time between.
+    pub dad_transmits: u8,
+    pub dad_interval_us: u64,
+    /// 802.1Q VLAN that we are on; 0: none.
+    pub vlan: u16,
     /// Further routes; the longest prefix wins.
     pub routes: Vec<Route>,
     /// Bytes of IP packet on the port.
@@ -22,9 +33,9 @@ pub struct Config {
     pub handshake_timeout_us: u64,
     /// Retransmissions of a SYN or SYN-ACK before giving up.
     pub handshake_retries: u8,
-    /// First timeout of an ARP request; doubles each time.
+    /// First timeout of an ARP request or neighbour solicitation; doubles each time.
     pub arp_timeout_us: u64,
-    /// An ARP resolution fails when the timeout would exceed this.
+    /// A resolution fails when the timeout would exceed this.
     pub arp_timeout_max_us: u64,
     /// A neighbour is asked again this long after it was last heard.
     pub arp_expire_us: u64,
@@ -46,6 +57,8 @@ pub struct Config {
     pub next_hops: u16,
     /// Negotiate ECN (RFC 3168).
     pub ecn: bool,
+    /// Least that is added to the round-trip time for a retransmission timeout.
+    pub rto_min_us: u32,
     /// Negotiate timestamps (RFC 7323).
     pub timestamps: bool,
     /// Negotiate window scaling (RFC 7323).
@@ -56,22 +69,26 @@ pub struct Config {
     pub rtt_init_us: u32,
     /// First and last port chosen for sockets that did not ask for one.
     pub ephemeral: (u16, u16),
-    /// Answer ARP requests for `ip` here. False where the card does it.
+    /// Answer ARP requests and neighbour solicitations here. False where the card does it.
     pub answer_arp: bool,
-    /// Time to live of packets sent here and by flows. RFC 9293 MUST-49.
+    /// Time to live or hop limit of packets sent here and by flows. RFC 9293 MUST-49.
     pub ttl: u8,
     /// RSTs, challenge ACKs and ICMP messages, each kind: most a second.
     pub replies_per_second: u32,
 }
 
 impl Config {
-    /// Usual values for a card at `ip`/`prefix`. The secret is left zero: set it.
-    pub fn new(mac: [u8; 6], ip: [u8; 4], prefix: u8) -> Self {
+    /// Usual values for a card with these addresses. The secrets are left zero: set them.
+    pub fn new(mac: [u8; 6], addresses: Vec<Prefix>) -> Self {
         Self {
             mac,
-            ip,
-            prefix,
-            gateway: None,
+            addresses,
+            gateways: Vec::new(),
+            slaac: false,
+            stable_secret: [0; 16],
+            dad_transmits: 1,
+            dad_interval_us: 1_000_000,
+            vlan: 0,
             routes: Vec::new(),
             mtu: 1500,
             handshake_timeout_us: 1_000_000,
@@ -88,6 +105,7 @@ impl Config {
             cc: toe_abi::flow::cc::CUBIC,
             next_hops: 256,
             ecn: false,
+            rto_min_us: 200_000,
             timestamps: true,
             window_scaling: true,
             sack: true,
@@ -101,11 +119,18 @@ impl Config {
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let fail = |what| Err(ConfigError(what));
-        if self.prefix > 32 {
-            return fail("prefix is longer than 32 bits");
+        if self.addresses.is_empty() && !self.slaac {
+            return fail("there is no address");
         }
-        if !crate::route::is_host(self.ip) {
-            return fail("ip is not a host address");
+        // One of the places is the link-local address's.
+        if self.addresses.len() >= addresses::MAX {
+            return fail("there are too many addresses");
+        }
+        if self.addresses.iter().any(|a| a.len > 128 || !is_host(&a.ip)) || self.gateways.iter().any(|g| !is_host(g)) {
+            return fail("an address or a router is not a host address");
+        }
+        if self.vlan > 4094 {
+            return fail("vlan is above 4094");
         }
         if self.mac[0] & 1 != 0 || self.mac == [0; 6] {
             return fail("mac is not a station address");
@@ -114,14 +139,18 @@ impl Config {
         if self.mtu < 576 {
             return fail("mtu is below 576 bytes");
         }
+        // RFC 8200, 5.
+        if self.mtu < toe_wire::ipv6::MTU_MIN && (self.slaac || self.addresses.iter().any(|a| !is_v4(&a.ip))) {
+            return fail("mtu is below the 1280 bytes that IPv6 needs");
+        }
         if self.ephemeral.0 == 0 || self.ephemeral.0 > self.ephemeral.1 {
             return fail("ephemeral ports: the first must be at least 1 and not above the last");
         }
         if self.next_hops == 0 || self.time_wait_max == 0 || self.syn_backlog_max == 0 || self.connections_max == 0 {
             return fail("next_hops, time_wait_max, syn_backlog_max and connections_max must be at least 1");
         }
-        if self.handshake_timeout_us == 0 || self.arp_timeout_us == 0 || self.replies_per_second == 0 {
-            return fail("handshake_timeout_us, arp_timeout_us and replies_per_second must be at least 1");
+        if self.handshake_timeout_us == 0 || self.arp_timeout_us == 0 || self.dad_interval_us == 0 || self.replies_per_second == 0 {
+            return fail("handshake_timeout_us, arp_timeout_us, dad_interval_us and replies_per_second must be at least 1");
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 //!   passive:                       SYN ──►  SynReceived ──final ACK──┘
 //! ```
 
-use crate::{BufferLog2, ConnId, FrameMeta, ListenerId, Owner, isn::Keys};
+use crate::{BufferLog2, ConnId, FrameMeta, ListenerId, OpenOptions, Owner, isn::Keys};
 use std::collections::{HashMap, VecDeque};
 use toe_abi::{FlowId, flow::FlowKey};
 use toe_wire::SeqNum;
@@ -26,6 +26,7 @@ pub struct Handshake {
     pub buffers: BufferLog2,
     /// Congestion control, `toe_abi::flow::cc`.
     pub cc: u8,
+    pub open: OpenOptions,
     pub iss: SeqNum,
     /// Valid from SynReceived on.
     pub irs: SeqNum,
@@ -45,6 +46,8 @@ pub struct Handshake {
     pub timeout_us: u64,
     /// When the last one was sent.
     pub sent_us: u64,
+    /// The final ACK came without data, and [`OpenOptions::defer_accept_us`] is not over: when it will be.
+    pub deferred_until: Option<u64>,
     /// Where the peer's last frame came from.
     pub peer_mac: [u8; 6],
     /// Age among the half-open connections of a listener.

@@ -28,13 +28,13 @@ counters! {
     injected_late,
     /// Dropped: malformed, or a checksum was wrong.
     drop_malformed,
-    /// Dropped: not addressed to the card's address.
+    /// Dropped: not addressed to an address of the card.
     drop_not_ours,
     /// Dropped: a source address that no host can have.
     drop_bad_source,
-    /// Dropped: IPv4 fragments.
+    /// Dropped: fragments.
     drop_fragment,
-    /// Dropped: neither ARP nor IPv4, or VLAN-tagged.
+    /// Dropped: neither ARP nor IP, or of another VLAN.
     drop_ethertype,
     /// Dropped: a transport protocol that is not served.
     drop_protocol,
@@ -60,6 +60,8 @@ counters! {
     syn_recycled,
     /// Final ACKs dropped because the accept queue is full.
     ack_drop_accept_full,
+    /// Final ACKs without data dropped: the listener waits for data.
+    ack_deferred,
     /// SYN-ACKs sent, repetitions included.
     syn_acks_sent,
     /// SYNs sent, repetitions included.
@@ -102,12 +104,32 @@ counters! {
     arp_received,
     /// ARP packets ignored: malformed, or from impossible addresses.
     arp_ignored,
-    /// ARP packets that claim our address.
+    /// ARP packets that claim an address of ours.
     arp_conflicts,
     /// Next hops that did not answer.
     arp_failures,
     /// Neighbours refused or evicted because the next-hop table is full.
     arp_table_full,
+    /// Neighbour solicitations sent.
+    nd_solicitations_sent,
+    /// Neighbour advertisements sent.
+    nd_advertisements_sent,
+    /// Messages of neighbour discovery received.
+    nd_received,
+    /// Messages of neighbour discovery ignored: malformed, from impossible addresses, or not about us.
+    nd_ignored,
+    /// Messages of neighbour discovery that claim an address of ours.
+    nd_conflicts,
+    /// Router solicitations sent.
+    router_solicitations_sent,
+    /// Router advertisements taken.
+    router_advertisements,
+    /// Routes and prefixes of router advertisements not taken: too many.
+    routes_refused,
+    /// Addresses that somebody else has.
+    addresses_duplicate,
+    /// Addresses not made: too many.
+    addresses_refused,
     /// ICMP echo requests answered.
     icmp_echoes,
     /// ICMP messages sent about errors.

@@ -2,20 +2,20 @@
 
 use crate::{
     Action, BindId, Config, ConfigError, ConnId, Counters, Endpoint, Errno, FrameMeta, InstallError, ListenerId, Owner, Wishes,
+    addr::{Ip, Prefix, is_v4},
+    addresses::Addresses,
+    autoconf::Autoconf,
     conn::{Conns, Phase},
     isn::Keys,
     limit::Bucket,
     neighbours::Neighbours,
     ports::Ports,
-    route::RouteTable,
+    route::{Route, RouteTable},
     time_wait::TimeWaits,
     timers::{TimerId, Timers},
 };
 use std::collections::VecDeque;
-use toe_abi::{
-    FlowId,
-    flow::{FlowState, v4_mapped},
-};
+use toe_abi::{FlowId, flow::FlowState};
 
 /// Each kind of answer that strangers can provoke.
 pub(crate) struct Limits {
@@ -29,6 +29,8 @@ pub(crate) struct Limits {
 pub struct Engine {
     pub(crate) config: Config,
     pub(crate) keys: Keys,
+    pub(crate) addresses: Addresses,
+    pub(crate) autoconf: Autoconf,
     pub(crate) routes: RouteTable,
     pub(crate) neighbours: Neighbours,
     pub(crate) ports: Ports,
@@ -51,11 +53,13 @@ impl Engine {
         config.check()?;
         let keys = Keys::new(config.secret);
         let bucket = || Bucket::new(config.replies_per_second, now);
-        Ok(Self {
+        let mut engine = Self {
             keys,
-            routes: RouteTable::new(config.ip, config.prefix, config.gateway, &config.routes),
+            addresses: Addresses::default(),
+            autoconf: Autoconf::new(&config),
+            routes: RouteTable::default(),
             neighbours: Neighbours::new(keys, config.next_hops),
-            ports: Ports::new(keys, v4_mapped(config.ip), config.ephemeral),
+            ports: Ports::new(keys, config.ephemeral),
             conns: Conns::new(keys, config.connections_max),
             time_wait: TimeWaits::new(keys, config.time_wait_max),
             timers: Timers::default(),
@@ -66,7 +70,23 @@ impl Engine {
             serial: 0,
             now,
             config,
-        })
+        };
+        // On-link prefixes first: of two routes with one prefix the first stated wins.
+        engine.begin_addresses();
+        let default = |via: &Ip| Route { dest: if is_v4(via) { Prefix::ALL_V4 } else { Prefix::ALL_V6 }, via: Some(*via), cc: None };
+        let routes: Vec<Route> = engine.config.routes.iter().copied().chain(engine.config.gateways.iter().map(default)).collect();
+        routes.into_iter().for_each(|route| engine.routes.add(route));
+        Ok(engine)
+    }
+
+    /// The tag of what we send.
+    pub(crate) fn vlan(&self) -> Option<u16> {
+        (self.config.vlan != 0).then_some(self.config.vlan)
+    }
+
+    /// Time to live or hop limit of packets to `ip`.
+    pub(crate) fn ttl_to(&self, ip: &Ip) -> u8 {
+        if is_v4(ip) { self.config.ttl } else { self.autoconf.hop_limit }
     }
 
     /// Time does not go back, whatever the caller says.
@@ -76,7 +96,7 @@ impl Engine {
 
     /// Binds a local address; port 0: one is chosen. `flags`: `toe_abi::app::bind_flags`. The binding lives until [`Engine::unbind`].
     pub fn bind(&mut self, owner: Owner, at: Endpoint, flags: u16) -> Result<(BindId, Endpoint), Errno> {
-        self.ports.bind(owner, at, flags)
+        self.ports.bind(&self.addresses, owner, at, flags)
     }
 
     /// Gives a binding up; its listener, if any, goes first. Connections stay.
@@ -87,10 +107,10 @@ impl Engine {
         self.ports.unbind(bind);
     }
 
-    /// Where a binding is (zeroes: any address).
-    pub fn bound(&self, bind: BindId) -> Option<Endpoint> {
+    /// Where a binding is, and its flags.
+    pub fn bound(&self, bind: BindId) -> Option<(Endpoint, u16)> {
         let b = self.ports.binding(bind)?;
-        Some(Endpoint { ip: b.ip.unwrap_or_default(), port: b.port })
+        Some((Endpoint { ip: b.ip, port: b.port }, b.flags))
     }
 
     /// Listens at a binding. At most `backlog` (at least 1) connections are being installed or wait to be accepted at any time:
@@ -119,8 +139,8 @@ impl Engine {
     }
 
     /// The congestion control of a connection to `remote` whose socket does not care.
-    pub(crate) fn default_cc(&self, remote: [u8; 4]) -> u8 {
-        self.routes.cc(remote).unwrap_or(self.config.cc)
+    pub(crate) fn default_cc(&self, remote: &Ip) -> u8 {
+        self.routes.cc(*remote).unwrap_or(self.config.cc)
     }
 
     /// Stops listening: half-open connections are forgotten; those being installed will be aborted. Those that were
@@ -198,6 +218,7 @@ impl Engine {
             match due {
                 TimerId::Neighbour(index) => self.neighbour_timer(index),
                 TimerId::Conn(id) => self.conn_timer(id),
+                TimerId::Addresses => self.addresses_timer(),
             }
         }
     }

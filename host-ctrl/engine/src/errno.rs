@@ -27,7 +27,7 @@ errnos! {
     /// A limit of the control plane is reached.
     ENFILE = 23,
     EPROTO = 71,
-    /// Only IPv4 so far.
+    /// There is no address of this version.
     EAFNOSUPPORT = 97,
     EADDRINUSE = 98,
     /// Not an address of the card, or no ephemeral port is left for this destination.
@@ -40,7 +40,7 @@ errnos! {
     /// The peer, or a router, did not answer our SYNs in time.
     ETIMEDOUT = 110,
     ECONNREFUSED = 111,
-    /// The next hop does not answer ARP, or a router says that the host is unreachable.
+    /// The next hop does not answer, or a router says that the host is unreachable.
     EHOSTUNREACH = 113,
     /// ICMP protocol unreachable.
     ENOPROTOOPT = 92,

@@ -1,73 +1,119 @@
-//! ICMP: echo, errors about our connections, errors about what we do not serve (RFC 792, RFC 1122, RFC 5927).
+//! ICMP of both versions: echo, errors about our connections, errors about what we do not serve (RFC 792, RFC 1122, RFC 4443, RFC 5927).
 
-use crate::{Action, Engine, Errno, conn::Phase, neighbours::Mac};
-use toe_abi::flow::{FlowKey, v4_mapped};
+use crate::{Action, Engine, Errno, addr::is_v4, conn::Phase, neighbours::Mac};
+use toe_abi::flow::FlowKey;
 use toe_wire::{
-    Icmp,
-    icmp::{Envelope, Quoted, echo_reply, icmp_type, port_unreachable},
+    Icmp, Icmpv6, ethernet,
+    icmp::{CODE_FRAG_NEEDED, Envelope, Quoted, echo_reply, icmp_type, port_unreachable},
+    icmpv6::icmpv6_type,
     ip_proto,
-    ipv4::Ip,
+    ipv4::{self, Ip},
+    ipv6,
 };
 
-/// Ethernet, IPv4 and ICMP headers.
-const HEADERS: usize = 14 + 20 + 8;
+/// Bytes of an ICMP header.
+const ICMP_HEADER: usize = 8;
 /// Bytes of a refused datagram that are quoted back, at most (RFC 1812, 4.3.2.3, asks for no more than fits 576).
-const QUOTE_MAX: usize = 128;
+const QUOTE_MAX_V4: usize = 128;
+/// The same over IPv6 (RFC 4443, 2.4 (c): as much as fits 1280).
+const QUOTE_MAX_V6: usize = ipv6::MTU_MIN as usize - ipv6::HEADER_LEN - ICMP_HEADER;
 
 mod code {
     pub const NET: u8 = 0;
+    pub const HOST: u8 = 1;
     pub const PROTOCOL: u8 = 2;
     pub const PORT: u8 = 3;
-    pub const FRAG_NEEDED: u8 = 4;
+    pub const FRAG_NEEDED: u8 = super::CODE_FRAG_NEEDED;
     pub const NET_UNKNOWN: u8 = 6;
     pub const NET_PROHIBITED: u8 = 9;
     pub const NET_TOS: u8 = 11;
+    pub const PROHIBITED: u8 = 13;
+}
+
+/// Codes of ICMPv6's "destination unreachable" (RFC 4443, 3.1).
+mod code_v6 {
+    pub const NO_ROUTE: u8 = 0;
+    pub const PROHIBITED: u8 = 1;
+    pub const PORT: u8 = 4;
+    pub const POLICY: u8 = 5;
+    pub const REJECTED: u8 = 6;
+}
+
+/// What ICMPv6 says, in the words of ICMP: type and code (as RFC 7915, 5.2, translates it).
+fn in_words_of_icmp(kind: u8, code: u8) -> (u8, u8) {
+    match (kind, code) {
+        (icmpv6_type::DEST_UNREACHABLE, code_v6::NO_ROUTE) => (icmp_type::DEST_UNREACHABLE, code::NET),
+        (icmpv6_type::DEST_UNREACHABLE, code_v6::PORT) => (icmp_type::DEST_UNREACHABLE, code::PORT),
+        (icmpv6_type::DEST_UNREACHABLE, code_v6::PROHIBITED | code_v6::POLICY | code_v6::REJECTED) => {
+            (icmp_type::DEST_UNREACHABLE, code::PROHIBITED)
+        }
+        (icmpv6_type::DEST_UNREACHABLE, _) => (icmp_type::DEST_UNREACHABLE, code::HOST),
+        (icmpv6_type::PACKET_TOO_BIG, _) => (icmp_type::DEST_UNREACHABLE, code::FRAG_NEEDED),
+        // Code 1: nobody knows the next header, TCP.
+        (icmpv6_type::PARAMETER_PROBLEM, 1) => (icmp_type::DEST_UNREACHABLE, code::PROTOCOL),
+        _ => (icmp_type::TIME_EXCEEDED, 0),
+    }
 }
 
 impl Engine {
-    pub(crate) fn icmp(&mut self, frame: &[u8], mac: Mac, ip: &Ip, source: [u8; 4]) {
-        let Some(message) = Icmp::parse(ip.payload.of(frame)) else {
-            self.counters.drop_malformed += 1;
-            return;
-        };
-        match message {
-            Icmp::EchoRequest { ident, seq, data } => self.echo(mac, source, ident, seq, data),
-            Icmp::Error { kind, code, mtu, quoted } => self.icmp_error(kind, code, mtu.unwrap_or(0), &quoted),
+    fn icmp(&mut self, frame: &[u8], mac: Mac, ip: &Ip) {
+        match Icmp::parse(ip.payload.of(frame)) {
+            Some(Icmp::EchoRequest { ident, seq, data }) => self.echo(mac, ip, ident, seq, data),
+            Some(Icmp::Error { kind, code, mtu, quoted }) => self.icmp_error((kind, code), mtu.unwrap_or(0), &quoted),
             // RFC 9293 MUST-55; RFC 5927 6.2-1.
-            Icmp::EchoReply { .. } | Icmp::Other { .. } => self.counters.icmp_ignored += 1,
+            Some(Icmp::EchoReply { .. } | Icmp::Other { .. }) => self.counters.icmp_ignored += 1,
+            None => self.counters.drop_malformed += 1,
         }
     }
 
-    /// RFC 1122, 3.2.2.6. What would not fit into one packet is not answered: we do not fragment.
+    fn icmpv6_for_us(&mut self, frame: &[u8], mac: Mac, ip: &Ip) {
+        match Icmpv6::parse(ip, frame) {
+            Some(Icmpv6::EchoRequest { ident, seq, data }) => self.echo(mac, ip, ident, seq, data),
+            // RFC 8201 4-2: no path has less than the minimum of IPv6.
+            Some(Icmpv6::Error { kind: icmpv6_type::PACKET_TOO_BIG, mtu, .. }) if mtu < ipv6::MTU_MIN.into() => {
+                self.counters.icmp_ignored += 1;
+            }
+            Some(Icmpv6::Error { kind, code, mtu, quoted }) => {
+                let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+                self.icmp_error(in_words_of_icmp(kind, code), mtu, &quoted);
+            }
+            Some(_) => self.counters.icmp_ignored += 1,
+            None => self.counters.drop_malformed += 1,
+        }
+    }
+
+    /// RFC 1122, 3.2.2.6; RFC 4443, 4.2. What would not fit into one packet is not answered: we do not fragment.
     /// RFC 1122 3.2.2.6-1, 3.2.2.6-2.
-    fn echo(&mut self, mac: Mac, source: [u8; 4], ident: u16, seq: u16, data: &[u8]) {
-        let fits = data.len() + 28 <= usize::from(self.config.mtu);
+    fn echo(&mut self, mac: Mac, ip: &Ip, ident: u16, seq: u16, data: &[u8]) {
+        let fits = ip_header(ip) + ICMP_HEADER + data.len() <= usize::from(self.config.mtu);
         if !fits || !self.limits.echo.take(self.now) {
             self.counters.icmp_limited += 1;
             return;
         }
-        let mut out = vec![0; HEADERS + data.len()];
-        if let Ok(len) = echo_reply(&self.envelope(mac, source), ident, seq, data, &mut out) {
+        let mut out = self.room_for(ip, data);
+        if let Ok(len) = echo_reply(&self.envelope(mac, ip), ident, seq, data, &mut out) {
             out.truncate(len);
             self.counters.icmp_echoes += 1;
             self.transmit(out);
         }
     }
 
-    fn envelope(&self, mac: Mac, to: [u8; 4]) -> Envelope {
-        Envelope {
-            dst_mac: mac,
-            src_mac: self.config.mac,
-            vlan: None,
-            src: v4_mapped(self.config.ip),
-            dst: v4_mapped(to),
-            ttl: self.config.ttl,
-        }
+    /// A frame that answers `ip` with `data`.
+    fn room_for(&self, ip: &Ip, data: &[u8]) -> Vec<u8> {
+        vec![0; ethernet::HEADER_LEN + ethernet::VLAN_LEN + ip_header(ip) + ICMP_HEADER + data.len()]
     }
 
-    /// A datagram that nobody serves: RFC 1122, 3.2.2.1 and 4.1.3.1.
-    pub(crate) fn other_protocol(&mut self, frame: &[u8], mac: Mac, ip: &Ip, source: [u8; 4], proto: u8) {
-        self.counters.drop_protocol += 1;
+    fn envelope(&self, mac: Mac, ip: &Ip) -> Envelope {
+        Envelope { dst_mac: mac, src_mac: self.config.mac, vlan: self.vlan(), src: ip.dst, dst: ip.src, ttl: self.ttl_to(&ip.src) }
+    }
+
+    /// What is not TCP: ICMP, or a datagram that nobody serves (RFC 1122, 3.2.2.1 and 4.1.3.1; RFC 4443, 3.1).
+    pub(crate) fn other_protocol(&mut self, frame: &[u8], mac: Mac, ip: &Ip, proto: u8) {
+        match (proto, is_v4(&ip.src)) {
+            (ip_proto::ICMP, true) => return self.icmp(frame, mac, ip),
+            (ip_proto::ICMPV6, false) => return self.icmpv6_for_us(frame, mac, ip),
+            _ => self.counters.drop_protocol += 1,
+        }
         if proto != ip_proto::UDP {
             return;
         }
@@ -76,9 +122,10 @@ impl Engine {
             return;
         }
         let packet = frame.get(ip.header.start as usize..ip.payload.end as usize).unwrap_or_default();
-        let quoted = packet.get(..QUOTE_MAX).unwrap_or(packet);
-        let mut out = vec![0; HEADERS + quoted.len()];
-        if let Ok(len) = port_unreachable(&self.envelope(mac, source), quoted, &mut out) {
+        let most = if is_v4(&ip.src) { QUOTE_MAX_V4 } else { QUOTE_MAX_V6 };
+        let quoted = packet.get(..most).unwrap_or(packet);
+        let mut out = self.room_for(ip, quoted);
+        if let Ok(len) = port_unreachable(&self.envelope(mac, ip), quoted, &mut out) {
             out.truncate(len);
             self.counters.icmp_errors_sent += 1;
             self.transmit(out);
@@ -87,7 +134,7 @@ impl Engine {
 
     /// An error about a segment of ours.
     /// RFC 1122 3.2.2-1.
-    fn icmp_error(&mut self, kind: u8, code: u8, mtu: u16, quoted: &Quoted) {
+    fn icmp_error(&mut self, (kind, code): (u8, u8), mtu: u16, quoted: &Quoted) {
         let key = FlowKey { local_ip: quoted.src, remote_ip: quoted.dst, local_port: quoted.src_port, remote_port: quoted.dst_port };
         // RFC 9293 MUST-54.
         let Some(id) = self.conns.by_key(&key) else {
@@ -119,6 +166,11 @@ impl Engine {
             _ => self.counters.icmp_ignored += 1,
         }
     }
+}
+
+/// Bytes of the IP header of an answer to `ip`.
+fn ip_header(ip: &Ip) -> usize {
+    if is_v4(&ip.src) { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN }
 }
 
 fn errno_of(kind: u8, code: u8) -> Errno {

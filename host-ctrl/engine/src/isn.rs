@@ -13,6 +13,7 @@ enum Domain {
     Timestamp = 2,
     Port = 3,
     Listener = 4,
+    InterfaceId = 5,
 }
 
 /// The secret, and what is derived from it.
@@ -54,6 +55,19 @@ impl Keys {
     pub fn port_offset(&self, local_ip: [u8; 16], remote_ip: [u8; 16], remote_port: u16) -> (u32, u32) {
         let h = self.hash(Domain::Port, &FlowKey { local_ip, remote_ip, local_port: 0, remote_port });
         (h as u32, (h >> 32) as u32)
+    }
+
+    /// The number of an interface in a network, the same each time for one `secret` (RFC 7217, 5), never a reserved one (RFC 5453).
+    pub fn interface_id(secret: &[u8; 16], prefix: &[u8; 16], mac: &[u8; 6], attempt: u8) -> [u8; 8] {
+        let mut h = SipHasher24::new_with_key(secret);
+        h.write_u8(Domain::InterfaceId as u8);
+        h.write(&prefix[..8]);
+        h.write(mac);
+        h.write_u8(attempt);
+        let id = h.finish();
+        // The subnet's router, and its anycast addresses: one in 2^57 is changed.
+        let reserved = id == 0 || (0xfdff_ffff_ffff_ff80..=0xfdff_ffff_ffff_ffff).contains(&id);
+        if reserved { 1u64 } else { id }.to_be_bytes()
     }
 
     /// Which of several listeners of a port (SO_REUSEPORT) takes a connection.
@@ -117,6 +131,15 @@ mod tests {
     }
 
     /// RFC 7323 7.1-1.
+    #[test]
+    fn interface_ids_stay_within_a_network_and_differ_between() {
+        let id = |secret: u8, net: u8, mac: u8, attempt| Keys::interface_id(&[secret; 16], &[net; 16], &[mac; 6], attempt);
+        assert_eq!(id(1, 1, 1, 0), id(1, 1, 1, 0));
+        for other in [id(2, 1, 1, 0), id(1, 2, 1, 0), id(1, 1, 2, 0), id(1, 1, 1, 1)] {
+            assert_ne!(id(1, 1, 1, 0), other);
+        }
+    }
+
     #[test]
     fn uses_do_not_share_a_hash() {
         let k = Keys::new([3; 16]);

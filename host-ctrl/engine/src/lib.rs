@@ -6,7 +6,8 @@
 //!   connect installed │   │            │    │                 │        │    Transmit, Install,
 //!   flow_closed       │   └── conns ───┘    └── isn           │        │    Inject, Accept,
 //!   exception frame ─►│ segment ──► (by state) ──► reset ◄────┘        │    Connected, NextHop,
-//!   timer(now) ──────►│ arp ── route        icmp        timers         │    AbortFlow, ...
+//!   timer(now) ──────►│ resolve ── arp, nd ── route    icmp    timers │    AbortFlow, ...
+//!                     │ addresses ── autoconf                          │
 //!                     └───────────────────────────────────────────────┘
 //! ```
 //!
@@ -15,7 +16,10 @@
 #![forbid(unsafe_code)]
 
 mod actions;
+pub mod addr;
+mod addresses;
 mod arp;
+mod autoconf;
 mod build;
 mod closing;
 mod config;
@@ -26,20 +30,23 @@ mod errno;
 mod icmp;
 mod isn;
 mod limit;
+mod nd;
 mod neighbours;
 mod opening;
 mod ports;
 pub mod rates;
 mod reset;
+mod resolve;
 pub mod route;
 mod segment;
 mod time_wait;
 mod timers;
 mod views;
 
-pub use actions::{Action, BindId, BufferLog2, ConnId, Endpoint, FrameMeta, InstallError, ListenerId, Owner, Wishes};
+pub use actions::{Action, BindId, BufferLog2, ConnId, Endpoint, FrameMeta, InstallError, ListenerId, OpenOptions, Owner, Wishes};
+pub use addr::Prefix;
 pub use config::{Config, ConfigError};
 pub use counters::Counters;
 pub use engine::Engine;
 pub use errno::Errno;
-pub use views::{ConnView, ListenerView, NeighbourView};
+pub use views::{AddressView, ConnView, ListenerView, NeighbourView};

@@ -1,15 +1,17 @@
-//! The neighbour table: next hops, their MAC addresses and the index that each has in the card's next-hop table.
+//! The neighbour table: next hops, their MAC addresses and the index that each has in the card's next-hop table. For ARP and for neighbour
+//! discovery (RFC 4861, 7.3.2; a probe follows at once where it has DELAY, since no word of upper layers reaches us).
 //!
 //! ```text
 //!             ask                heard                    arp_expire
 //!   (none) ────────► Incomplete ───────► Reachable ─────────────────► (none), if nobody refers to it
-//!                        │    ▲              ▲  └──── referred to ──► Probing ──┐
-//!              no answer │    └──────────────┼──────── no answer ───────────────┘
-//!                        ▼                   └───────────── heard ──────────────┘
-//!                   waiters fail; (none), or asked again as long as flows refer to it
+//!      │                 │    ▲              ▲  └──── referred to ──► Probing ──┐
+//!      │       no answer │    └──────────────┼──────── no answer ───────▲───────┘
+//!      │                 ▼                   └───────────── heard ──────┼───────┘
+//!      │          waiters fail; (none), or asked again as long as flows refer to it
+//!      └── named itself, confirmed by nobody ──► Stale ──referred to────┘   (ND only; gone after arp_expire)
 //! ```
 
-use crate::{ConnId, isn::Keys};
+use crate::{ConnId, addr::Ip, isn::Keys};
 use std::collections::HashMap;
 
 pub type Mac = [u8; 6];
@@ -18,6 +20,8 @@ pub type Mac = [u8; 6];
 pub enum State {
     Incomplete,
     Reachable,
+    /// Usable, but it may be wrong: it is asked when it is used.
+    Stale,
     /// Usable, but being asked again.
     Probing,
 }
@@ -27,6 +31,7 @@ impl State {
         match self {
             State::Incomplete => "incomplete",
             State::Reachable => "reachable",
+            State::Stale => "stale",
             State::Probing => "probing",
         }
     }
@@ -34,7 +39,7 @@ impl State {
 
 #[derive(Debug)]
 pub struct Neighbour {
-    pub ip: [u8; 4],
+    pub ip: Ip,
     pub mac: Option<Mac>,
     pub state: State,
     /// Flows and handshakes that use it.
@@ -48,9 +53,16 @@ pub struct Neighbour {
     pub waiting: Vec<ConnId>,
 }
 
+impl Neighbour {
+    /// It has been asked in vain.
+    pub fn is_silent(&self) -> bool {
+        self.state == State::Incomplete && self.tries > 1
+    }
+}
+
 pub struct Neighbours {
     entries: Vec<Option<Neighbour>>,
-    by_ip: HashMap<[u8; 4], u16, Keys>,
+    by_ip: HashMap<Ip, u16, Keys>,
     max: u16,
 }
 
@@ -59,7 +71,7 @@ impl Neighbours {
         Self { entries: Vec::new(), by_ip: HashMap::with_hasher(keys), max }
     }
 
-    pub fn find(&self, ip: [u8; 4]) -> Option<u16> {
+    pub fn find(&self, ip: Ip) -> Option<u16> {
         self.by_ip.get(&ip).copied()
     }
 
@@ -76,7 +88,7 @@ impl Neighbours {
     }
 
     /// Adds an entry without a MAC. None: the table is full. The caller has made sure that `ip` is not there.
-    pub fn insert(&mut self, ip: [u8; 4], now: u64) -> Option<u16> {
+    pub fn insert(&mut self, ip: Ip, now: u64) -> Option<u16> {
         let vacant = self.entries.iter().position(Option::is_none);
         let index = match vacant {
             Some(i) => i,
@@ -124,9 +136,9 @@ mod tests {
     #[test]
     fn indices_stay_below_the_maximum_and_are_used_again() {
         let mut n = Neighbours::new(Keys::new([0; 16]), 2);
-        assert_eq!(n.insert([1; 4], 5), Some(0));
-        assert_eq!(n.insert([2; 4], 4), Some(1));
-        assert_eq!(n.insert([3; 4], 6), None);
+        assert_eq!(n.insert([1; 16], 5), Some(0));
+        assert_eq!(n.insert([2; 16], 4), Some(1));
+        assert_eq!(n.insert([3; 16], 6), None);
         assert_eq!(n.evictable(), Some(1));
         n.get_mut(1).unwrap().refs = 1;
         assert_eq!(n.evictable(), Some(0));
@@ -137,8 +149,8 @@ mod tests {
         n.get_mut(0).unwrap().state = State::Probing;
         assert_eq!(n.evictable(), None);
         n.remove(0);
-        assert_eq!(n.find([1; 4]), None);
-        assert_eq!(n.insert([3; 4], 7), Some(0));
-        assert_eq!(n.find([3; 4]), Some(0));
+        assert_eq!(n.find([1; 16]), None);
+        assert_eq!(n.insert([3; 16], 7), Some(0));
+        assert_eq!(n.find([3; 16]), Some(0));
     }
 }

@@ -1,19 +1,45 @@
 //! Local ports: who has bound what, who listens, and which port a connection gets that did not ask for one.
 
-use crate::{BindId, ConnId, Endpoint, Errno, ListenerId, Owner, Wishes, isn::Keys};
+use crate::{
+    BindId, ConnId, Endpoint, Errno, ListenerId, Owner, Wishes,
+    addr::{Ip, is_any, is_v4},
+    addresses::Addresses,
+    isn::Keys,
+};
 use std::collections::{BTreeMap, HashMap};
 use toe_abi::{
-    app::bind_flags::{REUSEADDR, REUSEPORT},
+    app::bind_flags::{REUSEADDR, REUSEPORT, V6ONLY},
     flow::FlowKey,
 };
 
 pub struct Binding {
     pub owner: Owner,
-    /// None: any local address.
-    pub ip: Option<[u8; 16]>,
+    /// As asked for: ::, unless it is for IPv6 only, stands for all of IPv4 too (RFC 3493, 3.7 and 5.3).
+    pub ip: Ip,
     pub port: u16,
     pub flags: u16,
     pub listener: Option<ListenerId>,
+}
+
+impl Binding {
+    /// Whether connections to `ip` are its own, if any are.
+    fn covers(&self, ip: &Ip) -> bool {
+        match (is_any(&self.ip), is_v4(&self.ip)) {
+            (false, _) => self.ip == *ip,
+            (true, true) => is_v4(ip),
+            (true, false) => !is_v4(ip) || self.flags & V6ONLY == 0,
+        }
+    }
+
+    /// Whether some address is of both.
+    fn overlaps(&self, other: &Self) -> bool {
+        // Of two that stand for several addresses one stands for all of a version, if they have one in common.
+        match (is_any(&self.ip), is_any(&other.ip)) {
+            (true, true) => self.covers(&other.ip) || other.covers(&self.ip),
+            (true, false) => self.covers(&other.ip),
+            (false, _) => other.covers(&self.ip),
+        }
+    }
 }
 
 pub struct Listener {
@@ -52,7 +78,6 @@ const PORT_COUNTERS: usize = 64;
 
 pub struct Ports {
     keys: Keys,
-    local_ip: [u8; 16],
     ephemeral: (u16, u16),
     next: [u32; PORT_COUNTERS],
     serial: u64,
@@ -62,10 +87,9 @@ pub struct Ports {
 }
 
 impl Ports {
-    pub fn new(keys: Keys, local_ip: [u8; 16], ephemeral: (u16, u16)) -> Self {
+    pub fn new(keys: Keys, ephemeral: (u16, u16)) -> Self {
         Self {
             keys,
-            local_ip,
             ephemeral,
             next: [0; PORT_COUNTERS],
             serial: 0,
@@ -81,41 +105,42 @@ impl Ports {
     }
 
     /// What bind(2) does, with Linux's rules for SO_REUSEADDR and SO_REUSEPORT.
-    pub fn bind(&mut self, owner: Owner, at: Endpoint, flags: u16) -> Result<(BindId, Endpoint), Errno> {
-        let ip = self.local(at.ip)?;
-        let port = match at.port {
-            0 => self.choose(ip, 0, |ports, port| ports.is_unused(port)).ok_or(Errno::EADDRINUSE)?,
-            port if self.conflicts(owner, ip, port, flags) => return Err(Errno::EADDRINUSE),
-            port => port,
-        };
+    pub fn bind(&mut self, own: &Addresses, owner: Owner, at: Endpoint, flags: u16) -> Result<(BindId, Endpoint), Errno> {
+        if is_any(&at.ip) {
+            // Nobody could reach it: whoever asks may have other addresses than the card's.
+            let one_version = is_v4(&at.ip) || flags & V6ONLY != 0;
+            if one_version && !own.has(is_v4(&at.ip)) {
+                return Err(Errno::EAFNOSUPPORT);
+            }
+        } else if !own.is_own(&at.ip) {
+            // RFC 9293 MUST-43.
+            return Err(Errno::EADDRNOTAVAIL);
+        }
+        let mut binding = Binding { owner, ip: at.ip, port: at.port, flags, listener: None };
+        if at.port == 0 {
+            let unused = |ports: &Self, port| ports.is_unused(port);
+            binding.port = self.choose(&at.ip, &Endpoint::ANY, unused).ok_or(Errno::EADDRINUSE)?;
+        } else if self.conflicts(&binding) {
+            return Err(Errno::EADDRINUSE);
+        }
+        let port = binding.port;
         let id = BindId(self.serial());
-        self.bindings.insert(id, Binding { owner, ip, port, flags, listener: None });
+        self.bindings.insert(id, binding);
         self.ports.entry(port).or_default().bindings.push(id);
         Ok((id, Endpoint { ip: at.ip, port }))
     }
 
-    /// `ip` as a binding has it: None is any address.
-    /// RFC 9293 MUST-43.
-    fn local(&self, ip: [u8; 16]) -> Result<Option<[u8; 16]>, Errno> {
-        if is_any(&ip) {
-            return Ok(None);
-        }
-        toe_abi::flow::as_v4(&ip).ok_or(Errno::EAFNOSUPPORT)?;
-        if ip == self.local_ip { Ok(Some(ip)) } else { Err(Errno::EADDRNOTAVAIL) }
-    }
-
-    fn conflicts(&self, owner: Owner, ip: Option<[u8; 16]>, port: u16, flags: u16) -> bool {
-        let Some(used) = self.ports.get(&port) else { return false };
+    fn conflicts(&self, new: &Binding) -> bool {
+        let Some(used) = self.ports.get(&new.port) else { return false };
         // Connections left over from a server that has gone stand in the way of one that does not say REUSE*.
         // RFC 9293 MUST-42.
-        let left_over = used.connections > 0 && flags & (REUSEADDR | REUSEPORT) == 0;
+        let left_over = used.connections > 0 && new.flags & (REUSEADDR | REUSEPORT) == 0;
         left_over
             || used.bindings.iter().filter_map(|id| self.bindings.get(id)).any(|other| {
-                let overlap = ip.is_none() || other.ip.is_none() || ip == other.ip;
-                let both = flags & other.flags;
-                let shared = both & REUSEPORT != 0 && owner == other.owner;
+                let both = new.flags & other.flags;
+                let shared = both & REUSEPORT != 0 && new.owner == other.owner;
                 let reused = both & REUSEADDR != 0 && other.listener.is_none();
-                overlap && !shared && !reused
+                new.overlaps(other) && !shared && !reused
             })
     }
 
@@ -141,9 +166,8 @@ impl Ports {
         }
         let (owner, port) = (binding.owner, binding.port);
         let taken = self.on_port(port).any(|(other_id, other)| {
-            let overlap = binding.ip.is_none() || other.ip.is_none() || binding.ip == other.ip;
             let shared = binding.flags & other.flags & REUSEPORT != 0 && owner == other.owner;
-            other_id != id && other.listener.is_some() && overlap && !shared
+            other_id != id && other.listener.is_some() && binding.overlaps(other) && !shared
         });
         if taken {
             return Err(Errno::EADDRINUSE);
@@ -184,9 +208,9 @@ impl Ports {
         let mut exact = Vec::new();
         let mut any = Vec::new();
         for (_, b) in self.on_port(key.local_port) {
-            match (b.listener, b.ip) {
-                (Some(l), Some(ip)) if ip == key.local_ip => exact.push(l),
-                (Some(l), None) => any.push(l),
+            match b.listener {
+                Some(l) if b.ip == key.local_ip => exact.push(l),
+                Some(l) if b.covers(&key.local_ip) => any.push(l),
                 _ => {}
             }
         }
@@ -224,20 +248,20 @@ impl Ports {
         self.ports.get(&port).is_none_or(PortUse::is_unused)
     }
 
-    /// A local port for a connection to `remote`: one that nobody has bound and for which `free` holds.
+    /// A local port for a connection from `local_ip` to `remote`: one that nobody has bound and for which `free` holds.
     /// RFC 6056 3.2-1.
-    pub fn choose_for(&mut self, remote: Endpoint, free: impl Fn(u16) -> bool) -> Option<u16> {
+    pub fn choose_for(&mut self, local_ip: Ip, remote: Endpoint, free: impl Fn(u16) -> bool) -> Option<u16> {
         let unbound = |ports: &Self, port| ports.ports.get(&port).is_none_or(|u| u.bindings.is_empty());
-        self.choose(Some(remote.ip), remote.port, |ports, port| unbound(ports, port) && free(port))
+        self.choose(&local_ip, &remote, |ports, port| unbound(ports, port) && free(port))
     }
 
     /// RFC 6056, 3.3.4 (double-hash port selection): from a start that depends on the destination on, by
     /// one of several counters, so that ports can neither be guessed nor collide.
     /// RFC 6056 3.3-1.
-    fn choose(&mut self, remote_ip: Option<[u8; 16]>, remote_port: u16, ok: impl Fn(&Self, u16) -> bool) -> Option<u16> {
+    fn choose(&mut self, local_ip: &Ip, remote: &Endpoint, ok: impl Fn(&Self, u16) -> bool) -> Option<u16> {
         let (first, last) = self.ephemeral;
         let range = u32::from(last - first) + 1;
-        let (offset, which) = self.keys.port_offset(self.local_ip, remote_ip.unwrap_or_default(), remote_port);
+        let (offset, which) = self.keys.port_offset(*local_ip, remote.ip, remote.port);
         let which = which as usize % PORT_COUNTERS;
         for _ in 0..range {
             let at = offset.wrapping_add(self.next[which]) % range;
@@ -252,20 +276,58 @@ impl Ports {
     }
 }
 
-fn is_any(ip: &[u8; 16]) -> bool {
-    *ip == [0; 16] || toe_abi::flow::as_v4(ip) == Some([0; 4])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        addr::Prefix,
+        addresses::{self, Own, State},
+    };
     use toe_abi::flow::v4_mapped;
 
     const IP: [u8; 4] = [10, 0, 0, 1];
-    const BUF: Wishes = Wishes { buffers: crate::BufferLog2 { tx: 16, rx: 16 }, cc: None };
+    const BUF: Wishes = Wishes::new(crate::BufferLog2 { tx: 16, rx: 16 });
 
-    fn ports() -> Ports {
-        Ports::new(Keys::new([1; 16]), v4_mapped(IP), (40_000, 40_009))
+    /// Ports, and the addresses that can be bound.
+    struct Bench {
+        ports: Ports,
+        own: Addresses,
+    }
+
+    impl Bench {
+        fn new(ephemeral: (u16, u16), ips: &[Ip]) -> Self {
+            let mut own = Addresses::default();
+            for ip in ips {
+                let prefix = Prefix::new(*ip, 24).unwrap();
+                let source = addresses::Source::Operator;
+                let (preferred_until_us, valid_until_us) = (addresses::FOREVER, addresses::FOREVER);
+                own.add(Own { prefix, source, state: State::Preferred, probe_us: 0, preferred_until_us, valid_until_us });
+            }
+            Self { ports: Ports::new(Keys::new([1; 16]), ephemeral), own }
+        }
+
+        fn bind(&mut self, owner: Owner, at: Endpoint, flags: u16) -> Result<(BindId, Endpoint), Errno> {
+            self.ports.bind(&self.own, owner, at, flags)
+        }
+    }
+
+    impl core::ops::Deref for Bench {
+        type Target = Ports;
+        fn deref(&self) -> &Ports {
+            &self.ports
+        }
+    }
+
+    impl core::ops::DerefMut for Bench {
+        fn deref_mut(&mut self) -> &mut Ports {
+            &mut self.ports
+        }
+    }
+
+    const IP6: Ip = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+    fn ports() -> Bench {
+        Bench::new((40_000, 40_009), &[v4_mapped(IP), IP6])
     }
 
     fn at(port: u16) -> Endpoint {
@@ -282,10 +344,56 @@ mod tests {
     }
 
     #[test]
-    fn foreign_and_ipv6_addresses_are_refused() {
+    fn foreign_addresses_are_refused() {
         let mut p = ports();
         assert_eq!(p.bind(1, Endpoint::v4([10, 0, 0, 2], 80), 0), Err(Errno::EADDRNOTAVAIL));
-        assert_eq!(p.bind(1, Endpoint { ip: [0x20; 16], port: 80 }, 0), Err(Errno::EAFNOSUPPORT));
+        assert_eq!(p.bind(1, Endpoint { ip: [0x20; 16], port: 80 }, 0), Err(Errno::EADDRNOTAVAIL));
+    }
+
+    #[test]
+    fn any_address_of_ipv6_only_needs_one() {
+        let mut without = Bench::new((1, 9), &[v4_mapped(IP)]);
+        assert_eq!(without.bind(1, at(80), V6ONLY), Err(Errno::EAFNOSUPPORT));
+        assert!(without.bind(1, at(80), 0).is_ok(), "it is for IPv4 too");
+        assert!(ports().bind(1, at(80), V6ONLY).is_ok());
+    }
+
+    /// (address, flags) pairs of two sockets that bind one port, and whether both may.
+    #[test]
+    fn versions_share_a_port_if_they_have_no_address_in_common() {
+        let any4 = (v4_mapped([0; 4]), 0);
+        let (both, only6) = (([0; 16], 0), ([0; 16], V6ONLY));
+        let (one4, one6) = ((v4_mapped(IP), 0), (IP6, 0));
+        for (a, b, share) in [
+            (any4, only6, true),
+            (any4, both, false),
+            (any4, one6, true),
+            (any4, one4, false),
+            (both, only6, false),
+            (both, one4, false),
+            (both, one6, false),
+            (only6, one4, true),
+            (only6, one6, false),
+            (one4, one6, true),
+            (any4, any4, false),
+        ] {
+            for (first, second) in [(a, b), (b, a)] {
+                let mut p = ports();
+                p.bind(1, Endpoint { ip: first.0, port: 80 }, first.1).unwrap();
+                assert_eq!(p.bind(1, Endpoint { ip: second.0, port: 80 }, second.1).is_ok(), share, "{first:?} {second:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_listener_serves_the_versions_that_it_stands_for() {
+        for (ip, flags, v4, v6) in [([0; 16], 0, true, true), ([0; 16], V6ONLY, false, true), (v4_mapped([0; 4]), 0, true, false)] {
+            let mut p = ports();
+            let (id, _) = p.bind(1, Endpoint { ip, port: 80 }, flags).unwrap();
+            p.listen(id, 5, BUF).unwrap();
+            let found = |local_ip| p.listener_for(&FlowKey { local_ip, remote_ip: local_ip, local_port: 80, remote_port: 9 }).is_some();
+            assert_eq!((found(v4_mapped(IP)), found(IP6)), (v4, v6), "{ip:?} {flags}");
+        }
     }
 
     /// RFC 9293 MUST-41.
@@ -351,12 +459,12 @@ mod tests {
         got.sort_unstable();
         assert_eq!(got, (40_000..=40_009).collect::<Vec<_>>());
         assert_eq!(p.bind(1, Endpoint::ANY, 0), Err(Errno::EADDRINUSE));
-        assert_eq!(p.choose_for(Endpoint::v4([1; 4], 1), |_| true), None);
+        assert_eq!(p.choose_for(v4_mapped(IP), Endpoint::v4([1; 4], 1), |_| true), None);
     }
 
     #[test]
     fn whole_port_range_is_possible() {
-        let mut p = Ports::new(Keys::new([1; 16]), v4_mapped(IP), (1, 65_535));
-        assert!((0..1000).all(|_| p.choose_for(Endpoint::v4([1; 4], 1), |_| true).is_some()));
+        let mut p = Bench::new((1, 65_535), &[v4_mapped(IP)]);
+        assert!((0..1000).all(|_| p.choose_for(v4_mapped(IP), Endpoint::v4([1; 4], 1), |_| true).is_some()));
     }
 }

@@ -49,7 +49,7 @@ impl Engine {
         let options = TcpOptions { timestamps, ..TcpOptions::default() };
         let scale = h.options.peer_wscale.map_or(0, |_| super::opening::scale_of(h.buffers));
         let window = super::opening::first_window(h.buffers) >> scale;
-        self.send(to, key, h.iss.add(1), h.irs.add(1), TcpFlags::ACK, window, options);
+        self.send_of(h, to, key, h.irs.add(1), TcpFlags::ACK, window, options);
     }
 
     /// Our timestamp now (RFC 7323, 5.4: milliseconds, and an offset per connection).
@@ -59,8 +59,16 @@ impl Engine {
 
     #[allow(clippy::too_many_arguments, reason = "the fields of a header")]
     pub(crate) fn send(&mut self, to: Mac, key: FlowKey, seq: SeqNum, ack: SeqNum, flags: TcpFlags, window: u16, options: TcpOptions) {
-        let (from, ttl) = (self.config.mac, self.config.ttl);
-        let frame = build::segment(&Outgoing { to, from, key, ttl, seq, ack, flags, window, options });
-        self.transmit(frame);
+        let (from, ttl, vlan) = (self.config.mac, self.ttl_to(&key.remote_ip), self.vlan());
+        self.transmit(build::segment(&Outgoing { to, from, vlan, key, tos: 0, ttl, seq, ack, flags, window, options }));
+    }
+
+    /// As `send`, of a handshake: with its time to live and type of service.
+    #[allow(clippy::too_many_arguments, reason = "the fields of a header")]
+    pub(crate) fn send_of(&mut self, h: &Handshake, to: Mac, key: FlowKey, ack: SeqNum, flags: TcpFlags, window: u16, options: TcpOptions) {
+        let (from, ttl, vlan, tos) = (self.config.mac, h.open.ttl_or(self.ttl_to(&key.remote_ip)), self.vlan(), h.open.tos);
+        // Behind the SYN, if this is none.
+        let seq = h.iss.add(u32::from(!flags.contains(TcpFlags::SYN)));
+        self.transmit(build::segment(&Outgoing { to, from, vlan, key, tos, ttl, seq, ack, flags, window, options }));
     }
 }

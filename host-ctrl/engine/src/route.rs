@@ -1,125 +1,174 @@
-//! Which next hop leads to a destination: on-link, or a router by longest prefix.
+//! Which next hop leads to a destination: on-link, or a router by longest prefix. Some routes are the operator's, some are what routers
+//! have advertised, for a time.
+
+use crate::addr::{Ip, Prefix};
 
 /// A route. `via`: the router; None: on-link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Route {
-    pub dest: [u8; 4],
-    /// Bits.
-    pub prefix: u8,
-    pub via: Option<[u8; 4]>,
+    pub dest: Prefix,
+    pub via: Option<Ip>,
     /// Congestion control of connections over it, `toe_abi::flow::cc`; None: as everywhere.
     pub cc: Option<u8>,
 }
 
-/// The routing table: few entries, written once, longest prefix first.
-#[derive(Clone, Debug)]
+/// Advertised routes that are kept.
+const ADVERTISED_MAX: usize = 16;
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    route: Route,
+    /// When what a router has advertised ends; None: the operator's.
+    until_us: Option<u64>,
+}
+
+/// The routing table: few entries, longest prefix first.
+#[derive(Clone, Debug, Default)]
 pub struct RouteTable {
-    routes: Vec<Route>,
-    local: [u8; 4],
-    prefix: u8,
-}
-
-fn bits(a: [u8; 4]) -> u32 {
-    u32::from_be_bytes(a)
-}
-
-fn mask(prefix: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
+    entries: Vec<Entry>,
 }
 
 /// Whether `a` can be the address of one host: not "this network", loopback, multicast, reserved or broadcast.
-pub fn is_host(a: [u8; 4]) -> bool {
+pub(crate) fn is_host_v4(a: [u8; 4]) -> bool {
     a[0] != 0 && a[0] != 127 && a[0] < 224
 }
 
 impl RouteTable {
-    pub fn new(local: [u8; 4], prefix: u8, gateway: Option<[u8; 4]>, routes: &[Route]) -> Self {
-        let on_link = Route { dest: local, prefix, via: None, cc: None };
-        let default = gateway.map(|via| Route { dest: [0; 4], prefix: 0, via: Some(via), cc: None });
-        let mut all: Vec<Route> = core::iter::once(on_link).chain(routes.iter().copied()).chain(default).collect();
-        // Stable: of two routes of one length the first stated wins.
-        all.sort_by_key(|r| core::cmp::Reverse(r.prefix.min(32)));
-        Self { routes: all, local, prefix }
+    /// Adds a route of the operator's. Of two with one prefix the first stated is tried first.
+    pub fn add(&mut self, route: Route) {
+        self.insert(Entry { route, until_us: None });
     }
 
-    /// The address to resolve for `dest`. None: no route (nor is there one to ourselves).
-    pub fn next_hop(&self, dest: [u8; 4]) -> Option<[u8; 4]> {
-        // RFC 9293 MUST-46.
-        if !is_host(dest) || dest == self.local || self.is_broadcast(dest) {
-            return None;
+    fn insert(&mut self, entry: Entry) {
+        let at = self.entries.partition_point(|e| e.route.dest.len >= entry.route.dest.len);
+        self.entries.insert(at, entry);
+    }
+
+    /// A router has advertised this route until then; a time in the past ends it. False: there are too many of them.
+    pub fn advertised(&mut self, route: Route, until_us: u64, now: u64) -> bool {
+        let known = self.entries.iter().position(|e| e.until_us.is_some() && e.route == route);
+        match known {
+            Some(at) if until_us <= now => drop(self.entries.remove(at)),
+            Some(at) => self.entries[at].until_us = Some(until_us),
+            None if until_us <= now => {}
+            None if self.entries.iter().filter(|e| e.until_us.is_some()).count() >= ADVERTISED_MAX => return false,
+            None => self.insert(Entry { route, until_us: Some(until_us) }),
         }
-        Some(self.route(dest)?.via.unwrap_or(dest))
+        true
+    }
+
+    /// Forgets what routers have advertised for no longer than until now.
+    pub fn expire(&mut self, now: u64) {
+        self.entries.retain(|e| e.until_us.is_none_or(|until| until > now));
+    }
+
+    /// Forgets what has been advertised to lead through `router`.
+    pub fn no_router(&mut self, router: &Ip) {
+        self.entries.retain(|e| e.until_us.is_none() || e.route.via != Some(*router));
+    }
+
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.entries.iter().filter_map(|e| e.until_us).min()
+    }
+
+    /// The addresses to resolve for `dest`: those of the longest prefix, in the order in which they are to be tried.
+    pub fn next_hops(&self, dest: Ip) -> impl Iterator<Item = Ip> + '_ {
+        self.best(dest).map(move |route| route.via.unwrap_or(dest))
     }
 
     /// The congestion control that the route to `dest` asks for.
-    pub fn cc(&self, dest: [u8; 4]) -> Option<u8> {
-        self.route(dest)?.cc
+    pub fn cc(&self, dest: Ip) -> Option<u8> {
+        self.best(dest).next()?.cc
     }
 
-    fn route(&self, dest: [u8; 4]) -> Option<&Route> {
-        self.routes.iter().find(|r| (bits(r.dest) ^ bits(dest)) & mask(r.prefix) == 0)
-    }
-
-    /// Whether `a` is the limited or our subnet's broadcast address (RFC 1122, 3.2.1.3; RFC 3021: /31 has none).
-    pub fn is_broadcast(&self, a: [u8; 4]) -> bool {
-        let host = !mask(self.prefix);
-        a == [255; 4] || (self.prefix < 31 && bits(a) | host == bits(a) && (bits(a) ^ bits(self.local)) & !host == 0)
+    /// The routes of the longest prefix.
+    fn best(&self, dest: Ip) -> impl Iterator<Item = Route> + '_ {
+        let mut longest = None;
+        let fits = move |route: &Route| route.dest.contains(&dest) && *longest.get_or_insert(route.dest.len) == route.dest.len;
+        self.routes().filter(fits)
     }
 
     /// All routes, in the order in which they are tried.
-    pub fn routes(&self) -> &[Route] {
-        &self.routes
+    pub fn routes(&self) -> impl Iterator<Item = Route> + '_ {
+        self.entries.iter().map(|e| e.route)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use toe_abi::flow::v4_mapped;
 
-    fn table() -> RouteTable {
-        let r = |dest, prefix, via| Route { dest, prefix, via, cc: None };
-        RouteTable::new(
-            [10, 0, 0, 1],
-            24,
-            Some([10, 0, 0, 254]),
-            &[r([10, 1, 0, 0], 16, Some([10, 0, 0, 2])), r([10, 1, 2, 0], 24, Some([10, 0, 0, 3])), r([10, 9, 0, 0], 16, None)],
-        )
+    fn v4(dest: [u8; 4], len: u8, via: Option<[u8; 4]>) -> Route {
+        Route { dest: Prefix::new(v4_mapped(dest), len).unwrap(), via: via.map(v4_mapped), cc: None }
+    }
+
+    fn v6(text: &str) -> Ip {
+        text.parse::<std::net::Ipv6Addr>().unwrap().octets()
+    }
+
+    fn route6(dest: &str, len: u8, via: Option<&str>) -> Route {
+        Route { dest: Prefix::new(v6(dest), len).unwrap(), via: via.map(v6), cc: None }
+    }
+
+    fn table(routes: &[Route]) -> RouteTable {
+        let mut t = RouteTable::default();
+        routes.iter().for_each(|r| t.add(*r));
+        t
+    }
+
+    fn first(t: &RouteTable, dest: Ip) -> Option<Ip> {
+        t.next_hops(dest).next()
     }
 
     #[test]
     fn congestion_control_is_that_of_the_longest_prefix() {
-        let r = |dest, prefix, cc| Route { dest, prefix, via: None, cc };
-        let t = RouteTable::new([10, 0, 0, 1], 24, None, &[r([10, 1, 0, 0], 16, Some(2)), r([10, 1, 2, 0], 24, None)]);
-        let cc = [[10, 1, 1, 1], [10, 1, 2, 1], [10, 0, 0, 9], [192, 168, 0, 1]].map(|dest| t.cc(dest));
+        let t = table(&[Route { cc: Some(2), ..v4([10, 1, 0, 0], 16, None) }, v4([10, 1, 2, 0], 24, None), v4([10, 0, 0, 1], 24, None)]);
+        let cc = [[10, 1, 1, 1], [10, 1, 2, 1], [10, 0, 0, 9], [192, 168, 0, 1]].map(|dest| t.cc(v4_mapped(dest)));
         assert_eq!(cc, [Some(2), None, None, None]);
     }
 
     #[test]
     fn longest_prefix_wins() {
-        let t = table();
-        assert_eq!(t.next_hop([10, 1, 2, 3]), Some([10, 0, 0, 3]));
-        assert_eq!(t.next_hop([10, 1, 3, 3]), Some([10, 0, 0, 2]));
-        assert_eq!(t.next_hop([10, 0, 0, 9]), Some([10, 0, 0, 9]));
-        assert_eq!(t.next_hop([10, 9, 4, 4]), Some([10, 9, 4, 4]));
-        assert_eq!(t.next_hop([1, 1, 1, 1]), Some([10, 0, 0, 254]));
+        let t = table(&[
+            v4([0; 4], 0, Some([10, 0, 0, 254])),
+            v4([10, 0, 0, 1], 24, None),
+            v4([10, 1, 0, 0], 16, Some([10, 0, 0, 2])),
+            v4([10, 1, 2, 0], 24, Some([10, 0, 0, 3])),
+            v4([10, 9, 0, 0], 16, None),
+        ]);
+        let hop = |a| first(&t, v4_mapped(a));
+        assert_eq!(hop([10, 1, 2, 3]), Some(v4_mapped([10, 0, 0, 3])));
+        assert_eq!(hop([10, 1, 3, 3]), Some(v4_mapped([10, 0, 0, 2])));
+        assert_eq!(hop([10, 0, 0, 9]), Some(v4_mapped([10, 0, 0, 9])));
+        assert_eq!(hop([10, 9, 4, 4]), Some(v4_mapped([10, 9, 4, 4])));
+        assert_eq!(hop([1, 1, 1, 1]), Some(v4_mapped([10, 0, 0, 254])));
     }
 
     #[test]
-    fn no_route_to_ourselves_broadcast_or_multicast() {
-        let t = table();
-        for a in [[10, 0, 0, 1], [10, 0, 0, 255], [255; 4], [224, 0, 0, 1], [0; 4], [127, 0, 0, 1]] {
-            assert_eq!(t.next_hop(a), None, "{a:?}");
-        }
-        let alone = RouteTable::new([10, 0, 0, 1], 24, None, &[]);
-        assert_eq!(alone.next_hop([10, 0, 1, 1]), None);
+    fn versions_have_routes_of_their_own() {
+        let t = table(&[route6("::", 0, Some("fe80::1")), v4([10, 0, 0, 0], 8, None)]);
+        assert_eq!(first(&t, v4_mapped([1; 4])), None, "the default of IPv6 is not for mapped addresses");
+        assert_eq!(first(&t, v6("2001:db8::1")), Some(v6("fe80::1")));
     }
 
     #[test]
-    fn point_to_point_prefixes_have_no_broadcast() {
-        let t = RouteTable::new([10, 0, 0, 0], 31, None, &[]);
-        assert_eq!(t.next_hop([10, 0, 0, 1]), Some([10, 0, 0, 1]));
-        assert!(!t.is_broadcast([10, 0, 0, 1]));
-        let t = RouteTable::new([10, 0, 0, 1], 32, Some([10, 0, 0, 2]), &[]);
-        assert_eq!(t.next_hop([10, 0, 0, 2]), Some([10, 0, 0, 2]));
+    fn several_routers_in_the_order_in_which_they_came() {
+        let mut t = table(&[route6("fd00::", 64, None)]);
+        assert!(t.advertised(route6("::", 0, Some("fe80::1")), 50, 10) && t.advertised(route6("::", 0, Some("fe80::2")), 40, 10));
+        assert_eq!(t.next_hops(v6("2001:db8::1")).collect::<Vec<_>>(), [v6("fe80::1"), v6("fe80::2")]);
+        assert_eq!(t.next_deadline(), Some(40));
+        t.expire(40);
+        assert_eq!(t.next_hops(v6("2001:db8::1")).collect::<Vec<_>>(), [v6("fe80::1")]);
+        assert!(t.advertised(route6("::", 0, Some("fe80::1")), 0, 41));
+        assert_eq!((first(&t, v6("2001:db8::1")), t.next_deadline()), (None, None));
+        assert_eq!(first(&t, v6("fd00::9")), Some(v6("fd00::9")), "the operator's stays");
+    }
+
+    #[test]
+    fn advertised_routes_are_bounded() {
+        let mut t = table(&[]);
+        let added = (0..100).filter(|n| t.advertised(route6(&format!("fd00:{n}::"), 64, None), 50, 10)).count();
+        assert_eq!((added, t.routes().count()), (ADVERTISED_MAX, ADVERTISED_MAX));
     }
 }

@@ -1,8 +1,8 @@
 //! Exception frames: what they are, and which part of the engine is to judge them.
 
-use crate::{Engine, FrameMeta, conn::Phase, neighbours::Mac, route::is_host};
-use toe_abi::flow::{FlowKey, as_v4, v4_mapped};
-use toe_wire::{Arp, Frame, Payload, SeqNum, Tcp, TcpFlags, TcpOptions, frame::Packet, ip_proto, parse_frame};
+use crate::{Engine, FrameMeta, addr::is_host, conn::Phase, neighbours::Mac};
+use toe_abi::flow::FlowKey;
+use toe_wire::{Arp, Frame, Icmpv6, Payload, SeqNum, Tcp, TcpFlags, TcpOptions, frame::Packet, ip_proto, parse_frame};
 
 /// A received TCP segment, seen from our end.
 #[derive(Clone, Copy)]
@@ -56,8 +56,7 @@ impl Engine {
             self.counters.drop_malformed += 1;
             return;
         };
-        // A priority tag (VLAN 0) is no VLAN (IEEE 802.1Q, 9.6).
-        if parsed.eth.vlan.is_some_and(|tag| tag & 0xfff != 0) {
+        if parsed.eth.vlan_id() != self.config.vlan {
             self.counters.drop_ethertype += 1;
             return;
         }
@@ -66,26 +65,43 @@ impl Engine {
                 Some(packet) => self.arp(&packet),
                 None => self.counters.drop_malformed += 1,
             },
-            Payload::Ipv4(packet) => self.ipv4(frame, &parsed, packet, meta),
-            Payload::Ipv6(_) | Payload::Other => self.counters.drop_ethertype += 1,
+            Payload::Ipv6(packet) if packet.ip.proto == ip_proto::ICMPV6 && !packet.ip.fragment => {
+                self.icmpv6(frame, &parsed, packet, meta)
+            }
+            Payload::Ipv4(packet) | Payload::Ipv6(packet) => self.ip(frame, &parsed, packet, meta),
+            Payload::Other => self.counters.drop_ethertype += 1,
         }
     }
 
-    fn ipv4(&mut self, frame: &[u8], parsed: &Frame, packet: &Packet, meta: FrameMeta) {
+    /// Neighbour discovery may be for a group, and about addresses that are not ours yet.
+    fn icmpv6(&mut self, frame: &[u8], parsed: &Frame, packet: &Packet, meta: FrameMeta) {
+        match Icmpv6::parse(&packet.ip, frame) {
+            Some(Icmpv6::Nd(message)) => self.nd(parsed.eth.src, &message),
+            Some(Icmpv6::BadNd) => {
+                self.counters.nd_received += 1;
+                self.counters.nd_ignored += 1;
+            }
+            Some(_) => self.ip(frame, parsed, packet, meta),
+            None => self.counters.drop_malformed += 1,
+        }
+    }
+
+    fn ip(&mut self, frame: &[u8], parsed: &Frame, packet: &Packet, meta: FrameMeta) {
         let ip = &packet.ip;
         // RFC 9293 MUST-57; RFC 1122, 3.3.6: what came by link-layer broadcast is not for us alone.
         // RFC 1122 3.2.1.3-1, 3.3.6-1.
-        if ip.dst != v4_mapped(self.config.ip) || parsed.eth.is_group() {
+        if !self.addresses.is_own(&ip.dst) || parsed.eth.is_group() {
             self.counters.drop_not_ours += 1;
             return;
         }
-        let source = as_v4(&ip.src).filter(|a| is_host(*a) && *a != self.config.ip && !self.routes.is_broadcast(*a));
-        let Some(source) = source.filter(|_| parsed.eth.src[0] & 1 == 0) else {
-            // RFC 9293 MUST-63: never answer to an address that no host can have (RFC 1122, 3.2.1.3).
+        let source = is_host(&ip.src) && !self.addresses.is_own(&ip.src) && !self.addresses.is_broadcast(&ip.src);
+        if !source || parsed.eth.src[0] & 1 != 0 {
+            // RFC 9293 MUST-63: never answer to an address that no host can have (RFC 1122, 3.2.1.3;
+            // RFC 4443, 2.4 (e)).
             // RFC 1122 3.2.1.3-2.
             self.counters.drop_bad_source += 1;
             return;
-        };
+        }
         if ip.fragment {
             self.counters.drop_fragment += 1;
             return;
@@ -100,8 +116,7 @@ impl Engine {
                 let key = FlowKey { local_ip: ip.dst, remote_ip: ip.src, local_port: tcp.dst_port, remote_port: tcp.src_port };
                 self.segment(&Segment::new(frame, parsed, tcp, key, meta));
             }
-            (ip_proto::ICMP, _) => self.icmp(frame, parsed.eth.src, ip, source),
-            (proto, _) => self.other_protocol(frame, parsed.eth.src, ip, source, proto),
+            (proto, _) => self.other_protocol(frame, parsed.eth.src, ip, proto),
         }
     }
 

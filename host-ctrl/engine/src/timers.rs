@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 pub enum TimerId {
     Conn(ConnId),
     Neighbour(u16),
+    Addresses,
 }
 
 #[derive(Default)]

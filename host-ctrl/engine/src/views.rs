@@ -1,7 +1,7 @@
 //! What operators see.
 
 use crate::{
-    Counters, Endpoint, Engine, ListenerId, Owner,
+    Counters, Endpoint, Engine, ListenerId, Owner, Prefix,
     conn::{Origin, Phase},
     route::Route,
 };
@@ -13,6 +13,8 @@ pub struct ListenerView {
     pub owner: Owner,
     /// Zeroes: any address.
     pub at: Endpoint,
+    /// `toe_abi::app::bind_flags`.
+    pub flags: u16,
     pub backlog: u32,
     /// Being installed, or waiting to be accepted.
     pub waiting: u32,
@@ -34,12 +36,19 @@ pub struct ConnView {
 pub struct NeighbourView {
     /// In the card's next-hop table.
     pub index: u16,
-    pub ip: [u8; 4],
+    pub ip: [u8; 16],
     pub mac: Option<[u8; 6]>,
-    /// "incomplete", "reachable" or "probing".
+    /// "incomplete", "reachable", "stale" or "probing".
     pub state: &'static str,
     /// Connections that use it.
     pub refs: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AddressView {
+    pub prefix: Prefix,
+    /// "tentative", "preferred", "deprecated" or "duplicate".
+    pub state: &'static str,
 }
 
 impl Engine {
@@ -47,7 +56,11 @@ impl Engine {
         &self.counters
     }
 
-    pub fn routes(&self) -> &[Route] {
+    pub fn addresses(&self) -> impl Iterator<Item = AddressView> {
+        self.addresses.iter().map(|own| AddressView { prefix: own.prefix, state: own.state.name() })
+    }
+
+    pub fn routes(&self) -> impl Iterator<Item = Route> {
         self.routes.routes()
     }
 
@@ -66,13 +79,9 @@ impl Engine {
     }
 
     pub fn listeners(&self) -> impl Iterator<Item = ListenerView> {
-        self.ports.listeners().map(|(id, l)| ListenerView {
-            id,
-            owner: l.owner,
-            at: self.bound(l.bind).unwrap_or(Endpoint::ANY),
-            backlog: l.backlog,
-            waiting: l.waiting,
-            half_open: l.half_open.len(),
+        self.ports.listeners().map(|(id, l)| {
+            let (at, flags) = self.bound(l.bind).unwrap_or((Endpoint::ANY, 0));
+            ListenerView { id, owner: l.owner, at, flags, backlog: l.backlog, waiting: l.waiting, half_open: l.half_open.len() }
         })
     }
 

@@ -3,7 +3,7 @@
 mod common;
 use common::*;
 use toe_abi::flow::{FlowState, flow_flags};
-use toe_engine::{Action, ConnId, Endpoint, InstallError};
+use toe_engine::{Action, ConnId, Endpoint, InstallError, OpenOptions, Wishes};
 use toe_tcp::{HostUpdate, Input, Now, emit, input, next_deadline};
 use toe_wire::{ArpOp, SeqNum, TcpFlags};
 
@@ -159,6 +159,31 @@ fn time_to_live_is_as_configured() {
     assert_eq!((syn.ip.ttl, state.id.ttl), (9, 9));
 }
 
+/// RFC 9293 MUST-48, SHLD-22: the application's field, without the ECN bits.
+#[test]
+fn socket_options_are_obeyed_from_the_syn_on() {
+    let mut b = Bench::new();
+    b.know_peer();
+    let open = OpenOptions { tos: 0xbb, ttl: 7, max_segment: 1000, syn_retries: 2, ..OpenOptions::default() };
+    let wishes = Wishes { open, ..Wishes::new(BUF) };
+    b.engine.connect(1, None, Endpoint::v4(PEER_IP, 80), wishes, b.now).unwrap();
+    let actions = b.actions();
+    let syn = only_segment(&actions);
+    assert_eq!((syn.ip.tos, syn.ip.ecn, syn.ip.ttl, syn.options.mss), (0xb8, 0, 7, Some(1000)));
+    let mut peer = Peer::modern(80, 0);
+    peer.take(&syn);
+    let mut other = b.engine.connect(1, None, Endpoint::v4(PEER_IP, 81), wishes, b.now).map(|_| 0).unwrap();
+    let (_, state) = only_install(b.frame(&peer.syn_ack()));
+    assert_eq!((state.id.tos, state.id.ttl, state.rx.mss), (0xb8, 7, 1000 - 12));
+    let mut end = None;
+    for _ in 0..20 {
+        let actions = b.pass(SEC);
+        other += segments(&actions).len();
+        end = end.or(failed(&actions).map(|(_, errno)| errno));
+    }
+    assert_eq!((other, end), (2, Some(ETIMEDOUT)), "two retransmissions");
+}
+
 #[test]
 fn next_hop_that_does_not_answer() {
     let mut b = Bench::with(|c| (c.arp_timeout_us, c.arp_timeout_max_us) = (SEC, 4 * SEC));
@@ -190,7 +215,7 @@ fn no_route() {
 
 #[test]
 fn gateway_is_asked_for_what_is_not_on_link() {
-    let mut b = Bench::with(|c| c.gateway = Some([10, 0, 0, 254]));
+    let mut b = Bench::with(|c| c.gateways = vec![toe_abi::flow::v4_mapped([10, 0, 0, 254])]);
     let (_, _) = b.engine.connect(1, None, Endpoint::v4([192, 0, 2, 1], 80), BUF, b.now).unwrap();
     let actions = b.actions();
     assert_eq!(arps(&actions)[0].1.target_ip, [10, 0, 0, 254]);

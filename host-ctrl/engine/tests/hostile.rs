@@ -7,7 +7,11 @@ use proptest::{
     prelude::*,
     test_runner::{RngAlgorithm, TestRng, TestRunner},
 };
-use toe_abi::{FlowId, control::close_reason, flow::FlowState};
+use toe_abi::{
+    FlowId,
+    control::close_reason,
+    flow::{FlowState, v4_mapped},
+};
 use toe_engine::{Action, BindId, ConnId, Counters, Endpoint, Errno, InstallError, ListenerId};
 use toe_wire::{ArpOp, SeqNum, TcpFlags, TcpOptions, Timestamps};
 
@@ -102,9 +106,10 @@ impl World {
         let b = Bench::with(|c| {
             (c.syn_backlog_max, c.connections_max) = (HALF_OPEN, CONNECTIONS);
             (c.next_hops, c.time_wait_max) = (NEIGHBOURS, TIME_WAITS);
-            (c.ecn, c.gateway) = (true, Some([10, 0, 0, 9]));
+            (c.ecn, c.gateways) = (true, vec![v4_mapped([10, 0, 0, 9])]);
         });
-        let seen = core::array::from_fn(|n| Peer { ip: [10, 0, 0, n as u8], mac: [2, 0, 0, 0, 0, n as u8], ..Peer::modern(4000, 80) });
+        let seen =
+            core::array::from_fn(|n| Peer { ip: v4_mapped([10, 0, 0, n as u8]), mac: [2, 0, 0, 0, 0, n as u8], ..Peer::modern(4000, 80) });
         Self { b, listener: None, opening: vec![], installing: vec![], flows: vec![], next_flow: 0, seen }
     }
 
@@ -129,7 +134,7 @@ impl World {
                         self.b.engine.flow_state(flow, s, self.b.now);
                     }
                 }
-                Action::Inject { .. } | Action::Accept { .. } | Action::IcmpError { .. } => {}
+                Action::Address { .. } | Action::Inject { .. } | Action::Accept { .. } | Action::IcmpError { .. } => {}
             }
         }
     }
@@ -331,8 +336,8 @@ fn bounded_and_without_leaks() {
 
 proptest! {
     #[test]
-    fn any_bytes_behind_any_ethertype(kind in prop_oneof![Just(0x0800u16), Just(0x0806), Just(0x8100), any::<u16>()], body: Vec<u8>) {
-        let mut b = Bench::new();
+    fn any_bytes_behind_any_ethertype(kind in prop_oneof![Just(0x0800u16), Just(0x0806), Just(0x8100), Just(0x86dd), any::<u16>()], body: Vec<u8>) {
+        let mut b = Bench::dual(|c| c.slaac = true);
         b.listen(80, 5);
         let frame = [&OUR_MAC[..], &PEER_MAC[..], &kind.to_be_bytes()[..], &body[..]].concat();
         prop_assert!(b.frame(&frame).len() <= 3);

@@ -2,8 +2,11 @@
 
 mod common;
 use common::*;
-use toe_abi::{control::close_reason, flow::FlowState};
-use toe_engine::{Action, Endpoint};
+use toe_abi::{
+    control::close_reason,
+    flow::{FlowState, v4_mapped},
+};
+use toe_engine::{Action, Endpoint, Prefix};
 use toe_wire::ArpOp;
 
 const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
@@ -162,7 +165,7 @@ fn closed_flows_give_their_reference_back() {
 fn table_is_bounded_and_the_idle_make_room() {
     let mut b = Bench::with(|c| c.next_hops = 2);
     b.listen(80, 50);
-    let peer = |n: u8| Peer { ip: [10, 0, 0, n], mac: [2, 0, 0, 0, 0, n], ..Peer::new(4000, 80) };
+    let peer = |n: u8| Peer { ip: v4_mapped([10, 0, 0, n]), mac: [2, 0, 0, 0, 0, n], ..Peer::new(4000, 80) };
     for n in 10..200 {
         b.frame(&arp(ArpOp::Request, [2, 0, 0, 0, 0, n], [10, 0, 0, n], OUR_IP));
         assert!(b.engine.neighbours().count() <= 2);
@@ -180,7 +183,8 @@ fn table_is_bounded_and_the_idle_make_room() {
 
 #[test]
 fn router_outside_our_prefix_is_heard() {
-    let mut b = Bench::with(|c| (c.prefix, c.gateway) = (32, Some([172, 16, 0, 1])));
+    let mut b =
+        Bench::with(|c| (c.addresses, c.gateways) = (vec![Prefix::new(v4_mapped(OUR_IP), 32).unwrap()], vec![v4_mapped([172, 16, 0, 1])]));
     b.engine.connect(1, None, Endpoint::v4([1, 1, 1, 1], 80), BUF, b.now).unwrap();
     let actions = b.actions();
     assert_eq!(arps(&actions)[0].1.target_ip, [172, 16, 0, 1]);
@@ -212,7 +216,7 @@ fn addresses_that_do_not_answer_make_room_for_others() {
         connect(&mut b, last);
         b.actions();
     }
-    assert!(b.engine.neighbours().any(|n| n.ip == PEER_IP && n.refs == 1));
+    assert!(b.engine.neighbours().any(|n| n.ip == v4_mapped(PEER_IP) && n.refs == 1));
     assert_eq!(b.engine.neighbours().count(), 4);
     b.engine.cancel(honest, b.now);
 }

@@ -3,7 +3,7 @@
 mod common;
 use common::*;
 use toe_abi::flow::{flow_flags, tcp_state};
-use toe_engine::{Action, Endpoint, InstallError};
+use toe_engine::{Action, Endpoint, InstallError, OpenOptions, Wishes};
 use toe_wire::{SeqNum, TcpFlags, Timestamps};
 
 const SYN_ACK: TcpFlags = TcpFlags::SYN.union(TcpFlags::ACK);
@@ -316,12 +316,49 @@ fn final_ack_waits_while_the_accept_queue_is_full() {
     only_install(b.frame(&late.ack()));
 }
 
+/// A listener at port 80 that is told of connections with data only, for 3 s.
+fn deferring() -> Bench {
+    let mut b = Bench::new();
+    let open = OpenOptions { defer_accept_us: 3 * SEC, tos: 0x10, max_segment: 700, ..OpenOptions::default() };
+    let (bind, _) = b.engine.bind(1, Endpoint { ip: [0; 16], port: 80 }, 0).unwrap();
+    b.engine.listen(bind, 5, Wishes { open, ..Wishes::new(BUF) }).unwrap();
+    b
+}
+
+#[test]
+fn a_listener_may_wait_for_data() {
+    let mut b = deferring();
+    let mut peer = Peer::new(4000, 80);
+    let synack = only_segment(&b.frame(&peer.syn()));
+    assert_eq!((synack.ip.tos, synack.options.mss), (0x10, Some(700)));
+    peer.take(&synack);
+    assert!(b.frame(&peer.ack()).is_empty());
+    assert_eq!(segments(&b.pass(2 * SEC)).len(), 0, "the SYN-ACK has arrived");
+    let (_, state) = only_install(b.frame(&peer.data(0, TcpFlags::ACK, b"GET /")));
+    assert_eq!((state.id.tos, state.rx.mss), (0x10, 700));
+    assert_eq!(b.engine.counters().ack_deferred, 1);
+}
+
+#[test]
+fn a_listener_does_not_wait_for_data_for_ever() {
+    let mut b = deferring();
+    let mut peer = Peer::new(4000, 80);
+    peer.take(&only_segment(&b.frame(&peer.syn())));
+    assert!(b.frame(&peer.ack()).is_empty());
+    assert!(segments(&b.pass(3 * SEC)).iter().all(|s| s.is(SYN_ACK)));
+    only_install(b.frame(&peer.ack()));
+    // A FIN is news as well.
+    let mut other = Peer::new(4001, 80);
+    other.take(&only_segment(&b.frame(&other.syn())));
+    only_install(b.frame(&other.data(0, TcpFlags::ACK | TcpFlags::FIN, &[])));
+}
+
 #[test]
 fn flood_does_not_keep_an_honest_peer_out() {
     let mut b = Bench::with(|c| c.syn_backlog_max = 16);
     b.listen(80, 5);
     for i in 0..1000u16 {
-        let flood = Peer { ip: [10, 0, 0, 3 + (i % 200) as u8], ..Peer::new(1000 + i, 80) };
+        let flood = Peer { ip: toe_abi::flow::v4_mapped([10, 0, 0, 3 + (i % 200) as u8]), ..Peer::new(1000 + i, 80) };
         b.frame(&flood.syn());
     }
     assert_eq!(b.engine.connection_count(), 16);
@@ -439,7 +476,7 @@ fn impossible_sources_are_dropped() {
     let mut b = Bench::new();
     b.listen(80, 5);
     for ip in [OUR_IP, [0; 4], [255; 4], [10, 0, 0, 255], [224, 0, 0, 1], [127, 0, 0, 1], [250, 1, 1, 1]] {
-        assert!(b.frame(&Peer { ip, ..Peer::new(4000, 80) }.syn()).is_empty(), "{ip:?}");
+        assert!(b.frame(&Peer { ip: toe_abi::flow::v4_mapped(ip), ..Peer::new(4000, 80) }.syn()).is_empty(), "{ip:?}");
     }
     assert!(b.frame(&Peer { mac: [1, 0, 0, 0, 0, 9], ..Peer::new(4000, 80) }.syn()).is_empty());
     assert_eq!(b.engine.counters().drop_bad_source, 8);

@@ -1,18 +1,26 @@
-//! An independent stack as the peer: both opens end in a flow state whose numbers, windows and options that stack accepts.
+//! An independent stack as the peer, over both versions: both opens end in a flow state whose numbers, windows and options that stack accepts.
 
 mod common;
-use common::{Bench, OUR_IP, OUR_MAC, PEER_IP, PEER_MAC};
+use common::{Bench, OUR_IP, OUR_IP6, OUR_MAC, PEER_IP, PEER_IP6, PEER_MAC};
 use smoltcp::{
     iface::{Config, Interface, SocketHandle, SocketSet},
     phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken},
     socket::tcp::{Socket, SocketBuffer, State},
     time::Instant,
-    wire::{EthernetAddress, IpCidr, IpListenEndpoint, Ipv4Address},
+    wire::{EthernetAddress, IpAddress, IpCidr, IpListenEndpoint},
 };
 use std::collections::VecDeque;
-use toe_abi::flow::{FlowState, flow_flags};
+use toe_abi::flow::{FlowState, flow_flags, v4_mapped};
 use toe_engine::{Action, BufferLog2, Endpoint};
 use toe_wire::{Checksum, SeqNum, Sum, TcpFlags, TcpOptions, Timestamps, TxHeader};
+
+const OURS: [[u8; 16]; 2] = [v4_mapped(OUR_IP), OUR_IP6];
+const PEERS: [[u8; 16]; 2] = [v4_mapped(PEER_IP), PEER_IP6];
+
+/// As smoltcp has it.
+fn address(ip: [u8; 16]) -> IpAddress {
+    std::net::IpAddr::from(std::net::Ipv6Addr::from(ip)).to_canonical().into()
+}
 
 #[derive(Default)]
 struct Wire {
@@ -67,13 +75,13 @@ struct Net {
 
 impl Net {
     fn new() -> Self {
-        let bench = Bench::new();
+        let bench = Bench::dual(|_| {});
         let mut wire = Wire::default();
         let now = Instant::from_micros(bench.now as i64);
         let mut config = Config::new(EthernetAddress(PEER_MAC).into());
         config.random_seed = 42;
         let mut iface = Interface::new(config, &mut wire, now);
-        iface.update_ip_addrs(|a| a.push(IpCidr::new(Ipv4Address::from(PEER_IP).into(), 24)).expect("room for one"));
+        iface.update_ip_addrs(|a| PEERS.iter().for_each(|ip| a.push(IpCidr::new(address(*ip), 24)).expect("room for two")));
         let mut sockets = SocketSet::new(vec![]);
         let buffer = || SocketBuffer::new(vec![0; 200_000]);
         let mut socket = Socket::new(buffer(), buffer());
@@ -148,10 +156,14 @@ fn install(actions: Vec<Action>) -> (toe_engine::ConnId, Box<FlowState>) {
 
 #[test]
 fn smoltcp_connects_to_us() {
+    OURS.into_iter().for_each(smoltcp_connects_to);
+}
+
+fn smoltcp_connects_to(ours: [u8; 16]) {
     let mut net = Net::new();
     net.bench.listen(80, 5);
     let Net { iface, sockets, socket, .. } = &mut net;
-    let remote = (Ipv4Address::from(OUR_IP), 80);
+    let remote = (address(ours), 80);
     sockets.get_mut::<Socket<'_>>(*socket).connect(iface.context(), remote, 49_000).expect("a fresh socket");
     let (conn, state) = install(net.run());
     assert_eq!(net.tcp().state(), State::Established);
@@ -171,11 +183,15 @@ fn smoltcp_connects_to_us() {
 
 #[test]
 fn we_connect_to_smoltcp() {
+    PEERS.into_iter().for_each(we_connect_to);
+}
+
+fn we_connect_to(peer: [u8; 16]) {
     let mut net = Net::new();
     net.tcp().listen(IpListenEndpoint { addr: None, port: 80 }).expect("a fresh socket");
     let buffers = BufferLog2 { tx: 18, rx: 18 };
     let now = net.bench.now;
-    net.bench.engine.connect(1, None, Endpoint::v4(PEER_IP, 80), buffers, now).expect("on-link");
+    net.bench.engine.connect(1, None, Endpoint { ip: peer, port: 80 }, buffers, now).expect("on-link");
     let actions = net.run();
     assert!(matches!(actions[0], Action::NextHop { mac: Some(PEER_MAC), .. }), "{actions:?}");
     let (conn, state) = install(actions);
@@ -189,18 +205,26 @@ fn we_connect_to_smoltcp() {
 
 #[test]
 fn smoltcp_refuses_us() {
+    PEERS.into_iter().for_each(is_refused_by);
+}
+
+fn is_refused_by(peer: [u8; 16]) {
     let mut net = Net::new();
     let now = net.bench.now;
-    net.bench.engine.connect(1, None, Endpoint::v4(PEER_IP, 80), common::BUF, now).expect("on-link");
+    net.bench.engine.connect(1, None, Endpoint { ip: peer, port: 80 }, common::BUF, now).expect("on-link");
     let actions = net.run();
     assert_eq!(common::failed(&actions).map(|f| f.1), Some(111));
 }
 
 #[test]
 fn we_refuse_smoltcp() {
+    OURS.into_iter().for_each(refuses);
+}
+
+fn refuses(ours: [u8; 16]) {
     let mut net = Net::new();
     let Net { iface, sockets, socket, .. } = &mut net;
-    let remote = (Ipv4Address::from(OUR_IP), 81);
+    let remote = (address(ours), 81);
     sockets.get_mut::<Socket<'_>>(*socket).connect(iface.context(), remote, 49_000).expect("a fresh socket");
     net.run();
     assert_eq!(net.tcp().state(), State::Closed);

@@ -4,17 +4,22 @@
 use std::collections::BTreeMap;
 use toe_abi::{
     FlowId,
-    flow::{FlowKey, FlowState},
+    flow::{FlowKey, FlowState, v4_mapped},
 };
-use toe_engine::{Action, BufferLog2, Config, ConnId, Endpoint, Engine, FrameMeta, ListenerId};
+use toe_engine::{Action, BufferLog2, Config, ConnId, Endpoint, Engine, FrameMeta, ListenerId, Prefix};
 use toe_tcp::{HostUpdate, Input, Now, Pools, SegmentIn, SegmentOut};
 use toe_wire::{Checksum, Sum, TcpOptions, TxHeader, parse_frame};
 
 const REQUEST: u32 = 3000;
 const CONNECTIONS: usize = 3;
 const MAC: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
-const IP: [[u8; 4]; 2] = [[10, 0, 0, 1], [10, 0, 0, 2]];
 const BUFFERS: BufferLog2 = BufferLog2 { tx: 16, rx: 17 };
+
+/// Over IPv4, every other seed over IPv6.
+fn ip(me: usize, seed: u64) -> [u8; 16] {
+    let last = me as u8 + 1;
+    if seed.is_multiple_of(2) { v4_mapped([10, 0, 0, last]) } else { [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last] }
+}
 
 /// xorshift64*: enough to vary a wire.
 struct Random(u64);
@@ -52,7 +57,8 @@ impl End {
     fn new(me: usize, seed: u64) -> Self {
         let mut secret = [me as u8; 16];
         secret[..8].copy_from_slice(&seed.to_be_bytes());
-        let config = Config { secret, answer_arp: true, ecn: seed & 1 == 0, ..Config::new(MAC[me], IP[me], 24) };
+        let address = Prefix::new(ip(me, seed), 24).expect("24 bits");
+        let config = Config { secret, answer_arp: true, ecn: seed & 2 == 0, dad_transmits: 0, ..Config::new(MAC[me], vec![address]) };
         let engine = Engine::new(config, 0).expect("valid");
         Self {
             me,
@@ -185,7 +191,11 @@ impl End {
                     self.input(i, &Input::Timer, now);
                 }
                 Action::ConnectFailed { .. } => self.failed += 1,
-                Action::NextHop { .. } | Action::IcmpError { .. } | Action::QueryFlow { .. } | Action::AbortFlow { .. } => {}
+                Action::Address { .. }
+                | Action::NextHop { .. }
+                | Action::IcmpError { .. }
+                | Action::QueryFlow { .. }
+                | Action::AbortFlow { .. } => {}
             }
         }
     }
@@ -202,7 +212,7 @@ fn run(seed: u64, loss_percent: u64) -> (usize, usize) {
     let (bind, _) = ends[1].engine.bind(1, Endpoint { ip: [0; 16], port: 80 }, 0).expect("free");
     ends[1].listener = ends[1].engine.listen(bind, 2, BUFFERS).ok();
     for _ in 0..CONNECTIONS {
-        ends[0].engine.connect(1, None, Endpoint::v4(IP[1], 80), BUFFERS, 0).expect("on-link");
+        ends[0].engine.connect(1, None, Endpoint { ip: ip(1, seed), port: 80 }, BUFFERS, 0).expect("on-link");
     }
     ends[0].settle(0, &mut random);
     let mut wire: BTreeMap<(u64, u64), (usize, Vec<u8>)> = BTreeMap::new();

@@ -72,8 +72,12 @@ pub struct Status {
     /// toed's version.
     pub version: String,
     pub card: CardStatus,
-    /// The card's address and prefix length, `10.0.0.2/24`.
+    /// The first of the card's addresses that were given, and its prefix length, `10.0.0.2/24`.
     pub ip: String,
+    /// All of them.
+    #[serde(default)]
+    pub addresses: Vec<Address>,
+    /// Default routers that were given.
     pub gateway: Option<String>,
     pub uptime_s: u64,
     pub applications: Vec<Application>,
@@ -177,6 +181,14 @@ pub struct Listener {
     /// Connections that wait to be accepted.
     pub waiting: u32,
     pub backlog: u32,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Address {
+    /// `10.0.0.2/24`, `fd00::2/64`.
+    pub ip: String,
+    /// `tentative`: others are asked whether they have it; `duplicate`: they have; `preferred`, `deprecated`.
+    pub state: String,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]

@@ -18,11 +18,11 @@ use congestion::algorithm;
 use serde::{Deserialize, Serialize};
 use sizes::Sizes;
 use std::{
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 use toe_abi::desc;
-use toe_engine::{BufferLog2, Config as EngineConfig, rates::Params, route::Route};
+use toe_engine::{BufferLog2, Config as EngineConfig, Prefix, addr, rates::Params, route::Route};
 use toe_link::card::CardInfo;
 
 /// The control plane daemon of a FerroTOE card: opens and closes its TCP connections, resolves addresses, serves applications.
@@ -109,6 +109,10 @@ pub struct Options {
     /// Negotiate ECN (RFC 3168). Connections of dctcp and dctcp-rate do in any case.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL", help_heading = "TCP")]
     pub tcp_ecn: Option<bool>,
+    /// Least that is added to the round-trip time for a retransmission timeout, microseconds, from 5000 to 1000000, in steps of 4000.
+    /// Peers that delay ACKs by more make for needless timeouts. [default: 200000]
+    #[arg(long, value_name = "US", help_heading = "TCP")]
+    pub tcp_rto_min: Option<u32>,
     /// TIME-WAIT (2 MSL), microseconds. [default: 60000000]
     #[arg(long, value_name = "US", help_heading = "TCP")]
     pub time_wait: Option<u64>,
@@ -164,19 +168,27 @@ pub struct Options {
     #[arg(long, value_name = "KBPS", help_heading = "Congestion control")]
     pub cc_timely_minrate: Option<u32>,
 
-    /// The card's address and prefix length. Required.
-    #[arg(long, value_name = "ADDR[/PREFIXLEN]", help_heading = "IP")]
-    pub ip_addr: Option<String>,
-    /// A route, and the congestion control of connections over it; may be given more than once. [default: none]
+    /// The card's address and prefix length (10.0.0.2/24, fd00::2/64); several with commas or by repetition. Required, unless --slaac.
+    #[arg(long, value_name = "ADDR[/PREFIXLEN]", value_delimiter = ',', help_heading = "IP")]
+    #[serde(deserialize_with = "one_or_more")]
+    pub ip_addr: Vec<String>,
+    /// A route, of IPv4 or IPv6, and the congestion control of connections over it; may be given more than once. [default: none]
     #[arg(long, value_name = "DEST[/PREFIX],NEXTHOP[,cc=ALGORITHM]", help_heading = "IP")]
     pub ip_route: Vec<String>,
-    /// Default router. [default: none]
-    #[arg(long, value_name = "ADDR", help_heading = "IP")]
-    pub gateway: Option<Ipv4Addr>,
-    /// First timeout of an ARP request, microseconds; doubles each time. [default: 250000]
+    /// Default router; one of IPv4 and one of IPv6 with a comma or by repetition. [default: none]
+    #[arg(long, value_name = "ADDR", value_delimiter = ',', help_heading = "IP")]
+    #[serde(deserialize_with = "one_or_more")]
+    pub gateway: Vec<IpAddr>,
+    /// Take IPv6 addresses, routers and the MTU from router advertisements (RFC 4862). Whoever is on the link can send them.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL", help_heading = "IP")]
+    pub slaac: Option<bool>,
+    /// The 802.1Q VLAN that the card is on, 1 to 4094: what it sends is tagged, what is not of this VLAN it does not hear. [default: none]
+    #[arg(long, value_name = "ID", help_heading = "IP")]
+    pub vlan: Option<u16>,
+    /// First timeout of an ARP request or neighbour solicitation, microseconds; doubles each time. [default: 250000]
     #[arg(long, value_name = "US", help_heading = "IP")]
     pub arp_timeout: Option<u64>,
-    /// ARP gives up when the timeout would exceed this, microseconds. [default: 1000000]
+    /// Resolving an address gives up when the timeout would exceed this, microseconds. [default: 1000000]
     #[arg(long, value_name = "US", help_heading = "IP")]
     pub arp_timeout_max: Option<u64>,
     /// Neighbours are asked again after this, microseconds. [default: 30000000]
@@ -223,13 +235,33 @@ impl Options {
             max_backlog max_contexts app_weight app_rate huge_pages tcp_rtt_init tcp_link_bw tcp_rxbuf_len tcp_txbuf_len
             tcp_handshake_timeout tcp_handshake_retries cc cc_control_granularity cc_control_interval cc_dctcp_weight
             cc_dctcp_mimd cc_dctcp_min cc_const_rate cc_timely_tlow cc_timely_thigh cc_timely_step cc_timely_init cc_timely_alpha
-            cc_timely_beta cc_timely_minrtt cc_timely_minrate cc_rexmit_ints tcp_ecn time_wait fin_wait2 ip_addr gateway arp_timeout
+            cc_timely_beta cc_timely_minrtt cc_timely_minrate cc_rexmit_ints tcp_ecn tcp_rto_min time_wait fin_wait2 slaac vlan arp_timeout
             arp_timeout_max arp_expire quiet log_level nic_rx_len nic_tx_len fp_poll_interval_app debug_console);
+        if self.ip_addr.is_empty() {
+            self.ip_addr = file.ip_addr;
+        }
         if self.ip_route.is_empty() {
             self.ip_route = file.ip_route;
         }
+        if self.gateway.is_empty() {
+            self.gateway = file.gateway;
+        }
         Ok(self)
     }
+}
+
+/// `"a"`, or `["a", "b"]`.
+fn one_or_more<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> std::result::Result<Vec<T>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMore<T> {
+        One(T),
+        More(Vec<T>),
+    }
+    Ok(match OneOrMore::deserialize(from)? {
+        OneOrMore::One(one) => vec![one],
+        OneOrMore::More(more) => more,
+    })
 }
 
 /// What toed works with: complete and checked.
@@ -239,8 +271,7 @@ pub struct Settings {
     /// The card's firmware as ELF.
     pub image: Option<PathBuf>,
     pub run_dir: PathBuf,
-    pub ip: Ipv4Addr,
-    pub prefix: u8,
+    pub addresses: Vec<Prefix>,
     pub huge_pages: bool,
     pub log_filter: String,
     share: Share,
@@ -255,16 +286,18 @@ impl Settings {
         refuse_replaced(&options)?;
         let run_dir = options.run_dir.clone().unwrap_or_else(toe_link::client::run_dir);
         let device = options.device.as_deref().map_or_else(|| Ok(Device::VfioUser(run_dir.join("card.sock"))), Device::parse)?;
-        let (ip, prefix) = address(options.ip_addr.as_deref())?;
-        if let Some(g) = options.gateway {
-            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-            let on_link = (u32::from(g) ^ u32::from(ip)) & mask == 0;
-            ensure!(on_link && g != ip, "--gateway {g}: not a neighbour of {ip}/{prefix}; a router must be on the same link");
-        }
+        let addresses = addresses(&options)?;
+        gateways(&options, &addresses)?;
         let level = if options.quiet == Some(true) { "warn" } else { "info" };
         // What they are in the end, the card's memory says; whether they are wrong, not.
         let sizes = Sizes::new(None);
         limits(&options, &sizes)?;
+        ensure!(
+            options.tcp_rto_min.is_none_or(|us| RTO_MIN_US.contains(&us)),
+            "--tcp-rto-min: from {} to {} microseconds",
+            RTO_MIN_US.start(),
+            RTO_MIN_US.end()
+        );
         buffers(&options, &sizes)?;
         Ok(Self {
             share: share(&options)?,
@@ -280,8 +313,7 @@ impl Settings {
             device,
             image: options.image.as_ref().and_then(|path| std::path::absolute(path).ok()),
             run_dir,
-            ip,
-            prefix,
+            addresses,
             options,
         })
     }
@@ -289,9 +321,12 @@ impl Settings {
     /// For the engine, with the card's own facts.
     pub fn engine(&self, card: &CardInfo, secret: [u8; 16]) -> EngineConfig {
         let o = &self.options;
-        let base = EngineConfig::new(card.mac, self.ip.octets(), self.prefix);
+        let base = EngineConfig::new(card.mac, self.addresses.clone());
         EngineConfig {
-            gateway: o.gateway.map(|g| g.octets()),
+            gateways: o.gateway.iter().map(|g| mapped(*g)).collect(),
+            slaac: o.slaac == Some(true),
+            stable_secret: machine_id().unwrap_or(secret),
+            vlan: o.vlan.unwrap_or(0),
             routes: self.routes.clone(),
             mtu: u16::try_from(card.mtu).unwrap_or(u16::MAX),
             handshake_timeout_us: o.tcp_handshake_timeout.unwrap_or(base.handshake_timeout_us),
@@ -306,6 +341,7 @@ impl Settings {
             cc: self.cc,
             next_hops: u16::try_from(card.max_next_hops).unwrap_or(u16::MAX),
             ecn: o.tcp_ecn.unwrap_or(base.ecn),
+            rto_min_us: o.tcp_rto_min.unwrap_or(base.rto_min_us),
             rtt_init_us: o.tcp_rtt_init.unwrap_or(base.rtt_init_us),
             ..base
         }
@@ -316,7 +352,7 @@ impl Settings {
         let sizes = Sizes::new(card.memory_max);
         let limits = limits(&self.options, &sizes)?;
         sizes.check(&limits)?;
-        let base = CoreConfig::new(toe_abi::flow::v4_mapped(self.ip.octets()), self.prefix);
+        let base = CoreConfig::new(self.addresses.first().copied());
         Ok(CoreConfig {
             limits,
             buffers: buffers(&self.options, &sizes)?,
@@ -324,13 +360,14 @@ impl Settings {
             card_regions: u16::try_from(card.max_regions).unwrap_or(u16::MAX),
             linger_us: self.options.fin_wait2.unwrap_or(base.linger_us),
             share: self.share,
+            vlan: self.options.vlan.unwrap_or(0),
             rates: self.rates.clone(),
             ..base
         })
     }
 
-    pub fn gateway(&self) -> Option<Ipv4Addr> {
-        self.options.gateway
+    pub fn gateways(&self) -> &[IpAddr] {
+        &self.options.gateway
     }
 
     /// The options given, for `config` on the admin socket.
@@ -338,6 +375,9 @@ impl Settings {
         &self.options
     }
 }
+
+/// What a flow's state has room for, and clocks of milliseconds can tell.
+const RTO_MIN_US: std::ops::RangeInclusive<u32> = 5_000..=1_000_000;
 
 fn refuse_replaced(o: &Options) -> Result<()> {
     let ring = "toed's rings to the card have a fixed size (toe_abi::control); leave it out";
@@ -356,29 +396,75 @@ fn refuse_replaced(o: &Options) -> Result<()> {
     }
 }
 
-fn address(text: Option<&str>) -> Result<(Ipv4Addr, u8)> {
-    let text = text.context("--ip-addr is missing: the card needs an address, such as --ip-addr 10.0.0.2/24")?;
-    let (ip, prefix) = text.split_once('/').unwrap_or((text, "24"));
-    let wrong = || format!("--ip-addr {text}: not ADDR[/PREFIXLEN], such as 10.0.0.2/24");
-    let prefix: u8 = prefix.parse().with_context(wrong)?;
-    let ip: Ipv4Addr = ip.parse().with_context(wrong)?;
-    ensure!(prefix <= 32, wrong());
-    ensure!(toe_engine::route::is_host(ip.octets()), "--ip-addr {ip}: no host can have this address");
-    Ok((ip, prefix))
+/// As toe_abi has it.
+fn mapped(ip: IpAddr) -> addr::Ip {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// `ADDR[/LEN]`; without a length, that of its version. None: it is not that.
+fn prefix(text: &str, v4_len: u8, v6_len: u8) -> Option<Prefix> {
+    let (ip, len) = text.trim().split_once('/').map_or((text.trim(), None), |(ip, len)| (ip, Some(len)));
+    let ip: IpAddr = ip.parse().ok()?;
+    // "::ffff:10.0.0.1" would be taken for one of IPv4.
+    if matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()) {
+        return None;
+    }
+    let usual = if ip.is_ipv4() { v4_len } else { v6_len };
+    Prefix::new(mapped(ip), len.map_or(Some(usual), |len| len.parse().ok())?)
+}
+
+fn addresses(o: &Options) -> Result<Vec<Prefix>> {
+    let none = o.ip_addr.is_empty() && o.slaac != Some(true);
+    ensure!(!none, "--ip-addr is missing: the card needs an address, such as --ip-addr 10.0.0.2/24 or fd00::2/64, or --slaac");
+    ensure!(o.vlan.is_none_or(|id| (1..=4094).contains(&id)), "--vlan {}: must be from 1 to 4094", o.vlan.unwrap_or_default());
+    let mut all: Vec<Prefix> = Vec::new();
+    for text in &o.ip_addr {
+        let wrong = || format!("--ip-addr {text}: not ADDR[/PREFIXLEN], such as 10.0.0.2/24 or fd00::2/64");
+        let address = prefix(text, 24, 64).with_context(wrong)?;
+        ensure!(addr::is_host(&address.ip), "--ip-addr {text}: no host can have this address");
+        ensure!(all.iter().all(|a| a.ip != address.ip), "--ip-addr {text}: given twice");
+        all.push(address);
+    }
+    Ok(all)
+}
+
+/// A router must be on the same link.
+fn gateways(o: &Options, addresses: &[Prefix]) -> Result<()> {
+    let has_v6 = o.slaac == Some(true) || addresses.iter().any(|a| !is_v4(a));
+    for g in &o.gateway {
+        let ip = mapped(*g);
+        let neighbour = addresses.iter().any(|a| a.contains(&ip) && a.ip != ip);
+        let link_local = matches!(g, IpAddr::V6(v6) if v6.is_unicast_link_local()) && has_v6;
+        ensure!(neighbour || link_local, "--gateway {g}: not a neighbour of the card; a router must be on the same link");
+    }
+    Ok(())
+}
+
+fn is_v4(prefix: &Prefix) -> bool {
+    Ipv6Addr::from(prefix.ip).to_ipv4_mapped().is_some()
 }
 
 fn route(text: &str) -> Result<Route> {
-    let wrong = || format!("--ip-route {text}: not DEST[/PREFIX],NEXTHOP[,cc=ALGORITHM], such as 192.168.0.0/16,10.0.0.1");
+    let wrong =
+        || format!("--ip-route {text}: not DEST[/PREFIX],NEXTHOP[,cc=ALGORITHM], such as 192.168.0.0/16,10.0.0.1 or fd01::/48,fe80::1");
     let mut words = text.split(',');
     let (dest, via) = words.next().zip(words.next()).with_context(wrong)?;
     let cc = words.next().map(|word| word.trim().strip_prefix("cc=").with_context(wrong)).transpose()?;
     ensure!(words.next().is_none(), wrong());
-    let (dest, prefix) = dest.split_once('/').unwrap_or((dest, "32"));
-    let prefix: u8 = prefix.parse().with_context(wrong)?;
-    ensure!(prefix <= 32, wrong());
-    let parse = |a: &str| a.trim().parse::<Ipv4Addr>().with_context(wrong);
+    let dest = prefix(dest, 32, 128).with_context(wrong)?;
+    let via: IpAddr = via.trim().parse().with_context(wrong)?;
+    ensure!(via.is_ipv4() == is_v4(&dest), "--ip-route {text}: both ends must be of one version");
     let cc = cc.map(|name| algorithm("--ip-route: cc", name)).transpose()?;
-    Ok(Route { dest: parse(dest)?.octets(), prefix, via: Some(parse(via)?.octets()), cc })
+    Ok(Route { dest, via: Some(mapped(via)), cc })
+}
+
+/// What tells this machine from others and stays: the key of the numbers that addresses are made of.
+fn machine_id() -> Option<[u8; 16]> {
+    let text = std::fs::read_to_string("/etc/machine-id").ok()?;
+    u128::from_str_radix(text.trim(), 16).ok().filter(|id| *id != 0).map(u128::to_be_bytes)
 }
 
 fn power_of_two(option: &str, value: u64, range: std::ops::RangeInclusive<u64>) -> Result<u64> {
@@ -477,7 +563,7 @@ mod tests {
         let e = s.engine(&CardInfo { mac: [2; 6], mtu: 1500, max_flows: 10, max_next_hops: 5, ..CardInfo::default() }, [0; 16]);
         assert_eq!((e.handshake_timeout_us, e.handshake_retries, e.time_wait_us), (1_000_000, 6, 60_000_000));
         assert_eq!((e.arp_timeout_us, e.arp_timeout_max_us, e.arp_expire_us), (250_000, 1_000_000, 30_000_000));
-        assert_eq!((e.mtu, e.connections_max, e.next_hops, e.rtt_init_us), (1500, 10, 5, 0));
+        assert_eq!((e.mtu, e.connections_max, e.next_hops, e.rtt_init_us, e.rto_min_us), (1500, 10, 5, 0, 200_000));
     }
 
     #[test]
@@ -485,9 +571,39 @@ mod tests {
         use clap::CommandFactory;
         for arg in Options::command().get_arguments().filter(|a| !a.is_hide_set()) {
             let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-            let switch = ["config", "huge_pages", "tcp_ecn", "quiet", "ip_addr"].contains(&arg.get_id().as_str());
+            let switch = ["config", "huge_pages", "tcp_ecn", "quiet", "ip_addr", "slaac"].contains(&arg.get_id().as_str());
             assert!(switch || help.contains("[default: "), "--{}: {help}", arg.get_id());
         }
+    }
+
+    #[test]
+    fn the_least_timeout_has_bounds() {
+        for us in ["4999", "1000001"] {
+            assert!(refused(&["--tcp-rto-min", us]).contains("--tcp-rto-min"));
+        }
+        let e = settings(&["--tcp-rto-min", "5000"]).expect("fine").engine(&CardInfo::default(), [0; 16]);
+        assert_eq!(e.rto_min_us, 5000);
+    }
+
+    #[test]
+    fn addresses_of_both_versions() {
+        let s = settings(&["--ip-addr", "fd00::2,fd01::2/48", "--gateway", "10.0.0.1,fe80::1", "--ip-route", "fd02::/16,fd00::9"]);
+        let e = s.expect("fine").engine(&CardInfo::default(), [0; 16]);
+        let text = |ip: &[u8; 16]| IpAddr::from(*ip).to_canonical().to_string();
+        let addresses: Vec<_> = e.addresses.iter().map(|a| format!("{}/{}", text(&a.ip), a.written_len())).collect();
+        assert_eq!(addresses, ["10.0.0.2/24", "fd00::2/64", "fd01::2/48"]);
+        assert_eq!(e.gateways.iter().map(text).collect::<Vec<_>>(), ["10.0.0.1", "fe80::1"]);
+        assert_eq!((e.routes[0].dest.len, e.routes[0].via.map(|v| text(&v))), (16, Some("fd00::9".into())));
+        let alone = Options { slaac: Some(true), vlan: Some(7), ..Options::default() };
+        let e = Settings::new(alone).expect("advertised ones will do").engine(&CardInfo::default(), [0; 16]);
+        assert_eq!((e.slaac, e.vlan, e.addresses.len()), (true, 7, 0));
+    }
+
+    #[test]
+    fn a_file_has_one_address_or_several() {
+        let file = |text: &str| toml::from_str::<Options>(text).expect("fine").ip_addr;
+        assert_eq!(file("ip-addr = \"10.0.0.2/24\""), ["10.0.0.2/24"]);
+        assert_eq!(file("ip-addr = [\"10.0.0.2/24\", \"fd00::2\"]"), ["10.0.0.2/24", "fd00::2"]);
     }
 
     #[test]
@@ -564,6 +680,13 @@ mod tests {
             (["--gateway", "192.168.0.1"], "same link"),
             (["--device", "pci:0"], "vfio-user:PATH"),
             (["--ip-route", "10.0.0.0/8"], "NEXTHOP"),
+            (["--ip-route", "fd00::/8,10.0.0.1"], "one version"),
+            (["--gateway", "fe80::1"], "same link"),
+            (["--ip-addr", "fd00::2/129"], "fd00::2/64"),
+            (["--ip-addr", "::ffff:10.0.0.3"], "fd00::2/64"),
+            (["--ip-addr", "ff02::1"], "no host"),
+            (["--ip-addr", "10.0.0.2/8"], "twice"),
+            (["--vlan", "4095"], "4094"),
             (["--ip-route", "10.0.0.0/8,10.0.0.1,mtu=1"], "cc=ALGORITHM"),
             (["--ip-route", "10.0.0.0/8,10.0.0.1,cc=bbr"], "cc bbr: unknown"),
             (["--cc", "bbr"], "reno, cubic"),
@@ -575,7 +698,7 @@ mod tests {
             assert!(e.contains(word), "{args:?}: {e}");
         }
         assert!(Settings::new(Options::default()).expect_err("no address").to_string().contains("--ip-addr"));
-        let loopback = Options { ip_addr: Some("127.0.0.1/8".into()), ..Options::default() };
+        let loopback = Options { ip_addr: vec!["127.0.0.1/8".into()], ..Options::default() };
         assert!(Settings::new(loopback).is_err());
     }
 }

@@ -97,7 +97,7 @@ pub struct Welcome {
     pub region: u32,
     /// Where it begins in the memory of the descriptor that came along, bytes.
     pub offset: u64,
-    /// The card's address (port 0) and its prefix length.
+    /// The first of the card's addresses (port 0; zeroes: it has none yet) and its prefix length.
     pub addr: Addr,
     pub prefix: u32,
 }
@@ -184,6 +184,12 @@ impl Client {
     pub fn identify(&mut self, token: BorrowedFd<'_>) -> Result<u32, Errno> {
         let (reply, _) = self.call(&request(op::IDENTIFY, 0, [0; 4]), &[token])?;
         Ok(reply.args[0] as u32)
+    }
+
+    /// What the card has to do with an address: `toe_abi::app::whose`.
+    pub fn whose(&mut self, ip: [u8; 16]) -> Result<u64, Errno> {
+        let whose = Request { ip, ..request(op::WHOSE, 0, [0; 4]) };
+        self.call(&whose, &[]).map(|(reply, _)| reply.args[0])
     }
 
     /// Limits what a socket's connection sends, or those of a listener to come; bytes per second, `u64::MAX`: unlimited.

@@ -107,7 +107,12 @@ pub struct Tx {
     pub linger: AtomicU32,
     _reserved: AtomicU32,
     pub pacing: AtomicU64,
-    _reserved2: [AtomicU32; 6],
+    pub tos: AtomicU32,
+    pub ttl: AtomicU32,
+    pub max_segment: AtomicU32,
+    pub syn_retries: AtomicU32,
+    pub defer_accept_s: AtomicU32,
+    _reserved2: AtomicU32,
 }
 
 /// [`SlotRx`].
@@ -145,7 +150,8 @@ pub struct Listen {
 mirrors!(Slot = SocketSlot, conn @ conn, names @ names, tx @ tx, rx @ rx, event @ event, listen @ listen);
 mirrors!(Conn = SlotConn, state @ state, error @ error, flow_index @ flow, tx_off @ tx_off, rx_off @ rx_off, tx_len @ tx_len, rx_len @ rx_len, ctx @ ctx);
 mirrors!(Names = SlotNames, local_ip @ local_ip, remote_ip @ remote_ip, local_port @ local_port, remote_port @ remote_port);
-mirrors!(Tx = SlotTx, head @ head, lock @ lock, flags @ flags, nonblocking @ nonblocking, timeout_us @ timeout_us, slot_flags @ slot_flags, linger @ linger, pacing @ pacing);
+mirrors!(Tx = SlotTx, head @ head, lock @ lock, flags @ flags, nonblocking @ nonblocking, timeout_us @ timeout_us, slot_flags @ slot_flags, linger @ linger, pacing @ pacing, tos @ tos, ttl @ ttl,
+    max_segment @ max_segment, syn_retries @ syn_retries, defer_accept_s @ defer_accept_s);
 mirrors!(Rx = SlotRx, tail @ tail, lock @ lock, told @ told, timeout_us @ timeout_us, low_water @ low_water);
 mirrors!(Event = SlotEvent, rx_head @ rx_head, tx_tail @ tx_tail, flags @ flags, error @ error, srtt_us @ srtt_us, cwnd @ cwnd);
 mirrors!(Listen = SlotListen, ring @ ring, head @ head, tail @ tail);
@@ -165,12 +171,17 @@ impl Addr {
         Self { ip: toe_abi::flow::v4_mapped(ip), port }
     }
 
+    /// An IPv6 address.
+    pub const fn v6(ip: [u8; 16], port: u16) -> Self {
+        Self { ip, port }
+    }
+
     /// The IPv4 address, if it is one; all zeroes counts as 0.0.0.0.
     pub fn as_v4(&self) -> Option<[u8; 4]> {
         if self.ip == [0; 16] { Some([0; 4]) } else { toe_abi::flow::as_v4(&self.ip) }
     }
 
-    /// Whether the address is the wildcard.
+    /// Whether the address is the wildcard, of either version.
     pub fn is_any(&self) -> bool {
         self.as_v4() == Some([0; 4])
     }
@@ -246,7 +257,8 @@ impl Slot {
         let rx = [&self.tx.linger, &self.rx.tail, &self.rx.told, &self.rx.timeout_us, &self.rx.low_water];
         let event = [&self.event.rx_head, &self.event.tx_tail, &self.event.flags, &self.event.error];
         let info = [&self.event.srtt_us, &self.event.cwnd];
-        for word in tx.into_iter().chain(rx).chain(event).chain(info) {
+        let open = [&self.tx.tos, &self.tx.ttl, &self.tx.max_segment, &self.tx.syn_retries, &self.tx.defer_accept_s];
+        for word in tx.into_iter().chain(rx).chain(event).chain(info).chain(open) {
             word.store(0, relaxed);
         }
         self.tx.pacing.store(0, relaxed);
@@ -297,10 +309,12 @@ mod tests {
         slot.rx.tail.store(77, Ordering::Relaxed);
         slot.tx.flags.store(1, Ordering::Relaxed);
         slot.tx.pacing.store(1, Ordering::Relaxed);
+        slot.tx.defer_accept_s.store(1, Ordering::Relaxed);
         slot.event.flags.store(4, Ordering::Relaxed);
         slot.reset();
         assert_eq!(slot.rx.tail.load(Ordering::Relaxed), 0);
         assert_eq!((slot.tx.flags.load(Ordering::Relaxed), slot.tx.pacing.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!(slot.tx.defer_accept_s.load(Ordering::Relaxed), 0);
         assert_eq!(slot.event.flags.load(Ordering::Relaxed), 0);
         assert_eq!(slot.conn.flow(), FlowId::NONE);
         assert_eq!(slot.conn.load_state(), slot_state::OPEN);

@@ -2,7 +2,8 @@
 //! number, with the options that were set so far.
 
 use crate::fdtable::{self, Kind};
-use crate::{Errno, Sock, close, data, hub, names};
+use crate::names::{self, Family};
+use crate::{Errno, Sock, close, data, hub};
 use rustix::fd::OwnedFd;
 use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -32,7 +33,12 @@ pub(crate) fn convert(sock: Sock, socket: &Socket<'_>) -> Result<(), Errno> {
 fn make(socket: &Socket<'_>) -> Result<OwnedFd, Errno> {
     let mut flags = SocketFlags::CLOEXEC;
     flags.set(SocketFlags::NONBLOCK, data::is_nonblocking(socket));
-    let fd = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    let family = Family::of(socket);
+    let of_kernel = if family == Family::Inet { AddressFamily::INET } else { AddressFamily::INET6 };
+    let fd = rustix::net::socket_with(of_kernel, SocketType::STREAM, flags, None)?;
+    if family == Family::Inet6 {
+        sockopt::set_ipv6_v6only(&fd, socket.has_flag(own_flags::V6ONLY))?;
+    }
     let has = |bit| socket.tx_flags() & bit != 0;
     sockopt::set_socket_reuseaddr(&fd, socket.has_flag(own_flags::REUSEADDR))?;
     sockopt::set_socket_reuseport(&fd, socket.has_flag(own_flags::REUSEPORT))?;
@@ -50,7 +56,7 @@ fn make(socket: &Socket<'_>) -> Result<OwnedFd, Errno> {
     }
     if socket.has_flag(own_flags::BOUND) {
         // It had the port on the card; the kernel's ports are others, so this may find it taken.
-        rustix::net::bind(&fd, &names::to_std(socket.slot().names.local()))?;
+        rustix::net::bind(&fd, &names::to_std(socket.slot().names.local(), family))?;
     }
     Ok(fd)
 }

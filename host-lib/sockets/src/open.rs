@@ -2,7 +2,7 @@
 
 use crate::data::{Patience, Side, block, is_nonblocking, timeout};
 use crate::fdtable::{self, Kind};
-use crate::names::{self, Name, SOCKADDR_IN_LEN};
+use crate::names::{self, Family, Name, SOCKADDR_IN_LEN, SockName};
 use crate::process::{self, Verdict};
 use crate::{Errno, Sock, hub, kernel};
 use rustix::fd::{AsRawFd, IntoRawFd, OwnedFd};
@@ -12,7 +12,7 @@ use toe::link::client::Daemon;
 use toe::link::fdnum;
 use toe::link::slot::Addr;
 use toe::socket::{own_flags, ready};
-use toe_abi::app::bind_flags;
+use toe_abi::app::{bind_flags, whose};
 use toe_abi::region::slot_state;
 
 /// What became of a call on a socket of ours.
@@ -26,8 +26,12 @@ pub enum Outcome {
 /// socket(2). `Ok(None)`: not our kind of socket, the kernel is to make it.
 pub fn socket(domain: i32, kind: i32, protocol: i32) -> Result<Option<i32>, Errno> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    let ours = domain == libc::AF_INET && kind & !flags == libc::SOCK_STREAM && (protocol == 0 || protocol == libc::IPPROTO_TCP);
-    if !ours {
+    let family = match domain {
+        libc::AF_INET => Family::Inet,
+        libc::AF_INET6 => Family::Inet6,
+        _ => return Ok(None),
+    };
+    if kind & !flags != libc::SOCK_STREAM || (protocol != 0 && protocol != libc::IPPROTO_TCP) {
         return Ok(None);
     }
     match process::verdict() {
@@ -36,6 +40,10 @@ pub fn socket(domain: i32, kind: i32, protocol: i32) -> Result<Option<i32>, Errn
         Verdict::Fail(e) => return Err(e),
     }
     let (slot, token) = process::take_token()?;
+    if let Ok(socket) = process::view(slot) {
+        socket.set_flag(own_flags::INET6, family == Family::Inet6);
+        socket.slot().names.set_local(family.any());
+    }
     publish(slot, token, kind & libc::SOCK_NONBLOCK != 0, kind & libc::SOCK_CLOEXEC != 0).map(Some)
 }
 
@@ -67,18 +75,22 @@ impl Sock {
     /// bind(2).
     pub fn bind(self, name: &[u8]) -> Result<Outcome, Errno> {
         let socket = self.words()?;
-        let addr = match names::parse(name)? {
+        let family = Family::of(&socket);
+        let addr = match names::parse(name, family)? {
             Name::Inet(addr) => addr,
             // As Linux: AF_UNSPEC stands for AF_INET if the address is the wildcard.
-            Name::Unspecified if name.len() >= SOCKADDR_IN_LEN && name[4..8] == [0; 4] => {
+            Name::Unspecified if family == Family::Inet && name.len() >= SOCKADDR_IN_LEN && name[4..8] == [0; 4] => {
                 Addr::v4([0; 4], u16::from_be_bytes([name[2], name[3]]))
             }
             Name::Unspecified => return Err(Errno::AFNOSUPPORT),
         };
-        let cards = process::welcome().map(|w| w.addr.ip);
-        let foreign = !addr.is_any() && cards != Some(addr.ip);
-        // A socket stays the card's, and can be bound again, if the kernel would refuse as well.
-        if foreign && !names::is_kernels_own(addr) {
+        if names::is_v4(addr) && socket.has_flag(own_flags::V6ONLY) {
+            return Err(Errno::INVAL);
+        }
+        let foreign = !addr.is_any() && !is_cards(addr)?;
+        // A socket stays the card's, and can be bound again, if the kernel would refuse as well. (Which interface a link-local
+        // address is on is in the name, and for the kernel to see.)
+        if foreign && !names::is_link_local(addr) && !names::is_kernels_own(addr) {
             return Err(Errno::ADDRNOTAVAIL);
         }
         if socket.state() != slot_state::OPEN || socket.has_flag(own_flags::BOUND) {
@@ -88,8 +100,14 @@ impl Sock {
             kernel::convert(self, &socket)?;
             return Ok(Outcome::Kernel);
         }
-        self.bind_to(&socket, addr)?;
-        Ok(Outcome::Done)
+        match self.bind_to(&socket, addr) {
+            // The card has no address of this version.
+            Err(Errno::AFNOSUPPORT) => {
+                kernel::convert(self, &socket)?;
+                Ok(Outcome::Kernel)
+            }
+            bound => bound.map(|()| Outcome::Done),
+        }
     }
 
     fn bind_to(self, socket: &Socket<'_>, addr: Addr) -> Result<(), Errno> {
@@ -99,6 +117,9 @@ impl Sock {
         }
         if socket.has_flag(own_flags::REUSEPORT) {
             flags |= bind_flags::REUSEPORT;
+        }
+        if socket.has_flag(own_flags::V6ONLY) {
+            flags |= bind_flags::V6ONLY;
         }
         let bound = process::ask(|client| client.bind(self.slot, addr, flags))?;
         // A wildcard stays one in the socket's name, as with Linux.
@@ -115,7 +136,7 @@ impl Sock {
             _ => return Err(Errno::INVAL),
         }
         if socket.state() == slot_state::OPEN && !socket.has_flag(own_flags::BOUND) {
-            self.bind_to(&socket, Addr::v4([0; 4], 0))?;
+            self.bind_to(&socket, Family::of(&socket).any())?;
         }
         // Negative means as many as possible, since 4.3BSD.
         let backlog = u32::try_from(backlog).unwrap_or(4096).clamp(1, 4096);
@@ -129,7 +150,7 @@ impl Sock {
     }
 
     /// accept4(2). The new socket's number and its peer's name.
-    pub fn accept(self, flags: i32) -> Result<(i32, [u8; SOCKADDR_IN_LEN]), Errno> {
+    pub fn accept(self, flags: i32) -> Result<(i32, SockName), Errno> {
         if flags & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) != 0 {
             return Err(Errno::INVAL);
         }
@@ -138,7 +159,7 @@ impl Sock {
         let (slot, token) = block(socket, patience, || self.accept_step(&socket))?;
         let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
         let fd = publish(slot, token, nonblocking, flags & libc::SOCK_CLOEXEC != 0)?;
-        Ok((fd, names::encode(process::view(slot)?.slot().names.remote())))
+        Ok((fd, names::encode(process::view(slot)?.slot().names.remote(), Family::of(&socket))))
     }
 
     /// Takes a waiting connection into a slot of the pool.
@@ -170,7 +191,7 @@ impl Sock {
     /// connect(2).
     pub fn connect(self, name: &[u8]) -> Result<Outcome, Errno> {
         let socket = self.socket()?;
-        let addr = match names::parse(name)? {
+        let addr = match names::parse(name, Family::of(&socket))? {
             Name::Inet(addr) => addr,
             Name::Unspecified if socket.state() == slot_state::OPEN => return Ok(Outcome::Done),
             // Dissolving a connection, so that the socket can be used again, is not supported.
@@ -190,11 +211,15 @@ impl Sock {
             slot_state::LISTENING | slot_state::CONNECTED => return Err(Errno::ISCONN),
             _ => return Err(Errno::INVAL),
         }
-        if self.is_for_kernel(addr) {
+        if names::is_v4(addr) && socket.has_flag(own_flags::V6ONLY) {
+            return Err(Errno::NETUNREACH);
+        }
+        // The card may have no address of this version.
+        let elsewhere = is_for_kernel(addr)? || self.start_connect(&socket, addr)? == Started::Nowhere;
+        if elsewhere {
             kernel::convert(self, &socket)?;
             return Ok(Outcome::Kernel);
         }
-        self.start_connect(&socket, addr)?;
         if is_nonblocking(&socket) {
             // toed may have been faster: then the state says so, as on a fast network.
             return Err(Errno::INPROGRESS);
@@ -202,19 +227,7 @@ impl Sock {
         self.await_connect(&socket, Errno::INPROGRESS)
     }
 
-    /// Whether `addr` is on this machine, where the card does not reach.
-    fn is_for_kernel(self, addr: Addr) -> bool {
-        if addr.is_any() || names::is_loopback(addr) {
-            return true;
-        }
-        let Some(welcome) = process::welcome() else { return false };
-        let (Some(ip), Some(card)) = (addr.as_v4(), welcome.addr.as_v4()) else { return false };
-        let mask = u32::MAX.checked_shl(32u32.saturating_sub(welcome.prefix)).unwrap_or(0);
-        let in_subnet = (u32::from_be_bytes(ip) ^ u32::from_be_bytes(card)) & mask == 0;
-        ip != card && !in_subnet && names::is_kernels_own(addr)
-    }
-
-    fn start_connect(self, socket: &Socket<'_>, addr: Addr) -> Result<(), Errno> {
+    fn start_connect(self, socket: &Socket<'_>, addr: Addr) -> Result<Started, Errno> {
         let slot = socket.slot();
         slot.names.set_remote(addr);
         socket.set_flag(own_flags::ERROR_TAKEN | own_flags::CONNECT_SEEN, false);
@@ -226,12 +239,12 @@ impl Sock {
             Ok(local) => slot.names.set_local(local),
             Err(e) => {
                 slot.conn.store_state(slot_state::OPEN);
-                return Err(e);
+                return if e == Errno::AFNOSUPPORT { Ok(Started::Nowhere) } else { Err(e) };
             }
         }
         process::set_bound(self.slot);
         hub::lock().watch_notices(self.slot);
-        Ok(())
+        Ok(Started::OnCard)
     }
 
     /// `late`: what to answer when SO_SNDTIMEO is over.
@@ -253,6 +266,31 @@ impl Sock {
     }
 }
 
+/// Where a connect() goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Started {
+    OnCard,
+    /// The card has no address of this version.
+    Nowhere,
+}
+
+/// Whether the card has this address.
+fn is_cards(addr: Addr) -> Result<bool, Errno> {
+    if names::is_loopback(addr) {
+        return Ok(false);
+    }
+    Ok(process::welcome().is_some_and(|w| w.addr.ip == addr.ip) || process::ask(|client| client.whose(addr.ip))? == whose::OWN)
+}
+
+/// Whether `addr` is on this machine, where the card does not reach.
+fn is_for_kernel(addr: Addr) -> Result<bool, Errno> {
+    if addr.is_any() || names::is_loopback(addr) || names::is_link_local(addr) {
+        return Ok(true);
+    }
+    // An address of the kernel's in a network of the card is reached from the card, over the wire.
+    Ok(names::is_kernels_own(addr) && process::ask(|client| client.whose(addr.ip))? == whose::OTHERS)
+}
+
 /// Why a connect() failed. As with Linux, the socket is as good as new once a connect() has said so.
 fn take_failure(socket: &Socket<'_>) -> Errno {
     let error = socket.take_error().unwrap_or(Errno::CONNABORTED);
@@ -270,6 +308,6 @@ fn inherit(listener: &Socket<'_>, socket: &Socket<'_>) {
     to.tx.pacing.store(from.tx.pacing.load(Relaxed), Relaxed);
     to.rx.timeout_us.store(from.rx.timeout_us.load(Relaxed), Relaxed);
     to.rx.low_water.store(from.rx.low_water.load(Relaxed), Relaxed);
-    let kept = own_flags::REUSEADDR | own_flags::REUSEPORT;
+    let kept = own_flags::REUSEADDR | own_flags::REUSEPORT | own_flags::INET6 | own_flags::V6ONLY;
     to.tx.slot_flags.store(from.tx.slot_flags.load(Relaxed) & kept | own_flags::CONNECT_SEEN, Relaxed);
 }

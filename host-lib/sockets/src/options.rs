@@ -3,10 +3,12 @@
 //! An option is *supported* (the card does it), *emulated* (a program gets what it expects to read and nothing breaks), or
 //! *refused* with the errno that Linux gives where it lacks the option. What is not in the table is refused with ENOPROTOOPT.
 
+use crate::names::Family;
 use crate::tcp_info::MSS_DEFAULT;
 use crate::{Errno, Sock, hub, process};
-use libc::{IPPROTO_IP, IPPROTO_TCP, SOL_SOCKET};
+use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET};
 use std::sync::atomic::Ordering::Relaxed;
+use toe::link::slot::Slot;
 use toe::socket::own_flags;
 use toe_abi::desc::hc_flags;
 use toe_abi::region::slot_state;
@@ -32,9 +34,16 @@ enum How {
     KeptBool(i32),
     /// As `Kept`, of the IP layer: one byte will do.
     KeptByte(i32),
+    /// As `Kept`, and obeyed by connections that begin, or come to a listener, afterwards.
+    Open(i32),
+    /// As `Open`, of the IP layer: one byte will do.
+    OpenByte(i32),
     TxBuffer,
     RxBuffer,
     Listening,
+    /// Of a socket of AF_INET6 that has no name yet.
+    V6Only,
+    Domain,
     MaxSegment,
     Info,
     Congestion,
@@ -46,6 +55,11 @@ enum How {
 const BUFFER_DEFAULT: i32 = 256 << 10;
 /// Most that SO_RCVLOWAT takes: half of the largest receive buffer, as Linux has it.
 const LOW_WATER_MAX: i32 = 16 << 20;
+
+/// What IP_TTL reads as.
+const TTL_DEFAULT: i32 = 64;
+/// The bits of IP_TOS that are the card's: ECN.
+const TOS_ECN: i32 = 3;
 
 /// The table.
 const OPTIONS: &[(i32, i32, How)] = &[
@@ -60,13 +74,22 @@ const OPTIONS: &[(i32, i32, How)] = &[
     (SOL_SOCKET, libc::SO_MAX_PACING_RATE, How::Rate),
     (SOL_SOCKET, libc::SO_ERROR, How::Error),
     (SOL_SOCKET, libc::SO_TYPE, How::Value(libc::SOCK_STREAM)),
-    (SOL_SOCKET, libc::SO_DOMAIN, How::Value(libc::AF_INET)),
+    (SOL_SOCKET, libc::SO_DOMAIN, How::Domain),
     (SOL_SOCKET, libc::SO_PROTOCOL, How::Value(IPPROTO_TCP)),
     (SOL_SOCKET, libc::SO_ACCEPTCONN, How::Listening),
     (IPPROTO_TCP, libc::TCP_NODELAY, How::Card(hc_flags::NODELAY)),
     (IPPROTO_TCP, libc::TCP_CORK, How::Card(hc_flags::CORK)),
     (IPPROTO_TCP, libc::TCP_INFO, How::Info),
     (IPPROTO_TCP, libc::TCP_CONGESTION, How::Congestion),
+    // Supported as a connection begins; later they change nothing.
+    (IPPROTO_IP, libc::IP_TOS, How::OpenByte(0)),
+    (IPPROTO_IP, libc::IP_TTL, How::OpenByte(TTL_DEFAULT)),
+    // One value for both versions: what was set last holds.
+    (IPPROTO_IPV6, libc::IPV6_TCLASS, How::Open(0)),
+    (IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, How::Open(TTL_DEFAULT)),
+    (IPPROTO_TCP, libc::TCP_MAXSEG, How::MaxSegment),
+    (IPPROTO_TCP, libc::TCP_SYNCNT, How::Open(6)),
+    (IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, How::Open(0)),
     // Emulated: buffers have the size that toed gives them.
     (SOL_SOCKET, libc::SO_SNDBUF, How::TxBuffer),
     (SOL_SOCKET, libc::SO_RCVBUF, How::RxBuffer),
@@ -87,25 +110,29 @@ const OPTIONS: &[(i32, i32, How)] = &[
     (SOL_SOCKET, libc::SO_MARK, How::Refused(Errno::PERM)),
     (SOL_SOCKET, libc::SO_BINDTODEVICE, How::Refused(Errno::PERM)),
     (SOL_SOCKET, libc::SO_ZEROCOPY, How::Refused(Errno::OPNOTSUPP)),
-    (IPPROTO_TCP, libc::TCP_MAXSEG, How::MaxSegment),
     (IPPROTO_TCP, libc::TCP_QUICKACK, How::KeptBool(1)),
-    (IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, How::Kept(0)),
     (IPPROTO_TCP, libc::TCP_USER_TIMEOUT, How::Kept(0)),
     (IPPROTO_TCP, libc::TCP_KEEPIDLE, How::Kept(7200)),
     (IPPROTO_TCP, libc::TCP_KEEPINTVL, How::Kept(75)),
     (IPPROTO_TCP, libc::TCP_KEEPCNT, How::Kept(9)),
-    (IPPROTO_TCP, libc::TCP_SYNCNT, How::Kept(6)),
     (IPPROTO_TCP, libc::TCP_LINGER2, How::Kept(60)),
     (IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, How::Kept(0)),
     (IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, How::Kept(0)),
-    (IPPROTO_IP, libc::IP_TOS, How::KeptByte(0)),
-    (IPPROTO_IP, libc::IP_TTL, How::KeptByte(64)),
     (IPPROTO_IP, libc::IP_MTU_DISCOVER, How::KeptByte(1)),
     (IPPROTO_IP, libc::IP_RECVERR, How::KeptByte(0)),
     (IPPROTO_IP, libc::IP_PKTINFO, How::KeptByte(0)),
     (IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, How::KeptByte(0)),
     (IPPROTO_IP, libc::IP_FREEBIND, How::Refused(Errno::NOPROTOOPT)),
     (IPPROTO_IP, libc::IP_TRANSPARENT, How::Refused(Errno::PERM)),
+    (IPPROTO_IPV6, libc::IPV6_V6ONLY, How::V6Only),
+    (IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, How::Kept(1)),
+    (IPPROTO_IPV6, libc::IPV6_DONTFRAG, How::KeptBool(0)),
+    (IPPROTO_IPV6, libc::IPV6_RECVERR, How::KeptBool(0)),
+    (IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, How::KeptBool(0)),
+    (IPPROTO_IPV6, libc::IPV6_RECVTCLASS, How::KeptBool(0)),
+    (IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, How::KeptBool(0)),
+    (IPPROTO_IPV6, libc::IPV6_FREEBIND, How::Refused(Errno::NOPROTOOPT)),
+    (IPPROTO_IPV6, libc::IPV6_TRANSPARENT, How::Refused(Errno::PERM)),
     // Refused as by a kernel that was built without.
     (IPPROTO_TCP, libc::TCP_FASTOPEN, How::Refused(Errno::NOPROTOOPT)),
     (IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, How::Refused(Errno::NOPROTOOPT)),
@@ -115,8 +142,9 @@ const OPTIONS: &[(i32, i32, How)] = &[
 ];
 
 /// `unknown_level`: what Linux answers for a level that the protocol does not know; setsockopt() and getsockopt() differ.
-fn find(level: i32, name: i32, unknown_level: Errno) -> Result<How, Errno> {
-    if ![SOL_SOCKET, IPPROTO_TCP, IPPROTO_IP].contains(&level) {
+fn find(level: i32, name: i32, family: Family, unknown_level: Errno) -> Result<How, Errno> {
+    let known = [SOL_SOCKET, IPPROTO_TCP, IPPROTO_IP].contains(&level) || level == IPPROTO_IPV6 && family == Family::Inet6;
+    if !known {
         return Err(unknown_level);
     }
     let row = OPTIONS.iter().find(|(l, n, _)| (*l, *n) == (level, name));
@@ -125,6 +153,25 @@ fn find(level: i32, name: i32, unknown_level: Errno) -> Result<How, Errno> {
 
 fn int(value: &[u8]) -> Result<i32, Errno> {
     value.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes)).ok_or(Errno::INVAL)
+}
+
+/// Of the IP layer: an int, or a byte if that is all there is.
+fn byte_or_int(value: &[u8]) -> Result<i32, Errno> {
+    int(value).or_else(|e| value.first().map(|&b| b.into()).ok_or(e))
+}
+
+/// TCP_DEFER_ACCEPT as Linux rounds it: to the moments at which a SYN-ACK is sent again, after 1 s, 3 s, 7 s, ... 255 of them at most.
+fn deferral(seconds: i32) -> i32 {
+    const RTO_MAX_S: i32 = 120;
+    let (mut total, mut step) = (0, 1);
+    for _ in 0..255 {
+        if total >= seconds {
+            break;
+        }
+        total += step;
+        step = (step * 2).min(RTO_MAX_S);
+    }
+    total
 }
 
 /// A rate, bytes per second: 64 bits if there are so many. All ones are unlimited in both widths.
@@ -179,7 +226,7 @@ impl Sock {
         if level == SOL_SOCKET && name != libc::SO_BINDTODEVICE {
             int(value)?;
         }
-        match find(level, name, Errno::NOPROTOOPT)? {
+        match find(level, name, Family::of(&socket), Errno::NOPROTOOPT)? {
             How::Card(bit) => {
                 let on = int(value)? != 0;
                 if bit == hc_flags::CORK {
@@ -212,17 +259,45 @@ impl Sock {
                 process::ask(|client| client.limit_rate(self.slot, rate))?;
                 slot.tx.pacing.store(!rate, Relaxed);
             }
+            How::V6Only => {
+                let on = int(value)? != 0;
+                if socket.has_flag(own_flags::BOUND) || socket.state() != slot_state::OPEN {
+                    return Err(Errno::INVAL);
+                }
+                socket.set_flag(own_flags::V6ONLY, on);
+            }
             How::Kept(_) => self.keep(level, name, int(value)?),
             How::KeptBool(_) => self.keep(level, name, (int(value)? != 0).into()),
-            How::KeptByte(_) if name == libc::IP_TTL && int(value).is_ok_and(|ttl| ttl != -1 && !(1..=255).contains(&ttl)) => {
-                return Err(Errno::INVAL);
-            }
-            How::KeptByte(_) => self.keep(level, name, int(value).or_else(|e| value.first().map(|&b| b.into()).ok_or(e))?),
-            How::TxBuffer | How::RxBuffer | How::MaxSegment => drop(int(value)?),
+            How::KeptByte(_) => self.keep(level, name, byte_or_int(value)?),
+            How::Open(_) | How::MaxSegment => self.set_open(slot, level, name, int(value)?)?,
+            How::OpenByte(_) => self.set_open(slot, level, name, byte_or_int(value)?)?,
+            How::TxBuffer | How::RxBuffer => drop(int(value)?),
             How::Congestion => self.set_congestion(value)?,
-            How::Error | How::Value(_) | How::Listening | How::Info => return Err(Errno::NOPROTOOPT),
+            How::Error | How::Value(_) | How::Domain | How::Listening | How::Info => return Err(Errno::NOPROTOOPT),
             How::Refused(errno) => return Err(errno),
         }
+        Ok(())
+    }
+
+    /// Checks a value as Linux does, and leaves it where toed looks for it.
+    fn set_open(self, slot: &Slot, level: i32, name: i32, value: i32) -> Result<(), Errno> {
+        let (word, valid, told, shown) = match (level, name) {
+            (IPPROTO_IP, libc::IP_TOS) => (&slot.tx.tos, true, value & 0xff & !TOS_ECN, value & 0xff & !TOS_ECN),
+            (IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                (&slot.tx.tos, (-1..=255).contains(&value), value.max(0) & !TOS_ECN, value.max(0) & !TOS_ECN)
+            }
+            (IPPROTO_IP, libc::IP_TTL) | (IPPROTO_IPV6, _) if value == -1 => (&slot.tx.ttl, true, 0, TTL_DEFAULT),
+            (IPPROTO_IP, _) => (&slot.tx.ttl, (1..=255).contains(&value), value, value),
+            (IPPROTO_IPV6, _) => (&slot.tx.ttl, (0..=255).contains(&value), value, value),
+            (_, libc::TCP_MAXSEG) => (&slot.tx.max_segment, value == 0 || (88..=32_767).contains(&value), value, value),
+            (_, libc::TCP_SYNCNT) => (&slot.tx.syn_retries, (1..=127).contains(&value), value, value),
+            _ => (&slot.tx.defer_accept_s, true, deferral(value), deferral(value)),
+        };
+        if !valid {
+            return Err(Errno::INVAL);
+        }
+        word.store(told.cast_unsigned(), Relaxed);
+        self.keep(level, name, shown);
         Ok(())
     }
 
@@ -240,7 +315,7 @@ impl Sock {
         let socket = self.words()?;
         let slot = socket.slot();
         let buffer = |len: u32| if len == 0 { BUFFER_DEFAULT } else { len as i32 };
-        let value = match find(level, name, Errno::OPNOTSUPP)? {
+        let value = match find(level, name, Family::of(&socket), Errno::OPNOTSUPP)? {
             How::Card(hc_flags::CORK) if socket.has_flag(own_flags::MORE) => 0,
             How::Card(bit) => (socket.tx_flags() & bit != 0).into(),
             How::Own(flag) => socket.has_flag(flag).into(),
@@ -266,8 +341,8 @@ impl Sock {
                 socket.take_error().map_or(0, Errno::raw_os_error)
             }
             How::Value(value) => value,
-            How::Kept(first) | How::KeptBool(first) => self.kept(level, name, first),
-            How::KeptByte(first) => {
+            How::Kept(first) | How::KeptBool(first) | How::Open(first) => self.kept(level, name, first),
+            How::KeptByte(first) | How::OpenByte(first) => {
                 let value = self.kept(level, name, first);
                 // As Linux: who asks for less than an int gets a byte, if it fits.
                 if (1..4).contains(&out.len()) && (0..256).contains(&value) {
@@ -278,7 +353,12 @@ impl Sock {
             How::TxBuffer => buffer(slot.conn.tx_len.load(Relaxed)),
             How::RxBuffer => buffer(slot.conn.rx_len.load(Relaxed)),
             How::Listening => (socket.state() == slot_state::LISTENING).into(),
-            How::MaxSegment => MSS_DEFAULT as i32,
+            How::V6Only => socket.has_flag(own_flags::V6ONLY).into(),
+            How::Domain => Family::of(&socket).number(),
+            How::MaxSegment => match self.kept(level, name, 0) {
+                asked @ 1.. if socket.state() != slot_state::CONNECTED => asked,
+                _ => MSS_DEFAULT as i32,
+            },
             How::Info => return Ok(give(out, &self.tcp_info(&socket))),
             How::Congestion => return Ok(give(out, &self.congestion()?)),
             How::Refused(errno) => return Err(errno),
@@ -301,10 +381,12 @@ mod tests {
 
     #[test]
     fn unknown_options_are_refused_as_by_linux() {
-        assert_eq!(find(SOL_SOCKET, 9999, Errno::OPNOTSUPP), Err(Errno::NOPROTOOPT));
-        assert_eq!(find(IPPROTO_TCP, 9999, Errno::OPNOTSUPP), Err(Errno::NOPROTOOPT));
-        assert_eq!(find(12345, 1, Errno::OPNOTSUPP), Err(Errno::OPNOTSUPP));
-        assert_eq!(find(IPPROTO_TCP, libc::TCP_FASTOPEN, Errno::OPNOTSUPP), Ok(How::Refused(Errno::NOPROTOOPT)));
+        assert_eq!(find(SOL_SOCKET, 9999, Family::Inet, Errno::OPNOTSUPP), Err(Errno::NOPROTOOPT));
+        assert_eq!(find(IPPROTO_TCP, 9999, Family::Inet, Errno::OPNOTSUPP), Err(Errno::NOPROTOOPT));
+        assert_eq!(find(12345, 1, Family::Inet, Errno::OPNOTSUPP), Err(Errno::OPNOTSUPP));
+        assert_eq!(find(IPPROTO_IPV6, libc::IPV6_V6ONLY, Family::Inet, Errno::OPNOTSUPP), Err(Errno::OPNOTSUPP));
+        assert_eq!(find(IPPROTO_IPV6, libc::IPV6_V6ONLY, Family::Inet6, Errno::OPNOTSUPP), Ok(How::V6Only));
+        assert_eq!(find(IPPROTO_TCP, libc::TCP_FASTOPEN, Family::Inet, Errno::OPNOTSUPP), Ok(How::Refused(Errno::NOPROTOOPT)));
     }
 
     #[test]
@@ -329,6 +411,19 @@ mod tests {
         assert_eq!(rate(&[1; 9]), Ok(0x0101_0101_0101_0101));
         assert_eq!(rate(&[1; 7]), Ok(0x0101_0101), "too short for 64 bits");
         assert_eq!(rate(&[1; 3]), Err(Errno::INVAL));
+    }
+
+    /// 1, 1 + 2, 1 + 2 + 4, ... seconds.
+    #[test]
+    fn deferrals_are_rounded_up_to_a_retransmission() {
+        let rounded = [-1, 0, 1, 2, 3, 4, 8, 128, 200].map(deferral);
+        assert_eq!(rounded, [0, 0, 1, 3, 3, 7, 15, 247, 247]);
+        assert!(deferral(i32::MAX) < 255 * 120);
+    }
+
+    #[test]
+    fn a_byte_will_do_for_the_ip_layer() {
+        assert_eq!((byte_or_int(&[7]), byte_or_int(&[7, 1, 0, 0]), byte_or_int(&[])), (Ok(7), Ok(263), Err(Errno::INVAL)));
     }
 
     #[test]

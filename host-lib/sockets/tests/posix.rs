@@ -4,7 +4,9 @@ mod world;
 
 use std::thread;
 use std::time::Duration;
+use toe::link::slot::Addr;
 use toe_sockets::epoll;
+use toe_sockets::names::{Family, SockName, encode};
 use toe_sockets::open::{Outcome, socket};
 use toe_sockets::{Errno, IoSpan, Kind, Sock, close, kind, poll};
 
@@ -44,11 +46,11 @@ impl Fd {
     }
 }
 
-fn name(ip: [u8; 4], port: u16) -> [u8; 16] {
-    toe_sockets::names::encode(toe::link::slot::Addr::v4(ip, port))
+fn name(ip: [u8; 4], port: u16) -> SockName {
+    encode(Addr::v4(ip, port), Family::Inet)
 }
 
-fn port_of(name: [u8; 16]) -> u16 {
+fn port_of(name: &[u8]) -> u16 {
     u16::from_be_bytes([name[2], name[3]])
 }
 
@@ -61,7 +63,7 @@ fn listener() -> (Fd, u16) {
     let fd = fresh(0);
     assert_eq!(fd.sock().bind(&name([0; 4], 0)), Ok(Outcome::Done));
     assert_eq!(fd.sock().listen(8), Ok(Outcome::Done));
-    let port = port_of(fd.sock().local_name().unwrap());
+    let port = port_of(&fd.sock().local_name().unwrap());
     (fd, port)
 }
 
@@ -224,11 +226,84 @@ fn a_port_in_use_is_refused() {
 }
 
 #[test]
-fn what_is_not_tcp_over_ipv4_is_the_kernels() {
+fn what_is_not_tcp_is_the_kernels() {
     world::start();
-    for (domain, kind) in [(libc::AF_INET, libc::SOCK_DGRAM), (libc::AF_UNIX, libc::SOCK_STREAM), (libc::AF_INET6, libc::SOCK_STREAM)] {
+    for (domain, kind) in [(libc::AF_INET, libc::SOCK_DGRAM), (libc::AF_UNIX, libc::SOCK_STREAM), (libc::AF_INET6, libc::SOCK_DGRAM)] {
         assert_eq!(socket(domain, kind, 0), Ok(None));
     }
+}
+
+fn fresh6() -> Fd {
+    world::start();
+    Fd(socket(libc::AF_INET6, libc::SOCK_STREAM, 0).unwrap().unwrap())
+}
+
+fn name6(ip: &str, port: u16) -> SockName {
+    encode(Addr::v6(ip.parse::<std::net::Ipv6Addr>().unwrap().octets(), port), Family::Inet6)
+}
+
+#[test]
+fn a_socket_of_ipv6_speaks_ipv4_by_mapped_names() {
+    let listener = fresh6();
+    assert_eq!(&listener.sock().local_name().unwrap()[..], &name6("::", 0)[..]);
+    assert_eq!(listener.sock().bind(&name6("::", 0)), Ok(Outcome::Done));
+    assert_eq!(listener.sock().listen(8), Ok(Outcome::Done));
+    let port = port_of(&listener.sock().local_name().unwrap());
+    let [a, b, c, d] = world::CARD;
+    let card = format!("::ffff:{a}.{b}.{c}.{d}");
+    let client = fresh6();
+    assert_eq!(client.sock().connect(&name6(&card, port)), Ok(Outcome::Done));
+    assert_eq!(client.sock().peer_name(), Ok(name6(&card, port)));
+    let (fd, peer) = listener.sock().accept(0).unwrap();
+    assert_eq!((Ok(peer), Fd(fd).sock().local_name()), (client.sock().local_name(), client.sock().peer_name()));
+    // The accepted one is of its listener's family.
+    let plain = fresh(0);
+    assert_eq!(plain.sock().connect(&name(world::CARD, port)), Ok(Outcome::Done));
+    assert_eq!(listener.sock().accept(0).map(|(fd, peer)| (Fd(fd).0 >= 0, peer.len())), Ok((true, 28)));
+}
+
+#[test]
+fn names_of_another_family_are_refused() {
+    assert_eq!(fresh6().sock().connect(&name(world::CARD, 80)), Err(Errno::INVAL), "too short");
+    assert_eq!(fresh(0).sock().connect(&name6("fd00::1", 80)), Err(Errno::AFNOSUPPORT));
+    assert_eq!(fresh(0).sock().bind(&name6("::", 0)), Err(Errno::AFNOSUPPORT));
+}
+
+#[test]
+fn what_the_card_has_no_address_for_is_the_kernels() {
+    for (ip, v6only) in [("::1", 0i32), ("::", 1)] {
+        let fd = fresh6();
+        fd.sock().set_option(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &v6only.to_ne_bytes()).unwrap();
+        assert_eq!(fd.sock().bind(&name6(ip, 0)), Ok(Outcome::Kernel), "{ip}");
+        let kernel = toe::link::sys::AppFd(fd.0);
+        assert_eq!(rustix::net::sockopt::socket_domain(kernel), Ok(rustix::net::AddressFamily::INET6));
+        assert_eq!(rustix::net::sockopt::ipv6_v6only(kernel), Ok(v6only != 0));
+    }
+    // No route of the kernel's leads there: what it says is what the program is to hear.
+    assert_eq!(fresh6().sock().connect(&name6("2001:db8::1", 80)), Ok(Outcome::Kernel));
+    assert_eq!(fresh6().sock().bind(&name6("2001:db8::1", 80)), Err(Errno::ADDRNOTAVAIL));
+}
+
+#[test]
+fn ipv6_only_is_settled_before_there_is_a_name() {
+    let only = |fd: &Fd, on: i32| fd.sock().set_option(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &on.to_ne_bytes());
+    let fd = fresh6();
+    assert_eq!(only(&fd, 1), Ok(()));
+    let mut value = [0; 4];
+    assert_eq!((fd.sock().option(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &mut value), value), (Ok(4), 1i32.to_ne_bytes()));
+    assert_eq!(fd.sock().bind(&name6("::ffff:0.0.0.0", 0)), Err(Errno::INVAL));
+    assert_eq!(fd.sock().connect(&name6("::ffff:10.9.9.9", 80)), Err(Errno::NETUNREACH));
+    assert_eq!(only(&fd, 0), Ok(()));
+    assert_eq!(fd.sock().bind(&name6("::", 0)), Ok(Outcome::Done));
+    assert_eq!(only(&fd, 1), Err(Errno::INVAL));
+    assert_eq!(only(&fresh(0), 1), Err(Errno::NOPROTOOPT));
+    let set = |name, value: i32| fd.sock().set_option(libc::IPPROTO_IPV6, name, &value.to_ne_bytes());
+    assert_eq!(
+        (set(libc::IPV6_TCLASS, 0xb9), set(libc::IPV6_TCLASS, 256), set(libc::IPV6_UNICAST_HOPS, 256)),
+        (Ok(()), Err(Errno::INVAL), Err(Errno::INVAL))
+    );
+    assert_eq!((fd.sock().option(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &mut value), value), (Ok(4), 0xb8i32.to_ne_bytes()));
+    assert_eq!((fd.sock().option(libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, &mut value), value), (Ok(4), 64i32.to_ne_bytes()));
 }
 
 #[test]
@@ -485,6 +560,32 @@ fn options_read_back() {
     let n = a.sock().option(libc::IPPROTO_TCP, libc::TCP_INFO, &mut info).unwrap();
     assert!(n >= 104);
     assert_eq!(info[0], 1, "established");
+}
+
+/// RFC 9293 MUST-48.
+#[test]
+fn options_of_the_opening_are_checked_and_left_for_toed() {
+    let fd = fresh(0);
+    let set = |level, name, value: i32| fd.sock().set_option(level, name, &value.to_ne_bytes());
+    let get = |level, name| {
+        let mut value = [0; 4];
+        fd.sock().option(level, name, &mut value).unwrap();
+        i32::from_ne_bytes(value)
+    };
+    use libc::{IP_TOS, IP_TTL, IPPROTO_IP, IPPROTO_TCP, TCP_DEFER_ACCEPT, TCP_MAXSEG, TCP_SYNCNT};
+    for (level, name, first, good, reads, bad) in [
+        (IPPROTO_IP, IP_TOS, 0, 0xbb, 0xb8, None),
+        (IPPROTO_IP, IP_TTL, 64, 9, 9, Some(256)),
+        (IPPROTO_TCP, TCP_MAXSEG, 1448, 1000, 1000, Some(87)),
+        (IPPROTO_TCP, TCP_SYNCNT, 6, 3, 3, Some(128)),
+        (IPPROTO_TCP, TCP_DEFER_ACCEPT, 0, 2, 3, None),
+    ] {
+        assert_eq!((get(level, name), set(level, name, good), get(level, name)), (first, Ok(()), reads), "{level} {name}");
+        if let Some(bad) = bad {
+            assert_eq!((set(level, name, bad), get(level, name)), (Err(Errno::INVAL), reads), "{level} {name}");
+        }
+    }
+    assert_eq!((set(IPPROTO_IP, IP_TTL, -1), get(IPPROTO_IP, IP_TTL)), (Ok(()), 64));
 }
 
 #[test]

@@ -33,6 +33,10 @@ pub mod own_flags {
     pub const MORE: u32 = 1 << 14;
     /// It listened until the card or the daemon went.
     pub const LISTENED: u32 = 1 << 15;
+    /// It is of AF_INET6: its names are `struct sockaddr_in6`.
+    pub const INET6: u32 = 1 << 16;
+    /// IPV6_V6ONLY.
+    pub const V6ONLY: u32 = 1 << 17;
 }
 
 /// Readiness, with the numbers of poll(2) and epoll(7).

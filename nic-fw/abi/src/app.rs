@@ -103,7 +103,8 @@ pub mod op {
     /// First message. a0: APP_MAGIC, a1: ABI_VERSION, a2: pid, a3: ticket that `toectl run` has left in the environment (0: none).
     /// A descriptor may come along that proves membership in a family: its region or a token's (after fork or exec); with a region's, slot
     /// is where in the descriptor's memory the region begins, in pages of 4096 bytes.
-    /// Answer: a0: ABI_VERSION of toed, a1: region number, a2: prefix length of the card's address, ip: the card's address;
+    /// Answer: a0: ABI_VERSION of toed, a1: region number, a2: prefix length of the card's address, ip: the card's address, the first
+    /// if it has several (zeroes: none yet);
     /// a3: where in the descriptor's memory the region begins, bytes, page-aligned (its length is in its header);
     /// descriptor: the memory. errno EPROTO: version mismatch, ESTALE: toed does not know (any more) what came along.
     pub const HELLO: u32 = 1;
@@ -112,7 +113,7 @@ pub mod op {
     pub const OPEN_CONTEXT: u32 = 2;
     /// a0: tokens wanted. Answer: count, slots; as many descriptors. ENFILE: out of slots.
     pub const POOL: u32 = 3;
-    /// slot, ip (zeroes: any), port (0: choose), flags. Answer: port, ip.
+    /// slot, ip (zeroes: any, ::ffff:0.0.0.0: any of IPv4), port (0: choose), flags. Answer: port, ip.
     pub const BIND: u32 = 4;
     /// slot, a0: backlog, a1: context index that wants notices. The slot's state becomes LISTENING.
     pub const LISTEN: u32 = 5;
@@ -136,10 +137,24 @@ pub mod op {
     pub const CONGESTION: u32 = 13;
     /// slot. Answer: [`Info`](super::Info) in place of `slots`; where there is no connection, only `algorithm` means something.
     pub const INFO: u32 = 14;
+    /// ip: whose address is it? Answer: a0: [`whose`](super::whose).
+    pub const WHOSE: u32 = 15;
+}
+
+/// Values of `a0` in answers to [`op::WHOSE`].
+pub mod whose {
+    /// Neither.
+    pub const OTHERS: u64 = 0;
+    /// An address of the card's own.
+    pub const OWN: u64 = 1;
+    /// Reached from the card without a router.
+    pub const ON_LINK: u64 = 2;
 }
 
 /// Bits of [`Request::flags`].
 pub mod bind_flags {
     pub const REUSEADDR: u16 = 1 << 0;
     pub const REUSEPORT: u16 = 1 << 1;
+    /// The address is for IPv6 only: :: does not stand for IPv4 too.
+    pub const V6ONLY: u16 = 1 << 2;
 }

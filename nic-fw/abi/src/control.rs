@@ -178,11 +178,12 @@ pub mod kind {
     pub const SET_RATE: u32 = 12;
     /// flow, a0: context (CtxId::NONE: none), a1: opaque.
     pub const REBIND: u32 = 13;
-    /// flow, a0: ICMP type << 8 | code, a1: next-hop MTU if any, a2: sequence number quoted.
+    /// flow, a0: type << 8 | code of ICMP (what ICMPv6 says is told in the same words), a1: next-hop MTU if any, a2: sequence number quoted.
     pub const ICMP_ERROR: u32 = 14;
     /// a0: index, a1: destination MAC (six bytes, first in the lowest), a2: 1 = valid, 0 = unknown (frames to it are dropped and counted).
     pub const NEXT_HOP: u32 = 15;
-    /// body[0..16]: a card's own address, a0: prefix length, a1: 1 = add, 0 = remove. The card answers ARP for it.
+    /// body[0..16]: a card's own address, a0: prefix length, a1: 1 = add, 0 = remove, a2: VLAN that the card is on, 0: none.
+    /// The card answers ARP, or neighbour solicitations, for it.
     pub const ADDRESS: u32 = 16;
     /// a0: counter to start at. The answer has up to COUNTERS_PER_MSG of them, a0: how many there are in all.
     pub const COUNTERS: u32 = 17;

@@ -38,7 +38,7 @@ counters! {
         RxDelivered = "rx_delivered",
         /// Frames of no known flow handed to the control plane.
         RxExceptions = "rx_exceptions",
-        /// Frames answered by the card itself (ARP for its own addresses).
+        /// Frames answered by the card itself (ARP and neighbour solicitations for its own addresses).
         RxAnswered = "rx_answered",
         /// Payload bytes placed in receive buffers, in order or not.
         RxPayloadBytes = "rx_payload_bytes",
@@ -176,7 +176,7 @@ counters! {
 counters! {
     /// Why a frame went to the control plane. Follows [`Drop`] in answers to COUNTERS.
     pub enum Exception {
-        /// ARP.
+        /// ARP and neighbour discovery.
         Arp = "exception_arp",
         /// ICMP.
         Icmp = "exception_icmp",

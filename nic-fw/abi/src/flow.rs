@@ -114,7 +114,8 @@ pub struct RxState {
     pub delack_segs: u8,
     /// Segments left to be acknowledged at once (quick ACK).
     pub quickack: u8,
-    pub _reserved: u8,
+    /// Errno of the last ICMP error about data in flight since the first timeout; 0: none. Told to the application if the peer never answers.
+    pub soft_error: u8,
     /// When the delayed ACK is due, milliseconds; valid with [`flow_flags::DELACK_ARMED`].
     pub delack_ms: u32,
     /// When the last acceptable segment came (keep-alive, age of ts_recent), milliseconds.
@@ -332,4 +333,6 @@ pub mod flow_flags {
     pub const TLP_DUE: u32 = 1 << 24;
     /// Segments have been seen to overtake each other (RFC 8985: RACK.reordering_seen).
     pub const REORDERED: u32 = 1 << 25;
+    /// A tail loss probe was sent, and no round trip has been measured since (RFC 8985, 7.3).
+    pub const PROBED: u32 = 1 << 26;
 }

@@ -126,7 +126,7 @@ pub const TRACES_PER_MSG: usize = 9;
 pub mod trace_kind {
     /// On the way in: `number` counts.
     pub const RX: u8 = 0;
-    /// Protocol handled what came in as `number`, and sends it on as `out`.
+    /// Protocol handled what came in as `number`, and sends it on as `out`. Of segments that it handled as one, `number` is the last.
     pub const RX_OUT: u8 = 1;
     /// Protocol handled a host descriptor, and sends the result on as `out`.
     pub const HC_OUT: u8 = 2;

@@ -206,7 +206,17 @@ pub struct SlotTx {
     pub _reserved: u32,
     /// SO_MAX_PACING_RATE: its complement, so that 0 is unlimited.
     pub pacing: u64,
-    pub _reserved2: [u32; 6],
+    /// What connections of this socket begin with, or those that come to it: read by toed at CONNECT and LISTEN. 0: as toed has it.
+    /// IP_TOS and IP_TTL.
+    pub tos: u32,
+    pub ttl: u32,
+    /// TCP_MAXSEG, bytes.
+    pub max_segment: u32,
+    /// TCP_SYNCNT.
+    pub syn_retries: u32,
+    /// TCP_DEFER_ACCEPT, seconds.
+    pub defer_accept_s: u32,
+    pub _reserved2: u32,
 }
 
 #[repr(C, align(64))]
@@ -250,7 +260,7 @@ pub struct SlotListen {
 }
 
 assert_layout!(SocketSlot, SOCKET_SLOT_LEN, conn @ 0, names @ 64, tx @ 128, rx @ 192, event @ 256, listen @ 320);
-assert_layout!(SlotTx, 64, linger @ 24, pacing @ 32);
+assert_layout!(SlotTx, 64, linger @ 24, pacing @ 32, tos @ 40, defer_accept_s @ 56);
 assert_layout!(SlotConn, 64, flow @ 8, tx_off @ 16, rx_off @ 24, tx_len @ 32, ctx @ 40);
 
 /// Values of [`SlotConn::state`].

@@ -25,7 +25,11 @@ impl Counters {
     }
 
     pub fn drop(&mut self, reason: Drop) {
-        self.0.add(DROPS + reason as usize, 1);
+        self.drop_many(reason, 1);
+    }
+
+    pub fn drop_many(&mut self, reason: Drop, frames: u64) {
+        self.0.add(DROPS + reason as usize, frames);
     }
 
     pub fn exception(&mut self, reason: Exception) {

@@ -17,14 +17,12 @@ impl Writes for Box<OutMsg> {
 struct Leased<F>(F);
 
 impl<F: Frames> Source<Box<OutMsg>> for Leased<F> {
-    fn bytes<'a>(&'a self, msg: &'a Box<OutMsg>, _: usize) -> &'a [u8] {
-        match &msg.frame {
-            Some(frame) => match &frame.origin {
-                Origin::Port(lease) => self.0.frame(lease),
-                // The ctxq stage has its bytes, and writes them itself.
-                Origin::Injected => &[],
-            },
-            None => &[],
+    #[inline]
+    fn bytes<'a>(&'a self, msg: &'a Box<OutMsg>, write: &Write) -> &'a [u8] {
+        match msg.frames.get(usize::from(write.source)).map(|received| &received.frame.origin) {
+            Some(Origin::Port(lease)) => self.0.frame(lease),
+            // The ctxq stage has its bytes, and writes them itself.
+            Some(Origin::Injected) | None => &[],
         }
     }
 }

@@ -14,7 +14,7 @@
 use crate::{
     Counters,
     flows::FlowView,
-    msg::{Built, Done, Event, ExceptionMsg, HostIn, Origin, OutMsg, Raw, RawFrame, RxRef},
+    msg::{Built, Done, Event, ExceptionMsg, HostIn, Origin, OutMsg, Raw, RawFrame, Received},
     pipeline::trace,
 };
 use alloc::{boxed::Box, collections::VecDeque, vec};
@@ -96,7 +96,7 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
     /// Takes a message: all that had to be done for it has been done.
     pub fn put(&mut self, msg: Box<OutMsg>) {
         let lane = &mut self.lanes[usize::from(msg.tag.group)];
-        let answers = msg.frame.is_some();
+        let answers = !msg.frames.is_empty();
         let put = if answers && !self.rule.writes || !answers && msg.tx.is_some() && !self.rule.tx {
             let skipped = lane.order.skip(msg.tag.number).is_ok();
             lane.unordered.push_back(msg);
@@ -239,9 +239,7 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
 
     #[inline]
     fn released(&mut self, mut msg: Box<OutMsg>, silent: bool, out: &mut impl EgressOut) {
-        if let Some(frame) = msg.frame.take() {
-            self.frame_released(frame, &msg, out);
-        }
+        self.frames_released(&mut msg, out);
         if msg.fault {
             self.poison(msg.tag.flow, out);
         }
@@ -256,18 +254,20 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
         out.home(msg);
     }
 
-    fn frame_released(&mut self, frame: RxRef, msg: &OutMsg, out: &mut impl EgressOut) {
-        if msg.stale {
-            return out.host(HostIn::Exception(ExceptionMsg { frame, reason: Exception::UnknownFlow, owned: true }));
-        }
-        match (msg.dropped, msg.fault) {
+    #[inline]
+    fn frames_released(&mut self, msg: &mut OutMsg, out: &mut impl EgressOut) {
+        let frames = msg.frames.len() as u64;
+        match (msg.stale || msg.dropped, msg.fault) {
             (true, _) => {}
-            (false, true) => self.counters.drop(Drop::DmaFault),
-            (false, false) => self.counters.count(Counter::RxDelivered),
+            (false, true) => self.counters.drop_many(Drop::DmaFault, frames),
+            (false, false) => self.counters.add(Counter::RxDelivered, frames),
         }
-        match frame.origin {
-            Origin::Port(lease) => out.lease(lease),
-            Origin::Injected => out.host(HostIn::Injected),
+        for Received { frame, .. } in msg.frames.drain(..) {
+            match frame.origin {
+                _ if msg.stale => out.host(HostIn::Exception(ExceptionMsg { frame, reason: Exception::UnknownFlow, owned: true })),
+                Origin::Port(lease) => out.lease(lease),
+                Origin::Injected => out.host(HostIn::Injected),
+            }
         }
     }
 

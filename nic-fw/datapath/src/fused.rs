@@ -4,6 +4,8 @@
 //!   port ─► pre ─► protocol ─► dma ─► egress ─► post ─► port      no rings, no numbers on the way in: nothing can overtake
 //! ```
 
+mod receive;
+
 use crate::{
     CardConfig, Composition,
     counters::CounterSums,
@@ -11,7 +13,7 @@ use crate::{
     egress::{Egress, EgressOut, Release},
     flows::{Directory, Groups, States},
     host::{Host, HostParts, Observed},
-    msg::{ControlOp, Event, HostIn, OutMsg, RxRef, Stop, Work},
+    msg::{ControlOp, Event, HostIn, OutMsg, Stop, Work},
     pipeline::{
         Gauges, RESET_ROUNDS, StageId, observe,
         observe::Meter,
@@ -19,7 +21,7 @@ use crate::{
     },
     pool::{Class, Pool},
     post::Post,
-    pre::{Pre, Verdict},
+    pre::Pre,
     protocol::Protocol,
     sched::Sched,
     tables::Tables,
@@ -30,7 +32,7 @@ use toe_abi::{
     counters::Counter,
     observe::{TraceRecord, stage, trace_kind},
 };
-use toe_hal::{Board, Clock, Frames, HostMemory, Instant, Lease, Parts, PortCaps, RxBurst, RxLosses, RxPort, TxPort, port::BURST};
+use toe_hal::{Board, Clock, HostMemory, Instant, Lease, Parts, PortCaps, RxBurst, RxLosses, RxPort, TxPort};
 use toe_sync::share::Shares;
 use toe_tcp::Pools;
 
@@ -72,7 +74,7 @@ pub struct Card<B: Board> {
     tracing: bool,
     clock: B::Clock,
     polls: u32,
-    /// Counts frames of flows, for traces.
+    /// Counts traced frames of flows.
     received: u32,
 }
 
@@ -169,15 +171,20 @@ impl<B: Board> Card<B> {
         let begin = self.begin();
         let descriptor = if let Work::Host(msg) = &work { Some(msg.flow) } else { None };
         if let Some(msg) = self.protocol.handle(work, msg, now) {
-            if begin != 0 {
-                let (port, number, next) = (self.protocol.port(msg.tag.flow), self.received, trace::next(&msg));
-                let kind = trace::kind_of(class);
-                self.record(begin, stage::PROTOCOL, || TraceRecord { number, port, next, ..trace::out(kind, &msg) });
-            }
-            self.forward(msg);
+            self.handled(begin, class, msg);
         } else if let Some(flow) = descriptor {
             self.record(begin, stage::PROTOCOL, || trace::host(trace_kind::HC_DONE, 0, 0, flow));
         }
+    }
+
+    /// Protocol has made a message.
+    fn handled(&mut self, begin: u64, class: Class, msg: Box<OutMsg>) {
+        if begin != 0 {
+            let (port, number, next) = (self.protocol.port(msg.tag.flow), self.received, trace::next(&msg));
+            let kind = trace::kind_of(class);
+            self.record(begin, stage::PROTOCOL, || TraceRecord { number, port, next, ..trace::out(kind, &msg) });
+        }
+        self.forward(msg);
     }
 
     /// When a visit to a stage begins; 0: nobody traces.
@@ -321,45 +328,6 @@ impl<B: Board> Card<B> {
         self.egress.flush();
         self.host.take(HostIn::Transmitted);
         true
-    }
-
-    fn receive(&mut self, now: Instant) -> bool {
-        // What doesn't fit behind the port waits there: if frames must be lost, then before they cost anything.
-        if self.protocol.pool.left(Class::Rx) < BURST || !self.host.has_room_for(BURST) {
-            return false;
-        }
-        let mut burst = core::mem::take(&mut self.burst);
-        let begin = self.begin();
-        self.rx.receive(&mut burst);
-        let any = !burst.is_empty();
-        self.pre.counters.add(Counter::RxFrames, burst.len() as u64);
-        self.pre.counters.add(Counter::RxBytes, burst.iter().map(|f| u64::from(f.len)).sum());
-        for frame in burst.drain(..) {
-            let (taken, len) = (self.begin(), frame.len);
-            let finding = self.pre.look(self.frames.frame(&frame.lease), frame.offload, None);
-            match self.pre.decide(RxRef::from(frame), finding) {
-                Verdict::Flow(msg) => {
-                    self.received = self.received.wrapping_add(1);
-                    let number = self.received;
-                    let ingress = StageId::new(stage::INGRESS, 0);
-                    self.record(taken, stage::PRE, || trace::rx_segment(0, number, &msg));
-                    self.tracer.visit((begin, taken), ingress, || trace::rx(0, number, len));
-                    self.run(Work::Rx(msg), Class::Rx, now);
-                    continue;
-                }
-                Verdict::Drop(frame) => self.host.give_back(frame),
-                Verdict::Exception(msg) => self.host.exception(msg),
-                Verdict::Answer(raw, copy) => {
-                    if self.egress.raw(&raw).is_err() {
-                        self.egress.dropped();
-                    }
-                    self.host.exception(copy);
-                }
-            }
-            self.host_released();
-        }
-        self.burst = burst;
-        any
     }
 
     fn descriptors(&mut self, now: Instant) -> bool {

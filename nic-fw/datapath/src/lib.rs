@@ -43,6 +43,7 @@ mod pre;
 mod protocol;
 pub mod sched;
 mod tables;
+mod train;
 mod transfers;
 mod wheel;
 

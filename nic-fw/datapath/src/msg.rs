@@ -7,12 +7,15 @@
 //!   sched ───────►┘
 //! ```
 
-use crate::{control::Mailbox, pool::Class};
+use crate::{control::Mailbox, pool::Class, train::TRAIN};
 use alloc::{boxed::Box, collections::VecDeque};
 use toe_abi::{CtxId, FlowId, HostAddr, HostSpan, RegionId, counters::Exception, desc::ev_flags};
 use toe_hal::{Lease, RxFrame, RxOffload, TxOffload};
 use toe_tcp::{HostUpdate, SegmentIn, SegmentOut};
-use toe_wire::header::HEADER_MAX;
+use toe_wire::{header::HEADER_MAX, nd};
+
+/// Writes of a message: one for each of its frames, and one more where a ring ends.
+pub const WRITES_MAX: usize = TRAIN + 1;
 
 /// Who a message is about, and its place in the order of its flow group.
 #[derive(Clone, Copy, Debug)]
@@ -139,9 +142,20 @@ pub enum Work {
     },
 }
 
+/// A received frame that a message is about, and where the payload is in it.
+#[derive(PartialEq, Eq, Debug)]
+#[must_use]
+pub struct Received {
+    pub frame: RxRef,
+    pub payload_at: u32,
+    pub payload_len: u32,
+}
+
 /// Bytes to be written to host memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Write {
+    /// Which of several sources they are in.
+    pub source: u8,
     /// Where they begin in their source.
     pub at: u32,
     pub len: u32,
@@ -218,15 +232,15 @@ pub struct OutMsg {
     pub tag: Tag,
     /// Whose credit it is.
     pub class: Class,
-    /// Payload of `frame` to be written, until DMA has done so.
-    pub writes: heapless::Vec<Write, 2>,
+    /// Payload of `frames` to be written, until DMA has done so.
+    pub writes: heapless::Vec<Write, WRITES_MAX>,
     /// A write failed, so the bytes are not there.
     pub fault: bool,
-    /// The received frame that this came from, to be given back and counted.
-    pub frame: Option<RxRef>,
-    /// The frame has been counted as dropped.
+    /// The received frames that this came from, to be given back and counted.
+    pub frames: heapless::Vec<Received, TRAIN>,
+    /// The frames have been counted as dropped.
     pub dropped: bool,
-    /// The frame is nobody's: it goes on to the control plane.
+    /// The frame (there is one) is nobody's: it goes on to the control plane.
     pub stale: bool,
     /// To be sent. Addresses and buffer geometry are the flow's fixed ones.
     pub tx: Option<SegmentOut>,
@@ -247,7 +261,7 @@ impl OutMsg {
             class: Class::Control,
             writes: heapless::Vec::new(),
             fault: false,
-            frame: None,
+            frames: heapless::Vec::new(),
             dropped: false,
             stale: false,
             tx: None,
@@ -260,9 +274,16 @@ impl OutMsg {
         }
     }
 
+    /// Is about this frame, too. There is room.
+    #[inline]
+    pub fn receive(&mut self, frame: RxRef, payload_at: u32, payload_len: u32) {
+        let pushed = self.frames.push(Received { frame, payload_at, payload_len });
+        debug_assert!(pushed.is_ok(), "a frame is lost");
+    }
+
     /// Empty again, for the next use.
     pub fn clear(&mut self) {
-        debug_assert!(self.frame.is_none() && self.mail.is_none(), "somebody waits for what would be lost");
+        debug_assert!(self.frames.is_empty() && self.mail.is_none(), "somebody waits for what would be lost");
         self.tag = Tag::NONE;
         self.writes.clear();
         self.built.spans.clear();
@@ -283,7 +304,7 @@ pub enum Stop {
 
 impl OutMsg {
     pub fn next_stop(&self) -> Stop {
-        let injected = || self.frame.as_ref().is_some_and(|frame| frame.origin == Origin::Injected);
+        let injected = || self.frames.first().is_some_and(|received| received.frame.origin == Origin::Injected);
         match () {
             () if self.tx.is_some() && !self.is_built => Stop::Post,
             () if self.writes.is_empty() => Stop::Egress,
@@ -335,8 +356,8 @@ pub struct ExceptionMsg {
     pub owned: bool,
 }
 
-/// Most bytes of a [`RawFrame`] that are not host memory: an ARP answer with a tag fits.
-pub const RAW_HEADER: usize = 64;
+/// Most bytes of a [`RawFrame`] that are not host memory: an answer to a neighbour with a tag fits.
+pub const RAW_HEADER: usize = nd::FRAME_MAX.next_multiple_of(16);
 
 /// A frame that is ready as it is.
 #[derive(Clone, Copy, Debug)]
@@ -351,7 +372,7 @@ pub struct RawFrame {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Raw {
-    /// The card's answer to an ARP request.
+    /// The card's answer to an ARP request or a neighbour solicitation.
     Answer,
     /// The control plane's.
     Control,

@@ -4,7 +4,7 @@
 
 use crate::{
     Counters,
-    flows::FlowView,
+    flows::{FlowView, Place},
     msg::{ExceptionMsg, RAW_HEADER, Raw, RawFrame, RxMsg, RxRef},
     tables::AddressView,
 };
@@ -16,7 +16,11 @@ use toe_abi::{
 use toe_hal::{RxOffload, TxOffload};
 use toe_sync::FlowHash;
 use toe_tcp::SegmentIn;
-use toe_wire::{Arp, FrameError, Mac, Payload, Segment, TcpFlags, TcpTuple, common_segment, ip_proto, parse_frame};
+use toe_wire::{
+    Arp, Ethernet, FrameError, Icmpv6, Ip, Mac, Payload, Segment, TcpFlags, TcpTuple, TooLong, common_segment, ip_proto, ipv4,
+    nd::{Advertisement, Nd},
+    parse_frame,
+};
 
 /// What a look at a frame has found.
 #[derive(Clone, Copy, Debug)]
@@ -30,11 +34,28 @@ pub enum Finding {
     Drop(Drop),
     /// To the control plane; where the TCP header is, if there is one.
     Exception(Exception, u16),
-    /// A request for an address of our own: send this.
+    /// A request for an address of our own: send this to who has asked.
     Answer {
-        reply: Arp,
+        reply: Reply,
+        to: Mac,
         vlan: Option<u16>,
     },
+}
+
+/// What the card says of its own addresses.
+#[derive(Clone, Copy, Debug)]
+pub enum Reply {
+    Arp(Arp),
+    Neighbour(Advertisement),
+}
+
+impl Reply {
+    fn write(&self, from: Mac, to: Mac, vlan: Option<u16>, out: &mut [u8]) -> Result<usize, TooLong> {
+        match self {
+            Reply::Arp(arp) => arp.write(&to, vlan, out),
+            Reply::Neighbour(advertisement) => advertisement.write(to, from, vlan, out),
+        }
+    }
 }
 
 /// What becomes of a frame.
@@ -67,17 +88,22 @@ impl Pre {
     }
 
     /// Looks at the bytes of a frame from the wire or from the control plane. `hash`: of its four-tuple, if somebody has it already.
-    #[inline]
     pub fn look(&self, bytes: &[u8], offload: RxOffload, hash: Option<FlowHash>) -> Finding {
-        match common_segment(bytes) {
-            Some(segment) if bytes.starts_with(&self.mac) => self.segment(bytes, (offload, hash), segment, false),
-            _ => self.look_closely(bytes, offload, hash),
+        match self.glance(bytes, offload) {
+            Some(segment) => self.find(segment, offload, hash),
+            None => self.look_closely(bytes, offload, hash),
         }
     }
 
-    /// As [`look`](Self::look), at frames that are not like nearly all.
-    #[inline(never)]
-    fn look_closely(&self, bytes: &[u8], offload: RxOffload, hash: Option<FlowHash>) -> Finding {
+    /// The segment in a frame like nearly all. [`find`](Self::find) says whose it is. `None`: [`look_closely`](Self::look_closely).
+    #[inline]
+    pub fn glance(&self, bytes: &[u8], offload: RxOffload) -> Option<Segment> {
+        let segment = common_segment(bytes).filter(|_| bytes.starts_with(&self.mac))?;
+        is_sound(segment, bytes, offload).then_some(segment)
+    }
+
+    /// Looks at a frame that may be anything.
+    pub fn look_closely(&self, bytes: &[u8], offload: RxOffload, hash: Option<FlowHash>) -> Finding {
         // Looked at where it is: it is large.
         let parsed = parse_frame(bytes);
         let frame = match &parsed {
@@ -88,12 +114,18 @@ impl Pre {
             return Finding::Drop(Drop::OtherMac);
         }
         match &frame.payload {
-            Payload::Arp(packet) => self.arp(packet.of(bytes), frame.eth.vlan),
+            Payload::Arp(packet) => self.arp(packet.of(bytes), &frame.eth),
+            Payload::Ipv6(packet) if packet.ip.proto == ip_proto::ICMPV6 && !packet.ip.fragment => {
+                self.icmpv6(bytes, &frame.eth, &packet.ip)
+            }
             Payload::Other => Finding::Exception(Exception::OtherProtocol, 0),
             Payload::Ipv4(ip) | Payload::Ipv6(ip) => match frame.segment(bytes) {
-                Some(segment) => self.segment(bytes, (offload, hash), segment, frame.eth.is_group()),
+                Some(segment) if !is_sound(segment, bytes, offload) => Finding::Drop(Drop::BadTcpChecksum),
+                // Unicast only: a multicast frame with a unicast packet is nobody's connection (RFC 1122, 3.3.6).
+                Some(segment) if frame.eth.is_group() => nobodys(&segment),
+                Some(segment) => self.find(segment, offload, hash),
                 None if ip.ip.fragment => Finding::Exception(Exception::Fragment, 0),
-                None if matches!(ip.ip.proto, ip_proto::ICMP | ip_proto::ICMPV6) => Finding::Exception(Exception::Icmp, 0),
+                None if ip.ip.proto == ip_proto::ICMP => Finding::Exception(Exception::Icmp, 0),
                 None if ip.ip.options => Finding::Exception(Exception::IpOptions, 0),
                 None => Finding::Exception(Exception::OtherProtocol, 0),
             },
@@ -101,6 +133,7 @@ impl Pre {
     }
 
     /// What was found in a frame decides what becomes of it.
+    #[inline]
     pub fn decide(&mut self, mut frame: RxRef, finding: Finding) -> Verdict {
         match finding {
             Finding::Flow { flow, segment, payload_at, tcp_at } => {
@@ -115,54 +148,75 @@ impl Pre {
                 frame.tcp_at = tcp_at;
                 Verdict::Exception(ExceptionMsg { frame, reason, owned: true })
             }
-            Finding::Answer { reply, vlan } => match answer(&reply, vlan) {
+            Finding::Answer { reply, to, vlan } => match self.answer(&reply, to, vlan) {
                 Some(answer) => Verdict::Answer(answer, ExceptionMsg { frame, reason: Exception::Arp, owned: false }),
                 None => Verdict::Exception(ExceptionMsg { frame, reason: Exception::Arp, owned: true }),
             },
         }
     }
 
-    fn arp(&self, packet: &[u8], vlan: Option<u16>) -> Finding {
+    fn arp(&self, packet: &[u8], eth: &Ethernet) -> Finding {
         match Arp::parse_checked(packet) {
             Err(_) => Finding::Drop(Drop::Truncated),
-            Ok(request) => request
-                .filter(|r| self.addresses.is_own(&toe_wire::ipv4::mapped(r.target_ip)))
-                .and_then(|r| r.reply(self.mac))
-                .map_or(Finding::Exception(Exception::Arp, 0), |reply| Finding::Answer { reply, vlan }),
+            Ok(request) => {
+                request.filter(|r| self.addresses.is_own(&ipv4::mapped(r.target_ip), eth.vlan_id())).and_then(|r| r.reply(self.mac)).map_or(
+                    Finding::Exception(Exception::Arp, 0),
+                    |reply| Finding::Answer { reply: Reply::Arp(reply), to: reply.target_mac, vlan: eth.vlan },
+                )
+            }
         }
     }
 
-    /// `group`: the frame was sent to several.
-    #[inline]
-    fn segment(&self, bytes: &[u8], (offload, hash): (RxOffload, Option<FlowHash>), segment: Segment, group: bool) -> Finding {
-        // RFC 9293 MUST-3: a receiver must check the checksum. A port that has done so says it.
-        if !offload.csum_ok && !segment.checksum_ok(bytes) {
-            return Finding::Drop(Drop::BadTcpChecksum);
+    /// RFC 4861, 7.2.4. Only what is asked for addresses of our own is answered here.
+    fn icmpv6(&self, bytes: &[u8], eth: &Ethernet, ip: &Ip) -> Finding {
+        match Icmpv6::parse(ip, bytes) {
+            Some(Icmpv6::Nd(Nd::Solicitation(s))) if self.addresses.is_own(&s.target, eth.vlan_id()) && eth.src[0] & 1 == 0 => {
+                Finding::Answer { reply: Reply::Neighbour(s.reply(self.mac)), to: eth.src, vlan: eth.vlan }
+            }
+            Some(Icmpv6::Nd(_) | Icmpv6::BadNd) => Finding::Exception(Exception::Arp, 0),
+            _ => Finding::Exception(Exception::Icmp, 0),
         }
-        let Segment { tuple, seq, ack, flags, window, timestamps, sack, ce, tcp_at, payload } = segment;
-        // Unicast only: a multicast frame with a unicast packet is nobody's connection (RFC 1122, 3.3.6).
-        let flow = if group {
-            None
-        } else {
-            let key = key(&tuple);
-            self.flows.lookup(hash.unwrap_or_else(|| self.flows.hash(&key)), &key)
-        };
-        let Some(flow) = flow else {
-            let syn = flags.contains(TcpFlags::SYN);
-            return Finding::Exception(if syn { Exception::Syn } else { Exception::UnknownFlow }, tcp_at);
-        };
-        let payload_len = payload.len();
-        let segments = wire_segments(payload_len, offload.gso_size);
-        let segment = SegmentIn { seq, ack, flags, window, payload_len, timestamps, sack, ce, segments };
-        Finding::Flow { flow, segment, payload_at: payload.start, tcp_at }
+    }
+
+    fn answer(&self, reply: &Reply, to: Mac, vlan: Option<u16>) -> Option<RawFrame> {
+        let mut bytes = [0; RAW_HEADER];
+        let len = reply.write(self.mac, to, vlan, &mut bytes).ok()? as u32;
+        let rest = HostSpan { addr: HostAddr::new(RegionId::NONE, 0), len: 0 };
+        Some(RawFrame { bytes, len, rest, offload: TxOffload::default(), kind: Raw::Answer })
+    }
+
+    /// Finds the flow of a sound segment.
+    #[inline]
+    pub fn find(&self, segment: Segment, offload: RxOffload, hash: Option<FlowHash>) -> Finding {
+        let place = Place::new(key(&segment.tuple), segment.vlan);
+        match self.flows.lookup(hash.unwrap_or_else(|| self.flows.hash(&place.key)), &place) {
+            Some(flow) => {
+                let (payload_at, tcp_at) = (segment.payload.start, segment.tcp_at);
+                Finding::Flow { flow, segment: summary(segment, offload), payload_at, tcp_at }
+            }
+            None => nobodys(&segment),
+        }
     }
 }
 
-fn answer(reply: &Arp, vlan: Option<u16>) -> Option<RawFrame> {
-    let mut bytes = [0; RAW_HEADER];
-    let len = reply.write(&reply.target_mac, vlan, &mut bytes).ok()? as u32;
-    let rest = HostSpan { addr: HostAddr::new(RegionId::NONE, 0), len: 0 };
-    Some(RawFrame { bytes, len, rest, offload: TxOffload::default(), kind: Raw::Answer })
+/// What TCP has to know of a segment.
+#[inline]
+pub fn summary(segment: Segment, offload: RxOffload) -> SegmentIn {
+    let Segment { seq, ack, flags, window, timestamps, sack, ce, payload, .. } = segment;
+    let payload_len = payload.len();
+    SegmentIn { seq, ack, flags, window, payload_len, timestamps, sack, ce, segments: wire_segments(payload_len, offload.gso_size) }
+}
+
+/// RFC 9293 MUST-3: a receiver must check the checksum. A port that has done so says it.
+#[inline]
+fn is_sound(segment: Segment, bytes: &[u8], offload: RxOffload) -> bool {
+    offload.csum_ok || segment.checksum_ok(bytes)
+}
+
+/// A segment of no flow.
+fn nobodys(segment: &Segment) -> Finding {
+    let syn = segment.flags.contains(TcpFlags::SYN);
+    Finding::Exception(if syn { Exception::Syn } else { Exception::UnknownFlow }, segment.tcp_at)
 }
 
 /// A frame for others is none of our business, malformed or not.

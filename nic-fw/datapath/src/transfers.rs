@@ -5,12 +5,15 @@
 //!        └──── memory that takes and completes them at once: comes back at once ─►
 //! ```
 
-use crate::msg::Write;
+use crate::msg::{WRITES_MAX, Write};
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
 use toe_hal::{Cookie, Dma as Transfer, DmaFault, HostMemory};
 
 /// In the cookies of fetches, which these writes have nothing to do with.
 pub const FETCH: Cookie = 1 << 31;
+/// Bits of a cookie that say which write of its item it is; the slot is above.
+const WRITE_BITS: u32 = WRITES_MAX.next_power_of_two().ilog2();
+const _: () = assert!(u16::BITS + WRITE_BITS < 31);
 /// Completions taken from memory in one poll.
 const POLL: usize = 32;
 
@@ -21,8 +24,8 @@ pub trait Writes {
 
 /// Finds the bytes of a write.
 pub trait Source<T> {
-    /// All the bytes that write number `i` of `item` is a part of.
-    fn bytes<'a>(&'a self, item: &'a T, i: usize) -> &'a [u8];
+    /// All the bytes that a write of `item` is a part of.
+    fn bytes<'a>(&'a self, item: &'a T, write: &Write) -> &'a [u8];
 }
 
 /// How far the writes of an item are.
@@ -132,7 +135,7 @@ impl<T: Writes> Transfers<T> {
             if cookie & FETCH != 0 {
                 fetched(cookie, result);
             } else {
-                self.completed_one((cookie / 2) as u16, result);
+                self.completed_one((cookie >> WRITE_BITS) as u16, result);
             }
         }
         let before = self.queue.len();
@@ -179,8 +182,8 @@ impl Progress {
     fn start<T: Writes, M: HostMemory>(&mut self, slot: u16, item: &T, memory: &mut M, source: &impl Source<T>) -> bool {
         while let Some(write) = item.writes().get(self.started) {
             let (from, to) = (write.at as usize, write.at as usize + write.len as usize);
-            let bytes = source.bytes(item, self.started).get(from..to).ok_or(DmaFault);
-            let cookie = Cookie::from(slot) * 2 + self.started as Cookie;
+            let bytes = source.bytes(item, write).get(from..to).ok_or(DmaFault);
+            let cookie = Cookie::from(slot) << WRITE_BITS | self.started as Cookie;
             match bytes.and_then(|bytes| memory.write(write.dst, bytes, cookie)) {
                 Ok(Transfer::Done) => {}
                 Ok(Transfer::Pending) => self.pending += 1,
@@ -214,14 +217,14 @@ mod tests {
     }
 
     fn item(n: u32) -> Item {
-        let write = |at: u32| Write { at, len: 8, dst: HostAddr::new(R, u64::from(n * 16 + at)) };
+        let write = |at: u32| Write { source: 0, at, len: 8, dst: HostAddr::new(R, u64::from(n * 16 + at)) };
         Item(n, [write(0), write(8)])
     }
 
     struct Numbers(vec::Vec<u8>);
 
     impl Source<Item> for Numbers {
-        fn bytes<'a>(&'a self, item: &'a Item, _: usize) -> &'a [u8] {
+        fn bytes<'a>(&'a self, item: &'a Item, _: &Write) -> &'a [u8] {
             let at = item.0 as usize % 256 * 16;
             &self.0[at..at + 16]
         }

@@ -17,7 +17,10 @@ use toe_hal::{
     HostMemory, PortCaps, RxOffload,
     fake::{FakeFrame, PortKnobs},
 };
-use toe_wire::{Arp, ArpOp, TcpFlags};
+use toe_wire::{
+    Arp, ArpOp, TcpFlags,
+    nd::{FRAME_MAX, Solicitation},
+};
 
 const NO_FLAGS: TcpFlags = TcpFlags::empty();
 
@@ -39,6 +42,35 @@ fn in_order_data_is_placed_announced_and_acknowledged(kind: &impl Kind) {
     b.run_for(50_000);
     assert_eq!(b.sent().last().unwrap().acked(), 1000);
     assert_eq!(b.card.counters().get(Counter::RxDelivered), 2);
+    assert_eq!(b.port.leases_out(), 0);
+    accounted(&b);
+}
+
+/// A train, one that ends by PSH, one that ends by an ACK, and segments out of order: every byte is in its place, each frame is counted and
+/// given back.
+fn adjacent_segments_are_taken_together(kind: &impl Kind) {
+    let mut b = kind.bench();
+    b.install(0, 1);
+    let (plain, push) = ([NO_FLAGS; 4], [NO_FLAGS, TcpFlags::PSH, NO_FLAGS, NO_FLAGS]);
+    for (first, flags) in [(0, plain), (400, push), (800, plain)] {
+        for (at, flags) in (first..).step_by(100).zip(flags) {
+            b.segment(0, at, 0, flags, &stream(at, 100));
+        }
+        b.run();
+        b.events(1, true);
+    }
+    for (at, len) in [(1200, 100), (1300, 0), (1300, 100)] {
+        b.segment(0, at, 0, NO_FLAGS, &stream(at, len));
+    }
+    b.run_for(50_000);
+    assert_eq!(b.sent().last().unwrap().acked(), 1400);
+    [1500, 1600, 1700].into_iter().for_each(|at| b.segment(0, at, 0, NO_FLAGS, &stream(at, 100)));
+    b.run();
+    assert_eq!(b.events(1, true).last().unwrap().rx_head, 1400);
+    assert_eq!((b.received(1, 0, 0, 1400), b.received(1, 0, 1500, 300)), (stream(0, 1400), stream(1500, 300)));
+    assert_eq!(b.sent().iter().map(Sent::acked).collect::<Vec<_>>(), [1400; 3], "out of order: an ACK for each");
+    assert_eq!(b.card.counters().get(Counter::RxDelivered), 18);
+    assert_eq!(b.card.counters().get(Counter::RxPayloadBytes), 1700);
     assert_eq!(b.port.leases_out(), 0);
     accounted(&b);
 }
@@ -256,6 +288,74 @@ fn arp_for_an_own_address_is_answered_and_shown_to_the_control_plane(kind: &impl
     assert_eq!(b.exceptions().len(), 2);
     let c = b.card.counters();
     assert_eq!((c.get(Counter::RxAnswered), c.exceptions(Exception::Arp)), (1, 1));
+    accounted(&b);
+}
+
+fn solicitations_for_an_own_address_are_answered_and_shown_to_the_control_plane(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let ask = |target| Solicitation::multicast(PEER_IP6, PEER_MAC, target);
+    for (asked, from) in
+        [(ask(CARD_IP6), PEER_MAC), (ask(PEER_IP6), PEER_MAC), (Solicitation::probe(CARD_IP6), PEER_MAC), (ask(CARD_IP6), [1; 6])]
+    {
+        let mut bytes = [0; FRAME_MAX];
+        let len = asked.write(CARD_MAC, from, None, &mut bytes).unwrap();
+        b.arrive(bytes[..len].to_vec());
+        b.run();
+    }
+    let answers: Vec<_> = b.sent().into_iter().map(|s| s.frame.bytes).collect();
+    let wanted = |asked: Solicitation| {
+        let mut bytes = [0; FRAME_MAX];
+        let len = asked.reply(CARD_MAC).write(PEER_MAC, CARD_MAC, None, &mut bytes).unwrap();
+        bytes[..len].to_vec()
+    };
+    assert_eq!(answers, [wanted(ask(CARD_IP6)), wanted(Solicitation::probe(CARD_IP6))]);
+    assert_eq!(b.exceptions().len(), 4);
+    let c = b.card.counters();
+    assert_eq!((c.get(Counter::RxAnswered), c.exceptions(Exception::Arp)), (2, 2));
+    accounted(&b);
+}
+
+fn a_flow_over_ipv6_receives_and_sends(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let n = FIRST_V6;
+    b.install(n, 1);
+    b.segment(n, 0, 0, NO_FLAGS, &stream(0, 1000));
+    b.segment(n, 1000, 0, TcpFlags::PSH, &stream(1000, 500));
+    b.run();
+    assert_eq!(b.events(1, true).last().unwrap().rx_head, 1500);
+    let sent = b.sent();
+    let last = sent.last().unwrap();
+    let (ip, _) = last.parsed.tcp().unwrap();
+    assert_eq!((ip.src, ip.dst, ip.ttl, last.acked()), (CARD_IP6, PEER_IP6, 64, 1500));
+    // Behind extension headers, and broken.
+    let mut with_options = peer_segment(n, 1500, 0, NO_FLAGS, b"behind");
+    with_options.splice(54..54, [6, 0, 1, 4, 0, 0, 0, 0]);
+    (with_options[19], with_options[20]) = (with_options[19] + 8, 60);
+    b.arrive(with_options);
+    let mut broken = peer_segment(n, 1506, 0, NO_FLAGS, b"broken");
+    *broken.last_mut().unwrap() ^= 1;
+    b.arrive(broken);
+    b.run();
+    assert_eq!(b.events(1, true).last().unwrap().rx_head, 1506);
+    assert_eq!(b.card.counters().drops(Drop::BadTcpChecksum), 1);
+    accounted(&b);
+}
+
+fn a_flow_on_a_vlan_is_found_there_alone_and_answers_there(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let mut state = b.flow_state(0, 1, 1);
+    state.id.vlan = 7;
+    assert_eq!(b.install_state(&state).status, status::OK);
+    let plain = peer_segment(0, 0, 0, TcpFlags::PSH, b"hello");
+    let tagged = |tag: u16| [&plain[..12], &[0x81, 0], &tag.to_be_bytes(), &plain[12..]].concat();
+    for (frame, received) in [(plain.clone(), 0), (tagged(0), 0), (tagged(8), 0), (tagged(0xe007), 5)] {
+        b.arrive(frame);
+        b.run();
+        assert_eq!(b.events(1, true).last().map_or(0, |e| e.rx_head), received);
+    }
+    let sent = b.sent();
+    assert!(!sent.is_empty() && sent.iter().all(|s| s.parsed.eth.vlan == Some(7)));
+    assert_eq!(b.card.counters().exceptions(Exception::UnknownFlow), 3);
     accounted(&b);
 }
 
@@ -872,6 +972,7 @@ fn a_reset_of_the_card_forgets_everything_and_it_can_start_again(kind: &impl Kin
 
 on_every_card! {
     in_order_data_is_placed_announced_and_acknowledged,
+    adjacent_segments_are_taken_together,
     out_of_order_data_is_placed_at_once_and_announced_when_complete,
     a_super_frame_with_a_partial_checksum_is_taken_whole,
     bytes_are_echoed_through_buffers_that_wrap,
@@ -883,6 +984,9 @@ on_every_card! {
     a_context_with_insane_indices_is_failed_and_others_are_not,
     each_kind_of_garbage_has_its_counter,
     arp_for_an_own_address_is_answered_and_shown_to_the_control_plane,
+    solicitations_for_an_own_address_are_answered_and_shown_to_the_control_plane,
+    a_flow_over_ipv6_receives_and_sends,
+    a_flow_on_a_vlan_is_found_there_alone_and_answers_there,
     frames_of_no_flow_go_to_the_control_plane_with_their_reason,
     a_full_exception_ring_drops_and_recovers,
     without_a_control_plane_flows_go_on_and_the_rest_is_counted,

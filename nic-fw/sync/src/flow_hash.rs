@@ -174,7 +174,7 @@ mod tests {
                     if by_ip {
                         key.remote_ip[12..].copy_from_slice(&(n * step).to_be_bytes());
                     } else {
-                        (key.remote_port, key.local_port) = ((n * step) as u16, (n * step >> 16) as u16);
+                        (key.remote_port, key.local_port) = ((n * step) as u16, ((n * step) >> 16) as u16);
                     }
                     buckets[FlowHash::new(&hash_key, &key).low() as usize % N] += 1;
                 }

@@ -134,6 +134,14 @@ impl<T> Reorder<T> {
         }
     }
 
+    /// What [`release`](Self::release) would give; `None` also if a skip comes first.
+    pub fn peek(&self) -> Option<&T> {
+        match &self.places[self.next as usize & (self.places.len() - 1)] {
+            Place::Here(item) => Some(item),
+            Place::Awaited | Place::Skipped => None,
+        }
+    }
+
     /// Whether [`release`](Self::release) would get further.
     pub fn is_ready(&self) -> bool {
         !matches!(self.places[self.next as usize & (self.places.len() - 1)], Place::Awaited)

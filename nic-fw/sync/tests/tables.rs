@@ -92,13 +92,13 @@ proptest! {
         }
     }
 
-    /// Numbers come back in any order, as items or skips, at most `capacity` at a time; they leave in order.
+    /// Numbers come back in any order, as items, skips or items that pass if they can, at most `capacity` at a time; they leave in order.
     #[test]
-    fn reorder_releases_in_order(log2 in 0u32..5, choices in prop::collection::vec((any::<u16>(), any::<bool>()), 1..300)) {
+    fn reorder_releases_in_order(log2 in 0u32..5, choices in prop::collection::vec((any::<u16>(), 0..3), 1..300)) {
         let mut reorder = Reorder::new(1 << log2);
         let mut sequencer = Sequencer::new(reorder.capacity());
         let (mut out, mut expected, mut skipped, mut released) = (Vec::new(), 0, Vec::new(), 0);
-        for (choice, skip) in choices {
+        for (choice, how) in choices {
             while let Some(number) = sequencer.take() {
                 out.push(number);
             }
@@ -107,15 +107,25 @@ proptest! {
                 continue;
             }
             let number = out.swap_remove(usize::from(choice) % out.len());
-            if skip {
+            if how == 0 {
                 skipped.push(number);
                 prop_assert_eq!(reorder.skip(number), Ok(()));
                 prop_assert_ne!(reorder.skip(number), Ok(()));
+            } else if how == 1 && reorder.pass(number) {
+                while skipped.contains(&expected) {
+                    expected += 1;
+                }
+                prop_assert_eq!(number, expected);
+                prop_assert!(!reorder.pass(number) && reorder.put(number, 0).is_err());
+                expected += 1;
             } else {
                 prop_assert_eq!(reorder.put(number, number), Ok(()));
                 prop_assert!(reorder.put(number, 0).is_err());
             }
-            while let Some(number) = reorder.release() {
+            loop {
+                let next = reorder.peek().copied();
+                let Some(number) = reorder.release() else { break };
+                prop_assert!(next.is_none_or(|next| next == number));
                 while skipped.contains(&expected) {
                     expected += 1;
                 }

@@ -67,6 +67,7 @@ pub(crate) fn process(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now
         advance(s, pools, seg, now, out);
     } else if duplicate && !(s.has(ff::SACK) && records::is_complete(s, pools)) {
         // RFC 6675, 2: from a peer with SACK, only what brings news of SACK is a duplicate ACK.
+        // RFC 3042 2-3; RFC 5681 3.2-6.
         duplicate_ack(s, pools, out);
     }
 }
@@ -180,8 +181,8 @@ fn duplicate_ack(s: &mut FlowState, pools: &mut Pools, out: &mut Output) {
         // RFC 5681 3.2-10, 3.2-11, 3.2-12.
         let most = s.cc.ssthresh.saturating_add(s.outstanding());
         s.cc.cwnd = s.cc.cwnd.saturating_add(s.mss()).min(most.max(s.cc.cwnd));
-    // RFC 6582 3.2-2.
     } else if s.tx.dup_acks == DUP_ACKS && (s.snd_una().gt(SeqNum(s.cc.recover)) || s.has(ff::ECN_REDUCED)) {
+        // RFC 6582 3.2-2.
         enter_recovery(s, pools, out);
     }
 }

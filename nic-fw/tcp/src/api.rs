@@ -186,9 +186,11 @@ impl CloseReason {
 /// Linux errnos that end a connection.
 pub mod errno {
     pub const EPIPE: u32 = 32;
+    pub const ENETUNREACH: u32 = 101;
     pub const ECONNABORTED: u32 = 103;
     pub const ECONNRESET: u32 = 104;
     pub const ETIMEDOUT: u32 = 110;
+    pub const EHOSTUNREACH: u32 = 113;
 }
 
 #[cfg(test)]

@@ -29,7 +29,8 @@ pub(crate) struct Board {
     pub(crate) undo: Undo,
     /// F-RTO's state (RFC 5682).
     pub(crate) frto: crate::frto::Stage,
-    /// A tail loss probe is out: snd_max when it was sent, and whether it was a retransmission (RFC 8985, 7.1: TLP.end_seq, TLP.is_retrans).
+    /// A tail loss probe is out: snd_max when it was sent, and whether it was a retransmission (RFC 8985, 7.1: TLP.end_seq,
+    /// TLP.is_retrans).
     pub(crate) probe: Option<crate::tlp::Probe>,
     /// What was last sent again: when, microseconds mod 2^32, and its end.
     again: Option<(u32, SeqNum)>,
@@ -52,9 +53,15 @@ impl Board {
         self.sacked -= if record.has(mark::SACKED) { record.len() } else { 0 };
         self.lost -= if record.has(mark::LOST) { record.len() } else { 0 };
     }
+
+    /// Nothing is in flight: what was sent last was sent before all that comes.
+    pub(crate) fn forget_times(&mut self) {
+        self.again = None;
+    }
 }
 
 /// The flow's scoreboard, which is made if there is none. False: it can't have one now.
+/// RFC 8985 4-1.
 pub(crate) fn open(s: &mut FlowState, pools: &mut Pools) -> bool {
     if s.tx.board != NONE {
         return true;
@@ -158,12 +165,17 @@ pub(crate) fn merge_next(s: &mut FlowState, pools: &mut Pools, handle: Handle) -
     true
 }
 
-/// A record is being sent again. That is later than all that was sent before, although the clock may not have moved: RACK goes by the order.
+/// A record is being sent again. That is later than all that was sent before, although the clock may not have moved: RACK goes by the
+/// order.
+/// RFC 8985 7.3-5.
 pub(crate) fn sent_again(s: &FlowState, pools: &mut Pools, handle: Handle, now: Now) {
     set_marks(s, pools, handle, mark::AGAIN);
-    let newest_us = pools.records.get(s.cc.sent).us;
+    let newest = *pools.records.get(s.cc.sent);
     let (board, record) = (pools.boards.get_mut(s.tx.board), pools.records.get_mut(handle));
-    let mut us = if is_later(now.us32(), newest_us) { now.us32() } else { newest_us.wrapping_add(1) };
+    let mut us = now.us32();
+    if newest.us == us || is_later(newest.us, us) && !newest.has(mark::LOST) {
+        us = newest.us.wrapping_add(1);
+    }
     if let Some((again_us, again_end)) = board.again {
         // At one time, what lies higher counts as sent later.
         let earliest = if record.start.ge(again_end) { again_us } else { again_us.wrapping_add(1) };
@@ -203,7 +215,9 @@ pub(crate) fn is_sound(s: &FlowState, pools: &Pools) -> bool {
     let summed = s.tx.board == NONE || {
         let board = pools.boards.get(s.tx.board);
         let begins = records().next().map_or(s.snd_max(), |first| first.start) == s.snd_una();
-        begins && (board.sacked, board.lost, board.records) == (sum(mark::SACKED), sum(mark::LOST), records().count() as u32)
+        begins
+            && s.snd_nxt() == s.snd_max()
+            && (board.sacked, board.lost, board.records) == (sum(mark::SACKED), sum(mark::LOST), records().count() as u32)
     };
     let calm = s.tx.board != NONE || sum(mark::SACKED | mark::LOST) == 0;
     adjacent && whole && spans && summed && calm

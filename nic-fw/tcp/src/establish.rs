@@ -111,7 +111,7 @@ pub fn establish(setup: &Setup) -> FlowState {
     };
     cc::init(&mut s);
     if setup.rtt_us > 0 {
-        crate::rtt::measured(&mut s, setup.rtt_us);
+        crate::rtt::sample(&mut s, setup.rtt_us);
     }
     s
 }
@@ -136,7 +136,7 @@ fn rx_state(setup: &Setup, flags: u32) -> RxState {
         state: tcp_state::ESTABLISHED,
         delack_segs: 0,
         quickack: QUICKACKS,
-        _reserved: 0,
+        soft_error: 0,
         delack_ms: 0,
         last_rx_ms: ms,
         ts_offset: setup.timestamps.map_or(0, |t| t.offset),

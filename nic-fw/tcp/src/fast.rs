@@ -55,8 +55,10 @@ pub fn fast(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now) -> 
     Some(Fast { place, send: s.has(ff::ACK_NOW), deadline })
 }
 
+/// Whether [`fast`] takes a segment.
 #[inline]
-fn is_fast(s: &FlowState, seg: &SegmentIn) -> bool {
+#[must_use]
+pub fn is_fast(s: &FlowState, seg: &SegmentIn) -> bool {
     const BUSY: u32 = ff::RECOVERY | ff::LOSS | ff::FIN_SEEN | ff::RX_CLOSED | ff::ECE;
     let flags_ok = seg.flags.difference(TcpFlags::PSH) == TcpFlags::ACK && !seg.ce;
     let state_ok = s.rx.state == tcp_state::ESTABLISHED && !s.has(BUSY) && !s.has_holes() && s.tx.dup_acks == 0 && s.tx.board == 0;

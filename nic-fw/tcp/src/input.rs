@@ -30,6 +30,7 @@ pub fn input(s: &mut FlowState, pools: &mut Pools, event: &Input, now: Now) -> O
     if let Input::Segment(seg) = event
         && let Some(Fast { place, send, .. }) = fast(s, pools, seg, now)
     {
+        debug_assert!(board::is_sound(s, pools), "{event:?}: {s:?}");
         return Output { place, notify: true, send, ..Output::default() };
     }
     let mut out = Output::default();

@@ -55,7 +55,7 @@ mod undo;
 
 pub use api::{CloseReason, Counts, HostUpdate, IcmpError, Input, Now, Output, Placement, SegmentIn, SegmentOut, errno};
 pub use establish::{Setup, Timestamping, establish, rebase};
-pub use fast::{Fast, fast};
+pub use fast::{Fast, fast, is_fast};
 pub use input::{admit, forget, input};
 pub use pool::Pools;
 pub use send::{emit, emit_owed, is_reset_due};

@@ -73,6 +73,7 @@ pub(crate) fn ack_again(s: &mut FlowState, pools: &Pools, again: Option<Range>, 
 }
 
 /// The ACK of a segment that begins at `latest`, of which `again` was received before.
+/// RFC 2883 4-4, 4-5.
 pub(crate) fn ack_for(s: &mut FlowState, pools: &Pools, again: Option<Range>, latest: Option<SeqNum>, now: Now) -> SegmentOut {
     // Beyond everything sent: a receiver takes it whatever has been lost.
     let seq = s.snd_max();
@@ -82,6 +83,7 @@ pub(crate) fn ack_for(s: &mut FlowState, pools: &Pools, again: Option<Range>, la
         // Three blocks and timestamps fill the 40 bytes of options.
         let room = if s.has(ff::TIMESTAMPS) { 3 } else { SackBlocks::MAX };
         // RFC 2883, 4: (1) the first block reports the duplicate, (5) the next one the block that it lies in.
+        // RFC 2883 4-1, 4-4, 4-5.
         if let Some((start, end)) = again {
             out.sack.push(start, end);
         }

@@ -44,8 +44,8 @@ fn sent_after(us: u32, end: SeqNum, than_us: u32, than_end: SeqNum) -> bool {
     is_later(us, than_us) || (us == than_us && end.gt(than_end))
 }
 
-/// Data of a record has arrived, as `seg` says for the first time. In the order of sequence numbers. False: it may have been an earlier copy of it, as far as round trips are
-/// concerned.
+/// Data of a record has arrived, as `seg` says for the first time; in the order of sequence numbers. False: it may have been an earlier
+/// copy of it, as far as round trips are concerned.
 pub(crate) fn delivered(s: &mut FlowState, board: &mut Board, record: &Record, seg: &SegmentIn, now: Now) -> bool {
     let rtt_us = age(record.us, now);
     let again = record.has(mark::AGAIN);
@@ -104,6 +104,7 @@ pub(crate) fn recovered(s: &mut FlowState) {
 const DUP_THRESH: u32 = 3;
 
 /// RACK.reo_wnd, microseconds.
+/// RFC 8985 3.3.2-1, 3.3.2-2, 3.3.2-4.
 fn reordering_window(s: &FlowState, board: &Board) -> u32 {
     // More than (DupThresh - 1) * SMSS bytes: RFC 6675, 4, IsLost (2). Or as many ACKs with news, where segments are small.
     let evidence = board.sacked > (DUP_THRESH - 1) * s.mss() || u32::from(s.tx.dup_acks) >= DUP_THRESH;
@@ -115,11 +116,17 @@ fn reordering_window(s: &FlowState, board: &Board) -> u32 {
 }
 
 /// RFC 8985, 6.2, step 5, RACK_detect_loss(): marks what is lost, and arms the timer for what may be so soon. True: there was something.
+/// RFC 8985 9.2-1.
 pub(crate) fn detect(s: &mut FlowState, pools: &mut Pools, now: Now) -> bool {
     if s.tx.timer == timer::REORDER {
         s.tx.timer = timer::NONE;
     }
-    let board = pools.boards.get(s.tx.board);
+    let board = pools.boards.get_mut(s.tx.board);
+    if s.outstanding() == 0 {
+        // Times mean nothing any more when the flow has been idle for long.
+        board.forget_times();
+        board.rack.latest = None;
+    }
     let Some(latest) = board.rack.latest else { return false };
     let reo_wnd = reordering_window(s, board);
     let (mut found, mut wait_us, mut before) = (false, 0, NONE);
@@ -143,6 +150,7 @@ pub(crate) fn detect(s: &mut FlowState, pools: &mut Pools, now: Now) -> bool {
         at = pools.records.next(s.cc.sent, before);
     }
     if wait_us > 0 {
+        // RFC 8985 6.2-2.
         s.tx.timer = timer::REORDER;
         // One more, as the present millisecond has partly gone.
         s.tx.timer_ms = now.ms32().wrapping_add(wait_us.div_ceil(1000)).wrapping_add(1);
@@ -151,6 +159,7 @@ pub(crate) fn detect(s: &mut FlowState, pools: &mut Pools, now: Now) -> bool {
 }
 
 /// A timeout: RFC 8985, 6.3, marks the first that is not acknowledged, and what has been out for RACK.rtt + RACK.reo_wnd.
+/// RFC 2018 5-3.
 pub(crate) fn mark_on_timeout(s: &FlowState, pools: &mut Pools, now: Now) {
     let board = pools.boards.get(s.tx.board);
     // Without a measurement everything has been out for long enough.

@@ -112,6 +112,7 @@ pub(crate) fn data(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: N
 }
 
 /// The part of a segment's payload that was received before: the first, if there are several.
+/// RFC 2883 4-2, 4-3.
 fn seen_before(s: &FlowState, pools: &Pools, seg: &SegmentIn) -> Option<Range> {
     let range = (seg.seq, seg.seq.add(seg.payload_len));
     if seg.payload_len > 0 && seg.seq.lt(s.rcv_nxt()) {

@@ -19,6 +19,7 @@ use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::{SeqNum, TcpFlags};
 
 /// A validated acknowledgement of a flow that has a scoreboard. `duplicate`: by RFC 5681, 2.
+/// RFC 6675 5-5, 5-8; RFC 8985 9.2-1.
 pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, duplicate: bool, now: Now, out: &mut Output) {
     let flight = board::pipe(s, pools);
     let advanced = seg.ack.gt(s.snd_una());
@@ -39,11 +40,15 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dupl
     s.tx.dup_acks = s.tx.dup_acks.saturating_add(u8::from(news.sacked > 0));
 
     let board = pools.boards.get_mut(s.tx.board);
-    if let Some(range) = dsack {
-        undo::on_dsack(board, range);
+    if dsack.is_some() {
         out.counts.add(Counter::RxDsacks);
     }
-    rack::adapt(s, board, dsack.is_some());
+    // A needless probe says nothing about what recovery or RACK took for lost.
+    let needless = dsack.filter(|&range| !tlp::is_of_probe(board, range));
+    if let Some(range) = needless {
+        undo::on_dsack(board, range);
+    }
+    rack::adapt(s, board, needless.is_some());
     tlp::on_ack(s, pools, seg, dsack, duplicate && news.sacked == 0, out);
     let ece = seg.flags.contains(TcpFlags::ECE);
     cc::on_delivered(s, news.acked + news.sacked, ece);
@@ -62,6 +67,7 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dupl
 }
 
 /// Recovery begins, goes on or ends, and cwnd with it.
+/// RFC 6675 5-5, 5-8.
 fn advance_state(
     s: &mut FlowState,
     pools: &mut Pools,
@@ -80,6 +86,7 @@ fn advance_state(
     if s.has(ff::RECOVERY) {
         prr::on_ack(s, pools, delivered, advanced && lost == 0);
     } else if lost > 0 && !s.has(ff::LOSS) {
+        // RFC 6675 5.1-5.
         begin(s, pools, news, out);
         prr::on_ack(s, pools, delivered, false);
     } else if advanced && !ended {
@@ -117,7 +124,8 @@ fn begin(s: &mut FlowState, pools: &mut Pools, news: &News, out: &mut Output) {
     out.counts.add(Counter::TxFastRetransmits);
 }
 
-/// Everything that was sent when recovery began has arrived.
+/// Everything that was sent when recovery began has arrived. Marks of what is beyond stay.
+/// RFC 6675 5-6, 5-7.
 fn end(s: &mut FlowState, pools: &mut Pools, now: Now) {
     s.clear(ff::ECN_REDUCED);
     if s.has(ff::RECOVERY | ff::LOSS) {
@@ -136,6 +144,7 @@ fn end(s: &mut FlowState, pools: &mut Pools, now: Now) {
 }
 
 /// RFC 5682, 3.1. True: the timeout was spurious.
+/// RFC 5682 3.1-1, 3.1-2; RFC 9438 4.9.1-1.
 fn frto(s: &mut FlowState, pools: &mut Pools, news: &News, advanced: bool) -> bool {
     let stage = pools.boards.get(s.tx.board).frto;
     if stage == Stage::Off || !s.has(ff::LOSS) {
@@ -158,6 +167,7 @@ fn frto(s: &mut FlowState, pools: &mut Pools, news: &News, advanced: bool) -> bo
 }
 
 /// Segments have been out for so long that others which overtook them prove them lost (RFC 8985, 6.2: RACK_reorder_timeout).
+/// RFC 8985 6.2-2.
 pub(crate) fn reordering_timeout(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) {
     if s.tx.board == NONE || !rack::detect(s, pools, now) {
         return;
@@ -170,7 +180,8 @@ pub(crate) fn reordering_timeout(s: &mut FlowState, pools: &mut Pools, now: Now,
     ask_for_retransmission(s, pools);
 }
 
-/// The retransmission timer has expired: RFC 8985, 6.3. False: the flow can't have a scoreboard. `again`: the same data has timed out before.
+/// The retransmission timer has expired: RFC 8985, 6.3. False: the flow can't have a scoreboard. `again`: the same data has timed out
+/// before.
 pub(crate) fn timeout(s: &mut FlowState, pools: &mut Pools, again: bool, now: Now, out: &mut Output) -> bool {
     if !s.has(ff::SACK) || !board::open(s, pools) {
         return false;
@@ -181,7 +192,8 @@ pub(crate) fn timeout(s: &mut FlowState, pools: &mut Pools, again: bool, now: No
         out.counts.add(Counter::RxReneged);
     }
     rack::mark_on_timeout(s, pools, now);
-    let first = !again && !s.has(ff::LOSS);
+    // RFC 5682 3.1-3, 3.1-4: not while an earlier loss is being recovered from, or the same data times out again.
+    let first = !again && !s.has(ff::LOSS | ff::RECOVERY);
     let flight = s.outstanding();
     cc::on_timeout(s, flight, again);
     if again {
@@ -191,11 +203,11 @@ pub(crate) fn timeout(s: &mut FlowState, pools: &mut Pools, again: bool, now: No
     let board = pools.boards.get_mut(s.tx.board);
     board.forced = true;
     board.probe = None;
-    // RFC 5682, 2.1, (1): not while an earlier timeout is being recovered from.
     board.frto = if first { Stage::Watch } else { Stage::Off };
     if first {
         undo::begin(s, board);
     }
+    // RFC 6675 5.1-3, 5.1-4.
     s.cc.recover = s.tx.snd_max;
     s.tx.dup_acks = 0;
     s.clear(ff::RECOVERY | ff::ECN_REDUCED | ff::RTT_PENDING | ff::TLP_DUE);
@@ -205,6 +217,7 @@ pub(crate) fn timeout(s: &mut FlowState, pools: &mut Pools, again: bool, now: No
 }
 
 /// Sends again the first of what is lost, as far as cwnd allows (RFC 6675, 4, NextSeg (1)).
+/// RFC 6675 4-4, 4-5, 5-10, 5.1-7.
 pub(crate) fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32) -> Option<SegmentOut> {
     let Board { lost, forced, frto, .. } = *pools.boards.get(s.tx.board);
     if lost == 0 || frto == Stage::New {
@@ -239,6 +252,7 @@ fn first_lost(s: &FlowState, pools: &Pools) -> Option<u32> {
 }
 
 /// How many of `len` bytes from `start` on may be sent again now; a segment at least.
+/// RFC 6675 5-9; RFC 8985 9.3-1.
 fn may_resend(s: &FlowState, pools: &Pools, start: SeqNum, len: u32, forced: bool) -> Option<u32> {
     if forced {
         return Some(s.mss());

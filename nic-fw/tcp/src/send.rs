@@ -34,15 +34,17 @@ fn edge_from(start: SeqNum, len: u32, nxt: SeqNum) -> u32 {
 pub(crate) fn room(s: &FlowState, pools: &Pools) -> u32 {
     if s.tx.board != 0 {
         // RFC 6675, 5, (C): "cwnd - pipe".
+        // RFC 6675 5-4.
         return s.cc.cwnd.saturating_sub(board::pipe(s, pools));
     }
-    // RFC 3042, limited transmit: one segment beyond cwnd for each of the first two duplicate ACKs. With a scoreboard, SACKed data makes room.
+    // RFC 3042, limited transmit: one segment beyond cwnd for each of the first two duplicate ACKs. With a scoreboard, SACKed data makes
+    // room.
     let limited = if s.has(ff::RECOVERY | ff::LOSS) { 0 } else { u32::from(s.tx.dup_acks.min(2)) * s.mss() };
     edge_from(s.snd_una(), s.cc.cwnd.saturating_add(limited).min(1 << 30), s.snd_nxt())
 }
 
 /// Decides about the next segment of at most `max_payload` bytes, for which cwnd leaves `room`.
-/// RFC 5681 2-1, 3-1.
+/// RFC 5681 2-1, 3-1; RFC 6675 4-6.
 pub(crate) fn plan(s: &FlowState, room: u32, max_payload: u32) -> Verdict {
     let nxt = s.snd_nxt();
     let avail = s.tx_end().since_or_zero(nxt);
@@ -169,6 +171,7 @@ fn next(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32, new_da
         cc::on_idle(s, now);
     }
     // What was sent before is no new data.
+    // RFC 6675 4-6, 4-10.
     if (new_data || s.snd_nxt().lt(s.snd_max()))
         && let Verdict::Send { len, fin } = plan(s, room(s, pools), max_payload)
     {
@@ -185,7 +188,12 @@ fn retransmission(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u
         return None;
     }
     if s.tx.board != 0 {
-        return recovery::retransmit(s, pools, now, max_payload);
+        let out = recovery::retransmit(s, pools, now, max_payload);
+        if out.is_some() || s.tx.board != 0 {
+            return out;
+        }
+        // There was no record for it, so it goes on without.
+        s.clear(ff::REXMIT_ONE);
     }
     let una = s.snd_una();
     let sent_data = s.snd_max().min(s.tx_end()).since_or_zero(una);

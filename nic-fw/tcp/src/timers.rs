@@ -1,9 +1,10 @@
-//! Retransmission, zero-window probes, keep-alive, cork, delayed ACK. One slot holds the first four, so that no two can be armed at once.
+//! Retransmission, reordering, loss and zero-window probes, keep-alive, cork, delayed ACK. One slot holds all but the last, so that no two
+//! can be armed at once.
 
 use crate::rtt::{RTO_MAX_MS, rto_ms};
 use crate::send::{Verdict, plan};
 use crate::state::View;
-use crate::{Now, Output, Pools, cc, closing, records, recovery, send, tlp};
+use crate::{Now, Output, Pools, cc, closing, errno, records, recovery, send, tlp};
 use toe_abi::counters::Counter;
 use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 
@@ -41,6 +42,7 @@ pub fn next_deadline(s: &FlowState, now: Now) -> Option<Now> {
 }
 
 /// Which timer has to run now.
+/// RFC 8985 8-1.
 fn wanted(s: &FlowState, pools: &Pools) -> u8 {
     if s.ended() {
         return timer::NONE;
@@ -75,6 +77,7 @@ pub(crate) fn rearm(s: &mut FlowState, pools: &Pools, now: Now) {
         s.tx.backoff = 0;
         s.clear(ff::PROBE);
     }
+    // RFC 8985 8-1.
     s.tx.timer = want;
     let (from_ms, wait_ms) = match want {
         timer::RTO | timer::PERSIST => (now.ms32(), rto_ms(s)),
@@ -102,6 +105,7 @@ pub(crate) fn expire(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut O
     match kind {
         timer::RTO => retransmit(s, pools, now, out),
         timer::REORDER => recovery::reordering_timeout(s, pools, now, out),
+        // RFC 8985 7.3-2.
         timer::TLP if !tlp::expire(s, pools, out) => {
             s.tx.timer = timer::RTO;
             s.tx.timer_ms = now.ms32().wrapping_add(rto_ms(s)).wrapping_add(1);
@@ -126,9 +130,15 @@ fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) 
     let answering = s.tx.snd_wnd == 0 && now.ms32().wrapping_sub(s.rx.last_rx_ms) < 2 * RTO_MAX_MS && !s.has(ff::ORPHAN);
     // RFC 9293 MUST-20, SHLD-11: R2 alone. At R1 IP needs no advice: toed asks next hops again all the time.
     if s.tx.backoff >= retries(s) && !answering {
-        return closing::give_up(s, now, out);
+        // RFC 9293 MUST-47, SHLD-25: routers may have said why.
+        let error = if s.rx.soft_error == 0 { errno::ETIMEDOUT } else { u32::from(s.rx.soft_error) };
+        return closing::give_up(s, error, now, out);
     }
     let again = s.tx.backoff > 0;
+    if !again {
+        // About what has been acknowledged since.
+        s.rx.soft_error = 0;
+    }
     s.tx.backoff = s.tx.backoff.saturating_add(1);
     if recovery::timeout(s, pools, again, now, out) {
         return;
@@ -142,7 +152,7 @@ fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) 
     s.tx.snd_nxt = s.tx.snd_una;
     s.tx.dup_acks = 0;
     s.clear(ff::RECOVERY | ff::ECN_REDUCED | ff::RTT_PENDING);
-    // RFC 2018 5-3, 5.1-2.
+    // RFC 2018 5-3.
     s.set(ff::LOSS | ff::REXMIT_ONE);
     out.counts.add(Counter::TxTimeouts);
 }
@@ -151,7 +161,7 @@ fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) 
 /// RFC 9293 MUST-37.
 fn persist(s: &mut FlowState, now: Now, out: &mut Output) {
     if s.tx.probes >= retries(s) {
-        return closing::give_up(s, now, out);
+        return closing::give_up(s, errno::ETIMEDOUT, now, out);
     }
     s.tx.probes += 1;
     s.tx.backoff = s.tx.backoff.saturating_add(1);
@@ -169,7 +179,7 @@ fn keep_alive(s: &mut FlowState, now: Now, out: &mut Output) {
         return;
     }
     if s.tx.probes >= KEEPALIVE_PROBES {
-        return closing::give_up(s, now, out);
+        return closing::give_up(s, errno::ETIMEDOUT, now, out);
     }
     s.tx.probes += 1;
     s.set(ff::PROBE);

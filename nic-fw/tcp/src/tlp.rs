@@ -5,9 +5,10 @@
 //!                                                                                └► none: timeout
 //! ```
 
-use crate::board;
+use crate::board::{self, Board};
 use crate::pool::{NONE, Pools};
 use crate::rtt::rto_ms;
+use crate::sack::Range;
 use crate::send::{self, Verdict};
 use crate::state::View;
 use crate::{Now, Output, SegmentIn, SegmentOut, cc};
@@ -29,16 +30,20 @@ const MAX_ACK_DELAY_MS: u32 = 200;
 /// As Linux, for clocks that tick in milliseconds and receivers that wait for more.
 const SLACK_MS: u32 = 2;
 
-/// Whether a probe is what comes next (RFC 8985, 7.2): "unless it is already in fast recovery, RTO recovery, or the sender has segments delivered
-/// out of order".
+/// Whether a probe is what comes next (RFC 8985, 7.2): "unless it is already in fast recovery, RTO recovery, or the sender has segments
+/// delivered out of order".
+/// RFC 8985 7.2-1, 7.3-1.
 pub(crate) fn is_wanted(s: &FlowState, pools: &Pools) -> bool {
     let calm = !s.has(ff::RECOVERY | ff::LOSS) && s.tx.backoff == 0 && s.tx.snd_wnd > 0;
-    // The records are what a probe's answer is judged by.
-    let possible = s.has(ff::SACK) && s.cc.sent != NONE && s.tx.srtt_us > 0;
-    calm && possible && (s.tx.board == NONE || { pools.boards.get(s.tx.board) }.probe.is_none() && pools.boards.get(s.tx.board).sacked == 0)
+    // RFC 8985, 7.3: a round trip has been measured since the last probe. The records are what the answer is judged by.
+    let possible = s.has(ff::SACK) && !s.has(ff::PROBED) && s.tx.srtt_us > 0 && s.cc.sent != NONE;
+    // "No outstanding loss probe", and nothing delivered out of order.
+    let board = (s.tx.board != NONE).then(|| pools.boards.get(s.tx.board));
+    calm && possible && board.is_none_or(|b| b.probe.is_none() && b.sacked == 0)
 }
 
 /// RFC 8985, 7.2, TLP_calc_PTO(), milliseconds.
+/// RFC 8985 7.2-3, 7.2-4.
 pub(crate) fn timeout_ms(s: &FlowState) -> u32 {
     let ack_delay = if s.outstanding() <= s.mss() { MAX_ACK_DELAY_MS } else { SLACK_MS };
     let pto = (s.tx.srtt_us.saturating_mul(2) / 1000).saturating_add(ack_delay);
@@ -47,6 +52,7 @@ pub(crate) fn timeout_ms(s: &FlowState) -> u32 {
 }
 
 /// The timer has expired. False: without a scoreboard there is no probe.
+/// RFC 8985 7.3-2, 7.3-1.
 pub(crate) fn expire(s: &mut FlowState, pools: &mut Pools, out: &mut Output) -> bool {
     if !is_wanted(s, pools) || !board::open(s, pools) {
         return false;
@@ -57,6 +63,7 @@ pub(crate) fn expire(s: &mut FlowState, pools: &mut Pools, out: &mut Output) -> 
 }
 
 /// RFC 8985, 7.3, TLP_send_probe(). New data goes in spite of cwnd.
+/// RFC 8985 7.3-3, 7.3-4, 7.3-6.
 pub(crate) fn probe(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32) -> Option<SegmentOut> {
     if s.tx.board == NONE || s.outstanding() == 0 {
         return None;
@@ -69,12 +76,14 @@ pub(crate) fn probe(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload:
     if s.tx.board != NONE {
         pools.boards.get_mut(s.tx.board).probe = Some(Probe { end: s.snd_max(), again });
     }
+    s.set(ff::PROBED);
     // "The sender MUST then arm the RTO timer, not the PTO timer": rearm() sees that a probe is out.
     s.tx.timer = timer::NONE;
     Some(out)
 }
 
 /// The highest segment that was sent, once more.
+/// RFC 8985 7.3-4, 7.3-5.
 fn last_segment(s: &mut FlowState, pools: &mut Pools, now: Now, max: u32) -> SegmentOut {
     let last = s.cc.sent;
     let record = *pools.records.get(last);
@@ -87,20 +96,20 @@ fn last_segment(s: &mut FlowState, pools: &mut Pools, now: Now, max: u32) -> Seg
     send::again(s, pools, now, from, data_end.since(from), fin)
 }
 
+/// Whether a range that was received twice is the probe's.
+pub(crate) fn is_of_probe(board: &Board, (_, end): Range) -> bool {
+    board.probe.is_some_and(|probe| probe.again && probe.end == end)
+}
+
 /// RFC 8985, 7.4.2, TLP_process_ack(). `duplicate`: the ACK has nothing new and no SACK.
-pub(crate) fn on_ack(
-    s: &mut FlowState,
-    pools: &mut Pools,
-    seg: &SegmentIn,
-    dsack: Option<(SeqNum, SeqNum)>,
-    duplicate: bool,
-    out: &mut Output,
-) {
+/// RFC 8985 7.4.2-1, 7.4.2-2.
+pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dsack: Option<Range>, duplicate: bool, out: &mut Output) {
     let Some(probe) = pools.boards.get(s.tx.board).probe else { return };
     if seg.ack.lt(probe.end) {
         return;
     }
-    let (needless, beyond) = (dsack.is_some_and(|(_, end)| end == probe.end), seg.ack.gt(probe.end));
+    let board = pools.boards.get(s.tx.board);
+    let (needless, beyond) = (dsack.is_some_and(|range| is_of_probe(board, range)), seg.ack.gt(probe.end));
     if !(!probe.again || needless || beyond || duplicate) {
         return;
     }

@@ -80,6 +80,7 @@ pub(crate) fn recovered(s: &FlowState, board: &mut Board, now: Now) {
 }
 
 /// Whether the reduction was for nothing. `advanced`: the ACK has moved snd_una.
+/// RFC 9438 4.9.2-1.
 pub(crate) fn is_due(s: &FlowState, board: &Board, seg: &SegmentIn, advanced: bool) -> bool {
     let undo = &board.undo;
     if !matches!(undo.stage, Stage::Sent | Stage::Waiting) {

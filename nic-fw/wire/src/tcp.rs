@@ -10,6 +10,8 @@ pub const HEADER_LEN: usize = 20;
 pub const OPTIONS_MAX: usize = 40;
 /// Bytes of the timestamps option with two NOPs before it (RFC 7323, appendix A).
 pub const TIMESTAMPS_LEN: usize = 12;
+/// Bytes of the SACK option with one block.
+const SACK_LEN_MIN: usize = 10;
 /// Its first four bytes then.
 pub(crate) const COMMON_TIMESTAMPS: u32 = u32::from_be_bytes([KIND_NOP, KIND_NOP, KIND_TIMESTAMPS, 10]);
 
@@ -231,8 +233,9 @@ impl Tcp {
     /// SACK blocks among the options of the `frame` that was parsed.
     #[inline]
     pub fn sack(&self, frame: &[u8]) -> SackBlocks {
-        // Timestamps alone: nearly every segment of an established connection.
-        if self.options.len() as usize <= TIMESTAMPS_LEN {
+        // Room for one block beside the timestamps? Not in nearly every segment of an established connection.
+        let others = if self.timestamps.is_some() { TIMESTAMPS_LEN - 2 } else { 0 };
+        if (self.options.len() as usize) < others + SACK_LEN_MIN {
             return SackBlocks::default();
         }
         TcpOptions::parse(self.options.of(frame)).map(|o| o.sack).unwrap_or_default()

@@ -70,6 +70,21 @@ fn a_fifth_sack_block_has_no_room() {
     assert_eq!(sack.len(), 4);
 }
 
+/// RFC 9293 MUST-64: with timestamps and without, padded and not.
+#[test]
+fn sack_blocks_are_found_in_every_layout() {
+    const SACK: [u8; 10] = [5, 10, 0, 0, 0, 1, 0, 0, 0, 2];
+    const TIMESTAMPS: [u8; 10] = [8, 10, 0, 0, 0, 7, 0, 0, 0, 9];
+    let layouts: [&[&[u8]]; 4] = [&[&[1, 1], &SACK], &[&SACK, &[1, 1]], &[&TIMESTAMPS, &SACK], &[&[1, 1], &TIMESTAMPS, &[1, 1], &SACK]];
+    for layout in layouts {
+        let mut segment = std::vec![0; HEADER_LEN];
+        layout.iter().for_each(|part| segment.extend(*part));
+        segment[12] = (segment.len() as u8 / 4) << 4;
+        let tcp = Tcp::parse(&segment, Span::new(0, segment.len())).unwrap();
+        assert_eq!(tcp.sack(&segment).iter().next(), Some((SeqNum(1), SeqNum(2))), "{layout:?}");
+    }
+}
+
 proptest! {
     /// RFC 7323 2.2-7.
     #[test]

@@ -21,6 +21,6 @@ pub mod qemu;
 pub mod servers;
 
 pub use books::Books;
-pub use instance::{CARD_IP, Card, PEER_IP, Pair, UP_ENV};
+pub use instance::{CARD_IF, CARD_IP, Card, PEER_IF, PEER_IP, Pair, Place, UP_ENV};
 pub use job::{Finished, Job};
 pub use namespaces::{Host, Lab};

@@ -73,7 +73,7 @@ pub fn nginx(lab: &Lab, place: &Place, name: &str, port: u16) -> Result<Job> {
          events {{ worker_connections 1024; }}\n\
          http {{\n{temporary}    access_log off;\n    sendfile on;\n    tcp_nopush on;\n    keepalive_timeout 65;\n\
          \x20   server {{ listen {}:{port}; root {WWW}; }}\n}}\n",
-        place.ip
+        if place.ip.contains(':') { format!("[{}]", place.ip) } else { place.ip.clone() }
     );
     fs::write(lab.path(&format!("{dir}/nginx.conf")), config)?;
     place.start(lab, name, "nginx", &["-p", &dir, "-e", "stderr", "-c", &format!("{dir}/nginx.conf")])

@@ -29,6 +29,8 @@ pub enum Command {
     Up(Up),
     /// Stop them, and remove all that they left, also after they were killed
     Down,
+    /// Start the machine of a card in QEMU again, after it has failed or with a new build of its image
+    Restart(Restart),
     /// Run a program with its TCP sockets on the card
     Run(Run),
     /// Show the card, its addresses and its applications
@@ -61,12 +63,18 @@ pub struct Up {
     /// Options follow after commas, as toe-nic --help lists them. A card in QEMU takes tap:IFNAME only.
     #[arg(long, value_name = "DRIVER:IFNAME")]
     pub port: String,
-    /// The card's own address; the kernel must not have it too
-    #[arg(long, value_name = "ADDR/PREFIX")]
-    pub ip: String,
-    /// Router for all that is not on the card's network
-    #[arg(long, value_name = "ADDR")]
-    pub gateway: Option<String>,
+    /// The card's own addresses, of IPv4 and IPv6, with commas between; the kernel must not have them too
+    #[arg(long, value_name = "ADDR/PREFIX", value_delimiter = ',', required_unless_present = "slaac")]
+    pub ip: Vec<String>,
+    /// Router for all that is not on the card's network; one of IPv4 and one of IPv6 with a comma between
+    #[arg(long, value_name = "ADDR", value_delimiter = ',')]
+    pub gateway: Vec<String>,
+    /// Take IPv6 addresses and routers from router advertisements
+    #[arg(long)]
+    pub slaac: bool,
+    /// The VLAN that the card is on
+    #[arg(long, value_name = "ID")]
+    pub vlan: Option<u16>,
     /// The kind of card
     #[arg(long, value_enum, default_value_t = Board::Soft)]
     pub board: Board,
@@ -95,6 +103,13 @@ pub struct Up {
     #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
     pub toed_arg: Vec<OsString>,
     /// Seconds to wait for each process to be ready
+    #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub wait: u64,
+}
+
+#[derive(Args, Debug)]
+pub struct Restart {
+    /// Seconds to wait for the machine to be ready, and for toed to attach to it
     #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
     pub wait: u64,
 }

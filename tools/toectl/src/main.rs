@@ -1,7 +1,7 @@
 //! toectl: what an operator does with a card.
 //!
 //! ```text
-//!   up, down ──► process, run_dir ──► toe-nic, toe-window, QEMU, toed (their own sessions, pid files, logs)
+//!   up, restart, down ──► process, run_dir ──► toe-nic, toe-window, QEMU, toed (their own sessions, pid files, logs)
 //!   run ───────► preload ───────────► exec PROGRAM with libtoe_preload.so
 //!   status, ss, stats, trace, limit ► toed's admin socket
 //!   logs ──────► toed, or files of the run-time folder
@@ -20,6 +20,7 @@ mod load;
 mod logs;
 mod preload;
 mod process;
+mod restart;
 mod run;
 mod run_dir;
 mod show;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     let outcome = run_dir::RunDir::chosen(cli.run_dir.as_deref()).and_then(|dir| match cli.command {
         cli::Command::Up(options) => up::up(&dir, &options),
         cli::Command::Down => down::down(&dir),
+        cli::Command::Restart(options) => restart::restart(&dir, &options),
         cli::Command::Run(options) => run::run(&dir, &options),
         cli::Command::Status(format) => show::status(&dir, &format),
         cli::Command::Ss(format) => show::ss(&dir, &format),

@@ -1,6 +1,7 @@
 //! The folder of one instance: sockets, pid files, logs, and what `down` has to know.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -46,6 +47,9 @@ pub struct Undo {
     /// Whether `up` made the interface.
     #[serde(default)]
     pub made_tap: bool,
+    /// QEMU and its arguments, for `restart`; empty: the card is not in QEMU.
+    #[serde(default)]
+    pub machine: Vec<OsString>,
     /// Whether `up` made the folder.
     pub made_folder: bool,
 }
@@ -198,7 +202,8 @@ mod tests {
         let expected = if geteuid().is_root() { 0o755 } else { 0o700 };
         assert_eq!(dir.path().metadata().expect("there").permissions().mode() & 0o777, expected);
         assert!(!dir.make().expect("there already"));
-        let undo = Undo { netns: 1, interface: "eth9".into(), had_clsact: true, made_tap: false, made_folder: true };
+        let undo =
+            Undo { netns: 1, interface: "eth9".into(), had_clsact: true, made_tap: false, machine: vec!["qemu".into()], made_folder: true };
         dir.write_undo(&undo).expect("written");
         fs::write(dir.file("toed.log"), "x").expect("written");
         assert_eq!(dir.read_undo(), Some(undo));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use toed::admin::{self, Connection, Request, Stage, Stats, Status};
+use toed::admin::{self, Address, Connection, Request, Stage, Stats, Status};
 use toed::config::failure_file;
 use toed::rate;
 
@@ -154,7 +154,8 @@ fn status_text(status: &Status) -> String {
     line("card", format!("{} ({}) at {}", card.board, card.status, card.device));
     card.failure.iter().for_each(|why| line("failure", why.clone()));
     line("port", format!("{}, mtu {}, link {}", card.port_mac, card.mtu, card.link));
-    line("address", format!("{}, gateway {}", status.ip, status.gateway.as_deref().unwrap_or("none")));
+    let addresses: Vec<String> = status.addresses.iter().map(address_text).collect();
+    line("address", format!("{}, gateway {}", addresses.join(", "), status.gateway.as_deref().unwrap_or("none")));
     line(
         "connections",
         format!("{} of {} at most; {} being opened, {} in TIME-WAIT", card.flows, card.flows_max, status.half_open, status.time_wait),
@@ -189,6 +190,12 @@ fn status_text(status: &Status) -> String {
         text.push_str(&table(&rows, &[0]));
     }
     text
+}
+
+/// One that is in use needs no word.
+fn address_text(address: &Address) -> String {
+    let Address { ip, state } = address;
+    if state == "preferred" { ip.clone() } else { format!("{ip} ({state})") }
 }
 
 fn duration(seconds: u64) -> String {
@@ -246,7 +253,9 @@ ESTAB        7       0  10.0.0.2:80  10.0.0.1:40000   14K  1.234/0.056        2 
         let share = Some(Share { weight: 250, rate_kbps: 1500 });
         let status = Status {
             version: "0.1.0".into(),
-            ip: "10.0.0.2/24".into(),
+            addresses: [("10.0.0.2/24", "preferred"), ("fd00::2/64", "duplicate")]
+                .map(|(ip, state)| Address { ip: ip.into(), state: state.into() })
+                .into(),
             card: CardStatus {
                 board: "soft".into(),
                 status: "attached".into(),
@@ -260,9 +269,16 @@ ESTAB        7       0  10.0.0.2:80  10.0.0.1:40000   14K  1.234/0.056        2 
             ..Default::default()
         };
         let text = status_text(&status);
-        for word in
-            ["soft (attached)", "10.0.0.2/24, gateway none", "3 of 0", "7,8", "1024K", "511", "mtu 1500, link down", "250  1.5mbit  7,8"]
-        {
+        for word in [
+            "soft (attached)",
+            "10.0.0.2/24, fd00::2/64 (duplicate), gateway none",
+            "3 of 0",
+            "7,8",
+            "1024K",
+            "511",
+            "mtu 1500, link down",
+            "250  1.5mbit  7,8",
+        ] {
             assert!(text.contains(word), "{word} is not in\n{text}");
         }
     }

@@ -146,7 +146,8 @@ fn up_passes_the_words_on_and_down_leaves_nothing() {
     assert!(card.contains("--port af_packet:none0 --cores 1 --impair loss=0.1 --spin-us=0"), "{card}");
     let toed = fs::read_to_string(there.run_dir().join("toed.log")).expect("log");
     let socket = there.run_dir().join("card.sock");
-    assert!(toed.contains(&format!("--device vfio-user:{} --ip-addr 10.0.0.2/24", socket.display())), "{toed}");
+    assert!(toed.contains(&format!("--device vfio-user:{} ", socket.display())), "{toed}");
+    assert!(toed.contains(" --ip-addr 10.0.0.2/24 --gateway 10.0.0.1 "), "{toed}");
     assert!(toed.contains("--gateway 10.0.0.1 --x"), "{toed}");
     there.both_run();
     assert_ok(&there.toectl(&["down"]));

@@ -2,12 +2,13 @@
 
 use crate::{
     BindId, ConnId, Endpoint, Engine, Errno, Owner, Wishes,
-    arp::Hop,
+    addr::{is_any, is_v4, same_scope},
     conn::{Conn, Handshake, Options, Origin, Phase},
     neighbours::Mac,
+    resolve::Hop,
     segment::Segment,
 };
-use toe_abi::flow::{FlowKey, as_v4, cc::needs_ecn, v4_mapped};
+use toe_abi::flow::{FlowKey, cc::needs_ecn};
 use toe_wire::{SeqNum, TcpFlags};
 
 impl Engine {
@@ -18,8 +19,10 @@ impl Engine {
         remote: Endpoint,
         wishes: Wishes,
     ) -> Result<(ConnId, Endpoint), Errno> {
-        let remote_ip = as_v4(&remote.ip).ok_or(Errno::EAFNOSUPPORT)?;
-        let next_hop = self.routes.next_hop(remote_ip).ok_or(Errno::ENETUNREACH)?;
+        if !self.addresses.has(is_v4(&remote.ip)) {
+            return Err(Errno::EAFNOSUPPORT);
+        }
+        let next_hop = self.next_hop(remote.ip).ok_or(Errno::ENETUNREACH)?;
         // RFC 9293 3.10.1-3.
         if remote.port == 0 {
             return Err(Errno::ECONNREFUSED);
@@ -29,8 +32,8 @@ impl Engine {
             return Err(Errno::ENOBUFS);
         }
         let key = self.choose_local(local, remote)?;
-        let cc = wishes.cc.unwrap_or_else(|| self.default_cc(remote_ip));
-        let handshake = self.our_syn(&key, wishes.buffers, cc);
+        let cc = wishes.cc.unwrap_or_else(|| self.default_cc(&remote.ip));
+        let handshake = self.our_syn(&key, wishes, cc);
         let phase = Phase::Resolving(handshake);
         let conn = Conn { key, owner, origin: Origin::Active, phase, hop: None, deadline: None };
         let id = self.conns.insert(conn).ok_or(Errno::EADDRNOTAVAIL)?;
@@ -54,29 +57,35 @@ impl Engine {
 
     /// The tuple: a port of the caller's, or one of ours, such that the tuple is not in use.
     fn choose_local(&mut self, local: Option<BindId>, remote: Endpoint) -> Result<FlowKey, Errno> {
-        // RFC 9293 MUST-44, MUST-45: a card has one address.
-        let local_ip = v4_mapped(self.config.ip);
+        // RFC 9293 MUST-44, MUST-45.
+        let binding = local.map(|bind| self.ports.binding(bind).ok_or(Errno::EBADF)).transpose()?;
+        let local_ip = match binding {
+            Some(b) if !is_any(&b.ip) => b.ip,
+            _ => self.addresses.source_for(&remote.ip).ok_or(Errno::EADDRNOTAVAIL)?,
+        };
+        if !same_scope(&local_ip, &remote.ip) {
+            return Err(Errno::ENETUNREACH);
+        }
         let key = |local_port| FlowKey { local_ip, remote_ip: remote.ip, local_port, remote_port: remote.port };
         let (conns, time_wait) = (&self.conns, &self.time_wait);
         let free = |port| conns.by_key(&key(port)).is_none() && !time_wait.contains(&key(port));
-        let port = match local {
-            Some(bind) => {
-                let b = self.ports.binding(bind).ok_or(Errno::EBADF)?;
+        let port = match binding {
+            Some(b) => {
                 if b.listener.is_some() {
                     return Err(Errno::EINVAL);
                 }
                 Some(b.port).filter(|port| free(*port))
             }
-            None => self.ports.choose_for(remote, free),
+            None => self.ports.choose_for(local_ip, remote, free),
         };
         port.map(key).ok_or(Errno::EADDRNOTAVAIL)
     }
 
     // RFC 9293 3.10.1-1.
-    fn our_syn(&mut self, key: &FlowKey, buffers: crate::BufferLog2, cc: u8) -> Handshake {
+    fn our_syn(&mut self, key: &FlowKey, wishes: Wishes, cc: u8) -> Handshake {
         let c = &self.config;
         let options = Options {
-            peer_mss: super::DEFAULT_MSS,
+            peer_mss: super::default_mss(key),
             peer_wscale: c.window_scaling.then_some(0),
             timestamps: c.timestamps,
             sack: c.sack,
@@ -84,7 +93,7 @@ impl Engine {
         };
         self.serial += 1;
         Handshake {
-            buffers,
+            buffers: wishes.buffers,
             cc,
             iss: self.keys.isn(key, self.now),
             irs: SeqNum(0),
@@ -95,6 +104,8 @@ impl Engine {
             retries: 0,
             copies: 0,
             rtt_us: 0,
+            deferred_until: None,
+            open: wishes.open,
             timeout_us: c.handshake_timeout_us,
             sent_us: self.now,
             peer_mac: [0; 6],
@@ -157,7 +168,7 @@ impl Engine {
         // RFC 3168, 6.1.1: ECE alone agrees in a SYN-ACK; both ask in a SYN.
         // RFC 3168 6.1.1-4, 6.1.1-8.
         let ecn = asked_ecn && if acknowledges { ece && !cwr } else { ece && cwr };
-        let options = self.negotiate(&seg.options, ecn);
+        let options = self.negotiate(&seg.key, &seg.options, ecn);
         let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         let Phase::SynSent(h) = &conn.phase else { return };

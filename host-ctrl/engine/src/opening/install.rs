@@ -9,7 +9,7 @@ use crate::{
 use std::collections::VecDeque;
 use toe_abi::{
     CtxId, FlowId, RegionId,
-    flow::{FlowKey, FlowState, as_v4},
+    flow::{FlowKey, FlowState},
 };
 use toe_tcp::{Now, Setup, Timestamping};
 use toe_wire::{SeqNum, TcpFlags, tcp::TIMESTAMPS_LEN};
@@ -66,7 +66,7 @@ impl Engine {
         }
         let Phase::SynReceived(h) = &conn.phase else { return None };
         let mac = h.peer_mac;
-        let next_hop = self.routes.next_hop(as_v4(&conn.key.remote_ip)?)?;
+        let next_hop = self.next_hop(conn.key.remote_ip)?;
         self.use_hop_of_peer(next_hop, mac)
     }
 
@@ -79,9 +79,9 @@ impl Engine {
             ctx: CtxId::NONE,
             opaque: 0,
             next_hop,
-            vlan: 0,
-            ttl: c.ttl,
-            tos: 0,
+            vlan: c.vlan,
+            ttl: h.open.ttl_or(self.ttl_to(&key.remote_ip)),
+            tos: h.open.tos,
             tx_off: 0,
             tx_buf_log2: h.buffers.tx,
             rx_off: 0,
@@ -92,13 +92,13 @@ impl Engine {
             snd_wscale: h.options.peer_wscale.unwrap_or(0),
             rcv_wnd: u32::from(super::first_window(h.buffers)),
             rcv_wscale: h.options.peer_wscale.map_or(0, |_| super::scale_of(h.buffers)),
-            // RFC 9293 MUST-16.
-            mss: h.options.peer_mss.min(self.our_mss()).saturating_sub(per_segment),
+            // RFC 9293 MUST-16; RFC 8201 5.4-2.
+            mss: h.open.limit(h.options.peer_mss.min(self.our_mss(&key))).saturating_sub(per_segment),
             timestamps: h.options.timestamps.then_some(Timestamping { recent: h.ts_recent, offset: h.ts_offset }),
             sack: h.options.sack,
             ecn: h.options.ecn,
             algorithm: h.cc,
-            rto_min_ms: 0,
+            rto_min_ms: u16::try_from(c.rto_min_us.div_ceil(1000)).unwrap_or(u16::MAX),
             rtt_us: if h.rtt_us > 0 { h.rtt_us } else { c.rtt_init_us },
             ack_now,
             now: Now(self.now),

@@ -6,22 +6,32 @@ mod passive;
 
 use crate::{
     BufferLog2, ConnId, Engine, Errno,
+    addr::is_v4,
     conn::{Conn, Handshake, Options, Origin, Phase},
     segment::Segment,
     timers::TimerId,
 };
+use toe_abi::flow::FlowKey;
 use toe_tcp::Now;
-use toe_wire::{SeqNum, TcpFlags, TcpOptions, Timestamps};
+use toe_wire::{SeqNum, TcpFlags, TcpOptions, Timestamps, ipv4, ipv6, tcp};
 
-/// What a peer takes that does not say (RFC 9293, 3.7.1: MUST-15).
-const DEFAULT_MSS: u16 = 536;
 /// Less than this is an attack on our CPU (as Linux).
 const MIN_MSS: u16 = 88;
 /// Retransmission timeouts grow no further.
 const TIMEOUT_MAX_US: u64 = 60_000_000;
 /// RFC 3168, 6.1.1.1: a SYN that was lost twice may have been so because of its ECN bits.
 const ECN_SYN_RETRIES: u8 = 2;
-const IP_TCP_HEADERS: u16 = 40;
+
+/// What a peer takes that does not say (RFC 9293, 3.7.1: MUST-15; RFC 8200, 8.3).
+fn default_mss(key: &FlowKey) -> u16 {
+    if is_v4(&key.remote_ip) { 536 } else { ipv6::MTU_MIN - ip_tcp_headers(key) }
+}
+
+/// Bytes of headers without options.
+fn ip_tcp_headers(key: &FlowKey) -> u16 {
+    let ip = if is_v4(&key.remote_ip) { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
+    (ip + tcp::HEADER_LEN) as u16
+}
 
 /// Window shift for a receive buffer: the least that lets the whole of it be offered (RFC 7323, 2.3: at most 14).
 /// RFC 7323 2.3-7.
@@ -57,16 +67,17 @@ impl Handshake {
 impl Engine {
     /// Largest segment we take: the MTU less fixed headers (RFC 6691).
     /// RFC 9293 MUST-67; RFC 1191 3.1-1, 3.1-2.
-    fn our_mss(&self) -> u16 {
-        self.config.mtu.saturating_sub(IP_TCP_HEADERS)
+    fn our_mss(&self, key: &FlowKey) -> u16 {
+        let mtu = if is_v4(&key.remote_ip) { self.config.mtu } else { self.autoconf.mtu };
+        mtu.saturating_sub(ip_tcp_headers(key))
     }
 
     /// What is in force after the peer's SYN or SYN-ACK said `theirs`; `ecn`: both sides want it.
-    fn negotiate(&self, theirs: &TcpOptions, ecn: bool) -> Options {
+    fn negotiate(&self, key: &FlowKey, theirs: &TcpOptions, ecn: bool) -> Options {
         let c = &self.config;
         Options {
             // RFC 9293 MUST-14, MUST-15.
-            peer_mss: theirs.mss.unwrap_or(DEFAULT_MSS).max(MIN_MSS),
+            peer_mss: theirs.mss.unwrap_or(default_mss(key)).max(MIN_MSS),
             // RFC 7323, 2.3: a shift above 14 means 14.
             // RFC 7323 2.2-3, 2.3-3, 2.3-4, 2.3-8.
             peer_wscale: theirs.window_scale.filter(|_| c.window_scaling).map(|s| s.min(14)),
@@ -79,9 +90,9 @@ impl Engine {
 
     /// Options of our SYN or SYN-ACK.
     /// RFC 9293 MUST-14, SHLD-5, MAY-3; RFC 7323 2.2-1, 2.2-2, 2.2-4, 2.2-5, 2.2-6, 2.3-1, 2.3-2, 2.3-7, 3.2-1, 3.2-5.
-    fn syn_options(&self, h: &Handshake) -> TcpOptions {
+    fn syn_options(&self, key: &FlowKey, h: &Handshake) -> TcpOptions {
         TcpOptions {
-            mss: Some(self.our_mss()),
+            mss: Some(h.open.limit(self.our_mss(key))),
             window_scale: h.options.peer_wscale.map(|_| scale_of(h.buffers)),
             sack_permitted: h.options.sack,
             timestamps: h.options.timestamps.then(|| Timestamps { val: self.ts_val(h.ts_offset), ecr: h.ts_recent }),
@@ -110,30 +121,36 @@ impl Engine {
             Origin::Passive(_) => Some(h.peer_mac),
         };
         let Some(to) = to else { return };
-        let options = self.syn_options(&h);
+        let options = self.syn_options(&key, &h);
         let window = first_window(h.buffers);
         if synack {
             // RFC 3168, 6.1.1: ECE without CWR agrees to ECN.
             // RFC 3168 6.1.1-1, 6.1.1-2, 6.1.1-7.
             let ecn = if h.options.ecn { TcpFlags::ECE } else { TcpFlags::empty() };
             self.counters.syn_acks_sent += 1;
-            self.send(to, key, h.iss, h.irs.add(1), TcpFlags::SYN | TcpFlags::ACK | ecn, window, options);
+            self.send_of(&h, to, key, h.irs.add(1), TcpFlags::SYN | TcpFlags::ACK | ecn, window, options);
         } else {
             // `options.ecn` stays: the answer may be to a SYN that did ask, and both ends must agree (as Linux).
             // RFC 3168 6.1.1.1-2.
             let ask = h.options.ecn && h.retries < ECN_SYN_RETRIES;
             let ecn = if ask { TcpFlags::ECE | TcpFlags::CWR } else { TcpFlags::empty() };
             self.counters.syns_sent += 1;
-            self.send(to, key, h.iss, SeqNum(0), TcpFlags::SYN | ecn, window, options);
+            self.send_of(&h, to, key, SeqNum(0), TcpFlags::SYN | ecn, window, options);
         }
     }
 
     /// No answer in time (RFC 6298, 5: back off; RFC 9293, 3.8.3: give up).
     /// RFC 9293 MUST-22; RFC 1122 4.2.3.1-1.
     pub(crate) fn handshake_timer(&mut self, id: ConnId) {
-        let most = self.config.handshake_retries;
+        let (most, now) = (self.config.handshake_retries, self.now);
         let Some(conn) = self.conns.get_mut(id) else { return };
+        let is_active = conn.origin == Origin::Active;
         let Some(h) = conn.phase.handshake() else { return };
+        let most = if is_active && h.open.syn_retries > 0 { h.open.syn_retries } else { most };
+        if let Some(until) = h.deferred_until.filter(|until| *until > now) {
+            // The peer has our SYN-ACK. Behind that time its answer to another one makes the connection.
+            return self.timers.set(TimerId::Conn(id), &mut conn.deadline, Some(until));
+        }
         if h.retries >= most {
             self.counters.handshake_timeouts += 1;
             return self.abandon(id, Errno::ETIMEDOUT);

@@ -5,7 +5,7 @@ use crate::{
     conn::{Conn, Handshake, Origin, Phase},
     segment::Segment,
 };
-use toe_abi::flow::{as_v4, cc::needs_ecn};
+use toe_abi::flow::cc::needs_ecn;
 use toe_wire::{SeqNum, TcpFlags};
 
 impl Engine {
@@ -25,7 +25,7 @@ impl Engine {
 
     fn open_passive(&mut self, listener: ListenerId, seg: &Segment<'_>, iss_floor: Option<SeqNum>) {
         self.counters.syn_received += 1;
-        if as_v4(&seg.key.remote_ip).and_then(|ip| self.routes.next_hop(ip)).is_none() {
+        if self.next_hop(seg.key.remote_ip).is_none() {
             self.counters.drop_no_route += 1;
             return;
         }
@@ -70,20 +70,22 @@ impl Engine {
             iss = floor.add(65_537);
         }
         // RFC 3168, 6.1.1: ECE and CWR in a SYN ask for ECN.
-        let cc = wishes.cc.unwrap_or_else(|| as_v4(&seg.key.remote_ip).map_or(self.config.cc, |ip| self.default_cc(ip)));
+        let cc = wishes.cc.unwrap_or_else(|| self.default_cc(&seg.key.remote_ip));
         let ecn = (self.config.ecn || needs_ecn(cc)) && seg.has(TcpFlags::ECE | TcpFlags::CWR);
         Handshake {
             buffers: wishes.buffers,
             cc,
             iss,
             irs: seg.seq,
-            options: self.negotiate(&seg.options, ecn),
+            options: self.negotiate(&seg.key, &seg.options, ecn),
             peer_window: u32::from(seg.window),
             ts_recent: seg.options.timestamps.map_or(0, |t| t.val),
             ts_offset: self.keys.ts_offset(&seg.key),
             retries: 0,
             copies: 0,
             rtt_us: 0,
+            deferred_until: None,
+            open: wishes.open,
             timeout_us: self.config.handshake_timeout_us,
             sent_us: self.now,
             peer_mac: seg.mac,
@@ -147,14 +149,28 @@ impl Engine {
     }
 
     fn final_ack(&mut self, id: ConnId, origin: Origin, seg: &Segment<'_>) {
-        if let Origin::Passive(listener) = origin
-            && self.ports.listener(listener).is_none_or(|l| l.is_full())
-        {
-            // As if it had been lost: our SYN-ACK will be repeated, and acknowledged again.
-            self.counters.ack_drop_accept_full += 1;
-            return;
+        if let Origin::Passive(listener) = origin {
+            if self.ports.listener(listener).is_none_or(|l| l.is_full()) {
+                // As if it had been lost: our SYN-ACK will be repeated, and acknowledged again.
+                self.counters.ack_drop_accept_full += 1;
+                return;
+            }
+            if self.is_deferred(id, seg) {
+                self.counters.ack_deferred += 1;
+                return;
+            }
         }
         self.install(id, Some((seg.frame.to_vec(), seg.meta)));
+    }
+
+    /// Whether the connection waits for data before anybody hears of it (TCP_DEFER_ACCEPT).
+    fn is_deferred(&mut self, id: ConnId, seg: &Segment<'_>) -> bool {
+        let now = self.now;
+        let Some(h) = self.conns.get_mut(id).and_then(|c| c.phase.handshake()) else { return false };
+        if h.open.defer_accept_us == 0 || seg.payload_len > 0 || seg.has(TcpFlags::FIN) {
+            return false;
+        }
+        now < *h.deferred_until.get_or_insert(now.saturating_add(h.open.defer_accept_us))
     }
 
     /// A SYN in SYN-RECEIVED.

@@ -2,20 +2,28 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use toe_abi::FlowId;
-use toe_abi::flow::{FlowKey, FlowState, v4_mapped};
-use toe_engine::{Action, BufferLog2, Config, ConnId, Endpoint, Engine, FrameMeta, ListenerId};
-use toe_wire::{Arp, ArpOp, Checksum, Ip, Payload, SeqNum, Sum, Tcp, TcpFlags, TcpOptions, Timestamps, TxHeader, parse_frame};
+use toe_abi::flow::{FlowKey, FlowState, as_v4, v4_mapped};
+use toe_engine::{Action, BufferLog2, Config, ConnId, Endpoint, Engine, FrameMeta, ListenerId, Prefix};
+use toe_wire::checksum::pseudo_header;
+use toe_wire::nd::{Advertisement, FRAME_MAX, HOP_LIMIT, Nd, Solicitation};
+use toe_wire::{Arp, ArpOp, Checksum, Icmpv6, Ip, Payload, SeqNum, Sum, Tcp, TcpFlags, TcpOptions, Timestamps, TxHeader, parse_frame};
 
 pub const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub const OUR_IP: [u8; 4] = [10, 0, 0, 1];
 pub const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub const PEER_IP: [u8; 4] = [10, 0, 0, 2];
+pub const OUR_IP6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+pub const PEER_IP6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
 pub const BUF: BufferLog2 = BufferLog2 { tx: 18, rx: 18 };
 pub const SEC: u64 = 1_000_000;
 pub const ON_WIRE: FrameMeta = FrameMeta { csum_ok: false, needs_csum: false, reason: 0, csum_start: 0, csum_offset: 0, gso_size: 0 };
 
 pub fn config() -> Config {
-    Config { secret: *b"sixteen bytes ok", answer_arp: true, ..Config::new(OUR_MAC, OUR_IP, 24) }
+    Config {
+        secret: *b"sixteen bytes ok",
+        answer_arp: true,
+        ..Config::new(OUR_MAC, vec![Prefix::new(v4_mapped(OUR_IP), 24).expect("24 bits")])
+    }
 }
 
 pub struct Bench {
@@ -33,7 +41,9 @@ impl Bench {
         let mut c = config();
         change(&mut c);
         let now = 1_000 * SEC;
-        Self { engine: Engine::new(c, now).expect("a valid configuration"), now, next_flow: 0 }
+        let mut bench = Self { engine: Engine::new(c, now).expect("a valid configuration"), now, next_flow: 0 };
+        bench.actions();
+        bench
     }
 
     pub fn actions(&mut self) -> Vec<Action> {
@@ -57,6 +67,17 @@ impl Bench {
         }
         self.now = end;
         out
+    }
+
+    /// With an address of IPv6 as well, which nobody else has.
+    pub fn dual(change: impl FnOnce(&mut Config)) -> Self {
+        let mut bench = Self::with(|c| {
+            c.addresses.push(Prefix::new(OUR_IP6, 64).expect("64 bits"));
+            c.dad_transmits = 0;
+            change(c);
+        });
+        bench.actions();
+        bench
     }
 
     pub fn listen(&mut self, port: u16, backlog: u32) -> ListenerId {
@@ -90,7 +111,7 @@ impl Bench {
 /// A peer that does what the test says.
 #[derive(Clone)]
 pub struct Peer {
-    pub ip: [u8; 4],
+    pub ip: [u8; 16],
     pub mac: [u8; 6],
     pub port: u16,
     pub to: u16,
@@ -107,7 +128,7 @@ pub struct Peer {
 impl Peer {
     pub fn new(port: u16, to: u16) -> Self {
         Self {
-            ip: PEER_IP,
+            ip: v4_mapped(PEER_IP),
             mac: PEER_MAC,
             port,
             to,
@@ -127,8 +148,18 @@ impl Peer {
         Self { ts: Some(700), syn_options, ..Self::new(port, to) }
     }
 
+    /// Over IPv6.
+    pub fn v6(port: u16, to: u16) -> Self {
+        Self { ip: PEER_IP6, ..Self::modern(port, to) }
+    }
+
+    /// Our address, of the version of its own.
+    pub fn ours(&self) -> [u8; 16] {
+        if as_v4(&self.ip).is_some() { v4_mapped(OUR_IP) } else { OUR_IP6 }
+    }
+
     pub fn key(&self) -> FlowKey {
-        FlowKey { local_ip: v4_mapped(OUR_IP), remote_ip: v4_mapped(self.ip), local_port: self.to, remote_port: self.port }
+        FlowKey { local_ip: self.ours(), remote_ip: self.ip, local_port: self.to, remote_port: self.port }
     }
 
     pub fn build(&self, seq: SeqNum, ack: SeqNum, flags: TcpFlags, options: TcpOptions, payload: &[u8]) -> Vec<u8> {
@@ -136,8 +167,8 @@ impl Peer {
             dst_mac: OUR_MAC,
             src_mac: self.mac,
             vlan: None,
-            src_ip: v4_mapped(self.ip),
-            dst_ip: v4_mapped(OUR_IP),
+            src_ip: self.ip,
+            dst_ip: self.ours(),
             tos: 0,
             ttl: 64,
             ident: 0,
@@ -212,7 +243,8 @@ pub fn segment(frame: &[u8]) -> Option<Seg> {
     let parsed = parse_frame(frame).expect("our frames parse");
     let (ip, tcp) = parsed.tcp()?;
     assert!(parsed.tcp_checksum_ok(frame), "TCP checksum of {parsed:?}");
-    assert_eq!((parsed.eth.src, ip.src), (OUR_MAC, v4_mapped(OUR_IP)));
+    assert_eq!(parsed.eth.src, OUR_MAC);
+    assert!([v4_mapped(OUR_IP), OUR_IP6].contains(&ip.src), "{ip:?}");
     Some(Seg { to: parsed.eth.dst, ip: *ip, tcp: *tcp, options: parsed.tcp_options(frame) })
 }
 
@@ -241,6 +273,53 @@ pub fn arp(op: ArpOp, mac: [u8; 6], ip: [u8; 4], target_ip: [u8; 4]) -> Vec<u8> 
     let len = packet.write(&OUR_MAC, None, &mut out).expect("fits");
     out.truncate(len);
     out
+}
+
+/// Messages of neighbour discovery, and the stations that they go to.
+pub fn nds(actions: &[Action]) -> Vec<([u8; 6], Nd<'_>)> {
+    let nd = |frame| {
+        let parsed = parse_frame(frame).expect("our frames parse");
+        let Payload::Ipv6(packet) = parsed.payload else { return None };
+        match Icmpv6::parse(&packet.ip, frame).expect("its checksum is right") {
+            Icmpv6::Nd(message) if packet.ip.proto == 58 => Some((parsed.eth.dst, message)),
+            _ => None,
+        }
+    };
+    let frames = actions.iter().filter_map(|a| if let Action::Transmit { frame } = a { Some(frame) } else { None });
+    frames.filter(|f| parse_frame(f).is_ok_and(|p| p.tcp().is_none())).filter_map(|frame| nd(frame)).collect()
+}
+
+pub fn solicitations(actions: &[Action]) -> Vec<([u8; 6], Solicitation)> {
+    nds(actions).into_iter().filter_map(|(to, m)| if let Nd::Solicitation(s) = m { Some((to, s)) } else { None }).collect()
+}
+
+pub fn solicitation(mac: [u8; 6], s: &Solicitation) -> Vec<u8> {
+    let mut out = vec![0; FRAME_MAX];
+    let len = s.write(OUR_MAC, mac, None, &mut out).expect("fits");
+    out.truncate(len);
+    out
+}
+
+pub fn advertisement(mac: [u8; 6], a: &Advertisement) -> Vec<u8> {
+    let mut out = vec![0; FRAME_MAX];
+    let len = a.write(OUR_MAC, mac, None, &mut out).expect("fits");
+    out.truncate(len);
+    out
+}
+
+/// The answer of the one at `mac` to our question for `target`.
+pub fn answer(mac: [u8; 6], target: [u8; 16]) -> Vec<u8> {
+    advertisement(mac, &Solicitation::unicast(OUR_IP6, OUR_MAC, target).reply(mac))
+}
+
+/// An ICMPv6 message from `src` at `mac`, its checksum filled in.
+pub fn icmpv6(mac: [u8; 6], src: [u8; 16], dst: [u8; 16], message: &[u8]) -> Vec<u8> {
+    let mut message = message.to_vec();
+    let sum = pseudo_header(&src, &dst, 58, message.len() as u32).bytes(&message).finish();
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    let to = if dst[0] == 0xff { [0x33, 0x33, dst[12], dst[13], dst[14], dst[15]] } else { OUR_MAC };
+    let ip = [&[0x60, 0, 0, 0, (message.len() >> 8) as u8, message.len() as u8, 58, HOP_LIMIT][..], &src, &dst].concat();
+    [&to[..], &mac, &[0x86, 0xdd], &ip, &message].concat()
 }
 
 pub fn only_install(actions: Vec<Action>) -> (ConnId, Box<FlowState>) {

@@ -46,7 +46,7 @@ use toe_abi::{
     counters::Exception,
     frames::{self, FrameRecord},
 };
-use toe_engine::{Action, BufferLog2, ConnId, Engine, FrameMeta, ListenerId, Owner, rates::Params};
+use toe_engine::{Action, BufferLog2, ConnId, Engine, FrameMeta, ListenerId, Owner, Prefix, rates::Params};
 
 /// Buffers of a connection, log2 of bytes: with less, a peer on the same machine waits for the window whenever the scheduler keeps one of the
 /// processes in between waiting for some hundred microseconds.
@@ -93,9 +93,10 @@ pub struct CoreConfig {
     pub limits: Limits,
     /// Buffers of each connection.
     pub buffers: BufferLog2,
-    /// The card's address (16 bytes, IPv4-mapped) and prefix length.
-    pub ip: [u8; 16],
-    pub prefix: u8,
+    /// The first of the card's addresses that the operator has given.
+    pub first: Option<Prefix>,
+    /// 802.1Q VLAN that the card is on; 0: none.
+    pub vlan: u16,
     /// Contexts and regions of the card, toed's own included.
     pub card_contexts: u16,
     pub card_regions: u16,
@@ -108,12 +109,12 @@ pub struct CoreConfig {
 }
 
 impl CoreConfig {
-    pub fn new(ip: [u8; 16], prefix: u8) -> Self {
+    pub fn new(first: Option<Prefix>) -> Self {
         Self {
             limits: Limits::default(),
             buffers: BufferLog2 { tx: BUFFER_LOG2, rx: BUFFER_LOG2 },
-            ip,
-            prefix,
+            first,
+            vlan: 0,
             card_contexts: 256,
             card_regions: 64,
             linger_us: 60_000_000,
@@ -203,12 +204,8 @@ impl<H: Host> Core<H> {
             stopping: false,
             config,
         };
-        let (ip, prefix) = (core.config.ip, core.config.prefix);
-        core.outbox.send(&mut core.host, kind::ADDRESS, Pending::Plain, |m| {
-            m.body[..16].copy_from_slice(&ip);
-            m.args[0] = prefix.into();
-            m.args[1] = 1;
-        });
+        // The card's first addresses.
+        core.act(0);
         core
     }
 
@@ -372,6 +369,7 @@ impl<H: Host> Core<H> {
                 Action::QueryFlow { flow } => {
                     self.outbox.send(&mut self.host, kind::QUERY, Pending::Query { flow }, |m| m.flow = flow);
                 }
+                Action::Address { ip, prefix, add } => self.address(ip, prefix, add),
                 Action::NextHop { index, mac } => self.next_hop(index, mac),
                 Action::IcmpError { flow, kind: icmp, mtu, seq } => {
                     let args = [icmp.into(), mtu.into(), seq.into(), 0, 0];
@@ -379,6 +377,14 @@ impl<H: Host> Core<H> {
                 }
             }
         }
+    }
+
+    fn address(&mut self, ip: [u8; 16], prefix: u8, add: bool) {
+        let args = [prefix.into(), add.into(), self.config.vlan.into(), 0, 0];
+        self.outbox.send(&mut self.host, kind::ADDRESS, Pending::Plain, |m| {
+            m.body[..16].copy_from_slice(&ip);
+            m.args = args;
+        });
     }
 
     fn next_hop(&mut self, index: u16, mac: Option<[u8; 6]>) {

@@ -3,13 +3,18 @@
 use super::{Core, Host, app::ContextStage, outbox::Pending};
 use crate::admin;
 use serde::Serialize;
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::{IpAddr, SocketAddr},
+};
 use toe_abi::{
     FlowId,
+    app::bind_flags,
     control::{ControlMsg, kind, status},
     counters,
-    flow::{FlowState, as_v4, tcp_state},
+    flow::{FlowState, tcp_state},
 };
+use toe_engine::{Endpoint, Prefix};
 
 /// Names a report that was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -177,7 +182,8 @@ impl<H: Host> Core<H> {
                 regions_max: self.config.card_regions.into(),
                 ..admin::CardStatus::default()
             },
-            ip: format!("{}/{}", ip_text(&self.config.ip), self.config.prefix),
+            ip: self.config.first.map(|first| prefix_text(&first)).unwrap_or_default(),
+            addresses: self.engine.addresses().map(|a| admin::Address { ip: prefix_text(&a.prefix), state: a.state.into() }).collect(),
             applications: self.apps.values().map(|a| self.application(a)).collect(),
             listeners: self.listeners.values().map(|l| self.listener(l)).collect(),
             neighbours: self.engine.neighbours().map(|n| neighbour(&n)).collect(),
@@ -204,7 +210,7 @@ impl<H: Host> Core<H> {
 
     fn local_of(&self, region: u16, slot: u32) -> String {
         let slot = self.apps.get(&region).and_then(|a| a.slots.get(slot as usize));
-        slot.and_then(|s| s.bind).and_then(|b| self.engine.bound(b)).map_or_else(String::new, |e| endpoint_text(&e.ip, e.port))
+        slot.and_then(|s| s.bind).and_then(|b| self.engine.bound(b)).map_or_else(String::new, |(at, flags)| bound_text(at, flags))
     }
 
     fn listener(&self, l: &super::app::Listener) -> admin::Listener {
@@ -275,7 +281,7 @@ impl<H: Host> Core<H> {
 }
 
 fn neighbour(n: &toe_engine::NeighbourView) -> admin::Neighbour {
-    admin::Neighbour { ip: std::net::Ipv4Addr::from(n.ip).to_string(), mac: n.mac.map(|m| mac_text(&m)), state: n.state.into() }
+    admin::Neighbour { ip: ip_text(&n.ip), mac: n.mac.map(|m| mac_text(&m)), state: n.state.into() }
 }
 
 /// `02:00:00:00:00:01`.
@@ -298,16 +304,20 @@ fn state_name(state: u8) -> &'static str {
 }
 
 fn ip_text(ip: &[u8; 16]) -> String {
-    match as_v4(ip) {
-        Some(v4) => std::net::Ipv4Addr::from(v4).to_string(),
-        None if *ip == [0; 16] => "0.0.0.0".into(),
-        None => std::net::Ipv6Addr::from(*ip).to_string(),
-    }
+    IpAddr::from(*ip).to_canonical().to_string()
 }
 
+fn prefix_text(prefix: &Prefix) -> String {
+    format!("{}/{}", ip_text(&prefix.ip), prefix.written_len())
+}
+
+/// `10.0.0.2:80`, `[fd00::2]:80`.
 fn endpoint_text(ip: &[u8; 16], port: u16) -> String {
-    match as_v4(ip) {
-        None if *ip != [0; 16] => format!("[{}]:{port}", ip_text(ip)),
-        _ => format!("{}:{port}", ip_text(ip)),
-    }
+    SocketAddr::new(IpAddr::from(*ip).to_canonical(), port).to_string()
+}
+
+/// As ss(8): `*` stands for all addresses of both versions, `[::]` for those of IPv6 alone.
+fn bound_text(at: Endpoint, flags: u16) -> String {
+    let both = at.ip == Endpoint::ANY.ip && flags & bind_flags::V6ONLY == 0;
+    if both { format!("*:{}", at.port) } else { endpoint_text(&at.ip, at.port) }
 }

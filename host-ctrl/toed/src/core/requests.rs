@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use std::collections::{BTreeSet, VecDeque};
 use toe_abi::{
     CtxId, RegionId,
-    app::{APP_MAGIC, POOL_MAX, Reply, Request, op},
+    app::{APP_MAGIC, POOL_MAX, Reply, Request, op, whose},
     control::kind,
     region::{RegionConfig, RegionHeader, slot_state},
 };
@@ -93,6 +93,7 @@ impl<H: Host> Core<H> {
                 Ok(Outcome::Silence)
             }
             op::RATE => self.pace(client, region, r),
+            op::WHOSE => Ok(self.whose(r)),
             op::CONGESTION => self.set_congestion(client, region, r, now_us),
             op::INFO => self.info(client, region, r),
             op::IDENTIFY => identify(region, incoming.proof),
@@ -139,11 +140,8 @@ impl<H: Host> Core<H> {
 
     fn welcome(&self, region: u16) -> Outcome {
         let offset = self.apps.get(&region).map_or(0, |a| a.offset);
-        let reply = Reply {
-            args: [toe_abi::ABI_VERSION.into(), region.into(), self.config.prefix.into(), offset],
-            ip: self.config.ip,
-            ..Reply::default()
-        };
+        let (ip, prefix) = self.config.first.map_or(([0; 16], 0), |first| (first.ip, first.written_len()));
+        let reply = Reply { args: [toe_abi::ABI_VERSION.into(), region.into(), prefix.into(), offset], ip, ..Reply::default() };
         Outcome::Answer(reply, vec![Attachment::Region(RegionId(region))])
     }
 
@@ -334,13 +332,15 @@ impl<H: Host> Core<H> {
             }
             Role::Connecting { .. } | Role::Connected { .. } => return Err(Errno::INVAL),
         }
+        let open = slots::open_options(&app.memory, app.slot_at(r.slot));
         let ring = app.rings.iter().position(|used| !used).ok_or(Errno::NOBUFS)?;
         let bind = match slot.bind {
             Some(bind) => bind,
             // listen() without bind() chooses a port, as Linux does.
             None => self.engine.bind(owner, Endpoint::ANY, 0).map_err(errno)?.0,
         };
-        let listener = self.engine.listen(bind, backlog, Wishes { buffers: self.config.buffers, cc: slot.cc }).map_err(errno);
+        let wishes = Wishes { buffers: self.config.buffers, cc: slot.cc, open };
+        let listener = self.engine.listen(bind, backlog, wishes).map_err(errno);
         let app = self.apps.get_mut(&region).ok_or(Errno::STALE)?;
         let at = app.slot_at(r.slot);
         let slot = app.slot(r.slot).ok_or(Errno::BADF)?;
@@ -362,7 +362,7 @@ impl<H: Host> Core<H> {
             subscribers: BTreeSet::from([context]),
         };
         self.listeners.insert(listener, listening);
-        let at = self.engine.bound(bind).unwrap_or(Endpoint::ANY);
+        let (at, _) = self.engine.bound(bind).unwrap_or((Endpoint::ANY, 0));
         Ok(Outcome::Answer(Reply { ip: at.ip, port: at.port, ..Reply::default() }, Vec::new()))
     }
 
@@ -386,8 +386,10 @@ impl<H: Host> Core<H> {
             return Err(Errno::NOBUFS);
         }
         let owner = app.owner;
+        let open = slots::open_options(&app.memory, at);
         let remote = Endpoint { ip: r.ip, port: r.port };
-        let (conn, local) = self.engine.connect(owner, slot.bind, remote, Wishes { buffers, cc: slot.cc }, now_us).map_err(errno)?;
+        let wishes = Wishes { buffers, cc: slot.cc, open };
+        let (conn, local) = self.engine.connect(owner, slot.bind, remote, wishes, now_us).map_err(errno)?;
         let app = self.app(region)?;
         app.connections += 1;
         if let Some(s) = app.slot(r.slot) {
@@ -422,6 +424,21 @@ impl<H: Host> Core<H> {
         let at = app.slot_at(r.slot);
         slots::set_state(&app.memory, at, slot_state::OPEN);
         done()
+    }
+
+    /// What the card has to do with an address.
+    fn whose(&self, r: &Request) -> Outcome {
+        let (mut own, mut on_link) = (false, false);
+        for address in self.engine.addresses() {
+            own |= address.prefix.ip == r.ip;
+            on_link |= address.prefix.contains(&r.ip);
+        }
+        let answer = match (own, on_link) {
+            (true, _) => whose::OWN,
+            (false, true) => whose::ON_LINK,
+            (false, false) => whose::OTHERS,
+        };
+        Outcome::Answer(Reply { args: [answer, 0, 0, 0], ..Reply::default() }, Vec::new())
     }
 
     fn close_context_of(&mut self, client: ClientId, region: u16, r: &Request) -> Result {

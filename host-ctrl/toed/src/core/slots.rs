@@ -11,6 +11,7 @@ use toe_abi::{
         SocketSlot, slot_flags, slot_state,
     },
 };
+use toe_engine::OpenOptions;
 use zerocopy::IntoBytes;
 
 const fn at(line: usize, field: usize) -> u64 {
@@ -23,6 +24,11 @@ const TX_OFF: u64 = at(offset_of!(SocketSlot, conn), offset_of!(SlotConn, tx_off
 const NAMES: u64 = offset_of!(SocketSlot, names) as u64;
 const TX_HEAD: u64 = at(offset_of!(SocketSlot, tx), offset_of!(SlotTx, head));
 const SLOT_FLAGS: u64 = at(offset_of!(SocketSlot, tx), offset_of!(SlotTx, slot_flags));
+const TOS: u64 = at(offset_of!(SocketSlot, tx), offset_of!(SlotTx, tos));
+const TTL: u64 = at(offset_of!(SocketSlot, tx), offset_of!(SlotTx, ttl));
+const MAX_SEGMENT: u64 = at(offset_of!(SocketSlot, tx), offset_of!(SlotTx, max_segment));
+const SYN_RETRIES: u64 = at(offset_of!(SocketSlot, tx), offset_of!(SlotTx, syn_retries));
+const DEFER_ACCEPT_S: u64 = at(offset_of!(SocketSlot, tx), offset_of!(SlotTx, defer_accept_s));
 const RX_TAIL: u64 = at(offset_of!(SocketSlot, rx), offset_of!(SlotRx, tail));
 const RX_HEAD: u64 = at(offset_of!(SocketSlot, event), offset_of!(SlotEvent, rx_head));
 const LISTEN_RING: u64 = at(offset_of!(SocketSlot, listen), offset_of!(SlotListen, ring));
@@ -70,6 +76,24 @@ pub(super) fn last_words<M: Memory>(memory: &M, slot: u64) -> LastWords {
         tx_head: memory.load(slot + TX_HEAD),
         rx_tail: memory.load(slot + RX_TAIL),
         rx_head: memory.load(slot + RX_HEAD),
+    }
+}
+
+/// Less than this is an attack on everybody's CPU (TCP_MIN_MSS of Linux).
+const MAX_SEGMENT_LEAST: u16 = 88;
+/// More retransmissions of a SYN than Linux allows (MAX_TCP_SYNCNT) would last for days.
+const SYN_RETRIES_MOST: u32 = 127;
+
+/// What the socket's connections are to begin with, within what is sane.
+pub(super) fn open_options<M: Memory>(memory: &M, slot: u64) -> OpenOptions {
+    let byte = |word| memory.load(slot + word).min(u8::MAX.into()) as u8;
+    let max_segment = memory.load(slot + MAX_SEGMENT).min(u16::MAX.into()) as u16;
+    OpenOptions {
+        tos: byte(TOS),
+        ttl: byte(TTL),
+        max_segment: if max_segment == 0 { 0 } else { max_segment.max(MAX_SEGMENT_LEAST) },
+        syn_retries: memory.load(slot + SYN_RETRIES).min(SYN_RETRIES_MOST) as u8,
+        defer_accept_us: u64::from(memory.load(slot + DEFER_ACCEPT_S)) * 1_000_000,
     }
 }
 

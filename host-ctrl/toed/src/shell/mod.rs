@@ -422,7 +422,7 @@ fn attach(settings: &Settings, card: Box<dyn Card>, descriptors: usize, now: u64
 fn say_ready(settings: &Settings, machine: &mut Machine) -> PortLink {
     let (info, link) = (machine.card_info(), machine.port_link());
     tracing::info!(
-        card = %settings.device, mac = mac_text(&info.mac), mtu = info.mtu, link = link.text(), ip = %settings.ip, prefix = settings.prefix,
+        card = %settings.device, mac = mac_text(&info.mac), mtu = info.mtu, link = link.text(), ip = settings.options().ip_addr.join(","),
         run_dir = %settings.run_dir.display(), "ready"
     );
     link

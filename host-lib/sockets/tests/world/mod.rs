@@ -12,7 +12,7 @@ use toe::link::sync::queue::{Consumer, Producer};
 use toe::link::user::{Sink, Source};
 use toe::link::{Region, uds};
 use toe_abi::FlowId;
-use toe_abi::app::{Info, MSG_LEN, Reply, Request, op};
+use toe_abi::app::{Info, MSG_LEN, Reply, Request, bind_flags, op, whose};
 use toe_abi::desc::{EventDesc, HostDesc, ev, ev_flags, hc, hc_flags};
 use toe_abi::flow::cc;
 use toe_abi::region::{AcceptRecord, RegionConfig, RegionHeader, SlotNames, slot_flags, slot_state};
@@ -178,6 +178,7 @@ impl World {
             op::CONNECT => self.connect(request, &mut reply),
             // A rate of 1 is one that this card does not do.
             op::RATE if request.args[0] == 1 => reply.errno = libc::ENOPROTOOPT as u32,
+            op::WHOSE => reply.args[0] = if request.ip == Addr::v4(CARD, 0).ip { whose::OWN } else { whose::OTHERS },
             op::CONGESTION => drop(self.congestion.insert(request.slot, request.args[0] as u8)),
             op::INFO => {
                 let algorithm = self.congestion.get(&request.slot).copied().unwrap_or(cc::CUBIC);
@@ -204,6 +205,11 @@ impl World {
     }
 
     fn bind(&mut self, request: &Request, reply: &mut Reply) {
+        // A card of IPv4 only.
+        if request.flags & bind_flags::V6ONLY != 0 {
+            reply.errno = libc::EAFNOSUPPORT as u32;
+            return;
+        }
         self.next_port += 1;
         let port = if request.port == 0 { self.next_port } else { request.port };
         if self.bound.iter().any(|(_, p)| *p == port) {
@@ -215,6 +221,10 @@ impl World {
     }
 
     fn connect(&mut self, request: &Request, reply: &mut Reply) {
+        if toe_abi::flow::as_v4(&request.ip).is_none() {
+            reply.errno = libc::EAFNOSUPPORT as u32;
+            return;
+        }
         self.next_port += 1;
         let local = Addr::v4(CARD, self.next_port);
         (reply.ip, reply.port, reply.errno) = (local.ip, local.port, libc::EINPROGRESS as u32);

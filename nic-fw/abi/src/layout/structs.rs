@@ -32,7 +32,7 @@ structs! {
     }
     crate::flow::RxState as "toe_flow_rx" {
         buf, buf_log2, wscale, mss, irs, rcv_nxt, rcv_adv, rx_tail, ts_recent, last_tx_ms, last_ack_sent, fin_seq,
-        flags, state, delack_segs, quickack, _reserved, delack_ms, last_rx_ms, ts_offset, snd_sml,
+        flags, state, delack_segs, quickack, soft_error, delack_ms, last_rx_ms, ts_offset, snd_sml,
     }
     crate::flow::TxState as "toe_flow_tx" {
         buf, buf_log2, wscale, backoff, dup_acks, iss, snd_una, snd_nxt, snd_max, snd_wnd, snd_wl1, snd_wl2, tx_head,
@@ -47,7 +47,8 @@ structs! {
     crate::region::SlotConn as "toe_slot_conn" { state, error, flow, tx_off, rx_off, tx_len, rx_len, ctx, _reserved }
     crate::region::SlotNames as "toe_slot_names" { local_ip, remote_ip, local_port, remote_port, _reserved }
     crate::region::SlotTx as "toe_slot_tx" {
-        head, lock, flags, nonblocking, timeout_us, slot_flags, linger, _reserved, pacing, _reserved2,
+        head, lock, flags, nonblocking, timeout_us, slot_flags, linger, _reserved, pacing, tos, ttl, max_segment, syn_retries,
+        defer_accept_s, _reserved2,
     }
     crate::region::SlotRx as "toe_slot_rx" { tail, lock, told, timeout_us, low_water, _reserved }
     crate::region::SlotEvent as "toe_slot_event" { rx_head, tx_tail, flags, error, srtt_us, cwnd, _reserved }

@@ -99,7 +99,7 @@ fn run(args: Args) -> anyhow::Result<()> {
 fn facts(config: &CardConfig, port: PortCaps) -> Facts {
     let tso = if port.tso_max > 0 { caps::TSO } else { 0 };
     Facts {
-        caps: caps::TIMERS | tso,
+        caps: caps::TIMERS | caps::IPV6 | tso,
         max_flows: config.max_flows,
         max_contexts: config.max_contexts,
         max_regions: config.max_regions,

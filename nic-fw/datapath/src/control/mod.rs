@@ -447,7 +447,7 @@ impl Control {
         self.comp_tail = index.wrapping_add(1);
         self.out_busy = true;
         let item = Item::Completion { phase_at: self.completions.phase_at(index), phase: self.completions.phase(index), epoch: self.epoch };
-        let write = Write { at: 0, len: CONTROL_MSG_LEN as u32 - 4, dst: self.completions.slot(index) };
+        let write = Write { source: 0, at: 0, len: CONTROL_MSG_LEN as u32 - 4, dst: self.completions.slot(index) };
         Some(Posting::new(item, write))
     }
 

@@ -60,7 +60,7 @@ impl Exceptions {
         match frames::place(FRAME_RING_LEN, self.tail, head, msg.frame.len) {
             Placing::Put { at, advance } => {
                 self.tail = self.tail.wrapping_add(advance);
-                let frame = Write { at: 0, len: msg.frame.len, dst: exceptions(data(at + RECORD_LEN)) };
+                let frame = Write { source: 1, at: 0, len: msg.frame.len, dst: exceptions(data(at + RECORD_LEN)) };
                 let record = exception_record(&msg);
                 let mut posting = self.posting(Some(msg), epoch, at, record);
                 posting.add(frame);
@@ -77,7 +77,7 @@ impl Exceptions {
     }
 
     fn posting(&self, msg: Option<ExceptionMsg>, epoch: u32, at: u32, record: FrameRecord) -> Posting {
-        let write = Write { at: 0, len: RECORD_LEN, dst: exceptions(data(at)) };
+        let write = Write { source: 0, at: 0, len: RECORD_LEN, dst: exceptions(data(at)) };
         Posting::with_bytes(Item::Exception { msg, tail: self.tail, epoch }, write, zerocopy::transmute!(record))
     }
 }

@@ -141,7 +141,7 @@ impl Contexts {
             last: e.flags & ev_flags::CLOSED != 0,
         };
         // All but the phase: that is published when the rest is there.
-        let write = Write { at: 0, len: DESC_LEN as u32 - 4, dst: c.ev.slot(index) };
+        let write = Write { source: 0, at: 0, len: DESC_LEN as u32 - 4, dst: c.ev.slot(index) };
         Some(Posting::with_bytes(item, write, zerocopy::transmute!(desc)))
     }
 

@@ -29,7 +29,7 @@ pub enum Item {
 #[derive(Debug)]
 pub struct Posting {
     pub item: Item,
-    /// The first is of `bytes` (of a completion: of the control stage's), the second of the frame.
+    /// Source 0 is `bytes` (of a completion: the control stage's), source 1 the frame.
     writes: heapless::Vec<Write, 2>,
     bytes: [u64; 8],
 }
@@ -44,7 +44,7 @@ impl Posting {
         Self { item, writes: core::iter::once(write).collect(), bytes }
     }
 
-    /// A second write: of the frame.
+    /// A second write.
     pub fn add(&mut self, write: Write) {
         let _ = self.writes.push(write);
     }
@@ -73,10 +73,10 @@ struct Bytes<'a, F> {
 }
 
 impl<F: Frames> Source<Entry> for Bytes<'_, F> {
-    fn bytes<'a>(&'a self, entry: &'a Entry, i: usize) -> &'a [u8] {
+    fn bytes<'a>(&'a self, entry: &'a Entry, write: &Write) -> &'a [u8] {
         match entry {
             Entry::Injected(_) => self.control.packet_bytes(),
-            Entry::Posting(_, posting) => match (&posting.item, i) {
+            Entry::Posting(_, posting) => match (&posting.item, write.source) {
                 // What waits since another control plane was there must not be written to this one's rings: it ends with a fault.
                 (Item::Completion { epoch, .. } | Item::Exception { epoch, .. }, _) if !self.control.is_now(*epoch) => &[],
                 (Item::Completion { .. }, _) => self.control.completion_bytes(),

@@ -4,7 +4,7 @@
 
 use super::placement::StageId;
 use crate::{
-    msg::{OutMsg, RxMsg, Tag},
+    msg::{OutMsg, Tag},
     pool::Class,
 };
 use alloc::vec::Vec;
@@ -17,6 +17,7 @@ use toe_sync::{
     spsc::{Receiver, Sender, ring},
     tally::{Tally, TallyReader, tally},
 };
+use toe_tcp::SegmentIn;
 
 /// Of a flow that is not known.
 const NO_FLOW: u32 = u32::MAX;
@@ -27,8 +28,8 @@ pub fn rx(group: u16, number: u32, len: u32) -> TraceRecord {
 }
 
 /// The same, when it is known whose it is.
-pub fn rx_segment(group: u16, number: u32, msg: &RxMsg) -> TraceRecord {
-    TraceRecord { flow: msg.flow.index, seq: msg.segment.seq.0, ..rx(group, number, msg.segment.payload_len) }
+pub fn rx_segment(group: u16, number: u32, flow: FlowId, segment: &SegmentIn) -> TraceRecord {
+    TraceRecord { flow: flow.index, seq: segment.seq.0, ..rx(group, number, segment.payload_len) }
 }
 
 /// A message on its way out. `kind`: `trace_kind::OUT`, or what protocol made it from.

@@ -1,25 +1,27 @@
 //! Protocol: the only owner of what changes in a flow. Everything of TCP itself is in `toe_tcp`; here its outputs become messages.
 
 mod news;
+mod place;
 mod requests;
 
 use crate::{
     Counters,
     flows::{Phase, States},
-    msg::{ControlOp, CtxOpaque, Done, Event, HcMsg, HostOp, OutMsg, RegionOrNone, RxMsg, Work, Write},
+    msg::{ControlOp, CtxOpaque, Done, Event, HcMsg, HostOp, OutMsg, RegionOrNone, RxMsg, Work},
     pool::Pool,
     sched::Sched,
+    train::Train,
 };
 use alloc::boxed::Box;
 use news::News;
 use toe_abi::{
-    CtxId, FlowId, HostAddr,
+    CtxId, FlowId,
     counters::{Counter, Drop},
     desc::{ev_flags, hc_flags},
     flow::{FlowState, flow_flags},
 };
 use toe_hal::Instant;
-use toe_tcp::{Fast, Input, Now, Output, Placement, Pools};
+use toe_tcp::{Fast, Input, Now, Output, Pools, SegmentIn};
 
 /// The stage of one flow group: its flows, their timers and turns, and the messages that it may send.
 pub struct Protocol {
@@ -48,7 +50,11 @@ impl Protocol {
     pub fn handle(&mut self, work: Work, mut msg: Box<OutMsg>, now: Instant) -> Option<Box<OutMsg>> {
         self.now = now;
         let said = match work {
-            Work::Rx(m) => self.segment(m, &mut msg),
+            Work::Rx(RxMsg { flow, segment, frame, payload_at }) => {
+                msg.receive(frame, payload_at, segment.payload_len);
+                self.segment(flow, &segment, &mut msg);
+                true
+            }
             Work::Host(m) => self.host(&m, &mut msg),
             Work::Control { op, flow, mail } => self.control(op, flow, mail, &mut msg),
             Work::Send { flow } => self.send(flow, &mut msg),
@@ -58,12 +64,18 @@ impl Protocol {
             self.pool.give(msg);
             return None;
         }
+        self.number(&mut msg);
+        Some(msg)
+    }
+
+    /// Gives a message that goes out the next number.
+    #[inline]
+    fn number(&mut self, msg: &mut OutMsg) {
         (msg.tag.group, msg.tag.number) = (self.states.group(), self.next_number);
         if let Some(event) = &mut msg.event {
             event.number = self.next_number;
         }
         self.next_number = self.next_number.wrapping_add(1);
-        Some(msg)
     }
 
     pub fn group(&self) -> u16 {
@@ -135,27 +147,41 @@ impl Protocol {
         toe_tcp::input(self.states.state_mut(flow), &mut self.pools, input, tcp_now(self.now))
     }
 
-    fn segment(&mut self, m: RxMsg, msg: &mut OutMsg) -> Said {
-        msg.tag.flow = m.flow;
-        if !self.fast(&m, msg) {
-            self.judge(&m, msg);
+    /// Begins a train with a received segment.
+    #[inline]
+    pub fn train(&mut self, rx: RxMsg, msg: Box<OutMsg>) -> Train {
+        let fast = self.states.live(rx.flow).is_some_and(|(_, state, _)| toe_tcp::is_fast(state, &rx.segment));
+        Train::new(rx, msg, fast)
+    }
+
+    /// Handles all frames of a train as one segment. The message comes out with the next number.
+    pub fn receive(&mut self, Train { flow, segment, mut msg, .. }: Train, now: Instant) -> Box<OutMsg> {
+        self.now = now;
+        self.segment(flow, &segment, &mut msg);
+        self.number(&mut msg);
+        msg
+    }
+
+    /// The frames are in the message.
+    fn segment(&mut self, flow: FlowId, segment: &SegmentIn, msg: &mut OutMsg) {
+        msg.tag.flow = flow;
+        if !self.fast(flow, segment, msg) {
+            self.judge(flow, segment, msg);
         }
-        msg.frame = Some(m.frame);
-        true
     }
 
     /// The way of nearly all segments. False: this one has to go the other.
     #[inline]
-    fn fast(&mut self, m: &RxMsg, msg: &mut OutMsg) -> bool {
+    fn fast(&mut self, flow: FlowId, segment: &SegmentIn, msg: &mut OutMsg) -> bool {
         let now = tcp_now(self.now);
-        let Some((local, state, given_up)) = self.states.live(m.flow) else { return false };
+        let Some((local, state, given_up)) = self.states.live(flow) else { return false };
         let una = state.tx.snd_una;
-        let Some(Fast { place, send, deadline }) = toe_tcp::fast(state, &mut self.pools, &m.segment, now) else { return false };
+        let Some(Fast { place, send, deadline }) = toe_tcp::fast(state, &mut self.pools, segment, now) else { return false };
         self.news.heard(local, state, una);
-        msg.event = Some(event_of(m.flow, state, given_up));
+        msg.event = Some(event_of(flow, state, given_up));
         if let Some(place) = place {
             self.counters.add(Counter::RxPayloadBytes, place.len.into());
-            write(&place, state, m.payload_at, msg);
+            place::write(&place, state, msg);
         }
         if send {
             self.sched.ready(local, urgent(state));
@@ -166,20 +192,20 @@ impl Protocol {
         true
     }
 
-    fn judge(&mut self, m: &RxMsg, msg: &mut OutMsg) {
-        match self.states.phase(m.flow) {
+    fn judge(&mut self, flow: FlowId, segment: &SegmentIn, msg: &mut OutMsg) {
+        match self.states.phase(flow) {
             Some(Phase::Live) => {
-                let una = self.states.state(m.flow).tx.snd_una;
-                let out = self.input(m.flow, &Input::Segment(m.segment));
-                self.news.heard(self.states.local(m.flow), self.states.state(m.flow), una);
-                self.finish(m.flow, &out, msg);
+                let una = self.states.state(flow).tx.snd_una;
+                let out = self.input(flow, &Input::Segment(*segment));
+                self.news.heard(self.states.local(flow), self.states.state(flow), una);
+                self.finish(flow, &out, msg);
                 if let Some(place) = out.place {
                     self.counters.add(Counter::RxPayloadBytes, place.len.into());
-                    write(&place, self.states.state(m.flow), m.payload_at, msg);
+                    place::write(&place, self.states.state(flow), msg);
                 }
             }
             Some(Phase::Frozen) => {
-                self.counters.drop(Drop::Frozen);
+                self.counters.drop_many(Drop::Frozen, msg.frames.len() as u64);
                 msg.dropped = true;
             }
             // The flow ended between look-up and now, or is not installed yet.
@@ -270,7 +296,7 @@ impl Protocol {
     fn finish(&mut self, flow: FlowId, out: &Output, msg: &mut OutMsg) {
         msg.tag.flow = flow;
         if let Some(reason) = out.drop {
-            self.counters.drop(reason);
+            self.counters.drop_many(reason, msg.frames.len() as u64);
             msg.dropped = true;
         }
         out.counts.iter().for_each(|counter| self.counters.count(counter));
@@ -311,23 +337,6 @@ impl Protocol {
 fn arm(sched: &mut Sched, local: u32, state: &FlowState, now: Now) {
     if let Some(due) = toe_tcp::next_deadline(state, now) {
         sched.timers.arm(local, due.0.div_ceil(1000));
-    }
-}
-
-/// Turns a placement into at most two writes (the buffer is a ring).
-#[inline]
-fn write(&Placement { from, pos, len, .. }: &Placement, s: &FlowState, payload_at: u32, msg: &mut OutMsg) {
-    let size = 1u32 << s.rx.buf_log2;
-    let base = HostAddr::new(s.id.region, u64::from(s.rx.buf) * 64);
-    let offset = pos & (size - 1);
-    // TCP never places more than the window; a buffer is at least that.
-    let len = len.min(size);
-    let first = len.min(size - offset);
-    let at = payload_at + from;
-    for (at, len, offset) in [(at, first, offset), (at + first, len - first, 0)] {
-        if len > 0 {
-            let _ = msg.writes.push(Write { at, len, dst: base.add(offset.into()) });
-        }
     }
 }
 

@@ -235,10 +235,12 @@ impl<C: Fake> Bench<C> {
         let mut mac = [0; 8];
         mac[..6].copy_from_slice(&PEER_MAC);
         self.ok(kind::NEXT_HOP, [0, u64::from_le_bytes(mac), 1, 0, 0]);
-        let mut address = ControlMsg::new(kind::ADDRESS, 0);
-        address.args = [24, 1, 0, 0, 0];
-        address.body[..16].copy_from_slice(&v4_mapped(CARD_IP));
-        assert_eq!(self.request(address).status, status::OK);
+        for ip in [v4_mapped(CARD_IP), CARD_IP6] {
+            let mut address = ControlMsg::new(kind::ADDRESS, 0);
+            address.args = [24, 1, 0, 0, 0];
+            address.body[..16].copy_from_slice(&ip);
+            assert_eq!(self.request(address).status, status::OK);
+        }
         self.map_region(1);
         self.open_context(1, 1, 0);
         self.open_context(2, 1, 1);
@@ -620,8 +622,14 @@ impl<C: Fake> Bench<C> {
     }
 }
 
+/// Flows from this number on are over IPv6.
+pub const FIRST_V6: u16 = 24;
+pub const CARD_IP6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+pub const PEER_IP6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+
 pub fn key(n: u16) -> FlowKey {
-    FlowKey { local_ip: v4_mapped(CARD_IP), remote_ip: v4_mapped(PEER_IP), local_port: 80, remote_port: 1000 + n }
+    let (local_ip, remote_ip) = if n < FIRST_V6 { (v4_mapped(CARD_IP), v4_mapped(PEER_IP)) } else { (CARD_IP6, PEER_IP6) };
+    FlowKey { local_ip, remote_ip, local_port: 80, remote_port: 1000 + n }
 }
 
 pub fn peer_segment(n: u16, at: u32, acked: u32, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
@@ -629,8 +637,8 @@ pub fn peer_segment(n: u16, at: u32, acked: u32, flags: TcpFlags, payload: &[u8]
         dst_mac: CARD_MAC,
         src_mac: PEER_MAC,
         vlan: None,
-        src_ip: v4_mapped(PEER_IP),
-        dst_ip: v4_mapped(CARD_IP),
+        src_ip: key(n).remote_ip,
+        dst_ip: key(n).local_ip,
         tos: 0,
         ttl: 64,
         ident: 0,

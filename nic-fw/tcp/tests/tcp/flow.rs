@@ -1,13 +1,13 @@
 //! A flow without a handshake, and a small deterministic random source.
 
-use toe_abi::flow::{FlowKey, cc};
+use toe_abi::flow::{FlowKey, cc, v4_mapped};
 use toe_abi::{CtxId, RegionId};
 use toe_tcp::{Now, Setup};
 use toe_wire::SeqNum;
 
 pub fn setup() -> Setup {
     Setup {
-        key: FlowKey::default(),
+        key: FlowKey { local_ip: v4_mapped([10, 0, 0, 1]), remote_ip: v4_mapped([10, 0, 0, 2]), local_port: 80, remote_port: 4000 },
         region: RegionId(1),
         ctx: CtxId(1),
         opaque: 0,

@@ -7,7 +7,11 @@ mod bench;
 
 use arbitrary::{Arbitrary, Unstructured};
 use bench::{BUF, Bench, ON_WIRE, Peer, SEC, arp, segment};
-use toe_abi::{FlowId, control::close_reason, flow::FlowState};
+use toe_abi::{
+    FlowId,
+    control::close_reason,
+    flow::{FlowState, v4_mapped},
+};
 use toe_engine::{Action, BindId, ConnId, Endpoint, InstallError, ListenerId};
 use toe_wire::{ArpOp, TcpFlags, TcpOptions, Timestamps};
 
@@ -98,9 +102,9 @@ impl World {
         let b = Bench::with(|c| {
             (c.syn_backlog_max, c.connections_max) = (HALF_OPEN, CONNECTIONS);
             (c.next_hops, c.time_wait_max) = (NEIGHBOURS, TIME_WAITS);
-            (c.ecn, c.gateway) = (true, Some([10, 0, 0, 9]));
+            (c.ecn, c.gateways) = (true, vec![v4_mapped([10, 0, 0, 9])]);
         });
-        let peer = |n: usize| Peer { ip: [10, 0, 0, 2 + n as u8], mac: [2, 0, 0, 0, 0, 2 + n as u8], ..Peer::modern(4000, 80) };
+        let peer = |n: usize| Peer { ip: v4_mapped([10, 0, 0, 2 + n as u8]), mac: [2, 0, 0, 0, 0, 2 + n as u8], ..Peer::modern(4000, 80) };
         Self { b, listener: None, opening: vec![], installing: vec![], flows: vec![], next_flow: 0, peers: std::array::from_fn(peer) }
     }
 
@@ -230,7 +234,7 @@ impl World {
                         self.b.engine.flow_state(flow, s, self.b.now);
                     }
                 }
-                Action::Inject { .. } | Action::Accept { .. } | Action::IcmpError { .. } => {}
+                Action::Address { .. } | Action::Inject { .. } | Action::Accept { .. } | Action::IcmpError { .. } => {}
             }
         }
     }

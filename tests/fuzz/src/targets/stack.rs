@@ -8,7 +8,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use toe::{Context, Error, Event, SocketId};
 use toe_abi::flow::v4_mapped;
 use toe_datapath::{Card, CardConfig};
-use toe_engine::{Config, Engine};
+use toe_engine::{Config, Engine, Prefix};
 use toe_hal::fake::{FakeFrame, FakeMemory, FakePort};
 use toe_hal::{PortCaps, RxOffload};
 use toe_link::slot::Addr;
@@ -170,10 +170,11 @@ pub fn run(data: &[u8]) {
 }
 
 fn host() -> ToeHost {
-    let mut config = Config::new(OUR_MAC, OUR_IP, 24);
+    let address = Prefix::new(v4_mapped(OUR_IP), 24).expect("24 bits");
+    let mut config = Config::new(OUR_MAC, vec![address]);
     (config.secret, config.ecn) = ([7; 16], true);
     let engine = Engine::new(config, 0).expect("a valid configuration");
-    let mut core = CoreConfig::new(v4_mapped(OUR_IP), 24);
+    let mut core = CoreConfig::new(Some(address));
     (core.buffers.tx, core.buffers.rx) = (13, 13);
     (core.limits.payload_len, core.limits.contexts, core.limits.sockets) = (1 << 17, 1, 8);
     (core.limits.listeners, core.limits.accept_entries) = (1, 4);

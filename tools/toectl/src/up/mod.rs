@@ -8,6 +8,8 @@
 mod soft;
 mod virt;
 
+pub use virt::machine;
+
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::IsTerminal;
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use toed::admin::{self, Request};
+use toed::admin::{self, Request, Status};
 
 use crate::cli::{self, Board};
 use crate::down;
@@ -44,7 +46,14 @@ pub fn up(dir: &RunDir, options: &cli::Up) -> Result<()> {
     let interface = interface::of_port(&options.port).unwrap_or_default().to_owned();
     let had_clsact = interface::has_clsact(&interface);
     let makes_tap = options.board == Board::Virt && !interface::exists(&interface);
-    let undo = Undo { netns: interface::netns(), interface, had_clsact, made_tap: makes_tap, made_folder: made_folder || made_before };
+    let undo = Undo {
+        netns: interface::netns(),
+        interface,
+        had_clsact,
+        made_tap: makes_tap,
+        machine: parts.iter().find(|part| part.name == QEMU_PART).map(Part::line).unwrap_or_default(),
+        made_folder: made_folder || made_before,
+    };
     dir.write_undo(&undo)?;
     let made = if makes_tap { interface::make_tap(&undo.interface).map_err(environment) } else { Ok(()) };
     let started = made.and_then(|()| start_all(dir, parts, Duration::from_secs(options.wait)));
@@ -53,7 +62,8 @@ pub fn up(dir: &RunDir, options: &cli::Up) -> Result<()> {
     }
     drop(lock);
     started?;
-    println!("card up: {} on {}, run-time folder {}", options.ip, options.port, dir.path().display());
+    let addresses = if options.ip.is_empty() { "advertised addresses".to_owned() } else { options.ip.join(", ") };
+    println!("card up: {addresses} on {}, run-time folder {}", options.port, dir.path().display());
     Ok(())
 }
 
@@ -62,16 +72,19 @@ fn check(options: &cli::Up) -> Result<()> {
     if interface::of_port(&options.port).is_none() {
         return Err(environment(format!("--port {}: expected DRIVER:IFNAME, such as af_packet:eth1 or tap:toe0", options.port)));
     }
-    let valid = options.ip.split_once('/').is_some_and(|(address, prefix)| {
+    if let Some(ip) = options.ip.iter().find(|ip| !is_prefix(ip)) {
+        return Err(environment(format!("--ip {ip}: expected ADDRESS/PREFIX, such as 192.0.2.10/24 or fd00::10/64")));
+    }
+    match options.gateway.iter().find(|gateway| gateway.parse::<std::net::IpAddr>().is_err()) {
+        Some(gateway) => Err(environment(format!("--gateway {gateway}: not an address"))),
+        None => Ok(()),
+    }
+}
+
+fn is_prefix(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(address, prefix)| {
         address.parse::<std::net::IpAddr>().is_ok_and(|ip| prefix.parse::<u8>().is_ok_and(|p| p <= if ip.is_ipv4() { 32 } else { 128 }))
-    });
-    if !valid {
-        return Err(environment(format!("--ip {}: expected ADDRESS/PREFIX, such as 192.0.2.10/24", options.ip)));
-    }
-    match &options.gateway {
-        Some(gateway) if gateway.parse::<std::net::IpAddr>().is_err() => Err(environment(format!("--gateway {gateway}: not an address"))),
-        _ => Ok(()),
-    }
+    })
 }
 
 /// A program that is installed with us.
@@ -84,8 +97,11 @@ fn sibling(name: &str) -> Result<PathBuf> {
     Err(environment(format!("{name} is not beside {}; build it with 'cargo build --release'", me.display())))
 }
 
+/// The machine among the parts.
+const QEMU_PART: &str = "qemu";
+
 /// A process of the instance.
-struct Part {
+pub struct Part {
     /// Of its files: NAME.pid, NAME.log.
     name: &'static str,
     program: PathBuf,
@@ -94,17 +110,31 @@ struct Part {
 }
 
 impl Part {
+    /// Program and arguments.
+    fn line(&self) -> Vec<OsString> {
+        std::iter::once(self.program.clone().into()).chain(self.words.iter().cloned()).collect()
+    }
+
     /// toed, for the card at `device`.
     fn toed(dir: &RunDir, options: &cli::Up, device: OsString, more: Vec<OsString>) -> Result<Self> {
-        let mut words: Vec<OsString> =
-            vec!["--device".into(), device, "--ip-addr".into(), options.ip.clone().into(), "--run-dir".into(), dir.path().into()];
-        if let Some(gateway) = &options.gateway {
-            words.extend(["--gateway".into(), gateway.into()]);
+        let mut words: Vec<OsString> = vec!["--device".into(), device, "--run-dir".into(), dir.path().into()];
+        for (name, values) in [("--ip-addr", &options.ip), ("--gateway", &options.gateway)] {
+            if !values.is_empty() {
+                words.extend([name.into(), values.join(",").into()]);
+            }
+        }
+        if options.slaac {
+            words.push("--slaac".into());
+        }
+        if let Some(vlan) = options.vlan {
+            words.extend(["--vlan".into(), vlan.to_string().into()]);
         }
         words.extend(more.into_iter().chain(options.toed_arg.iter().cloned()));
         let socket = dir.file("admin.sock");
+        // Ready when its addresses are: others are asked for a second whether they have one of IPv6.
+        let settled = |status: Status| status.addresses.iter().all(|address| address.state != "tentative");
         let is_ready =
-            move || socket.exists() && admin::call::<serde_json::Value>(&socket, Request::Status, Duration::from_secs(1)).is_ok();
+            move || socket.exists() && admin::call::<Status>(&socket, Request::Status, Duration::from_secs(1)).is_ok_and(settled);
         Ok(Self { name: "toed", program: sibling("toed")?, words, is_ready: Box::new(is_ready) })
     }
 }
@@ -124,7 +154,8 @@ fn start_all(dir: &RunDir, parts: Vec<Part>, limit: Duration) -> Result<()> {
     Ok(())
 }
 
-fn start(dir: &RunDir, part: &Part, limit: Duration) -> Result<Started> {
+/// Starts a part and waits until it is ready.
+pub fn start(dir: &RunDir, part: &Part, limit: Duration) -> Result<Started> {
     let Part { name, program, words, is_ready } = part;
     let words: Vec<&OsStr> = words.iter().map(OsString::as_os_str).collect();
     let begin = Instant::now();

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use toe_qemu::{Machine, QEMU, UEFI_FIRMWARE, Wire};
 
-use super::{Part, device, sibling};
+use super::{Part, QEMU_PART, device, sibling};
 use crate::cli;
 use crate::errors::environment;
 use crate::interface;
@@ -25,27 +25,29 @@ const WINDOW: &str = "64M";
 const READY: &str = "ready: ";
 
 pub fn parts(dir: &RunDir, options: &cli::Up) -> Result<Vec<Part>> {
-    let machine = machine(dir, options)?;
-    let (window, console) = (machine.window.clone(), dir.file("qemu.log"));
+    let described = describe(dir, options)?;
+    let window = described.window.clone();
     let size = options.window.as_deref().unwrap_or(WINDOW);
     let words: Vec<OsString> =
         vec!["--socket".into(), window.clone().into(), "--size".into(), size.into(), "--vectors".into(), VECTORS.to_string().into()];
     // The words of its log are in the ELF file; a UEFI application logs on its console alone.
-    let image = if machine.uefi { Vec::new() } else { vec!["--image".into(), machine.image.clone().into()] };
+    let image = if described.uefi { Vec::new() } else { vec!["--image".into(), described.image.clone().into()] };
     let toed = Part::toed(dir, options, device("ivshmem", &window), image)?;
-    let words_of_qemu = machine.words();
     Ok(vec![
         Part { name: "toe-window", program: sibling("toe-window")?, words, is_ready: Box::new(move || window.exists()) },
-        Part { name: "qemu", program: qemu()?, words: words_of_qemu, is_ready: Box::new(move || says_ready(&console)) },
+        machine(dir, qemu()?, described.words()),
         toed,
     ])
 }
 
-fn says_ready(console: &Path) -> bool {
-    fs::read(console).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(READY))
+/// QEMU, ready when the image says so on its console.
+pub fn machine(dir: &RunDir, program: PathBuf, words: Vec<OsString>) -> Part {
+    let console = dir.file(&format!("{QEMU_PART}.log"));
+    let is_ready = move || fs::read(&console).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(READY));
+    Part { name: QEMU_PART, program, words, is_ready: Box::new(is_ready) }
 }
 
-fn machine(dir: &RunDir, options: &cli::Up) -> Result<Machine> {
+fn describe(dir: &RunDir, options: &cli::Up) -> Result<Machine> {
     if let Some(option) = [("--placement", &options.placement), ("--impair", &options.impair)]
         .into_iter()
         .find_map(|(name, value)| value.is_some().then_some(name))
@@ -115,7 +117,7 @@ mod tests {
         let line = ["toectl", "up", "--board", "virt", "--ip", "10.0.0.2/24"].iter().chain(words);
         let Command::Up(options) = Cli::try_parse_from(line).expect("a command line").command else { panic!("up") };
         let dir = RunDir::chosen(Some(Path::new("/nonexistent"))).expect("a path");
-        machine(&dir, &options).expect_err("refused").to_string()
+        describe(&dir, &options).expect_err("refused").to_string()
     }
 
     #[test]

@@ -90,8 +90,8 @@ fn in_line(line: &str) -> Vec<(u32, &str)> {
         if !piece.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with(' ') {
             continue;
         }
-        let ids = words.map(|word| word.trim_end_matches('.')).skip_while(|word| *word == "and");
-        found.extend(ids.filter(|word| *word != "and").map_while(|word| is_id(word).then_some((rfc, word))));
+        let ids = words.map(|word| word.trim_end_matches('.')).filter(|word| *word != "and");
+        found.extend(ids.map_while(|word| is_id(word).then_some((rfc, word))));
     }
     found
 }

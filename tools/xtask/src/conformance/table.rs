@@ -124,3 +124,43 @@ fn words(row: &Row) -> String {
         Some(Reason::Open(what)) => format!("open: {what}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::citations::Citation;
+    use crate::conformance::rows;
+
+    fn coverage() -> Coverage {
+        let row = |id: &str, more: &str| format!("[[row]]\nid = '{id}'\nsection = '2'\nlevel = 'SHOULD'\ntext = 'words'\n{more}\n");
+        let text = [row("2-1", ""), row("2-2", "open = 'later'"), row("2-3", "exception = 'better so'")].concat();
+        let spec = rows::parse(7, &format!("title = 'A title'\n{text}")).unwrap();
+        let cited = |place: &str, kind| Citation { rfc: 7, id: "2-1".into(), place: place.into(), kind };
+        Coverage::new(vec![spec], vec![cited("a.rs:1", Kind::Code), cited("b.rs:2", Kind::Test)])
+    }
+
+    fn shown(view: &View<'_>, format: Format) -> String {
+        write(&coverage(), view, format)
+    }
+
+    #[test]
+    fn the_summary_counts_and_gives_reasons_of_exceptions() {
+        let text = shown(&View::Summary, Format::Text);
+        assert!(text.lines().any(|line| line.split_whitespace().eq(["7", "A", "title", "3", "1", "1", "0", "1"])), "{text}");
+        assert!(text.contains("better so") && !text.contains("later"), "{text}");
+        assert!(shown(&View::Summary, Format::Markdown).contains("| 7 | A title | 3 | 1 | 1 | 0 | 1 |"));
+    }
+
+    #[test]
+    fn a_row_shows_where_it_is_cited() {
+        let text = shown(&View::Rows(&[7]), Format::Text);
+        assert!(text.contains("code: a.rs:1\n") && text.contains("tests: b.rs:2\n"), "{text}");
+        assert_eq!(shown(&View::Rows(&[8]), Format::Text), "");
+    }
+
+    #[test]
+    fn what_is_open_is_listed_alone() {
+        let text = shown(&View::Open(&[]), Format::Text);
+        assert!(text.contains("RFC 7 2-2") && text.contains("open: later") && !text.contains("2-1"), "{text}");
+    }
+}

@@ -251,6 +251,27 @@ fn a_connection_appears_in_slot_and_accept_ring() {
 }
 
 #[test]
+fn both_ends_begin_with_their_sockets_options() {
+    let mut w = World::new();
+    let (client, server) = (w.start(Side::A), w.start(Side::B));
+    let listening = w.sockets(server, 1)[0];
+    w.b.write_slot(server.region, listening, |s| (s.tx.tos, s.tx.ttl) = (0x20, 9));
+    w.listen(server, listening, 80, 4);
+    let from = w.sockets(client, 1)[0];
+    // Whatever a library writes is brought to what is sane.
+    w.a.write_slot(client.region, from, |s| {
+        (s.tx.tos, s.tx.max_segment, s.tx.syn_retries, s.tx.defer_accept_s) = (u32::MAX, 1, u32::MAX, u32::MAX);
+    });
+    assert_eq!(w.connect(client, from, [10, 0, 0, 2], 80).errno, errno(Errno::INPROGRESS));
+    let of = |node: &mut Node, flow: toe_abi::FlowId| node.card.flows[&flow.index].1.id;
+    let ours = w.a.slot(client.region, from).conn.flow;
+    let theirs = w.b.take_record(server.region, listening).expect("it waits").flow;
+    let (ours, theirs) = (of(&mut w.a, ours), of(&mut w.b, theirs));
+    assert_eq!((ours.tos, ours.ttl), (0xfc, 64), "without ECN bits");
+    assert_eq!((theirs.tos, theirs.ttl), (0x20, 9));
+}
+
+#[test]
 fn notices_are_counted_and_sleepers_woken() {
     use crate::core::Memory;
     let mut w = World::new();

@@ -17,7 +17,7 @@ use toe_abi::{
     frames::{self, FrameRecord},
     region::{AcceptRecord, RegionHeader, SocketSlot, slot_flags, slot_state},
 };
-use toe_engine::{BufferLog2, Config, Engine};
+use toe_engine::{BufferLog2, Config, Engine, Prefix};
 use zerocopy::{FromBytes, IntoBytes};
 
 pub const SEC: u64 = 1_000_000;
@@ -138,14 +138,14 @@ pub struct Node {
 
 impl Node {
     pub fn new(host: u8, limits: Limits) -> Self {
-        let ip = [10, 0, 0, host];
-        let engine = Config { answer_arp: true, timestamps: false, secret: [host; 16], ..Config::new(mac(host), ip, 24) };
+        let address = Prefix::new(v4_mapped([10, 0, 0, host]), 24).expect("24 bits");
+        let engine = Config { answer_arp: true, timestamps: false, secret: [host; 16], ..Config::new(mac(host), vec![address]) };
         let config = CoreConfig {
             limits,
             buffers: BufferLog2 { tx: 13, rx: 13 },
             card_contexts: 8,
             card_regions: 5,
-            ..CoreConfig::new(v4_mapped(ip), 24)
+            ..CoreConfig::new(Some(address))
         };
         let machine = FakeHost {
             regions: BTreeMap::new(),

@@ -21,7 +21,13 @@ use toe_virt::window::{Facts, WindowMemory, WindowSlice};
 
 /// Sizes of this card.
 fn config(vectors: u16, secret: &Secret) -> CardConfig {
-    CardConfig { max_flows: 4096, max_contexts: vectors.min(256), hash_key: secret.hash_key, ..CardConfig::default() }
+    CardConfig {
+        max_flows: 4096,
+        tcp_records: 4 * 4096,
+        max_contexts: vectors.min(256),
+        hash_key: secret.hash_key,
+        ..CardConfig::default()
+    }
 }
 
 /// Runs the card on all cores.
@@ -56,10 +62,11 @@ pub fn run(platform: &'static Platform, devices: Devices, secret: &Secret) -> ! 
     };
     let spin_us = config.spin_us;
     if placement.cores().len() == 1 {
-        let card = Box::new(Card::new(config, parts));
+        // Nobody else has a part of this card.
+        let (card, crew) = (Box::new(Card::new(config, parts)), Crew::new(Vec::new(), ctxq, alarm));
         leader.ready(&facts);
         sealed(platform, 1);
-        run::run_fused(card, leader, spin_us)
+        run::run_fused(card, &crew, leader, spin_us)
     }
     let Pipeline { cores, reclaimer } = Pipeline::new(&config, &placement, parts);
     (leader.reclaimer, leader.gathered) = (Some(reclaimer), Vec::with_capacity(cores.len()));
@@ -138,7 +145,7 @@ impl Secret {
 fn facts(config: &CardConfig, port: PortCaps) -> Facts {
     let tso = if port.tso_max > 0 { regs::caps::TSO } else { 0 };
     Facts {
-        caps: regs::caps::TIMERS | tso,
+        caps: regs::caps::TIMERS | regs::caps::IPV6 | tso,
         max_flows: config.max_flows(),
         max_contexts: config.max_contexts,
         max_regions: config.max_regions,

@@ -16,7 +16,6 @@ use toe_drivers::virtio::Alarm;
 /// A core that does not come back within that hangs, nanoseconds.
 const PAUSE_LIMIT_NS: u64 = 2_000_000_000;
 
-#[derive(Default)]
 pub struct Crew {
     places: Box<[Mutex<Option<Core<VirtBoard>>>]>,
     pausing: AtomicBool,

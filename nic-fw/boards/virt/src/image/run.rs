@@ -40,10 +40,9 @@ struct Kicked {
 }
 
 /// Runs the fused card on this core of the machine, for ever.
-pub fn run_fused(card: Box<Card<VirtBoard>>, leader: Leader, spin_us: u64) -> ! {
+pub fn run_fused(card: Box<Card<VirtBoard>>, crew: &Crew, leader: Leader, spin_us: u64) -> ! {
     cores::set_doing(&RUNNING);
-    // Nobody else has a part of this card.
-    rounds(Engine::Fused(card), &Crew::default(), Some(leader), spin_us)
+    rounds(Engine::Fused(card), crew, Some(leader), spin_us)
 }
 
 /// Runs core `index` of the card on this core of the machine, for ever. `leader`: this one obeys the host.
@@ -63,16 +62,16 @@ fn rounds(mut core: Engine, crew: &Crew, mut leader: Option<Leader>, spin_us: u6
             core = obey(leader, request, core, crew);
             worked = now();
         }
-        if let Some(leader) = &mut leader
-            && leader.must_mend(now())
-        {
-            core = mend(leader, core, crew);
-            worked = now();
-        }
         let now = now();
         let Polled { any, wake } = core.poll(now);
         wake.iter().for_each(cores::wake);
         if any {
+            worked = now;
+        }
+        if let Some(leader) = &mut leader
+            && leader.must_mend(now)
+        {
+            core = mend(leader, core, crew);
             worked = now;
         }
         if now.0.saturating_sub(worked.0) >= spin_us && core.park(now) {

@@ -70,7 +70,8 @@ impl<F: Frames> PreActor<F> {
             }
         };
         let (group, number) = place?;
-        let record = msg.as_ref().map_or_else(|| trace::rx(group, number, len), |msg| trace::rx_segment(group, number, msg));
+        let record =
+            msg.as_ref().map_or_else(|| trace::rx(group, number, len), |msg| trace::rx_segment(group, number, msg.flow, &msg.segment));
         let sent = self.protocol[usize::from(group)].send(Judged { number, msg });
         debug_assert!(sent.is_ok(), "there was room");
         Some(record)

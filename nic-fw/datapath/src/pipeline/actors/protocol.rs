@@ -14,7 +14,7 @@ use crate::{
     pool::Class,
     protocol::Protocol,
 };
-use alloc::collections::VecDeque;
+use alloc::{boxed::Box, collections::VecDeque};
 use toe_abi::{
     FlowId,
     observe::{TraceRecord, trace_kind},
@@ -71,6 +71,13 @@ impl RxOrder {
                 return Some(msg);
             }
         }
+    }
+
+    /// The next frame, if it is there and `wanted`. A null before it is not passed over.
+    fn next_if(&mut self, wanted: impl FnOnce(&RxMsg) -> bool) -> Option<RxMsg> {
+        let next = if self.rule.rx { self.order.peek() } else { self.unordered.front() };
+        next?.as_ref().filter(|&rx| wanted(rx))?;
+        self.next()
     }
 
     fn is_ready(&self) -> bool {
@@ -131,7 +138,11 @@ impl ProtocolActor {
             let Some(msg) = self.stage.pool.take(class) else { break };
             let begin = step.trace.begin();
             let descriptor = if let Work::Host(msg) = &work { Some(msg.flow) } else { None };
-            if let Some(msg) = self.stage.handle(work, msg, step.now) {
+            let out = match (class, work) {
+                (Class::Rx, Work::Rx(rx)) => Some(self.train(step, rx, msg)),
+                (_, work) => self.stage.handle(work, msg, step.now),
+            };
+            if let Some(msg) = out {
                 step.trace.record(begin, || self.record(class, &msg));
                 self.route.send(msg);
             } else if let Some(flow) = descriptor {
@@ -140,6 +151,16 @@ impl ProtocolActor {
             step.items += 1;
         }
         step.items > before
+    }
+
+    /// Handles a received segment, and those that may be joined to it.
+    fn train(&mut self, step: &mut Step<'_>, rx: RxMsg, msg: Box<OutMsg>) -> Box<OutMsg> {
+        let mut train = self.stage.train(rx, msg);
+        while let Some(rx) = self.rx.next_if(|rx| rx.flow == train.flow && train.takes(&rx.segment)) {
+            train.join(&rx.segment, rx.frame, rx.payload_at);
+            step.items += 1;
+        }
+        self.stage.receive(train, step.now)
     }
 
     fn record(&self, class: Class, msg: &OutMsg) -> TraceRecord {
@@ -268,6 +289,16 @@ mod tests {
         assert_eq!(released(&mut order), [1]);
         send(&mut out, 2, None);
         assert_eq!(released(&mut order), [3, 4]);
+    }
+
+    #[test]
+    fn only_the_very_next_frame_is_taken_if_wanted() {
+        let (mut out, mut order) = order();
+        [frame(0), frame(1), None, frame(3)].into_iter().zip(0..).for_each(|(msg, n)| send(&mut out, n, msg));
+        order.fill();
+        let mut next = |index| order.next_if(|rx| rx.flow.index == index).is_some();
+        assert_eq!([next(1), next(0), next(1), next(3)], [false, true, true, false]);
+        assert_eq!(released(&mut order), [3]);
     }
 
     /// Why pre owes a null for each number that it drops: without it all that comes later waits for ever.

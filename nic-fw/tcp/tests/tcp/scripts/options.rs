@@ -224,6 +224,29 @@ fn frag_needed_sends_again_in_smaller_segments() {
     assert_eq!(ranges(&sent)[..2], [(0, 560), (560, 560)]);
 }
 
+/// Over IPv6 headers are longer, and no path has less than 1280 bytes (RFC 8201, 4).
+/// RFC 8201 4-1, 4-3, 4-4, 4-5, 4-6, 4-8, 5.4-1, 5.4-3.
+#[test]
+fn packet_too_big_over_ipv6_leaves_room_for_its_headers() {
+    let ip = |last| [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last];
+    for (mtu, mss) in [(1400, 1340), (1280, 1220), (100, 1220), (1500, 1400)] {
+        let mut t = Script::with(|s| {
+            (s.key.local_ip, s.key.remote_ip) = (ip(1), ip(2));
+            s.mss = 1400;
+        });
+        t.write(3000);
+        let cwnd = t.s.cc.cwnd;
+        let error = |seq| Input::IcmpError(IcmpError { kind: 3, code: 4, mtu, seq: SeqNum(seq) });
+        let _ = t.input(error(TX + 5000));
+        assert_eq!(t.s.rx.mss, 1400, "about nothing that is in flight");
+        let sends = t.input(error(TX)).send;
+        assert_eq!((t.s.rx.mss, t.s.cc.cwnd), (mss, cwnd), "{mtu}: no congestion");
+        // At once, and in segments that fit.
+        assert_eq!(sends, mss < 1400);
+        assert!(t.emit_all().iter().all(|s| s.len <= u32::from(mss)));
+    }
+}
+
 /// RFC 1191 3-7, 3-8, 3-9, 6.4-1.
 #[test]
 fn frag_needed_never_makes_segments_larger_nor_very_small() {

@@ -44,6 +44,7 @@ impl Script {
 
 // RFC 6675, RFC 8985, 6: what is lost, and when.
 
+/// RFC 2018 5-1; RFC 6675 4-1, 4-4, 4-5, 5-1, 5-3, 5-10; RFC 8985 3.3.2-1, 4-1, 9.2-1.
 #[test]
 fn three_sacked_segments_prove_the_one_before_them_lost() {
     let mut t = script();
@@ -56,6 +57,7 @@ fn three_sacked_segments_prove_the_one_before_them_lost() {
     assert_eq!(t.s.cc.ssthresh, 5000);
 }
 
+/// RFC 6675 5-5, 5-6, 5-8, 5-9.
 #[test]
 fn three_holes_are_filled_in_one_round_trip() {
     let mut t = script();
@@ -81,6 +83,7 @@ fn three_holes_are_filled_in_one_round_trip() {
     assert_eq!((tx_tail(&t.s), t.s.cc.cwnd, t.s.cc.ssthresh), (20_000, 9000, 9000));
 }
 
+/// RFC 8985 3.3.2-2, 4-2, 6.2-2, 8-1.
 #[test]
 fn a_single_overtaken_segment_has_a_quarter_of_a_round_trip() {
     let mut t = script();
@@ -94,6 +97,7 @@ fn a_single_overtaken_segment_has_a_quarter_of_a_round_trip() {
     assert_eq!(ranges(&t.emit_all()), [(0, 1000)]);
 }
 
+/// RFC 6675 4-10.
 #[test]
 fn an_overtaken_segment_that_comes_in_time_is_not_sent_again() {
     let mut t = script();
@@ -121,6 +125,7 @@ fn where_segments_overtake_each_other_three_are_no_proof() {
     assert_eq!(t.s.id.retransmits, 0);
 }
 
+/// RFC 8985 3.3.2-3, 3.3.2-4, 4-3.
 #[test]
 fn each_round_with_a_needless_retransmission_widens_the_reordering_window() {
     let mut t = script();
@@ -156,6 +161,48 @@ fn a_wider_reordering_window_is_forgotten_after_16_recoveries() {
     }
 }
 
+/// RFC 8985 3.3.2-4.
+#[test]
+fn a_wider_reordering_window_never_exceeds_a_round_trip() {
+    let mut t = script();
+    t.s.id.reo_wnd_more = 255;
+    t.write(2000);
+    t.wait(RTT_US);
+    let _ = t.ack(0, &[(1000, 2000)]);
+    let start = t.now_us;
+    assert!(t.expire().counts.has(Counter::TxRackLosses));
+    assert!(t.now_us - start <= RTT_US + 2000, "after {} us", t.now_us - start);
+}
+
+/// RFC 6675 5-7.
+#[test]
+fn what_is_sacked_beyond_the_recovery_point_stays_so() {
+    let mut t = script();
+    t.write(20_000);
+    t.wait(RTT_US);
+    // What is sent now lies beyond the recovery point, and the first of it is lost, too.
+    let mut sent = t.ack(0, &[(1000, 10_000)]);
+    t.wait(RTT_US);
+    sent.extend(t.ack(0, &[(11_000, 12_000), (1000, 10_000)]));
+    sent.extend(t.ack(10_000, &[(11_000, 12_000)]));
+    t.wait(RTT_US);
+    sent.extend(t.ack(10_000, &[(11_000, 14_000)]));
+    let times = |pos| sent.iter().filter(|&&(at, len)| at <= pos && pos < at + len).count();
+    assert_eq!((times(10_000), times(11_000)), (2, 1), "{sent:?}");
+}
+
+/// RFC 2883 5-1.
+#[test]
+fn an_overtaken_ack_reports_no_duplicate() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    let _ = t.ack(5000, &[]);
+    // Sent before, and true then: 2000 lay beyond a hole.
+    assert!(!t.counts(1000, &[(2000, 3000)]).has(Counter::RxDsacks));
+    assert!(t.counts(5000, &[(2000, 3000)]).has(Counter::RxDsacks));
+}
+
 #[test]
 fn a_lost_retransmission_is_sent_a_third_time_without_a_timeout() {
     let mut t = script();
@@ -184,6 +231,7 @@ fn an_ack_from_before_a_retransmission_says_nothing_about_it() {
     assert_eq!(t.ack(1000, &[(2000, 10_000)]), [], "the second is not lost because the copy of the first has come");
 }
 
+/// RFC 6675 4-3, 4-6, 5-4.
 #[test]
 fn sacked_data_makes_room_for_new_data() {
     // RFC 3042 with SACK: the first two duplicates each let a segment go.
@@ -205,16 +253,19 @@ fn blocks_that_cannot_be_true_are_ignored() {
     assert_eq!((t.s.tx.board, t.s.id.retransmits), (0, 0));
 }
 
+/// RFC 6675 5-3; RFC 3042 2-3; RFC 5681 3.2-6.
+/// RFC 3042 2-3; RFC 6675 4-10.
 #[test]
 fn a_duplicate_ack_without_sack_is_none() {
     let mut t = script();
     let _ = t.segment(seg(RX, TX, A, 0));
-    t.write(10_000);
+    assert_eq!(t.write(20_000).len(), 10);
     for _ in 0..5 {
-        assert_eq!(t.ack(0, &[]), []);
+        assert_eq!(t.ack(0, &[]), [], "neither new data nor old");
     }
 }
 
+/// RFC 8985 4-1.
 #[test]
 fn without_records_three_duplicate_acks_retransmit() {
     let mut t = script();
@@ -247,6 +298,7 @@ fn records_that_run_out_in_recovery_end_it_as_newreno() {
 
 // RFC 9937: how much may be sent in recovery.
 
+/// RFC 6675 5-9; RFC 8985 9.3-1, 9.3-2; RFC 6937 3-1, 3-2, 3-3, 3-5.
 #[test]
 fn the_window_comes_down_in_proportion_to_what_arrives() {
     let mut t = script();
@@ -264,6 +316,7 @@ fn the_window_comes_down_in_proportion_to_what_arrives() {
     assert_eq!((t.s.cc.cwnd, t.s.cc.ssthresh), (10_000, 10_000));
 }
 
+/// RFC 5681 4.3-1.
 #[test]
 fn a_reduction_for_ecn_is_not_repeated_for_a_loss_in_the_same_window() {
     let mut t = Script::with(|s| (s.sack, s.ecn, s.snd_wnd) = (true, true, 60_000));
@@ -277,6 +330,7 @@ fn a_reduction_for_ecn_is_not_repeated_for_a_loss_in_the_same_window() {
 
 // RFC 8985, 7: tail loss probes.
 
+/// RFC 8985 7.2-1, 7.2-4, 7.3-4, 7.3-5.
 #[test]
 fn a_lost_tail_is_probed_after_two_round_trips() {
     let mut t = script();
@@ -295,6 +349,7 @@ fn a_lost_tail_is_probed_after_two_round_trips() {
     assert_eq!(t.s.tx.backoff, 0);
 }
 
+/// RFC 8985 7.3-3.
 #[test]
 fn a_probe_is_new_data_where_there_is_some() {
     let mut t = script();
@@ -305,6 +360,7 @@ fn a_probe_is_new_data_where_there_is_some() {
     assert_eq!((t.s.cc.ssthresh, t.s.tx.board), (1 << 30, 0), "nothing was lost");
 }
 
+/// RFC 8985 7.2-3.
 #[test]
 fn one_segment_is_given_the_time_of_a_delayed_ack() {
     let mut t = script();
@@ -314,6 +370,7 @@ fn one_segment_is_given_the_time_of_a_delayed_ack() {
     assert!(t.now_us - start > 200_000);
 }
 
+/// RFC 8985 7.3-2, 7.3-6, 8-1.
 #[test]
 fn after_a_probe_comes_the_retransmission_timer() {
     let mut t = script();
@@ -325,6 +382,25 @@ fn after_a_probe_comes_the_retransmission_timer() {
     assert!(t.now_us - start > 200_000);
 }
 
+/// RFC 8985 7.3-1, 7.3-2.
+#[test]
+fn a_second_probe_waits_for_a_measurement() {
+    let mut t = script();
+    t.write(1000);
+    assert!(t.expire().counts.has(Counter::TxTailProbes));
+    t.emit_all();
+    // It was sent twice, so nothing is measured.
+    let _ = t.ack(1000, &[]);
+    let _ = t.ack(1000, &[(0, 1000)]);
+    t.write(3000);
+    assert_eq!(t.s.tx.timer, timer::RTO);
+    t.wait(RTT_US);
+    let _ = t.ack(4000, &[]);
+    t.write(3000);
+    assert_eq!(t.s.tx.timer, timer::TLP);
+}
+
+/// RFC 8985 7.2-1.
 #[test]
 fn new_data_puts_a_probe_off() {
     let mut t = script();
@@ -337,6 +413,7 @@ fn new_data_puts_a_probe_off() {
     assert_eq!(second.0 - first.0, 3000);
 }
 
+/// RFC 8985 7.4.2-1, 7.4.2-2.
 #[test]
 fn a_loss_that_a_probe_repairs_reduces_the_window() {
     let mut t = script();
@@ -377,6 +454,7 @@ fn time_out(t: &mut Script) -> Vec<(u32, u32)> {
     panic!("no timeout")
 }
 
+/// RFC 6675 5.1-2, 5.1-3, 5.1-4, 5.1-5, 5.1-6, 5.1-7; RFC 5682 3.1-3.
 #[test]
 fn a_timeout_keeps_what_was_sacked() {
     let mut t = script();
@@ -397,6 +475,7 @@ fn a_timeout_keeps_what_was_sacked() {
     assert_eq!(sent.len(), 3, "{sent:?}");
 }
 
+/// RFC 2018 5-3.
 #[test]
 fn what_a_peer_takes_back_is_sent_again() {
     let mut t = script();
@@ -416,6 +495,7 @@ fn what_a_peer_takes_back_is_sent_again() {
     assert_eq!(ranges(&t.emit_all()), [(1000, 1000)]);
 }
 
+/// RFC 5682 3.1-1, 3.1-2; RFC 9438 4.9.1-1.
 #[test]
 fn a_timeout_with_everything_only_late_is_taken_back() {
     let mut t = script();
@@ -433,6 +513,8 @@ fn a_timeout_with_everything_only_late_is_taken_back() {
     assert!(t.emit_all().iter().all(|s| !s.rexmit));
 }
 
+/// RFC 6675 5.1-5.
+/// RFC 5682 3.1-2.
 #[test]
 fn a_timeout_for_a_loss_is_not_taken_back() {
     let mut t = script();
@@ -449,6 +531,7 @@ fn a_timeout_for_a_loss_is_not_taken_back() {
     assert_eq!(ranges(&t.emit_all())[0], (1000, 1000));
 }
 
+/// RFC 5682 3.1-4.
 #[test]
 fn a_repeated_timeout_backs_off() {
     let mut t = script();
@@ -462,6 +545,7 @@ fn a_repeated_timeout_backs_off() {
 
 // RFC 2883, RFC 3522, RFC 4015: taking back.
 
+/// RFC 2883 5-1; RFC 9438 4.9.2-1.
 #[test]
 fn a_recovery_whose_retransmissions_were_all_needless_is_taken_back() {
     let mut t = script();
@@ -488,6 +572,22 @@ fn a_recovery_with_one_real_loss_stands() {
 }
 
 #[test]
+fn a_needless_probe_takes_no_recovery_back() {
+    let mut t = script();
+    t.write(5000);
+    let _ = t.expire();
+    assert_eq!(ranges(&t.emit_all()), [(4000, 1000)]);
+    // The original of it was late, and 0 is lost in earnest.
+    let _ = t.ack(0, &[(1000, 5000)]);
+    let _ = t.emit_all();
+    assert_eq!((t.s.id.retransmits, t.s.cc.ssthresh), (2, 2500));
+    let counts = t.counts(5000, &[(4000, 5000)]);
+    assert!(counts.has(Counter::RxDsacks) && !counts.has(Counter::TxSpuriousRecoveries));
+    assert_eq!(t.s.id.reo_wnd_more, 0);
+}
+
+/// RFC 9438 4.9.2-1.
+#[test]
 fn an_echo_of_the_original_takes_recovery_back_at_once() {
     let mut t = Script::with(|s| {
         (s.sack, s.snd_wnd) = (true, 60_000);
@@ -511,6 +611,7 @@ fn reported(out: &Output) -> Vec<(u32, u32)> {
     reply.sack.iter().map(|(start, end)| (start.since(SeqNum(RX)), end.since(SeqNum(RX)))).collect()
 }
 
+/// RFC 2018 4-8.
 #[test]
 fn the_newest_blocks_are_reported_first() {
     let mut t = script();
@@ -522,6 +623,7 @@ fn the_newest_blocks_are_reported_first() {
     assert_eq!(last, [(7000, 7500), (3000, 3500), (9000, 9500), (1000, 1500)]);
 }
 
+/// RFC 2883 4-1, 4-2, 4-3.
 #[test]
 fn a_segment_that_was_received_is_reported_as_duplicate() {
     let mut t = script();
@@ -533,6 +635,7 @@ fn a_segment_that_was_received_is_reported_as_duplicate() {
     assert_eq!((reported(&out), rx_head(&t.s)), (vec![(500, 1000)], 1500));
 }
 
+/// RFC 2883 4-4, 4-5.
 #[test]
 fn a_duplicate_beyond_a_hole_is_reported_with_its_block() {
     let mut t = script();
@@ -541,10 +644,35 @@ fn a_duplicate_beyond_a_hole_is_reported_with_its_block() {
     assert_eq!(reported(&t.segment(seg(RX + 3000, TX, A, 500))), [(3000, 3500), (2000, 4000), (5000, 6000)]);
 }
 
+/// RFC 2018 4-3.
 #[test]
 fn without_sack_nothing_is_reported() {
     let mut t = Script::new();
     let _ = t.segment(seg(RX, TX, A, 1000));
     let _ = t.emit_all();
     assert_eq!(reported(&t.segment(seg(RX, TX, A, 1000))), []);
+}
+
+/// RFC 6675 5-7.
+#[test]
+fn what_was_sacked_beyond_the_recovery_point_outlives_recovery() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    let _ = t.ack(0, &[(1000, 4000)]);
+    // More is written, and goes as the rest of the ten arrives.
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert!(t.ack(0, &[(1000, 10_000)]).iter().any(|&(pos, _)| pos >= 12_000));
+    t.wait(RTT_US);
+    let _ = t.ack(10_000, &[(11_000, 12_000)]);
+    // It ended with that, and the peer says it no more: what is behind is sent again without it.
+    t.wait(RTT_US);
+    let mut again = t.ack(10_000, &[]);
+    again.extend(time_out(&mut t));
+    t.wait(RTT_US);
+    // F-RTO sends new data first.
+    again.extend(t.ack(11_000, &[]));
+    again.extend(t.ack(11_000, &[(14_000, 15_000)]));
+    assert!(again.contains(&(12_000, 1000)) && !again.contains(&(11_000, 1000)), "{again:?}");
 }

@@ -70,7 +70,7 @@ fn a_partial_ack_retransmits_the_next_hole() {
     assert!(t.s.cc.cwnd <= 4000, "deflated to ssthresh: {}", t.s.cc.cwnd);
 }
 
-/// RFC 9293 3.10.8-2; RFC 2018 5-3, 5.1-2; RFC 6298 5-1, 5-2.
+/// RFC 9293 3.10.8-2; RFC 2018 5-3; RFC 6298 5-1, 5-2.
 #[test]
 fn timeout_backs_off_and_goes_back() {
     let mut t = Script::new();
@@ -159,6 +159,30 @@ fn an_unanswered_flow_is_given_up() {
     assert_eq!((out.closed, out.error), (Some(CloseReason::Timeout), errno::ETIMEDOUT));
     assert!(t.now_us > 900_000_000 && t.now_us < 1_100_000_000, "after {} s", t.now_us / 1_000_000);
     assert_eq!(next_deadline(&t.s, t.now()), None);
+}
+
+/// RFC 9293 MUST-47, SHLD-25: what routers said since the peer went silent is told at the end, and nothing older.
+#[test]
+fn what_routers_said_is_told_when_the_flow_is_given_up() {
+    let told = |before: Option<(u8, u8)>, after: Option<(u8, u8)>| {
+        let mut t = Script::new();
+        t.write(10);
+        for (n, error) in [before, after].into_iter().enumerate() {
+            if let Some((kind, code)) = error {
+                let out = t.input(Input::IcmpError(IcmpError { kind, code, mtu: 0, seq: SeqNum(TX) }));
+                assert_eq!(out.closed, None);
+            }
+            for _ in 0..if n == 0 { 1 } else { 14 } {
+                assert_eq!(t.expire().closed, None);
+                assert_eq!(t.emit_all().len(), 1);
+            }
+        }
+        t.expire().error
+    };
+    assert_eq!(told(None, Some((3, 0))), errno::ENETUNREACH);
+    assert_eq!(told(None, Some((3, 1))), errno::EHOSTUNREACH);
+    assert_eq!(told(None, Some((11, 0))), errno::EHOSTUNREACH);
+    assert_eq!(told(Some((3, 0)), None), errno::ETIMEDOUT);
 }
 
 /// RFC 9293 MUST-36, MUST-37.

@@ -16,13 +16,14 @@ use rustix::mm::{MapFlags, ProtFlags};
 use std::sync::atomic::{AtomicU32, Ordering};
 use toe_hal::port::BURST;
 use toe_hal::{Lease, RxBurst, RxFrame, RxOffload};
+use toe_wire::{ethernet, ethertype};
 
 /// Bytes of a slot: the largest frame, its headers, and whole pages.
 const SLOT_LEN: usize = 68 * 1024;
 /// Bytes of a block: what the kernel allocates at once. Fifteen slots and a bit.
 const BLOCK_LEN: usize = 1 << 20;
 const SLOTS_PER_BLOCK: usize = BLOCK_LEN / SLOT_LEN;
-/// Extra bytes before each frame, so that IP headers begin on a multiple of 16 (90 without).
+/// Extra bytes before each frame, so that IP headers begin on a multiple of 16 (90 without). There is room for a VLAN tag.
 pub const RESERVE: libc::c_int = 6;
 
 const VLAN_ID: u16 = 0x0fff;
@@ -112,17 +113,23 @@ impl RxRing {
         let header: libc::tpacket2_hdr = unsafe { std::ptr::read(base.cast()) };
         let at = usize::from(header.tp_mac);
         let len = header.tp_snaplen as usize;
-        let whole = header.tp_len == header.tp_snaplen && at >= vnet::LEN && at + len <= SLOT_LEN;
-        // The kernel has taken the tag out of the frame; we are on no VLAN but the priority one.
-        let tagged = header.tp_status & libc::TP_STATUS_VLAN_VALID != 0 && header.tp_vlan_tci & VLAN_ID != 0;
-        if !whole || tagged {
+        let whole = header.tp_len == header.tp_snaplen && at >= vnet::LEN && at + len <= SLOT_LEN && len >= ethernet::HEADER_LEN;
+        if !whole {
             return None;
         }
         // SAFETY: at >= LEN and inside the slot, which is ours; bytes have no alignment.
         let offload: RxOffload = vnet::decode(unsafe { &*base.add(at - vnet::LEN).cast() });
+        let (at, len) = match tag_of(&header) {
+            Some(tag) => {
+                // SAFETY: at >= vnet::LEN > VLAN_LEN, and both addresses are inside the frame, in a slot that is ours.
+                unsafe { put_back(base.add(at), tag) };
+                (at - ethernet::VLAN_LEN, len + ethernet::VLAN_LEN)
+            }
+            None => (at, len),
+        };
         // SAFETY: the frame lies inside the slot, which the kernel doesn't write until `give_to_kernel`.
         let lease = unsafe { self.lender.lend(slot, offset(slot) + at, len) }?;
-        Some(RxFrame { lease, len: header.tp_snaplen, offload })
+        Some(RxFrame { lease, len: len as u32, offload })
     }
 
     pub fn release(&mut self, lease: Lease) {
@@ -135,6 +142,30 @@ impl RxRing {
         // Release: pairs with the kernel's reading of the status; all reading of the slot comes before, other cores' by way of
         // whatever brought the lease back.
         self.status(slot).store(libc::TP_STATUS_KERNEL, Ordering::Release);
+    }
+}
+
+/// The 802.1Q tag that the kernel has taken out of a frame. A priority tag (VLAN 0) is no VLAN: it stays away.
+fn tag_of(header: &libc::tpacket2_hdr) -> Option<[u8; ethernet::VLAN_LEN]> {
+    let tagged = header.tp_status & libc::TP_STATUS_VLAN_VALID != 0 && header.tp_vlan_tci & VLAN_ID != 0;
+    // A kernel that does not tell the type knows no other.
+    let tells = header.tp_status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
+    let kind = if tells { header.tp_vlan_tpid } else { ethertype::VLAN };
+    let ([a, b], [c, d]) = (kind.to_be_bytes(), header.tp_vlan_tci.to_be_bytes());
+    tagged.then_some([a, b, c, d])
+}
+
+/// Puts a tag back behind the MAC addresses of the frame at `frame`, which begins earlier for it.
+///
+/// # Safety
+/// The VLAN_LEN bytes before `frame`, and its first two MAC addresses, are ours to write.
+unsafe fn put_back(frame: *mut u8, tag: [u8; ethernet::VLAN_LEN]) {
+    const MACS: usize = 12;
+    // SAFETY: the caller's promise; the ranges overlap, which `copy` allows.
+    unsafe {
+        let start = frame.sub(ethernet::VLAN_LEN);
+        std::ptr::copy(frame, start, MACS);
+        std::ptr::copy_nonoverlapping(tag.as_ptr(), start.add(MACS), ethernet::VLAN_LEN);
     }
 }
 

@@ -1,0 +1,215 @@
+//! Next hops and their MAC addresses: ask, hear, ask again before trusting an old answer (RFC 1122, 2.3.2.1; RFC 4861, 7.2 and 7.3).
+//! By ARP for IPv4, by neighbour discovery for IPv6.
+
+use crate::{
+    Action, ConnId, Engine,
+    addr::{Ip, is_host},
+    neighbours::{Mac, Neighbour, State},
+    timers::TimerId,
+};
+use toe_abi::flow::as_v4;
+
+/// Requests of a probe that go to the known MAC only, before all are asked (RFC 1122, 2.3.2.1; RFC 4861, 10: MAX_UNICAST_SOLICIT).
+const UNICAST_PROBES: u32 = 3;
+
+/// What a new connection finds out about its next hop.
+pub(crate) enum Hop {
+    Ready(u16, Mac),
+    /// The request is out; `hop_ready` or `hop_failed` follows.
+    Waiting(u16),
+    /// The table is full of neighbours in use.
+    NoSpace,
+}
+
+impl Engine {
+    /// The address to resolve for `dest`. None: no route (nor is there one to ourselves).
+    pub(crate) fn next_hop(&self, dest: Ip) -> Option<Ip> {
+        // RFC 9293 MUST-46.
+        if !is_host(&dest) || self.addresses.get(&dest).is_some() || self.addresses.is_broadcast(&dest) {
+            return None;
+        }
+        // RFC 4861, 6.3.6: of several routers one that does not fail to answer.
+        let silent = |hop: &Ip| self.neighbours.find(*hop).and_then(|i| self.neighbours.get(i)).is_some_and(Neighbour::is_silent);
+        self.routes.next_hops(dest).find(|hop| !silent(hop)).or_else(|| self.routes.next_hops(dest).next())
+    }
+
+    /// Whether a neighbour may say that it has `ip`: on this link, as far as the routes say, or somebody we have asked (a router
+    /// outside our prefix).
+    pub(crate) fn is_plausible(&self, mac: Mac, ip: Ip) -> bool {
+        self.is_station(mac) && (self.next_hop(ip) == Some(ip) || self.neighbours.find(ip).is_some())
+    }
+
+    /// Whether `mac` can be somebody else's.
+    pub(crate) fn is_station(&self, mac: Mac) -> bool {
+        mac[0] & 1 == 0 && mac != [0; 6] && mac != self.config.mac
+    }
+
+    /// Takes a reference to the next hop `ip` for `conn`, and asks for its MAC if need be.
+    pub(crate) fn use_hop(&mut self, ip: Ip, conn: ConnId) -> Hop {
+        let Some(index) = self.neighbour(ip) else { return Hop::NoSpace };
+        let Some(n) = self.neighbours.get_mut(index) else { return Hop::NoSpace };
+        n.refs = n.refs.saturating_add(1);
+        if let Some(mac) = n.mac {
+            if n.state == State::Stale {
+                self.probe(index);
+            }
+            return Hop::Ready(index, mac);
+        }
+        // Whoever waits first gets all the tries, also where flows have been asking in vain.
+        let first = n.waiting.is_empty();
+        n.waiting.push(conn);
+        if first {
+            (n.tries, n.timeout_us) = (0, 0);
+            self.ask(index);
+        }
+        Hop::Waiting(index)
+    }
+
+    /// Takes a reference to the next hop `ip` for a peer whose handshake came from `mac`: usable at once, confirmed
+    /// by a request if it was not known.
+    pub(crate) fn use_hop_of_peer(&mut self, ip: Ip, mac: Mac) -> Option<u16> {
+        let index = self.neighbour(ip)?;
+        let n = self.neighbours.get_mut(index)?;
+        n.refs = n.refs.saturating_add(1);
+        match (n.mac, n.state) {
+            (None, _) => self.suppose(index, mac),
+            (Some(_), State::Stale) => self.probe(index),
+            (Some(_), _) => {}
+        }
+        Some(index)
+    }
+
+    /// Gives a reference back.
+    pub(crate) fn release_hop(&mut self, index: u16, conn: ConnId) {
+        if let Some(n) = self.neighbours.get_mut(index) {
+            n.refs = n.refs.saturating_sub(1);
+            n.waiting.retain(|c| *c != conn);
+        }
+    }
+
+    /// The entry for `ip`; a new one may push out one that nobody uses, or one that does not answer.
+    pub(crate) fn neighbour(&mut self, ip: Ip) -> Option<u16> {
+        if let Some(index) = self.neighbours.find(ip) {
+            return Some(index);
+        }
+        if let Some(index) = self.neighbours.insert(ip, self.now) {
+            return Some(index);
+        }
+        self.counters.arp_table_full += 1;
+        let old = self.neighbours.evictable()?;
+        let waiting = self.neighbours.get_mut(old).map(|n| core::mem::take(&mut n.waiting)).unwrap_or_default();
+        for conn in waiting {
+            self.unreachable(conn);
+        }
+        self.forget_neighbour(old);
+        self.neighbours.insert(ip, self.now)
+    }
+
+    /// RFC 1122 2.3.2.1-1.
+    fn forget_neighbour(&mut self, index: u16) {
+        let Some(mut gone) = self.neighbours.remove(index) else { return };
+        self.timers.set(TimerId::Neighbour(index), &mut gone.deadline, None);
+        if gone.mac.is_some() {
+            self.actions.push_back(Action::NextHop { index, mac: None });
+        }
+    }
+
+    /// Sends a request and arms the timer for the next one.
+    fn ask(&mut self, index: u16) {
+        let first = self.config.arp_timeout_us;
+        let Some(n) = self.neighbours.get_mut(index) else { return };
+        if n.timeout_us == 0 {
+            n.timeout_us = first;
+        }
+        let known = n.mac.filter(|_| n.tries < UNICAST_PROBES);
+        n.tries = n.tries.saturating_add(1);
+        let deadline = self.now.saturating_add(n.timeout_us);
+        self.timers.set(TimerId::Neighbour(index), &mut n.deadline, Some(deadline));
+        let target = n.ip;
+        match as_v4(&target) {
+            Some(v4) => self.ask_by_arp(known, v4),
+            None => self.solicit(known, target),
+        }
+    }
+
+    /// Asks again one that can be used meanwhile.
+    pub(crate) fn probe(&mut self, index: u16) {
+        let first = self.config.arp_timeout_us;
+        if let Some(n) = self.neighbours.get_mut(index) {
+            n.state = State::Probing;
+            (n.tries, n.timeout_us) = (0, first);
+            self.ask(index);
+        }
+    }
+
+    /// The timer of a neighbour: no answer, or its last one is old.
+    pub(crate) fn neighbour_timer(&mut self, index: u16) {
+        let max = self.config.arp_timeout_max_us;
+        let Some(n) = self.neighbours.get_mut(index) else { return };
+        n.deadline = None;
+        if matches!(n.state, State::Reachable | State::Stale) {
+            return if n.refs == 0 { self.forget_neighbour(index) } else { self.probe(index) };
+        }
+        let longer = n.timeout_us.saturating_mul(2);
+        if longer <= max {
+            n.timeout_us = longer;
+            return self.ask(index);
+        }
+        self.hop_failed(index);
+    }
+
+    fn hop_failed(&mut self, index: u16) {
+        self.counters.arp_failures += 1;
+        let Some(n) = self.neighbours.get_mut(index) else { return };
+        let waiting = core::mem::take(&mut n.waiting);
+        n.state = State::Incomplete;
+        if n.mac.take().is_some() {
+            self.actions.push_back(Action::NextHop { index, mac: None });
+        }
+        for conn in waiting {
+            self.unreachable(conn);
+        }
+        // Flows that still use it may outlive the outage: they go on asking, slowly.
+        match self.neighbours.get_mut(index) {
+            Some(n) if n.refs > 0 => {
+                n.timeout_us = self.config.arp_timeout_max_us.max(self.config.arp_timeout_us);
+                self.ask(index);
+            }
+            _ => self.forget_neighbour(index),
+        }
+    }
+
+    /// `mac` is sure to be right.
+    pub(crate) fn heard(&mut self, index: u16, mac: Mac) {
+        self.learn(index, mac, State::Reachable);
+    }
+
+    /// `mac` is said to be right: it is used, and asked if it is used.
+    pub(crate) fn suppose(&mut self, index: u16, mac: Mac) {
+        self.learn(index, mac, State::Stale);
+        if self.neighbours.get(index).is_some_and(|n| n.refs > 0) {
+            self.probe(index);
+        }
+    }
+
+    fn learn(&mut self, index: u16, mac: Mac, state: State) {
+        let deadline = self.now.saturating_add(self.config.arp_expire_us);
+        let Some(n) = self.neighbours.get_mut(index) else { return };
+        let changed = n.mac.replace(mac) != Some(mac);
+        n.state = state;
+        (n.tries, n.timeout_us, n.heard_us) = (0, 0, self.now);
+        self.timers.set(TimerId::Neighbour(index), &mut n.deadline, Some(deadline));
+        let waiting = core::mem::take(&mut n.waiting);
+        if changed {
+            self.actions.push_back(Action::NextHop { index, mac: Some(mac) });
+        }
+        for conn in waiting {
+            self.hop_ready(conn, mac);
+        }
+    }
+
+    /// MAC address of a connection's next hop, while known.
+    pub(crate) fn hop_mac(&self, hop: Option<u16>) -> Option<Mac> {
+        self.neighbours.get(hop?).and_then(|n: &Neighbour| n.mac)
+    }
+}

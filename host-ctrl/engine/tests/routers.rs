@@ -1,0 +1,300 @@
+//! Router advertisements: what is taken of them, for how long, and what hostile ones cannot do.
+
+mod common;
+use common::*;
+use proptest::prelude::*;
+use toe_engine::{Action, Endpoint, Errno, Prefix};
+use toe_wire::{
+    ipv6::{ALL_NODES, is_link_local},
+    nd::{Advertisement, Nd, Solicitation},
+};
+
+const ROUTER: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xfe];
+const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
+const NET: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const FAR: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+const HOUR: u32 = 3600;
+
+/// What a router says; by default that it is one, for half an hour.
+#[derive(Clone, Debug)]
+struct Ra {
+    from: [u8; 16],
+    hop_limit: u8,
+    lifetime_s: u16,
+    mtu: Option<u32>,
+    prefixes: Vec<Advertised>,
+}
+
+/// prefix, length, on-link, autonomous, valid, preferred.
+type Advertised = ([u8; 16], u8, bool, bool, u32, u32);
+
+impl Ra {
+    fn new() -> Self {
+        Self { from: ROUTER, hop_limit: 0, lifetime_s: 1800, mtu: None, prefixes: vec![] }
+    }
+
+    fn net(valid_s: u32, preferred_s: u32) -> Self {
+        Self { prefixes: vec![(NET, 64, true, true, valid_s, preferred_s)], ..Self::new() }
+    }
+
+    fn frame(&self) -> Vec<u8> {
+        let [l0, l1] = self.lifetime_s.to_be_bytes();
+        let mut m = vec![134, 0, 0, 0, self.hop_limit, 0, l0, l1, 0, 0, 0, 0, 0, 0, 0, 0];
+        m.extend([&[1, 1][..], &ROUTER_MAC].concat());
+        if let Some(mtu) = self.mtu {
+            m.extend([&[5, 1, 0, 0][..], &mtu.to_be_bytes()].concat());
+        }
+        for (prefix, len, on_link, autonomous, valid, preferred) in &self.prefixes {
+            let flags = u8::from(*on_link) << 7 | u8::from(*autonomous) << 6;
+            m.extend([&[3, 4, *len, flags][..], &valid.to_be_bytes(), &preferred.to_be_bytes(), &[0; 4], prefix].concat());
+        }
+        icmpv6(ROUTER_MAC, self.from, ALL_NODES, &m)
+    }
+}
+
+/// Listens to routers; its link-local address has nobody else.
+fn bench() -> Bench {
+    let mut b = Bench::with(|c| (c.addresses, c.slaac) = (vec![], true));
+    b.pass(SEC);
+    b
+}
+
+fn global(b: &Bench) -> Vec<([u8; 16], &'static str)> {
+    b.engine.addresses().filter(|a| !is_link_local(&a.prefix.ip)).map(|a| (a.prefix.ip, a.state)).collect()
+}
+
+fn connects(b: &mut Bench) -> Result<(), Errno> {
+    let opened = b.engine.connect(1, None, Endpoint { ip: FAR, port: 80 }, BUF, b.now);
+    b.actions();
+    opened.map(|(conn, _)| {
+        b.engine.cancel(conn, b.now);
+        b.actions();
+    })
+}
+
+#[test]
+fn routers_are_asked_three_times_or_until_one_answers() {
+    let asked = |actions: &[Action]| nds(actions).iter().filter(|(_, m)| *m == Nd::RouterSolicitation).count();
+    let mut b = Bench::with(|c| (c.addresses, c.slaac) = (vec![], true));
+    assert_eq!(asked(&b.pass(SEC)), 1, "as soon as there is an address to ask from");
+    assert_eq!(asked(&b.pass(60 * SEC)), 2);
+    let mut b = bench();
+    b.frame(&Ra::new().frame());
+    assert_eq!(asked(&b.pass(60 * SEC)), 0);
+}
+
+#[test]
+fn an_advertised_prefix_gives_an_address_and_a_way_out() {
+    let mut b = bench();
+    assert_eq!(connects(&mut b), Err(Errno::ENETUNREACH));
+    let actions = b.frame(&Ra { mtu: Some(1400), hop_limit: 99, ..Ra::net(4 * HOUR, HOUR) }.frame());
+    let [(made, "tentative")] = global(&b)[..] else { panic!("{actions:?}") };
+    assert_eq!((&made[..8], solicitations(&actions)[0].1), (&NET[..8], Solicitation::probe(made)));
+    let actions = b.pass(SEC);
+    assert!(matches!(actions[..], [Action::Address { ip, prefix: 64, add: true }] if ip == made), "{actions:?}");
+    let (_, local) = b.engine.connect(1, None, Endpoint { ip: FAR, port: 80 }, BUF, b.now).unwrap();
+    assert_eq!(local.ip, made);
+    let actions = b.actions();
+    assert_eq!(solicitations(&actions)[0].1.target, ROUTER);
+    let actions = b.frame(&answer(ROUTER_MAC, ROUTER));
+    let Action::Transmit { frame } = &actions[1] else { panic!("{actions:?}") };
+    let parsed = toe_wire::parse_frame(frame).unwrap();
+    let (ip, _) = parsed.tcp().unwrap();
+    assert_eq!((parsed.eth.dst, ip.dst, ip.ttl, parsed.tcp_options(frame).mss), (ROUTER_MAC, FAR, 99, Some(1340)));
+}
+
+#[test]
+fn the_number_of_an_address_stays_but_tells_nothing() {
+    let made = |secret: u8, net: u8| {
+        let mut b = Bench::with(|c| (c.addresses, c.slaac, c.stable_secret) = (vec![], true, [secret; 16]));
+        b.pass(SEC);
+        let mut ra = Ra::net(HOUR, HOUR);
+        ra.prefixes[0].0[7] = net;
+        b.frame(&ra.frame());
+        <[u8; 8]>::try_from(&global(&b)[0].0[8..]).unwrap()
+    };
+    assert_eq!(made(1, 1), made(1, 1));
+    assert_ne!(made(1, 1), made(2, 1));
+    assert_ne!(made(1, 1), made(1, 2), "another network cannot recognise it");
+    assert_ne!(made(1, 1)[3..5], [0xff, 0xfe], "it is not the MAC address");
+}
+
+#[test]
+fn another_number_is_tried_if_somebody_has_the_address() {
+    let mut b = bench();
+    b.frame(&Ra::net(HOUR, HOUR).frame());
+    let (first, _) = global(&b)[0];
+    b.frame(&solicitation(PEER_MAC, &Solicitation::probe(first)));
+    let [(second, "tentative")] = global(&b)[..] else { panic!() };
+    assert_ne!(first, second);
+    b.frame(&Ra::net(HOUR, HOUR).frame());
+    assert_eq!(global(&b).len(), 1, "the next advertisement does not bring the first back");
+}
+
+#[test]
+fn addresses_age_and_go() {
+    let mut b = bench();
+    b.frame(&Ra { lifetime_s: 0, ..Ra::net(100, 50) }.frame());
+    b.pass(SEC);
+    let (made, _) = global(&b)[0];
+    b.pass(50 * SEC);
+    assert_eq!(global(&b), [(made, "deprecated")]);
+    b.frame(&Ra::net(100, 50).frame());
+    assert_eq!(global(&b), [(made, "preferred")], "refreshed");
+    let actions = b.pass(101 * SEC);
+    assert!(actions.iter().any(|a| matches!(a, Action::Address { ip, add: false, .. } if *ip == made)), "{actions:?}");
+    assert_eq!(global(&b), []);
+}
+
+#[test]
+fn a_router_that_resigns_or_is_none_is_not_used() {
+    let mut b = bench();
+    b.frame(&Ra::net(HOUR, HOUR).frame());
+    b.pass(SEC);
+    assert_eq!(connects(&mut b), Ok(()));
+    b.frame(&Ra { lifetime_s: 0, ..Ra::new() }.frame());
+    assert_eq!(connects(&mut b), Err(Errno::ENETUNREACH));
+    b.frame(&Ra::new().frame());
+    b.engine.connect(1, None, Endpoint { ip: FAR, port: 80 }, BUF, b.now).unwrap();
+    b.actions();
+    let a = Solicitation::unicast(link_local(&b), OUR_MAC, ROUTER).reply(ROUTER_MAC);
+    b.frame(&advertisement(ROUTER_MAC, &Advertisement { is_router: true, ..a }));
+    assert_eq!(connects(&mut b), Ok(()));
+    b.frame(&advertisement(ROUTER_MAC, &Advertisement { is_router: false, ..a }));
+    assert_eq!(connects(&mut b), Err(Errno::ENETUNREACH), "RFC 4861, 7.2.5: a host by now");
+    b.frame(&Ra::new().frame());
+    b.pass(1800 * SEC);
+    assert_eq!(connects(&mut b), Err(Errno::ENETUNREACH), "its time is over");
+}
+
+fn link_local(b: &Bench) -> [u8; 16] {
+    b.engine.addresses().map(|a| a.prefix.ip).find(is_link_local).unwrap()
+}
+
+#[test]
+fn of_several_routers_one_that_answers_is_used() {
+    let mut b = bench();
+    let mut second = ROUTER;
+    second[15] = 0xfd;
+    b.frame(&Ra::net(HOUR, HOUR).frame());
+    b.frame(&Ra { from: second, ..Ra::new() }.frame());
+    b.pass(SEC);
+    let asked = |b: &mut Bench| {
+        b.engine.connect(1, None, Endpoint { ip: FAR, port: 80 }, BUF, b.now).unwrap();
+        solicitations(&b.actions()).first().map(|(_, s)| s.target)
+    };
+    assert_eq!(asked(&mut b), Some(ROUTER));
+    assert_eq!(asked(&mut b), None, "it has been asked already");
+    b.pass(SEC / 2);
+    assert_eq!(asked(&mut b), Some(second), "the first has not answered");
+}
+
+#[test]
+fn nothing_is_taken_unless_the_operator_says_so() {
+    let mut b = Bench::dual(|_| {});
+    assert!(b.frame(&Ra { mtu: Some(1280), ..Ra::net(HOUR, HOUR) }.frame()).is_empty());
+    assert_eq!((global(&b).len(), b.engine.counters().router_advertisements, connects(&mut b)), (2, 0, Err(Errno::ENETUNREACH)));
+}
+
+#[test]
+fn what_makes_no_sense_is_not_taken() {
+    let mapped = toe_abi::flow::v4_mapped([10, 0, 0, 0]);
+    let group = [0xff; 16];
+    for (prefix, why) in [
+        ((NET, 63, false, true, HOUR, HOUR), "no room for a number of ours"),
+        ((NET, 65, false, true, HOUR, HOUR), "too little room"),
+        ((NET, 129, true, true, HOUR, HOUR), "no such prefix"),
+        ((NET, 64, false, true, HOUR, HOUR + 1), "preferred beyond its life"),
+        ((NET, 64, false, true, 0, 0), "over at once"),
+        ((NET, 64, false, false, HOUR, HOUR), "not for hosts to choose"),
+        ((ROUTER, 64, true, true, HOUR, HOUR), "link-local"),
+        ((mapped, 64, true, true, HOUR, HOUR), "IPv4"),
+        ((group, 64, true, true, HOUR, HOUR), "multicast"),
+    ] {
+        let mut b = bench();
+        let routes = b.engine.routes().count();
+        b.frame(&Ra { lifetime_s: 0, prefixes: vec![prefix], ..Ra::new() }.frame());
+        assert_eq!((global(&b).len(), b.engine.routes().count()), (0, routes), "{why}");
+    }
+    for mtu in [0, 100, 1279, 1501, 65_536, u32::MAX] {
+        let mut b = bench();
+        b.frame(&Ra { mtu: Some(mtu), ..Ra::net(HOUR, HOUR) }.frame());
+        b.pass(SEC);
+        b.engine.connect(1, None, Endpoint { ip: FAR, port: 80 }, BUF, b.now).unwrap();
+        b.actions();
+        let actions = b.frame(&answer(ROUTER_MAC, ROUTER));
+        let Action::Transmit { frame } = &actions[1] else { panic!("{actions:?}") };
+        assert_eq!(toe_wire::parse_frame(frame).unwrap().tcp_options(frame).mss, Some(1440), "{mtu}");
+    }
+}
+
+#[test]
+fn nobody_can_end_an_address_soon() {
+    let mut b = bench();
+    b.frame(&Ra::net(100 * HOUR, 100 * HOUR).frame());
+    b.pass(SEC);
+    b.frame(&Ra::net(1, 1).frame());
+    b.pass(7000 * SEC);
+    assert_eq!(global(&b).len(), 1, "two hours stay (RFC 4862, 5.5.3)");
+    b.pass(200 * SEC);
+    assert_eq!(global(&b).len(), 0);
+}
+
+#[test]
+fn a_flood_of_routers_and_prefixes_is_bounded() {
+    let mut b = Bench::dual(|c| c.slaac = true);
+    b.pass(SEC);
+    for n in 0..1000u16 {
+        let mut ra = Ra::net(HOUR, HOUR);
+        ra.from[8..10].copy_from_slice(&n.to_be_bytes());
+        ra.prefixes[0].0[4..6].copy_from_slice(&n.to_be_bytes());
+        b.frame(&ra.frame());
+    }
+    assert!(b.engine.addresses().count() <= 16 && b.engine.routes().count() <= 16 + 3 && b.engine.neighbours().count() <= 1);
+    assert!(b.engine.counters().routes_refused > 0 && b.engine.counters().addresses_refused > 0);
+    assert!(b.engine.addresses().any(|a| a.prefix == Prefix::new(OUR_IP6, 64).unwrap() && a.state == "preferred"), "the operator's stays");
+    b.pass(u64::from(HOUR + 1) * SEC);
+    assert_eq!(b.engine.addresses().count(), 3, "what has not been said again goes");
+}
+
+fn any_ra() -> impl Strategy<Value = Ra> {
+    let seconds = || prop_oneof![Just(0u32), Just(u32::MAX), 0..10_000u32, any::<u32>()];
+    let prefix = (0u8..6, prop_oneof![4 => Just(64u8), 1 => any::<u8>()], any::<bool>(), any::<bool>(), seconds(), seconds());
+    let prefix = prefix.prop_map(|(n, len, on_link, autonomous, valid, preferred)| {
+        let mut net = NET;
+        net[5] = n;
+        (net, len, on_link, autonomous, valid, preferred)
+    });
+    let head = (0u8..4, any::<u8>(), prop_oneof![Just(0u16), any::<u16>()], any::<Option<u32>>());
+    (head, prop::collection::vec(prefix, 0..4)).prop_map(|((from, hop_limit, lifetime_s, mtu), prefixes)| {
+        let mut ra = Ra { hop_limit, lifetime_s, mtu, prefixes, ..Ra::new() };
+        ra.from[15] = from;
+        ra
+    })
+}
+
+proptest! {
+    /// Whatever routers say and whenever: within bounds, timers rest, and the operator's address stays.
+    #[test]
+    fn any_advertisements(ras in prop::collection::vec((any_ra(), 0u64..20_000, any::<bool>()), 1..40)) {
+        let mut b = Bench::dual(|c| (c.slaac, c.dad_transmits) = (true, 1));
+        b.pass(2 * SEC);
+        for (ra, s, conflict) in ras {
+            b.frame(&ra.frame());
+            let tentative = b.engine.addresses().find(|a| a.state == "tentative").map(|a| a.prefix.ip);
+            if let Some(ip) = tentative.filter(|_| conflict) {
+                b.frame(&solicitation(PEER_MAC, &Solicitation::probe(ip)));
+            }
+            let end = b.now + s * SEC;
+            while let Some(at) = b.engine.next_deadline().filter(|at| *at <= end) {
+                b.now = b.now.max(at);
+                b.engine.timer(b.now);
+                b.actions();
+                prop_assert!(b.engine.next_deadline().is_none_or(|next| next > b.now), "a timer that never rests");
+            }
+            b.now = end;
+            prop_assert!(b.engine.addresses().count() <= 16 && b.engine.routes().count() <= 19);
+            prop_assert!(b.engine.addresses().any(|a| a.prefix.ip == OUR_IP6 && a.state == "preferred"));
+        }
+    }
+}
