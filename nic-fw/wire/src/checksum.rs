@@ -4,6 +4,8 @@
 //! as the result is swapped once. A [`Sum`] may be continued over several pieces, odd lengths included, so that a
 //! gather (headers, then a ring buffer that wraps) is summed where it lies.
 
+use crate::ipv4::{is_mapped, unmapped};
+
 /// A running checksum over pieces that follow each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum {
@@ -118,10 +120,10 @@ impl Sum {
 /// the IPv4 form is meant. `len`: bytes of the TCP header and payload.
 #[must_use]
 pub fn pseudo_header(src: &[u8; 16], dst: &[u8; 16], proto: u8, len: u32) -> Sum {
-    let v4 = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
-    let addresses = match (src.strip_prefix(&v4), dst.strip_prefix(&v4)) {
-        (Some(src), Some(dst)) => Sum::new().bytes(src).bytes(dst),
-        _ => Sum::new().bytes(src).bytes(dst),
+    let addresses = if is_mapped(src) && is_mapped(dst) {
+        Sum::new().bytes(&unmapped(src)).bytes(&unmapped(dst))
+    } else {
+        Sum::new().bytes(src).bytes(dst)
     };
     // The length is 16 bits in IPv4 and 32 in IPv6; the sum is the same.
     addresses.word(u16::from(proto)).word((len >> 16) as u16).word(len as u16)

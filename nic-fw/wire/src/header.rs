@@ -73,6 +73,21 @@ impl TxHeader {
     /// Writes Ethernet, IP and TCP headers to the front of `out`, for a segment with `payload_len` bytes behind them.
     #[inline]
     pub fn write(&self, out: &mut [u8], payload_len: u32, checksum: Checksum) -> Result<Built, TooLong> {
+        if is_mapped(&self.dst_ip) {
+            self.write_as::<false>(out, payload_len, checksum)
+        } else {
+            self.write_over_ipv6(out, payload_len, checksum)
+        }
+    }
+
+    /// Apart: in one with the other, neither would have offsets that the compiler knows.
+    #[inline(never)]
+    fn write_over_ipv6(&self, out: &mut [u8], payload_len: u32, checksum: Checksum) -> Result<Built, TooLong> {
+        self.write_as::<true>(out, payload_len, checksum)
+    }
+
+    #[inline]
+    fn write_as<const V6: bool>(&self, out: &mut [u8], payload_len: u32, checksum: Checksum) -> Result<Built, TooLong> {
         let options_len = self.options.wire_len();
         let tcp_len = tcp::HEADER_LEN + options_len;
         let segment_len = payload_len.checked_add(tcp_len as u32).ok_or(TooLong)?;
@@ -81,11 +96,11 @@ impl TxHeader {
         }
 
         let mut w = Writer::new(out);
-        if is_mapped(&self.dst_ip) {
-            self.write_ipv4(&mut w, segment_len)?
-        } else {
+        if V6 {
             self.write_ipv6(&mut w, segment_len)?
-        };
+        } else {
+            self.write_ipv4(&mut w, segment_len)?
+        }
         let start = w.len();
         self.write_tcp(&mut w, tcp_len);
 
@@ -118,6 +133,7 @@ impl TxHeader {
         Ok(())
     }
 
+    #[inline]
     fn write_ipv6(&self, w: &mut Writer<'_>, segment_len: u32) -> Result<(), TooLong> {
         let payload_len = u16::try_from(segment_len).map_err(|_| TooLong)?;
         let (src, dst, proto) = (self.src_ip, self.dst_ip, ip_proto::TCP);
