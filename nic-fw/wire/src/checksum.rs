@@ -120,11 +120,20 @@ impl Sum {
 /// the IPv4 form is meant. `len`: bytes of the TCP header and payload.
 #[must_use]
 pub fn pseudo_header(src: &[u8; 16], dst: &[u8; 16], proto: u8, len: u32) -> Sum {
-    let addresses = if is_mapped(src) && is_mapped(dst) {
-        Sum::new().bytes(&unmapped(src)).bytes(&unmapped(dst))
-    } else {
-        Sum::new().bytes(src).bytes(dst)
-    };
+    if is_mapped(src) && is_mapped(dst) {
+        return pseudo_header_v4(unmapped(src), unmapped(dst), proto, len);
+    }
+    pseudo_header_of(Sum::new().bytes(src).bytes(dst), proto, len)
+}
+
+/// The pseudo-header over IPv4.
+#[inline]
+pub(crate) fn pseudo_header_v4(src: [u8; 4], dst: [u8; 4], proto: u8, len: u32) -> Sum {
+    pseudo_header_of(Sum::of_words(&src).bytes(&dst), proto, len)
+}
+
+#[inline]
+fn pseudo_header_of(addresses: Sum, proto: u8, len: u32) -> Sum {
     // The length is 16 bits in IPv4 and 32 in IPv6; the sum is the same.
     addresses.word(u16::from(proto)).word((len >> 16) as u16).word(len as u16)
 }

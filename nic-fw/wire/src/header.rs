@@ -2,7 +2,7 @@
 
 use crate::SeqNum;
 use crate::bytes::Writer;
-use crate::checksum::{Sum, pseudo_header};
+use crate::checksum::{Sum, pseudo_header, pseudo_header_v4};
 use crate::ethernet::{self, Mac, ethertype};
 use crate::ipv4::{self, ip_proto, is_mapped, unmapped};
 use crate::ipv6;
@@ -105,7 +105,11 @@ impl TxHeader {
         self.write_tcp(&mut w, tcp_len);
 
         // RFC 9293 MUST-2.
-        let pseudo = pseudo_header(&self.src_ip, &self.dst_ip, ip_proto::TCP, segment_len);
+        let pseudo = if V6 {
+            pseudo_header(&self.src_ip, &self.dst_ip, ip_proto::TCP, segment_len)
+        } else {
+            pseudo_header_v4(unmapped(&self.src_ip), unmapped(&self.dst_ip), ip_proto::TCP, segment_len)
+        };
         let sum = match checksum {
             Checksum::Partial => pseudo.partial(),
             // The header is a whole number of words, so the payload's sum can be added as it is.
