@@ -122,6 +122,7 @@ pub(crate) fn give_up(s: &mut FlowState, pools: &mut Pools) {
 }
 
 /// Bytes in flight: RFC 6675, 4, (SetPipe), and without a scoreboard RFC 5681's FlightSize, or what has been sent since a timeout.
+/// RFC 6675 4-3.
 pub(crate) fn pipe(s: &FlowState, pools: &Pools) -> u32 {
     if s.tx.board == NONE {
         return s.snd_nxt().since_or_zero(s.snd_una());

@@ -79,6 +79,7 @@ fn echoes_earlier(s: &FlowState, seg: &SegmentIn, rtt_us: u32, now: Now) -> bool
 const PERSIST: u8 = 16;
 
 /// RFC 8985, 6.2, step 4, RACK_update_reo_wnd(): `dsack`: the ACK says that something was sent again needlessly.
+/// RFC 8985 3.3.2-3, 4-3.
 pub(crate) fn adapt(s: &mut FlowState, board: &mut Board, dsack: bool) {
     // "if RACK.dsack_round is not None and SND.UNA >= RACK.dsack_round: RACK.dsack_round = None".
     if board.rack.dsack_round.is_some_and(|round| s.snd_una().ge(round)) {

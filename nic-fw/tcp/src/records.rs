@@ -13,7 +13,7 @@
 use crate::pool::{Handle, NONE, Pools};
 use crate::sack::Range;
 use crate::state::View;
-use crate::{Now, rtt};
+use crate::{Now, cc, rtt};
 use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::SeqNum;
 
@@ -110,7 +110,7 @@ pub(crate) fn sent(s: &mut FlowState, pools: &mut Pools, (start, end): Range, us
 
 /// Everything up to `ack` has arrived, on a flow without a scoreboard: gives the round trip that this measures, microseconds.
 pub(crate) fn acked(s: &mut FlowState, pools: &mut Pools, ack: SeqNum, now: Now) -> Option<u32> {
-    let mut sample = None;
+    let (mut sample, mut newest) = (None, None);
     while s.cc.sent != NONE {
         let first = pools.records.first(s.cc.sent);
         let record = pools.records.get_mut(first);
@@ -122,7 +122,12 @@ pub(crate) fn acked(s: &mut FlowState, pools: &mut Pools, ack: SeqNum, now: Now)
             s.clear(ff::RTT_PENDING);
             sample = Some(age(record.us, now));
         }
+        newest = Some(record.us);
         pools.records.remove(&mut s.cc.sent, NONE);
+    }
+    // Slow start looks at more than one round trip in a window.
+    if let Some(us) = newest {
+        cc::on_rtt(s, age(us, now));
     }
     if let Some(us) = sample {
         rtt::measured(s, us);

@@ -37,6 +37,7 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dupl
         (None, None) => {}
     }
     // RFC 6675, 2: a duplicate ACK is one with news of SACK.
+    // RFC 6675 5-3.
     s.tx.dup_acks = s.tx.dup_acks.saturating_add(u8::from(news.sacked > 0));
 
     let board = pools.boards.get_mut(s.tx.board);

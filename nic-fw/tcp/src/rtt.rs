@@ -57,7 +57,6 @@ pub(crate) fn measured(s: &mut FlowState, rtt_us: u32) {
         s.tx.min_rtt_us = rtt_us;
     }
     sample(s, rtt_us);
-    crate::cc::on_rtt(s, rtt_us);
 }
 
 /// Takes the sample that an echoed timestamp gives, where there is nothing better: its clock ticks in milliseconds.
