@@ -15,11 +15,9 @@ const SEED: u64 = 1;
 const NETWORKS: &[(&str, &str)] = &[
     ("rate=100mbit,delay=5ms", "cubic"),
     ("rate=100mbit,delay=5ms,loss=0.1%", "cubic"),
-    ("rate=100mbit,delay=5ms,loss=0.5%", "cubic"),
     ("rate=100mbit,delay=5ms,loss=1%", "cubic"),
     ("rate=100mbit,delay=5ms,loss=2%", "cubic"),
     ("rate=100mbit,delay=5ms,loss=5%", "cubic"),
-    ("rate=100mbit,delay=5ms", "reno"),
     ("rate=100mbit,delay=5ms,loss=1%", "reno"),
     ("rate=100mbit,delay=5ms,loss=5%", "reno"),
     ("rate=100mbit,delay=5ms,burst=0.1%:5", "cubic"),

@@ -41,7 +41,7 @@ pub struct Options {
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
     /// How TCP does on networks of all kinds instead: sim (virtual time, against a snapshot), linux (beside Linux), fairness; alone: the last two
-    #[arg(long, value_name = "PART", num_args = 0..=1, default_missing_value = "all", conflicts_with_all = ["pipeline", "model", "scheduler"])]
+    #[arg(long, value_name = "PART", num_args = 0..=1, default_missing_value = "all", conflicts_with_all = ["pipeline", "model", "scheduler", "runs", "seconds"])]
     networks: Option<networks::Part>,
     /// With --networks sim: make what is measured now the snapshot
     #[arg(long, requires = "networks")]

@@ -543,6 +543,21 @@ fn a_repeated_timeout_backs_off() {
     assert_eq!(t.s.tx.backoff, 2);
 }
 
+/// RFC 6298 3-1. What was sent once has waited at the peer, which does not say what it has, for what was sent again.
+#[test]
+fn an_acknowledgement_of_a_filled_hole_measures_no_round_trip() {
+    let mut t = script();
+    t.write(1000);
+    t.wait(RTT_US);
+    let _ = t.ack(1000, &[]);
+    let before = (t.s.tx.srtt_us, t.s.tx.rttvar_us);
+    t.write(4000);
+    assert_eq!(time_out(&mut t)[0], (1000, 1000));
+    t.wait(RTT_US);
+    let _ = t.ack(5000, &[]);
+    assert_eq!((t.s.tx.srtt_us, t.s.tx.rttvar_us), before);
+}
+
 // RFC 2883, RFC 3522, RFC 4015: taking back.
 
 /// RFC 2883 5-1; RFC 9438 4.9.2-1.
