@@ -486,7 +486,7 @@ struct toe_flow_rx {
     uint8_t state;           /*  44 */
     uint8_t delack_segs;     /*  45 */
     uint8_t quickack;        /*  46 */
-    uint8_t _reserved;       /*  47 */
+    uint8_t soft_error;      /*  47 */
     uint32_t delack_ms;      /*  48 */
     uint32_t last_rx_ms;     /*  52 */
     uint32_t ts_offset;      /*  56 */

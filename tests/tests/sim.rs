@@ -4,6 +4,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use toe_abi::flow::v4_mapped;
 use toe_datapath::{Card, CardConfig, DeterministicCard, Interleaving};
 use toe_engine::{Config, Engine, Prefix};
 use toe_hal::PortCaps;
@@ -18,8 +19,14 @@ use toe_tests::sim::wire::Wire;
 use toe_tests::sim::world::{self, Outcome, SmolEnd, ToeEnd};
 use toed::core::CoreConfig;
 
-const A_IP: [u8; 4] = [10, 0, 0, 1];
-const B_IP: [u8; 4] = [10, 0, 0, 2];
+/// Addresses of both ends: half of the seeds go over IPv6, with each way to put a card together.
+fn ips(seed: u64) -> ([u8; 16], [u8; 16]) {
+    let ip = |last| {
+        if (seed / 3).is_multiple_of(2) { v4_mapped([10, 0, 0, last]) } else { [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last] }
+    };
+    (ip(1), ip(2))
+}
+
 const A_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const B_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// Longest run, virtual time.
@@ -59,7 +66,7 @@ fn for_seeds(default: u64, case: impl Fn(u64) -> Outcome + Sync) {
 }
 
 struct Setup {
-    ip: [u8; 4],
+    ip: [u8; 16],
     mac: [u8; 6],
     tso_max: u32,
     buffer_log2: u8,
@@ -69,9 +76,10 @@ struct Setup {
 }
 
 fn toe_host(s: &Setup) -> ToeHost {
-    let address = Prefix::new(toe_abi::flow::v4_mapped(s.ip), 24).expect("24 bits");
+    let address = Prefix::new(s.ip, 24).expect("24 bits");
     let mut config = Config::new(s.mac, vec![address]);
     config.secret = [s.seed as u8; 16];
+    config.dad_transmits = 0;
     let engine = Engine::new(config, 0).expect("a valid configuration");
     let mut core = CoreConfig::new(Some(address));
     core.buffers.tx = s.buffer_log2;
@@ -119,27 +127,27 @@ fn volumes(seed: u64) -> (u64, u64) {
     (volume(), volume())
 }
 
-fn setup(ip: [u8; 4], mac: [u8; 6], tso_max: u32, wire: &Wire, seed: u64) -> Setup {
+fn setup(ip: [u8; 16], mac: [u8; 6], tso_max: u32, wire: &Wire, seed: u64) -> Setup {
     let buffer_log2 = [12, 14, 16, 18][Chance::new(seed ^ 0x627566).below(4) as usize];
     Setup { ip, mac, tso_max, buffer_log2, perfect: wire.is_perfect(), seed }
 }
 
 fn ours_listens_smoltcp_connects(seed: u64, mut wire: Wire) -> Outcome {
-    let (ab, ba) = volumes(seed);
+    let ((ab, ba), (a_ip, b_ip)) = (volumes(seed), ips(seed));
     let app = Carrier::listener(80, Duplex::new(false, ab, ba, seed));
-    let mut a = ToeEnd { host: toe_host(&setup(A_IP, A_MAC, 0, &wire, seed)), app };
-    let mut host = SmolHost::new(B_MAC, B_IP, 24, seed);
+    let mut a = ToeEnd { host: toe_host(&setup(a_ip, A_MAC, 0, &wire, seed)), app };
+    let mut host = SmolHost::new(B_MAC, b_ip, 24, seed);
     let socket = host.socket(1 << 16);
-    host.connect(socket, A_IP, 80, 40_000 + (seed % 1000) as u16);
+    host.connect(socket, a_ip, 80, 40_000 + (seed % 1000) as u16);
     let mut b = SmolEnd::new(host, socket, Duplex::new(true, ba, ab, seed ^ 1));
     world::run(&mut a, &mut b, &mut wire, LIMIT_US)
 }
 
 fn ours_connects_to_smoltcp(seed: u64, mut wire: Wire) -> Outcome {
-    let (ab, ba) = volumes(seed);
-    let app = Carrier::connector(Addr::v4(B_IP, 80), Duplex::new(true, ab, ba, seed));
-    let mut a = ToeEnd { host: toe_host(&setup(A_IP, A_MAC, 0, &wire, seed)), app };
-    let mut host = SmolHost::new(B_MAC, B_IP, 24, seed);
+    let ((ab, ba), (a_ip, b_ip)) = (volumes(seed), ips(seed));
+    let app = Carrier::connector(Addr::v6(b_ip, 80), Duplex::new(true, ab, ba, seed));
+    let mut a = ToeEnd { host: toe_host(&setup(a_ip, A_MAC, 0, &wire, seed)), app };
+    let mut host = SmolHost::new(B_MAC, b_ip, 24, seed);
     let socket = host.socket(1 << 16);
     host.listen(socket, 80);
     let mut b = SmolEnd::new(host, socket, Duplex::new(false, ba, ab, seed ^ 1));
@@ -147,12 +155,12 @@ fn ours_connects_to_smoltcp(seed: u64, mut wire: Wire) -> Outcome {
 }
 
 fn ours_to_ours(seed: u64, mut wire: Wire) -> Outcome {
-    let (ab, ba) = volumes(seed);
+    let ((ab, ba), (a_ip, b_ip)) = (volumes(seed), ips(seed));
     let tso_max = if seed.is_multiple_of(2) { 0 } else { 65_000 };
-    let app = Carrier::connector(Addr::v4(B_IP, 80), Duplex::new(true, ab, ba, seed));
-    let mut a = ToeEnd { host: toe_host(&setup(A_IP, A_MAC, tso_max, &wire, seed)), app };
+    let app = Carrier::connector(Addr::v6(b_ip, 80), Duplex::new(true, ab, ba, seed));
+    let mut a = ToeEnd { host: toe_host(&setup(a_ip, A_MAC, tso_max, &wire, seed)), app };
     let app = Carrier::listener(80, Duplex::new(false, ba, ab, seed ^ 1));
-    let mut b = ToeEnd { host: toe_host(&setup(B_IP, B_MAC, tso_max, &wire, seed ^ 0x5555)), app };
+    let mut b = ToeEnd { host: toe_host(&setup(b_ip, B_MAC, tso_max, &wire, seed ^ 0x5555)), app };
     world::run(&mut a, &mut b, &mut wire, LIMIT_US)
 }
 
@@ -192,10 +200,11 @@ fn a_closed_window_opens_again() {
     for_seeds(200, |seed| {
         let mut wire = Wire::lossy((seed % 10) as u8, seed);
         let volume = 200_000;
-        let app = Carrier::connector(Addr::v4(B_IP, 80), Duplex::new(true, volume, 0, seed));
-        let mut a = ToeEnd { host: toe_host(&setup(A_IP, A_MAC, 0, &wire, seed)), app };
+        let (a_ip, b_ip) = ips(seed);
+        let app = Carrier::connector(Addr::v6(b_ip, 80), Duplex::new(true, volume, 0, seed));
+        let mut a = ToeEnd { host: toe_host(&setup(a_ip, A_MAC, 0, &wire, seed)), app };
         let app = Carrier::listener(80, Duplex::new(false, 0, volume, seed ^ 1)).reads_after(1_000_000 * (1 + seed % 30));
-        let mut b = ToeEnd { host: toe_host(&setup(B_IP, B_MAC, 0, &wire, seed ^ 0x5555)), app };
+        let mut b = ToeEnd { host: toe_host(&setup(b_ip, B_MAC, 0, &wire, seed ^ 0x5555)), app };
         world::run(&mut a, &mut b, &mut wire, LIMIT_US)
     });
 }
@@ -204,12 +213,13 @@ fn a_closed_window_opens_again() {
 #[test]
 fn a_gibibyte_each_way_over_a_lossy_wire() {
     let volume = 1 << 30;
+    let (a_ip, b_ip) = ips(3);
     let knobs: Knobs = "delay=20us,loss=1%,dup=1%,jitter=5us".parse().expect("knobs");
     let setup = |ip, mac, seed| Setup { ip, mac, tso_max: 65_000, buffer_log2: 18, perfect: false, seed };
-    let app = Carrier::connector(Addr::v4(B_IP, 80), Duplex::new(true, volume, volume, 3));
-    let mut a = ToeEnd { host: toe_host(&setup(A_IP, A_MAC, 3)), app };
+    let app = Carrier::connector(Addr::v6(b_ip, 80), Duplex::new(true, volume, volume, 3));
+    let mut a = ToeEnd { host: toe_host(&setup(a_ip, A_MAC, 3)), app };
     let app = Carrier::listener(80, Duplex::new(false, volume, volume, 9));
-    let mut b = ToeEnd { host: toe_host(&setup(B_IP, B_MAC, 9)), app };
+    let mut b = ToeEnd { host: toe_host(&setup(b_ip, B_MAC, 9)), app };
     let outcome = world::run(&mut a, &mut b, &mut Wire::new(knobs, 3), 24 * LIMIT_US);
     assert_eq!(outcome, Outcome::Delivered);
 }

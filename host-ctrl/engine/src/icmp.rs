@@ -69,9 +69,12 @@ impl Engine {
     fn icmpv6_for_us(&mut self, frame: &[u8], mac: Mac, ip: &Ip) {
         match Icmpv6::parse(ip, frame) {
             Some(Icmpv6::EchoRequest { ident, seq, data }) => self.echo(mac, ip, ident, seq, data),
+            // RFC 8201 4-2: no path has less than the minimum of IPv6.
+            Some(Icmpv6::Error { kind: icmpv6_type::PACKET_TOO_BIG, mtu, .. }) if mtu < ipv6::MTU_MIN.into() => {
+                self.counters.icmp_ignored += 1;
+            }
             Some(Icmpv6::Error { kind, code, mtu, quoted }) => {
-                // RFC 8201, 4: no path has less than the minimum of IPv6.
-                let mtu = u16::try_from(mtu).unwrap_or(u16::MAX).max(ipv6::MTU_MIN);
+                let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
                 self.icmp_error(in_words_of_icmp(kind, code), mtu, &quoted);
             }
             Some(_) => self.counters.icmp_ignored += 1,

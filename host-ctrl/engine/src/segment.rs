@@ -56,8 +56,7 @@ impl Engine {
             self.counters.drop_malformed += 1;
             return;
         };
-        // A priority tag (VLAN 0) is no VLAN (IEEE 802.1Q, 9.6).
-        if parsed.eth.vlan.map_or(0, |tag| tag & 0xfff) != self.config.vlan {
+        if parsed.eth.vlan_id() != self.config.vlan {
             self.counters.drop_ethertype += 1;
             return;
         }

@@ -154,6 +154,7 @@ fn a_connection_resolves_opens_and_is_installed() {
     assert_eq!((c, state.id.key.remote_ip, state.id.ttl, state.rx.mss), (conn, PEER_IP6, 64, 1400 - 12));
 }
 
+/// RFC 8201 5.4-2; RFC 9293 MUST-15.
 #[test]
 fn a_peer_is_accepted_over_ipv6() {
     let mut b = Bench::dual(|_| {});
@@ -244,12 +245,16 @@ fn error(kind: u8, code: u8, word: u32, port: u16, seq: SeqNum) -> Vec<u8> {
     icmpv6(PEER_MAC, PEER_IP6, OUR_IP6, &m)
 }
 
+/// RFC 8201 4-2.
 #[test]
 fn packet_too_big_goes_to_the_card_in_the_words_of_icmp() {
     let mut b = Bench::dual(|_| {});
     b.listen(80, 5);
     let (flow, _) = b.accept(&mut Peer::v6(4000, 80));
-    for (said, told) in [(1400, 1400), (0, 1280), (1279, 1280), (u32::MAX, 65_535)] {
+    for nonsense in [0, 1279] {
+        assert!(b.frame(&error(2, 0, nonsense, 80, SeqNum(1234))).is_empty());
+    }
+    for (said, told) in [(1400, 1400), (1280, 1280), (u32::MAX, 65_535)] {
         let actions = b.frame(&error(2, 0, said, 80, SeqNum(1234)));
         let [Action::IcmpError { flow: f, kind: 0x304, mtu, seq: 1234 }] = actions[..] else { panic!("{actions:?}") };
         assert_eq!((f, mtu), (flow, told));

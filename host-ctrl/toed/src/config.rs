@@ -109,8 +109,8 @@ pub struct Options {
     /// Negotiate ECN (RFC 3168). Connections of dctcp and dctcp-rate do in any case.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL", help_heading = "TCP")]
     pub tcp_ecn: Option<bool>,
-    /// Least that is added to the round-trip time for a retransmission timeout, microseconds, from 5000 to 1000000, in steps of 4000. Peers that
-    /// delay ACKs by more make for needless timeouts. [default: 200000]
+    /// Least that is added to the round-trip time for a retransmission timeout, microseconds, from 5000 to 1000000, in steps of 4000.
+    /// Peers that delay ACKs by more make for needless timeouts. [default: 200000]
     #[arg(long, value_name = "US", help_heading = "TCP")]
     pub tcp_rto_min: Option<u32>,
     /// TIME-WAIT (2 MSL), microseconds. [default: 60000000]

@@ -114,7 +114,8 @@ pub struct RxState {
     pub delack_segs: u8,
     /// Segments left to be acknowledged at once (quick ACK).
     pub quickack: u8,
-    pub _reserved: u8,
+    /// Errno of the last ICMP error about data in flight since the first timeout; 0: none. Told to the application if the peer never answers.
+    pub soft_error: u8,
     /// When the delayed ACK is due, milliseconds; valid with [`flow_flags::DELACK_ARMED`].
     pub delack_ms: u32,
     /// When the last acceptable segment came (keep-alive, age of ts_recent), milliseconds.

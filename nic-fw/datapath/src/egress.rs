@@ -15,14 +15,12 @@ use crate::{
     Counters,
     flows::FlowView,
     msg::{Built, Done, Event, ExceptionMsg, HostIn, Origin, OutMsg, Raw, RawFrame, Received},
-    pipeline::trace,
 };
 use alloc::{boxed::Box, collections::VecDeque, vec};
 use toe_abi::{
     FlowId,
     counters::{Counter, Drop, Exception},
     desc::ev_flags,
-    observe::{TraceRecord, trace_kind},
 };
 use toe_hal::{HostMemory, Lease, Order, TxBusy, TxFrame, TxPort};
 use toe_sync::sequencer::Reorder;
@@ -36,7 +34,7 @@ pub trait EgressOut {
     fn host(&mut self, what: HostIn);
     fn event(&mut self, event: &Event);
     fn lease(&mut self, lease: Lease);
-    /// A message that has said all.
+    /// A message that has said all, and still holds what it said.
     fn home(&mut self, msg: Box<OutMsg>);
     /// A flow to be reset because payload of it was lost.
     fn poisoned(&mut self, flow: FlowId);
@@ -45,8 +43,7 @@ pub trait EgressOut {
 /// What becomes of an attempt to let a message out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Release {
-    /// With what a trace says of it, if somebody traces.
-    Out(Option<TraceRecord>),
+    Out,
     /// There is none whose turn it is.
     Empty,
     /// The port has no room for it before the next flush.
@@ -114,13 +111,13 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
 
     /// Takes a message as [`put`](Self::put) does, and lets it out at once if it is the next: so it is wherever nothing goes on beside.
     #[inline]
-    pub fn pass(&mut self, msg: Box<OutMsg>, out: &mut impl EgressOut, traced: bool) -> Release {
+    pub fn pass(&mut self, msg: Box<OutMsg>, out: &mut impl EgressOut) -> Release {
         let lane = &mut self.lanes[usize::from(msg.tag.group)];
         if lane.head.is_some() || !lane.unordered.is_empty() || !lane.order.pass(msg.tag.number) {
             self.put(msg);
             return Release::Empty;
         }
-        self.attempt(msg, out, traced)
+        self.attempt(msg, out)
     }
 
     /// Whether a message waits that only needs room at the port.
@@ -138,14 +135,14 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
         self.port.holding()
     }
 
-    /// Lets the next message out, the groups by turns. `traced`: somebody wants to know what it was.
-    pub fn release(&mut self, out: &mut impl EgressOut, traced: bool) -> Release {
+    /// Lets the next message out, the groups by turns.
+    pub fn release(&mut self, out: &mut impl EgressOut) -> Release {
         let mut busy = false;
         for _ in 0..self.lanes.len() {
             self.turn = if self.turn + 1 >= self.lanes.len() { 0 } else { self.turn + 1 };
             let lane = &mut self.lanes[self.turn];
             let Some(msg) = lane.next() else { continue };
-            match self.attempt(msg, out, traced) {
+            match self.attempt(msg, out) {
                 Release::Busy => busy = true,
                 released => return released,
             }
@@ -155,7 +152,7 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
 
     /// A message whose turn it is.
     #[inline]
-    fn attempt(&mut self, msg: Box<OutMsg>, out: &mut impl EgressOut, traced: bool) -> Release {
+    fn attempt(&mut self, msg: Box<OutMsg>, out: &mut impl EgressOut) -> Release {
         let silent = self.is_silent(&msg);
         let sent = match &msg.tx {
             Some(segment) if !silent => self.send(segment, &msg.built),
@@ -166,9 +163,8 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
             self.lanes[lane].head = Some(msg);
             return Release::Busy;
         }
-        let record = traced.then(|| trace::out(trace_kind::OUT, &msg));
         self.released(msg, silent, out);
-        Release::Out(record)
+        Release::Out
     }
 
     /// Puts on the wire what the port holds, if there is anything.

@@ -90,6 +90,8 @@ struct Exit<'a, R> {
     outs: &'a mut Outs,
     rx: &'a mut R,
     pool: &'a mut Pool,
+    /// What a trace says of the message that came home, if somebody traces.
+    traced: Option<TraceRecord>,
 }
 
 impl<R: RxPort> EgressOut for Exit<'_, R> {
@@ -103,6 +105,9 @@ impl<R: RxPort> EgressOut for Exit<'_, R> {
         self.rx.release(lease);
     }
     fn home(&mut self, msg: Box<OutMsg>) {
+        if let Some(record) = &mut self.traced {
+            *record = trace::out(trace_kind::OUT, &msg);
+        }
         self.pool.give(msg);
     }
     fn poisoned(&mut self, flow: FlowId) {
@@ -227,12 +232,7 @@ impl<B: Board> Card<B> {
 
     /// Lets a message out for which all is done, and those that waited for it.
     fn pass(&mut self, msg: Box<OutMsg>) {
-        let begin = self.begin();
-        let Self { egress, rx, protocol, outs, .. } = self;
-        let exit = &mut Exit { outs, rx, pool: &mut protocol.pool };
-        if let Release::Out(Some(record)) = egress.pass(msg, exit, begin != 0) {
-            self.record(begin, stage::EGRESS, || record);
-        }
+        self.exit(|egress, exit| egress.pass(msg, exit));
         if self.egress.is_ready() {
             self.release();
         }
@@ -241,15 +241,24 @@ impl<B: Board> Card<B> {
     /// Lets out of the order what may leave. True: something did.
     fn release(&mut self) -> bool {
         let mut any = false;
-        loop {
-            let begin = self.begin();
-            let Self { egress, rx, protocol, outs, .. } = self;
-            let exit = &mut Exit { outs, rx, pool: &mut protocol.pool };
-            let Release::Out(record) = egress.release(exit, begin != 0) else { break };
-            record.into_iter().for_each(|record| self.record(begin, stage::EGRESS, || record));
+        while self.exit(|egress, exit| egress.release(exit)) == Release::Out {
             any = true;
         }
         any
+    }
+
+    /// A visit to egress.
+    #[inline]
+    fn exit(&mut self, visit: impl FnOnce(&mut Egress<B::Tx, B::Memory>, &mut Exit<'_, B::Rx>) -> Release) -> Release {
+        let begin = self.begin();
+        let Self { egress, rx, protocol, outs, .. } = self;
+        let traced = (begin != 0).then(TraceRecord::default);
+        let mut exit = Exit { outs, rx, pool: &mut protocol.pool, traced };
+        let released = visit(egress, &mut exit);
+        if let (Release::Out, Some(record)) = (released, exit.traced) {
+            self.record(begin, stage::EGRESS, || record);
+        }
+        released
     }
 
     /// Transfers that have completed, and what comes out of the order.

@@ -4,7 +4,7 @@
 
 use crate::{
     Counters,
-    flows::FlowView,
+    flows::{FlowView, Place},
     msg::{ExceptionMsg, RAW_HEADER, Raw, RawFrame, RxMsg, RxRef},
     tables::AddressView,
 };
@@ -98,8 +98,8 @@ impl Pre {
     /// The segment in a frame like nearly all. [`find`](Self::find) says whose it is. `None`: [`look_closely`](Self::look_closely).
     #[inline]
     pub fn glance(&self, bytes: &[u8], offload: RxOffload) -> Option<Segment> {
-        let segment = common_segment(bytes).filter(|_| bytes.starts_with(&self.mac))?;
-        is_sound(segment, bytes, offload).then_some(segment)
+        let segment = common_segment(bytes)?;
+        if bytes.starts_with(&self.mac) && is_sound(segment, bytes, offload) { Some(segment) } else { None }
     }
 
     /// Looks at a frame that may be anything.
@@ -158,17 +158,19 @@ impl Pre {
     fn arp(&self, packet: &[u8], eth: &Ethernet) -> Finding {
         match Arp::parse_checked(packet) {
             Err(_) => Finding::Drop(Drop::Truncated),
-            Ok(request) => request.filter(|r| self.addresses.is_own(&ipv4::mapped(r.target_ip))).and_then(|r| r.reply(self.mac)).map_or(
-                Finding::Exception(Exception::Arp, 0),
-                |reply| Finding::Answer { reply: Reply::Arp(reply), to: reply.target_mac, vlan: eth.vlan },
-            ),
+            Ok(request) => {
+                request.filter(|r| self.addresses.is_own(&ipv4::mapped(r.target_ip), eth.vlan_id())).and_then(|r| r.reply(self.mac)).map_or(
+                    Finding::Exception(Exception::Arp, 0),
+                    |reply| Finding::Answer { reply: Reply::Arp(reply), to: reply.target_mac, vlan: eth.vlan },
+                )
+            }
         }
     }
 
     /// RFC 4861, 7.2.4. Only what is asked for addresses of our own is answered here.
     fn icmpv6(&self, bytes: &[u8], eth: &Ethernet, ip: &Ip) -> Finding {
         match Icmpv6::parse(ip, bytes) {
-            Some(Icmpv6::Nd(Nd::Solicitation(s))) if self.addresses.is_own(&s.target) && eth.src[0] & 1 == 0 => {
+            Some(Icmpv6::Nd(Nd::Solicitation(s))) if self.addresses.is_own(&s.target, eth.vlan_id()) && eth.src[0] & 1 == 0 => {
                 Finding::Answer { reply: Reply::Neighbour(s.reply(self.mac)), to: eth.src, vlan: eth.vlan }
             }
             Some(Icmpv6::Nd(_) | Icmpv6::BadNd) => Finding::Exception(Exception::Arp, 0),
@@ -186,8 +188,8 @@ impl Pre {
     /// Finds the flow of a sound segment.
     #[inline]
     pub fn find(&self, segment: Segment, offload: RxOffload, hash: Option<FlowHash>) -> Finding {
-        let key = key(&segment.tuple);
-        match self.flows.lookup(hash.unwrap_or_else(|| self.flows.hash(&key)), &key) {
+        let place = Place::new(key(&segment.tuple), segment.vlan);
+        match self.flows.lookup(hash.unwrap_or_else(|| self.flows.hash(&place.key)), &place) {
             Some(flow) => {
                 let (payload_at, tcp_at) = (segment.payload.start, segment.tcp_at);
                 Finding::Flow { flow, segment: summary(segment, offload), payload_at, tcp_at }

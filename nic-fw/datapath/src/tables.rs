@@ -5,15 +5,30 @@ use alloc::{boxed::Box, vec};
 use toe_abi::RegionId;
 use toe_sync::records::{RecordReader, RecordWriter, records};
 use toe_wire::Mac;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Bytes of a MAC address in a record: whole words.
 type MacWords = [u8; 8];
+
+/// An address of the card's, and the VLAN that it has it on (0: none).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable)]
+pub struct OwnAddress {
+    ip: [u8; 16],
+    vlan: u32,
+}
+
+impl OwnAddress {
+    pub fn new(ip: [u8; 16], vlan: u16) -> Self {
+        Self { ip, vlan: vlan.into() }
+    }
+}
 
 pub struct Tables {
     /// Bytes of each region that is mapped.
     regions: Box<[Option<u64>]>,
     next_hops: (RecordWriter<MacWords>, HopView),
-    addresses: (RecordWriter<[u8; 16]>, AddressView),
+    addresses: (RecordWriter<OwnAddress>, AddressView),
 }
 
 impl Tables {
@@ -77,9 +92,9 @@ impl Tables {
     }
 
     /// False: the table is full.
-    pub fn add_address(&mut self, address: [u8; 16]) -> bool {
+    pub fn add_address(&mut self, address: OwnAddress) -> bool {
         let (writer, view) = &mut self.addresses;
-        if view.is_own(&address) {
+        if view.find(&address).is_some() {
             return true;
         }
         let free = (0..view.0.len()).find(|&i| view.0.get(i).is_none());
@@ -87,7 +102,7 @@ impl Tables {
     }
 
     /// False: it was not there.
-    pub fn remove_address(&mut self, address: &[u8; 16]) -> bool {
+    pub fn remove_address(&mut self, address: &OwnAddress) -> bool {
         let (writer, view) = &mut self.addresses;
         view.find(address).map(|i| writer.retract(i)).is_some()
     }
@@ -111,14 +126,14 @@ impl HopView {
 
 /// The card's own addresses, for pre.
 #[derive(Clone)]
-pub struct AddressView(RecordReader<[u8; 16]>);
+pub struct AddressView(RecordReader<OwnAddress>);
 
 impl AddressView {
-    fn find(&self, address: &[u8; 16]) -> Option<u32> {
+    fn find(&self, address: &OwnAddress) -> Option<u32> {
         (0..self.0.len()).find(|&i| self.0.get(i).is_some_and(|(_, own)| own == *address))
     }
 
-    pub fn is_own(&self, address: &[u8; 16]) -> bool {
-        self.find(address).is_some()
+    pub fn is_own(&self, ip: &[u8; 16], vlan: u16) -> bool {
+        self.find(&OwnAddress::new(*ip, vlan)).is_some()
     }
 }

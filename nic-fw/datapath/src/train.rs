@@ -33,12 +33,28 @@ pub struct Train {
 }
 
 impl Train {
-    /// A train of one. `fast`: its segment goes the way of nearly all, so the next may be joined.
+    /// Whether others may be joined behind this segment.
     #[inline]
-    pub fn new(RxMsg { flow, segment, frame, payload_at }: RxMsg, mut msg: Box<OutMsg>, fast: bool) -> Self {
-        let open = fast && segment.payload_len > 0 && !segment.flags.contains(TcpFlags::PSH);
+    fn goes_on(segment: &SegmentIn) -> bool {
+        segment.payload_len > 0 && !segment.flags.contains(TcpFlags::PSH)
+    }
+
+    /// A train of one.
+    #[inline]
+    pub fn new(RxMsg { flow, segment, frame, payload_at }: RxMsg, mut msg: Box<OutMsg>) -> Self {
         msg.receive(frame, payload_at, segment.payload_len);
-        Self { flow, segment, msg, open }
+        Self { flow, segment, msg, open: Self::goes_on(&segment) }
+    }
+
+    /// Whether others may be joined.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Nothing is joined any more.
+    pub fn close(&mut self) {
+        self.open = false;
     }
 
     /// Whether the next segment of the flow may be joined.
@@ -63,7 +79,7 @@ impl Train {
         all.flags = next.flags;
         all.payload_len += next.payload_len;
         all.segments = all.segments.saturating_add(next.segments);
-        self.open = !all.flags.contains(TcpFlags::PSH) && !self.msg.frames.is_full();
+        self.open = Self::goes_on(all) && !self.msg.frames.is_full();
     }
 }
 
@@ -93,7 +109,7 @@ mod tests {
     }
 
     fn train(first: RxMsg) -> Train {
-        Train::new(first, Box::new(OutMsg::new()), true)
+        Train::new(first, Box::new(OutMsg::new()))
     }
 
     /// If it takes it.
@@ -138,7 +154,9 @@ mod tests {
             assert!(join(&mut t, rx(100, 100)));
         }
         assert!(!join(&mut train(rx(0, 0)), rx(0, 100)), "an ACK");
-        assert!(!join(&mut Train::new(rx(0, 100), Box::new(OutMsg::new()), false), rx(100, 100)), "not in order");
+        let mut closed = train(rx(0, 100));
+        closed.close();
+        assert!(!join(&mut closed, rx(100, 100)), "not in order");
     }
 
     #[test]

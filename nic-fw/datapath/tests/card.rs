@@ -341,6 +341,24 @@ fn a_flow_over_ipv6_receives_and_sends(kind: &impl Kind) {
     accounted(&b);
 }
 
+fn a_flow_on_a_vlan_is_found_there_alone_and_answers_there(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let mut state = b.flow_state(0, 1, 1);
+    state.id.vlan = 7;
+    assert_eq!(b.install_state(&state).status, status::OK);
+    let plain = peer_segment(0, 0, 0, TcpFlags::PSH, b"hello");
+    let tagged = |tag: u16| [&plain[..12], &[0x81, 0], &tag.to_be_bytes(), &plain[12..]].concat();
+    for (frame, received) in [(plain.clone(), 0), (tagged(0), 0), (tagged(8), 0), (tagged(0xe007), 5)] {
+        b.arrive(frame);
+        b.run();
+        assert_eq!(b.events(1, true).last().map_or(0, |e| e.rx_head), received);
+    }
+    let sent = b.sent();
+    assert!(!sent.is_empty() && sent.iter().all(|s| s.parsed.eth.vlan == Some(7)));
+    assert_eq!(b.card.counters().exceptions(Exception::UnknownFlow), 3);
+    accounted(&b);
+}
+
 fn frames_of_no_flow_go_to_the_control_plane_with_their_reason(kind: &impl Kind) {
     let mut b = kind.bench();
     let syn = peer_segment(5, 0, 0, TcpFlags::SYN, b"");
@@ -968,6 +986,7 @@ on_every_card! {
     arp_for_an_own_address_is_answered_and_shown_to_the_control_plane,
     solicitations_for_an_own_address_are_answered_and_shown_to_the_control_plane,
     a_flow_over_ipv6_receives_and_sends,
+    a_flow_on_a_vlan_is_found_there_alone_and_answers_there,
     frames_of_no_flow_go_to_the_control_plane_with_their_reason,
     a_full_exception_ring_drops_and_recovers,
     without_a_control_plane_flows_go_on_and_the_rest_is_counted,

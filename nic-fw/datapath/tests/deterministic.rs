@@ -36,7 +36,12 @@ struct Talk {
     freed: u32,
     sent_by_peer: u32,
     echoed: u32,
+    /// Times that nothing was to be done while the peer waited for an acknowledgement.
+    waits: u32,
 }
+
+/// After so many the peer sends again: a frame was dropped before it had a number, as an overloaded card may.
+const PATIENCE: u32 = 100;
 
 impl Talk {
     /// Looks at what became visible: each byte that an event or an ACK covers must be in memory.
@@ -68,8 +73,18 @@ fn talk(seed: u64) -> u32 {
     let mut chance = Chance::new(seed);
     let mut b = actors(seed);
     let flows = [b.install(0, 1), b.install(1, 2)];
-    let mut talks =
-        [0, 1].map(|n| Talk { n, ctx: n + 1, told: 0, acked: 0, edge: BUF as u32, consumed: 0, freed: 0, sent_by_peer: 0, echoed: 0 });
+    let mut talks = [0, 1].map(|n| Talk {
+        n,
+        ctx: n + 1,
+        told: 0,
+        acked: 0,
+        edge: BUF as u32,
+        consumed: 0,
+        freed: 0,
+        sent_by_peer: 0,
+        echoed: 0,
+        waits: 0,
+    });
     b.memory.set_knobs(slow(&mut chance));
     let busy_percent = chance.below(50) as u8;
     b.port.set_knobs(PortKnobs { tx_room: 1 + chance.below(4) as usize, busy_percent, rx_burst: 8, ..Default::default() });
@@ -141,12 +156,22 @@ fn arrive(b: &mut Bench<Actors>, t: &mut Talk, room: u32, chance: &mut Chance) {
     t.sent_by_peer += first + second;
 }
 
-/// Nothing to do: on to the next deadline; what the card has sent is acknowledged.
+/// Nothing to do: on to the next deadline; what the card has sent is acknowledged, and what it says that it dropped is sent again.
 fn step_time(b: &mut Bench<Actors>, talks: &mut [Talk]) {
     let next = b.card.next_deadline(b.now).unwrap_or(b.now.add_micros(1000));
     b.now = next.max(b.now.add_micros(100));
+    let dropped = b.card.counters().drops(Drop::NoBuffer) > 0;
     for t in talks {
+        t.waits = if t.acked < t.sent_by_peer { t.waits + 1 } else { 0 };
+        if t.waits == PATIENCE {
+            t.waits = 0;
+            b.segment(t.n, t.acked, t.echoed, TcpFlags::PSH, &stream(t.acked, (t.sent_by_peer - t.acked).min(900)));
+        }
         b.segment(t.n, t.sent_by_peer, t.echoed, TcpFlags::empty(), b"");
+        if dropped && t.acked < t.sent_by_peer {
+            let len = (t.sent_by_peer - t.acked).min(900);
+            b.segment(t.n, t.acked, t.echoed, TcpFlags::PSH, &stream(t.acked, len));
+        }
     }
 }
 

@@ -34,8 +34,9 @@ type WithoutRx = Rules<false, true, true>;
 type WithoutTx = Rules<true, false, true>;
 type WithoutWrites = Rules<true, true, false>;
 
-/// Two flows over a perfect wire, slow memory, at least two of each stage that order has to do with. Ends when it was seen.
-fn traffic<B: Fakes>(seed: u64, is_seen: impl Fn(&Broken) -> bool) -> bool {
+/// Two flows over a perfect wire, slow memory, at least two of each stage that order has to do with. Ends when it was seen. `None`: the traffic
+/// comes to a stand, as it may where a rule is left out (the last event that an application gets may be an old one, say).
+fn traffic<B: Fakes>(seed: u64, is_seen: impl Fn(&Broken) -> bool) -> Option<bool> {
     let groups = 1 + (seed % 2) as u16;
     let interleaving = Interleaving { placement: Placement::spread(2, groups, 2, 2), ..Interleaving::from_seed(seed) };
     let mut chance = Chance::new(seed);
@@ -47,17 +48,18 @@ fn traffic<B: Fakes>(seed: u64, is_seen: impl Fn(&Broken) -> bool) -> bool {
     let mut echoes = Echoes::new(flows.into(), TOTAL);
     for _ in 0..200_000 {
         if echoes.done() || is_seen(&echoes.broken) {
-            return is_seen(&echoes.broken);
+            return Some(is_seen(&echoes.broken));
         }
         echoes.turn(&mut b, &mut chance);
     }
-    panic!("seed {seed}: never done: {} of {}", echoes.progress(), 2 * TOTAL);
+    println!("seed {seed}: never done: {} of {}", echoes.progress(), 2 * TOTAL);
+    None
 }
 
 /// Whether enough seeds find it.
 fn is_found<B: Fakes>(what: &str, is: impl Fn(&Broken) -> bool) -> bool {
     let mut found = 0;
-    let seeds = for_seeds(SEEDS, |seed| found += u64::from(traffic::<B>(seed, &is)));
+    let seeds = for_seeds(SEEDS, |seed| found += u64::from(traffic::<B>(seed, &is) == Some(true)));
     println!("{what}: found by {found} of {seeds} seeds");
     found > seeds / 10
 }
@@ -79,5 +81,5 @@ fn without_waiting_for_writes_somebody_is_told_of_bytes_that_are_not_there() {
 
 #[test]
 fn with_all_rules_nothing_of_that_is_ever_seen() {
-    for_seeds(2 * SEEDS, |seed| assert!(!traffic::<All>(seed, |broken| *broken != Broken::default())));
+    for_seeds(2 * SEEDS, |seed| assert_eq!(traffic::<All>(seed, |broken| *broken != Broken::default()), Some(false)));
 }

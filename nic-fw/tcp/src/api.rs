@@ -96,6 +96,8 @@ pub struct Output {
     pub notify: bool,
     /// `emit` may have something now.
     pub send: bool,
+    /// [`next_deadline`](crate::next_deadline) may be sooner than before, or a timer has run.
+    pub deadline: bool,
     /// The flow has ended: nothing more comes from it.
     pub closed: Option<CloseReason>,
     /// Linux errno for the application when the flow ended by an error, else 0.
@@ -186,9 +188,11 @@ impl CloseReason {
 /// Linux errnos that end a connection.
 pub mod errno {
     pub const EPIPE: u32 = 32;
+    pub const ENETUNREACH: u32 = 101;
     pub const ECONNABORTED: u32 = 103;
     pub const ECONNRESET: u32 = 104;
     pub const ETIMEDOUT: u32 = 110;
+    pub const EHOSTUNREACH: u32 = 113;
 }
 
 #[cfg(test)]

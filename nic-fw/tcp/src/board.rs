@@ -29,7 +29,8 @@ pub(crate) struct Board {
     pub(crate) undo: Undo,
     /// F-RTO's state (RFC 5682).
     pub(crate) frto: crate::frto::Stage,
-    /// A tail loss probe is out: snd_max when it was sent, and whether it was a retransmission (RFC 8985, 7.1: TLP.end_seq, TLP.is_retrans).
+    /// A tail loss probe is out: snd_max when it was sent, and whether it was a retransmission (RFC 8985, 7.1: TLP.end_seq,
+    /// TLP.is_retrans).
     pub(crate) probe: Option<crate::tlp::Probe>,
     /// What was last sent again: when, microseconds mod 2^32, and its end.
     again: Option<(u32, SeqNum)>,
@@ -51,6 +52,11 @@ impl Board {
     pub(crate) fn sub(&mut self, record: &Record) {
         self.sacked -= if record.has(mark::SACKED) { record.len() } else { 0 };
         self.lost -= if record.has(mark::LOST) { record.len() } else { 0 };
+    }
+
+    /// Nothing is in flight: what was sent last was sent before all that comes.
+    pub(crate) fn forget_times(&mut self) {
+        self.again = None;
     }
 }
 
@@ -115,8 +121,8 @@ pub(crate) fn give_up(s: &mut FlowState, pools: &mut Pools) {
     }
 }
 
-/// RFC 6675 4-3.
 /// Bytes in flight: RFC 6675, 4, (SetPipe), and without a scoreboard RFC 5681's FlightSize, or what has been sent since a timeout.
+/// RFC 6675 4-3.
 pub(crate) fn pipe(s: &FlowState, pools: &Pools) -> u32 {
     if s.tx.board == NONE {
         return s.snd_nxt().since_or_zero(s.snd_una());
@@ -160,13 +166,17 @@ pub(crate) fn merge_next(s: &mut FlowState, pools: &mut Pools, handle: Handle) -
     true
 }
 
+/// A record is being sent again. That is later than all that was sent before, although the clock may not have moved: RACK goes by the
+/// order.
 /// RFC 8985 7.3-5.
-/// A record is being sent again. That is later than all that was sent before, although the clock may not have moved: RACK goes by the order.
 pub(crate) fn sent_again(s: &FlowState, pools: &mut Pools, handle: Handle, now: Now) {
     set_marks(s, pools, handle, mark::AGAIN);
-    let newest_us = pools.records.get(s.cc.sent).us;
+    let newest = *pools.records.get(s.cc.sent);
     let (board, record) = (pools.boards.get_mut(s.tx.board), pools.records.get_mut(handle));
-    let mut us = if is_later(now.us32(), newest_us) { now.us32() } else { newest_us.wrapping_add(1) };
+    let mut us = now.us32();
+    if newest.us == us || is_later(newest.us, us) && !newest.has(mark::LOST) {
+        us = newest.us.wrapping_add(1);
+    }
     if let Some((again_us, again_end)) = board.again {
         // At one time, what lies higher counts as sent later.
         let earliest = if record.start.ge(again_end) { again_us } else { again_us.wrapping_add(1) };

@@ -81,7 +81,7 @@ pub(crate) fn abort(s: &mut FlowState, now: Now, error: u32, out: &mut Output) {
 
 /// The peer no longer answers. RST, in case it hears us after all.
 /// RFC 9293 3.10.8-1.
-pub(crate) fn give_up(s: &mut FlowState, now: Now, out: &mut Output) {
+pub(crate) fn give_up(s: &mut FlowState, error: u32, now: Now, out: &mut Output) {
     out.reply = Some(output::reset(s, now));
-    end(s, st::CLOSED, CloseReason::Timeout, errno::ETIMEDOUT, out);
+    end(s, st::CLOSED, CloseReason::Timeout, error, out);
 }

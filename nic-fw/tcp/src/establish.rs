@@ -136,7 +136,7 @@ fn rx_state(setup: &Setup, flags: u32) -> RxState {
         state: tcp_state::ESTABLISHED,
         delack_segs: 0,
         quickack: QUICKACKS,
-        _reserved: 0,
+        soft_error: 0,
         delack_ms: 0,
         last_rx_ms: ms,
         ts_offset: setup.timestamps.map_or(0, |t| t.offset),

@@ -33,26 +33,26 @@ pub fn fast(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now) -> 
     if let Some(ts) = seg.timestamps {
         input::update_ts_recent(s, seg.seq, ts.val);
     }
-    let window = s.tx.snd_wnd;
+    let (window, delayed) = (s.tx.snd_wnd, s.has(ff::DELACK_ARMED));
     ack::update_window(s, seg);
-    let acknowledges = seg.ack.gt(s.snd_una());
-    if acknowledges {
+    let before = seg.ack.gt(s.snd_una()).then(|| timers::armed(s));
+    if before.is_some() {
         // Nothing closes an established flow: what there is to say is said below.
         ack::advance(s, pools, seg, now, &mut Output::default());
     }
     let mut place = None;
-    let mut deadline = false;
     if seg.payload_len > 0 {
         place = Some(Placement { from: 0, pos: s.rx_pos(s.rcv_nxt()), len: seg.payload_len, in_order: true });
         s.rx.rcv_nxt = seg.seq.add(seg.payload_len).0;
-        deadline = receive::owe_ack(s, seg, false, now);
+        receive::owe_ack(s, seg, false, now);
     }
-    if acknowledges || s.tx.snd_wnd != window {
-        timers::rearm(s, pools, now);
-        return Some(Fast { place, send: send::wants_emit(s, pools), deadline: true });
+    if before.is_none() && s.tx.snd_wnd == window {
+        // What may be sent, and which timer has to run, is what it was.
+        return Some(Fast { place, send: s.has(ff::ACK_NOW), deadline: !delayed && s.has(ff::DELACK_ARMED) });
     }
-    // What may be sent, and which timer has to run, is what it was.
-    Some(Fast { place, send: s.has(ff::ACK_NOW), deadline })
+    timers::rearm(s, pools, now);
+    let deadline = before.is_none_or(|before| timers::armed(s).is_sooner_than(before));
+    Some(Fast { place, send: send::wants_emit(s, pools), deadline })
 }
 
 /// Whether [`fast`] takes a segment.

@@ -1,7 +1,7 @@
 //! What the application and the control plane ask for. Every value is a claim.
 
 use crate::state::{View, rx_head, tx_tail};
-use crate::{HostUpdate, IcmpError, Now, Output, Pools, board, closing, send};
+use crate::{HostUpdate, IcmpError, Now, Output, Pools, board, closing, errno, send};
 use toe_abi::desc::hc_flags;
 use toe_abi::flow::{FlowState, as_v4, flow_flags as ff};
 
@@ -103,32 +103,46 @@ pub(crate) fn close(s: &mut FlowState, pools: &Pools, unread: bool, now: Now, ou
 
 const DEST_UNREACHABLE: u8 = 3;
 const FRAG_NEEDED: u8 = 4;
+/// Codes of "destination unreachable" that blame the network: unreachable, unknown, prohibited, not with this type of service.
+const NET_CODES: [u8; 4] = [0, 6, 9, 11];
 /// A path that claims less is lying (as in Linux: min_pmtu; RFC 8201, 4).
 const MTU_MIN: u16 = 552;
 const MTU_MIN_V6: u16 = 1280;
 
-/// Path MTU discovery (RFC 1191, RFC 8201). Other errors are soft: RFC 5461 and RFC 9293, 3.9.2.2 keep the connection.
+/// The errno of an error that does not end a connection.
+fn soft_error(kind: u8, code: u8) -> u8 {
+    let error = if kind == DEST_UNREACHABLE && NET_CODES.contains(&code) { errno::ENETUNREACH } else { errno::EHOSTUNREACH };
+    error as u8
+}
+
+/// Path MTU discovery (RFC 1191, RFC 8201). Other errors are soft: RFC 5461 and RFC 9293, 3.9.2.2 keep the connection,
+/// and say what to tell the application if the peer never answers again.
 /// RFC 7323 5.7-1.
 pub(crate) fn icmp_error(s: &mut FlowState, pools: &mut Pools, error: &IcmpError) {
     // RFC 5927, 4.1: only about what is in flight.
-    // RFC 5927 4.1-1.
+    // RFC 5927 4.1-1; RFC 8201 4-1.
     let ours = error.seq.ge(s.snd_una()) && error.seq.lt(s.snd_max());
+    if !ours {
+        return;
+    }
     // RFC 9293 MUST-56; RFC 5927 5.2-1.
-    if !ours || (error.kind, error.code) != (DEST_UNREACHABLE, FRAG_NEEDED) {
+    if (error.kind, error.code) != (DEST_UNREACHABLE, FRAG_NEEDED) {
+        s.rx.soft_error = soft_error(error.kind, error.code);
         return;
     }
     let (mtu_min, ip_header) = if as_v4(&s.id.key.remote_ip).is_some() { (MTU_MIN, 20) } else { (MTU_MIN_V6, 40) };
     let tcp_header = if s.has(ff::TIMESTAMPS) { 32 } else { 20 };
-    // RFC 1191 3-7, 3-8.
+    // RFC 1191 3-7, 3-8; RFC 8201 4-3, 4-4, 5.4-1.
     let mss = error.mtu.max(mtu_min) - ip_header - tcp_header;
-    // RFC 1191 3-9, 6.4-1.
+    // RFC 1191 3-9, 6.4-1; RFC 8201 4-8, 5.4-2.
     if mss >= s.rx.mss {
         return;
     }
-    // RFC 1191 3-1, 3-2, 3-3, 3-4.
+    // RFC 1191 3-1, 3-2, 3-3, 3-4; RFC 8201 4-4, 4-5, 4-6, 5.4-1.
     s.rx.mss = mss;
     s.cc.cwnd = s.cc.cwnd.max(s.mss());
     // All that is in flight was too long: again, in smaller pieces. No congestion, so cwnd stays (RFC 1191, 6.4).
+    // RFC 8201 4-5, 4-6, 5.4-3.
     // RFC 1191 6.4-2.
     board::give_up(s, pools);
     s.tx.snd_nxt = s.tx.snd_una;

@@ -28,11 +28,12 @@ pub fn forget(s: &mut FlowState, pools: &mut Pools) {
 /// Takes one event into the state and says what is to be done about it.
 pub fn input(s: &mut FlowState, pools: &mut Pools, event: &Input, now: Now) -> Output {
     if let Input::Segment(seg) = event
-        && let Some(Fast { place, send, .. }) = fast(s, pools, seg, now)
+        && let Some(Fast { place, send, deadline }) = fast(s, pools, seg, now)
     {
         debug_assert!(board::is_sound(s, pools), "{event:?}: {s:?}");
-        return Output { place, notify: true, send, ..Output::default() };
+        return Output { place, notify: true, send, deadline, ..Output::default() };
     }
+    let before = timers::armed(s);
     let mut out = Output::default();
     if s.ended() {
         // A segment may have been on its way when the flow ended.
@@ -50,6 +51,7 @@ pub fn input(s: &mut FlowState, pools: &mut Pools, event: &Input, now: Now) -> O
     if out.closed.is_none() {
         timers::rearm(s, pools, now);
         out.send = send::wants_emit(s, pools);
+        out.deadline = *event == Input::Timer || timers::armed(s).is_sooner_than(before);
     } else {
         board::forget(s, pools);
     }

@@ -60,4 +60,4 @@ pub use input::{admit, forget, input};
 pub use pool::Pools;
 pub use send::{emit, emit_owed, is_reset_due};
 pub use state::{event_flags, rx_head, tx_tail};
-pub use timers::next_deadline;
+pub use timers::{Armed, armed, next_deadline};

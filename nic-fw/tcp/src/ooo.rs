@@ -1,5 +1,5 @@
-//! Received intervals beyond a hole: ascending, disjoint, not touching. The first two are in the flow's state, and go where it goes; further ones
-//! are records of the group's pools, as long as there are some.
+//! Received intervals beyond a hole: ascending, disjoint, not touching. The first two are in the flow's state, and go where it goes;
+//! further ones are records of the group's pools, as long as there are some.
 //!
 //! ```text
 //!     rcv_nxt ──[hole]── ooo[0] ──[hole]── ooo[1] ──[hole]── ooo_more: record ── record ── ...
@@ -29,7 +29,8 @@ fn touch(a: &Record, b: &Record) -> bool {
     a.start.le(b.end) && b.start.le(a.end)
 }
 
-/// Adds `[start, end)`, which came at `us`, merged with those that it overlaps or touches. False: there is no room, and nothing has changed.
+/// Adds `[start, end)`, which came at `us`, merged with those that it overlaps or touches. False: there is no room, and nothing has
+/// changed.
 pub(crate) fn insert(cc: &mut CcState, pools: &mut Pools, (start, end): Range, us: u32) -> bool {
     let mut new = Record { start, end, us, marks: 0 };
     let merges = iter(cc, &pools.records).any(|i| touch(&i, &new));
@@ -128,9 +129,9 @@ pub(crate) fn received_before(s: &FlowState, pools: &Pools, (start, end): Range)
     known.map(|i| (i.start.max(start), i.end.min(end)))
 }
 
-/// Adds SACK blocks until there are `most`: first the interval with `latest`, then those that something was added to last. RFC 2018, 4: "the first SACK
-/// block MUST specify the contiguous block of data containing the segment which triggered this ACK", and the others repeat "the most recently
-/// reported".
+/// Adds SACK blocks until there are `most`: first the interval with `latest`, then those that something was added to last. RFC 2018, 4:
+/// "the first SACK block MUST specify the contiguous block of data containing the segment which triggered this ACK", and the others repeat
+/// "the most recently reported".
 /// RFC 2018 4-6, 4-8.
 pub(crate) fn report(s: &FlowState, pools: &Pools, latest: Option<SeqNum>, most: usize, blocks: &mut SackBlocks) {
     let room = most.saturating_sub(blocks.len());
@@ -196,8 +197,11 @@ mod tests {
         // What was added to is news.
         assert!(insert(&mut s.cc, &mut pools, (SeqNum(20), SeqNum(25)), 6));
         assert_eq!(reported(&s, &pools, 20, 3), [10, 30, 70]);
+        // Of the same time, the higher one came later.
+        assert!(insert(&mut s.cc, &mut pools, (SeqNum(110), SeqNum(120)), 6));
+        assert_eq!(reported(&s, &pools, 0, 2), [110, 10]);
         // The one that is named comes first, whatever its age.
-        assert_eq!(reported(&s, &pools, 95, 2), [90, 10]);
+        assert_eq!(reported(&s, &pools, 95, 2), [90, 110]);
     }
 
     proptest! {
@@ -226,7 +230,8 @@ mod tests {
                     prop_assert_eq!(next.since(SeqNum(base)), rcv_nxt);
                     bytes.retain(|&b| b >= rcv_nxt);
                 }
-                let listed: BTreeSet<u32> = iter(&s.cc, &pools.records).flat_map(|i| i.start.0.wrapping_sub(base)..i.end.0.wrapping_sub(base)).collect();
+                let offset = |seq: SeqNum| seq.since(SeqNum(base));
+                let listed: BTreeSet<u32> = iter(&s.cc, &pools.records).flat_map(|i| offset(i.start)..offset(i.end)).collect();
                 prop_assert_eq!(&listed, &bytes);
                 prop_assert_eq!(highest(&s.cc, &pools).map(|h| h.since(SeqNum(base))), bytes.last().map(|b| b + 1));
                 let ends: Vec<u32> = iter(&s.cc, &pools.records).flat_map(|i| [i.start, i.end]).map(|x| x.since(SeqNum(base))).collect();

@@ -82,8 +82,8 @@ pub(crate) fn ack_for(s: &mut FlowState, pools: &Pools, again: Option<Range>, la
     if s.has(ff::SACK) && (s.has_holes() || again.is_some()) {
         // Three blocks and timestamps fill the 40 bytes of options.
         let room = if s.has(ff::TIMESTAMPS) { 3 } else { SackBlocks::MAX };
-        // RFC 2883 4-1, 4-4, 4-5.
         // RFC 2883, 4: (1) the first block reports the duplicate, (5) the next one the block that it lies in.
+        // RFC 2883 4-1, 4-4, 4-5.
         if let Some((start, end)) = again {
             out.sack.push(start, end);
         }

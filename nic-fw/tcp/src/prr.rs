@@ -19,8 +19,8 @@ pub(crate) struct Prr {
     start: u32,
 }
 
-/// RFC 6937 3-1; RFC 8985 9.3-2.
 /// Recovery begins with an ACK of `acked` bytes in order and `sacked` others, which is given to [`on_ack`] next.
+/// RFC 6937 3-1; RFC 8985 9.3-2.
 pub(crate) fn begin(s: &FlowState, board: &mut Board, acked: u32, sacked: u32) {
     // RFC 9937, 6.2: "RecoverFS = SND.NXT - SND.UNA", less what was SACKed before, and with what this ACK acknowledges.
     let before = board.sacked.saturating_sub(sacked);
@@ -34,7 +34,7 @@ pub(crate) fn sent(board: &mut Board, bytes: u32) {
 }
 
 /// An ACK in recovery delivers `delivered` bytes: what may be sent now. `safe`: snd_una has moved, and nothing more is found lost.
-/// RFC 8985 9.3-2; RFC 6937 3-2, 3-3.
+/// RFC 6937 3-2, 3-3; RFC 8985 9.3-2.
 pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, delivered: u32, safe: bool) {
     let (pipe, mss, ssthresh) = (pipe(s, pools), s.mss(), s.cc.ssthresh);
     let prr = &mut pools.boards.get_mut(s.tx.board).prr;

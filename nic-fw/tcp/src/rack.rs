@@ -44,8 +44,8 @@ fn sent_after(us: u32, end: SeqNum, than_us: u32, than_end: SeqNum) -> bool {
     is_later(us, than_us) || (us == than_us && end.gt(than_end))
 }
 
-/// Data of a record has arrived, as `seg` says for the first time. In the order of sequence numbers. False: it may have been an earlier copy of it, as far as round trips are
-/// concerned.
+/// Data of a record has arrived, as `seg` says for the first time; in the order of sequence numbers. False: it may have been an earlier
+/// copy of it, as far as round trips are concerned.
 pub(crate) fn delivered(s: &mut FlowState, board: &mut Board, record: &Record, seg: &SegmentIn, now: Now) -> bool {
     let rtt_us = age(record.us, now);
     let again = record.has(mark::AGAIN);
@@ -78,8 +78,8 @@ fn echoes_earlier(s: &FlowState, seg: &SegmentIn, rtt_us: u32, now: Now) -> bool
 /// Recoveries that a wider reordering window outlives (RFC 8985, 6.2, step 4: RACK.reo_wnd_persist).
 const PERSIST: u8 = 16;
 
-/// RFC 8985 3.3.2-3, 4-3.
 /// RFC 8985, 6.2, step 4, RACK_update_reo_wnd(): `dsack`: the ACK says that something was sent again needlessly.
+/// RFC 8985 3.3.2-3, 4-3.
 pub(crate) fn adapt(s: &mut FlowState, board: &mut Board, dsack: bool) {
     // "if RACK.dsack_round is not None and SND.UNA >= RACK.dsack_round: RACK.dsack_round = None".
     if board.rack.dsack_round.is_some_and(|round| s.snd_una().ge(round)) {
@@ -122,7 +122,12 @@ pub(crate) fn detect(s: &mut FlowState, pools: &mut Pools, now: Now) -> bool {
     if s.tx.timer == timer::REORDER {
         s.tx.timer = timer::NONE;
     }
-    let board = pools.boards.get(s.tx.board);
+    let board = pools.boards.get_mut(s.tx.board);
+    if s.outstanding() == 0 {
+        // Times mean nothing any more when the flow has been idle for long.
+        board.forget_times();
+        board.rack.latest = None;
+    }
     let Some(latest) = board.rack.latest else { return false };
     let reo_wnd = reordering_window(s, board);
     let (mut found, mut wait_us, mut before) = (false, 0, NONE);

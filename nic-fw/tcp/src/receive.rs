@@ -104,7 +104,7 @@ pub(crate) fn data(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: N
         in_order(s, pools, seg, fresh.from, fresh.to, out);
     }
     let fin = take_fin(s, out);
-    let _ = owe_ack(s, seg, had_holes || fin, now);
+    owe_ack(s, seg, had_holes || fin, now);
     if out.closed.is_some() || again.is_some() {
         // The flow ends here, and with it what emit() could send: the ACK of the FIN goes along.
         out.reply = Some(output::ack_again(s, pools, again, now));
@@ -182,14 +182,14 @@ fn out_of_order(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, fresh: &F
     out.reply = Some(output::ack_for(s, pools, again, Some(seg.seq), now));
 }
 
-/// In-order data has come: acknowledge now, or soon (RFC 5681, 4.2; RFC 9293, 3.8.6.3). True: soon, and a timer was set for it.
+/// In-order data has come: acknowledge now, or soon (RFC 5681, 4.2; RFC 9293, 3.8.6.3).
 /// RFC 5681 4.2-1, 4.2-2, 4.2-3, 4.2-4, 4.2-8.
-pub(crate) fn owe_ack(s: &mut FlowState, seg: &SegmentIn, now_please: bool, now: Now) -> bool {
+pub(crate) fn owe_ack(s: &mut FlowState, seg: &SegmentIn, now_please: bool, now: Now) {
     let quick = s.rx.quickack > 0;
     s.rx.quickack = s.rx.quickack.saturating_sub(1);
     if s.has(ff::ACK_NOW) {
         // It is going to be for this segment too.
-        return false;
+        return;
     }
     // Full-sized as far as we can tell: the peer's segment size may be less than ours, but what fills one lacks PSH.
     let full = seg.payload_len >= s.mss() || !seg.flags.contains(TcpFlags::PSH);
@@ -205,12 +205,8 @@ pub(crate) fn owe_ack(s: &mut FlowState, seg: &SegmentIn, now_please: bool, now:
     // RFC 9293 MUST-58, MUST-59: an owed ACK leaves by emit(), one for all that has come until then.
     if now_please || second || nearly_closed || quick {
         s.set(ff::ACK_NOW);
-        return false;
+    } else if !s.has(ff::DELACK_ARMED) {
+        s.set(ff::DELACK_ARMED);
+        s.rx.delack_ms = now.ms32().wrapping_add(DELACK_MS);
     }
-    if s.has(ff::DELACK_ARMED) {
-        return false;
-    }
-    s.set(ff::DELACK_ARMED);
-    s.rx.delack_ms = now.ms32().wrapping_add(DELACK_MS);
-    true
 }

@@ -7,18 +7,18 @@
 //! ```
 //!
 //! It is the scoreboard of RFC 6675 and has the transmission times of RFC 8985. A record stands for what was sent at one time, however many
-//! segments that is. When no record is free, the last one stands for later data too; a list that can't be kept is given up as a whole, and begins
-//! anew with new data. Until all before that is acknowledged the flow is without a scoreboard ([`is_complete`]).
+//! segments that is. When no record is free, the last one stands for later data too; a list that can't be kept is given up as a whole, and
+//! begins anew with new data. Until all before that is acknowledged the flow is without a scoreboard ([`is_complete`]).
 
 use crate::pool::{Handle, NONE, Pools};
 use crate::sack::Range;
 use crate::state::View;
-use crate::{Now, rtt};
+use crate::{Now, cc, rtt};
 use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::SeqNum;
 
-/// RFC 6675 4-1; RFC 8985 4-1.
 /// Bytes that were sent at one time, or received beyond a hole: sequence numbers [start, end).
+/// RFC 6675 4-1; RFC 8985 4-1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Record {
     pub(crate) start: SeqNum,
@@ -98,7 +98,7 @@ pub(crate) fn sent(s: &mut FlowState, pools: &mut Pools, (start, end): Range, us
             return true;
         }
     }
-    // Not in recovery, where its acknowledgement waits for holes before it to be filled.
+    // RFC 6298 3-3: not in recovery, where its acknowledgement waits for holes before it to be filled.
     let timed = !s.has(ff::RTT_PENDING | ff::RECOVERY | ff::LOSS) && s.tx.board == NONE;
     let marks = if timed { mark::TIMED } else { 0 };
     let pushed = pools.push(&mut s.cc.sent, Record { start, end, us, marks });
@@ -110,7 +110,7 @@ pub(crate) fn sent(s: &mut FlowState, pools: &mut Pools, (start, end): Range, us
 
 /// Everything up to `ack` has arrived, on a flow without a scoreboard: gives the round trip that this measures, microseconds.
 pub(crate) fn acked(s: &mut FlowState, pools: &mut Pools, ack: SeqNum, now: Now) -> Option<u32> {
-    let mut sample = None;
+    let (mut sample, mut newest) = (None, None);
     while s.cc.sent != NONE {
         let first = pools.records.first(s.cc.sent);
         let record = pools.records.get_mut(first);
@@ -122,7 +122,12 @@ pub(crate) fn acked(s: &mut FlowState, pools: &mut Pools, ack: SeqNum, now: Now)
             s.clear(ff::RTT_PENDING);
             sample = Some(age(record.us, now));
         }
+        newest = Some(record.us);
         pools.records.remove(&mut s.cc.sent, NONE);
+    }
+    // Slow start looks at more than one round trip in a window.
+    if let Some(us) = newest {
+        cc::on_rtt(s, age(us, now));
     }
     if let Some(us) = sample {
         rtt::measured(s, us);
@@ -143,4 +148,36 @@ pub(crate) fn split(s: &mut FlowState, pools: &mut Pools, handle: Handle, at: Se
     let second = pools.insert(&mut s.cc.sent, handle, Record { start: at, ..whole })?;
     pools.records.get_mut(handle).end = at;
     Some(second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::flow;
+    use crate::{HostUpdate, Input, emit, input};
+
+    /// Sends `count` segments of a byte, one every `gap_us`; the round trip is 1600 us. Gives how many records there are.
+    fn records_of(count: u32, gap_us: u64) -> usize {
+        let (mut s, mut pools) = (flow(), Pools::new(1000));
+        (s.tx.srtt_us, s.cc.cwnd) = (1600, 1 << 20);
+        for i in 0..count {
+            let now = Now(1_000_000 + u64::from(i) * gap_us);
+            let update = HostUpdate { tx_head: i + 1, rx_tail: 0, flags: toe_abi::desc::hc_flags::NODELAY };
+            let _ = input(&mut s, &mut pools, &Input::Host(update), now);
+            assert!(emit(&mut s, &mut pools, now, 1460).is_some_and(|sent| sent.len == 1));
+        }
+        pools.records.iter(s.cc.sent).count()
+    }
+
+    #[test]
+    fn what_is_sent_within_a_sixteenth_of_a_round_trip_shares_a_record() {
+        // The first is timed, and stands for itself.
+        assert_eq!((records_of(4, 0), records_of(4, 30), records_of(4, 101)), (1, 2, 4));
+    }
+
+    #[test]
+    fn a_trickle_that_nobody_acknowledges_takes_few_records() {
+        let of = records_of(6000, 101);
+        assert!((50..200).contains(&of), "{of}");
+    }
 }

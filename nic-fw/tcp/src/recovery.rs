@@ -18,8 +18,8 @@ use toe_abi::counters::Counter;
 use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::{SeqNum, TcpFlags};
 
-/// RFC 6675 5-5, 5-8; RFC 8985 9.2-1.
 /// A validated acknowledgement of a flow that has a scoreboard. `duplicate`: by RFC 5681, 2.
+/// RFC 6675 5-5, 5-8; RFC 8985 9.2-1.
 pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, duplicate: bool, now: Now, out: &mut Output) {
     let flight = board::pipe(s, pools);
     let advanced = seg.ack.gt(s.snd_una());
@@ -36,8 +36,8 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dupl
         (None, Some(us)) => rtt::sample(s, us),
         (None, None) => {}
     }
-    // RFC 6675 5-3.
     // RFC 6675, 2: a duplicate ACK is one with news of SACK.
+    // RFC 6675 5-3.
     s.tx.dup_acks = s.tx.dup_acks.saturating_add(u8::from(news.sacked > 0));
 
     let board = pools.boards.get_mut(s.tx.board);
@@ -86,7 +86,6 @@ fn advance_state(
     let lost = pools.boards.get(s.tx.board).lost;
     if s.has(ff::RECOVERY) {
         prr::on_ack(s, pools, delivered, advanced && lost == 0);
-    // RFC 6675 5.1-5.
     } else if lost > 0 && !s.has(ff::LOSS) {
         // RFC 6675 5.1-5.
         begin(s, pools, news, out);
@@ -168,8 +167,8 @@ fn frto(s: &mut FlowState, pools: &mut Pools, news: &News, advanced: bool) -> bo
     false
 }
 
-/// RFC 8985 6.2-2.
 /// Segments have been out for so long that others which overtook them prove them lost (RFC 8985, 6.2: RACK_reorder_timeout).
+/// RFC 8985 6.2-2.
 pub(crate) fn reordering_timeout(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) {
     if s.tx.board == NONE || !rack::detect(s, pools, now) {
         return;
@@ -182,8 +181,8 @@ pub(crate) fn reordering_timeout(s: &mut FlowState, pools: &mut Pools, now: Now,
     ask_for_retransmission(s, pools);
 }
 
-/// The retransmission timer has expired: RFC 8985, 6.3. False: the flow can't have a scoreboard. `again`: the same data has timed out before.
-/// RFC 6675 5.1-2, 5.1-3, 5.1-4, 5.1-7.
+/// The retransmission timer has expired: RFC 8985, 6.3. False: the flow can't have a scoreboard. `again`: the same data has timed out
+/// before.
 pub(crate) fn timeout(s: &mut FlowState, pools: &mut Pools, again: bool, now: Now, out: &mut Output) -> bool {
     if !s.has(ff::SACK) || !board::open(s, pools) {
         return false;

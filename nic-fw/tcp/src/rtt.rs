@@ -51,7 +51,6 @@ pub(crate) fn rto_ms(s: &FlowState) -> u32 {
 }
 
 /// A round trip of data that was sent once.
-/// RFC 6298 3-3.
 pub(crate) fn measured(s: &mut FlowState, rtt_us: u32) {
     let rtt_us = rtt_us.max(1);
     if s.tx.min_rtt_us == 0 || rtt_us < s.tx.min_rtt_us {
@@ -63,8 +62,9 @@ pub(crate) fn measured(s: &mut FlowState, rtt_us: u32) {
 /// Takes the sample that an echoed timestamp gives, where there is nothing better: its clock ticks in milliseconds.
 /// RFC 7323 4.1-2.
 pub(crate) fn echoed(s: &mut FlowState, timestamps: Option<Timestamps>, now: Now) {
-    // Karn's rule (RFC 6298, 3) forbids timing what was sent twice, but an echoed timestamp says which copy it answers (RFC 7323, 4.1). If only
-    // the ACK was lost, the echo is that of the first copy, and a whole timeout too old: no sample may count more than the present timeout.
+    // Karn's rule (RFC 6298, 3) forbids timing what was sent twice, but an echoed timestamp says which copy it answers (RFC 7323, 4.1). If
+    // only the ACK was lost, the echo is that of the first copy, and a whole timeout too old: no sample may count more than the present
+    // timeout.
     if let Some(ts) = timestamps.filter(|ts| s.has(ff::TIMESTAMPS) && ts.ecr != 0) {
         let ms = crate::output::ts_now(s, now).wrapping_sub(ts.ecr);
         if ms <= ECHO_MAX_MS {

@@ -106,8 +106,8 @@ pub(crate) fn cumulative(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, 
     }
 }
 
-/// RFC 2018 5-1; RFC 6675 5-1, 5.1-2, 5.1-6.
 /// Marks what the blocks say. One walk over the records, whatever the blocks are.
+/// RFC 2018 5-1; RFC 6675 5-1, 5.1-2, 5.1-6.
 pub(crate) fn selective(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, news: &mut News) {
     let (blocks, n) = plausible(s, seg);
     let mut blocks = blocks[..n].iter().copied().peekable();
@@ -118,7 +118,8 @@ pub(crate) fn selective(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, n
         let Some(&(start, end)) = blocks.peek() else { break };
         if start.lt(record.end) && !record.has(mark::SACKED) {
             if start.gt(record.start) {
-                // The part before the block stays as it is. Without a record for the other part the block is not believed: it is only advice.
+                // The part before the block stays as it is. Without a record for the other part the block is not believed: it is only
+                // advice.
                 let second = board::split(s, pools, at, start);
                 before = at;
                 at = second.unwrap_or_else(|| pools.records.next(s.cc.sent, at));

@@ -35,12 +35,12 @@ fn edge_from(start: SeqNum, len: u32, nxt: SeqNum) -> u32 {
 // RFC 5681 3.2-4, 3.2-5; RFC 3042 2-1, 2-2.
 pub(crate) fn room(s: &FlowState, pools: &Pools) -> u32 {
     if s.tx.board != 0 {
-        // RFC 6675 5-4.
         // RFC 6675, 5, (C): "cwnd - pipe".
+        // RFC 6675 5-4.
         return s.cc.cwnd.saturating_sub(board::pipe(s, pools));
     }
-    // RFC 3042, limited transmit: one segment beyond cwnd for each of the first two duplicate ACKs. With a scoreboard, SACKed data makes room.
-    // RFC 6675 5-4.
+    // RFC 3042, limited transmit: one segment beyond cwnd for each of the first two duplicate ACKs. With a scoreboard, SACKed data makes
+    // room.
     let limited = if s.has(ff::RECOVERY | ff::LOSS) { 0 } else { u32::from(s.tx.dup_acks.min(2)) * s.mss() };
     edge_from(s.snd_una(), s.cc.cwnd.saturating_add(limited).min(1 << 30), s.snd_nxt())
 }
@@ -174,8 +174,8 @@ fn next(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32, new_da
     if s.outstanding() == 0 {
         cc::on_idle(s, now);
     }
-    // RFC 6675 4-6, 4-10.
     // What was sent before is no new data.
+    // RFC 6675 4-6, 4-10.
     if (new_data || s.snd_nxt().lt(s.snd_max()))
         && let Verdict::Send { len, fin } = plan(s, room(s, pools), max_payload)
     {

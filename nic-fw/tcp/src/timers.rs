@@ -1,10 +1,10 @@
-//! Retransmission, reordering, loss and zero-window probes, keep-alive, cork, delayed ACK. One slot holds all but the last, so that no two can be
-//! armed at once.
+//! Retransmission, reordering, loss and zero-window probes, keep-alive, cork, delayed ACK. One slot holds all but the last, so that no two
+//! can be armed at once.
 
 use crate::rtt::{RTO_MAX_MS, rto_ms};
 use crate::send::{Verdict, plan};
 use crate::state::View;
-use crate::{Now, Output, Pools, cc, closing, records, recovery, send, tlp};
+use crate::{Now, Output, Pools, cc, closing, errno, records, recovery, send, tlp};
 use toe_abi::counters::Counter;
 use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 
@@ -38,6 +38,33 @@ pub fn next_deadline(s: &FlowState, now: Now) -> Option<Now> {
     match (slot, delack) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
+    }
+}
+
+/// When timers are due, milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Armed {
+    slot: Option<u32>,
+    delack: Option<u32>,
+}
+
+/// The timers that run.
+#[inline]
+#[must_use]
+pub fn armed(s: &FlowState) -> Armed {
+    Armed { slot: (s.tx.timer != timer::NONE).then_some(s.tx.timer_ms), delack: s.has(ff::DELACK_ARMED).then_some(s.rx.delack_ms) }
+}
+
+impl Armed {
+    /// Whether one is due sooner than it was: [`next_deadline`] may be, too.
+    #[inline]
+    #[must_use]
+    pub fn is_sooner_than(self, before: Self) -> bool {
+        let sooner = |now: Option<u32>, before: Option<u32>| match (now, before) {
+            (Some(now), Some(before)) => (now.wrapping_sub(before) as i32) < 0,
+            (now, before) => now.is_some() && before.is_none(),
+        };
+        sooner(self.slot, before.slot) || sooner(self.delack, before.delack)
     }
 }
 
@@ -130,9 +157,15 @@ fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) 
     let answering = s.tx.snd_wnd == 0 && now.ms32().wrapping_sub(s.rx.last_rx_ms) < 2 * RTO_MAX_MS && !s.has(ff::ORPHAN);
     // RFC 9293 MUST-20, SHLD-11: R2 alone. At R1 IP needs no advice: toed asks next hops again all the time.
     if s.tx.backoff >= retries(s) && !answering {
-        return closing::give_up(s, now, out);
+        // RFC 9293 MUST-47, SHLD-25: routers may have said why.
+        let error = if s.rx.soft_error == 0 { errno::ETIMEDOUT } else { u32::from(s.rx.soft_error) };
+        return closing::give_up(s, error, now, out);
     }
     let again = s.tx.backoff > 0;
+    if !again {
+        // About what has been acknowledged since.
+        s.rx.soft_error = 0;
+    }
     s.tx.backoff = s.tx.backoff.saturating_add(1);
     if recovery::timeout(s, pools, again, now, out) {
         return;
@@ -155,7 +188,7 @@ fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) 
 /// RFC 9293 MUST-37.
 fn persist(s: &mut FlowState, now: Now, out: &mut Output) {
     if s.tx.probes >= retries(s) {
-        return closing::give_up(s, now, out);
+        return closing::give_up(s, errno::ETIMEDOUT, now, out);
     }
     s.tx.probes += 1;
     s.tx.backoff = s.tx.backoff.saturating_add(1);
@@ -173,11 +206,41 @@ fn keep_alive(s: &mut FlowState, now: Now, out: &mut Output) {
         return;
     }
     if s.tx.probes >= KEEPALIVE_PROBES {
-        return closing::give_up(s, now, out);
+        return closing::give_up(s, errno::ETIMEDOUT, now, out);
     }
     s.tx.probes += 1;
     s.set(ff::PROBE);
     s.tx.timer = timer::KEEPALIVE;
     s.tx.timer_ms = now.ms32().wrapping_add(KEEPALIVE_INTERVAL_MS);
     out.counts.add(Counter::TxProbes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::flow;
+
+    #[test]
+    fn only_what_comes_sooner_is_sooner() {
+        let mut s = flow();
+        let armed_at = |s: &mut FlowState, slot: Option<u32>, delack: Option<u32>| {
+            s.tx.timer = if slot.is_some() { timer::RTO } else { timer::NONE };
+            s.tx.timer_ms = slot.unwrap_or(0);
+            s.rx.delack_ms = delack.unwrap_or(0);
+            s.clear(ff::DELACK_ARMED);
+            if delack.is_some() {
+                s.set(ff::DELACK_ARMED);
+            }
+            armed(s)
+        };
+        let mut sooner = |now: (Option<u32>, Option<u32>), before: (Option<u32>, Option<u32>)| {
+            let before = armed_at(&mut s, before.0, before.1);
+            armed_at(&mut s, now.0, now.1).is_sooner_than(before)
+        };
+        let (none, at) = (None, Some(u32::MAX));
+        assert!(sooner((at, none), (none, none)) && sooner((none, at), (at, none)));
+        assert!(sooner((at, none), (Some(5), none)), "across the end of the clock");
+        assert!(!sooner((Some(5), none), (at, none)));
+        assert!(!sooner((at, at), (at, at)) && !sooner((none, none), (at, at)));
+    }
 }

@@ -30,9 +30,9 @@ const MAX_ACK_DELAY_MS: u32 = 200;
 /// As Linux, for clocks that tick in milliseconds and receivers that wait for more.
 const SLACK_MS: u32 = 2;
 
+/// Whether a probe is what comes next (RFC 8985, 7.2): "unless it is already in fast recovery, RTO recovery, or the sender has segments
+/// delivered out of order".
 /// RFC 8985 7.2-1, 7.3-1.
-/// Whether a probe is what comes next (RFC 8985, 7.2): "unless it is already in fast recovery, RTO recovery, or the sender has segments delivered
-/// out of order".
 pub(crate) fn is_wanted(s: &FlowState, pools: &Pools) -> bool {
     let calm = !s.has(ff::RECOVERY | ff::LOSS) && s.tx.backoff == 0 && s.tx.snd_wnd > 0;
     // RFC 8985, 7.3: a round trip has been measured since the last probe. The records are what the answer is judged by.
@@ -51,9 +51,8 @@ pub(crate) fn timeout_ms(s: &FlowState) -> u32 {
     pto.min(rto_ms(s))
 }
 
-/// RFC 8985 7.3-2.
 /// The timer has expired. False: without a scoreboard there is no probe.
-/// RFC 8985 7.3-1.
+/// RFC 8985 7.3-2, 7.3-1.
 pub(crate) fn expire(s: &mut FlowState, pools: &mut Pools, out: &mut Output) -> bool {
     if !is_wanted(s, pools) || !board::open(s, pools) {
         return false;
@@ -63,8 +62,8 @@ pub(crate) fn expire(s: &mut FlowState, pools: &mut Pools, out: &mut Output) -> 
     true
 }
 
-/// RFC 8985 7.3-3, 7.3-4, 7.3-6.
 /// RFC 8985, 7.3, TLP_send_probe(). New data goes in spite of cwnd.
+/// RFC 8985 7.3-3, 7.3-4, 7.3-6.
 pub(crate) fn probe(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32) -> Option<SegmentOut> {
     if s.tx.board == NONE || s.outstanding() == 0 {
         return None;
@@ -102,8 +101,8 @@ pub(crate) fn is_of_probe(board: &Board, (_, end): Range) -> bool {
     board.probe.is_some_and(|probe| probe.again && probe.end == end)
 }
 
-/// RFC 8985 7.4.2-1, 7.4.2-2.
 /// RFC 8985, 7.4.2, TLP_process_ack(). `duplicate`: the ACK has nothing new and no SACK.
+/// RFC 8985 7.4.2-1, 7.4.2-2.
 pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dsack: Option<Range>, duplicate: bool, out: &mut Output) {
     let Some(probe) = pools.boards.get(s.tx.board).probe else { return };
     if seg.ack.lt(probe.end) {

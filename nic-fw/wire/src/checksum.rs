@@ -4,6 +4,8 @@
 //! as the result is swapped once. A [`Sum`] may be continued over several pieces, odd lengths included, so that a
 //! gather (headers, then a ring buffer that wraps) is summed where it lies.
 
+use crate::ipv4::{is_mapped, unmapped};
+
 /// A running checksum over pieces that follow each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum {
@@ -118,11 +120,20 @@ impl Sum {
 /// the IPv4 form is meant. `len`: bytes of the TCP header and payload.
 #[must_use]
 pub fn pseudo_header(src: &[u8; 16], dst: &[u8; 16], proto: u8, len: u32) -> Sum {
-    let v4 = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
-    let addresses = match (src.strip_prefix(&v4), dst.strip_prefix(&v4)) {
-        (Some(src), Some(dst)) => Sum::new().bytes(src).bytes(dst),
-        _ => Sum::new().bytes(src).bytes(dst),
-    };
+    if is_mapped(src) && is_mapped(dst) {
+        return pseudo_header_v4(unmapped(src), unmapped(dst), proto, len);
+    }
+    pseudo_header_of(Sum::new().bytes(src).bytes(dst), proto, len)
+}
+
+/// The pseudo-header over IPv4.
+#[inline]
+pub(crate) fn pseudo_header_v4(src: [u8; 4], dst: [u8; 4], proto: u8, len: u32) -> Sum {
+    pseudo_header_of(Sum::of_words(&src).bytes(&dst), proto, len)
+}
+
+#[inline]
+fn pseudo_header_of(addresses: Sum, proto: u8, len: u32) -> Sum {
     // The length is 16 bits in IPv4 and 32 in IPv6; the sum is the same.
     addresses.word(u16::from(proto)).word((len >> 16) as u16).word(len as u16)
 }

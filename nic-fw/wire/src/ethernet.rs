@@ -18,6 +18,12 @@ pub mod ethertype {
     pub const IPV6: u16 = 0x86dd;
 }
 
+/// The VLAN of a tag.
+#[inline]
+pub const fn vlan_id(tag: u16) -> u16 {
+    tag & 0x0fff
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ethernet {
     pub dst: Mac,
@@ -49,6 +55,12 @@ impl Ethernet {
             eth.len += VLAN_LEN as u16;
         }
         Ok(eth)
+    }
+
+    /// The VLAN; 0: none, or a priority tag, which is no VLAN (IEEE 802.1Q, 9.6).
+    #[inline]
+    pub fn vlan_id(&self) -> u16 {
+        vlan_id(self.vlan.unwrap_or(0))
     }
 
     /// Broadcast or multicast.

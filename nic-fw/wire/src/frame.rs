@@ -99,6 +99,7 @@ impl Frame {
     pub fn segment(&self, frame: &[u8]) -> Option<Segment> {
         self.tcp().map(|(ip, tcp)| Segment {
             tuple: TcpTuple { src_ip: ip.src, dst_ip: ip.dst, src_port: tcp.src_port, dst_port: tcp.dst_port },
+            vlan: self.eth.vlan_id(),
             seq: tcp.seq,
             ack: tcp.ack,
             flags: tcp.flags,

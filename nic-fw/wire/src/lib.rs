@@ -22,6 +22,7 @@ extern crate std;
 pub mod arp;
 mod bytes;
 pub mod checksum;
+pub mod congestion;
 pub mod error;
 pub mod ethernet;
 pub mod frame;

@@ -14,7 +14,7 @@ use crate::ipv4::{self, Span, ip_proto};
 use crate::tcp::{COMMON_TIMESTAMPS, TIMESTAMPS_LEN};
 use crate::{SackBlocks, SeqNum, Sum, TcpFlags, Timestamps, bytes, ethernet, ethertype, tcp};
 
-/// Addresses and ports of a TCP segment, source first. Addresses are IPv4-mapped.
+/// Addresses and ports of a TCP segment, source first. Addresses of IPv4 are mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TcpTuple {
     pub src_ip: [u8; 16],
@@ -27,6 +27,8 @@ pub struct TcpTuple {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Segment {
     pub tuple: TcpTuple,
+    /// VLAN of the frame (VID); 0: none.
+    pub vlan: u16,
     pub seq: SeqNum,
     pub ack: SeqNum,
     pub flags: TcpFlags,
@@ -87,6 +89,7 @@ pub fn common_segment(frame: &[u8]) -> Option<Segment> {
         dst_port: be16(TCP_AT + 2)?,
     };
     Some(Segment {
+        vlan: 0,
         tuple,
         seq: SeqNum(be32(TCP_AT + 4)?),
         ack: SeqNum(be32(TCP_AT + 8)?),

@@ -1,5 +1,6 @@
 //! What a script says. Times are microseconds; sequence numbers are relative to the connection's first, in both directions.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// One script.
@@ -16,6 +17,9 @@ pub struct Script {
 /// `--name=value` lines: how the host is set up.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
+    /// `None`: the script holds in both versions.
+    pub ip_version: Option<IpVersion>,
+    /// With IPv4; with IPv6 as much more as its header is longer.
     pub mtu: u16,
     pub cc: u8,
     pub sack: bool,
@@ -44,6 +48,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            ip_version: None,
             mtu: 1500,
             cc: toe_abi::flow::cc::CUBIC,
             sack: true,
@@ -63,6 +68,12 @@ impl Default for Config {
             tolerance: Duration::from_millis(4),
         }
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IpVersion {
+    V4,
+    V6,
 }
 
 /// One step of a script.
@@ -117,11 +128,12 @@ pub struct Marks {
     /// 0: not-ECT, 1: ECT(1), 2: ECT(0), 3: CE.
     pub ecn: u8,
     pub bad_checksum: bool,
+    /// IPv4 only.
     pub bad_ip_checksum: bool,
-    /// IPv4 addresses instead of the peer's and ours.
-    pub src: Option<[u8; 4]>,
-    pub dst: Option<[u8; 4]>,
-    /// Options of the IP header, whole words.
+    /// Addresses instead of the peer's and ours, in scripts of their version of IP.
+    pub src: Option<IpAddr>,
+    pub dst: Option<IpAddr>,
+    /// IPv4 only: options of the IP header, whole words.
     pub ip_options: Vec<u8>,
     /// Data offset field instead of the right one.
     pub data_offset: Option<u8>,
@@ -190,7 +202,7 @@ pub enum Opt {
     Raw(Vec<u8>),
 }
 
-/// An ICMP error that quotes a segment of the stack's.
+/// An ICMP error that quotes a segment of the stack's, in the words of IPv4.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IcmpError {
     pub kind: u8,

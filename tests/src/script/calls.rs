@@ -1,7 +1,7 @@
 //! The application of a script: system calls on the library, with the kernel's rules for numbers, waiting and errors.
 
-use super::ast::{Conn, Errno, Fd, Op, SocketOption};
-use super::frame::{FROM_PEER, FROM_US, PEER_IP};
+use super::ast::{Conn, Errno, Fd, IpVersion, Op, SocketOption};
+use super::frame::{FROM_PEER, FROM_US};
 use super::parse::errno_of;
 use super::space::LISTEN_PORT;
 use crate::sim::host::{App, SimDaemon};
@@ -37,8 +37,8 @@ struct Sock {
 }
 
 /// Makes one call at a time; one that waits is tried again whenever the library has news.
-#[derive(Default)]
 pub struct Caller {
+    ip: IpVersion,
     socks: BTreeMap<Fd, Sock>,
     op: Option<Op>,
     /// The call has not been tried yet.
@@ -51,6 +51,11 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// An application that talks over this version of IP.
+    pub fn new(ip: IpVersion) -> Self {
+        Self { ip, socks: BTreeMap::new(), op: None, fresh: false, progress: 0, done: None, opened: Vec::new() }
+    }
+
     pub fn start(&mut self, op: Op) {
         self.op = Some(op);
         self.fresh = true;
@@ -63,7 +68,7 @@ impl Caller {
     }
 
     /// Whether the call would go on waiting, by what its descriptor says.
-    pub fn may_wait(&self, op: &Op) -> bool {
+    fn may_wait(&self, op: &Op) -> bool {
         let (fd, dontwait) = match op {
             Op::Accept { fd } | Op::Connect { fd, .. } => (fd, false),
             Op::Read { fd, dontwait, .. } | Op::Write { fd, dontwait, .. } => (fd, *dontwait),
@@ -125,8 +130,11 @@ impl Caller {
     }
 
     fn listen(&mut self, toe: &mut Toe, fd: Fd, backlog: u32) -> Answer {
-        let sock = self.sock(fd)?;
-        sock.id = Some(toe.listen(Addr::v4([0; 4], LISTEN_PORT), backlog).map_err(errno)?);
+        let any = match self.ip {
+            IpVersion::V4 => Addr::v4([0; 4], LISTEN_PORT),
+            IpVersion::V6 => Addr { ip: [0; 16], port: LISTEN_PORT },
+        };
+        self.sock(fd)?.id = Some(toe.listen(any, backlog).map_err(errno)?);
         Ok(Some(0))
     }
 
@@ -137,9 +145,10 @@ impl Caller {
 
     fn connect(&mut self, toe: &mut Toe, fd: Fd, conn: Conn) -> Answer {
         let again = !self.fresh;
+        let peer = Addr { ip: self.ip.peer_ip(), port: LISTEN_PORT };
         let sock = self.sock(fd)?;
         let Some(id) = sock.id else {
-            let id = toe.connect(Addr::v4(PEER_IP, LISTEN_PORT)).map_err(errno)?;
+            let id = toe.connect(peer).map_err(errno)?;
             sock.id = Some(id);
             sock.connected = false;
             let nonblock = sock.nonblock;

@@ -1,7 +1,7 @@
 //! The host that a script runs against.
 
-use super::ast::Config;
-use super::frame::{OUR_IP, OUR_MAC};
+use super::ast::{Config, IpVersion};
+use super::ip::OUR_MAC;
 use crate::sim::host::ToeHost;
 use toe_datapath::{Card, CardConfig, DeterministicCard, Interleaving};
 use toe_engine::{Engine, Prefix};
@@ -9,8 +9,8 @@ use toe_hal::PortCaps;
 use toe_hal::fake::{FakeMemory, FakePort, MemoryKnobs};
 use toed::core::CoreConfig;
 
-fn address() -> Prefix {
-    Prefix::new(toe_abi::flow::v4_mapped(OUR_IP), 24).expect("24 bits")
+fn address(ip: IpVersion) -> Prefix {
+    Prefix::new(ip.our_ip(), ip.prefix()).expect("not longer than an address")
 }
 
 /// How the card's stages are put together.
@@ -22,9 +22,9 @@ pub enum Stages {
 }
 
 /// Engine, core and a card with the script's settings.
-pub fn host(c: &Config, stages: Stages) -> Result<ToeHost, String> {
-    let engine = Engine::new(engine_config(c), c.start.as_micros() as u64).map_err(|e| e.to_string())?;
-    let mut core = CoreConfig::new(Some(address()));
+pub fn host(c: &Config, ip: IpVersion, stages: Stages) -> Result<ToeHost, String> {
+    let engine = Engine::new(engine_config(c, ip), c.start.as_micros() as u64).map_err(|e| e.to_string())?;
+    let mut core = CoreConfig::new(Some(address(ip)));
     core.buffers.tx = c.sndbuf_log2;
     core.buffers.rx = c.rcvbuf_log2;
     core.limits.payload_len = 1 << 24;
@@ -36,7 +36,7 @@ pub fn host(c: &Config, stages: Stages) -> Result<ToeHost, String> {
     core.limits.ev_entries = 64;
     core.card_contexts = 8;
     core.card_regions = 4;
-    let caps = PortCaps { mac: OUR_MAC, mtu: c.mtu, tx_csum: c.tso > 0, tso_max: c.tso };
+    let caps = PortCaps { mac: OUR_MAC, mtu: c.mtu + ip.extra(), tx_csum: c.tso > 0, tso_max: c.tso };
     let card = CardConfig { max_flows: 64, max_contexts: 8, max_regions: 4, max_next_hops: 8, spin_us: 0, ..CardConfig::default() };
     let port = FakePort::new(caps, 1);
     Ok(match stages {
@@ -51,9 +51,11 @@ pub fn host(c: &Config, stages: Stages) -> Result<ToeHost, String> {
     })
 }
 
-fn engine_config(c: &Config) -> toe_engine::Config {
+fn engine_config(c: &Config, ip: IpVersion) -> toe_engine::Config {
     toe_engine::Config {
-        mtu: c.mtu,
+        mtu: c.mtu + ip.extra(),
+        // Nobody else has our address.
+        dad_transmits: 0,
         cc: c.cc,
         sack: c.sack,
         timestamps: c.timestamps,
@@ -65,6 +67,6 @@ fn engine_config(c: &Config) -> toe_engine::Config {
         arp_expire_us: c.arp_expire.as_micros() as u64,
         fin_wait2_us: c.fin_wait2.as_micros() as u64,
         secret: *b"scripted packets",
-        ..toe_engine::Config::new(OUR_MAC, vec![address()])
+        ..toe_engine::Config::new(OUR_MAC, vec![address(ip)])
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   x.pkt ─ cursor ─ parse ─► ast ─► run ─┬─ calls ──► toe::Context ┐
-//!                                         ├─ frame ──► the port     ├ sim::ToeHost
-//!                  compare, trace ◄───────┴─ space ◄── the port     ┘
+//!                                         ├─ frame, ip ► the port   ├ sim::ToeHost
+//!                  compare, print ◄───────┴─ space ◄── the port     ┘
 //! ```
 //!
 //! A script speaks of sequence numbers from 0 and of timestamps from where it likes; [`space`] translates. Frames are made and read by a
@@ -15,6 +15,7 @@ mod compare;
 mod config;
 mod cursor;
 mod frame;
+mod ip;
 mod option;
 mod parse;
 mod print;

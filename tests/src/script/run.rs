@@ -1,9 +1,10 @@
 //! Runs a script: one event after another, in virtual time.
 
-use super::ast::{Action, Body, Call, Event, Packet, Script, Segment, When};
+use super::ast::{Action, Body, Call, Event, IpVersion, Packet, Script, Segment, When};
 use super::calls::Caller;
 use super::compare::{Seen, differences};
 use super::config::{self, Stages};
+use super::ip::{self, Below};
 use super::space::Spaces;
 use super::{frame, print, watch};
 use crate::sim::host::ToeHost;
@@ -12,7 +13,7 @@ use std::fmt::Write;
 use toe_hal::RxOffload;
 use toe_hal::fake::FakeFrame;
 
-/// How long `*` waits for a packet, and the end of a script for one too many: the latter is the tolerance.
+/// How long `*` waits for a packet.
 const ANY_US: u64 = 600_000_000;
 /// Steps without time passing by more than a microsecond each: a timer that is due for ever.
 const STEPS_MAX: u32 = 200_000;
@@ -24,17 +25,26 @@ const SEED: u64 = 5;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Failure(pub String);
 
-/// Runs a script, which `file` is the name of, on cards of both kinds. A script that is expected to fail must.
+/// Runs a script, which `file` is the name of, on cards of both kinds and over both versions of IP, unless it is of one. A script that is
+/// expected to fail must.
 pub fn run(file: &str, script: &Script) -> Result<(), Failure> {
-    let run_on = |stages| {
-        let mut runner = Runner::new(script, stages)?;
-        runner.run(&script.events).map_err(|why| runner.failure(&format!("{why}\n  card:    {stages:?}")))
+    let run_on = |(ip, stages)| {
+        let mut runner = Runner::new(script, ip, stages)?;
+        runner.run(&script.events).map_err(|why| runner.failure(&format!("{why}\n  over:    {ip:?}, {stages:?}")))
     };
-    let ran = run_on(Stages::Fused).and_then(|()| run_on(Stages::Pipelined(SEED)));
-    match (ran, &script.expect_fail) {
-        (Ok(()), Some(reason)) => Err(Failure(format!("{file}: passes, but is expected to fail ({reason}): take the mark away"))),
-        (Err(_), Some(_)) => Ok(()),
-        (ran, None) => ran.map_err(Failure),
+    let all = [
+        (IpVersion::V4, Stages::Fused),
+        (IpVersion::V4, Stages::Pipelined(SEED)),
+        (IpVersion::V6, Stages::Fused),
+        (IpVersion::V6, Stages::Pipelined(SEED)),
+    ];
+    let mut ran = all.into_iter().filter(|(ip, _)| script.config.ip_version.is_none_or(|only| only == *ip)).map(run_on);
+    match &script.expect_fail {
+        None => ran.try_for_each(|result| result).map_err(Failure),
+        Some(reason) if ran.any(|result| result.is_ok()) => {
+            Err(Failure(format!("{file}: passes, but is expected to fail ({reason}): take the mark away")))
+        }
+        Some(_) => Ok(()),
     }
 }
 
@@ -47,6 +57,7 @@ struct Waiting {
 }
 
 struct Runner {
+    ip: IpVersion,
     host: ToeHost,
     caller: Caller,
     spaces: Spaces,
@@ -67,11 +78,12 @@ struct Runner {
 }
 
 impl Runner {
-    fn new(script: &Script, stages: Stages) -> Result<Self, String> {
+    fn new(script: &Script, ip: IpVersion, stages: Stages) -> Result<Self, String> {
         let c = &script.config;
         Ok(Self {
-            host: config::host(c, stages)?,
-            caller: Caller::default(),
+            ip,
+            host: config::host(c, ip, stages)?,
+            caller: Caller::new(ip),
             spaces: Spaces::new(c.peer_isn),
             start: c.start.as_micros() as u64,
             now: 0,
@@ -174,12 +186,13 @@ impl Runner {
             }
             let mut answered = false;
             while let Some(sent) = self.host.take_sent() {
-                match frame::arp_answer(&sent.bytes) {
-                    Some(answer) => {
+                match ip::below(&sent.bytes) {
+                    Below::Asks(answer) => {
                         self.arrive(answer);
                         answered = true;
                     }
-                    None => self.sent(&sent),
+                    Below::Link => {}
+                    Below::Other => self.sent(&sent),
                 }
             }
             if !answered {
@@ -201,9 +214,9 @@ impl Runner {
         let bytes = match &packet.body {
             Body::Tcp(segment) => {
                 space.peer_sends(segment);
-                frame::segment(space, &packet.marks, segment)
+                frame::segment(self.ip, space, &packet.marks, segment)
             }
-            Body::Icmp(error) => frame::icmp(space, error),
+            Body::Icmp(error) => frame::icmp(self.ip, space, error),
         };
         self.note_current();
         self.arrive(bytes);
@@ -234,7 +247,7 @@ impl Runner {
     }
 
     fn see(&mut self, sent: &FakeFrame) -> Result<Seen, String> {
-        let read = frame::read(&sent.bytes, sent.offload.csum_ok)?;
+        let read = frame::read(self.ip, &sent.bytes, sent.offload.csum_ok)?;
         let unknown = || format!("a segment of no connection of the script: {}", read.segment);
         let conn = self.spaces.find(read.local_port, read.peer_port).ok_or_else(unknown)?;
         let space = self.spaces.get(conn);

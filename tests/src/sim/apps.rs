@@ -46,7 +46,7 @@ impl Carrier {
     fn open(&mut self, toe: &mut Context<SimDaemon>) -> Result<(), Error> {
         match &mut self.role {
             Role::Listen { listener: Some(listener), .. } => self.socket = toe.accept(*listener)?,
-            Role::Listen { port, listener } => *listener = Some(toe.listen(Addr::v4([0; 4], *port), 16)?),
+            Role::Listen { port, listener } => *listener = Some(toe.listen(Addr::v6([0; 16], *port), 16)?),
             Role::Connect { to } => self.socket = Some(toe.connect(*to)?),
         }
         Ok(())

@@ -64,13 +64,19 @@ fn at(now_us: u64) -> Instant {
     Instant::from_micros(now_us as i64)
 }
 
+/// As smoltcp has it.
+fn address(ip: [u8; 16]) -> IpAddress {
+    std::net::IpAddr::from(ip).to_canonical().into()
+}
+
 impl SmolHost {
-    pub fn new(mac: [u8; 6], ip: [u8; 4], prefix: u8, seed: u64) -> Self {
+    /// `ip`: of either version, IPv4 mapped.
+    pub fn new(mac: [u8; 6], ip: [u8; 16], prefix: u8, seed: u64) -> Self {
         let mut queues = Queues::default();
         let mut config = Config::new(HardwareAddress::Ethernet(EthernetAddress(mac)));
         config.random_seed = seed;
         let mut iface = Interface::new(config, &mut queues, at(0));
-        iface.update_ip_addrs(|a| a.push(IpCidr::new(IpAddress::v4(ip[0], ip[1], ip[2], ip[3]), prefix)).expect("room for one address"));
+        iface.update_ip_addrs(|a| a.push(IpCidr::new(address(ip), prefix)).expect("room for one address"));
         Self { queues, iface, sockets: SocketSet::new(vec![]) }
     }
 
@@ -86,8 +92,8 @@ impl SmolHost {
         self.tcp(handle).listen(port).expect("a port other than 0");
     }
 
-    pub fn connect(&mut self, handle: SocketHandle, ip: [u8; 4], port: u16, from: u16) {
-        let remote = (IpAddress::v4(ip[0], ip[1], ip[2], ip[3]), port);
+    pub fn connect(&mut self, handle: SocketHandle, ip: [u8; 16], port: u16, from: u16) {
+        let remote = (address(ip), port);
         let socket = self.sockets.get_mut::<tcp::Socket>(handle);
         socket.connect(self.iface.context(), remote, from).expect("a fresh socket");
     }

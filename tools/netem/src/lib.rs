@@ -9,10 +9,9 @@
 //! The library is pure: lengths and times in, fates out. So the simulation in virtual time (`tests/src/sim/wire.rs`) and the program `toe-netem`
 //! between two TAP interfaces are the same network.
 //!
-//! May depend on: `toe-hal` (its seeded [`Chance`](toe_hal::fake::Chance)).
+//! May depend on: `toe-hal` (its seeded [`Chance`](toe_hal::fake::Chance)), `toe-wire`.
 #![forbid(unsafe_code)]
 
-pub mod ce;
 pub mod flight;
 pub mod knobs;
 pub mod line;

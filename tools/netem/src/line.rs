@@ -4,8 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 use toe_hal::fake::Chance;
+use toe_wire::congestion;
 
-use crate::ce;
 use crate::knobs::{Knobs, Ppm};
 
 /// How a frame arrives.
@@ -99,7 +99,7 @@ impl Line {
             return Err(Lost::Queue);
         }
         self.free_ps = self.free_ps.max(now_ps).saturating_add(ps_for(len, rate));
-        self.counts.marked += u64::from(mark > 0 && waiting >= mark && ce::mark(frame));
+        self.counts.marked += u64::from(mark > 0 && waiting >= mark && congestion::mark(frame));
         Ok(self.free_ps.div_ceil(1000))
     }
 

@@ -92,7 +92,7 @@ impl Engine {
             snd_wscale: h.options.peer_wscale.unwrap_or(0),
             rcv_wnd: u32::from(super::first_window(h.buffers)),
             rcv_wscale: h.options.peer_wscale.map_or(0, |_| super::scale_of(h.buffers)),
-            // RFC 9293 MUST-16.
+            // RFC 9293 MUST-16; RFC 8201 5.4-2.
             mss: h.open.limit(h.options.peer_mss.min(self.our_mss(&key))).saturating_sub(per_segment),
             timestamps: h.options.timestamps.then_some(Timestamping { recent: h.ts_recent, offset: h.ts_offset }),
             sack: h.options.sack,

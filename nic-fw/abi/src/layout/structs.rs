@@ -32,7 +32,7 @@ structs! {
     }
     crate::flow::RxState as "toe_flow_rx" {
         buf, buf_log2, wscale, mss, irs, rcv_nxt, rcv_adv, rx_tail, ts_recent, last_tx_ms, last_ack_sent, fin_seq,
-        flags, state, delack_segs, quickack, _reserved, delack_ms, last_rx_ms, ts_offset, snd_sml,
+        flags, state, delack_segs, quickack, soft_error, delack_ms, last_rx_ms, ts_offset, snd_sml,
     }
     crate::flow::TxState as "toe_flow_tx" {
         buf, buf_log2, wscale, backoff, dup_acks, iss, snd_una, snd_nxt, snd_max, snd_wnd, snd_wl1, snd_wl2, tx_head,

@@ -53,7 +53,7 @@ pub struct Args {
     pub rx_ring_frames: u32,
 
     /// Spoil frames on purpose, for tests: loss=P, dup=P, reorder=P (late by up to depth=N frames, 4), delay=P (late by
-    /// delay_by=N frames, 32), seed=N (1), dir=rx|tx|both. P is a probability per frame from 0 to 1.
+    /// delay_by=N frames, 32), ce=P (frames that the card sends are marked as congested, RFC 3168), seed=N (1), dir=rx|tx|both. P is a probability per frame from 0 to 1.
     #[arg(long, value_name = "NAME=VALUE,...")]
     pub impair: Option<Impairments>,
 

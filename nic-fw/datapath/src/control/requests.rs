@@ -7,7 +7,7 @@ use crate::{
     flows::InstallError,
     msg::{ControlOp, Work},
     pipeline::trace::Traces,
-    tables::Tables,
+    tables::{OwnAddress, Tables},
 };
 use alloc::boxed::Box;
 use toe_abi::{
@@ -24,6 +24,8 @@ use toe_sync::share::WEIGHT_MAX;
 const OFFSET_BITS: u32 = 56;
 /// RFC 9293, 3.7.1: no path has less than 536 less options; half of it leaves room for whatever a peer announces.
 const MIN_MSS: u16 = 64;
+/// VLANs have numbers below this (IEEE 802.1Q, 9.6).
+const VLAN_MAX: u16 = 4095;
 
 impl Control {
     pub(super) fn dispatch<M: HostMemory>(&mut self, mut mail: Box<Mailbox>, env: &mut Env<'_, M>) -> Step {
@@ -111,8 +113,10 @@ impl Control {
 }
 
 fn set_address(mail: &Mailbox, tables: &mut Tables) -> u32 {
-    let mut address = [0; 16];
-    address.copy_from_slice(&mail.request.body[..16]);
+    let mut ip = [0; 16];
+    ip.copy_from_slice(&mail.request.body[..16]);
+    let Some(vlan) = u16::try_from(mail.request.args[2]).ok().filter(|id| *id < VLAN_MAX) else { return status::INVALID };
+    let address = OwnAddress::new(ip, vlan);
     match mail.request.args[1] {
         1 if tables.add_address(address) => status::OK,
         1 => status::NO_SPACE,

@@ -1,6 +1,6 @@
 //! The directory: which flows there are, and how a four-tuple finds its flow. One writer, views for every stage.
 
-use super::{Fixed, Groups};
+use super::{Fixed, Groups, Place};
 use alloc::{boxed::Box, vec::Vec};
 use toe_abi::{
     FlowId,
@@ -98,16 +98,16 @@ impl Directory {
     /// Gives a flow an id, and lists it. What arrives for it before its protocol stage has installed it is nobody's there, and goes to
     /// the control plane, which holds it until INSTALL is answered.
     pub fn install(&mut self, state: &FlowState) -> Result<FlowId, InstallError> {
-        let key = &state.id.key;
-        let hash = self.view.hash(key);
-        if self.view.lookup(hash, key).is_some() {
+        let fixed = Fixed::of(state);
+        let hash = self.view.hash(&fixed.place.key);
+        if self.view.lookup(hash, &fixed.place).is_some() {
             return Err(InstallError::Exists);
         }
         let free = &mut self.free[usize::from(self.view.group(hash))];
         let &i = free.last().ok_or(InstallError::NoSpace)?;
         let meta = &mut self.meta[i as usize];
         let id = FlowId { index: i, generation: meta.generation };
-        self.fixed.publish(i, id.generation, &Fixed::of(state));
+        self.fixed.publish(i, id.generation, &fixed);
         if self.table.insert(hash, id).is_err() {
             self.fixed.retract(i);
             return Err(InstallError::NoSpace);
@@ -123,7 +123,7 @@ impl Directory {
             return;
         }
         if let Some(fixed) = self.fixed(flow) {
-            self.table.remove(self.view.hash(&fixed.key), flow);
+            self.table.remove(self.view.hash(&fixed.place.key), flow);
         }
         self.meta[flow.index as usize].listing = Listing::Unlisted;
     }
@@ -174,12 +174,12 @@ impl FlowView {
         self.table.prefetch(hash);
     }
 
-    /// The flow of a four-tuple.
+    /// The flow at a place. `hash`: of its tuple.
     #[inline]
-    pub fn lookup(&self, hash: FlowHash, key: &FlowKey) -> Option<FlowId> {
-        // A record begins with its key.
-        const { assert!(core::mem::offset_of!(Fixed, key) == 0) };
-        self.table.candidates(hash).find(|&id| self.fixed.begins_with(id.index, id.generation, key))
+    pub fn lookup(&self, hash: FlowHash, place: &Place) -> Option<FlowId> {
+        // A record begins with its place.
+        const { assert!(core::mem::offset_of!(Fixed, place) == 0) };
+        self.table.candidates(hash).find(|&id| self.fixed.begins_with(id.index, id.generation, place))
     }
 
     /// What is fixed of a flow; `None`: there is no such flow, or not any more.
@@ -210,7 +210,7 @@ mod tests {
 
     fn lookup(d: &Directory, port: u16) -> Option<FlowId> {
         let (view, key) = (d.view(), flow(port).id.key);
-        view.lookup(view.hash(&key), &key)
+        view.lookup(view.hash(&key), &Place::new(key, 0))
     }
 
     #[test]
@@ -221,6 +221,18 @@ mod tests {
         d.unlist(id);
         assert_eq!(lookup(&d, 1), None);
         assert!(d.view().is(id) && d.fixed(id).is_some());
+    }
+
+    #[test]
+    fn a_tuple_is_another_flows_on_another_vlan() {
+        let mut d = directory();
+        let mut tagged = flow(1);
+        // Its priority is of no interest.
+        tagged.id.vlan = 0xe007;
+        let (plain, id) = (d.install(&flow(1)).unwrap(), d.install(&tagged).unwrap());
+        let (view, key) = (d.view(), flow(1).id.key);
+        let found = [0, 7, 8].map(|vlan| view.lookup(view.hash(&key), &Place::new(key, vlan)));
+        assert_eq!(found, [Some(plain), Some(id), None]);
     }
 
     #[test]

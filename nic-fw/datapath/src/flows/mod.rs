@@ -25,15 +25,34 @@ use toe_abi::{
     FlowId, RegionId,
     flow::{FlowKey, FlowState},
 };
+use toe_wire::ethernet::vlan_id;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// How a received segment finds its flow: by its tuple, on the flow's VLAN.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable)]
+pub struct Place {
+    pub key: FlowKey,
+    /// 0: none.
+    vlan: u32,
+}
+
+impl Place {
+    /// `vlan`: its number alone, without the rest of a tag.
+    #[inline]
+    pub fn new(key: FlowKey, vlan: u16) -> Self {
+        Self { key, vlan: vlan.into() }
+    }
+}
 
 /// What INSTALL fixes of a flow and other stages than protocol need.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
 pub struct Fixed {
-    pub key: FlowKey,
+    pub place: Place,
     pub region: RegionId,
     pub next_hop: u16,
+    /// The whole tag of what is sent; 0: none.
     pub vlan: u16,
     pub ttl: u8,
     pub tos: u8,
@@ -47,7 +66,7 @@ impl Fixed {
     fn of(state: &FlowState) -> Self {
         let id = &state.id;
         Self {
-            key: id.key,
+            place: Place::new(id.key, vlan_id(id.vlan)),
             region: id.region,
             next_hop: id.next_hop,
             vlan: id.vlan,

@@ -8,7 +8,7 @@
 
 use super::Card;
 use crate::{
-    msg::{RxMsg, RxRef, Work},
+    msg::{RxMsg, RxRef},
     pipeline::{StageId, trace},
     pool::Class,
     pre::{Verdict, summary},
@@ -38,7 +38,9 @@ impl<B: Board> Card<B> {
         for frame in burst.drain(..) {
             self.frame(frame, begin, &mut train, now);
         }
-        self.send_off(&mut train, now);
+        if let Some((_, train)) = train {
+            self.go(train, now);
+        }
         self.burst = burst;
         any
     }
@@ -51,7 +53,7 @@ impl<B: Board> Card<B> {
             && segment.tuple == *tuple
         {
             let next = summary(segment, offload);
-            if train.takes(&next) {
+            if train.takes(&next) && self.protocol.joins(train) {
                 if begin != 0 {
                     self.trace_received((burst, begin), frame.len, train.flow, &next);
                 }
@@ -66,14 +68,18 @@ impl<B: Board> Card<B> {
     #[inline(never)]
     fn other(&mut self, frame: RxFrame, glance: Option<Segment>, times: (u64, u64), train: &mut Open, now: Instant) {
         let rx = self.look(frame, glance, times);
-        self.send_off(train, now);
-        match (rx, glance) {
-            (Some(rx), Some(segment)) if rx.segment.payload_len > 0 => {
-                // There is one for each frame of a burst.
-                *train = self.protocol.pool.take(Class::Rx).map(|msg| (segment.tuple, self.protocol.train(rx, msg)));
-            }
-            (Some(rx), _) => self.run(Work::Rx(rx), Class::Rx, now),
-            (None, _) => {}
+        if let Some((_, train)) = train.take() {
+            self.go(train, now);
+        }
+        let Some(rx) = rx else { return };
+        let Some(msg) = self.protocol.pool.take(Class::Rx) else {
+            debug_assert!(false, "there is a message for each frame of a burst");
+            return self.host.give_back(rx.frame);
+        };
+        let next = Train::new(rx, msg);
+        match glance {
+            Some(segment) if next.is_open() => *train = Some((segment.tuple, next)),
+            _ => self.go(next, now),
         }
     }
 
@@ -105,15 +111,12 @@ impl<B: Board> Card<B> {
         None
     }
 
-    /// Runs protocol on the train, if there is one, and what comes of it as far as it goes.
-    #[inline]
-    fn send_off(&mut self, train: &mut Open, now: Instant) {
-        if let Some((_, train)) = train.take() {
-            self.meter.handled(train.msg.frames.len() as u64);
-            let begin = self.begin();
-            let msg = self.protocol.receive(train, now);
-            self.handled(begin, Class::Rx, msg);
-        }
+    /// Runs protocol on a train, and what comes of it as far as it goes.
+    fn go(&mut self, train: Train, now: Instant) {
+        self.meter.handled(train.msg.frames.len() as u64);
+        let begin = self.begin();
+        let msg = self.protocol.receive(train, now);
+        self.handled(begin, Class::Rx, msg);
     }
 
     /// Traces a segment of a flow: when its burst began, and when it was looked at.

@@ -147,11 +147,17 @@ impl Protocol {
         toe_tcp::input(self.states.state_mut(flow), &mut self.pools, input, tcp_now(self.now))
     }
 
-    /// Begins a train with a received segment.
+    /// Whether segments that a train takes may be joined to it: only to those that go the way of nearly all, which its first one tells.
     #[inline]
-    pub fn train(&mut self, rx: RxMsg, msg: Box<OutMsg>) -> Train {
-        let fast = self.states.live(rx.flow).is_some_and(|(_, state, _)| toe_tcp::is_fast(state, &rx.segment));
-        Train::new(rx, msg, fast)
+    pub fn joins(&mut self, train: &mut Train) -> bool {
+        if train.msg.frames.len() > 1 {
+            return true;
+        }
+        let fast = self.states.live(train.flow).is_some_and(|(_, state, _)| toe_tcp::is_fast(state, &train.segment));
+        if !fast {
+            train.close();
+        }
+        fast
     }
 
     /// Handles all frames of a train as one segment. The message comes out with the next number.
@@ -249,31 +255,34 @@ impl Protocol {
     }
 
     fn send(&mut self, flow: FlowId, msg: &mut OutMsg) -> Said {
-        let local = self.states.local(flow);
-        if self.states.phase(flow) != Some(Phase::Live) {
-            self.sched.idle(local);
+        let now = tcp_now(self.now);
+        let Some((local, state, _)) = self.states.live(flow) else {
+            self.sched.idle(self.states.local(flow));
             return false;
-        }
+        };
         // An owed ACK does not wait for the flow's pace; new data with it would run ahead of it.
         let held = self.sched.holds_back(local, self.now);
-        let state = self.states.state_mut(flow);
         let max = self.tso_max.max(state.rx.mss.into());
-        let emit = if held { toe_tcp::emit_owed } else { toe_tcp::emit };
-        let segment = emit(state, &mut self.pools, tcp_now(self.now), max);
-        match &segment {
-            Some(segment) => self.sched.sent(local, segment.len, urgent(self.states.state(flow)), self.now),
-            None => self.sched.idle(local),
+        let before = toe_tcp::armed(state);
+        let pools = &mut self.pools;
+        msg.tx = if held { toe_tcp::emit_owed(state, pools, now, max) } else { toe_tcp::emit(state, pools, now, max) };
+        if toe_tcp::armed(state).is_sooner_than(before) {
+            arm(&mut self.sched, local, state, now);
         }
-        if segment.is_none() && held {
+        if let Some(segment) = &msg.tx {
+            self.sched.sent(local, segment.len, urgent(state), self.now);
+            msg.tag.flow = flow;
+            return true;
+        }
+        self.sched.idle(local);
+        if held {
             self.sched.ready(local, false);
-        } else if segment.is_none() && toe_tcp::is_reset_due(self.states.state(flow)) {
+        } else if toe_tcp::is_reset_due(state) {
             let out = self.input(flow, &Input::Abort);
             self.finish(flow, &out, msg);
             return true;
         }
-        self.rearm(flow);
-        (msg.tag.flow, msg.tx) = (flow, segment);
-        msg.tx.is_some()
+        false
     }
 
     fn timer(&mut self, flow: FlowId, msg: &mut OutMsg) -> Said {
@@ -310,7 +319,9 @@ impl Protocol {
             if out.send {
                 self.ready(flow);
             }
-            self.rearm(flow);
+            if out.deadline {
+                self.rearm(flow);
+            }
         }
         if out.notify || out.closed.is_some() {
             msg.event = Some(event(&self.states, flow));

@@ -152,6 +152,7 @@ impl Protocol {
         out.reply = out.reply.or(before.reply);
         out.notify |= before.notify;
         out.send |= before.send;
+        out.deadline |= before.deadline;
         out.bad_host |= before.bad_host;
         self.finish(flow, &out, msg);
     }

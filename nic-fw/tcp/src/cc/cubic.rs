@@ -9,8 +9,9 @@
 //!              └─ epoch ──┘        └─ the plateau: epoch + K
 //! ```
 
-use super::{Acked, CWND_MAX, CongestionControl};
+use super::{Acked, CWND_MAX, CongestionControl, hystart};
 use toe_abi::flow::CcState;
+use toe_wire::SeqNum;
 
 pub(super) struct Cubic;
 
@@ -77,7 +78,23 @@ fn grow_estimate(cc: &mut CcState, acked: &Acked) {
     cc.words[W_EST] = cc.words[W_EST].saturating_add((grown >> FRACTION_BITS) as u32).min(CWND_MAX);
 }
 
+/// RFC 9406, 4: HyStart++ is for the first slow start, before there was congestion.
+fn is_first_slow_start(cc: &CcState) -> bool {
+    cc.ssthresh >= CWND_MAX
+}
+
 impl CongestionControl for Cubic {
+    /// RFC 9438 4.10-2.
+    fn slow_start(&self, cc: &mut CcState, bytes: u32, una: SeqNum, nxt: SeqNum) -> u32 {
+        if is_first_slow_start(cc) { hystart::grow(cc, bytes, una, nxt) } else { bytes }
+    }
+
+    fn rtt(&self, cc: &mut CcState, rtt_us: u32) {
+        if is_first_slow_start(cc) {
+            hystart::sample(cc, rtt_us);
+        }
+    }
+
     fn avoid(&self, cc: &mut CcState, acked: &Acked) {
         if cc.words[FRACTION] & EPOCH == 0 {
             start_epoch(cc, acked);
@@ -102,6 +119,9 @@ impl CongestionControl for Cubic {
     }
 
     fn reduce(&self, cc: &mut CcState, flight: u32) -> u32 {
+        if is_first_slow_start(cc) {
+            cc.words = [0; 4];
+        }
         // RFC 9438, 4.7, fast convergence: a window that shrinks makes room for new flows.
         // RFC 9438 4.7-1.
         cc.words[W_MAX] = if cc.cwnd < cc.words[W_MAX] { (u64::from(cc.cwnd) * 17 / 20) as u32 } else { cc.cwnd };
@@ -131,7 +151,9 @@ impl CongestionControl for Cubic {
     }
 
     fn shift_clock(&self, cc: &mut CcState, ms: u32) {
-        cc.words[PLATEAU_MS] = cc.words[PLATEAU_MS].wrapping_add(ms);
+        if cc.words[FRACTION] & EPOCH != 0 {
+            cc.words[PLATEAU_MS] = cc.words[PLATEAU_MS].wrapping_add(ms);
+        }
     }
 }
 
@@ -171,6 +193,7 @@ mod tests {
         let mut cc = flow().cc;
         cc.cwnd = segments * MSS;
         cc.cwnd = Cubic.reduce(&mut cc, segments * MSS);
+        cc.ssthresh = cc.cwnd;
         cc
     }
 

@@ -12,6 +12,7 @@
 
 mod cubic;
 mod dctcp;
+mod hystart;
 mod newreno;
 mod rate;
 
@@ -19,6 +20,7 @@ use crate::Now;
 use crate::rtt::rto_ms;
 use crate::state::View;
 use toe_abi::flow::{CcState, FlowState, cc as code, flow_flags as ff};
+use toe_wire::SeqNum;
 
 /// What an acknowledgement tells the algorithm.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +37,16 @@ pub struct Acked {
 
 /// A congestion-control algorithm. Its own state is [`CcState::words`], zero at first; cwnd and ssthresh count bytes.
 pub trait CongestionControl {
+    /// Slow start: `bytes` were acknowledged while cwnd was the limit, below ssthresh: by how much it grows. `una` and `nxt`: snd_una behind
+    /// them, and snd_nxt.
+    fn slow_start(&self, _cc: &mut CcState, bytes: u32, _una: SeqNum, _nxt: SeqNum) -> u32 {
+        // RFC 5681, 3.1, counting bytes without a limit per ACK (RFC 3465): one ACK may stand for a whole super-frame.
+        bytes
+    }
+
+    /// A round-trip time was measured in slow start.
+    fn rtt(&self, _cc: &mut CcState, _rtt_us: u32) {}
+
     /// Congestion avoidance: data was acknowledged while cwnd was the limit, at or above ssthresh.
     fn avoid(&self, cc: &mut CcState, acked: &Acked);
 
@@ -119,6 +131,13 @@ pub(crate) fn on_delivered(s: &mut FlowState, bytes: u32, ece: bool) {
     }
 }
 
+/// A round-trip time was measured.
+pub(crate) fn on_rtt(s: &mut FlowState, rtt_us: u32) {
+    if s.cc.cwnd < s.cc.ssthresh {
+        algorithm(s).rtt(&mut s.cc, rtt_us);
+    }
+}
+
 /// An acknowledgement of `bytes` outside recovery. `flight`: bytes in flight before it.
 /// RFC 9293 MUST-19; RFC 5681 3.1-1.
 pub(crate) fn on_ack(s: &mut FlowState, bytes: u32, flight: u32, now: Now) {
@@ -133,11 +152,12 @@ pub(crate) fn on_ack(s: &mut FlowState, bytes: u32, flight: u32, now: Now) {
     }
     let mut acked = Acked { bytes, srtt_us: s.tx.srtt_us, mss, prior_cwnd: s.id.prior_cwnd, now_ms: now.ms32() };
     if slow_start {
-        // RFC 5681, 3.1, counting bytes without a limit per ACK (RFC 3465): one ACK may stand for a whole super-frame.
+        let (una, nxt) = (s.snd_una(), s.snd_nxt());
+        let grow = algorithm(s).slow_start(&mut s.cc, bytes, una, nxt);
         // RFC 5681 3.1-11.
-        let grow = bytes.min(s.cc.ssthresh - s.cc.cwnd);
+        let grow = grow.min(s.cc.ssthresh.saturating_sub(s.cc.cwnd));
         s.cc.cwnd += grow;
-        acked.bytes -= grow;
+        acked.bytes = if s.cc.cwnd < s.cc.ssthresh { 0 } else { bytes - grow };
     }
     if acked.bytes > 0 {
         algorithm(s).avoid(&mut s.cc, &acked);

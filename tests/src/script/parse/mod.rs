@@ -7,9 +7,10 @@ mod packet;
 
 pub use call::errno_of;
 
-use super::ast::{Action, Check, Compare, Config, Event, Script, Value, When};
+use super::ast::{Action, Check, Compare, Config, Event, IpVersion, Script, Value, When};
 use super::cursor::{Cursor, ParseError, Parsed, Unexpected, alternatives, located};
 use std::time::Duration;
+use toe_abi::flow::cc;
 
 /// Reads a script. `file` is what errors call it.
 pub fn parse(file: &str, text: &str) -> Result<Script, ParseError> {
@@ -102,6 +103,12 @@ fn log2(c: &mut Cursor<'_>) -> Parsed<u8> {
     Ok(bytes.trailing_zeros() as u8)
 }
 
+fn algorithm(c: &mut Cursor<'_>) -> Parsed<u8> {
+    let mut before = *c;
+    let name = c.take(|ch| ch.is_ascii_alphanumeric() || ch == '-');
+    cc::number(name).map_or_else(|| before.fail(alternatives(&cc::NAMES)), Ok)
+}
+
 fn option(c: &mut Cursor<'_>, script: &mut Script) -> Parsed<()> {
     const NAMES: [&str; 19] = [
         "include",
@@ -130,7 +137,7 @@ fn option(c: &mut Cursor<'_>, script: &mut Script) -> Parsed<()> {
     match name {
         "include" => script.include = Some(c.take(|ch| !ch.is_whitespace()).into()),
         "mtu" => config.mtu = c.u16()?,
-        "cc" => config.cc = [toe_abi::flow::cc::NEWRENO, toe_abi::flow::cc::CUBIC][c.one_of(&["newreno", "cubic"])?],
+        "cc" => config.cc = algorithm(c)?,
         "sack" => config.sack = switch(c)?,
         "timestamps" => config.timestamps = switch(c)?,
         "wscale" => config.window_scaling = switch(c)?,
@@ -146,8 +153,7 @@ fn option(c: &mut Cursor<'_>, script: &mut Script) -> Parsed<()> {
         "peer_isn" => config.peer_isn = c.u32()?,
         "start" => config.start = Duration::from_micros(c.seconds()?),
         "tolerance_usecs" => config.tolerance = Duration::from_micros(c.u32()?.into()),
-        // IPv6 will be another value here.
-        _ => drop(c.one_of(&["ipv4"])?),
+        _ => config.ip_version = Some([IpVersion::V4, IpVersion::V6][c.one_of(&["ipv4", "ipv6"])?]),
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use crate::script::ast::{ACK, Body, Conn, Flags, IcmpError, Marks, Opt, Packet, RST, Segment, URG};
 use crate::script::cursor::{Cursor, Parsed};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// `@2`
 pub fn conn(c: &mut Cursor<'_>) -> Parsed<Conn> {
@@ -20,10 +20,10 @@ pub fn packet(c: &mut Cursor<'_>, inbound: bool) -> Parsed<Packet> {
 const MARKS: [&str; 11] =
     ["ect1", "ect0", "ce", "bad_checksum", "bad_ip_checksum", "src", "dst", "ip_options", "data_offset", "reserved", "cut"];
 
-fn address(c: &mut Cursor<'_>) -> Parsed<[u8; 4]> {
+fn address(c: &mut Cursor<'_>) -> Parsed<IpAddr> {
     let mut before = *c;
-    let text = c.take(|ch| ch.is_ascii_digit() || ch == '.');
-    text.parse::<Ipv4Addr>().map(|a| a.octets()).or_else(|_| before.fail("an IPv4 address"))
+    let text = c.take(|ch| ch.is_ascii_hexdigit() || ch == '.' || ch == ':');
+    text.parse().or_else(|_| before.fail("an IP address"))
 }
 
 /// Hexadecimal digits of whole words.

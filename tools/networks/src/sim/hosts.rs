@@ -64,10 +64,10 @@ pub fn ours(side: Side, row: &Row, seed: u64) -> ToeEnd<Bulk> {
 }
 
 pub fn smoltcp(side: Side, row: &Row, seed: u64) -> SmolBulk {
-    let mut host = SmolHost::new(side.mac(), side.ip(), PREFIX, seed);
+    let mut host = SmolHost::new(side.mac(), v4_mapped(side.ip()), PREFIX, seed);
     let socket = bulk::cubic(&mut host, 1 << row.buffer_log2);
     match side {
-        Side::Sender => host.connect(socket, Side::Receiver.ip(), PORT, 40_000),
+        Side::Sender => host.connect(socket, v4_mapped(Side::Receiver.ip()), PORT, 40_000),
         Side::Receiver => host.listen(socket, PORT),
     }
     SmolBulk { host, socket, sends: side == Side::Sender, stream: Stream::default() }

@@ -6,7 +6,7 @@ use std::fmt;
 use anyhow::{Context, Result, bail};
 
 /// Kinds of work, as the image names them: the columns, in its order.
-const KINDS: [&str; 5] = ["rx", "rx-2", "ack", "tx", "hc"];
+const KINDS: [&str; 6] = ["rx", "rx-2", "rx-1", "ack", "tx", "hc"];
 /// Stages, in the order of the way through them.
 const STAGES: [&str; 6] = ["pre", "protocol", "post", "dma", "egress", "ctxq"];
 
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn what_a_run_costs_by_itself_cancels() {
         let table = Table::read(&output()).unwrap();
-        assert_eq!((table.get(0, "total"), table.get(4, "protocol total"), table.get(2, "pre total")), (17.0, 10.0, 0.0));
+        assert_eq!((table.get(0, "total"), table.get(5, "protocol total"), table.get(2, "pre total")), (17.0, 10.0, 0.0));
         let text = table.to_string();
         assert!(text.contains("\nrounds: the rest           7.0       7.0"), "{text}");
         assert!(text.contains("\nframes sent              0.500     0.500"), "{text}");

@@ -32,6 +32,8 @@ pub struct Impairments {
     /// A frame is late by `delay_by` others.
     pub delay: f64,
     pub delay_by: u32,
+    /// A frame that the card sends, and whose sender is ECN-capable, gets CE (RFC 3168).
+    pub ce: f64,
     pub seed: u64,
     /// Directions, as the card sees them.
     pub rx: bool,
@@ -40,7 +42,7 @@ pub struct Impairments {
 
 impl Default for Impairments {
     fn default() -> Self {
-        Self { loss: 0.0, dup: 0.0, reorder: 0.0, depth: 4, delay: 0.0, delay_by: 32, seed: 1, rx: true, tx: true }
+        Self { loss: 0.0, dup: 0.0, reorder: 0.0, depth: 4, delay: 0.0, delay_by: 32, ce: 0.0, seed: 1, rx: true, tx: true }
     }
 }
 
@@ -64,6 +66,7 @@ impl FromStr for Impairments {
                 "depth" => out.depth = frames()?,
                 "delay" => out.delay = probability()?,
                 "delay_by" => out.delay_by = frames()?,
+                "ce" => out.ce = probability()?,
                 "seed" => out.seed = value.parse().map_err(|_| bad("a number"))?,
                 "dir" => {
                     (out.rx, out.tx) = match value {
@@ -73,7 +76,11 @@ impl FromStr for Impairments {
                         _ => return Err(bad("rx, tx or both")),
                     }
                 }
-                _ => return Err(format!("unknown impairment `{name}`; there are: loss, dup, reorder, depth, delay, delay_by, seed, dir")),
+                _ => {
+                    return Err(format!(
+                        "unknown impairment `{name}`; there are: loss, dup, reorder, depth, delay, delay_by, ce, seed, dir"
+                    ));
+                }
             }
         }
         Ok(out)
@@ -86,6 +93,7 @@ enum Fate {
     Lose,
     Twice,
     Late(u32),
+    Marked,
 }
 
 /// As the card sees it. The number is that of the stream of random numbers.
@@ -101,14 +109,14 @@ struct Dice {
     /// State of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators).
     state: u64,
     impairments: Option<Impairments>,
-    /// Frames that passed, were lost, doubled, late.
-    fates: [u64; 4],
+    /// Frames that passed, were lost, doubled, late, marked.
+    fates: [u64; 5],
 }
 
 impl Dice {
     fn new(impairments: &Impairments, on: bool, direction: Direction) -> Self {
         let state = impairments.seed ^ (direction as u64).rotate_left(32);
-        Self { direction, state, impairments: on.then(|| impairments.clone()), fates: [0; 4] }
+        Self { direction, state, impairments: on.then(|| impairments.clone()), fates: [0; 5] }
     }
 
     fn next(&mut self) -> u64 {
@@ -127,11 +135,13 @@ impl Dice {
         let Some(i) = self.impairments.clone() else { return Fate::Pass };
         let [loss, dup, reorder, delay] = std::array::from_fn(|_| self.fraction());
         let late = 1 + (self.next() % u64::from(i.depth)) as u32;
+        let ce = if i.ce > 0.0 { self.fraction() } else { 1.0 };
         match () {
             () if loss < i.loss => Fate::Lose,
             () if dup < i.dup => Fate::Twice,
             () if reorder < i.reorder => Fate::Late(late),
             () if delay < i.delay => Fate::Late(i.delay_by),
+            () if ce < i.ce => Fate::Marked,
             () => Fate::Pass,
         }
     }
@@ -143,6 +153,7 @@ impl Dice {
             Fate::Lose => 1,
             Fate::Twice => 2,
             Fate::Late(_) => 3,
+            Fate::Marked => 4,
         };
         self.fates[index] += 1;
     }
@@ -150,8 +161,8 @@ impl Dice {
 
 impl Drop for Dice {
     fn drop(&mut self) {
-        let [passed, lost, doubled, late] = self.fates;
-        tracing::info!(direction = ?self.direction, passed, lost, doubled, late, "fates of the impaired port's frames");
+        let [passed, lost, doubled, late, marked] = self.fates;
+        tracing::info!(direction = ?self.direction, passed, lost, doubled, late, marked, "fates of the impaired port's frames");
     }
 }
 

@@ -21,7 +21,13 @@ use toe_virt::window::{Facts, WindowMemory, WindowSlice};
 
 /// Sizes of this card.
 fn config(vectors: u16, secret: &Secret) -> CardConfig {
-    CardConfig { max_flows: 4096, max_contexts: vectors.min(256), hash_key: secret.hash_key, ..CardConfig::default() }
+    CardConfig {
+        max_flows: 4096,
+        tcp_records: 4 * 4096,
+        max_contexts: vectors.min(256),
+        hash_key: secret.hash_key,
+        ..CardConfig::default()
+    }
 }
 
 /// Runs the card on all cores.

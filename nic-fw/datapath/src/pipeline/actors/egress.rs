@@ -4,13 +4,17 @@ use super::super::{
     actor::{Actor, Gauges, Step},
     links::{In, Ins, Out},
     messages::Back,
+    trace,
 };
 use crate::{
     egress::{Egress, EgressOut, Release},
     msg::{Event, HostIn, OutMsg, Raw, RawFrame},
 };
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
-use toe_abi::FlowId;
+use toe_abi::{
+    FlowId,
+    observe::{TraceRecord, trace_kind},
+};
 use toe_hal::{HostMemory, Instant, Lease, TxPort};
 
 /// Longest sleep while the port holds frames back, microseconds.
@@ -38,6 +42,8 @@ pub struct EgressOuts {
     /// By group.
     pub back: Vec<Waiting<Back>>,
     groups: crate::flows::Groups,
+    /// What a trace says of the message that came home last, if somebody traces.
+    traced: Option<TraceRecord>,
 }
 
 /// A link, and what waits for it.
@@ -65,7 +71,7 @@ impl<T: Send> Waiting<T> {
 
 impl EgressOuts {
     pub fn new(host: Out<HostIn>, leases: Out<Lease>, back: impl Iterator<Item = Out<Back>>, groups: crate::flows::Groups) -> Self {
-        Self { host: Waiting::new(host), leases: Waiting::new(leases), back: back.map(Waiting::new).collect(), groups }
+        Self { host: Waiting::new(host), leases: Waiting::new(leases), back: back.map(Waiting::new).collect(), groups, traced: None }
     }
 
     fn drain(&mut self, step: &mut Step<'_>) -> bool {
@@ -97,6 +103,9 @@ impl EgressOut for EgressOuts {
         self.leases.items.push_back(lease);
     }
     fn home(&mut self, msg: Box<OutMsg>) {
+        if let Some(record) = &mut self.traced {
+            *record = trace::out(trace_kind::OUT, &msg);
+        }
         self.back[usize::from(msg.tag.group)].items.push_back(Back::Msg(msg));
     }
     fn poisoned(&mut self, flow: FlowId) {
@@ -145,8 +154,11 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Actor for EgressActor<T, M> {
                 break;
             }
             let begin = step.trace.begin();
-            let Release::Out(record) = self.stage.release(&mut self.outs, begin != 0) else { break };
-            record.into_iter().for_each(|record| step.trace.record(begin, || record));
+            self.outs.traced = (begin != 0).then(TraceRecord::default);
+            if self.stage.release(&mut self.outs) != Release::Out {
+                break;
+            }
+            self.outs.traced.take().into_iter().for_each(|record| step.trace.record(begin, || record));
             any = true;
         }
         // Frames first, then events: who is told that bytes are acknowledged may overwrite them, and the port reads them at the flush.

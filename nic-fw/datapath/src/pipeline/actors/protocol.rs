@@ -13,6 +13,7 @@ use crate::{
     msg::{ControlOp, HcMsg, OutMsg, RxMsg, Work},
     pool::Class,
     protocol::Protocol,
+    train::Train,
 };
 use alloc::{boxed::Box, collections::VecDeque};
 use toe_abi::{
@@ -155,8 +156,9 @@ impl ProtocolActor {
 
     /// Handles a received segment, and those that may be joined to it.
     fn train(&mut self, step: &mut Step<'_>, rx: RxMsg, msg: Box<OutMsg>) -> Box<OutMsg> {
-        let mut train = self.stage.train(rx, msg);
-        while let Some(rx) = self.rx.next_if(|rx| rx.flow == train.flow && train.takes(&rx.segment)) {
+        let mut train = Train::new(rx, msg);
+        let stage = &mut self.stage;
+        while let Some(rx) = self.rx.next_if(|rx| rx.flow == train.flow && train.takes(&rx.segment) && stage.joins(&mut train)) {
             train.join(&rx.segment, rx.frame, rx.payload_at);
             step.items += 1;
         }

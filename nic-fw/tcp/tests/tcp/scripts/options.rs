@@ -225,6 +225,7 @@ fn frag_needed_sends_again_in_smaller_segments() {
 }
 
 /// Over IPv6 headers are longer, and no path has less than 1280 bytes (RFC 8201, 4).
+/// RFC 8201 4-1, 4-3, 4-4, 4-5, 4-6, 4-8, 5.4-1, 5.4-3.
 #[test]
 fn packet_too_big_over_ipv6_leaves_room_for_its_headers() {
     let ip = |last| [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last];
@@ -234,8 +235,15 @@ fn packet_too_big_over_ipv6_leaves_room_for_its_headers() {
             s.mss = 1400;
         });
         t.write(3000);
-        let _ = t.input(Input::IcmpError(IcmpError { kind: 3, code: 4, mtu, seq: SeqNum(TX) }));
-        assert_eq!(t.s.rx.mss, mss, "{mtu}");
+        let cwnd = t.s.cc.cwnd;
+        let error = |seq| Input::IcmpError(IcmpError { kind: 3, code: 4, mtu, seq: SeqNum(seq) });
+        let _ = t.input(error(TX + 5000));
+        assert_eq!(t.s.rx.mss, 1400, "about nothing that is in flight");
+        let sends = t.input(error(TX)).send;
+        assert_eq!((t.s.rx.mss, t.s.cc.cwnd), (mss, cwnd), "{mtu}: no congestion");
+        // At once, and in segments that fit.
+        assert_eq!(sends, mss < 1400);
+        assert!(t.emit_all().iter().all(|s| s.len <= u32::from(mss)));
     }
 }
 

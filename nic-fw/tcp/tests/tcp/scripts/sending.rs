@@ -161,6 +161,30 @@ fn an_unanswered_flow_is_given_up() {
     assert_eq!(next_deadline(&t.s, t.now()), None);
 }
 
+/// RFC 9293 MUST-47, SHLD-25: what routers said since the peer went silent is told at the end, and nothing older.
+#[test]
+fn what_routers_said_is_told_when_the_flow_is_given_up() {
+    let told = |before: Option<(u8, u8)>, after: Option<(u8, u8)>| {
+        let mut t = Script::new();
+        t.write(10);
+        for (n, error) in [before, after].into_iter().enumerate() {
+            if let Some((kind, code)) = error {
+                let out = t.input(Input::IcmpError(IcmpError { kind, code, mtu: 0, seq: SeqNum(TX) }));
+                assert_eq!(out.closed, None);
+            }
+            for _ in 0..if n == 0 { 1 } else { 14 } {
+                assert_eq!(t.expire().closed, None);
+                assert_eq!(t.emit_all().len(), 1);
+            }
+        }
+        t.expire().error
+    };
+    assert_eq!(told(None, Some((3, 0))), errno::ENETUNREACH);
+    assert_eq!(told(None, Some((3, 1))), errno::EHOSTUNREACH);
+    assert_eq!(told(None, Some((11, 0))), errno::EHOSTUNREACH);
+    assert_eq!(told(Some((3, 0)), None), errno::ETIMEDOUT);
+}
+
 /// RFC 9293 MUST-36, MUST-37.
 #[test]
 fn a_closed_window_is_probed_for_as_long_as_the_peer_answers() {

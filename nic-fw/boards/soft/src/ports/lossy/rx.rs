@@ -46,7 +46,7 @@ impl LossyRx {
         let fate = self.dice.fate();
         self.dice.count(fate);
         match fate {
-            Fate::Pass => self.ready.push_back(frame),
+            Fate::Pass | Fate::Marked => self.ready.push_back(frame),
             Fate::Lose => self.inner.release(frame.lease),
             Fate::Twice => {
                 self.again.insert(frame.lease.index(), (frame.len, frame.offload));

@@ -3,6 +3,7 @@
 //! ```text
 //!   card ──► Pass, Twice ────────────────► inner
 //!        ──► Late ──► copy ──► some ticks ──►      a tick: a frame that is sent, or a flush with none before it
+//!        ──► Marked ──► copy with CE ───────►
 //!        ──► Lose
 //! ```
 
@@ -71,6 +72,12 @@ impl TxPort<SoftSlice> for LossyTx {
             // Busy for the copy: one is enough.
             Fate::Twice => drop(self.inner.transmit(frame)),
             Fate::Late(frames) => self.late.hold(frames, Copied::new(frame)),
+            // Goes on at once, as a copy.
+            Fate::Marked => {
+                let mut copy = Copied::new(frame);
+                toe_wire::congestion::mark(&mut copy.bytes);
+                self.late.hold(0, copy);
+            }
         }
         self.dice.count(fate);
         self.sent = true;

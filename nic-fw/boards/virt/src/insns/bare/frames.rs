@@ -1,7 +1,7 @@
 //! The frames of the one peer, all made before anything is counted.
 //!
 //! ```text
-//!   data:  seq = IRS+1, +MSS, ...   ack = ISS+1               the card has sent nothing yet
+//!   data:  seq = IRS+1, +MSS, ...   ack = ISS+1               the card has sent nothing yet; without PSH, and once more with
 //!   acks:  seq = behind all data    ack = ISS+1+2·MSS, ...    each for two segments of ours
 //! ```
 
@@ -31,16 +31,16 @@ pub fn key() -> FlowKey {
 }
 
 /// Data segment number `i`.
-pub fn data(i: u32) -> Result<Box<[u8]>, TooLong> {
-    segment(IRS.wrapping_add(1).wrapping_add(i * MSS), ISS.wrapping_add(1), MSS)
+pub fn data(i: u32, flags: TcpFlags) -> Result<Box<[u8]>, TooLong> {
+    segment(IRS.wrapping_add(1).wrapping_add(i * MSS), ISS.wrapping_add(1), flags, MSS)
 }
 
 /// ACK number `i` behind `data` segments.
 pub fn ack(i: u32, data: u32) -> Result<Box<[u8]>, TooLong> {
-    segment(IRS.wrapping_add(1).wrapping_add(data * MSS), ISS.wrapping_add(1).wrapping_add((i + 1) * ACKED * MSS), 0)
+    segment(IRS.wrapping_add(1).wrapping_add(data * MSS), ISS.wrapping_add(1).wrapping_add((i + 1) * ACKED * MSS), TcpFlags::empty(), 0)
 }
 
-fn segment(seq: u32, ack: u32, len: u32) -> Result<Box<[u8]>, TooLong> {
+fn segment(seq: u32, ack: u32, flags: TcpFlags, len: u32) -> Result<Box<[u8]>, TooLong> {
     let key = key();
     let header = TxHeader {
         dst_mac: CARD_MAC,
@@ -55,7 +55,7 @@ fn segment(seq: u32, ack: u32, len: u32) -> Result<Box<[u8]>, TooLong> {
         dst_port: key.local_port,
         seq: SeqNum(seq),
         ack: SeqNum(ack),
-        flags: TcpFlags::ACK,
+        flags: flags | TcpFlags::ACK,
         window: u16::MAX,
         options: TcpOptions { timestamps: Some(Timestamps { val: NOW_MS, ecr: NOW_MS }), ..TcpOptions::default() },
     };

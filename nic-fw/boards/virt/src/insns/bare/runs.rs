@@ -14,6 +14,7 @@ use toe_abi::control::kind;
 use toe_abi::observe::{TRACES_PER_MSG, TraceRecord, stage, trace_op};
 use toe_arch::println;
 use toe_hal::Clock;
+use toe_wire::TcpFlags;
 
 /// Units of a short and of a long run.
 const RUNS: [u32; 2] = [64, 128];
@@ -22,7 +23,7 @@ const RUNS_BY_TWO: [u32; 2] = [20, 52];
 /// Segments before the first run.
 const WARM_UP: u32 = 64;
 /// Data segments: of all runs that receive some, plain and traced.
-const DATA: u32 = WARM_UP + 2 * 2 * (RUNS[0] + RUNS[1]) + 2 * (RUNS_BY_TWO[0] + RUNS_BY_TWO[1]);
+const DATA: u32 = WARM_UP + 3 * 2 * (RUNS[0] + RUNS[1]) + 2 * (RUNS_BY_TWO[0] + RUNS_BY_TWO[1]);
 /// ACKs there are: the runs', and those while the window of congestion opens.
 const ACKS: u32 = 4096;
 /// Sendings until the window of congestion must be open.
@@ -33,6 +34,8 @@ const OPENINGS: u32 = 200;
 enum Kind {
     /// A data segment comes, in order, in a burst as large as the card takes. What it is acknowledged and told by, it shares with the burst.
     Rx,
+    /// The same, each with PSH, so that none is joined to another.
+    RxAlone,
     /// The same in bursts of two, each of which is acknowledged, and told.
     RxByTwo,
     /// The application says that it has read a segment.
@@ -47,6 +50,7 @@ impl Kind {
     const fn name(self) -> &'static str {
         match self {
             Self::Rx => "rx",
+            Self::RxAlone => "rx-1",
             Self::RxByTwo => "rx-2",
             Self::Hc => "hc",
             Self::Tx => "tx",
@@ -66,8 +70,9 @@ struct Course {
 
 /// All frames, all runs.
 pub fn all() -> Result<(), Why> {
-    let data = (0..DATA).map(frames::data);
-    let frames: Result<Vec<Box<[u8]>>, _> = data.chain((0..ACKS).map(|i| frames::ack(i, DATA))).collect();
+    let data = |flags| (0..DATA).map(move |i| frames::data(i, flags));
+    let acks = (0..ACKS).map(|i| frames::ack(i, DATA));
+    let frames: Result<Vec<Box<[u8]>>, _> = data(TcpFlags::empty()).chain(acks).chain(data(TcpFlags::PSH)).collect();
     let mut course = Course { rig: Rig::new(frames?.into())?, data: 0, acks: 0, looks: cost_of_look() };
     course.receive(WARM_UP)?;
     course.read(WARM_UP)?;
@@ -77,6 +82,8 @@ pub fn all() -> Result<(), Why> {
             course.read(n)?;
             course.receive(n)?;
             course.count(Kind::Hc, n, traced)?;
+            course.count(Kind::RxAlone, n, traced)?;
+            course.read(n)?;
         }
         for n in RUNS_BY_TWO {
             course.count(Kind::RxByTwo, n, traced)?;
@@ -133,6 +140,10 @@ impl Course {
         match kind {
             Kind::Rx | Kind::RxByTwo => {
                 self.rig.wire.replay(self.data, n, if kind == Kind::Rx { n } else { 2 });
+                self.data += n;
+            }
+            Kind::RxAlone => {
+                self.rig.wire.replay(DATA + ACKS + self.data, n, n);
                 self.data += n;
             }
             Kind::Ack => {
