@@ -139,7 +139,7 @@ fn ours_listens_smoltcp_connects(seed: u64, mut wire: Wire) -> Outcome {
     let mut host = SmolHost::new(B_MAC, b_ip, 24, seed);
     let socket = host.socket(1 << 16);
     host.connect(socket, a_ip, 80, 40_000 + (seed % 1000) as u16);
-    let mut b = SmolEnd { host, socket, duplex: Duplex::new(true, ba, ab, seed ^ 1) };
+    let mut b = SmolEnd::new(host, socket, Duplex::new(true, ba, ab, seed ^ 1));
     world::run(&mut a, &mut b, &mut wire, LIMIT_US)
 }
 
@@ -150,7 +150,7 @@ fn ours_connects_to_smoltcp(seed: u64, mut wire: Wire) -> Outcome {
     let mut host = SmolHost::new(B_MAC, b_ip, 24, seed);
     let socket = host.socket(1 << 16);
     host.listen(socket, 80);
-    let mut b = SmolEnd { host, socket, duplex: Duplex::new(false, ba, ab, seed ^ 1) };
+    let mut b = SmolEnd::new(host, socket, Duplex::new(false, ba, ab, seed ^ 1));
     world::run(&mut a, &mut b, &mut wire, LIMIT_US)
 }
 

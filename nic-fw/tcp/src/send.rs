@@ -24,6 +24,8 @@ pub(crate) enum Verdict {
 
 /// A super-frame is put off until it has this part of the window, while acknowledgements are sure to come.
 const DEFER_PART: u32 = 4;
+/// Or what goes in this time at the flow's pace, if that is less, as in Linux: queues on a slow path have no room for larger bursts.
+const DEFER_US: u32 = 1000;
 
 fn edge_from(start: SeqNum, len: u32, nxt: SeqNum) -> u32 {
     start.add(len).since_or_zero(nxt)
@@ -109,7 +111,9 @@ fn closed(s: &FlowState) -> Verdict {
 fn defer(s: &FlowState, len: u32, max_payload: u32) -> bool {
     let in_flight = s.snd_nxt().since_or_zero(s.snd_una());
     let calm = !s.has(ff::RECOVERY | ff::LOSS | ff::RST_DUE) && s.tx.dup_acks == 0 && s.tx.board == 0;
-    calm && in_flight >= 4 * s.mss() && len.saturating_add(s.mss()) <= max_payload && len < s.cc.cwnd.min(s.tx.snd_wnd) / DEFER_PART
+    let window = s.cc.cwnd.min(s.tx.snd_wnd);
+    let brief = u64::from(len) * u64::from(s.tx.srtt_us) < u64::from(window) * u64::from(DEFER_US);
+    calm && in_flight >= 4 * s.mss() && len.saturating_add(s.mss()) <= max_payload && len < window / DEFER_PART && brief
 }
 
 /// Whether [`emit`] may have something: with plain segments it has, a super-frame may be put off.
@@ -292,6 +296,20 @@ mod tests {
     use super::*;
     use crate::testing::{flow, pools};
     use crate::{HostUpdate, Input, input};
+
+    #[test]
+    fn a_super_frame_waits_for_a_quarter_of_the_window_or_a_millisecond_of_it() {
+        let mut s = flow();
+        let mss = s.mss();
+        (s.cc.cwnd, s.tx.snd_wnd, s.tx.tx_head) = (40 * mss, 60 * mss, 100 * mss);
+        s.tx.snd_max = s.snd_una().add(20 * mss).0;
+        s.tx.snd_nxt = s.tx.snd_max;
+        let deferred = |s: &FlowState, segments: u32| plan(s, segments * mss, 44 * mss) == Verdict::Wait;
+        s.tx.srtt_us = 1000;
+        assert_eq!((deferred(&s, 9), deferred(&s, 10)), (true, false));
+        s.tx.srtt_us = 20_000;
+        assert_eq!((deferred(&s, 1), deferred(&s, 2)), (true, false));
+    }
 
     #[test]
     fn an_owed_ack_can_go_alone() {
