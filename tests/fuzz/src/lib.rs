@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   bytes ─┬─ as they are ──────► frame · device_tree · acpi · ivshmem
-//!          └─ as events ────────► engine · card · stack
+//!          └─ as events ────────► tcp · engine · card · stack
 //! ```
 //!
 //! A target returns, or it has found something: a panic, an index out of range, an overflow, a loop, or a rule of ours that does not hold. Inputs
@@ -25,6 +25,7 @@ pub struct Target {
 /// All of them.
 pub const TARGETS: &[Target] = &[
     Target { name: "frame", about: "a frame from the wire: every parser of toe-wire, and back to bytes", run: targets::frame::run },
+    Target { name: "tcp", about: "segments, host updates and timers on one flow (toe-tcp)", run: targets::tcp::run },
     Target { name: "engine", about: "frames, calls and time on the control plane (toe-engine)", run: targets::engine::run },
     Target { name: "card", about: "wire, control plane and application against the data path (toe-datapath)", run: targets::card::run },
     Target { name: "stack", about: "a peer that says anything against card, daemon, library and application", run: targets::stack::run },

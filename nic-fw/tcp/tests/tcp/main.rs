@@ -2,6 +2,7 @@
 
 mod flow;
 mod hostile;
+mod inputs;
 mod scripts;
 mod sim;
 mod transfers;

@@ -7,3 +7,4 @@ pub mod engine;
 pub mod frame;
 pub mod ivshmem;
 pub mod stack;
+pub mod tcp;

@@ -25,7 +25,7 @@ use crate::progress::{Mark, Step};
 use report::Report;
 
 /// As the program says them (`toe-fuzz` without arguments).
-const TARGETS: [&str; 7] = ["frame", "engine", "card", "stack", "device_tree", "acpi", "ivshmem"];
+const TARGETS: [&str; 8] = ["frame", "tcp", "engine", "card", "stack", "device_tree", "acpi", "ivshmem"];
 
 /// Coverage as libFuzzer wants it, and every check of ours; all of it is in the stable compiler.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
