@@ -24,9 +24,14 @@ pub struct Identity {
 impl Identity {
     /// Of a process that exists.
     fn of(pid: i32) -> Option<Identity> {
-        let (state, started) = state_and_start(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
         // Z and X: it has ended, though its parent may not have noticed.
-        (!matches!(state, 'Z' | 'X')).then_some(Identity { pid, started })
+        Self::look(pid).filter(|(state, _)| !matches!(state, 'Z' | 'X')).map(|(_, identity)| identity)
+    }
+
+    /// The state of a process too. One that has ended is still to be seen until its parent has noticed.
+    fn look(pid: i32) -> Option<(char, Identity)> {
+        let (state, started) = state_and_start(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+        Some((state, Identity { pid, started }))
     }
 
     pub fn is_alive(self) -> bool {
@@ -101,8 +106,9 @@ pub fn start(program: &Path, args: &[&OsStr], log: &Path, pid_file: &Path) -> Re
         .stderr(out)
         .spawn()
         .context("cannot start 'setsid' (package util-linux)")?;
-    let identity = i32::try_from(child.id()).ok().and_then(Identity::of);
-    match identity.context("it ended at once").and_then(|id| id.write(pid_file).map(|()| id)) {
+    // It may have ended by now: who waits for it to be ready learns how.
+    let identity = i32::try_from(child.id()).ok().and_then(Identity::look).map(|(_, identity)| identity);
+    match identity.context("it is not in /proc").and_then(|id| id.write(pid_file).map(|()| id)) {
         Ok(identity) => Ok(Started { child, identity }),
         Err(error) => {
             let _ = child.kill();
@@ -155,6 +161,20 @@ mod tests {
         assert_eq!(state_and_start(stat), Some(('S', 9876)));
         assert_eq!(state_and_start("42 (x) S 1"), None);
         assert_eq!(state_and_start(""), None);
+    }
+
+    #[test]
+    fn a_program_that_ends_at_once_says_how() {
+        let folder = std::env::temp_dir();
+        let file = |what: &str| folder.join(format!("toectl-ended-{}-{what}", std::process::id()));
+        for _ in 0..20 {
+            let mut started = start(Path::new("/bin/sh"), &["-c", "exit 2"].map(OsStr::new), &file("log"), &file("pid")).expect("started");
+            let why = started.wait_ready(Duration::from_secs(10), || false).expect_err("it has ended");
+            assert!(matches!(why, NotReady::Ended(Some(2))), "{why:?}");
+        }
+        for what in ["log", "pid"] {
+            fs::remove_file(file(what)).expect("removed");
+        }
     }
 
     #[test]
