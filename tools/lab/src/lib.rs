@@ -19,6 +19,7 @@ pub mod proc;
 pub mod programs;
 pub mod qemu;
 pub mod servers;
+pub mod spread;
 pub mod wired;
 
 pub use books::Books;

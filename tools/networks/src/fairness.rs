@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::Repeat;
 use crate::plot;
 use crate::scene::{Load, Scene, Stack, Way};
-use crate::spread::Spread;
+use toe_lab::spread::Spread;
 
 /// Its queue is one bandwidth-delay product, as [`toe_netem::Knobs`] have it if nothing is said.
 const LINE: &str = "rate=100mbit,delay=10ms";

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::Repeat;
 use crate::plot;
 use crate::scene::{Load, Scene, Stack, WAYS, Way};
-use crate::spread::Spread;
+use toe_lab::spread::Spread;
 
 const SEED: u64 = 1;
 

@@ -14,7 +14,6 @@ mod linux;
 mod plot;
 mod scene;
 mod sim;
-mod spread;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

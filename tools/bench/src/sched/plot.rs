@@ -5,7 +5,8 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
-use crate::table::{Series, Spread};
+use crate::table::Series;
+use toe_lab::spread::Spread;
 
 const SIZE: (u32, u32) = (900, 540);
 const LABEL: (&str, u32) = ("sans-serif", 15);

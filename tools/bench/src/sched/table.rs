@@ -1,27 +1,11 @@
 //! The figures as a table.
 
+use toe_lab::spread::Spread;
+
 /// One load at all sizes: flows, and a figure for each repetition.
 pub struct Series {
     pub name: &'static str,
     pub figures: Vec<(u32, Vec<f64>)>,
-}
-
-/// Of one size.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Spread {
-    pub median: f64,
-    pub least: f64,
-    pub most: f64,
-}
-
-impl Spread {
-    pub fn of(figures: &[f64]) -> Self {
-        let mut sorted = figures.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let (half, last) = (sorted.len() / 2, sorted.len() - 1);
-        let median = if sorted.len() % 2 == 1 { sorted[half] } else { (sorted[half - 1] + sorted[half]) / 2.0 };
-        Self { median, least: sorted[0], most: sorted[last] }
-    }
 }
 
 /// A line for each load and size, with the ratio to the load's first size.
@@ -31,9 +15,8 @@ pub fn table(series: &[Series]) -> String {
     for Series { name, figures } in series {
         let spreads = figures.iter().map(|(flows, figures)| (flows, Spread::of(figures)));
         let base = figures.first().map_or(f64::NAN, |(_, figures)| Spread::of(figures).median);
-        for (flows, Spread { median, least, most }) in spreads {
-            let spread = format!("{median:.1} ({least:.1} - {most:.1})");
-            text += &format!("  {name:<38}{flows:>10}{spread:>28}{:>9.2}x\n", median / base);
+        for (flows, spread) in spreads {
+            text += &format!("  {name:<38}{flows:>10}{:>28}{:>9.2}x\n", spread.to_string(), spread.median / base);
         }
     }
     let runs = series.first().and_then(|series| series.figures.first()).map_or(0, |(_, figures)| figures.len());
@@ -43,12 +26,6 @@ pub fn table(series: &[Series]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn medians_of_odd_and_even_counts() {
-        assert_eq!(Spread::of(&[3.0, 1.0, 2.0]), Spread { median: 2.0, least: 1.0, most: 3.0 });
-        assert_eq!(Spread::of(&[4.0, 1.0, 2.0, 3.0]).median, 2.5);
-    }
 
     #[test]
     fn the_table_has_a_line_and_a_ratio_for_each_size() {

@@ -34,6 +34,7 @@ mod tests {
     #[test]
     fn medians_of_odd_and_even_counts_and_of_none() {
         assert_eq!(Spread::of(&[3.0, 1.0, 2.0]), Spread { median: 2.0, least: 1.0, most: 3.0 });
+        assert_eq!(Spread::of(&[4.0, 1.0, 2.0, 3.0]).median, 2.5);
         assert_eq!(Spread::of(&[4.0, 1.0, 2.0, 3.0]).to_string(), "2.5 (1.0 - 4.0)");
         assert!(Spread::of(&[]).median.is_nan());
     }
