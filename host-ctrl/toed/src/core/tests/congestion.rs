@@ -7,7 +7,6 @@ use toe_abi::{
     app::{Info, Request, op},
     control::{kind, status},
     flow::{cc, flow_flags},
-    region::slot_state,
 };
 
 fn congestion(slot: u32, algorithm: u64) -> Request {
@@ -114,14 +113,7 @@ fn a_card_that_cannot_is_an_option_that_does_not_exist() {
 #[test]
 fn a_forged_flow_is_neither_switched_nor_told_of() {
     let mut w = World::new();
-    let (victim, _, from, _, _) = w.connected();
-    let flow = w.a.slot(victim.region, from).conn.flow;
-    let attacker = w.start(Side::A);
-    let slot = w.sockets(attacker, 1)[0];
-    w.a.write_slot(attacker.region, slot, |s| {
-        s.conn.flow = flow;
-        s.conn.state = slot_state::CONNECTED;
-    });
+    let (attacker, slot) = w.forged();
     w.ask(Side::A, attacker.client, congestion(slot, 0), None).ok();
     assert_eq!(told(&w.a), []);
     assert_eq!(info(&mut w, Side::A, attacker, slot).mss, 0);

@@ -7,7 +7,6 @@ use toe_abi::{
     FlowId,
     app::{Request, op},
     control::{kind, status},
-    region::slot_state,
 };
 
 /// A tenth of a megabyte per second.
@@ -98,14 +97,7 @@ fn a_flow_that_has_ended_has_no_rate_and_no_error() {
 #[test]
 fn a_forged_flow_is_not_slowed_down() {
     let mut w = World::new();
-    let (victim, _, from, _, _) = w.connected();
-    let flow = w.a.slot(victim.region, from).conn.flow;
-    let attacker = w.start(Side::A);
-    let slot = w.sockets(attacker, 1)[0];
-    w.a.write_slot(attacker.region, slot, |s| {
-        s.conn.flow = flow;
-        s.conn.state = slot_state::CONNECTED;
-    });
+    let (attacker, slot) = w.forged();
     w.ask(Side::A, attacker.client, rate(slot, 1), None).ok();
     assert_eq!(told(&w.a), [(FlowId::NONE, 1)]);
     w.ask(Side::A, attacker.client, rate(999, 1), None).fails(Errno::BADF);

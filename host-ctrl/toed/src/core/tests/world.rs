@@ -394,6 +394,19 @@ impl World {
         self.run();
     }
 
+    /// A connection of somebody on A, and a stranger there with a slot that claims it.
+    pub fn forged(&mut self) -> (App, u32) {
+        let (victim, _, from, _, _) = self.connected();
+        let flow = self.a.slot(victim.region, from).conn.flow;
+        let attacker = self.start(Side::A);
+        let slot = self.sockets(attacker, 1)[0];
+        self.a.write_slot(attacker.region, slot, |s| {
+            s.conn.flow = flow;
+            s.conn.state = slot_state::CONNECTED;
+        });
+        (attacker, slot)
+    }
+
     /// A connection from A to a listener of B: the applications, A's slot, B's listening slot, and a free slot of B.
     pub fn connected(&mut self) -> (App, App, u32, u32, u32) {
         let (client, server) = (self.start(Side::A), self.start(Side::B));
