@@ -179,6 +179,8 @@ fn default_path(uid: u32, xdg_runtime_dir: Option<PathBuf>) -> PathBuf {
 mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::thread;
+    use std::time::{Duration, Instant};
 
     fn scratch(name: &str) -> RunDir {
         let path = env::temp_dir().join(format!("toectl-{name}-{}", std::process::id()));
@@ -247,7 +249,12 @@ mod tests {
         let held = dir.lock().expect("free");
         assert!(dir.lock().unwrap_err().to_string().contains("another toectl"));
         drop(held);
-        dir.lock().expect("free again");
+        // A child that another test starts holds what we held, from its fork to its exec.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while let Err(e) = dir.lock() {
+            assert!(Instant::now() < deadline, "free again: {e}");
+            thread::sleep(Duration::from_millis(1));
+        }
         dir.clear(true);
     }
 }
