@@ -216,6 +216,7 @@ mod tests {
         for counter in [Counter::TxProbes, Counter::RxFrames, last, Counter::TxProbes] {
             counts.add(counter);
         }
+        assert!(!counts.is_empty());
         assert_eq!(counts.iter().collect::<Vec<_>>(), [Counter::RxFrames, Counter::TxProbes, last]);
         assert!(counts.has(last) && !counts.has(Counter::TxAcks));
     }

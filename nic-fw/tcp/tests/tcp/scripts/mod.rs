@@ -8,6 +8,7 @@ use toe_wire::{SackBlocks, SeqNum, TcpFlags, Timestamps};
 
 mod closing;
 mod dctcp;
+mod moving;
 mod options;
 mod receiving;
 mod recovery;
