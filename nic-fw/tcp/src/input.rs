@@ -2,7 +2,7 @@
 
 use crate::sack::Range;
 use crate::state::View;
-use crate::{Fast, Input, Now, Output, Pools, SegmentIn, ack, board, closing, fast, host, output, receive, send, timers};
+use crate::{Fast, Input, Now, Output, Pools, SegmentIn, ack, board, closing, fast, host, output, receive, send, timers, urgent};
 use toe_abi::counters::Drop;
 use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 use toe_wire::{SeqNum, TcpFlags};
@@ -90,6 +90,9 @@ fn slow(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &m
     ack::process(s, pools, seg, now, out);
     if out.closed.is_some() {
         return;
+    }
+    if seg.flags.contains(TcpFlags::URG) {
+        urgent::received(s, seg, out);
     }
     receive::congestion_bits(s, pools, seg, now, out);
     receive::data(s, pools, seg, now, out);

@@ -150,7 +150,7 @@ pub(crate) fn detect(s: &mut FlowState, pools: &mut Pools, now: Now) -> bool {
             }
         }
         // Neighbours that have become alike are one from now on.
-        if before == NONE || !board::merge_next(s, pools, before) {
+        if !board::merge_next(s, pools, before) {
             before = at;
         }
         at = pools.records.next(s.cc.sent, before);

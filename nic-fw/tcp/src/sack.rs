@@ -134,7 +134,7 @@ pub(crate) fn selective(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, n
                 delivered(s, pools, &whole, seg, now, news);
             }
         }
-        if before == NONE || !board::merge_next(s, pools, before) {
+        if !board::merge_next(s, pools, before) {
             before = at;
         }
         at = pools.records.next(s.cc.sent, before);

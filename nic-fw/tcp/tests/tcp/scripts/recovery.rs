@@ -292,6 +292,35 @@ fn blocks_that_cannot_be_true_are_ignored() {
     assert_eq!((t.s.tx.board, t.s.id.retransmits), (0, 0));
 }
 
+/// RFC 2883 5-1.
+#[test]
+fn a_duplicate_that_cannot_be_one_is_not_counted() {
+    let mut t = script();
+    t.write(10_000);
+    let _ = t.ack(2000, &[]);
+    // Long ago, never sent, nothing at all.
+    for block in [(0x8000_0000, 0x8000_1000), (1000, 11_000), (1000, 1000), (2000, 1000)] {
+        assert!(!t.counts(2000, &[block]).has(Counter::RxDsacks), "{block:?}");
+    }
+}
+
+/// A scoreboard that waits for D-SACKs stays while the flow is silent.
+#[test]
+fn what_is_sent_after_an_hour_of_silence_is_timed_from_then() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 4000)]), [(0, 1000)]);
+    t.wait(RTT_US);
+    let _ = t.ack(10_000, &[]);
+    assert_ne!(t.s.tx.board, 0);
+    t.wait(3_600_000_000);
+    t.write(1000);
+    t.wait(RTT_US);
+    let _ = t.ack(11_000, &[]);
+    assert_eq!(t.s.tx.min_rtt_us, 1000);
+}
+
 /// RFC 6675 5-3; RFC 3042 2-3; RFC 5681 3.2-6.
 /// RFC 3042 2-3; RFC 6675 4-10.
 #[test]
