@@ -4,7 +4,7 @@
 
 use super::*;
 use toe_abi::counters::Counter;
-use toe_abi::flow::timer;
+use toe_abi::flow::{flow_flags, timer};
 
 const RTT_US: u64 = 1000;
 
@@ -107,6 +107,32 @@ fn an_overtaken_segment_that_comes_in_time_is_not_sent_again() {
     t.wait(200);
     assert_eq!(t.ack(4000, &[]), []);
     assert_eq!((t.s.id.retransmits, t.pools.left()), (0, (64, 16)), "all is calm again");
+}
+
+/// Sequence numbers may begin anywhere.
+#[test]
+fn what_was_sacked_in_order_was_not_reordered() {
+    for iss in [0, 1 << 30, 1 << 31, 3 << 30] {
+        let mut t = Script::with(|s| (s.sack, s.iss) = (true, SeqNum(iss)));
+        t.write(10_000);
+        t.wait(RTT_US);
+        let mut blocks = SackBlocks::default();
+        blocks.push(SeqNum(iss + 1001), SeqNum(iss + 2001));
+        let _ = t.segment(SegmentIn { sack: blocks, ..seg(RX, iss + 1, A, 0) });
+        assert_eq!(t.s.rx.flags & flow_flags::REORDERED, 0);
+    }
+}
+
+#[test]
+fn neighbours_that_have_become_alike_share_a_record() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    for end in 2..=4 {
+        let _ = t.ack(0, &[(1000, end * 1000)]);
+    }
+    // One lost, three SACKed, and what follows.
+    assert_eq!(t.pools.left().0, 64 - 3);
 }
 
 #[test]
@@ -325,7 +351,68 @@ fn records_that_run_out_in_recovery_end_it_as_newreno() {
     assert_eq!((tx_tail(&t.s), t.pools.left().0), (20_000, 4));
 }
 
+/// RFC 8985, 6.2, step 4: where segments are small, as many ACKs with news of SACK as three segments would bring.
+#[test]
+fn three_acks_with_news_prove_a_loss_of_small_segments() {
+    let mut t = script();
+    for _ in 0..6 {
+        t.write(100);
+    }
+    t.wait(RTT_US);
+    for _ in 0..5 {
+        assert_eq!(t.ack(0, &[(100, 200)]), [], "the same news again");
+    }
+    assert_eq!(t.ack(0, &[(100, 300)]), []);
+    assert_eq!(t.ack(0, &[(100, 400)]), [(0, 100)]);
+}
+
+#[test]
+fn losses_that_show_in_recovery_reduce_the_window_once() {
+    let mut t = script();
+    t.s.rx.flags |= flow_flags::REORDERED;
+    t.write(10_000);
+    t.wait(RTT_US);
+    let _ = t.ack(0, &[(1000, 2000)]);
+    assert!(t.expire().counts.has(Counter::TxFastRetransmits));
+    t.emit_all();
+    let _ = t.ack(0, &[(6000, 7000), (1000, 2000)]);
+    let out = if t.s.tx.timer == timer::REORDER { t.expire() } else { panic!("{:?}", t.s.tx) };
+    assert!(out.counts.has(Counter::TxRackLosses) && !out.counts.has(Counter::TxFastRetransmits));
+    assert_eq!(t.s.cc.ssthresh, 5000);
+}
+
+/// What is sent again goes in whole segments, as much as there is room for, or as the port takes.
+#[test]
+fn lost_data_is_sent_again_in_whole_segments() {
+    let again = |room, max_payload| {
+        let mut t = script();
+        t.window(20);
+        t.write(19_500);
+        t.wait(RTT_US);
+        let _ = t.segment(sack(0, &[(2500, 19_500)]));
+        t.s.cc.cwnd = room;
+        let now = t.now();
+        emit(&mut t.s, &mut t.pools, now, max_payload).map(|s| (s.pos, s.len))
+    };
+    assert_eq!((again(2400, 64_000), again(2500, 64_000), again(9000, 64_000)), (Some((0, 2000)), Some((0, 2500)), Some((0, 2500))));
+    assert_eq!((again(9000, 1000), again(9000, 400), again(999, 64_000)), (Some((0, 1000)), Some((0, 400)), None));
+}
+
 // RFC 9937: how much may be sent in recovery.
+
+/// RFC 6937 3-3: PRR-SSRB, where more was lost than the window has to fall by.
+#[test]
+fn each_ack_sends_as_much_as_it_delivers_and_a_segment_more_if_all_is_well() {
+    let mut t = script();
+    t.window(20);
+    t.write(40_000);
+    t.wait(RTT_US);
+    // Eight of twenty have arrived, four are left to be sent again.
+    assert_eq!(t.ack(0, &[(12_000, 20_000)]).len(), 8);
+    t.wait(RTT_US);
+    let sent: Vec<_> = (1..=6).map(|i| t.ack(i * 1000, &[(12_000, 20_000)]).len()).collect();
+    assert_eq!(sent, [1, 1, 1, 1, 2, 2]);
+}
 
 /// RFC 6675 5-9; RFC 8985 9.3-1, 9.3-2; RFC 6937 3-1, 3-2, 3-3, 3-5.
 #[test]
@@ -469,6 +556,20 @@ fn a_probe_that_was_needless_does_not() {
     assert!(t.s.cc.cwnd >= 10_000);
 }
 
+/// RFC 8985 7.4.2-2: a peer that sends no D-SACK acknowledges the probe once more.
+#[test]
+fn a_duplicate_ack_shows_that_a_probe_was_needless() {
+    let mut t = script();
+    t.write(3000);
+    let _ = t.expire();
+    t.emit_all();
+    let _ = t.ack(3000, &[]);
+    t.write(1000);
+    let _ = t.ack(3000, &[]);
+    assert!(!t.counts(4000, &[]).has(Counter::TxTailRepairs));
+    assert!(t.s.cc.cwnd >= 10_000);
+}
+
 // Timeouts: RFC 8985, 6.3; RFC 2018, 8; RFC 5682.
 
 /// Past probe and reordering timer, to the timeout.
@@ -558,6 +659,52 @@ fn a_timeout_for_a_loss_is_not_taken_back() {
     let out = t.segment(sack(1000, &[(start, end)]));
     assert!(!out.counts.has(Counter::TxSpuriousTimeouts));
     assert_eq!(ranges(&t.emit_all())[0], (1000, 1000));
+}
+
+/// RFC 5682 3.1-2. What is sent since a timeout says nothing of what was sent before.
+#[test]
+fn the_arrival_of_new_data_takes_no_timeout_back() {
+    let mut t = script();
+    for _ in 0..3 {
+        t.write(100);
+    }
+    assert_eq!(time_out(&mut t), [(0, 300)]);
+    // There is room in the window of a segment.
+    assert_eq!(ranges(&t.write(200)), [(300, 200)]);
+    let _ = t.ack(100, &[]);
+    assert!(!t.counts(100, &[(300, 500)]).has(Counter::TxSpuriousTimeouts));
+    let _ = t.ack(500, &[]);
+    assert_eq!(t.s.rx.flags & flow_flags::LOSS, 0);
+}
+
+/// RFC 5682 3.1-3, 3.1-4.
+#[test]
+fn neither_a_timeout_in_recovery_nor_a_second_one_is_taken_back() {
+    let mut t = script();
+    t.write(6000);
+    t.wait(RTT_US);
+    let _ = t.ack(0, &[(1000, 3000)]);
+    let _ = t.expire();
+    t.emit_all();
+    let _ = time_out(&mut t);
+    assert_eq!(t.s.rx.flags & flow_flags::RECOVERY, 0);
+    assert!(!t.counts(4000, &[]).has(Counter::TxSpuriousTimeouts));
+    let mut t = script();
+    t.write(5000);
+    let _ = time_out(&mut t);
+    let _ = time_out(&mut t);
+    assert!(!t.counts(2000, &[]).has(Counter::TxSpuriousTimeouts));
+}
+
+/// RFC 3168 6.1.2-2.
+#[test]
+fn a_timeout_ends_the_time_without_growth_after_a_mark() {
+    let mut t = Script::with(|s| (s.sack, s.ecn, s.snd_wnd) = (true, true, 60_000));
+    t.write(10_000);
+    let _ = t.segment(SegmentIn { flags: A | TcpFlags::ECE, ..sack(1000, &[]) });
+    let _ = time_out(&mut t);
+    let _ = t.ack(2000, &[]);
+    assert_eq!(t.s.cc.cwnd, 2000);
 }
 
 /// RFC 5682 3.1-4.
