@@ -228,28 +228,10 @@ pub(crate) fn is_sound(s: &FlowState, pools: &Pools) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::flow;
+    use crate::testing::flow_of;
     use std::vec::Vec;
 
     const LEN: u32 = 1000;
-
-    /// A flow with a scoreboard, and a record for each of these times and marks.
-    fn flow_of(records: &[(u32, u8)]) -> (FlowState, Pools) {
-        let (mut s, mut pools) = (flow(), Pools::new(1000));
-        for &(us, _) in records {
-            let (start, end) = (s.snd_max(), s.snd_max().add(LEN));
-            assert!(pools.push(&mut s.cc.sent, Record { start, end, us, marks: 0 }));
-            (s.tx.snd_nxt, s.tx.snd_max) = (end.0, end.0);
-        }
-        assert!(open(&mut s, &mut pools));
-        let mut at = pools.records.first(s.cc.sent);
-        for &(_, marks) in records {
-            set_marks(&s, &mut pools, at, marks);
-            at = pools.records.next(s.cc.sent, at);
-        }
-        assert!(is_sound(&s, &pools));
-        (s, pools)
-    }
 
     fn times(s: &FlowState, pools: &Pools) -> Vec<u32> {
         pools.records.iter(s.cc.sent).map(|r| r.us).collect()

@@ -106,3 +106,16 @@ pub(crate) fn undo(s: &mut FlowState, pools: &mut Pools, out: &mut Output) {
     out.counts.add(if s.has(ff::LOSS) { Counter::TxSpuriousTimeouts } else { Counter::TxSpuriousRecoveries });
     s.clear(ff::RECOVERY | ff::LOSS | ff::REXMIT_ONE | ff::CWR);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proof_is_waited_for_until_a_given_time() {
+        let waiting = |stage, until_us, now| Undo { stage, until_us, ..Undo::default() }.is_waiting(Now(now));
+        assert!(waiting(Stage::Waiting, 100, 99) && waiting(Stage::Waiting, 5, u64::from(u32::MAX)));
+        assert!(!waiting(Stage::Waiting, 100, 100) && !waiting(Stage::Waiting, 100, 101));
+        assert!(!waiting(Stage::Sent, 100, 99), "recovery goes on");
+    }
+}

@@ -476,6 +476,32 @@ fn a_probe_is_new_data_where_there_is_some() {
     assert_eq!((t.s.cc.ssthresh, t.s.tx.board), (1 << 30, 0), "nothing was lost");
 }
 
+#[test]
+fn an_acknowledgement_beyond_a_probe_of_new_data_repairs_nothing() {
+    let mut t = script();
+    assert_eq!(t.write(13_000).len(), 10);
+    let _ = t.expire();
+    assert_eq!(ranges(&t.emit_all()), [(10_000, 1000)]);
+    t.window(20);
+    assert_eq!(ranges(&t.emit_all()), [(11_000, 1000), (12_000, 1000)]);
+    assert!(!t.counts(12_000, &[]).has(Counter::TxTailRepairs));
+}
+
+#[test]
+fn a_probe_that_shows_a_loss_reduces_the_window_once() {
+    let mut t = script();
+    t.write(5000);
+    let _ = t.expire();
+    assert_eq!(ranges(&t.emit_all()), [(4000, 1000)]);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(4000, 5000)]), [(0, 1000)]);
+    assert_eq!(t.s.cc.ssthresh, 2500);
+    t.window(10);
+    t.write(1000);
+    assert!(!t.counts(6000, &[]).has(Counter::TxTailRepairs));
+    assert_eq!(t.s.cc.ssthresh, 2500);
+}
+
 /// RFC 8985 7.2-3.
 #[test]
 fn one_segment_is_given_the_time_of_a_delayed_ack() {
@@ -565,7 +591,7 @@ fn a_duplicate_ack_shows_that_a_probe_was_needless() {
     t.emit_all();
     let _ = t.ack(3000, &[]);
     t.write(1000);
-    let _ = t.ack(3000, &[]);
+    assert!(!t.counts(3000, &[]).has(Counter::TxTailRepairs));
     assert!(!t.counts(4000, &[]).has(Counter::TxTailRepairs));
     assert!(t.s.cc.cwnd >= 10_000);
 }
@@ -661,9 +687,9 @@ fn a_timeout_for_a_loss_is_not_taken_back() {
     assert_eq!(ranges(&t.emit_all())[0], (1000, 1000));
 }
 
-/// RFC 5682 3.1-2. What is sent since a timeout says nothing of what was sent before.
+/// RFC 5682 3.1-2. What is sent since then says nothing of what was sent before.
 #[test]
-fn the_arrival_of_new_data_takes_no_timeout_back() {
+fn a_timeout_is_over_when_all_that_was_sent_before_it_has_arrived() {
     let mut t = script();
     for _ in 0..3 {
         t.write(100);
@@ -671,9 +697,10 @@ fn the_arrival_of_new_data_takes_no_timeout_back() {
     assert_eq!(time_out(&mut t), [(0, 300)]);
     // There is room in the window of a segment.
     assert_eq!(ranges(&t.write(200)), [(300, 200)]);
-    let _ = t.ack(100, &[]);
+    let _ = t.host(700, 0, hc_flags::NODELAY);
+    assert_eq!(t.ack(100, &[]), [(500, 200)]);
     assert!(!t.counts(100, &[(300, 500)]).has(Counter::TxSpuriousTimeouts));
-    let _ = t.ack(500, &[]);
+    let _ = t.ack(300, &[(300, 500)]);
     assert_eq!(t.s.rx.flags & flow_flags::LOSS, 0);
 }
 
@@ -717,6 +744,48 @@ fn a_repeated_timeout_backs_off() {
     assert_eq!(time_out(&mut t), [(0, 1000)]);
     assert!(t.now_us - start > 400_000);
     assert_eq!(t.s.tx.backoff, 2);
+}
+
+fn timestamped() -> Script {
+    Script::with(|s| {
+        (s.sack, s.snd_wnd) = (true, 60_000);
+        s.timestamps = Some(Timestamping { recent: 100, offset: 7 });
+    })
+}
+
+/// RFC 6298 3-1; RFC 7323 4.1-2: an echo tells which copy was answered, but only of what is acknowledged in order.
+#[test]
+fn a_retransmission_is_measured_where_its_echo_can_be_told() {
+    let again = |ack, blocks: &[(u32, u32)]| {
+        let mut t = timestamped();
+        t.write(10_000);
+        t.wait(RTT_US);
+        let _ = t.segment(stamped(sack(0, &[(2000, 10_000)]), 101, 1007));
+        let again = t.emit_all();
+        assert_eq!(ranges(&again), [(0, 1000), (1000, 1000)]);
+        let before = t.s.tx.srtt_us;
+        t.wait(50_000);
+        let _ = t.segment(stamped(sack(ack, blocks), 102, again[0].timestamps.unwrap().val));
+        t.s.tx.srtt_us - before
+    };
+    assert!(again(1000, &[(2000, 10_000)]) > 5000);
+    assert_eq!(again(0, &[(1000, 10_000)]), 0);
+}
+
+/// RFC 6298 5-2: only what is acknowledged starts it anew.
+#[test]
+fn news_of_sack_does_not_put_a_timeout_off() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    let _ = t.ack(0, &[(1000, 2000)]);
+    assert_eq!(t.s.tx.timer, timer::REORDER);
+    let _ = t.ack(0, &[(1000, 4000)]);
+    assert_eq!(t.s.tx.timer, timer::RTO, "it is lost: nothing to wait for");
+    let due = next_deadline(&t.s, t.now());
+    t.wait(5000);
+    let _ = t.ack(0, &[(1000, 5000)]);
+    assert_eq!(next_deadline(&t.s, t.now()), due);
 }
 
 /// RFC 6298 3-1. What was sent once has waited at the peer, which does not say what it has, for what was sent again.
@@ -780,10 +849,7 @@ fn a_needless_probe_takes_no_recovery_back() {
 /// RFC 9438 4.9.2-1.
 #[test]
 fn an_echo_of_the_original_takes_recovery_back_at_once() {
-    let mut t = Script::with(|s| {
-        (s.sack, s.snd_wnd) = (true, 60_000);
-        s.timestamps = Some(Timestamping { recent: 100, offset: 7 });
-    });
+    let mut t = timestamped();
     t.write(10_000);
     let sent_ts = (t.now_us / 1000) as u32 + 7;
     t.wait(5000);
