@@ -104,12 +104,26 @@ pub(crate) fn undo(s: &mut FlowState, pools: &mut Pools, out: &mut Output) {
     (board.undo, board.frto, board.forced) = (Undo::default(), crate::frto::Stage::Off, false);
     cc::undo(s);
     out.counts.add(if s.has(ff::LOSS) { Counter::TxSpuriousTimeouts } else { Counter::TxSpuriousRecoveries });
-    s.clear(ff::RECOVERY | ff::LOSS | ff::REXMIT_ONE | ff::CWR);
+    s.clear(ff::RECOVERY | ff::LOSS | ff::CWR);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::flow;
+
+    #[test]
+    fn only_what_was_sent_again_since_the_reduction_has_to_be_reported() {
+        let (mut s, mut board) = (flow(), Board::default());
+        s.tx.snd_una = 0xf000_0000;
+        let (una, next) = (s.snd_una(), s.snd_una().add(1000));
+        begin(&s, &mut board);
+        sent(&s, &mut board, 1000, Now(0));
+        on_dsack(&mut board, (una.sub_len(1000), una));
+        assert_eq!(board.undo.unreported, 1000, "that was of an earlier one");
+        on_dsack(&mut board, (una, next));
+        assert_eq!(board.undo.unreported, 0);
+    }
 
     #[test]
     fn proof_is_waited_for_until_a_given_time() {

@@ -271,7 +271,10 @@ fn keep_alive_probes_and_gives_up() {
 /// RFC 9293 MUST-25.
 #[test]
 fn keep_alive_is_off_unless_asked_for() {
-    let t = Script::new();
+    let mut t = Script::new();
+    assert_eq!(next_deadline(&t.s, t.now()), None);
+    t.write(1000);
+    let _ = t.segment(seg(RX, TX + 1000, A, 0));
     assert_eq!(next_deadline(&t.s, t.now()), None);
 }
 

@@ -666,6 +666,7 @@ fn a_timeout_with_everything_only_late_is_taken_back() {
     // (3b): ... and then an ACK of what was sent once only.
     assert!(t.counts(2000, &[]).has(Counter::TxSpuriousTimeouts));
     assert!(t.s.cc.cwnd >= cwnd && t.s.cc.ssthresh == ssthresh, "{:?}", t.s.cc);
+    assert_eq!(t.s.rx.flags & flow_flags::LOSS, 0);
     assert!(t.emit_all().iter().all(|s| !s.rexmit));
 }
 
@@ -726,12 +727,14 @@ fn neither_a_timeout_in_recovery_nor_a_second_one_is_taken_back() {
 /// RFC 3168 6.1.2-2.
 #[test]
 fn a_timeout_ends_the_time_without_growth_after_a_mark() {
-    let mut t = Script::with(|s| (s.sack, s.ecn, s.snd_wnd) = (true, true, 60_000));
-    t.write(10_000);
-    let _ = t.segment(SegmentIn { flags: A | TcpFlags::ECE, ..sack(1000, &[]) });
-    let _ = time_out(&mut t);
-    let _ = t.ack(2000, &[]);
-    assert_eq!(t.s.cc.cwnd, 2000);
+    for with_sack in [true, false] {
+        let mut t = Script::with(|s| (s.sack, s.ecn, s.snd_wnd) = (with_sack, true, 60_000));
+        t.write(10_000);
+        let _ = t.segment(SegmentIn { flags: A | TcpFlags::ECE, ..sack(1000, &[]) });
+        let _ = time_out(&mut t);
+        let _ = t.ack(2000, &[]);
+        assert_eq!(t.s.cc.cwnd, 2000);
+    }
 }
 
 /// RFC 5682 3.1-4.
@@ -817,6 +820,18 @@ fn a_recovery_whose_retransmissions_were_all_needless_is_taken_back() {
     t.wait(RTT_US);
     assert!(t.counts(10_000, &[(0, 1000)]).has(Counter::TxSpuriousRecoveries));
     assert_eq!((t.s.cc.cwnd, t.s.cc.ssthresh), (10_000, 1 << 30));
+}
+
+/// RFC 3168, 6.1.2: CWR tells of a reduction.
+#[test]
+fn what_was_taken_back_is_not_told() {
+    let mut t = Script::with(|s| (s.sack, s.ecn, s.snd_wnd) = (true, true, 60_000));
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 4000)]), [(0, 1000)]);
+    t.wait(RTT_US);
+    assert!(t.counts(10_000, &[(0, 1000)]).has(Counter::TxSpuriousRecoveries));
+    assert!(!t.write(1000)[0].flags.contains(TcpFlags::CWR));
 }
 
 #[test]

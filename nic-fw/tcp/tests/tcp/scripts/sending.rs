@@ -117,6 +117,9 @@ fn a_lost_retransmission_is_a_second_sign_of_congestion() {
     assert_eq!(t.s.cc.ssthresh, 4000);
     let _ = t.expire();
     assert!(t.s.cc.ssthresh < 4000 && t.s.cc.cwnd == 1000, "{:?}", t.s.cc);
+    t.emit_all();
+    let _ = t.segment(seg(RX, TX + 1000, A, 0));
+    assert_eq!(t.s.cc.cwnd, 2000, "slow start");
 }
 
 /// RFC 6582 3.2-2, 3.2-6.
