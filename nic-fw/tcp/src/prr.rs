@@ -27,7 +27,7 @@ pub(crate) fn begin(s: &FlowState, board: &mut Board, acked: u32, sacked: u32) {
     board.prr = Prr { delivered: 0, out: 0, start: s.outstanding().saturating_sub(before).saturating_add(acked) };
 }
 
-/// `bytes` are sent in recovery.
+/// `bytes` are sent. Before recovery they don't count.
 /// RFC 6937 3-5.
 pub(crate) fn sent(board: &mut Board, bytes: u32) {
     board.prr.out = board.prr.out.saturating_add(bytes);

@@ -231,6 +231,14 @@ fn ecn_is_for_new_data_only() {
     assert_eq!((ack.len, ack.ect), (0, false));
 }
 
+/// RFC 3168 6.1.4-1.
+#[test]
+fn a_fin_alone_is_not_ecn_capable() {
+    let mut t = Script::with(|s| s.ecn = true);
+    let _ = t.host(0, 0, hc_flags::FIN);
+    assert!(t.emit().is_some_and(|fin| fin.flags.contains(TcpFlags::FIN) && !fin.ect));
+}
+
 /// RFC 3168 6.1.6-1.
 #[test]
 fn a_probe_of_a_closed_window_is_not_ecn_capable() {
