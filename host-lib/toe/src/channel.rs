@@ -248,6 +248,11 @@ fn apply(slot: &Slot, event: &EventDesc) -> Change {
     }
     let mut change = Change::NONE;
     let readable = urgent::is_readable(slot);
+    // Before the bytes: nobody is to read across a mark that is not there yet.
+    let announced = event.flags & ev_flags::URGENT != 0 && urgent::announce(slot, event.urgent);
+    if announced {
+        change = change.with(Change::URGENT);
+    }
     let forward = |word: &std::sync::atomic::AtomicU32, to: u32, most: u32| {
         // Release: with the acquire in `Socket`, and before the flags below.
         let moved = |now: u32| (1..=most).contains(&to.wrapping_sub(now)).then_some(to);
@@ -258,10 +263,6 @@ fn apply(slot: &Slot, event: &EventDesc) -> Change {
     }
     if forward(&slot.event.tx_tail, event.tx_tail, slot.conn.tx_len.load(Ordering::Relaxed)) {
         change = change.with(Change::OUT);
-    }
-    let announced = event.flags & ev_flags::URGENT != 0 && urgent::announce(slot, event.urgent);
-    if announced {
-        change = change.with(Change::URGENT);
     }
     if (announced || !readable) && urgent::is_readable(slot) {
         change = change.with(Change::PRI);

@@ -511,9 +511,9 @@ mod tests {
         poll(&bench);
         let s = socket(&bench);
         assert_eq!(s.readiness(), ready::IN | ready::RDNORM | ready::RDHUP | ready::OUT | ready::WRNORM);
-        assert_eq!(s.receive(&mut Sink::from_slice(&mut buf), Take::Peek), Ok(Some((4, false))));
-        assert_eq!(s.receive(&mut Sink::from_slice(&mut buf), Take::Consume), Ok(Some((4, false))));
-        assert_eq!(s.receive(&mut Sink::from_slice(&mut buf), Take::Consume), Ok(Some((0, false))));
+        assert_eq!(s.receive(&mut Sink::from_slice(&mut buf), Take::Peek), Ok(Some(4)));
+        assert_eq!(s.receive(&mut Sink::from_slice(&mut buf), Take::Consume), Ok(Some(4)));
+        assert_eq!(s.receive(&mut Sink::from_slice(&mut buf), Take::Consume), Ok(Some(0)));
         assert!(s.shutdown_tx() && !s.shutdown_tx());
         assert_ne!(s.readiness() & ready::HUP, 0);
         assert_eq!(s.send(&mut Source::from_slice(b"x")), Err(Errno::PIPE));
@@ -529,7 +529,7 @@ mod tests {
         let s = socket(&bench);
         assert_ne!(s.readiness() & ready::ERR, 0);
         assert_eq!(s.receive(&mut Sink::from_slice(&mut [0; 4]), Take::Consume), Err(Errno::CONNRESET));
-        assert_eq!(s.receive(&mut Sink::from_slice(&mut [0; 4]), Take::Consume), Ok(Some((0, false))));
+        assert_eq!(s.receive(&mut Sink::from_slice(&mut [0; 4]), Take::Consume), Ok(Some(0)));
         assert_eq!(s.send(&mut Source::from_slice(b"x")), Err(Errno::PIPE));
         assert_eq!(s.readiness() & ready::ERR, 0, "taken");
         assert_eq!(s.take_error(), None);

@@ -220,3 +220,7 @@ impl Socket<'_> {
         Err(Errno::AGAIN)
     }
 }
+
+#[cfg(test)]
+#[path = "urgent_tests.rs"]
+mod tests;
