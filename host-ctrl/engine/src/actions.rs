@@ -41,6 +41,21 @@ impl Endpoint {
     }
 }
 
+/// With whom a binding shares its port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sharing {
+    /// `toe_abi::app::bind_flags`.
+    pub flags: u16,
+    /// Whose socket it is: SO_REUSEPORT is for sockets of one user.
+    pub uid: u32,
+}
+
+impl From<u16> for Sharing {
+    fn from(flags: u16) -> Self {
+        Self { flags, uid: 0 }
+    }
+}
+
 /// log2 of a connection's buffer sizes in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BufferLog2 {

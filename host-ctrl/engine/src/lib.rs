@@ -43,9 +43,9 @@ mod time_wait;
 mod timers;
 mod views;
 
-pub use actions::{Action, BindId, BufferLog2, ConnId, Endpoint, FrameMeta, InstallError, ListenerId, OpenOptions, Owner, Wishes};
+pub use actions::{Action, BindId, BufferLog2, ConnId, Endpoint, FrameMeta, InstallError, ListenerId, OpenOptions, Owner, Sharing, Wishes};
 pub use addr::Prefix;
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, SynCookies};
 pub use counters::Counters;
 pub use engine::Engine;
 pub use errno::Errno;

@@ -37,6 +37,8 @@ pub mod own_flags {
     pub const INET6: u32 = 1 << 16;
     /// IPV6_V6ONLY.
     pub const V6ONLY: u32 = 1 << 17;
+    /// IP_BIND_ADDRESS_NO_PORT.
+    pub const NO_PORT: u32 = 1 << 18;
 }
 
 /// Readiness, with the numbers of poll(2) and epoll(7).

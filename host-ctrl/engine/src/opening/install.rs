@@ -48,8 +48,8 @@ impl Engine {
         let listener = match origin {
             Origin::Active => None,
             Origin::Passive(listener) => {
+                self.ports.no_longer_half_open(listener, h.serial);
                 if let Some(l) = self.ports.listener(listener) {
-                    l.half_open.remove(&h.serial);
                     l.waiting = l.waiting.saturating_add(1);
                 }
                 Some(listener)
