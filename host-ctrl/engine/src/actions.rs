@@ -198,7 +198,7 @@ pub enum Action {
     ConnectFailed { conn: ConnId, errno: Errno },
     /// Reset the flow (control message ABORT).
     AbortFlow { flow: FlowId },
-    /// Ask for the flow's state (control message QUERY), then call [`Engine::flow_state`](crate::Engine::flow_state). Of orphans only, rarely.
+    /// Ask for the flow's state (control message QUERY), then call [`Engine::flow_state`](crate::Engine::flow_state). Rarely.
     QueryFlow { flow: FlowId },
     /// Tell the flow of an ICMP error (control message ICMP_ERROR). `kind`: type << 8 | code of ICMP; what ICMPv6 says
     /// is told in the same words.

@@ -146,6 +146,8 @@ counters! {
     icmp_errors_received,
     /// ICMP messages ignored.
     icmp_ignored,
+    /// Times that a connection found out that its path takes less than it thought.
+    path_mtus_learnt,
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::{
     isn::Keys,
     limit::Bucket,
     neighbours::Neighbours,
+    path_mtu::PathMtus,
     ports::Ports,
     route::{Route, RouteTable},
     time_wait::TimeWaits,
@@ -23,6 +24,8 @@ pub(crate) struct Limits {
     pub challenge: Bucket,
     pub echo: Bucket,
     pub unreachable: Bucket,
+    /// Questions to flows about what they have found out.
+    pub query: Bucket,
 }
 
 /// The control plane. See the crate's first lines.
@@ -36,6 +39,7 @@ pub struct Engine {
     pub(crate) ports: Ports,
     pub(crate) conns: Conns,
     pub(crate) time_wait: TimeWaits,
+    pub(crate) path_mtus: PathMtus,
     pub(crate) timers: Timers,
     pub(crate) limits: Limits,
     pub(crate) counters: Counters,
@@ -65,8 +69,9 @@ impl Engine {
             ports: Ports::new(keys, config.ephemeral),
             conns: Conns::new(keys, config.connections_max),
             time_wait: TimeWaits::new(keys, config.time_wait_max),
+            path_mtus: PathMtus::new(keys),
             timers: Timers::default(),
-            limits: Limits { rst: bucket(), challenge: bucket(), echo: bucket(), unreachable: bucket() },
+            limits: Limits { rst: bucket(), challenge: bucket(), echo: bucket(), unreachable: bucket(), query: bucket() },
             counters: Counters::default(),
             actions: VecDeque::new(),
             held_bytes: 0,
@@ -205,6 +210,7 @@ impl Engine {
     /// The answer to [`Action::QueryFlow`]; nothing needs to be said if the flow is gone.
     pub fn flow_state(&mut self, flow: FlowId, state: &FlowState, now: u64) {
         self.advance(now);
+        self.learn_path_mtu(flow, state);
         self.orphan_state(flow, state);
     }
 

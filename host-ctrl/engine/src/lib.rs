@@ -33,6 +33,7 @@ mod limit;
 mod nd;
 mod neighbours;
 mod opening;
+mod path_mtu;
 mod ports;
 pub mod rates;
 mod reset;

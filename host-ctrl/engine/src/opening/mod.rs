@@ -30,7 +30,7 @@ fn default_mss(key: &FlowKey) -> u16 {
 }
 
 /// Bytes of headers without options.
-fn ip_tcp_headers(key: &FlowKey) -> u16 {
+pub(crate) fn ip_tcp_headers(key: &FlowKey) -> u16 {
     let ip = if is_v4(&key.remote_ip) { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
     (ip + tcp::HEADER_LEN) as u16
 }
@@ -70,8 +70,19 @@ impl Engine {
     /// Largest segment we take: the MTU less fixed headers (RFC 6691).
     /// RFC 9293 MUST-67; RFC 1191 3.1-1, 3.1-2.
     fn our_mss(&self, key: &FlowKey) -> u16 {
-        let mtu = if is_v4(&key.remote_ip) { self.config.mtu } else { self.autoconf.mtu };
-        mtu.saturating_sub(ip_tcp_headers(key))
+        self.link_mtu(key).saturating_sub(ip_tcp_headers(key))
+    }
+
+    fn link_mtu(&self, key: &FlowKey) -> u16 {
+        if is_v4(&key.remote_ip) { self.config.mtu } else { self.autoconf.mtu }
+    }
+
+    /// Largest segment that gets there, as far as is known: less than what we take where an earlier connection has found that out.
+    /// RFC 1191 3.1-1, 6.3-2.
+    fn mss_to(&self, key: &FlowKey) -> u16 {
+        let link = self.link_mtu(key);
+        let path = self.path_mtus.get(&key.remote_ip, self.now).unwrap_or(link);
+        path.min(link).saturating_sub(ip_tcp_headers(key))
     }
 
     /// What is in force after the peer's SYN or SYN-ACK said `theirs`; `ecn`: both sides want it.
