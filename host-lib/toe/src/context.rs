@@ -194,7 +194,7 @@ impl<D: Daemon> Context<D> {
         let slot = self.create()?;
         let listening = self.daemon.bind(slot, addr, toe_abi::app::bind_flags::REUSEADDR).and_then(|bound| {
             self.region.slot(slot).ok_or(Errno::IO)?.names.set_local(bound);
-            self.daemon.listen(slot, backlog, self.channel.ctx())
+            self.daemon.listen(slot, backlog, self.channel.ctx()).map(drop)
         });
         self.begin(slot, listening)
     }

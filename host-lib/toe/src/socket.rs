@@ -42,6 +42,8 @@ pub mod own_flags {
     pub const OOBINLINE: u32 = 1 << 20;
     /// Somebody wants signals (F_SETOWN); the kernel knows who.
     pub const OWNED: u32 = 1 << 21;
+    /// IP_BIND_ADDRESS_NO_PORT.
+    pub const NO_PORT: u32 = 1 << 18;
 }
 
 /// Readiness, with the numbers of poll(2) and epoll(7).
