@@ -23,7 +23,7 @@ pub mod channel;
 pub mod context;
 pub mod socket;
 
-pub use channel::{Change, Channel};
+pub use channel::{Change, Channel, Farewell};
 pub use context::{Context, Error, Event, SocketId};
 pub use socket::Socket;
 pub use toe_link as link;
