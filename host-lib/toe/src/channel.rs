@@ -45,6 +45,10 @@ impl Change {
     }
 }
 
+/// The last that a socket has to tell the card.
+#[derive(Clone, Copy, Debug)]
+pub struct Farewell(pub(crate) HostDesc);
+
 /// What a socket has to tell the card.
 mod tell {
     pub const UPDATE: u8 = 1;
@@ -138,6 +142,16 @@ impl Channel {
         pushed && sleep::must_wake(&self.page().card.parked)
     }
 
+    /// Tells the card what [`Socket::farewell`](crate::Socket::farewell) has made, when the socket's last descriptor has gone. It is left to
+    /// toed if the queue is full, if another process has sent something since, or if the slot is another socket's by now, which toed has made
+    /// it. `true`: the card has to be kicked.
+    #[must_use = "a card that is not kicked sleeps for ever"]
+    pub fn part(&mut self, Farewell(desc): Farewell) -> bool {
+        let is_last_word = |s: &Slot| s.conn.flow() == desc.flow && s.tx.head.load(Ordering::Acquire) == desc.tx_head;
+        let told = self.region.slot(desc.opaque).is_some_and(is_last_word) && self.hc.push(desc).is_ok();
+        told && sleep::must_wake(&self.page().card.parked)
+    }
+
     /// Whether something waits for room in the queue. The card does not say when there is some: look again soon.
     pub fn has_backlog(&self) -> bool {
         !self.queue.is_empty()
@@ -223,7 +237,7 @@ impl Channel {
 }
 
 /// The descriptor that says what `slot` says now.
-fn describe(slot: &Slot, index: u32, kind: u32) -> HostDesc {
+pub(crate) fn describe(slot: &Slot, index: u32, kind: u32) -> HostDesc {
     // With the release in `Socket::commit`: the bytes are in the buffer before the card learns of them (the queue's phase carries that
     // on); and with `Socket::set_tx_flags`: no end is told without all bytes before it.
     let (flags, tx_head) = ending::look(&slot.tx.flags, &slot.tx.head);
@@ -400,6 +414,29 @@ pub(crate) mod tests {
         channel.forget(0);
         let _ = channel.flush();
         assert!(bench.card_in.pop().is_none());
+    }
+
+    #[test]
+    fn a_farewell_is_void_once_others_have_used_the_slot() {
+        let mut bench = bench(8);
+        let mut channel = Channel::attach(bench.region.clone(), 0).unwrap();
+        let slot = bench.region.slot(0).unwrap();
+        let farewell = |bench: &Bench| {
+            bench.connect(0);
+            let socket = crate::Socket::new(&bench.region, 0).unwrap();
+            socket.mark_clean(true);
+            socket.farewell().unwrap()
+        };
+        let sent_since = farewell(&bench);
+        slot.tx.head.store(7, Ordering::Release);
+        let _ = channel.part(sent_since);
+        let used_again = farewell(&bench);
+        slot.reset();
+        let _ = channel.part(used_again);
+        assert!(bench.card_in.pop().is_none());
+        let good = farewell(&bench);
+        let _ = channel.part(good);
+        assert_eq!(bench.card_in.pop().map(|d| d.flags), Some(toe_abi::desc::hc_flags::FIN));
     }
 
     #[test]

@@ -377,11 +377,18 @@ impl<D: Daemon> Context<D> {
         if let Ok(socket) = self.socket(id) {
             socket.mark_clean(clean);
         }
+        let farewell = self.socket(id).ok().and_then(|socket| socket.farewell());
         self.flush();
         self.channel.forget(id.0);
         self.noticed.retain(|&s| s != id.0);
         self.changed.retain(|&s| s != id.0);
-        self.sockets.remove(&id.0);
+        if let Some(local) = self.sockets.remove(&id.0)
+            && self.daemon.close(local.token)
+            && let Some(farewell) = farewell
+            && self.channel.part(farewell)
+        {
+            self.daemon.kick(self.channel.ctx());
+        }
     }
 
     // --- the batch

@@ -8,10 +8,11 @@
 //!   rx:   rx.tail ───(can be received)─── event.rx_head
 //! ```
 
+use crate::channel::{Farewell, describe};
 use crate::urgent::{self, Run};
 use rustix::io::Errno;
 use std::sync::atomic::Ordering;
-use toe_abi::desc::{ev_flags, hc_flags};
+use toe_abi::desc::{ev_flags, hc, hc_flags};
 use toe_abi::region::{slot_flags, slot_state};
 use toe_link::ring::{Ring, Span};
 use toe_link::sync::ending;
@@ -386,6 +387,19 @@ impl<'a> Socket<'a> {
     /// The last descriptor may go: what is queued is to be sent, then FIN. Without this, toed takes the holder for dead and resets.
     pub fn mark_clean(&self, clean: bool) {
         self.set_flag(slot_flags::CLEAN, clean);
+    }
+
+    /// What the card is to be told if this was the last descriptor: that no more will be sent. toed sees it go too and tells the card the rest;
+    /// but a peer must not wait for its FIN until a daemon that is stopped goes on. `None`: there is nothing to tell, or it is toed's alone, as
+    /// the peer is to get a reset.
+    pub fn farewell(&self) -> Option<Farewell> {
+        let open = self.connected() && !self.is_dead() && self.tx_flags() & hc_flags::FIN == 0;
+        if !open || !self.has_flag(slot_flags::CLEAN) || self.readable() > 0 {
+            return None;
+        }
+        let mut desc = describe(self.slot, self.index, hc::UPDATE);
+        desc.flags |= hc_flags::FIN;
+        Some(Farewell(desc))
     }
 
     // --- readiness
