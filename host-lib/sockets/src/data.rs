@@ -199,18 +199,11 @@ impl Sock {
         let urgent = flags & libc::MSG_OOB != 0;
         self.hold_back(&socket, flags & libc::MSG_MORE != 0);
         let mut source = Source::new(spans);
-        self.send_all(
-            &socket,
-            flags,
-            len,
-            |_| {
-                match source.left() {
-                    0 => socket.may_send().map(|_| Some(0)),
-                    _ if urgent => socket.send_urgent(&mut source),
-                    _ => socket.send(&mut source),
-                }
-            },
-        )
+        self.send_all(&socket, flags, len, |_| match source.left() {
+            0 => socket.may_send().map(|_| Some(0)),
+            _ if urgent => socket.send_urgent(&mut source),
+            _ => socket.send(&mut source),
+        })
     }
 
     /// Repeats `step` (which sends what fits, given how much is done) until `len` bytes are sent, or an end.

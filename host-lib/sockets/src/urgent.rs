@@ -37,10 +37,16 @@ pub(crate) fn recv(socket: &Socket<'_>, spans: &[IoSpan], flags: i32) -> Result<
     Ok(1)
 }
 
-/// Takes what the card has said, unless somebody is about it already: perhaps this very thread, which a signal has interrupted.
+/// How often to try whether others are done with the queues.
+const TRIES: usize = 20;
+
+/// Takes what the card has said, unless somebody keeps the queues: perhaps this very thread, which a signal has interrupted.
 fn hear() {
-    if let Ok(mut hub) = hub::try_lock() {
-        hub.drain();
+    for _ in 0..TRIES {
+        if let Ok(mut hub) = hub::try_lock() {
+            return hub.drain();
+        }
+        rustix::thread::sched_yield();
     }
 }
 

@@ -147,11 +147,8 @@ fn emit_if(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32, new
     if s.ended() {
         return None;
     }
-    let out = if s.has(ff::URGENT) {
-        urgent::emit(s, pools, now, max_payload, new_data)
-    } else {
-        next(s, pools, now, max_payload, new_data)
-    };
+    let out =
+        if s.has(ff::URGENT) { urgent::emit(s, pools, now, max_payload, new_data) } else { next(s, pools, now, max_payload, new_data) };
     if out.is_some() {
         timers::rearm(s, pools, now);
     }
