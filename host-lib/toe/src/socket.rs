@@ -42,6 +42,8 @@ pub mod own_flags {
     pub const OOBINLINE: u32 = 1 << 20;
     /// Somebody wants signals (F_SETOWN); the kernel knows who.
     pub const OWNED: u32 = 1 << 21;
+    /// Their signal for urgent data is on its way: until it has been sent, reading waits before the urgent byte, so that the handler finds it.
+    pub const SIGNAL_DUE: u32 = 1 << 22;
 }
 
 /// Readiness, with the numbers of poll(2) and epoll(7).
