@@ -17,7 +17,7 @@
 //!   byte at position p lies at offset p mod size of its buffer; sizes are powers of two
 //! ```
 
-use crate::{FlowId, assert_layout};
+use crate::{FlowId, assert_layout, flow::FlowOptions};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bytes of a descriptor.
@@ -53,10 +53,12 @@ pub struct HostDesc {
     pub rx_tail: u32,
     /// With [`hc::REBIND`]: echoed in each event of the flow (the library's socket slot).
     pub opaque: u32,
-    pub _reserved: [u32; 8],
+    /// With [`hc::OPTIONS`].
+    pub options: FlowOptions,
+    pub _reserved: [u32; 5],
     pub phase: u32,
 }
-assert_layout!(HostDesc, 64, flags @ 4, flow @ 8, tx_head @ 16, rx_tail @ 20, opaque @ 24, phase @ 60);
+assert_layout!(HostDesc, 64, flags @ 4, flow @ 8, tx_head @ 16, rx_tail @ 20, opaque @ 24, options @ 28, phase @ 60);
 
 /// Kinds of [`HostDesc`]. Any other value is counted and ignored.
 pub mod hc {
@@ -68,6 +70,9 @@ pub mod hc {
     pub const REBIND: u32 = 2;
     /// Reset the connection now; unsent data is discarded (SO_LINGER 0).
     pub const ABORT: u32 = 3;
+    /// The flow's [`FlowOptions`](crate::flow::FlowOptions) from now on. A time that is out of range is cut; where the card has no room for another
+    /// set of timers, or the application has too many, the flow keeps those that it has.
+    pub const OPTIONS: u32 = 4;
 }
 
 /// Flags of [`HostDesc`]: the socket's present options, each time.
