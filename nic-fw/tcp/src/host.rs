@@ -3,7 +3,7 @@
 use crate::establish::{QUICKACKS, TOS_ECN};
 use crate::patience::Patience;
 use crate::state::{View, rx_head, tx_tail};
-use crate::{HostUpdate, IcmpError, Now, Output, Pools, board, closing, errno, send, timers};
+use crate::{HostUpdate, IcmpError, Now, Output, Pools, board, closing, errno, send, timers, urgent};
 use toe_abi::desc::hc_flags;
 use toe_abi::flow::{FlowOptions, FlowState, as_v4, flow_flags as ff, quick_ack};
 
@@ -45,6 +45,9 @@ pub(crate) fn update(s: &mut FlowState, update: &HostUpdate, out: &mut Output) {
     if let Moved::To(tail) = rx {
         s.rx.rx_tail = tail;
         window_update(s);
+    }
+    if update.flags & hc_flags::URGENT != 0 {
+        urgent::begin(s, update.urgent);
     }
     // With an old tx_head it was overtaken by the update that brought the rest.
     if update.flags & hc_flags::FIN != 0 && update.tx_head == s.tx.tx_head {

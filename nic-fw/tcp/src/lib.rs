@@ -53,6 +53,7 @@ mod testing;
 mod timers;
 mod tlp;
 mod undo;
+mod urgent;
 
 pub use api::{CloseReason, Counts, HostUpdate, IcmpError, Input, Now, Output, Placement, SegmentIn, SegmentOut, errno};
 pub use establish::{Setup, Timestamping, establish, rebase};

@@ -64,10 +64,27 @@ fn a_partial_ack_retransmits_the_next_hole() {
     }
     assert_eq!(ranges(&t.emit_all()), [(0, 1000)]);
     assert!(t.segment(seg(RX, TX + 3000, A, 0)).send);
+    assert_eq!(t.s.cc.cwnd, 4000 + 3000 - 3000 + 1000, "less what was acknowledged, and a segment more");
     assert_eq!(t.emit().map(|s| (s.pos, s.len, s.rexmit)), Some((3000, 1000, true)));
+    let _ = t.segment(seg(RX, TX + 3100, A, 0));
+    assert_eq!(t.s.cc.cwnd, 4900, "it was less than a segment");
     let _ = t.segment(seg(RX, TX + 8000, A, 0));
     assert_eq!(tx_tail(&t.s), 8000);
-    assert!(t.s.cc.cwnd <= 4000, "deflated to ssthresh: {}", t.s.cc.cwnd);
+    assert_eq!(t.s.cc.cwnd, 2000, "nothing is in flight: no burst");
+    // It is over, and the window grows again.
+    t.write(2000);
+    let _ = t.segment(seg(RX, TX + 10_000, A, 0));
+    assert_eq!(t.s.cc.cwnd, 4000);
+}
+
+/// RFC 5681 3.2-6: condition (c).
+#[test]
+fn a_repeated_fin_is_no_duplicate_ack() {
+    let mut t = Script::with(|s| s.snd_wnd = 60_000);
+    t.write(8000);
+    for _ in 0..5 {
+        assert!(!t.segment(seg(RX, TX, A | TcpFlags::FIN, 0)).counts.has(Counter::TxFastRetransmits));
+    }
 }
 
 /// RFC 9293 3.10.8-2; RFC 2018 5-3; RFC 6298 5-1, 5-2.
@@ -256,6 +273,20 @@ fn an_overtaken_window_is_not_taken_back() {
     let _ = t.segment(SegmentIn { window: 9000, ..seg(RX, TX + 5000, A, 0) });
     let _ = t.segment(SegmentIn { window: 4000, ..seg(RX, TX + 5000, A, 0) });
     assert_eq!(t.s.tx.snd_wnd, 9000);
+}
+
+/// RFC 9293 3.10.7.4-24.
+#[test]
+fn a_smaller_window_in_the_same_words_counts_once_data_times_out() {
+    let mut t = Script::new();
+    t.write(5000);
+    let said = |window| SegmentIn { window, ..seg(RX, TX, A, 0) };
+    let _ = t.segment(said(9000));
+    let _ = t.segment(said(4000));
+    assert_eq!(t.s.tx.snd_wnd, 9000);
+    let _ = t.expire();
+    let _ = t.segment(said(4000));
+    assert_eq!(t.s.tx.snd_wnd, 4000);
 }
 
 /// RFC 9293 SHLD-28; RFC 5681 2-1, 3-1.
