@@ -20,6 +20,7 @@ const ORPHAN_INTERVAL_MIN_US: u64 = 250_000;
 
 impl Engine {
     pub(crate) fn closed(&mut self, flow: FlowId, reason: u32, state: &FlowState) {
+        self.learn_path_mtu(flow, state);
         if let Some(id) = self.conns.by_flow(flow) {
             self.remove_conn(id);
         }

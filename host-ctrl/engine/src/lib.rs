@@ -33,6 +33,7 @@ mod limit;
 mod nd;
 mod neighbours;
 mod opening;
+mod path_mtu;
 mod ports;
 pub mod rates;
 mod reset;
@@ -44,10 +45,10 @@ mod timers;
 mod views;
 
 pub use actions::{
-    Action, BindId, BufferLog2, ConnId, Endpoint, FinWait2, FrameMeta, InstallError, ListenerId, OpenOptions, Owner, Wishes,
+    Action, BindId, BufferLog2, ConnId, Endpoint, FinWait2, FrameMeta, InstallError, ListenerId, OpenOptions, Owner, Sharing, Wishes,
 };
 pub use addr::Prefix;
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, SynCookies};
 pub use counters::Counters;
 pub use engine::Engine;
 pub use errno::Errno;

@@ -23,8 +23,9 @@ pub mod channel;
 pub mod context;
 pub mod options;
 pub mod socket;
+mod urgent;
 
-pub use channel::{Change, Channel};
+pub use channel::{Change, Channel, Farewell};
 pub use context::{Context, Error, Event, SocketId};
 pub use options::SocketOption;
 pub use socket::Socket;

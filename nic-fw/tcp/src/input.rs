@@ -37,8 +37,7 @@ pub fn input(s: &mut FlowState, pools: &mut Pools, event: &Input, now: Now) -> O
     let before = timers::armed(s);
     let mut out = Output::default();
     if s.ended() {
-        // A segment may have been on its way when the flow ended.
-        out.drop = matches!(event, Input::Segment(_)).then_some(Drop::RxClosed);
+        ended(s, pools, event, now, &mut out);
         return out;
     }
     match event {
@@ -59,6 +58,17 @@ pub fn input(s: &mut FlowState, pools: &mut Pools, event: &Input, now: Now) -> O
     }
     debug_assert!(board::is_sound(s, pools), "{event:?}: {s:?}");
     out
+}
+
+/// What still comes for a flow that has ended: of TIME-WAIT this much is done here until the control plane takes it over.
+/// RFC 9293 3.10.7.4-28, 3.10.7.4-38.
+#[cold]
+fn ended(s: &mut FlowState, pools: &Pools, event: &Input, now: Now, out: &mut Output) {
+    let Input::Segment(seg) = event else { return };
+    out.drop = Some(Drop::RxClosed);
+    if closing::is_last_fin(s, seg) {
+        challenge(s, pools, now, out);
+    }
 }
 
 fn slow(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &mut Output) {

@@ -157,14 +157,10 @@ fn frto(s: &mut FlowState, pools: &mut Pools, news: &News, advanced: bool) -> bo
     if news.original {
         return true;
     }
-    let recovered = s.snd_una().ge(SeqNum(s.cc.recover));
-    // (2a) and (3a): duplicate ACKs, and SACKs of the new data only: the loss was real.
-    let real = !advanced || (stage == Stage::New && news.sacked > 0) || recovered;
-    if !real {
-        s.cc.recover = s.tx.snd_max;
-    }
-    // (2b): "transmit up to two new segments", as slow start allows, if there is something new.
-    let possible = !real && send::has_data(s, pools);
+    // (2a) and (3a): after duplicate ACKs, of which those with SACKs of the new data only are some, the loss was real.
+    // (2b): "transmit up to two new segments", as slow start allows, if there is something new. It lies beyond the recovery point, which
+    // stays where the timeout has put it: what was sent since then tells nothing of what was sent before.
+    let possible = advanced && send::has_data(s, pools);
     pools.boards.get_mut(s.tx.board).frto = if possible { Stage::New } else { Stage::Off };
     false
 }
@@ -213,7 +209,7 @@ pub(crate) fn timeout(s: &mut FlowState, pools: &mut Pools, again: bool, now: No
     // RFC 6675 5.1-3, 5.1-4.
     s.cc.recover = s.tx.snd_max;
     s.tx.dup_acks = 0;
-    s.clear(ff::RECOVERY | ff::ECN_REDUCED | ff::RTT_PENDING | ff::TLP_DUE);
+    s.clear(ff::RECOVERY | ff::ECN_REDUCED);
     s.set(ff::LOSS | ff::REXMIT_ONE);
     out.counts.add(Counter::TxTimeouts);
     true
@@ -232,7 +228,8 @@ pub(crate) fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, max_pay
     let fin = record.end.gt(data_end);
     let len = data_end.since_or_zero(record.start);
     let take = may_resend(s, pools, record.start, len, forced)?.min(max_payload.max(1));
-    let take = if take < len { take - if take > s.mss() { take % s.mss() } else { 0 } } else { len };
+    // Whole segments, if there is room for one.
+    let take = if take < len { take - take % s.mss().min(take) } else { len };
     if take < len && board::split(s, pools, handle, record.start.add(take)).is_none() {
         board::give_up(s, pools);
         return None;

@@ -117,5 +117,32 @@ pub(crate) fn undo(s: &mut FlowState, pools: &mut Pools, out: &mut Output) {
         // What was sent again is not among what RACK sees arrive in another order (RFC 8985, 6.2, step 3).
         s.set(ff::REORDERED);
     }
-    s.clear(ff::RECOVERY | ff::LOSS | ff::REXMIT_ONE | ff::CWR);
+    s.clear(ff::RECOVERY | ff::LOSS | ff::CWR);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::flow;
+
+    #[test]
+    fn only_what_was_sent_again_since_the_reduction_has_to_be_reported() {
+        let (mut s, mut board) = (flow(), Board::default());
+        s.tx.snd_una = 0xf000_0000;
+        let (una, next) = (s.snd_una(), s.snd_una().add(1000));
+        begin(&mut board);
+        sent(&s, &mut board, (una, next), Now(0));
+        on_dsack(&mut board, (una.sub_len(1000), una));
+        assert_eq!(board.undo.unreported, 1000, "that was of an earlier one");
+        on_dsack(&mut board, (una, next));
+        assert_eq!(board.undo.unreported, 0);
+    }
+
+    #[test]
+    fn proof_is_waited_for_until_a_given_time() {
+        let waiting = |stage, until_us, now| Undo { stage, until_us, ..Undo::default() }.is_waiting(Now(now));
+        assert!(waiting(Stage::Waiting, 100, 99) && waiting(Stage::Waiting, 5, u64::from(u32::MAX)));
+        assert!(!waiting(Stage::Waiting, 100, 100) && !waiting(Stage::Waiting, 100, 101));
+        assert!(!waiting(Stage::Sent, 100, 99), "recovery goes on");
+    }
 }

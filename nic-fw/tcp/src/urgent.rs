@@ -16,7 +16,7 @@ use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::{SeqNum, TcpFlags};
 
 /// An acceptable segment with URG, before its payload counts as received.
-/// RFC 9293 MUST-31, MUST-32, MUST-66, 3.10.7.4-29.
+/// RFC 9293 MUST-30, MUST-32, MUST-66, 3.10.7.4-29.
 #[cold]
 pub(crate) fn received(s: &FlowState, seg: &SegmentIn, out: &mut Output) {
     // RFC 9293 MUST-62: the pointer is to the octet that follows. As Linux: 0 points to it from before the first.
@@ -32,7 +32,7 @@ pub(crate) fn received(s: &FlowState, seg: &SegmentIn, out: &mut Output) {
 
 /// The application has urgent data up to position `pos`. A position that is acknowledged or that was overtaken is an old one; one beyond
 /// what there is to send is ignored.
-/// RFC 9293 3.10.2-3.
+/// RFC 9293 MUST-30.
 #[cold]
 pub(crate) fn begin(s: &mut FlowState, pos: u32) {
     let tail = tx_tail(s);
@@ -53,7 +53,7 @@ pub(crate) fn is_pending(s: &FlowState) -> bool {
 }
 
 /// The next segment to send, in urgent mode.
-/// RFC 9293 MUST-30, MUST-31, 3.10.2-3.
+/// RFC 9293 MUST-30, MUST-31.
 #[cold]
 pub(crate) fn emit(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32, new_data: bool) -> Option<SegmentOut> {
     let up = SeqNum(s.rx.snd_sml);

@@ -1,7 +1,8 @@
 //! What a script says. Times are microseconds; sequence numbers are relative to the connection's first, in both directions.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+use toe_engine::SynCookies;
 
 /// One script.
 #[derive(Clone, PartialEq, Debug)]
@@ -32,6 +33,7 @@ pub struct Config {
     /// Largest super-frame that the port takes; 0: it takes segments only.
     pub tso: u32,
     pub syn_backlog: usize,
+    pub syn_cookies: SynCookies,
     pub syn_retries: u8,
     pub time_wait: Duration,
     pub fin_wait2: Duration,
@@ -59,6 +61,7 @@ impl Default for Config {
             rcvbuf_log2: 15,
             tso: 0,
             syn_backlog: 64,
+            syn_cookies: SynCookies::OnOverflow,
             syn_retries: 6,
             time_wait: Duration::from_secs(60),
             fin_wait2: Duration::from_secs(60),
@@ -268,18 +271,26 @@ pub enum Op {
     Connect {
         fd: Fd,
         conn: Conn,
+        /// Somewhere else than the peer.
+        to: Option<SocketAddr>,
     },
     Read {
         fd: Fd,
         len: u32,
         peek: bool,
         dontwait: bool,
+        oob: bool,
     },
     Write {
         fd: Fd,
         len: u32,
         more: bool,
         dontwait: bool,
+        oob: bool,
+    },
+    /// sockatmark(3).
+    AtMark {
+        fd: Fd,
     },
     /// SHUT_WR.
     Shutdown {
@@ -312,6 +323,7 @@ pub enum SocketOption {
     NoDelay,
     Cork,
     KeepAlive,
+    OobInline,
     /// Value: seconds; only 0 has an effect here.
     Linger,
     Number(toe::SocketOption),

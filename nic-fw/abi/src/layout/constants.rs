@@ -89,6 +89,6 @@ constants! {
         WHOSE,
     }
     "APP_WHOSE_" [app::whose] { OTHERS, OWN, ON_LINK }
-    "APP_BIND_" [app::bind_flags] { REUSEADDR, REUSEPORT, V6ONLY }
+    "APP_BIND_" [app::bind_flags] { REUSEADDR, REUSEPORT, V6ONLY, NO_PORT }
     "COUNTERS_" [counters] { TOTAL }
 }

@@ -214,7 +214,11 @@ impl Protocol {
                 self.counters.drop_many(Drop::Frozen, msg.frames.len() as u64);
                 msg.dropped = true;
             }
-            // The flow ended between look-up and now, or is not installed yet.
+            Some(Phase::Ended) if toe_tcp::is_last_fin(self.states.state(flow), segment) => {
+                let out = self.input(flow, &Input::Segment(*segment));
+                self.finish(flow, &out, msg);
+            }
+            // The flow has ended, or is not installed yet.
             _ => msg.stale = true,
         }
     }

@@ -31,11 +31,12 @@ fn paws_does_not_hold_for_rst() {
 /// RFC 7323 5.5-1.
 #[test]
 fn paws_forgets_after_24_days() {
+    const OLD: u32 = 100u32.wrapping_sub(10_000);
     let mut t = with_timestamps();
     t.now_us += 24 * 24 * 3600 * 1_000_000;
-    assert!(t.segment(stamped(seg(RX, TX, A, 10), 99, 0)).place.is_none());
+    assert!(t.segment(stamped(seg(RX, TX, A, 10), OLD, 0)).place.is_none());
     t.now_us += 1000;
-    assert!(t.segment(stamped(seg(RX, TX, A, 10), 99, 0)).place.is_some());
+    assert!(t.segment(stamped(seg(RX, TX, A, 10), OLD, 0)).place.is_some());
 }
 
 /// RFC 7323 3.2-8, 3.2-9.
@@ -255,6 +256,14 @@ fn ecn_is_for_new_data_only() {
     assert_eq!((ack.len, ack.ect), (0, false));
 }
 
+/// RFC 3168 6.1.4-1.
+#[test]
+fn a_fin_alone_is_not_ecn_capable() {
+    let mut t = Script::with(|s| s.ecn = true);
+    let _ = t.host(0, 0, hc_flags::FIN);
+    assert!(t.emit().is_some_and(|fin| fin.flags.contains(TcpFlags::FIN) && !fin.ect));
+}
+
 /// RFC 3168 6.1.6-1.
 #[test]
 fn a_probe_of_a_closed_window_is_not_ecn_capable() {
@@ -295,7 +304,10 @@ fn keep_alive_probes_and_gives_up() {
 /// RFC 9293 MUST-25.
 #[test]
 fn keep_alive_is_off_unless_asked_for() {
-    let t = Script::new();
+    let mut t = Script::new();
+    assert_eq!(next_deadline(&t.s, t.now()), None);
+    t.write(1000);
+    let _ = t.segment(seg(RX, TX + 1000, A, 0));
     assert_eq!(next_deadline(&t.s, t.now()), None);
 }
 
