@@ -1,7 +1,8 @@
 //! The machine: its tables, its calls, and time.
 
 use crate::{
-    Action, BindId, Config, ConfigError, ConnId, Counters, Endpoint, Errno, FrameMeta, InstallError, ListenerId, Owner, Sharing, Wishes,
+    Action, BindId, Config, ConfigError, ConnId, Counters, Endpoint, Errno, FinWait2, FrameMeta, InstallError, ListenerId, Owner, Sharing,
+    Wishes,
     addr::{Ip, Prefix, is_v4},
     addresses::Addresses,
     autoconf::Autoconf,
@@ -201,10 +202,11 @@ impl Engine {
         self.closed(flow, reason, state);
     }
 
-    /// CLOSE was sent for the flow: it has no descriptor any more, and is reset if it makes no progress for `fin_wait2_us`.
-    pub fn orphaned(&mut self, flow: FlowId, now: u64) {
+    /// CLOSE was sent for the flow: it has no descriptor any more, and is reset if it makes no progress for `fin_wait2_us`, or `limit` in
+    /// FIN-WAIT-2.
+    pub fn orphaned(&mut self, flow: FlowId, limit: FinWait2, now: u64) {
         self.advance(now);
-        self.orphan(flow);
+        self.orphan(flow, limit);
     }
 
     /// The answer to [`Action::QueryFlow`]; nothing needs to be said if the flow is gone.

@@ -44,7 +44,9 @@ mod time_wait;
 mod timers;
 mod views;
 
-pub use actions::{Action, BindId, BufferLog2, ConnId, Endpoint, FrameMeta, InstallError, ListenerId, OpenOptions, Owner, Sharing, Wishes};
+pub use actions::{
+    Action, BindId, BufferLog2, ConnId, Endpoint, FinWait2, FrameMeta, InstallError, ListenerId, OpenOptions, Owner, Sharing, Wishes,
+};
 pub use addr::Prefix;
 pub use config::{Config, ConfigError, SynCookies};
 pub use counters::Counters;

@@ -139,6 +139,14 @@ impl Hub {
         self.flush();
     }
 
+    /// The card is to learn options that an update does not tell.
+    pub fn tell_options(&mut self, slot: u32) {
+        if let Some(link) = &mut self.link {
+            link.channel.options(slot);
+        }
+        self.flush();
+    }
+
     pub fn rebind(&mut self, slot: u32) {
         if let Some(link) = &mut self.link {
             link.channel.rebind(slot);

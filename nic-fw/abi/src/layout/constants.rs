@@ -25,7 +25,7 @@ constants! {
     "" [] { ABI_VERSION }
     "" [desc] { DESC_LEN }
     "DESC_" [desc] { MIN_ENTRIES }
-    "HC_" [desc::hc] { UPDATE, REBIND, ABORT }
+    "HC_" [desc::hc] { UPDATE, REBIND, ABORT, OPTIONS }
     "HC_FLAG_" [desc::hc_flags] { FIN, NODELAY, CORK, KEEPALIVE, RX_CLOSED, URGENT }
     "EV_" [desc::ev] { FLOW }
     "EV_FLAG_" [desc::ev_flags] { RX_FIN, TX_FIN_ACKED, ERROR, CLOSED, URGENT }
@@ -36,6 +36,7 @@ constants! {
     }
     "TIMER_" [flow::timer] { NONE, RTO, PERSIST, KEEPALIVE, CORK, REORDER, TLP }
     "CC_" [flow::cc] { NEWRENO, CUBIC, DCTCP, DCTCP_RATE, TIMELY, CONST_RATE, COUNT }
+    "QUICK_ACK_" [flow::quick_ack] { AS_IT_IS, ON, OFF }
     "RATE_WORD_" [flow::rate_words] { MARKED }
     "FLOW_FLAG_" [flow::flow_flags] {
         TIMESTAMPS, ECN, SACK, TX_FIN, FIN_SEEN, NODELAY, CORK, KEEPALIVE, RX_CLOSED, ECE, CWR, RECOVERY, LOSS,

@@ -244,7 +244,11 @@ impl Protocol {
             _ => false,
         };
         if phase == Phase::Live {
-            let input = if m.op == HostOp::Abort { Input::Abort } else { Input::Host(m.update) };
+            let input = match m.op {
+                HostOp::Abort => Input::Abort,
+                HostOp::Options(options) => Input::Options(options),
+                _ => Input::Host(m.update),
+            };
             let out = self.input(m.flow, &input);
             self.finish(m.flow, &out, msg);
         } else if !rebinds {

@@ -17,8 +17,8 @@ pub fn packet(c: &mut Cursor<'_>, inbound: bool) -> Parsed<Packet> {
     Ok(Packet { conn, marks, body })
 }
 
-const MARKS: [&str; 11] =
-    ["ect1", "ect0", "ce", "bad_checksum", "bad_ip_checksum", "src", "dst", "ip_options", "data_offset", "reserved", "cut"];
+const MARKS: [&str; 13] =
+    ["ect1", "ect0", "ce", "tos", "ttl", "bad_checksum", "bad_ip_checksum", "src", "dst", "ip_options", "data_offset", "reserved", "cut"];
 
 fn address(c: &mut Cursor<'_>) -> Parsed<IpAddr> {
     let mut before = *c;
@@ -43,6 +43,8 @@ fn marks(c: &mut Cursor<'_>) -> Parsed<Marks> {
             "ect1" => marks.ecn = 1,
             "ect0" => marks.ecn = 2,
             "ce" => marks.ecn = 3,
+            "tos" => marks.tos = Some(c.integer()? as u8),
+            "ttl" => marks.ttl = Some(c.u8()?),
             "bad_checksum" => marks.bad_checksum = true,
             "bad_ip_checksum" => marks.bad_ip_checksum = true,
             "src" => marks.src = Some(address(c)?),
