@@ -68,6 +68,7 @@ const OPTIONS: &[(i32, i32, How)] = &[
     // Supported.
     (SOL_SOCKET, libc::SO_REUSEADDR, How::Own(own_flags::REUSEADDR)),
     (SOL_SOCKET, libc::SO_REUSEPORT, How::Own(own_flags::REUSEPORT)),
+    (SOL_SOCKET, libc::SO_OOBINLINE, How::Own(own_flags::OOBINLINE)),
     (IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, How::OwnByte(own_flags::NO_PORT)),
     (SOL_SOCKET, libc::SO_KEEPALIVE, How::Card(hc_flags::KEEPALIVE)),
     (SOL_SOCKET, libc::SO_LINGER, How::Linger),
@@ -103,7 +104,6 @@ const OPTIONS: &[(i32, i32, How)] = &[
     (SOL_SOCKET, libc::SO_PRIORITY, How::Kept(0)),
     (SOL_SOCKET, libc::SO_DONTROUTE, How::KeptBool(0)),
     (SOL_SOCKET, libc::SO_BROADCAST, How::KeptBool(0)),
-    (SOL_SOCKET, libc::SO_OOBINLINE, How::KeptBool(0)),
     (SOL_SOCKET, libc::SO_BUSY_POLL, How::Kept(0)),
     (SOL_SOCKET, libc::SO_INCOMING_CPU, How::Kept(0)),
     (SOL_SOCKET, libc::SO_INCOMING_NAPI_ID, How::Value(0)),

@@ -263,12 +263,18 @@ pub enum Op {
         len: u32,
         peek: bool,
         dontwait: bool,
+        oob: bool,
     },
     Write {
         fd: Fd,
         len: u32,
         more: bool,
         dontwait: bool,
+        oob: bool,
+    },
+    /// sockatmark(3).
+    AtMark {
+        fd: Fd,
     },
     /// SHUT_WR.
     Shutdown {
@@ -301,6 +307,7 @@ pub enum SocketOption {
     NoDelay,
     Cork,
     KeepAlive,
+    OobInline,
     /// Value: seconds; only 0 has an effect here.
     Linger,
 }

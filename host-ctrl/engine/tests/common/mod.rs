@@ -178,6 +178,7 @@ impl Peer {
             ack,
             flags,
             window: self.window,
+            urgent: 0,
             options,
         };
         let mut out = vec![0; 128];
