@@ -12,6 +12,7 @@ use crate::{
     neighbours::Neighbours,
     path_mtu::PathMtus,
     ports::Ports,
+    reassembly::Reassembly,
     route::{Route, RouteTable},
     time_wait::TimeWaits,
     timers::{TimerId, Timers},
@@ -41,6 +42,7 @@ pub struct Engine {
     pub(crate) conns: Conns,
     pub(crate) time_wait: TimeWaits,
     pub(crate) path_mtus: PathMtus,
+    pub(crate) reassembly: Reassembly,
     pub(crate) timers: Timers,
     pub(crate) limits: Limits,
     pub(crate) counters: Counters,
@@ -71,6 +73,7 @@ impl Engine {
             conns: Conns::new(keys, config.connections_max),
             time_wait: TimeWaits::new(keys, config.time_wait_max),
             path_mtus: PathMtus::new(keys),
+            reassembly: Reassembly::new(keys),
             timers: Timers::default(),
             limits: Limits { rst: bucket(), challenge: bucket(), echo: bucket(), unreachable: bucket(), query: bucket() },
             counters: Counters::default(),
@@ -231,6 +234,7 @@ impl Engine {
                 TimerId::Neighbour(index) => self.neighbour_timer(index),
                 TimerId::Conn(id) => self.conn_timer(id),
                 TimerId::Addresses => self.addresses_timer(),
+                TimerId::Reassembly => self.reassembly_timer(),
             }
         }
     }

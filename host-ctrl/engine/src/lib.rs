@@ -36,6 +36,7 @@ mod opening;
 mod path_mtu;
 mod ports;
 pub mod rates;
+mod reassembly;
 mod reset;
 mod resolve;
 pub mod route;

@@ -135,7 +135,7 @@ impl Engine {
             Some(Phase::Established(e)) => e.since_us,
             _ => return,
         };
-        if self.now.saturating_sub(since) > LATE_US {
+        if self.now.saturating_sub(since) > LATE_US && !seg.reassembled {
             // The card has just ended the flow and will say so, or it has lost it: injecting would go round in circles.
             self.counters.drop_stale += 1;
             return;
