@@ -1,5 +1,6 @@
 //! A flow as the handshake leaves it.
 
+use crate::receive::QUICKACKS;
 use crate::{Now, cc};
 use toe_abi::flow::{CcState, FlowKey, FlowState, Identity, RxState, TxState, flow_flags as ff, tcp_state, timer};
 use toe_abi::{CtxId, RegionId};
@@ -60,8 +61,6 @@ pub struct Setup {
     pub now: Now,
 }
 
-/// Segments acknowledged at once at the start, so that the peer's slow start is not held up (as in Linux).
-pub(crate) const QUICKACKS: u8 = 16;
 /// Of a type of service, the bits that are ECN's.
 pub(crate) const TOS_ECN: u8 = 3;
 /// Minimum RTO by default (as in Linux; RFC 6298 wants 1 s).

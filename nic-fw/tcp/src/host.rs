@@ -1,7 +1,8 @@
 //! What the application and the control plane ask for. Every value is a claim.
 
-use crate::establish::{QUICKACKS, TOS_ECN};
+use crate::establish::TOS_ECN;
 use crate::patience::Patience;
+use crate::receive::QUICKACKS;
 use crate::state::{View, rx_head, tx_tail};
 use crate::{HostUpdate, IcmpError, Now, Output, Pools, board, closing, errno, send, timers, urgent};
 use toe_abi::desc::hc_flags;
