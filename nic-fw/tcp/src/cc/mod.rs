@@ -303,6 +303,23 @@ mod tests {
         assert!(!grows(10_000, 5000, 4159) && grows(10_000, 5000, 4160));
     }
 
+    /// RFC 5681 3.1-11.
+    #[test]
+    fn what_slow_start_leaves_of_an_acknowledgement_is_for_avoidance() {
+        let after = |ssthresh| {
+            let mut s = flow();
+            (s.cc.cwnd, s.cc.ssthresh) = (10_000, ssthresh);
+            on_ack(&mut s, 2000, 10_000, Now(0));
+            (s.cc.cwnd, s.cc.words[0])
+        };
+        assert_eq!((after(20_000), after(12_000), after(10_500)), ((12_000, 0), (12_000, 0), (10_500, 1500)));
+        // Nothing is left, so its epoch has not begun.
+        let mut s = flow();
+        (s.cc.algorithm, s.cc.cwnd, s.cc.ssthresh) = (code::CUBIC, 10_000, 20_000);
+        on_ack(&mut s, 2000, 10_000, Now(0));
+        assert_eq!(s.cc.words, [0; 4]);
+    }
+
     /// RFC 9406, 4: slow start looks at round trips.
     #[test]
     fn round_trips_are_samples_for_slow_start() {
@@ -427,6 +444,10 @@ mod tests {
             s.cc.ssthresh = 20_000;
             on_idle(&mut s, Now(10_000_000));
             assert_eq!((s.cc.cwnd, s.cc.ssthresh), (14_600, 750_000));
+            // It is no larger than that already.
+            s.cc.ssthresh = 5000;
+            on_idle(&mut s, Now(10_000_000));
+            assert_eq!((s.cc.cwnd, s.cc.ssthresh), (14_600, 5000));
         });
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use toe_abi::counters::{Counter, Drop};
-use toe_abi::flow::tcp_state as st;
+use toe_abi::flow::{flow_flags, tcp_state as st};
 
 /// RFC 7323 3.2-2, 3.2-3, 3.2-6.
 #[test]
@@ -313,6 +313,24 @@ fn frag_needed_sends_again_in_smaller_segments() {
     assert_eq!(ranges(&sent)[..2], [(0, 560), (560, 560)]);
 }
 
+/// RFC 1191 6.4-2. What answers segments that were too long says nothing of a loss.
+#[test]
+fn frag_needed_ends_recovery_and_duplicates_begin_none() {
+    let mut t = Script::with(|s| (s.snd_wnd, s.ecn) = (60_000, true));
+    t.write(10_000);
+    let _ = t.segment(seg(RX, TX, A | TcpFlags::ECE, 0));
+    for _ in 0..3 {
+        let _ = t.segment(seg(RX, TX, A, 0));
+    }
+    t.emit_all();
+    let _ = t.input(Input::IcmpError(IcmpError { kind: 3, code: 4, mtu: 600, seq: SeqNum(TX) }));
+    assert_eq!(t.s.rx.flags & (flow_flags::RECOVERY | flow_flags::ECN_REDUCED), 0);
+    for _ in 0..5 {
+        assert!(t.segment(seg(RX, TX, A, 0)).counts.is_empty());
+    }
+    assert_eq!((t.s.cc.cwnd, t.s.cc.ssthresh), (5000, 5000));
+}
+
 /// Over IPv6 headers are longer, and no path has less than 1280 bytes (RFC 8201, 4).
 /// RFC 8201 4-1, 4-3, 4-4, 4-5, 4-6, 4-8, 5.4-1, 5.4-3.
 #[test]
@@ -367,7 +385,7 @@ fn other_icmp_errors_change_nothing() {
 #[test]
 fn impossible_positions_are_refused() {
     let mut t = Script::new();
-    for (tx, rx) in [(65_537, 0), (1 << 30, 0), (0, 1), (10, 5)] {
+    for (tx, rx) in [(65_537, 0), (1 << 30, 0), (1 << 31, 0), (0, 1), (10, 5)] {
         let out = t.host(tx, rx, hc_flags::FIN);
         assert!(out.bad_host && !out.send, "{tx} {rx}");
     }
