@@ -89,6 +89,7 @@ mod tests {
             ack: s.snd_una(),
             flags: TcpFlags::ACK | TcpFlags::PSH,
             window: 65_535,
+            urgent: 0,
             payload_len: 100,
             timestamps: None,
             sack: SackBlocks::default(),

@@ -52,6 +52,7 @@ pub(crate) fn segment(s: &mut FlowState, now: Now, seq: SeqNum) -> SegmentOut {
         ack: s.rcv_nxt(),
         flags,
         window,
+        urgent: 0,
         pos: s.tx_pos(seq),
         len: 0,
         mss: s.rx.mss,

@@ -37,6 +37,11 @@ impl Rack {
     pub(crate) fn new(snd_una: SeqNum) -> Self {
         Self { fack: snd_una, ..Self::default() }
     }
+
+    /// What has arrived was sent at another time than we believed, or nothing is in flight.
+    pub(crate) fn forget(&mut self) {
+        self.latest = None;
+    }
 }
 
 /// RFC 8985, 6.1: RACK_sent_after().
@@ -85,8 +90,8 @@ pub(crate) fn adapt(s: &mut FlowState, board: &mut Board, dsack: bool) {
     if board.rack.dsack_round.is_some_and(|round| s.snd_una().ge(round)) {
         board.rack.dsack_round = None;
     }
-    // "Grow the reordering window per round that sees DSACK."
-    if dsack && board.rack.dsack_round.is_none() {
+    // "Grow the reordering window per round that sees DSACK." Where nothing overtakes, copies are the network's own.
+    if dsack && s.has(ff::REORDERED) && board.rack.dsack_round.is_none() {
         board.rack.dsack_round = Some(s.snd_max());
         s.id.reo_wnd_more = s.id.reo_wnd_more.saturating_add(1);
         s.id.reo_wnd_persist = PERSIST;
@@ -126,7 +131,7 @@ pub(crate) fn detect(s: &mut FlowState, pools: &mut Pools, now: Now) -> bool {
     if s.outstanding() == 0 {
         // Times mean nothing any more when the flow has been idle for long.
         board.forget_times();
-        board.rack.latest = None;
+        board.rack.forget();
     }
     let Some(latest) = board.rack.latest else { return false };
     let reo_wnd = reordering_window(s, board);
@@ -192,6 +197,7 @@ mod tests {
             ack: SeqNum(0),
             flags: TcpFlags::ACK,
             window: 0,
+            urgent: 0,
             payload_len: 0,
             timestamps,
             sack: SackBlocks::default(),

@@ -162,7 +162,7 @@ mod tests {
         (s.tx.srtt_us, s.cc.cwnd) = (1600, 1 << 20);
         for i in 0..count {
             let now = Now(1_000_000 + u64::from(i) * gap_us);
-            let update = HostUpdate { tx_head: i + 1, rx_tail: 0, flags: toe_abi::desc::hc_flags::NODELAY };
+            let update = HostUpdate { tx_head: i + 1, rx_tail: 0, flags: toe_abi::desc::hc_flags::NODELAY, urgent: 0 };
             let _ = input(&mut s, &mut pools, &Input::Host(update), now);
             assert!(emit(&mut s, &mut pools, now, 1460).is_some_and(|sent| sent.len == 1));
         }

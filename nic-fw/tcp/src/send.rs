@@ -1,7 +1,7 @@
 //! What is sent next.
 
 use crate::state::View;
-use crate::{Now, Pools, SegmentOut, board, cc, output, prr, recovery, timers, tlp};
+use crate::{Now, Pools, SegmentOut, board, cc, output, prr, recovery, timers, tlp, urgent};
 use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 use toe_wire::{SeqNum, TcpFlags};
 
@@ -78,7 +78,7 @@ pub(crate) fn plan(s: &FlowState, room: u32, max_payload: u32) -> Verdict {
 fn whole(s: &FlowState, len: u32, fin: bool, mss: u32) -> Verdict {
     let tail = len % mss;
     // What was sent before is not to be held: after a timeout nothing else may bring acknowledgements.
-    let free = tail == 0 || s.has(ff::TX_FIN | ff::PUSH) || s.snd_nxt().lt(s.snd_max());
+    let free = tail == 0 || s.has(ff::TX_FIN | ff::PUSH) || s.snd_nxt().lt(s.snd_max()) || urgent::is_pending(s);
     // RFC 896, in the form of Minshall and of Linux: only one partial segment may be unacknowledged.
     // RFC 9293 SHLD-7, MUST-17.
     let nagle = !s.has(ff::NODELAY) && SeqNum(s.rx.snd_sml).gt(s.snd_una());
@@ -143,7 +143,8 @@ fn emit_if(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32, new
     if s.ended() {
         return None;
     }
-    let out = next(s, pools, now, max_payload, new_data);
+    let out =
+        if s.has(ff::URGENT) { urgent::emit(s, pools, now, max_payload, new_data) } else { next(s, pools, now, max_payload, new_data) };
     if out.is_some() {
         timers::rearm(s, pools, now);
     }
@@ -151,7 +152,7 @@ fn emit_if(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32, new
     out
 }
 
-fn next(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32, new_data: bool) -> Option<SegmentOut> {
+pub(crate) fn next(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32, new_data: bool) -> Option<SegmentOut> {
     if s.has(ff::REXMIT_ONE)
         && let Some(out) = retransmission(s, pools, now, max_payload)
     {
@@ -382,7 +383,7 @@ mod tests {
     fn an_owed_ack_can_go_alone() {
         let (mut s, mut pools) = (flow(), pools());
         let now = Now(1000);
-        let _ = input(&mut s, &mut pools, &Input::Host(HostUpdate { tx_head: 5000, rx_tail: 0, flags: 0 }), now);
+        let _ = input(&mut s, &mut pools, &Input::Host(HostUpdate { tx_head: 5000, rx_tail: 0, flags: 0, urgent: 0 }), now);
         assert_eq!(emit_owed(&mut s, &mut pools, now, 1460), None);
         s.set(ff::ACK_NOW);
         let ack = emit_owed(&mut s, &mut pools, now, 1460);

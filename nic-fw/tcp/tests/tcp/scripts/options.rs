@@ -16,7 +16,7 @@ fn timestamps_are_ours_and_the_peers_latest() {
 #[test]
 fn paws_drops_old_segments_with_an_ack() {
     let mut t = with_timestamps();
-    let out = t.segment(stamped(seg(RX, TX, A, 10), 99, 0));
+    let out = t.segment(stamped(seg(RX, TX, A, 10), 98, 0));
     assert_eq!((out.place, out.drop), (None, Some(Drop::Paws)));
     assert!(out.reply.is_some());
 }
@@ -31,11 +31,12 @@ fn paws_does_not_hold_for_rst() {
 /// RFC 7323 5.5-1.
 #[test]
 fn paws_forgets_after_24_days() {
+    const OLD: u32 = 100u32.wrapping_sub(10_000);
     let mut t = with_timestamps();
     t.now_us += 24 * 24 * 3600 * 1_000_000;
-    assert!(t.segment(stamped(seg(RX, TX, A, 10), 99, 0)).place.is_none());
+    assert!(t.segment(stamped(seg(RX, TX, A, 10), OLD, 0)).place.is_none());
     t.now_us += 1000;
-    assert!(t.segment(stamped(seg(RX, TX, A, 10), 99, 0)).place.is_some());
+    assert!(t.segment(stamped(seg(RX, TX, A, 10), OLD, 0)).place.is_some());
 }
 
 /// RFC 7323 3.2-8, 3.2-9.
@@ -76,8 +77,32 @@ fn the_segment_that_fills_a_hole_is_echoed() {
 /// RFC 7323 5.3-2.
 #[test]
 fn paws_comes_before_the_window() {
-    let out = with_timestamps().segment(stamped(seg(RX + 100_000, TX, A, 10), 99, 0));
+    let out = with_timestamps().segment(stamped(seg(RX + 100_000, TX, A, 10), 98, 0));
     assert_eq!(out.drop, Some(Drop::Paws));
+}
+
+#[test]
+fn what_was_overtaken_within_a_round_trip_is_not_old() {
+    let mut t = with_timestamps();
+    t.s.tx.srtt_us = 20_000;
+    // The first of three is sent again, and overtakes the other two.
+    let _ = t.segment(stamped(seg(RX, TX, A, 10), 140, 0));
+    assert!(t.segment(stamped(seg(RX + 10, TX, A, 10), 120, 0)).place.is_some());
+    let out = t.segment(stamped(seg(RX + 20, TX, A, 10), 119, 0));
+    assert_eq!((out.place, out.drop), (None, Some(Drop::Paws)));
+    // Without a measurement nothing is known of round trips.
+    t.s.tx.srtt_us = 0;
+    assert_eq!(t.segment(stamped(seg(RX + 20, TX, A, 10), 139, 0)).drop, Some(Drop::Paws));
+}
+
+/// RFC 7323 4.3-2.
+#[test]
+fn what_was_overtaken_is_not_echoed() {
+    let mut t = with_timestamps();
+    t.s.tx.srtt_us = 20_000;
+    let _ = t.segment(stamped(seg(RX, TX, A, 10), 140, 0));
+    let _ = t.segment(stamped(seg(RX + 10, TX, A, 10), 130, 0));
+    assert_eq!(t.expire_and_emit().timestamps.unwrap().ecr, 140);
 }
 
 /// RFC 7323 3.2-10.

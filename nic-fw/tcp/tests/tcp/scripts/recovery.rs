@@ -171,6 +171,45 @@ fn each_round_with_a_needless_retransmission_widens_the_reordering_window() {
 }
 
 #[test]
+fn copies_that_the_network_makes_widen_no_reordering_window() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    let _ = t.ack(5000, &[]);
+    assert!(t.counts(5000, &[(1000, 2000)]).has(Counter::RxDsacks));
+    assert_eq!(t.s.id.reo_wnd_more, 0);
+}
+
+/// RFC 8985 3.3.2-4.
+#[test]
+fn a_recovery_that_was_for_nothing_shows_that_segments_overtake_each_other() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 4000)]), [(0, 1000)]);
+    let _ = t.ack(10_000, &[(0, 1000)]);
+    // Three are no proof any more.
+    let at = 10_000;
+    t.write(5000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(at, &[(at + 1000, at + 5000)]), []);
+    assert_eq!((t.s.tx.timer, t.s.id.reo_wnd_more), (timer::REORDER, 1));
+}
+
+#[test]
+fn where_segments_overtake_each_other_the_window_grows_by_what_is_sacked() {
+    let grown = |reordered: bool| {
+        let mut t = script();
+        t.s.rx.flags |= if reordered { flow_flags::REORDERED } else { 0 };
+        t.write(60_000);
+        t.wait(RTT_US);
+        let _ = t.ack(0, &[(1000, 2000)]);
+        t.s.cc.cwnd - 10_000
+    };
+    assert_eq!((grown(false), grown(true)), (0, 1000));
+}
+
+#[test]
 fn a_wider_reordering_window_is_forgotten_after_16_recoveries() {
     let mut t = script();
     t.s.id.reo_wnd_more = 5;
@@ -411,7 +450,7 @@ fn each_ack_sends_as_much_as_it_delivers_and_a_segment_more_if_all_is_well() {
     assert_eq!(t.ack(0, &[(12_000, 20_000)]).len(), 8);
     t.wait(RTT_US);
     let sent: Vec<_> = (1..=6).map(|i| t.ack(i * 1000, &[(12_000, 20_000)]).len()).collect();
-    assert_eq!(sent, [1, 1, 1, 1, 2, 2]);
+    assert_eq!(sent, [2, 2, 1, 1, 1, 1], "until ssthresh is in flight");
 }
 
 /// RFC 6675 5-9; RFC 8985 9.3-1, 9.3-2; RFC 6937 3-1, 3-2, 3-3, 3-5.
@@ -430,6 +469,21 @@ fn the_window_comes_down_in_proportion_to_what_arrives() {
     t.wait(RTT_US);
     let _ = t.ack(20_000, &[]);
     assert_eq!((t.s.cc.cwnd, t.s.cc.ssthresh), (10_000, 10_000));
+}
+
+/// RFC 6937 3-3.
+#[test]
+fn below_ssthresh_the_window_grows_back_while_holes_are_filled() {
+    let mut t = script();
+    t.window(20);
+    t.write(60_000);
+    t.wait(RTT_US);
+    // Twelve of twenty are lost: eight in flight, for which ten would be right.
+    let sent = t.ack(0, &[(12_000, 20_000)]).len() + t.ack(0, &[(12_000, 20_000)]).len();
+    t.wait(RTT_US);
+    // What is sent again arrives in order, and nothing more is lost: two for one, although much is still to be sent again.
+    let more: usize = (1..=sent as u32).map(|n| t.ack(n * 1000, &[(12_000, 20_000)]).len()).sum();
+    assert!(more > sent && more <= 2 * sent, "{more} after {sent}");
 }
 
 /// RFC 5681 4.3-1.
@@ -844,6 +898,51 @@ fn a_recovery_with_one_real_loss_stands() {
     let _ = t.ack(20_000, &[]);
     let counts = t.counts(20_000, &[(0, 1000)]);
     assert!(counts.has(Counter::RxDsacks) && !counts.has(Counter::TxSpuriousRecoveries));
+}
+
+#[test]
+fn copies_that_the_network_makes_take_no_recovery_back() {
+    let mut t = script();
+    t.window(20);
+    t.write(20_000);
+    t.wait(RTT_US);
+    let _ = t.ack(3000, &[]);
+    assert_eq!(t.ack(3000, &[(4000, 20_000)])[0], (3000, 1000));
+    // One from before, and one that was never sent again.
+    for copy in [1000, 5000] {
+        let counts = t.counts(3000, &[(copy, copy + 1000), (4000, 20_000)]);
+        assert!(counts.has(Counter::RxDsacks) && !counts.has(Counter::TxSpuriousRecoveries), "{copy}");
+    }
+    assert!(t.counts(20_000, &[(3000, 4000)]).has(Counter::TxSpuriousRecoveries));
+}
+
+#[test]
+fn an_echo_of_an_earlier_retransmission_takes_nothing_back() {
+    let mut t = Script::with(|s| {
+        (s.sack, s.snd_wnd) = (true, 60_000);
+        s.timestamps = Some(Timestamping { recent: 100, offset: 7 });
+    });
+    t.window(20);
+    t.write(60_000);
+    let mut step = |ack: u32, blocks: &[(u32, u32)], echo_us: u64| {
+        t.wait(2 * RTT_US);
+        let out = t.segment(stamped(sack(ack, blocks), 101, (echo_us / 1000) as u32 + 7));
+        (ranges(&t.emit_all()), out.counts, t.now_us)
+    };
+    let begin = 1_000_000;
+    let (sent, ..) = step(0, &[(1000, 20_000)], begin);
+    assert_eq!((sent[0], sent.len()), ((0, 1000), 10));
+    // 20000 was sent in recovery, and is lost, as the copy of 0. Its own is beyond the recovery point.
+    let (sent, _, again_us) = step(0, &[(21_000, 24_000), (1000, 20_000)], begin);
+    assert_eq!(sent[..2], [(0, 1000), (20_000, 1000)]);
+    let _ = step(20_000, &[(21_000, 24_000)], again_us - 2 * RTT_US);
+    // 26000 is lost too: another recovery. An ACK of the earlier retransmission is no news of it.
+    let (sent, counts, _) = step(20_000, &[(27_000, 29_000), (21_000, 26_000)], again_us - 2 * RTT_US);
+    assert_eq!((sent[0], counts.has(Counter::TxFastRetransmits)), ((26_000, 1000), true));
+    let (_, counts, _) = step(26_000, &[(27_000, 29_000)], again_us);
+    assert!(!counts.has(Counter::TxSpuriousRecoveries));
+    let (_, counts, _) = step(29_000, &[], again_us);
+    assert!(counts.has(Counter::TxSpuriousRecoveries), "but one of the original is");
 }
 
 #[test]
