@@ -189,8 +189,8 @@ mod tests {
     #[test]
     fn a_baseline_that_is_undercut_is_the_next_round_s() {
         let mut cc = flow().cc;
-        for (min, state) in [(60_000, ON | CSS | 2 * ROUND | 8), (59_999, ON | 8)] {
-            cc.words = [60_000, min, 0, ON | CSS | 2 * ROUND | 8];
+        for (min, state) in [(60_000, ON | CSS | (2 * ROUND) | 8), (59_999, ON | 8)] {
+            cc.words = [60_000, min, 0, ON | CSS | (2 * ROUND) | 8];
             judge(&mut cc);
             assert_eq!(cc.words[STATE], state);
         }
