@@ -35,6 +35,7 @@ fn an_admitted_flow_holds_nothing_of_the_pools_and_recovers_without() {
     let mut sack = SackBlocks::default();
     sack.push(SeqNum(TX + 2000), SeqNum(TX + 10_000));
     let _ = t.segment(SegmentIn { sack, ..seg(RX, TX, A, 0) });
+    assert_eq!(ranges(&t.emit_all())[..2], [(0, 1000), (1000, 1000)]);
     assert_ne!((t.s.tx.board, t.s.cc.sent), (0, 0));
     let now = t.now();
     t.pools = Pools::new(64);

@@ -350,8 +350,10 @@ fn frag_needed_ends_recovery_and_duplicates_begin_none() {
     t.emit_all();
     let _ = t.input(Input::IcmpError(IcmpError { kind: 3, code: 4, mtu: 600, seq: SeqNum(TX) }));
     assert_eq!(t.s.rx.flags & (flow_flags::RECOVERY | flow_flags::ECN_REDUCED), 0);
+    assert_eq!(t.emit_all().iter().map(|s| s.len).sum::<u32>(), 4480, "eight of 560");
     for _ in 0..5 {
         assert!(t.segment(seg(RX, TX, A, 0)).counts.is_empty());
+        assert_eq!(t.emit(), None);
     }
     assert_eq!((t.s.cc.cwnd, t.s.cc.ssthresh), (5000, 5000));
 }
@@ -405,6 +407,15 @@ fn other_icmp_errors_change_nothing() {
         let out = t.input(Input::IcmpError(IcmpError { kind, code, mtu: 600, seq: SeqNum(TX) }));
         assert_eq!((out.closed, view(&t)), (None, before), "type {kind} code {code}");
     }
+}
+
+/// A caller asks for the next deadline if it is told to.
+#[test]
+fn the_deadline_is_new_when_a_timer_has_run_or_is_due_sooner() {
+    let mut t = Script::with(|s| s.snd_wnd = 0);
+    assert!(!t.host(0, 0, 0).deadline);
+    assert!(t.host(10, 0, 0).deadline && !t.host(20, 0, 0).deadline, "for the first probe of a closed window");
+    assert!(t.expire().deadline && t.input(Input::Timer).deadline);
 }
 
 #[test]
