@@ -187,3 +187,15 @@ pub fn rebase(s: &mut FlowState, from: Now, to: Now) {
     }
     cc::shift_clock(s, ms);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::setup;
+
+    #[test]
+    fn buffers_count_in_units_of_64_bytes_and_ecn_is_no_part_of_the_type_of_service() {
+        let s = establish(&Setup { tx_off: 640, rx_off: 1 << 20, tos: 0xff, ..setup() });
+        assert_eq!((s.tx.buf, s.rx.buf, s.id.tos), (10, 1 << 14, 0xfc));
+    }
+}

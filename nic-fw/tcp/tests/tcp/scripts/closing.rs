@@ -131,6 +131,21 @@ fn simultaneous_close() {
     assert_eq!(t.segment(seg(RX + 1, TX + 1, A, 0)).closed, Some(CloseReason::TimeWait));
 }
 
+/// RFC 9293 3.10.7.4-38. Until the control plane has TIME-WAIT, the last FIN is answered here, and nothing else.
+#[test]
+fn the_last_fin_is_answered_once_more_after_the_end() {
+    let mut t = Script::new();
+    let _ = t.host(0, 0, hc_flags::FIN);
+    t.emit().unwrap();
+    let _ = t.segment(seg(RX, TX + 1, A, 0));
+    let fin = seg(RX, TX + 1, A | TcpFlags::FIN, 0);
+    assert_eq!(t.segment(fin).closed, Some(CloseReason::TimeWait));
+    let out = t.segment(fin);
+    assert_eq!((out.drop, out.reply.unwrap().ack), (Some(Drop::RxClosed), SeqNum(RX + 1)));
+    let out = t.segment(seg(RX + 1, TX + 1, A, 10));
+    assert_eq!((out.drop, out.reply, out.place), (Some(Drop::RxClosed), None, None));
+}
+
 #[test]
 fn a_half_closed_flow_goes_on_receiving() {
     let mut t = Script::new();
