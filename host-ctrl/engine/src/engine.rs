@@ -8,6 +8,7 @@ use crate::{
     conn::{Conns, Phase},
     isn::Keys,
     limit::Bucket,
+    mld::Listening,
     neighbours::Neighbours,
     ports::Ports,
     route::{Route, RouteTable},
@@ -31,6 +32,7 @@ pub struct Engine {
     pub(crate) keys: Keys,
     pub(crate) addresses: Addresses,
     pub(crate) autoconf: Autoconf,
+    pub(crate) listening: Listening,
     pub(crate) routes: RouteTable,
     pub(crate) neighbours: Neighbours,
     pub(crate) ports: Ports,
@@ -57,6 +59,7 @@ impl Engine {
             keys,
             addresses: Addresses::default(),
             autoconf: Autoconf::new(&config),
+            listening: Listening::default(),
             routes: RouteTable::default(),
             neighbours: Neighbours::new(keys, config.next_hops),
             ports: Ports::new(keys, config.ephemeral),
@@ -219,6 +222,7 @@ impl Engine {
                 TimerId::Neighbour(index) => self.neighbour_timer(index),
                 TimerId::Conn(id) => self.conn_timer(id),
                 TimerId::Addresses => self.addresses_timer(),
+                TimerId::Listening => self.mld_timer(),
             }
         }
     }

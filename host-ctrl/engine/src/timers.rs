@@ -8,6 +8,7 @@ pub enum TimerId {
     Conn(ConnId),
     Neighbour(u16),
     Addresses,
+    Listening,
 }
 
 #[derive(Default)]
