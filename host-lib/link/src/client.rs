@@ -25,8 +25,8 @@ pub trait Daemon {
     fn pool(&mut self, wanted: u32) -> Result<Vec<(u32, Self::Token)>, Errno>;
     /// Names the local end; `flags` are `toe_abi::app::bind_flags`. Answers what was bound.
     fn bind(&mut self, slot: u32, addr: Addr, flags: u16) -> Result<Addr, Errno>;
-    /// Starts to listen; notices go to context `ctx`.
-    fn listen(&mut self, slot: u32, backlog: u32, ctx: u32) -> Result<(), Errno>;
+    /// Starts to listen; notices go to context `ctx`. Answers the port.
+    fn listen(&mut self, slot: u32, backlog: u32, ctx: u32) -> Result<u16, Errno>;
     /// Starts to connect; the outcome appears in the slot, with a notice to context `ctx`. Answers the local end.
     fn connect(&mut self, slot: u32, addr: Addr, ctx: u32) -> Result<Addr, Errno>;
     /// Sends a listener's notices to context `ctx` as well.
@@ -278,8 +278,9 @@ impl Daemon for Client {
         Ok(Addr { ip: reply.ip, port: reply.port })
     }
 
-    fn listen(&mut self, slot: u32, backlog: u32, ctx: u32) -> Result<(), Errno> {
-        self.call(&request(op::LISTEN, slot, [backlog.into(), ctx.into(), 0, 0]), &[]).map(drop)
+    fn listen(&mut self, slot: u32, backlog: u32, ctx: u32) -> Result<u16, Errno> {
+        let (reply, _) = self.call(&request(op::LISTEN, slot, [backlog.into(), ctx.into(), 0, 0]), &[])?;
+        Ok(reply.port)
     }
 
     fn connect(&mut self, slot: u32, addr: Addr, ctx: u32) -> Result<Addr, Errno> {

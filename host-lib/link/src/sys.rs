@@ -75,6 +75,52 @@ pub fn ppoll(fds: &mut [libc::pollfd], timeout: Option<Duration>, mask: Option<S
     if result < 0 { Err(Errno::from_raw_os_error(-result as i32)) } else { Ok(result as usize) }
 }
 
+/// Runs `body` with all signals blocked in this thread, and in threads that it starts.
+pub fn with_signals_blocked<T>(body: impl FnOnce() -> T) -> T {
+    let mut before = 0;
+    set_signal_mask(!0, Some(&mut before));
+    let result = body();
+    set_signal_mask(before, None);
+    result
+}
+
+fn set_signal_mask(mask: u64, before: Option<&mut u64>) {
+    let old = before.map_or(std::ptr::null_mut(), std::ptr::from_mut).expose_provenance();
+    let new = std::ptr::from_ref(&mask).expose_provenance();
+    let args = [libc::SIG_SETMASK as usize, new, old, size_of::<u64>(), 0];
+    // SAFETY: SYS_rt_sigprocmask with a kernel sigset to set, room for the one before or null, and their size.
+    unsafe { raw::call5(libc::SYS_rt_sigprocmask as usize, args) };
+}
+
+/// Sends a signal to whoever F_SETOWN on this descriptor has named: a process, a group of them, or a thread. If nobody, or it may not be, then
+/// nothing happens.
+pub fn signal_owner(fd: AppFd, signal: i32) {
+    /// `struct f_owner_ex`.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Owner {
+        kind: i32,
+        id: i32,
+    }
+    const F_GETOWN_EX: usize = 16;
+    const TID: i32 = 0;
+    const PGRP: i32 = 2;
+    let mut owner = Owner::default();
+    let at = std::ptr::from_mut(&mut owner).expose_provenance();
+    // SAFETY: SYS_fcntl, F_GETOWN_EX, with room for what it answers.
+    let result = unsafe { raw::call5(libc::SYS_fcntl as usize, [fd.0 as usize, F_GETOWN_EX, at, 0, 0]) };
+    if result != 0 || owner.id <= 0 {
+        return;
+    }
+    let (call, id) = match owner.kind {
+        TID => (libc::SYS_tkill, owner.id),
+        PGRP => (libc::SYS_kill, -owner.id),
+        _ => (libc::SYS_kill, owner.id),
+    };
+    // SAFETY: SYS_kill and SYS_tkill take numbers only.
+    unsafe { raw::call5(call as usize, [id as usize, signal as usize, 0, 0, 0]) };
+}
+
 /// What the kernel calls `struct sigaction`; handler and flags are at the same place on all of our machines.
 #[repr(C)]
 #[derive(Default)]

@@ -4,10 +4,11 @@
 //! turns the list into descriptors that say what the slot says by then. A full queue only means that the list stays.
 //! Inwards, [`Channel::poll`] copies each event into its slot and says what became of it.
 
+use crate::{Socket, urgent};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use toe_abi::desc::{EventDesc, HostDesc, ev, ev_flags, hc};
+use toe_abi::desc::{EventDesc, HostDesc, ev, ev_flags, hc, hc_flags};
 use toe_abi::region::slot_state;
 use toe_link::sync::ending;
 use toe_link::sync::queue::{Consumer, Producer};
@@ -26,6 +27,10 @@ impl Change {
     pub const OUT: Change = Change(2);
     /// The connection has ended, one way or another.
     pub const END: Change = Change(4);
+    /// The peer has announced urgent data.
+    pub const URGENT: Change = Change(8);
+    /// There is a byte to be read out of band.
+    pub const PRI: Change = Change(16);
 
     pub const fn has(self, other: Change) -> bool {
         self.0 & other.0 != 0
@@ -33,6 +38,10 @@ impl Change {
 
     pub const fn with(self, other: Change) -> Change {
         Change(self.0 | other.0)
+    }
+
+    pub const fn without(self, other: Change) -> Change {
+        Change(self.0 & !other.0)
     }
 }
 
@@ -180,6 +189,10 @@ impl Channel {
             taken += 1;
             let Some(slot) = self.region.slot(event.opaque) else { continue };
             let change = apply(slot, &event);
+            // Of urgent bytes that were skipped nobody else would tell.
+            if change.has(Change::URGENT) && Socket::new(&self.region, event.opaque).is_some_and(|s| s.owes_window()) {
+                self.update(event.opaque);
+            }
             if change != Change::NONE {
                 sink(event.opaque, change);
             }
@@ -228,14 +241,16 @@ pub(crate) fn describe(slot: &Slot, index: u32, kind: u32) -> HostDesc {
     // With the release in `Socket::commit`: the bytes are in the buffer before the card learns of them (the queue's phase carries that
     // on); and with `Socket::set_tx_flags`: no end is told without all bytes before it.
     let (flags, tx_head) = ending::look(&slot.tx.flags, &slot.tx.head);
+    let urgent = urgent::to_tell(slot, tx_head);
     HostDesc {
         kind,
-        flags,
+        flags: flags | urgent.map_or(0, |_| hc_flags::URGENT),
         flow: slot.conn.flow(),
         tx_head,
         // Acquire: with the release in `Socket::consume`; the bytes were copied out before the card learns that they may be overwritten.
         rx_tail: slot.rx.tail.load(Ordering::Acquire),
         opaque: index,
+        urgent: urgent.unwrap_or(0),
         ..HostDesc::default()
     }
 }
@@ -246,6 +261,12 @@ fn apply(slot: &Slot, event: &EventDesc) -> Change {
         return Change::NONE;
     }
     let mut change = Change::NONE;
+    let readable = urgent::is_readable(slot);
+    // Before the bytes: nobody is to read across a mark that is not there yet.
+    let announced = event.flags & ev_flags::URGENT != 0 && urgent::announce(slot, event.urgent);
+    if announced {
+        change = change.with(Change::URGENT);
+    }
     let forward = |word: &std::sync::atomic::AtomicU32, to: u32, most: u32| {
         // Release: with the acquire in `Socket`, and before the flags below.
         let moved = |now: u32| (1..=most).contains(&to.wrapping_sub(now)).then_some(to);
@@ -256,6 +277,9 @@ fn apply(slot: &Slot, event: &EventDesc) -> Change {
     }
     if forward(&slot.event.tx_tail, event.tx_tail, slot.conn.tx_len.load(Ordering::Relaxed)) {
         change = change.with(Change::OUT);
+    }
+    if (announced || !readable) && urgent::is_readable(slot) {
+        change = change.with(Change::PRI);
     }
     slot.event.srtt_us.store(event.srtt_us, Ordering::Relaxed);
     slot.event.cwnd.store(event.cwnd, Ordering::Relaxed);

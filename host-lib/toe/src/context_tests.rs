@@ -46,9 +46,9 @@ impl Daemon for Fake {
         if addr.port == 81 { Err(Errno::ADDRINUSE) } else { Ok(addr) }
     }
 
-    fn listen(&mut self, slot: u32, _backlog: u32, _ctx: u32) -> Result<(), Errno> {
+    fn listen(&mut self, slot: u32, _backlog: u32, _ctx: u32) -> Result<u16, Errno> {
         self.region.slot(slot).unwrap().conn.store_state(slot_state::LISTENING);
-        Ok(())
+        Ok(80)
     }
 
     fn connect(&mut self, _slot: u32, _addr: Addr, _ctx: u32) -> Result<Addr, Errno> {

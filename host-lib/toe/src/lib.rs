@@ -22,6 +22,7 @@ pub mod capi;
 pub mod channel;
 pub mod context;
 pub mod socket;
+mod urgent;
 
 pub use channel::{Change, Channel, Farewell};
 pub use context::{Context, Error, Event, SocketId};

@@ -52,6 +52,7 @@ mod testing;
 mod timers;
 mod tlp;
 mod undo;
+mod urgent;
 
 pub use api::{CloseReason, Counts, HostUpdate, IcmpError, Input, Now, Output, Placement, SegmentIn, SegmentOut, errno};
 pub use closing::is_last_fin;

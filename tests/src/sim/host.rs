@@ -221,9 +221,9 @@ impl Daemon for SimDaemon {
         Ok(Addr { ip: reply.ip, port: reply.port })
     }
 
-    fn listen(&mut self, slot: u32, backlog: u32, ctx: u32) -> Result<(), Errno> {
+    fn listen(&mut self, slot: u32, backlog: u32, ctx: u32) -> Result<u16, Errno> {
         let args = [backlog.into(), ctx.into(), 0, 0];
-        self.call(Request { op: op::LISTEN, slot, args, ..Request::default() }).map(drop)
+        Ok(self.call(Request { op: op::LISTEN, slot, args, ..Request::default() })?.port)
     }
 
     fn connect(&mut self, slot: u32, addr: Addr, ctx: u32) -> Result<Addr, Errno> {
@@ -420,7 +420,7 @@ impl ToeHost {
 impl Below {
     /// HELLO and OPEN_CONTEXT: the region, its mapping, the context's index.
     fn join(&mut self) -> (RegionId, Arc<Region>, u32) {
-        self.core.client_connected(CLIENT, 1);
+        self.core.client_connected(CLIENT, 1, 0);
         let args = [APP_MAGIC, ABI_VERSION.into(), 1, 0];
         let (_, attached) = self.call(&Request { op: op::HELLO, args, ..Request::default() });
         let [Attachment::Region(region)] = attached[..] else { panic!("HELLO brings a region, not {attached:?}") };

@@ -328,7 +328,12 @@ impl Protocol {
             }
         }
         if out.notify || out.closed.is_some() {
-            msg.event = Some(event(&self.states, flow));
+            let mut event = event(&self.states, flow);
+            if let Some(urgent) = out.urgent {
+                event.flags |= ev_flags::URGENT;
+                event.urgent = urgent;
+            }
+            msg.event = Some(event);
         }
     }
 
@@ -391,6 +396,7 @@ fn event_of(flow: FlowId, s: &FlowState, given_up: bool) -> Event {
         error: 0,
         srtt_us: s.tx.srtt_us,
         cwnd: s.cc.cwnd,
+        urgent: 0,
         given_up,
         number: 0,
     }

@@ -337,6 +337,7 @@ impl Peer {
             ack: SeqNum(ack),
             flags,
             window,
+            urgent: if flags.contains(TcpFlags::URG) { window } else { 0 },
             options,
         };
         let payload = vec![0xaa; len.into()];
