@@ -9,6 +9,7 @@ use crate::{
     conn::{Conns, Phase},
     isn::Keys,
     limit::Bucket,
+    mld::Listening,
     neighbours::Neighbours,
     path_mtu::PathMtus,
     ports::Ports,
@@ -36,6 +37,7 @@ pub struct Engine {
     pub(crate) keys: Keys,
     pub(crate) addresses: Addresses,
     pub(crate) autoconf: Autoconf,
+    pub(crate) listening: Listening,
     pub(crate) routes: RouteTable,
     pub(crate) neighbours: Neighbours,
     pub(crate) ports: Ports,
@@ -67,6 +69,7 @@ impl Engine {
             keys,
             addresses: Addresses::default(),
             autoconf: Autoconf::new(&config),
+            listening: Listening::default(),
             routes: RouteTable::default(),
             neighbours: Neighbours::new(keys, config.next_hops),
             ports: Ports::new(keys, config.ephemeral),
@@ -235,6 +238,7 @@ impl Engine {
                 TimerId::Conn(id) => self.conn_timer(id),
                 TimerId::Addresses => self.addresses_timer(),
                 TimerId::Reassembly => self.reassembly_timer(),
+                TimerId::Listening => self.mld_timer(),
             }
         }
     }

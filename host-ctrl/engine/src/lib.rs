@@ -30,6 +30,7 @@ mod errno;
 mod icmp;
 mod isn;
 mod limit;
+mod mld;
 mod nd;
 mod neighbours;
 mod opening;
