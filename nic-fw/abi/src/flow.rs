@@ -335,4 +335,8 @@ pub mod flow_flags {
     pub const REORDERED: u32 = 1 << 25;
     /// A tail loss probe was sent, and no round trip has been measured since (RFC 8985, 7.3).
     pub const PROBED: u32 = 1 << 26;
+    /// The window is spread over the round trip: the scheduler keeps to its pace.
+    pub const PACED: u32 = 1 << 30;
+    /// The card's own: toed sets the rate ([`cc::is_rate`](super::cc::is_rate)), and hears of what is acknowledged.
+    pub const RATED: u32 = 1 << 31;
 }

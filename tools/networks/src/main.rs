@@ -39,6 +39,9 @@ enum Command {
         /// Make what is measured now the snapshot
         #[arg(long)]
         bless: bool,
+        /// Only networks with this in their words, such as loss=1%, or of this group; nothing is compared
+        #[arg(long, conflicts_with = "bless")]
+        only: Option<String>,
     },
     /// Beside Linux; shows the table, draws it
     Linux {
@@ -77,7 +80,7 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> Result<ExitCode> {
     match command {
-        Command::Sim { snapshot, bless } => sim::run(snapshot, *bless),
+        Command::Sim { snapshot, bless, only } => sim::run(snapshot, *bless, only.as_deref()),
         Command::Linux { repeat, only } => show(&linux::run(repeat, only.as_deref())?, repeat),
         Command::Fairness { repeat } => show(&fairness::run(repeat)?, repeat),
     }

@@ -93,8 +93,8 @@ fn timeouts(host: &mut toe_tests::sim::host::ToeHost) -> u64 {
     }
 }
 
-/// All rows, on all cores; `done` hears of each.
-fn measure_all(done: impl Fn(usize)) -> Vec<[Figures; PAIRINGS.len()]> {
+/// All of `rows`, on all cores; `done` hears of each.
+fn measure_all(rows: &[&Row], done: impl Fn(usize)) -> Vec<[Figures; PAIRINGS.len()]> {
     let next = AtomicUsize::new(0);
     let (sender, results) = mpsc::channel();
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
@@ -102,10 +102,10 @@ fn measure_all(done: impl Fn(usize)) -> Vec<[Figures; PAIRINGS.len()]> {
         for _ in 0..workers {
             let (sender, next) = (sender.clone(), &next);
             scope.spawn(move || {
-                while let Some(row) = ROWS.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let index = ROWS.iter().position(|other| std::ptr::eq(other, row));
-                    let figures = PAIRINGS.map(|(pairing, _)| measure(row, pairing));
-                    let _ = sender.send((index.unwrap_or_default(), figures));
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(row) = rows.get(index) else { return };
+                    let _ = sender.send((index, PAIRINGS.map(|(pairing, _)| measure(row, pairing))));
                 }
             });
         }
@@ -120,13 +120,13 @@ fn measure_all(done: impl Fn(usize)) -> Vec<[Figures; PAIRINGS.len()]> {
     })
 }
 
-fn table(all: &[[Figures; PAIRINGS.len()]]) -> String {
+fn table(rows: &[&Row], all: &[[Figures; PAIRINGS.len()]]) -> String {
     let mut text = format!("{:<88}", "");
     PAIRINGS.iter().for_each(|(_, title)| _ = write!(text, "{title:^24}"));
     let heads = ["goodput", "again", "RTOs"].map(|head| format!("{head:>8}")).concat();
     let _ = writeln!(text, "\n{:<66}{:>8} {:<13}{}", "", "buffer", "", heads.repeat(PAIRINGS.len()));
     let mut group = "";
-    for (row, figures) in ROWS.iter().zip(all) {
+    for (row, figures) in rows.iter().zip(all) {
         if row.group != group {
             group = row.group;
             let _ = writeln!(text, "{group}");
@@ -134,6 +134,7 @@ fn table(all: &[[Figures; PAIRINGS.len()]]) -> String {
         let cc = match row.cc {
             Cc::Cubic => "cubic",
             Cc::CubicEcn => "cubic, ECN",
+            Cc::CubicPaced => "cubic, paced",
             Cc::Dctcp => "dctcp",
         };
         let _ = write!(text, "  {:<64}{:>7}k {:<13}", row.line, (1u32 << row.buffer_log2) / 1024, cc);
@@ -149,12 +150,16 @@ fn table(all: &[[Figures; PAIRINGS.len()]]) -> String {
 const HEAD: &str = "Networks in virtual time: docs/networks.md, \"In virtual time\"\n\
      goodput: of what line and buffers let through; again: payload sent more than once, of all that was sent\n\n";
 
-/// Measures, shows, compares with the snapshot at `path` or makes it.
-pub fn run(path: &Path, bless: bool) -> Result<ExitCode> {
-    let all = measure_all(|n| eprint!("\r{n} of {} networks", ROWS.len()));
+/// Measures, shows, compares with the snapshot at `path` or makes it. `only`: rows with this in their words, which are not compared.
+pub fn run(path: &Path, bless: bool, only: Option<&str>) -> Result<ExitCode> {
+    let rows: Vec<&Row> = ROWS.iter().filter(|row| only.is_none_or(|only| row.group.contains(only) || row.line.contains(only))).collect();
+    let all = measure_all(&rows, |n| eprint!("\r{n} of {} networks", rows.len()));
     eprintln!();
-    let now = format!("{HEAD}{}", table(&all));
+    let now = format!("{HEAD}{}", table(&rows, &all));
     print!("{now}");
+    if only.is_some() {
+        return Ok(ExitCode::SUCCESS);
+    }
     if bless {
         fs::write(path, &now).with_context(|| format!("cannot write {}", path.display()))?;
         return Ok(ExitCode::SUCCESS);
