@@ -89,7 +89,7 @@ impl Engine {
         };
         // On-link prefixes first: of two routes with one prefix the first stated wins.
         engine.begin_addresses();
-        let default = |via: &Ip| Route { dest: if is_v4(via) { Prefix::ALL_V4 } else { Prefix::ALL_V6 }, via: Some(*via), cc: None };
+        let default = |via: &Ip| Route::new(if is_v4(via) { Prefix::ALL_V4 } else { Prefix::ALL_V6 }, Some(*via));
         let routes: Vec<Route> = engine.config.routes.iter().copied().chain(engine.config.gateways.iter().map(default)).collect();
         routes.into_iter().for_each(|route| engine.routes.add(route));
         Ok(engine)
@@ -156,7 +156,12 @@ impl Engine {
 
     /// The congestion control of a connection to `remote` whose socket does not care.
     pub(crate) fn default_cc(&self, remote: &Ip) -> u8 {
-        self.routes.cc(*remote).unwrap_or(self.config.cc)
+        self.routes.first(*remote).and_then(|route| route.cc).unwrap_or(self.config.cc)
+    }
+
+    /// Whether the windows of connections to `remote` are paced.
+    pub(crate) fn pacing(&self, remote: &Ip) -> bool {
+        self.routes.first(*remote).and_then(|route| route.pacing).unwrap_or(self.config.cc_pacing)
     }
 
     /// Stops listening: half-open connections are forgotten; those being installed will be aborted. Those that were

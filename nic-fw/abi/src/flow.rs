@@ -378,4 +378,8 @@ pub mod flow_flags {
     pub const PROBED: u32 = 1 << 26;
     /// Urgent data has been sent, or is to be (RFC 9293, 3.8.5): its end is in `snd_sml`.
     pub const URGENT: u32 = 1 << 28;
+    /// The window is spread over the round trip: the scheduler keeps to its pace.
+    pub const PACED: u32 = 1 << 30;
+    /// The card's own: toed sets the rate ([`cc::is_rate`](super::cc::is_rate)), and hears of what is acknowledged.
+    pub const RATED: u32 = 1 << 31;
 }

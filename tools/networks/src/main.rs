@@ -39,7 +39,7 @@ enum Command {
         /// Make what is measured now the snapshot
         #[arg(long, conflicts_with_all = ["only", "seeds"])]
         bless: bool,
-        /// Only networks with this in their words; shown, and not compared
+        /// Only networks with this in their words, such as loss=1%, or of this group; shown, and not compared
         #[arg(long)]
         only: Option<String>,
         /// Means over so many seeds: what a change does where one run is chance; shown, and not compared
