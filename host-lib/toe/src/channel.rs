@@ -265,8 +265,8 @@ pub(crate) fn describe(slot: &Slot, index: u32, kind: u32) -> HostDesc {
         // Acquire: with the release in `Socket::consume`; the bytes were copied out before the card learns that they may be overwritten.
         rx_tail: slot.rx.tail.load(Ordering::Acquire),
         opaque: index,
-        options: if kind == hc::OPTIONS { slot.flow_options() } else { FlowOptions::default() },
         urgent: urgent.unwrap_or(0),
+        options: if kind == hc::OPTIONS { slot.flow_options() } else { FlowOptions::default() },
         ..HostDesc::default()
     }
 }

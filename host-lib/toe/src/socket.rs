@@ -45,6 +45,8 @@ pub mod own_flags {
     pub const OWNED: u32 = 1 << 21;
     /// IP_BIND_ADDRESS_NO_PORT.
     pub const NO_PORT: u32 = 1 << 18;
+    /// Their signal for urgent data is on its way: until it has been sent, reading waits before the urgent byte, so that the handler finds it.
+    pub const SIGNAL_DUE: u32 = 1 << 22;
 }
 
 /// Bytes of the largest segment that Linux hands to a network device.

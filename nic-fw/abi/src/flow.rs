@@ -28,6 +28,16 @@ pub struct FlowState {
     pub cc: CcState,
 }
 
+impl FlowState {
+    /// RACK.reo_wnd where segments overtake each other, microseconds: how long one may be missing that was sent before another. Quarters of
+    /// the least round trip, and a smoothed one at most (RFC 8985, 6.2, step 4).
+    #[must_use]
+    pub fn reo_wnd_us(&self) -> u32 {
+        let least_us = if self.tx.min_rtt_us == 0 { self.tx.srtt_us } else { self.tx.min_rtt_us };
+        (least_us / 4).saturating_mul(1 + u32::from(self.id.reo_wnd_more)).min(self.tx.srtt_us)
+    }
+}
+
 /// The four-tuple: addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d; ports in host order.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -368,4 +378,8 @@ pub mod flow_flags {
     pub const PROBED: u32 = 1 << 26;
     /// Urgent data has been sent, or is to be (RFC 9293, 3.8.5): its end is in `snd_sml`.
     pub const URGENT: u32 = 1 << 28;
+    /// The window is spread over the round trip: the scheduler keeps to its pace.
+    pub const PACED: u32 = 1 << 30;
+    /// The card's own: toed sets the rate ([`cc::is_rate`](super::cc::is_rate)), and hears of what is acknowledged.
+    pub const RATED: u32 = 1 << 31;
 }

@@ -191,20 +191,21 @@ impl Event {
     /// comes with the news. It is told again and again, to whoever the flow is bound to, until it is far behind.
     #[inline]
     pub fn replace(&mut self, later: &Self) {
-        let earlier = core::mem::replace(self, *later);
-        if earlier.flags & ev_flags::URGENT != 0 {
-            self.keep_urgent(&earlier);
+        let (flags, urgent) = (self.flags, self.urgent);
+        *self = *later;
+        if flags & ev_flags::URGENT != 0 {
+            self.keep_urgent(urgent);
         }
     }
 
     #[cold]
-    fn keep_urgent(&mut self, earlier: &Self) {
+    fn keep_urgent(&mut self, earlier: u32) {
         // Positions wrap: what is less than half of their numbers ahead is later.
-        let overtaken = self.flags & ev_flags::URGENT != 0 && self.urgent.wrapping_sub(earlier.urgent) < 1 << 31;
-        let stale = (STALE..1 << 31).contains(&self.rx_head.wrapping_sub(earlier.urgent));
+        let overtaken = self.flags & ev_flags::URGENT != 0 && self.urgent.wrapping_sub(earlier) < 1 << 31;
+        let stale = (STALE..1 << 31).contains(&self.rx_head.wrapping_sub(earlier));
         if !overtaken && !stale {
             self.flags |= ev_flags::URGENT;
-            self.urgent = earlier.urgent;
+            self.urgent = earlier;
         }
     }
 }

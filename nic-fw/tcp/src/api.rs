@@ -222,4 +222,9 @@ mod tests {
         assert_eq!(counts.iter().collect::<Vec<_>>(), [Counter::RxFrames, Counter::TxProbes, last]);
         assert!(counts.has(last) && !counts.has(Counter::TxAcks));
     }
+
+    #[test]
+    fn reasons_have_the_numbers_of_control_messages() {
+        assert_eq!([CloseReason::Reset, CloseReason::Timeout].map(CloseReason::code), [close_reason::RESET, close_reason::TIMEOUT]);
+    }
 }

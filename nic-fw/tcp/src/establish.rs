@@ -1,5 +1,6 @@
 //! A flow as the handshake leaves it.
 
+use crate::receive::QUICKACKS;
 use crate::{Now, cc};
 use toe_abi::flow::{CcState, FlowKey, FlowState, Identity, RxState, TxState, flow_flags as ff, tcp_state, timer};
 use toe_abi::{CtxId, RegionId};
@@ -60,8 +61,6 @@ pub struct Setup {
     pub now: Now,
 }
 
-/// Segments acknowledged at once at the start, so that the peer's slow start is not held up (as in Linux).
-pub(crate) const QUICKACKS: u8 = 16;
 /// Of a type of service, the bits that are ECN's.
 pub(crate) const TOS_ECN: u8 = 3;
 /// Minimum RTO by default (as in Linux; RFC 6298 wants 1 s).
@@ -187,4 +186,16 @@ pub fn rebase(s: &mut FlowState, from: Now, to: Now) {
         interval[2] = interval[2].wrapping_add(to.us32().wrapping_sub(from.us32()));
     }
     cc::shift_clock(s, ms);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::setup;
+
+    #[test]
+    fn buffers_count_in_units_of_64_bytes_and_ecn_is_no_part_of_the_type_of_service() {
+        let s = establish(&Setup { tx_off: 640, rx_off: 1 << 20, tos: 0xff, ..setup() });
+        assert_eq!((s.tx.buf, s.rx.buf, s.id.tos), (10, 1 << 14, 0xfc));
+    }
 }

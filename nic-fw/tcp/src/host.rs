@@ -1,7 +1,8 @@
 //! What the application and the control plane ask for. Every value is a claim.
 
-use crate::establish::{QUICKACKS, TOS_ECN};
+use crate::establish::TOS_ECN;
 use crate::patience::Patience;
+use crate::receive::QUICKACKS;
 use crate::state::{View, rx_head, tx_tail};
 use crate::{HostUpdate, IcmpError, Now, Output, Pools, board, closing, errno, send, timers, urgent};
 use toe_abi::desc::hc_flags;
@@ -98,15 +99,14 @@ fn close_receive(s: &mut FlowState) {
     }
 }
 
-/// The application has read: the peer is told if it may be waiting for that. No stall: whenever the peer is left with less than two segments
-/// or half of what there is room for, a gain of two segments (or half a small buffer) is announced.
+/// The application has read: the peer is told if it may be waiting for that. No stall: whenever the peer is left with half of what there is
+/// room for, a gain of two segments (or half a small buffer) is announced.
 fn window_update(s: &mut FlowState) {
     let offered = s.rcv_adv().since_or_zero(s.rcv_nxt());
     let possible = s.rcv_edge().since_or_zero(s.rcv_nxt());
     let gain = possible.saturating_sub(offered);
-    let worth = gain >= (s.rx_size() / 2).min(2 * s.mss());
-    let waiting = offered < 2 * s.mss() || possible >= offered.saturating_mul(2);
-    if worth && waiting && !s.fin_received() {
+    let least = (s.rx_size() / 2).min(2 * s.mss()).max(offered);
+    if gain >= least && !s.fin_received() {
         s.set(ff::ACK_NOW);
     }
 }
@@ -173,6 +173,28 @@ pub(crate) fn icmp_error(s: &mut FlowState, pools: &mut Pools, error: &IcmpError
     board::give_up(s, pools);
     s.tx.snd_nxt = s.tx.snd_una;
     s.cc.recover = s.tx.snd_max;
-    s.clear(ff::RECOVERY | ff::RTT_PENDING | ff::ECN_REDUCED);
+    s.clear(ff::RECOVERY | ff::ECN_REDUCED);
     s.set(ff::LOSS | ff::REXMIT_ONE);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::flow;
+
+    #[test]
+    fn a_window_update_is_worth_two_segments_half_a_small_buffer_or_as_much_again() {
+        let told = |buf_log2, offered, possible| {
+            let mut s = flow();
+            (s.rx.mss, s.rx.buf_log2) = (1000, buf_log2);
+            s.rx.rcv_nxt = s.rcv_edge().sub_len(possible).0;
+            s.rx.rcv_adv = s.rcv_nxt().add(offered).0;
+            window_update(&mut s);
+            s.has(ff::ACK_NOW)
+        };
+        assert!(!told(16, 0, 1999) && told(16, 0, 2000));
+        assert!(!told(16, 1999, 3998) && told(16, 1999, 3999));
+        assert!(!told(16, 5000, 9999) && told(16, 5000, 10_000));
+        assert!(!told(11, 0, 1023) && told(11, 0, 1024));
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::sack::Range;
 use crate::state::View;
-use crate::{Fast, Input, Now, Output, Pools, SegmentIn, ack, board, closing, fast, host, output, receive, send, timers, urgent};
+use crate::{Fast, Input, Now, Output, Pools, SegmentIn, ack, board, cc, closing, fast, host, output, receive, send, timers, urgent};
 use toe_abi::counters::Drop;
 use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 use toe_wire::{SeqNum, TcpFlags};
@@ -17,6 +17,7 @@ pub fn admit(s: &mut FlowState, pools: &mut Pools, now: Now) {
         board::give_up(s, pools);
     }
     s.clear(ff::TLP_DUE | ff::RTT_PENDING);
+    cc::admit(s);
     timers::rearm(s, pools, now);
 }
 

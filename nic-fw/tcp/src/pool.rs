@@ -217,6 +217,18 @@ mod tests {
         assert_eq!(Pool::<u32>::new(0).take(1), None);
     }
 
+    #[test]
+    fn refusals_are_counted_until_somebody_asks() {
+        let mut pools = Pools::new(1);
+        let mut list = NONE;
+        assert!(pools.push(&mut list, Record::default()) && pools.take_board(Board::default()).is_some());
+        assert_eq!(pools.take_refused(), 0);
+        for _ in 0..2 {
+            assert!(!pools.push(&mut list, Record::default()) && pools.take_board(Board::default()).is_none());
+        }
+        assert_eq!((pools.take_refused(), pools.take_refused()), (4, 0));
+    }
+
     proptest! {
         /// Two lists of a pool against two vectors.
         #[test]

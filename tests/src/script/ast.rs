@@ -160,6 +160,8 @@ pub struct Marks {
     pub reserved: u8,
     /// Only this many bytes of the IP packet are there.
     pub cut: Option<u16>,
+    /// It comes in fragments of so many bytes of IP payload, the last first.
+    pub fragments: Option<u16>,
 }
 
 #[derive(Clone, PartialEq, Debug)]

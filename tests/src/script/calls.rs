@@ -269,8 +269,8 @@ impl Caller {
             SocketOption::Linger => sock.abort = value == 0,
             SocketOption::NoDelay => toe.set_nodelay(id, value != 0).map_err(errno)?,
             SocketOption::Cork => toe.set_cork(id, value != 0).map_err(errno)?,
-            SocketOption::Number(option) => toe.set_option(id, option, value).map_err(errno)?,
             SocketOption::OobInline => toe.set_oob_inline(id, value != 0).map_err(errno)?,
+            SocketOption::Number(option) => toe.set_option(id, option, value).map_err(errno)?,
             SocketOption::KeepAlive => toe.set_keepalive(id, value != 0).map_err(errno)?,
         }
         Ok(())

@@ -3,8 +3,8 @@
 use super::ast::{IcmpError, IpFields, IpVersion, Marks, TTL};
 use etherparse::checksum::Sum16BitWords;
 use etherparse::{
-    ArpEthIpv4Packet, ArpOperation, EtherType, Ethernet2Header, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpEcn, IpNumber,
-    Ipv4Header, Ipv4Options, Ipv6Header, NetSlice, SlicedPacket, TcpHeader, TransportSlice,
+    ArpEthIpv4Packet, ArpOperation, EtherType, Ethernet2Header, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpEcn, IpFragOffset,
+    IpNumber, Ipv4Header, Ipv4Options, Ipv6FragmentHeader, Ipv6Header, NetSlice, SlicedPacket, TcpHeader, TransportSlice,
 };
 use std::net::IpAddr;
 
@@ -70,6 +70,35 @@ impl IpVersion {
             frame.truncate(ETHERNET_LEN + usize::from(len));
         }
         frame
+    }
+
+    /// A frame with a packet of the peer's as fragments of so many bytes of its payload.
+    pub fn fragments(self, frame: &[u8], len: usize) -> Vec<Vec<u8>> {
+        const IDENT: u16 = 77;
+        let (headers, payload) = frame.split_at(ETHERNET_LEN + if self == Self::V4 { Ipv4Header::MIN_LEN } else { Ipv6Header::LEN });
+        let (ethernet, ip) = headers.split_at(ETHERNET_LEN);
+        let fragment = |(n, bytes): (usize, &[u8])| {
+            let offset = IpFragOffset::try_new((n * len / 8) as u16).expect("scripts have no packets that long");
+            let more_fragments = (n + 1) * len < payload.len();
+            let header = match self {
+                Self::V4 => {
+                    let (mut ip, _) = Ipv4Header::from_slice(ip).expect("a header of ours");
+                    (ip.identification, ip.fragment_offset, ip.more_fragments, ip.dont_fragment) = (IDENT, offset, more_fragments, false);
+                    ip.set_payload_len(bytes.len()).expect("shorter than it was");
+                    ip.header_checksum = ip.calc_header_checksum();
+                    ip.to_bytes().to_vec()
+                }
+                Self::V6 => {
+                    let (mut ip, _) = Ipv6Header::from_slice(ip).expect("a header of ours");
+                    let place = Ipv6FragmentHeader::new(ip.next_header, offset, more_fragments, IDENT.into());
+                    ip.next_header = IpNumber::IPV6_FRAGMENTATION_HEADER;
+                    ip.payload_length = (Ipv6FragmentHeader::LEN + bytes.len()) as u16;
+                    [ip.to_bytes().as_slice(), &place.to_bytes()].concat()
+                }
+            };
+            [ethernet, &header, bytes].concat()
+        };
+        payload.chunks(len).enumerate().map(fragment).collect()
     }
 
     /// The header of a packet from the peer to us, and the sum of its pseudo-header.

@@ -2,7 +2,7 @@
 
 use super::*;
 use toe_abi::counters::{Counter, Drop};
-use toe_abi::flow::{FlowOptions, quick_ack, tcp_state as st};
+use toe_abi::flow::{FlowOptions, flow_flags, quick_ack, tcp_state as st};
 
 /// RFC 7323 3.2-2, 3.2-3, 3.2-6.
 #[test]
@@ -438,6 +438,26 @@ fn frag_needed_sends_again_in_smaller_segments() {
     assert_eq!(ranges(&sent)[..2], [(0, 560), (560, 560)]);
 }
 
+/// RFC 1191 6.4-2. What answers segments that were too long says nothing of a loss.
+#[test]
+fn frag_needed_ends_recovery_and_duplicates_begin_none() {
+    let mut t = Script::with(|s| (s.snd_wnd, s.ecn) = (60_000, true));
+    t.write(10_000);
+    let _ = t.segment(seg(RX, TX, A | TcpFlags::ECE, 0));
+    for _ in 0..3 {
+        let _ = t.segment(seg(RX, TX, A, 0));
+    }
+    t.emit_all();
+    let _ = t.input(Input::IcmpError(IcmpError { kind: 3, code: 4, mtu: 600, seq: SeqNum(TX) }));
+    assert_eq!(t.s.rx.flags & (flow_flags::RECOVERY | flow_flags::ECN_REDUCED), 0);
+    assert_eq!(t.emit_all().iter().map(|s| s.len).sum::<u32>(), 4480, "eight of 560");
+    for _ in 0..5 {
+        assert!(t.segment(seg(RX, TX, A, 0)).counts.is_empty());
+        assert_eq!(t.emit(), None);
+    }
+    assert_eq!((t.s.cc.cwnd, t.s.cc.ssthresh), (5000, 5000));
+}
+
 /// Over IPv6 headers are longer, and no path has less than 1280 bytes (RFC 8201, 4).
 /// RFC 8201 4-1, 4-3, 4-4, 4-5, 4-6, 4-8, 5.4-1, 5.4-3.
 #[test]
@@ -489,10 +509,19 @@ fn other_icmp_errors_change_nothing() {
     }
 }
 
+/// A caller asks for the next deadline if it is told to.
+#[test]
+fn the_deadline_is_new_when_a_timer_has_run_or_is_due_sooner() {
+    let mut t = Script::with(|s| s.snd_wnd = 0);
+    assert!(!t.host(0, 0, 0).deadline);
+    assert!(t.host(10, 0, 0).deadline && !t.host(20, 0, 0).deadline, "for the first probe of a closed window");
+    assert!(t.expire().deadline && t.input(Input::Timer).deadline);
+}
+
 #[test]
 fn impossible_positions_are_refused() {
     let mut t = Script::new();
-    for (tx, rx) in [(65_537, 0), (1 << 30, 0), (0, 1), (10, 5)] {
+    for (tx, rx) in [(65_537, 0), (1 << 30, 0), (1 << 31, 0), (0, 1), (10, 5)] {
         let out = t.host(tx, rx, hc_flags::FIN);
         assert!(out.bad_host && !out.send, "{tx} {rx}");
     }
