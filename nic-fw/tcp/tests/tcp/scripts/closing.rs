@@ -142,8 +142,12 @@ fn the_last_fin_is_answered_once_more_after_the_end() {
     assert_eq!(t.segment(fin).closed, Some(CloseReason::TimeWait));
     let out = t.segment(fin);
     assert_eq!((out.drop, out.reply.unwrap().ack), (Some(Drop::RxClosed), SeqNum(RX + 1)));
-    let out = t.segment(seg(RX + 1, TX + 1, A, 10));
-    assert_eq!((out.drop, out.reply, out.place), (Some(Drop::RxClosed), None, None));
+    for other in
+        [seg(RX + 1, TX + 1, A, 10), seg(RX + 1, TX + 1, A | TcpFlags::FIN, 0), seg(RX, TX + 1, A | TcpFlags::FIN | TcpFlags::RST, 0)]
+    {
+        let out = t.segment(other);
+        assert_eq!((out.drop, out.reply, out.place), (Some(Drop::RxClosed), None, None));
+    }
 }
 
 #[test]
