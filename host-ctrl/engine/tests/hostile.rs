@@ -12,7 +12,7 @@ use toe_abi::{
     control::close_reason,
     flow::{FlowState, v4_mapped},
 };
-use toe_engine::{Action, BindId, ConnId, Counters, Endpoint, Errno, InstallError, ListenerId, SynCookies};
+use toe_engine::{Action, BindId, ConnId, Counters, Endpoint, Errno, FinWait2, InstallError, ListenerId, SynCookies};
 use toe_wire::{ArpOp, SeqNum, TcpFlags, TcpOptions, Timestamps};
 
 const HALF_OPEN: usize = 4;
@@ -249,7 +249,7 @@ impl World {
             }
             Step::Orphaned(which) => {
                 if let Some(at) = pick(*which, self.flows.len()) {
-                    self.b.engine.orphaned(self.flows[at].0, now);
+                    self.b.engine.orphaned(self.flows[at].0, FinWait2::Limit(u64::from(*which & 1) * 1_000_000), now);
                 }
             }
         }

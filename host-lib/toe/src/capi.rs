@@ -142,6 +142,51 @@ pub unsafe extern "C" fn toe_send(toe: *mut ToeContext, socket: u32, buf: *const
     length(toe.send(SocketId(socket), buf))
 }
 
+/// As [`toe_send`], and all up to there is urgent.
+///
+/// # Safety
+/// As [`toe_send`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toe_send_urgent(toe: *mut ToeContext, socket: u32, buf: *const c_void, len: usize) -> isize {
+    // SAFETY: the caller's promise.
+    let (toe, buf) = unsafe { (context(toe), &*slice_mut(buf.cast_mut(), len)) };
+    length(toe.send_urgent(SocketId(socket), buf))
+}
+
+/// Takes the urgent byte; -EINVAL: there is none; -EAGAIN: not yet; -ENODATA: the peer has sent everything.
+///
+/// # Safety
+/// As [`context`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toe_recv_urgent(toe: *mut ToeContext, socket: u32) -> c_int {
+    // SAFETY: the caller's promise.
+    match unsafe { context(toe) }.recv_urgent(SocketId(socket)) {
+        Ok(Some(byte)) => byte.into(),
+        Ok(None) => -Errno::NODATA.raw_os_error(),
+        Err(e) => code(&e),
+    }
+}
+
+/// 1: the urgent byte comes next; 0: it does not.
+///
+/// # Safety
+/// As [`context`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toe_at_mark(toe: *mut ToeContext, socket: u32) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { context(toe) }.at_mark(SocketId(socket)).map_or_else(|e| code(&e), c_int::from)
+}
+
+/// SO_OOBINLINE.
+///
+/// # Safety
+/// As [`context`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toe_set_oob_inline(toe: *mut ToeContext, socket: u32, on: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { context(toe) }.set_oob_inline(SocketId(socket), on != 0).map_or_else(|e| code(&e), |()| 0)
+}
+
 /// # Safety
 /// `len` bytes at `ptr` are valid, unless `len` is 0.
 unsafe fn slice_mut<'a>(ptr: *mut c_void, len: usize) -> &'a mut [u8] {

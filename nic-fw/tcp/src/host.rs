@@ -1,9 +1,12 @@
 //! What the application and the control plane ask for. Every value is a claim.
 
+use crate::establish::TOS_ECN;
+use crate::patience::Patience;
+use crate::receive::QUICKACKS;
 use crate::state::{View, rx_head, tx_tail};
-use crate::{HostUpdate, IcmpError, Now, Output, Pools, board, closing, errno, send, urgent};
+use crate::{HostUpdate, IcmpError, Now, Output, Pools, board, closing, errno, send, timers, urgent};
 use toe_abi::desc::hc_flags;
-use toe_abi::flow::{FlowState, as_v4, flow_flags as ff};
+use toe_abi::flow::{FlowOptions, FlowState, as_v4, flow_flags as ff, quick_ack};
 
 /// A position that may have moved forward.
 enum Moved {
@@ -36,7 +39,7 @@ pub(crate) fn update(s: &mut FlowState, update: &HostUpdate, out: &mut Output) {
         out.bad_host = true;
         return;
     }
-    options(s, update.flags);
+    switches(s, update.flags);
     if let Moved::To(head) = tx {
         s.tx.tx_head = head;
     }
@@ -56,7 +59,7 @@ pub(crate) fn update(s: &mut FlowState, update: &HostUpdate, out: &mut Output) {
     }
 }
 
-fn options(s: &mut FlowState, flags: u32) {
+fn switches(s: &mut FlowState, flags: u32) {
     for (asked, bit) in [(hc_flags::NODELAY, ff::NODELAY), (hc_flags::CORK, ff::CORK), (hc_flags::KEEPALIVE, ff::KEEPALIVE)] {
         if flags & asked != 0 {
             s.set(bit);
@@ -64,6 +67,27 @@ fn options(s: &mut FlowState, flags: u32) {
             s.clear(bit);
         }
     }
+}
+
+/// An application's descriptor about what the switches of its updates have no room for.
+/// RFC 9293 SHLD-21, MUST-21, MUST-27.
+#[cold]
+pub(crate) fn options(s: &mut FlowState, pools: &mut Pools, options: &FlowOptions) {
+    s.id.tos = options.tos & !TOS_ECN;
+    if options.ttl != 0 {
+        s.id.ttl = options.ttl;
+    }
+    match options.quick_ack {
+        quick_ack::ON => {
+            s.rx.quickack = QUICKACKS;
+            if s.has(ff::DELACK_ARMED) {
+                s.set(ff::ACK_NOW);
+            }
+        }
+        quick_ack::OFF => s.rx.quickack = 0,
+        _ => {}
+    }
+    timers::change(s, pools, Patience::of(options));
 }
 
 /// What is in the buffer is of no interest any more: its room is free.

@@ -117,8 +117,7 @@ fn reordering_window(s: &FlowState, board: &Board) -> u32 {
     if !s.has(ff::REORDERED) && (s.has(ff::RECOVERY | ff::LOSS) || evidence) {
         return 0;
     }
-    let min_rtt = if s.tx.min_rtt_us == 0 { s.tx.srtt_us } else { s.tx.min_rtt_us };
-    (min_rtt / 4).saturating_mul(1 + u32::from(s.id.reo_wnd_more)).min(s.tx.srtt_us)
+    s.reo_wnd_us()
 }
 
 /// RFC 8985, 6.2, step 5, RACK_detect_loss(): marks what is lost, and arms the timer for what may be so soon. True: there was something.

@@ -130,7 +130,7 @@ pub(crate) fn acked(s: &mut FlowState, pools: &mut Pools, ack: SeqNum, now: Now)
         cc::on_rtt(s, age(us, now));
     }
     if let Some(us) = sample {
-        rtt::measured(s, us);
+        rtt::measured(s, us, now);
     }
     sample
 }

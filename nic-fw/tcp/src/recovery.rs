@@ -32,7 +32,7 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dupl
     }
     sack::selective(s, pools, seg, now, &mut news);
     match (news.rtt_us, news.again_rtt_us) {
-        (Some(us), _) => rtt::measured(s, us),
+        (Some(us), _) => rtt::measured(s, us, now),
         (None, Some(us)) => rtt::sample(s, us),
         (None, None) => {}
     }

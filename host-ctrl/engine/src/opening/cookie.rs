@@ -154,6 +154,7 @@ impl Engine {
             copies: 0,
             rtt_us: 0,
             deferred_until: None,
+            patience_until: None,
             open: wishes.open,
             timeout_us: self.config.handshake_timeout_us,
             sent_us: self.now,

@@ -14,7 +14,10 @@ mod cubic;
 mod dctcp;
 mod hystart;
 mod newreno;
+mod pacing;
 mod rate;
+
+pub use pacing::pace_kbps;
 
 use crate::Now;
 use crate::rtt::rto_ms;
@@ -118,8 +121,17 @@ pub fn choose(s: &mut FlowState, number: u8) -> bool {
         if code::is_rate(number) {
             s.cc.ssthresh = CWND_MAX;
         }
+        admit(s);
     }
     true
+}
+
+/// Says in the flags who is to hear of acknowledgements.
+pub(crate) fn admit(s: &mut FlowState) {
+    s.clear(ff::RATED);
+    if code::is_rate(s.cc.algorithm) {
+        s.set(ff::RATED);
+    }
 }
 
 /// An acknowledgement has delivered `bytes` (each byte once), whatever the flow is doing; snd_una has moved. `ece`: it echoes a

@@ -159,7 +159,7 @@ impl World {
             }
             Step::Orphaned(which) => {
                 if let Some(at) = usize::from(which).checked_rem(self.flows.len()) {
-                    self.b.engine.orphaned(self.flows[at].0, now);
+                    self.b.engine.orphaned(self.flows[at].0, toe_engine::FinWait2::AsEverybody, now);
                 }
             }
         }
