@@ -1,6 +1,7 @@
 //! Arbitrary segments, host updates and timers: nothing panics, and what must always hold, holds.
 
-use super::flow::{Choices, setup};
+use super::choices::Choices;
+use super::flow::setup;
 use toe_abi::desc::{ev_flags, hc_flags};
 use toe_abi::flow::{FlowOptions, FlowState, timer};
 use toe_tcp::*;
@@ -141,6 +142,9 @@ pub fn run(r: &mut impl Choices) {
     let mut pools = Pools::new(records);
     let all = pools.left();
     for _ in 0..300 {
+        if r.is_over() {
+            break;
+        }
         let due = next_deadline(&s, now).filter(|_| r.chance(30));
         now = due.map_or(Now(now.0 + r.range(0, 20_000)), |d| d.max(now));
         let before = s;
