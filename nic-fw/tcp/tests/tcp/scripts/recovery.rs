@@ -529,7 +529,8 @@ fn a_lost_tail_is_probed_after_two_round_trips() {
     let mut t = script();
     t.write(3000);
     let start = t.now_us;
-    assert!(t.expire().counts.has(Counter::TxTailProbes));
+    let out = t.expire();
+    assert!(out.counts.has(Counter::TxTailProbes) && out.send);
     assert!(t.now_us - start <= 6000, "after {} us", t.now_us - start);
     assert_eq!(ranges(&t.emit_all()), [(2000, 1000)]);
     t.wait(RTT_US);
