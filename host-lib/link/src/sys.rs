@@ -1,5 +1,7 @@
 //! System calls that rustix does not have, and descriptors that the application owns.
 
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll;
 use rustix::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use std::time::Duration;
@@ -27,6 +29,19 @@ impl AppFd {
         // SAFETY: SYS_close with a number that the application asked to be closed; it owns it.
         let result = unsafe { raw::call5(libc::SYS_close as usize, [self.0 as usize, 0, 0, 0, 0]) };
         if result < 0 { Err(Errno::from_raw_os_error(-result as i32)) } else { Ok(()) }
+    }
+
+    /// The same. `true`: no descriptor of the socket is left, in any process; `false`: one is, or it can't be known. The socket must be one
+    /// that can be written to.
+    ///
+    /// An epoll instance forgets a socket when its last descriptor goes, and until then says that it is ready.
+    pub fn close_last(self) -> Result<bool, Errno> {
+        let watch = epoll::create(epoll::CreateFlags::CLOEXEC);
+        let watch = watch.and_then(|w| epoll::add(&w, self, epoll::EventData::new_u64(0), epoll::EventFlags::OUT).map(|()| w));
+        self.close()?;
+        let mut found = Vec::with_capacity(1);
+        let looked = watch.and_then(|w| epoll::wait(&w, spare_capacity(&mut found), Some(&rustix::time::Timespec::default())));
+        Ok(looked == Ok(0))
     }
 
     /// Puts `file` at this number, closing what was there.
@@ -175,7 +190,7 @@ mod raw {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsRawFd;
+    use std::os::fd::{AsRawFd, IntoRawFd};
 
     #[test]
     fn ppoll_reports_what_is_ready_and_keeps_to_its_time() {
@@ -185,6 +200,27 @@ mod tests {
         rustix::io::write(&event, &1u64.to_ne_bytes()).unwrap();
         assert_eq!(ppoll(&mut fds, None, None), Ok(1));
         assert_eq!(fds[0].revents, libc::POLLIN);
+    }
+
+    #[test]
+    fn a_copy_anywhere_keeps_a_socket() {
+        let pair = || crate::uds::token_pair().unwrap();
+        let close = |fd: OwnedFd| AppFd(fd.into_raw_fd()).close_last();
+        let (_far, near) = pair();
+        let copy = near.try_clone().unwrap();
+        assert_eq!((close(near), close(copy)), (Ok(false), Ok(true)));
+        // Under way from one process to another.
+        let ((_far, near), (inbox, outbox)) = (pair(), pair());
+        crate::uds::send(&outbox, &[1], &[near.as_fd()]).unwrap();
+        assert_eq!(close(near), Ok(false));
+        let mut fds = Vec::new();
+        crate::uds::recv(&inbox, &mut [0; 8], &mut fds).unwrap();
+        assert_eq!(close(fds.pop().unwrap()), Ok(true));
+        // The other end has gone.
+        let (far, near) = pair();
+        drop(far);
+        assert_eq!(close(near), Ok(true));
+        assert_eq!(AppFd(-1).close_last(), Err(Errno::BADF));
     }
 
     #[test]

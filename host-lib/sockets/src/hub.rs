@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard, TryLockResult};
 use toe::link::client::Doorbell;
 use toe::link::sys::AppFd;
 use toe::socket::{own_flags, ready};
-use toe::{Change, Channel};
+use toe::{Change, Channel, Farewell};
 use toe_abi::region::slot_state;
 
 /// Events taken from the queue at once.
@@ -143,11 +143,28 @@ impl Hub {
         self.flush();
     }
 
+    /// The card is to learn options that an update does not tell.
+    pub fn tell_options(&mut self, slot: u32) {
+        if let Some(link) = &mut self.link {
+            link.channel.options(slot);
+        }
+        self.flush();
+    }
+
     pub fn rebind(&mut self, slot: u32) {
         if let Some(link) = &mut self.link {
             link.channel.rebind(slot);
         }
         self.flush();
+    }
+
+    /// The last descriptor of a socket that said this has gone.
+    pub fn part(&mut self, farewell: Farewell) {
+        if let Some(link) = &mut self.link
+            && link.channel.part(farewell)
+        {
+            link.bell.kick();
+        }
     }
 
     pub fn flush(&mut self) {

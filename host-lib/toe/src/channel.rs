@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use toe_abi::desc::{EventDesc, HostDesc, ev, ev_flags, hc, hc_flags};
+use toe_abi::flow::FlowOptions;
 use toe_abi::region::slot_state;
 use toe_link::sync::ending;
 use toe_link::sync::queue::{Consumer, Producer};
@@ -45,11 +46,16 @@ impl Change {
     }
 }
 
+/// The last that a socket has to tell the card.
+#[derive(Clone, Copy, Debug)]
+pub struct Farewell(pub(crate) HostDesc);
+
 /// What a socket has to tell the card.
 mod tell {
     pub const UPDATE: u8 = 1;
     pub const REBIND: u8 = 2;
     pub const ABORT: u8 = 4;
+    pub const OPTIONS: u8 = 8;
 }
 
 /// The library's end of a context.
@@ -95,10 +101,16 @@ impl Channel {
 
     /// Events of `slot`'s flow are to come here from now on. The card answers with one that says everything.
     pub fn rebind(&mut self, slot: u32) {
-        if let Some(s) = self.region.slot(slot) {
-            s.conn.ctx.store(self.ctx, Ordering::Relaxed);
-        }
-        self.enqueue(slot, tell::REBIND);
+        let Some(s) = self.region.slot(slot) else { return };
+        s.conn.ctx.store(self.ctx, Ordering::Relaxed);
+        // Set before there was a connection, or of its listener.
+        let options = if s.flow_options() == FlowOptions::default() { 0 } else { tell::OPTIONS };
+        self.enqueue(slot, tell::REBIND | options);
+    }
+
+    /// Options of `slot` have changed that an update does not tell.
+    pub fn options(&mut self, slot: u32) {
+        self.enqueue(slot, tell::OPTIONS);
     }
 
     /// Resets the connection of `slot`.
@@ -138,6 +150,16 @@ impl Channel {
         pushed && sleep::must_wake(&self.page().card.parked)
     }
 
+    /// Tells the card what [`Socket::farewell`](crate::Socket::farewell) has made, when the socket's last descriptor has gone. It is left to
+    /// toed if the queue is full, if another process has sent something since, or if the slot is another socket's by now, which toed has made
+    /// it. `true`: the card has to be kicked.
+    #[must_use = "a card that is not kicked sleeps for ever"]
+    pub fn part(&mut self, Farewell(desc): Farewell) -> bool {
+        let is_last_word = |s: &Slot| s.conn.flow() == desc.flow && s.tx.head.load(Ordering::Acquire) == desc.tx_head;
+        let told = self.region.slot(desc.opaque).is_some_and(is_last_word) && self.hc.push(desc).is_ok();
+        told && sleep::must_wake(&self.page().card.parked)
+    }
+
     /// Whether something waits for room in the queue. The card does not say when there is some: look again soon.
     pub fn has_backlog(&self) -> bool {
         !self.queue.is_empty()
@@ -148,7 +170,8 @@ impl Channel {
         let i = slot as usize;
         let region = self.region.clone();
         let Some(s) = region.slot(slot) else { return true };
-        for (bit, kind) in [(tell::REBIND, hc::REBIND), (tell::UPDATE, hc::UPDATE), (tell::ABORT, hc::ABORT)] {
+        for (bit, kind) in [(tell::REBIND, hc::REBIND), (tell::OPTIONS, hc::OPTIONS), (tell::UPDATE, hc::UPDATE), (tell::ABORT, hc::ABORT)]
+        {
             if self.tells[i] & bit == 0 {
                 continue;
             }
@@ -157,8 +180,14 @@ impl Channel {
             if self.hc.push(desc).is_err() {
                 return false;
             }
-            s.rx.told.store(desc.rx_tail, Ordering::Relaxed);
             self.tells[i] &= !bit;
+            if kind == hc::OPTIONS {
+                // Once, unless somebody has just asked for the other.
+                let told = u32::from(desc.options.quick_ack);
+                let _ = s.options.quick_ack.compare_exchange(told, 0, Ordering::Relaxed, Ordering::Relaxed);
+                continue;
+            }
+            s.rx.told.store(desc.rx_tail, Ordering::Relaxed);
             if kind == hc::REBIND {
                 self.tells[i] &= !tell::UPDATE;
             }
@@ -223,7 +252,7 @@ impl Channel {
 }
 
 /// The descriptor that says what `slot` says now.
-fn describe(slot: &Slot, index: u32, kind: u32) -> HostDesc {
+pub(crate) fn describe(slot: &Slot, index: u32, kind: u32) -> HostDesc {
     // With the release in `Socket::commit`: the bytes are in the buffer before the card learns of them (the queue's phase carries that
     // on); and with `Socket::set_tx_flags`: no end is told without all bytes before it.
     let (flags, tx_head) = ending::look(&slot.tx.flags, &slot.tx.head);
@@ -237,6 +266,7 @@ fn describe(slot: &Slot, index: u32, kind: u32) -> HostDesc {
         rx_tail: slot.rx.tail.load(Ordering::Acquire),
         opaque: index,
         urgent: urgent.unwrap_or(0),
+        options: if kind == hc::OPTIONS { slot.flow_options() } else { FlowOptions::default() },
         ..HostDesc::default()
     }
 }
@@ -290,6 +320,7 @@ fn apply(slot: &Slot, event: &EventDesc) -> Change {
 pub(crate) mod tests {
     use super::*;
     use toe_abi::FlowId;
+    use toe_abi::flow::quick_ack;
     use toe_abi::region::{AcceptRecord, RegionConfig};
     use toe_link::region::memory::RegionMemory;
 
@@ -361,6 +392,29 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn options_follow_the_rebind_and_quick_ack_is_told_once() {
+        let mut bench = bench(8);
+        bench.connect(3);
+        let mut channel = Channel::attach(bench.region.clone(), 0).unwrap();
+        let slot = bench.region.slot(3).unwrap();
+        let mut told = |channel: &mut Channel| {
+            let _ = channel.flush();
+            std::iter::from_fn(|| bench.card_in.pop()).map(|d| (d.kind, d.options)).collect::<Vec<_>>()
+        };
+        let none = FlowOptions::default();
+        channel.rebind(3);
+        assert_eq!(told(&mut channel), [(hc::REBIND, none)], "as everybody");
+        slot.options.keep_idle_s.store(u32::MAX, Ordering::Relaxed);
+        slot.options.quick_ack.store(quick_ack::ON.into(), Ordering::Relaxed);
+        channel.rebind(3);
+        let idle = FlowOptions { keep_idle_s: u16::MAX, ..none };
+        assert_eq!(told(&mut channel), [(hc::REBIND, none), (hc::OPTIONS, FlowOptions { quick_ack: quick_ack::ON, ..idle })]);
+        channel.update(3);
+        channel.options(3);
+        assert_eq!(told(&mut channel), [(hc::OPTIONS, idle), (hc::UPDATE, none)]);
+    }
+
+    #[test]
     fn a_full_queue_keeps_updates_until_there_is_room() {
         let mut bench = bench(2);
         let mut channel = Channel::attach(bench.region.clone(), 0).unwrap();
@@ -400,6 +454,29 @@ pub(crate) mod tests {
         channel.forget(0);
         let _ = channel.flush();
         assert!(bench.card_in.pop().is_none());
+    }
+
+    #[test]
+    fn a_farewell_is_void_once_others_have_used_the_slot() {
+        let mut bench = bench(8);
+        let mut channel = Channel::attach(bench.region.clone(), 0).unwrap();
+        let slot = bench.region.slot(0).unwrap();
+        let farewell = |bench: &Bench| {
+            bench.connect(0);
+            let socket = crate::Socket::new(&bench.region, 0).unwrap();
+            socket.mark_clean(true);
+            socket.farewell().unwrap()
+        };
+        let sent_since = farewell(&bench);
+        slot.tx.head.store(7, Ordering::Release);
+        let _ = channel.part(sent_since);
+        let used_again = farewell(&bench);
+        slot.reset();
+        let _ = channel.part(used_again);
+        assert!(bench.card_in.pop().is_none());
+        let good = farewell(&bench);
+        let _ = channel.part(good);
+        assert_eq!(bench.card_in.pop().map(|d| d.flags), Some(toe_abi::desc::hc_flags::FIN));
     }
 
     #[test]

@@ -8,10 +8,11 @@
 //!   rx:   rx.tail ───(can be received)─── event.rx_head
 //! ```
 
+use crate::channel::{Farewell, describe};
 use crate::urgent::{self, Run};
 use rustix::io::Errno;
 use std::sync::atomic::Ordering;
-use toe_abi::desc::{ev_flags, hc_flags};
+use toe_abi::desc::{ev_flags, hc, hc_flags};
 use toe_abi::region::{slot_flags, slot_state};
 use toe_link::ring::{Ring, Span};
 use toe_link::sync::ending;
@@ -42,9 +43,14 @@ pub mod own_flags {
     pub const OOBINLINE: u32 = 1 << 20;
     /// Somebody wants signals (F_SETOWN); the kernel knows who.
     pub const OWNED: u32 = 1 << 21;
+    /// IP_BIND_ADDRESS_NO_PORT.
+    pub const NO_PORT: u32 = 1 << 18;
     /// Their signal for urgent data is on its way: until it has been sent, reading waits before the urgent byte, so that the handler finds it.
     pub const SIGNAL_DUE: u32 = 1 << 22;
 }
+
+/// Bytes of the largest segment that Linux hands to a network device.
+const SEGMENT_MAX: u32 = 1 << 16;
 
 /// Readiness, with the numbers of poll(2) and epoll(7).
 pub mod ready {
@@ -295,8 +301,29 @@ impl<'a> Socket<'a> {
         self.slot.tx.head.load(Ordering::Relaxed).wrapping_sub(tail)
     }
 
-    /// Bytes that can be sent now.
+    /// Bytes that have not been sent, as far as one can tell here: no more than cwnd can have been.
+    fn not_sent(&self) -> u32 {
+        self.unacked().saturating_sub(self.slot.event.cwnd.load(Ordering::Relaxed))
+    }
+
+    /// TCP_NOTSENT_LOWAT, bytes.
+    fn not_sent_low_water(&self) -> u32 {
+        match self.slot.options.not_sent_low_water.load(Ordering::Relaxed) {
+            0 => u32::MAX,
+            bytes => bytes,
+        }
+    }
+
+    /// Bytes that can be sent now. Up to TCP_NOTSENT_LOWAT, and the one segment that Linux makes at a time.
     pub fn space(&self) -> u32 {
+        match self.not_sent_low_water().saturating_sub(self.not_sent()) {
+            0 => 0,
+            wanted => self.free().min(wanted.saturating_add(SEGMENT_MAX)),
+        }
+    }
+
+    /// Bytes free in the transmit buffer.
+    fn free(&self) -> u32 {
         // Positions are claims: a backlog larger than the buffer leaves no space.
         self.slot.conn.tx_len.load(Ordering::Relaxed).saturating_sub(self.unacked())
     }
@@ -328,7 +355,7 @@ impl<'a> Socket<'a> {
 
     /// The first `n` bytes of the view are to be sent; the card has to be told.
     pub fn commit(&self, n: u32) {
-        let head = self.slot.tx.head.load(Ordering::Relaxed).wrapping_add(n.min(self.space()));
+        let head = self.slot.tx.head.load(Ordering::Relaxed).wrapping_add(n.min(self.free()));
         // Release: with the acquire in `Channel::flush`; the bytes are in the buffer.
         self.slot.tx.head.store(head, Ordering::Release);
     }
@@ -388,6 +415,19 @@ impl<'a> Socket<'a> {
         self.set_flag(slot_flags::CLEAN, clean);
     }
 
+    /// What the card is to be told if this was the last descriptor: that no more will be sent. toed sees it go too and tells the card the rest;
+    /// but a peer must not wait for its FIN until a daemon that is stopped goes on. `None`: there is nothing to tell, or it is toed's alone, as
+    /// the peer is to get a reset.
+    pub fn farewell(&self) -> Option<Farewell> {
+        let open = self.connected() && !self.is_dead() && self.tx_flags() & hc_flags::FIN == 0;
+        if !open || !self.has_flag(slot_flags::CLEAN) || self.readable() > 0 {
+            return None;
+        }
+        let mut desc = describe(self.slot, self.index, hc::UPDATE);
+        desc.flags |= hc_flags::FIN;
+        Some(Farewell(desc))
+    }
+
     // --- readiness
 
     /// As poll(2) would report, all bits of [`ready`]; the order of the rules is that of Linux's tcp_poll().
@@ -443,8 +483,10 @@ impl<'a> Socket<'a> {
 
     /// Linux calls a socket writable when at least a third of its buffer is free.
     fn is_writable(&self) -> bool {
-        let space = self.space();
-        space > 0 && space >= self.unacked() / 2
+        let free = self.free();
+        // By half of TCP_NOTSENT_LOWAT, so that who is woken has something to do.
+        let wanted = self.not_sent().saturating_mul(2) < self.not_sent_low_water();
+        wanted && free > 0 && free >= self.unacked() / 2
     }
 }
 
@@ -502,6 +544,24 @@ mod tests {
         bench.event(0, EventDesc { tx_tail: 2000, ..EventDesc::default() });
         poll(&bench);
         assert_ne!(socket(&bench).readiness() & ready::OUT, 0);
+    }
+
+    #[test]
+    fn what_cannot_be_sent_yet_is_held_back_by_notsent_lowat() {
+        let mut bench = connected();
+        let ready = |bench: &Bench| socket(bench).readiness() & ready::OUT != 0;
+        socket(&bench).set_option(crate::SocketOption::NotSentLowWater, 100).unwrap();
+        bench.event(0, EventDesc { cwnd: 1000, ..EventDesc::default() });
+        poll(&bench);
+        assert_eq!(socket(&bench).send(&mut Source::from_slice(&[7; 1049])), Ok(Some(1049)));
+        assert!(ready(&bench), "49 bytes beyond cwnd");
+        assert_eq!(socket(&bench).send(&mut Source::from_slice(&[7; 1])), Ok(Some(1)));
+        assert!(!ready(&bench) && socket(&bench).space() > 0, "half of it");
+        assert_eq!(socket(&bench).send(&mut Source::from_slice(&[7; 50])), Ok(Some(50)));
+        assert_eq!(socket(&bench).send(&mut Source::from_slice(&[7; 1])), Ok(None));
+        bench.event(0, EventDesc { tx_tail: 100, cwnd: 1000, ..EventDesc::default() });
+        poll(&bench);
+        assert!(ready(&bench));
     }
 
     #[test]

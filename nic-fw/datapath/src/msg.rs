@@ -9,7 +9,7 @@
 
 use crate::{control::Mailbox, pool::Class, train::TRAIN};
 use alloc::{boxed::Box, collections::VecDeque};
-use toe_abi::{CtxId, FlowId, HostAddr, HostSpan, RegionId, counters::Exception, desc::ev_flags};
+use toe_abi::{CtxId, FlowId, HostAddr, HostSpan, RegionId, counters::Exception, desc::ev_flags, flow::FlowOptions};
 use toe_hal::{Lease, RxFrame, RxOffload, TxOffload};
 use toe_tcp::{HostUpdate, SegmentIn, SegmentOut};
 use toe_wire::{header::HEADER_MAX, nd};
@@ -74,6 +74,7 @@ pub enum HostOp {
         opaque: u32,
     },
     Abort,
+    Options(FlowOptions),
     /// The card's own: see [`ControlOp::Barrier`].
     Barrier,
 }
