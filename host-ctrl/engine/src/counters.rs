@@ -126,6 +126,10 @@ counters! {
     nd_ignored,
     /// Messages of neighbour discovery that claim an address of ours.
     nd_conflicts,
+    /// Questions which multicast groups we listen to (MLD).
+    mld_queries,
+    /// Reports of multicast groups sent (MLD).
+    mld_reports_sent,
     /// Router solicitations sent.
     router_solicitations_sent,
     /// Router advertisements taken.

@@ -80,6 +80,7 @@ impl Engine {
     fn icmpv6(&mut self, frame: &[u8], parsed: &Frame, packet: &Packet, meta: FrameMeta) {
         match Icmpv6::parse(&packet.ip, frame) {
             Some(Icmpv6::Nd(message)) => self.nd(parsed.eth.src, &message),
+            Some(Icmpv6::Query(query)) => self.mld_query(parsed.eth.src, &query),
             Some(Icmpv6::BadNd) => {
                 self.counters.nd_received += 1;
                 self.counters.nd_ignored += 1;

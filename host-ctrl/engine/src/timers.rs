@@ -9,6 +9,7 @@ pub enum TimerId {
     Neighbour(u16),
     Addresses,
     Reassembly,
+    Listening,
 }
 
 #[derive(Default)]

@@ -9,7 +9,7 @@
 
 use crate::epoll::Epoll;
 use crate::fdtable::{self, Kind};
-use crate::process;
+use crate::{process, urgent};
 use rustix::fd::AsRawFd;
 use rustix::io::Errno;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -139,6 +139,14 @@ impl Hub {
         self.flush();
     }
 
+    /// The card is to learn options that an update does not tell.
+    pub fn tell_options(&mut self, slot: u32) {
+        if let Some(link) = &mut self.link {
+            link.channel.options(slot);
+        }
+        self.flush();
+    }
+
     pub fn rebind(&mut self, slot: u32) {
         if let Some(link) = &mut self.link {
             link.channel.rebind(slot);
@@ -261,8 +269,9 @@ impl Hub {
 
     /// Somebody may want a signal.
     fn note_urgent(&mut self, slot: u32) {
-        let owned = process::view(slot).is_ok_and(|socket| socket.has_flag(own_flags::OWNED));
-        if owned && !self.urgent.contains(&slot) {
+        let Ok(socket) = process::view(slot) else { return };
+        if socket.has_flag(own_flags::OWNED) && urgent::is_running() && !self.urgent.contains(&slot) {
+            socket.set_flag(own_flags::SIGNAL_DUE, true);
             self.urgent.push(slot);
             if let Some(ticket) = self.signaller {
                 self.wake(ticket);

@@ -32,6 +32,7 @@ pub mod icmp;
 pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
+pub mod mld;
 pub mod nd;
 pub mod segment;
 pub mod seq;

@@ -263,9 +263,9 @@ impl Runner {
         Ok(Seen {
             at: self.now,
             conn,
-            ecn: read.ecn,
+            ip: read.ip,
             payload_ok: frame::payload_ok(&segment, &read.payload),
-            text: print::sent(conn, read.ecn, &segment, space),
+            text: print::sent(conn, read.ip, &segment, space),
             segment,
         })
     }

@@ -3,7 +3,7 @@
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use toe_abi::app::Reply;
@@ -33,6 +33,8 @@ pub struct Shared {
     pub interrupts: Vec<CtxId>,
     /// Memory of each region, for applications to map.
     pub memfds: HashMap<RegionId, OwnedFd>,
+    /// Tokens whose descriptors are open.
+    pub tokens: BTreeSet<(RegionId, u32)>,
 }
 
 impl Shared {
@@ -46,6 +48,7 @@ impl Shared {
             replies: VecDeque::new(),
             interrupts: Vec::new(),
             memfds: HashMap::new(),
+            tokens: BTreeSet::new(),
         }
     }
 
@@ -96,11 +99,16 @@ impl Host for Machine {
         self.0.borrow_mut().interrupts.push(ctx);
     }
 
-    fn open_token(&mut self, _region: RegionId, _slot: u32) -> Result<(), Errno> {
+    fn open_token(&mut self, region: RegionId, slot: u32) -> Result<(), Errno> {
+        let new = self.0.borrow_mut().tokens.insert((region, slot));
+        assert!(new, "slot {slot} of {region:?} has a token");
         Ok(())
     }
 
-    fn close_token(&mut self, _region: RegionId, _slot: u32) {}
+    fn close_token(&mut self, region: RegionId, slot: u32) {
+        let open = self.0.borrow_mut().tokens.remove(&(region, slot));
+        assert!(open, "slot {slot} of {region:?} has no token");
+    }
 
     fn submit(&mut self, msg: &ControlMsg) -> bool {
         let mut shared = self.0.borrow_mut();

@@ -17,8 +17,22 @@ pub fn packet(c: &mut Cursor<'_>, inbound: bool) -> Parsed<Packet> {
     Ok(Packet { conn, marks, body })
 }
 
-const MARKS: [&str; 12] =
-    ["ect1", "ect0", "ce", "bad_checksum", "bad_ip_checksum", "src", "dst", "ip_options", "data_offset", "reserved", "fragments", "cut"];
+const MARKS: [&str; 14] = [
+    "ect1",
+    "ect0",
+    "ce",
+    "tos",
+    "ttl",
+    "bad_checksum",
+    "bad_ip_checksum",
+    "src",
+    "dst",
+    "ip_options",
+    "data_offset",
+    "reserved",
+    "fragments",
+    "cut",
+];
 
 fn address(c: &mut Cursor<'_>) -> Parsed<IpAddr> {
     let mut before = *c;
@@ -50,6 +64,8 @@ fn marks(c: &mut Cursor<'_>) -> Parsed<Marks> {
             "ect1" => marks.ecn = 1,
             "ect0" => marks.ecn = 2,
             "ce" => marks.ecn = 3,
+            "tos" => marks.tos = Some(c.integer()? as u8),
+            "ttl" => marks.ttl = Some(c.u8()?),
             "bad_checksum" => marks.bad_checksum = true,
             "bad_ip_checksum" => marks.bad_ip_checksum = true,
             "src" => marks.src = Some(address(c)?),
