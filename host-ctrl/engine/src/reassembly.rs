@@ -78,7 +78,7 @@ struct Partial {
 /// Why a piece, or its packet, comes to nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Refused {
-    /// It cannot be a piece of any packet, or is one too many.
+    /// It cannot be a piece of any packet.
     Piece,
     /// The piece is here already.
     Again,
@@ -104,10 +104,7 @@ impl Partial {
         let before = self.pieces.range(..=f.offset).next_back().is_some_and(|(at, bytes)| at + bytes.len() as u32 > f.offset);
         let behind = self.pieces.range(f.offset..).next().is_some_and(|(at, _)| *at < end);
         // RFC 8200 4.5-1: overlapping.
-        if before || behind {
-            return Err(Refused::Packet);
-        }
-        if self.pieces.len() >= PIECES_MAX {
+        if before || behind || self.pieces.len() >= PIECES_MAX {
             return Err(Refused::Packet);
         }
         self.len = len;

@@ -1,6 +1,6 @@
 //! What a script says. Times are microseconds; sequence numbers are relative to the connection's first, in both directions.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use toe_engine::SynCookies;
 
@@ -273,6 +273,8 @@ pub enum Op {
     Connect {
         fd: Fd,
         conn: Conn,
+        /// Somewhere else than the peer.
+        to: Option<SocketAddr>,
     },
     Read {
         fd: Fd,

@@ -8,6 +8,7 @@ use crate::sim::host::{App, SimDaemon};
 use crate::sim::stream::byte;
 use rustix::io::Errno as E;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use toe::link::slot::Addr;
 use toe::link::user::Sink;
@@ -109,7 +110,7 @@ impl Caller {
             Op::Bind { fd } => self.sock(fd).map(|_| Some(0)),
             Op::Listen { fd, backlog } => self.listen(toe, fd, backlog),
             Op::Accept { fd } => self.accept(toe, fd),
-            Op::Connect { fd, conn } => self.connect(toe, fd, conn),
+            Op::Connect { fd, conn, to } => self.connect(toe, fd, conn, to),
             Op::Read { fd, oob: true, .. } => self.read_urgent(toe, fd)?,
             Op::Read { fd, len, peek, .. } => self.read(toe, fd, len, peek)?,
             Op::Write { fd, len, more, oob, .. } => self.write(toe, fd, len, more, oob, wait),
@@ -159,9 +160,13 @@ impl Caller {
         Ok(toe.accept(listener).map_err(errno)?.map(|id| self.add(Some(id), false)))
     }
 
-    fn connect(&mut self, toe: &mut Toe, fd: Fd, conn: Conn) -> Answer {
+    fn connect(&mut self, toe: &mut Toe, fd: Fd, conn: Conn, to: Option<SocketAddr>) -> Answer {
         let again = !self.fresh;
-        let peer = Addr { ip: self.ip.peer_ip(), port: LISTEN_PORT };
+        let peer = match to {
+            None => Addr { ip: self.ip.peer_ip(), port: LISTEN_PORT },
+            Some(SocketAddr::V4(to)) => Addr::v4(to.ip().octets(), to.port()),
+            Some(SocketAddr::V6(to)) => Addr::v6(to.ip().octets(), to.port()),
+        };
         let sock = self.sock(fd)?;
         let Some(id) = sock.id else {
             let id = toe.connect_with(peer, &sock.numbers()).map_err(errno)?;

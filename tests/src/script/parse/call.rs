@@ -2,8 +2,8 @@
 
 use crate::script::ast::{Call, Errno, Fd, Op, SocketOption};
 use crate::script::cursor::{Cursor, Parsed, alternatives};
-use crate::script::parse::packet;
 use rustix::io::Errno as E;
+use std::net::SocketAddr;
 use toe::socket::ready;
 
 const NAMES: [&str; 16] = [
@@ -128,9 +128,14 @@ fn op(c: &mut Cursor<'_>, name: &str) -> Parsed<Op> {
         "accept" => dots(c).and_then(|()| dots(c)).map(|()| Op::Accept { fd }),
         "connect" => {
             comma(c)?;
-            let conn = if c.eat("...") { 1 } else { packet::conn(c)? };
+            let (mut conn, mut to) = (1, None);
+            if c.eat("@") {
+                conn = c.u8()?;
+            } else if !c.eat("...") {
+                to = Some(socket_address(c)?);
+            }
             dots(c)?;
-            Ok(Op::Connect { fd, conn })
+            Ok(Op::Connect { fd, conn, to })
         }
         "read" | "recv" => {
             dots(c)?;
@@ -156,6 +161,13 @@ fn op(c: &mut Cursor<'_>, name: &str) -> Parsed<Op> {
         "getsockopt" => get_error(c, fd),
         _ => c.fail("a call of a socket"),
     }
+}
+
+/// `10.0.0.2:80` or `[fd00::2]:80`
+fn socket_address(c: &mut Cursor<'_>) -> Parsed<SocketAddr> {
+    let mut before = *c;
+    let text = c.take(|ch| ch.is_ascii_hexdigit() || ".:[]".contains(ch));
+    text.parse().or_else(|_| before.fail("an address with its port"))
 }
 
 fn socket(c: &mut Cursor<'_>) -> Parsed<Op> {
