@@ -64,9 +64,7 @@ pub(crate) fn measured(s: &mut FlowState, rtt_us: u32, now: Now) {
     let sent_ms = now.ms32().wrapping_sub(rtt_us / 1000);
     // What was under way when a stretch began is the first measurement of it.
     let anew = sent_ms >> MIN_RTT_MS_LOG2 != now.ms32() >> MIN_RTT_MS_LOG2;
-    if s.tx.min_rtt_us == 0 || rtt_us < s.tx.min_rtt_us || anew {
-        s.tx.min_rtt_us = rtt_us;
-    }
+    s.tx.min_rtt_us = if anew || s.tx.min_rtt_us == 0 { rtt_us } else { rtt_us.min(s.tx.min_rtt_us) };
     sample(s, rtt_us);
 }
 
