@@ -18,7 +18,7 @@
 #endif
 
 /* toe_abi */
-#define TOE_ABI_VERSION 0x10003U
+#define TOE_ABI_VERSION 0x10004U
 
 /* desc */
 #define TOE_DESC_LEN 64U
@@ -35,6 +35,7 @@
 #define TOE_HC_FLAG_CORK 4U
 #define TOE_HC_FLAG_KEEPALIVE 8U
 #define TOE_HC_FLAG_RX_CLOSED 16U
+#define TOE_HC_FLAG_URGENT 128U
 
 /* desc::ev */
 #define TOE_EV_FLOW 1U
@@ -44,6 +45,7 @@
 #define TOE_EV_FLAG_TX_FIN_ACKED 2U
 #define TOE_EV_FLAG_ERROR 4U
 #define TOE_EV_FLAG_CLOSED 8U
+#define TOE_EV_FLAG_URGENT 16U
 
 /* context */
 #define TOE_CONTEXT_PAGE_LEN 4096U
@@ -110,6 +112,7 @@
 #define TOE_FLOW_FLAG_TLP_DUE 0x1000000U
 #define TOE_FLOW_FLAG_REORDERED 0x2000000U
 #define TOE_FLOW_FLAG_PROBED 0x4000000U
+#define TOE_FLOW_FLAG_URGENT 0x10000000U
 
 /* control */
 #define TOE_CONTROL_MSG_LEN 512U
@@ -230,6 +233,11 @@
 #define TOE_SLOT_STATE_CONNECTED 4U
 #define TOE_SLOT_STATE_FAILED 5U
 
+/* region::urgent_state */
+#define TOE_URGENT_STATE_NONE 0U
+#define TOE_URGENT_STATE_UNREAD 1U
+#define TOE_URGENT_STATE_READ 2U
+
 /* region::slot_flags */
 #define TOE_SLOT_FLAG_CLEAN 1U
 
@@ -342,9 +350,10 @@
 #define TOE_APP_BIND_REUSEADDR 1U
 #define TOE_APP_BIND_REUSEPORT 2U
 #define TOE_APP_BIND_V6ONLY 4U
+#define TOE_APP_BIND_NO_PORT 8U
 
 /* counters */
-#define TOE_COUNTERS_TOTAL 75U
+#define TOE_COUNTERS_TOTAL 76U
 
 /* ids */
 #define TOE_FLOW_INDEX_NONE 0xffffffffU
@@ -371,62 +380,63 @@
 #define TOE_COUNTER_TX_SPURIOUS_RECOVERIES 16U
 #define TOE_COUNTER_TX_SPURIOUS_TIMEOUTS 17U
 #define TOE_COUNTER_RX_DSACKS 18U
-#define TOE_COUNTER_RX_RENEGED 19U
-#define TOE_COUNTER_RECORDS_REFUSED 20U
-#define TOE_COUNTER_TX_TIMEOUTS 21U
-#define TOE_COUNTER_TX_PROBES 22U
-#define TOE_COUNTER_TX_RESETS 23U
-#define TOE_COUNTER_TX_CONTROL_FRAMES 24U
-#define TOE_COUNTER_TX_PORT_BUSY 25U
-#define TOE_COUNTER_TX_NO_NEXT_HOP 26U
-#define TOE_COUNTER_HC_DESCRIPTORS 27U
-#define TOE_COUNTER_HC_BAD_KIND 28U
-#define TOE_COUNTER_HC_BAD_FLOW 29U
-#define TOE_COUNTER_HC_FOREIGN_FLOW 30U
-#define TOE_COUNTER_HC_BAD_POSITION 31U
-#define TOE_COUNTER_EVENTS 32U
-#define TOE_COUNTER_EVENT_QUEUE_FULL 33U
-#define TOE_COUNTER_CONTEXTS_FAILED 34U
-#define TOE_COUNTER_INTERRUPTS 35U
-#define TOE_COUNTER_KICKS 36U
-#define TOE_COUNTER_CONTROL_MESSAGES 37U
-#define TOE_COUNTER_CONTROL_REFUSED 38U
-#define TOE_COUNTER_FLOWS_INSTALLED 39U
-#define TOE_COUNTER_FLOWS_CLOSED 40U
-#define TOE_COUNTER_DMA_FAULTS 41U
-#define TOE_COUNTER_SLEEPS 42U
-#define TOE_COUNTER_RX_PORT_OVERRUN 43U
-#define TOE_COUNTER_RX_PORT_UNUSABLE 44U
-#define TOE_COUNTER_TX_PORT_LOST 45U
-#define TOE_COUNTER_PORT_RESETS 46U
-#define TOE_COUNTER_DROP_TRUNCATED 47U
-#define TOE_COUNTER_DROP_OTHER_MAC 48U
-#define TOE_COUNTER_DROP_BAD_IP_HEADER 49U
-#define TOE_COUNTER_DROP_BAD_IP_CHECKSUM 50U
-#define TOE_COUNTER_DROP_BAD_TCP_HEADER 51U
-#define TOE_COUNTER_DROP_BAD_TCP_CHECKSUM 52U
-#define TOE_COUNTER_DROP_BAD_TCP_OPTIONS 53U
-#define TOE_COUNTER_DROP_EXCEPTION_RING_FULL 54U
-#define TOE_COUNTER_DROP_NO_CONTROL_PLANE 55U
-#define TOE_COUNTER_DROP_OUT_OF_WINDOW 56U
-#define TOE_COUNTER_DROP_DUPLICATE 57U
-#define TOE_COUNTER_DROP_PAWS 58U
-#define TOE_COUNTER_DROP_BAD_ACK 59U
-#define TOE_COUNTER_DROP_NO_ACK 60U
-#define TOE_COUNTER_DROP_RST_CHALLENGED 61U
-#define TOE_COUNTER_DROP_SYN_CHALLENGED 62U
-#define TOE_COUNTER_DROP_NO_INTERVAL 63U
-#define TOE_COUNTER_DROP_RX_CLOSED 64U
-#define TOE_COUNTER_DROP_FROZEN 65U
-#define TOE_COUNTER_DROP_NO_BUFFER 66U
-#define TOE_COUNTER_DROP_DMA_FAULT 67U
-#define TOE_COUNTER_EXCEPTION_ARP 68U
-#define TOE_COUNTER_EXCEPTION_ICMP 69U
-#define TOE_COUNTER_EXCEPTION_FRAGMENT 70U
-#define TOE_COUNTER_EXCEPTION_IP_OPTIONS 71U
-#define TOE_COUNTER_EXCEPTION_SYN 72U
-#define TOE_COUNTER_EXCEPTION_UNKNOWN_FLOW 73U
-#define TOE_COUNTER_EXCEPTION_OTHER_PROTOCOL 74U
+#define TOE_COUNTER_RX_URGENT 19U
+#define TOE_COUNTER_RX_RENEGED 20U
+#define TOE_COUNTER_RECORDS_REFUSED 21U
+#define TOE_COUNTER_TX_TIMEOUTS 22U
+#define TOE_COUNTER_TX_PROBES 23U
+#define TOE_COUNTER_TX_RESETS 24U
+#define TOE_COUNTER_TX_CONTROL_FRAMES 25U
+#define TOE_COUNTER_TX_PORT_BUSY 26U
+#define TOE_COUNTER_TX_NO_NEXT_HOP 27U
+#define TOE_COUNTER_HC_DESCRIPTORS 28U
+#define TOE_COUNTER_HC_BAD_KIND 29U
+#define TOE_COUNTER_HC_BAD_FLOW 30U
+#define TOE_COUNTER_HC_FOREIGN_FLOW 31U
+#define TOE_COUNTER_HC_BAD_POSITION 32U
+#define TOE_COUNTER_EVENTS 33U
+#define TOE_COUNTER_EVENT_QUEUE_FULL 34U
+#define TOE_COUNTER_CONTEXTS_FAILED 35U
+#define TOE_COUNTER_INTERRUPTS 36U
+#define TOE_COUNTER_KICKS 37U
+#define TOE_COUNTER_CONTROL_MESSAGES 38U
+#define TOE_COUNTER_CONTROL_REFUSED 39U
+#define TOE_COUNTER_FLOWS_INSTALLED 40U
+#define TOE_COUNTER_FLOWS_CLOSED 41U
+#define TOE_COUNTER_DMA_FAULTS 42U
+#define TOE_COUNTER_SLEEPS 43U
+#define TOE_COUNTER_RX_PORT_OVERRUN 44U
+#define TOE_COUNTER_RX_PORT_UNUSABLE 45U
+#define TOE_COUNTER_TX_PORT_LOST 46U
+#define TOE_COUNTER_PORT_RESETS 47U
+#define TOE_COUNTER_DROP_TRUNCATED 48U
+#define TOE_COUNTER_DROP_OTHER_MAC 49U
+#define TOE_COUNTER_DROP_BAD_IP_HEADER 50U
+#define TOE_COUNTER_DROP_BAD_IP_CHECKSUM 51U
+#define TOE_COUNTER_DROP_BAD_TCP_HEADER 52U
+#define TOE_COUNTER_DROP_BAD_TCP_CHECKSUM 53U
+#define TOE_COUNTER_DROP_BAD_TCP_OPTIONS 54U
+#define TOE_COUNTER_DROP_EXCEPTION_RING_FULL 55U
+#define TOE_COUNTER_DROP_NO_CONTROL_PLANE 56U
+#define TOE_COUNTER_DROP_OUT_OF_WINDOW 57U
+#define TOE_COUNTER_DROP_DUPLICATE 58U
+#define TOE_COUNTER_DROP_PAWS 59U
+#define TOE_COUNTER_DROP_BAD_ACK 60U
+#define TOE_COUNTER_DROP_NO_ACK 61U
+#define TOE_COUNTER_DROP_RST_CHALLENGED 62U
+#define TOE_COUNTER_DROP_SYN_CHALLENGED 63U
+#define TOE_COUNTER_DROP_NO_INTERVAL 64U
+#define TOE_COUNTER_DROP_RX_CLOSED 65U
+#define TOE_COUNTER_DROP_FROZEN 66U
+#define TOE_COUNTER_DROP_NO_BUFFER 67U
+#define TOE_COUNTER_DROP_DMA_FAULT 68U
+#define TOE_COUNTER_EXCEPTION_ARP 69U
+#define TOE_COUNTER_EXCEPTION_ICMP 70U
+#define TOE_COUNTER_EXCEPTION_FRAGMENT 71U
+#define TOE_COUNTER_EXCEPTION_IP_OPTIONS 72U
+#define TOE_COUNTER_EXCEPTION_SYN 73U
+#define TOE_COUNTER_EXCEPTION_UNKNOWN_FLOW 74U
+#define TOE_COUNTER_EXCEPTION_OTHER_PROTOCOL 75U
 
 /* counters::Exception: the reason in a frame record */
 #define TOE_EXCEPTION_ARP 0U
@@ -589,14 +599,14 @@ struct toe_slot_tx {
     uint32_t timeout_us;      /*  16 */
     uint32_t slot_flags;      /*  20 */
     uint32_t linger;          /*  24 */
-    uint32_t _reserved;       /*  28 */
+    uint32_t urgent;          /*  28 */
     uint64_t pacing;          /*  32 */
     uint32_t tos;             /*  40 */
     uint32_t ttl;             /*  44 */
     uint32_t max_segment;     /*  48 */
     uint32_t syn_retries;     /*  52 */
     uint32_t defer_accept_s;  /*  56 */
-    uint32_t _reserved2;      /*  60 */
+    uint32_t _reserved;       /*  60 */
 } TOE_ALIGNED(64);
 
 /* region::SlotRx: 64 bytes */
@@ -606,7 +616,9 @@ struct toe_slot_rx {
     uint32_t told;           /*   8 */
     uint32_t timeout_us;     /*  12 */
     uint32_t low_water;      /*  16 */
-    uint32_t _reserved[11];  /*  20 */
+    uint32_t _reserved;      /*  20 */
+    uint64_t urgent;         /*  24 */
+    uint32_t _reserved2[8];  /*  32 */
 } TOE_ALIGNED(64);
 
 /* region::SlotEvent: 64 bytes */
@@ -636,7 +648,8 @@ struct toe_host_desc {
     uint32_t tx_head;         /*  16 */
     uint32_t rx_tail;         /*  20 */
     uint32_t opaque;          /*  24 */
-    uint32_t _reserved[8];    /*  28 */
+    uint32_t urgent;          /*  28 */
+    uint32_t _reserved[7];    /*  32 */
     uint32_t phase;           /*  60 */
 } TOE_ALIGNED(64);
 
@@ -651,7 +664,8 @@ struct toe_event_desc {
     uint32_t error;           /*  28 */
     uint32_t srtt_us;         /*  32 */
     uint32_t cwnd;            /*  36 */
-    uint32_t _reserved[5];    /*  40 */
+    uint32_t urgent;          /*  40 */
+    uint32_t _reserved[4];    /*  44 */
     uint32_t phase;           /*  60 */
 } TOE_ALIGNED(64);
 

@@ -41,6 +41,21 @@ impl Endpoint {
     }
 }
 
+/// With whom a binding shares its port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sharing {
+    /// `toe_abi::app::bind_flags`.
+    pub flags: u16,
+    /// Whose socket it is: SO_REUSEPORT is for sockets of one user.
+    pub uid: u32,
+}
+
+impl From<u16> for Sharing {
+    fn from(flags: u16) -> Self {
+        Self { flags, uid: 0 }
+    }
+}
+
 /// log2 of a connection's buffer sizes in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BufferLog2 {
@@ -183,7 +198,7 @@ pub enum Action {
     ConnectFailed { conn: ConnId, errno: Errno },
     /// Reset the flow (control message ABORT).
     AbortFlow { flow: FlowId },
-    /// Ask for the flow's state (control message QUERY), then call [`Engine::flow_state`](crate::Engine::flow_state). Of orphans only, rarely.
+    /// Ask for the flow's state (control message QUERY), then call [`Engine::flow_state`](crate::Engine::flow_state). Rarely.
     QueryFlow { flow: FlowId },
     /// Tell the flow of an ICMP error (control message ICMP_ERROR). `kind`: type << 8 | code of ICMP; what ICMPv6 says
     /// is told in the same words.

@@ -17,6 +17,7 @@ use toe_wire::{SeqNum, TcpFlags, TcpOptions, Timestamps};
 
 impl Engine {
     pub(crate) fn closed(&mut self, flow: FlowId, reason: u32, state: &FlowState) {
+        self.learn_path_mtu(flow, state);
         if let Some(id) = self.conns.by_flow(flow) {
             self.remove_conn(id);
         }

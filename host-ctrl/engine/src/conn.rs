@@ -70,6 +70,8 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Installing {
     pub iss: SeqNum,
+    /// Most payload of a segment that it will send.
+    pub mss: u16,
     pub peer_mac: [u8; 6],
     /// Frames of the tuple that came meanwhile, in order, the final ACK of a passive open first.
     pub held: VecDeque<(Vec<u8>, FrameMeta)>,
@@ -82,6 +84,8 @@ pub struct Installing {
 pub struct Established {
     pub flow: FlowId,
     pub since_us: u64,
+    /// Most payload of a segment that it sends, as far as we know.
+    pub mss: u16,
     /// No descriptor any more: how it stood, when it was asked.
     pub orphan: Option<Orphan>,
 }

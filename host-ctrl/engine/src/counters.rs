@@ -58,6 +58,12 @@ counters! {
     syn_drop_table_full,
     /// Half-open connections recycled for newer ones.
     syn_recycled,
+    /// SYN-ACKs sent with a cookie.
+    syn_cookies_sent,
+    /// ACKs that brought a cookie back.
+    syn_cookies_valid,
+    /// ACKs without a cookie, or with an old one, to a listener while cookies were out.
+    syn_cookies_invalid,
     /// Final ACKs dropped because the accept queue is full.
     ack_drop_accept_full,
     /// Final ACKs without data dropped: the listener waits for data.
@@ -140,6 +146,8 @@ counters! {
     icmp_errors_received,
     /// ICMP messages ignored.
     icmp_ignored,
+    /// Times that a connection found out that its path takes less than it thought.
+    path_mtus_learnt,
 }
 
 #[cfg(test)]

@@ -150,6 +150,10 @@ impl Engine {
                 let flow = e.flow;
                 self.counters.icmp_errors_received += 1;
                 self.actions.push_back(Action::IcmpError { flow, kind: u16::from_be_bytes([kind, code]), mtu, seq: quoted.seq.0 });
+                // What it makes of it is good to know for others. If there is too much of that, it will be known at its end.
+                if too_big && self.limits.query.take(self.now) {
+                    self.actions.push_back(Action::QueryFlow { flow });
+                }
             }
             // A SYN is never too big: forged.
             _ if too_big => self.counters.icmp_ignored += 1,

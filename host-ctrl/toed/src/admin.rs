@@ -180,7 +180,12 @@ pub struct Listener {
     pub region: u32,
     /// Connections that wait to be accepted.
     pub waiting: u32,
+    /// One more than this may wait.
     pub backlog: u32,
+    /// Connections that the peer has begun, and not completed.
+    pub half_open: u64,
+    /// SYNs and final ACKs dropped because no more may wait.
+    pub overflows: u64,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]

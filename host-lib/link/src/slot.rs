@@ -105,14 +105,14 @@ pub struct Tx {
     pub timeout_us: AtomicU32,
     pub slot_flags: AtomicU32,
     pub linger: AtomicU32,
-    _reserved: AtomicU32,
+    pub urgent: AtomicU32,
     pub pacing: AtomicU64,
     pub tos: AtomicU32,
     pub ttl: AtomicU32,
     pub max_segment: AtomicU32,
     pub syn_retries: AtomicU32,
     pub defer_accept_s: AtomicU32,
-    _reserved2: AtomicU32,
+    _reserved: AtomicU32,
 }
 
 /// [`SlotRx`].
@@ -123,7 +123,9 @@ pub struct Rx {
     pub told: AtomicU32,
     pub timeout_us: AtomicU32,
     pub low_water: AtomicU32,
-    _reserved: [AtomicU32; 11],
+    _reserved: AtomicU32,
+    pub urgent: AtomicU64,
+    _reserved2: [AtomicU32; 8],
 }
 
 /// [`SlotEvent`].
@@ -150,9 +152,9 @@ pub struct Listen {
 mirrors!(Slot = SocketSlot, conn @ conn, names @ names, tx @ tx, rx @ rx, event @ event, listen @ listen);
 mirrors!(Conn = SlotConn, state @ state, error @ error, flow_index @ flow, tx_off @ tx_off, rx_off @ rx_off, tx_len @ tx_len, rx_len @ rx_len, ctx @ ctx);
 mirrors!(Names = SlotNames, local_ip @ local_ip, remote_ip @ remote_ip, local_port @ local_port, remote_port @ remote_port);
-mirrors!(Tx = SlotTx, head @ head, lock @ lock, flags @ flags, nonblocking @ nonblocking, timeout_us @ timeout_us, slot_flags @ slot_flags, linger @ linger, pacing @ pacing, tos @ tos, ttl @ ttl,
+mirrors!(Tx = SlotTx, head @ head, lock @ lock, flags @ flags, nonblocking @ nonblocking, timeout_us @ timeout_us, slot_flags @ slot_flags, linger @ linger, urgent @ urgent, pacing @ pacing, tos @ tos, ttl @ ttl,
     max_segment @ max_segment, syn_retries @ syn_retries, defer_accept_s @ defer_accept_s);
-mirrors!(Rx = SlotRx, tail @ tail, lock @ lock, told @ told, timeout_us @ timeout_us, low_water @ low_water);
+mirrors!(Rx = SlotRx, tail @ tail, lock @ lock, told @ told, timeout_us @ timeout_us, low_water @ low_water, urgent @ urgent);
 mirrors!(Event = SlotEvent, rx_head @ rx_head, tx_tail @ tx_tail, flags @ flags, error @ error, srtt_us @ srtt_us, cwnd @ cwnd);
 mirrors!(Listen = SlotListen, ring @ ring, head @ head, tail @ tail);
 
@@ -261,6 +263,8 @@ impl Slot {
         for word in tx.into_iter().chain(rx).chain(event).chain(info).chain(open) {
             word.store(0, relaxed);
         }
+        self.tx.urgent.store(0, relaxed);
+        self.rx.urgent.store(0, relaxed);
         self.tx.pacing.store(0, relaxed);
         self.conn.store_state(slot_state::OPEN);
     }

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockResult};
 use toe::link::client::Doorbell;
 use toe::link::sys::AppFd;
-use toe::socket::ready;
-use toe::{Change, Channel};
+use toe::socket::{own_flags, ready};
+use toe::{Change, Channel, Farewell};
 use toe_abi::region::slot_state;
 
 /// Events taken from the queue at once.
@@ -65,6 +65,8 @@ struct Waiter {
 pub(crate) struct Interest {
     pub slots: Vec<u32>,
     pub epolls: Vec<u32>,
+    /// Urgent data on sockets that somebody owns.
+    pub urgent: bool,
 }
 
 pub(crate) struct Hub {
@@ -77,6 +79,9 @@ pub(crate) struct Hub {
     /// The waiter that waits for the card.
     leader: Option<u64>,
     pub epolls: Vec<Option<Epoll>>,
+    /// Owned slots with news of urgent data, and the thread that sends signals, while it sleeps.
+    urgent: Vec<u32>,
+    signaller: Option<u64>,
     /// Scratch for `drain`.
     changes: Vec<(u32, Change)>,
 }
@@ -89,6 +94,8 @@ static HUB: Mutex<Hub> = Mutex::new(Hub {
     next_ticket: 0,
     leader: None,
     epolls: Vec::new(),
+    urgent: Vec::new(),
+    signaller: None,
     changes: Vec::new(),
 });
 
@@ -137,6 +144,15 @@ impl Hub {
             link.channel.rebind(slot);
         }
         self.flush();
+    }
+
+    /// The last descriptor of a socket that said this has gone.
+    pub fn part(&mut self, farewell: Farewell) {
+        if let Some(link) = &mut self.link
+            && link.channel.part(farewell)
+        {
+            link.bell.kick();
+        }
     }
 
     pub fn flush(&mut self) {
@@ -213,6 +229,9 @@ impl Hub {
     /// Wakes who watches a slot.
     pub fn changed(&mut self, slot: u32, change: Change) {
         let mut change = change;
+        if change.has(Change::URGENT) {
+            self.note_urgent(slot);
+        }
         let local = self.local(slot);
         // Room to send is news only to who ran out of it, and only when there is enough of it.
         if change.has(Change::OUT) {
@@ -220,13 +239,12 @@ impl Hub {
             if news {
                 local.no_space = false;
             }
-            if news || change.has(Change::END) {
-                // As it is.
-            } else if change.has(Change::IN) {
-                change = Change::IN;
-            } else {
-                return;
+            if !news && !change.has(Change::END) {
+                change = change.without(Change::OUT);
             }
+        }
+        if change == Change::NONE {
+            return;
         }
         if local.watchers.is_empty() {
             return;
@@ -239,6 +257,21 @@ impl Hub {
             }
         }
         self.slots[slot as usize].watchers = watchers;
+    }
+
+    /// Somebody may want a signal.
+    fn note_urgent(&mut self, slot: u32) {
+        let owned = process::view(slot).is_ok_and(|socket| socket.has_flag(own_flags::OWNED));
+        if owned && !self.urgent.contains(&slot) {
+            self.urgent.push(slot);
+            if let Some(ticket) = self.signaller {
+                self.wake(ticket);
+            }
+        }
+    }
+
+    pub fn take_urgent(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.urgent)
     }
 
     pub fn item_changed(&mut self, epoll: u32, fd: i32, change: Change) {
@@ -358,6 +391,9 @@ impl Hub {
                 instance.waiters.push(ticket);
             }
         }
+        if interest.urgent {
+            self.signaller = Some(ticket);
+        }
         ticket
     }
 
@@ -371,6 +407,9 @@ impl Hub {
             }
         }
         self.waiters.retain(|w| w.ticket != ticket);
+        if interest.urgent {
+            self.signaller = None;
+        }
         if self.leader == Some(ticket) {
             self.leader = None;
             if let Some(link) = &self.link {
@@ -455,6 +494,8 @@ impl Hub {
         std::mem::forget(self.link.take());
         self.waiters.clear();
         self.leader = None;
+        self.signaller = None;
+        self.urgent.clear();
         self.noticed.clear();
         for local in &mut self.slots {
             local.watchers.retain(|w| matches!(w, Watcher::Item(..)));

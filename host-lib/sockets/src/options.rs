@@ -20,6 +20,8 @@ enum How {
     Card(u32),
     /// A flag of the slot.
     Own(u32),
+    /// The same, of the IP layer: one byte will do.
+    OwnByte(u32),
     RxTimeout,
     TxTimeout,
     LowWater,
@@ -66,6 +68,8 @@ const OPTIONS: &[(i32, i32, How)] = &[
     // Supported.
     (SOL_SOCKET, libc::SO_REUSEADDR, How::Own(own_flags::REUSEADDR)),
     (SOL_SOCKET, libc::SO_REUSEPORT, How::Own(own_flags::REUSEPORT)),
+    (SOL_SOCKET, libc::SO_OOBINLINE, How::Own(own_flags::OOBINLINE)),
+    (IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, How::OwnByte(own_flags::NO_PORT)),
     (SOL_SOCKET, libc::SO_KEEPALIVE, How::Card(hc_flags::KEEPALIVE)),
     (SOL_SOCKET, libc::SO_LINGER, How::Linger),
     (SOL_SOCKET, libc::SO_RCVTIMEO, How::RxTimeout),
@@ -100,7 +104,6 @@ const OPTIONS: &[(i32, i32, How)] = &[
     (SOL_SOCKET, libc::SO_PRIORITY, How::Kept(0)),
     (SOL_SOCKET, libc::SO_DONTROUTE, How::KeptBool(0)),
     (SOL_SOCKET, libc::SO_BROADCAST, How::KeptBool(0)),
-    (SOL_SOCKET, libc::SO_OOBINLINE, How::KeptBool(0)),
     (SOL_SOCKET, libc::SO_BUSY_POLL, How::Kept(0)),
     (SOL_SOCKET, libc::SO_INCOMING_CPU, How::Kept(0)),
     (SOL_SOCKET, libc::SO_INCOMING_NAPI_ID, How::Value(0)),
@@ -121,7 +124,6 @@ const OPTIONS: &[(i32, i32, How)] = &[
     (IPPROTO_IP, libc::IP_MTU_DISCOVER, How::KeptByte(1)),
     (IPPROTO_IP, libc::IP_RECVERR, How::KeptByte(0)),
     (IPPROTO_IP, libc::IP_PKTINFO, How::KeptByte(0)),
-    (IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, How::KeptByte(0)),
     (IPPROTO_IP, libc::IP_FREEBIND, How::Refused(Errno::NOPROTOOPT)),
     (IPPROTO_IP, libc::IP_TRANSPARENT, How::Refused(Errno::PERM)),
     (IPPROTO_IPV6, libc::IPV6_V6ONLY, How::V6Only),
@@ -217,6 +219,11 @@ fn give(out: &mut [u8], value: &[u8]) -> usize {
     n
 }
 
+/// As Linux: who asks for less than an int gets a byte, if it fits.
+fn give_byte_or_int(out: &mut [u8], value: i32) -> usize {
+    if (1..4).contains(&out.len()) && (0..256).contains(&value) { give(out, &[value as u8]) } else { give(out, &value.to_ne_bytes()) }
+}
+
 impl Sock {
     /// setsockopt(2).
     pub fn set_option(self, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
@@ -239,6 +246,7 @@ impl Sock {
                 }
             }
             How::Own(flag) => socket.set_flag(flag, int(value)? != 0),
+            How::OwnByte(flag) => socket.set_flag(flag, byte_or_int(value)? != 0),
             How::RxTimeout => slot.rx.timeout_us.store(timeval(value)?, Relaxed),
             How::TxTimeout => slot.tx.timeout_us.store(timeval(value)?, Relaxed),
             How::LowWater => {
@@ -342,14 +350,8 @@ impl Sock {
             }
             How::Value(value) => value,
             How::Kept(first) | How::KeptBool(first) | How::Open(first) => self.kept(level, name, first),
-            How::KeptByte(first) | How::OpenByte(first) => {
-                let value = self.kept(level, name, first);
-                // As Linux: who asks for less than an int gets a byte, if it fits.
-                if (1..4).contains(&out.len()) && (0..256).contains(&value) {
-                    return Ok(give(out, &[value as u8]));
-                }
-                value
-            }
+            How::OwnByte(flag) => return Ok(give_byte_or_int(out, socket.has_flag(flag).into())),
+            How::KeptByte(first) | How::OpenByte(first) => return Ok(give_byte_or_int(out, self.kept(level, name, first))),
             How::TxBuffer => buffer(slot.conn.tx_len.load(Relaxed)),
             How::RxBuffer => buffer(slot.conn.rx_len.load(Relaxed)),
             How::Listening => (socket.state() == slot_state::LISTENING).into(),

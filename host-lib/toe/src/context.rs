@@ -194,7 +194,7 @@ impl<D: Daemon> Context<D> {
         let slot = self.create()?;
         let listening = self.daemon.bind(slot, addr, toe_abi::app::bind_flags::REUSEADDR).and_then(|bound| {
             self.region.slot(slot).ok_or(Errno::IO)?.names.set_local(bound);
-            self.daemon.listen(slot, backlog, self.channel.ctx())
+            self.daemon.listen(slot, backlog, self.channel.ctx()).map(drop)
         });
         self.begin(slot, listening)
     }
@@ -255,11 +255,12 @@ impl<D: Daemon> Context<D> {
 
     /// Receives into `buf`. `Ok(None)`: nothing yet; `Ok(Some(0))`: the peer has sent everything.
     pub fn recv(&mut self, id: SocketId, buf: &mut [u8]) -> Result<Option<usize>, Error> {
-        let got = self.socket(id)?.receive(&mut Sink::from_slice(buf), Take::Consume)?;
-        if let Some((_, true)) = got {
+        let socket = self.socket(id)?;
+        let got = socket.receive(&mut Sink::from_slice(buf), Take::Consume)?;
+        if socket.owes_window() {
             self.channel.update(id.0);
         }
-        Ok(got.map(|(n, _)| n))
+        Ok(got)
     }
 
     /// Where the bytes lie that can be received: one run, or two if the buffer wraps. They stay until [`consume`](Self::consume).
@@ -282,6 +283,33 @@ impl<D: Daemon> Context<D> {
             self.channel.update(id.0);
         }
         Ok(sent)
+    }
+
+    /// As [`send`](Self::send), and the peer is told that all up to the last byte is urgent (RFC 9293, 3.8.5; RFC 6093 advises new programs
+    /// against it).
+    pub fn send_urgent(&mut self, id: SocketId, bytes: &[u8]) -> Result<Option<usize>, Error> {
+        let sent = self.socket(id)?.send_urgent(&mut Source::from_slice(bytes))?;
+        if sent.is_some_and(|n| n > 0) {
+            self.channel.update(id.0);
+        }
+        Ok(sent)
+    }
+
+    /// Takes the last byte of the peer's urgent data, wherever it lies in the stream: as recv(2) with MSG_OOB. `Ok(None)`: the peer has sent
+    /// everything, and not that. EAGAIN: it is still to come; EINVAL: there is none, it was taken, or it is to be read in its place.
+    pub fn recv_urgent(&mut self, id: SocketId) -> Result<Option<u8>, Error> {
+        Ok(self.socket(id)?.receive_urgent(Take::Consume)?)
+    }
+
+    /// Whether the next byte of the stream is the urgent one. No receive gives bytes from both sides of where it begins.
+    pub fn at_mark(&self, id: SocketId) -> Result<bool, Error> {
+        Ok(self.socket(id)?.at_mark())
+    }
+
+    /// SO_OOBINLINE: the urgent byte is received in its place, and not by [`recv_urgent`](Self::recv_urgent).
+    pub fn set_oob_inline(&mut self, id: SocketId, on: bool) -> Result<(), Error> {
+        self.socket(id)?.set_flag(own_flags::OOBINLINE, on);
+        Ok(())
     }
 
     /// Where bytes to be sent can be written: one run, or two if the buffer wraps. [`commit`](Self::commit) sends them.
@@ -349,11 +377,18 @@ impl<D: Daemon> Context<D> {
         if let Ok(socket) = self.socket(id) {
             socket.mark_clean(clean);
         }
+        let farewell = self.socket(id).ok().and_then(|socket| socket.farewell());
         self.flush();
         self.channel.forget(id.0);
         self.noticed.retain(|&s| s != id.0);
         self.changed.retain(|&s| s != id.0);
-        self.sockets.remove(&id.0);
+        if let Some(local) = self.sockets.remove(&id.0)
+            && self.daemon.close(local.token)
+            && let Some(farewell) = farewell
+            && self.channel.part(farewell)
+        {
+            self.daemon.kick(self.channel.ctx());
+        }
     }
 
     // --- the batch

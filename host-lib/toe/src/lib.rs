@@ -22,8 +22,9 @@ pub mod capi;
 pub mod channel;
 pub mod context;
 pub mod socket;
+mod urgent;
 
-pub use channel::{Change, Channel};
+pub use channel::{Change, Channel, Farewell};
 pub use context::{Context, Error, Event, SocketId};
 pub use socket::Socket;
 pub use toe_link as link;

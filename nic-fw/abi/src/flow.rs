@@ -123,6 +123,7 @@ pub struct RxState {
     /// Added to the card's millisecond clock to give the timestamps we send (RFC 7323, 5.4): chosen by toed for the SYN, kept from then on.
     pub ts_offset: u32,
     /// End of the last segment sent that was not full-sized (Nagle as in Linux: a second one waits until this is acknowledged).
+    /// With [`flow_flags::URGENT`]: SND.UP, the end of the urgent data; Nagle's algorithm rests then.
     pub snd_sml: u32,
 }
 
@@ -335,4 +336,6 @@ pub mod flow_flags {
     pub const REORDERED: u32 = 1 << 25;
     /// A tail loss probe was sent, and no round trip has been measured since (RFC 8985, 7.3).
     pub const PROBED: u32 = 1 << 26;
+    /// Urgent data has been sent, or is to be (RFC 9293, 3.8.5): its end is in `snd_sml`.
+    pub const URGENT: u32 = 1 << 28;
 }

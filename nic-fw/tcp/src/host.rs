@@ -1,7 +1,7 @@
 //! What the application and the control plane ask for. Every value is a claim.
 
 use crate::state::{View, rx_head, tx_tail};
-use crate::{HostUpdate, IcmpError, Now, Output, Pools, board, closing, errno, send};
+use crate::{HostUpdate, IcmpError, Now, Output, Pools, board, closing, errno, send, urgent};
 use toe_abi::desc::hc_flags;
 use toe_abi::flow::{FlowState, as_v4, flow_flags as ff};
 
@@ -43,6 +43,9 @@ pub(crate) fn update(s: &mut FlowState, update: &HostUpdate, out: &mut Output) {
     if let Moved::To(tail) = rx {
         s.rx.rx_tail = tail;
         window_update(s);
+    }
+    if update.flags & hc_flags::URGENT != 0 {
+        urgent::begin(s, update.urgent);
     }
     // With an old tx_head it was overtaken by the update that brought the rest.
     if update.flags & hc_flags::FIN != 0 && update.tx_head == s.tx.tx_head {

@@ -2,7 +2,7 @@
 
 use crate::sack::Range;
 use crate::state::View;
-use crate::{Fast, Input, Now, Output, Pools, SegmentIn, ack, board, closing, fast, host, output, receive, send, timers};
+use crate::{Fast, Input, Now, Output, Pools, SegmentIn, ack, board, closing, fast, host, output, receive, send, timers, urgent};
 use toe_abi::counters::Drop;
 use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 use toe_wire::{SeqNum, TcpFlags};
@@ -36,8 +36,7 @@ pub fn input(s: &mut FlowState, pools: &mut Pools, event: &Input, now: Now) -> O
     let before = timers::armed(s);
     let mut out = Output::default();
     if s.ended() {
-        // A segment may have been on its way when the flow ended.
-        out.drop = matches!(event, Input::Segment(_)).then_some(Drop::RxClosed);
+        ended(s, pools, event, now, &mut out);
         return out;
     }
     match event {
@@ -57,6 +56,17 @@ pub fn input(s: &mut FlowState, pools: &mut Pools, event: &Input, now: Now) -> O
     }
     debug_assert!(board::is_sound(s, pools), "{event:?}: {s:?}");
     out
+}
+
+/// What still comes for a flow that has ended: of TIME-WAIT this much is done here until the control plane takes it over.
+/// RFC 9293 3.10.7.4-28, 3.10.7.4-38.
+#[cold]
+fn ended(s: &mut FlowState, pools: &Pools, event: &Input, now: Now, out: &mut Output) {
+    let Input::Segment(seg) = event else { return };
+    out.drop = Some(Drop::RxClosed);
+    if closing::is_last_fin(s, seg) {
+        challenge(s, pools, now, out);
+    }
 }
 
 fn slow(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &mut Output) {
@@ -91,6 +101,9 @@ fn slow(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &m
     if out.closed.is_some() {
         return;
     }
+    if seg.flags.contains(TcpFlags::URG) {
+        urgent::received(s, seg, out);
+    }
     receive::congestion_bits(s, pools, seg, now, out);
     receive::data(s, pools, seg, now, out);
 }
@@ -120,7 +133,7 @@ fn paws(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &m
         out.drop = Some(Drop::Paws);
         return false;
     };
-    if ts.val.wrapping_sub(s.rx.ts_recent) as i32 >= 0 {
+    if ts.val.wrapping_sub(s.rx.ts_recent) as i32 >= 0 || is_overtaken(s, ts.val) {
         return true;
     }
     // RFC 7323 5.5-1.
@@ -132,6 +145,13 @@ fn paws(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &m
     out.drop = Some(Drop::Paws);
     answer(s, pools, seg, None, now, out);
     false
+}
+
+/// Where segments overtake each other, one that comes late has an old timestamp: an ACK with news of SACK, or what a retransmission has
+/// overtaken, which would be lost too. In a round trip no more than a window is sent, so one that is no older than that is not from before a
+/// wrap. (Clocks of timestamps tick in milliseconds, or more slowly.)
+fn is_overtaken(s: &FlowState, val: u32) -> bool {
+    s.rx.ts_recent.wrapping_sub(val) <= s.tx.srtt_us.div_ceil(1000)
 }
 
 /// Sequence numbers that the segment takes up.

@@ -52,8 +52,10 @@ mod testing;
 mod timers;
 mod tlp;
 mod undo;
+mod urgent;
 
 pub use api::{CloseReason, Counts, HostUpdate, IcmpError, Input, Now, Output, Placement, SegmentIn, SegmentOut, errno};
+pub use closing::is_last_fin;
 pub use establish::{Setup, Timestamping, establish, rebase};
 pub use fast::{Fast, fast, is_fast};
 pub use input::{admit, forget, input};

@@ -53,9 +53,7 @@ pub(crate) fn rto_ms(s: &FlowState) -> u32 {
 /// A round trip of data that was sent once.
 pub(crate) fn measured(s: &mut FlowState, rtt_us: u32) {
     let rtt_us = rtt_us.max(1);
-    if s.tx.min_rtt_us == 0 || rtt_us < s.tx.min_rtt_us {
-        s.tx.min_rtt_us = rtt_us;
-    }
+    s.tx.min_rtt_us = if s.tx.min_rtt_us == 0 { rtt_us } else { rtt_us.min(s.tx.min_rtt_us) };
     sample(s, rtt_us);
 }
 
@@ -85,12 +83,37 @@ mod tests {
         assert_eq!(rto_ms(&s), 1000);
         sample(&mut s, 100_000);
         assert_eq!((s.tx.srtt_us, s.tx.rttvar_us), (100_000, 50_000));
+        sample(&mut s, 60_000);
+        assert_eq!((s.tx.srtt_us, s.tx.rttvar_us), (95_000, 37_500 + 10_000));
         for _ in 0..100 {
             sample(&mut s, 10_000);
         }
         assert!(s.tx.srtt_us.abs_diff(10_000) < 10, "srtt {}", s.tx.srtt_us);
         // Minimum of 200 ms over the RTT.
         assert!((210..=212).contains(&rto_ms(&s)), "rto {}", rto_ms(&s));
+    }
+
+    #[test]
+    fn the_least_round_trip_is_kept() {
+        let mut s = flow();
+        let least = [500, 300, 400, 0].map(|us| {
+            measured(&mut s, us);
+            s.tx.min_rtt_us
+        });
+        assert_eq!(least, [500, 300, 300, 1]);
+    }
+
+    /// RFC 7323 4.1-2.
+    #[test]
+    fn an_echo_is_a_sample_where_timestamps_were_agreed_on() {
+        let sampled = |flags, ecr| {
+            let mut s = flow();
+            s.set(flags);
+            echoed(&mut s, Some(Timestamps { val: 1, ecr }), Now(100_000));
+            s.tx.srtt_us
+        };
+        assert_eq!(sampled(ff::TIMESTAMPS, 93), 7000);
+        assert_eq!((sampled(ff::TIMESTAMPS, 0), sampled(0, 93), sampled(ff::TIMESTAMPS, 101)), (0, 0, 0));
     }
 
     /// RFC 9293 MUST-19; RFC 6298 2-9, 5-3.

@@ -178,7 +178,7 @@ fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) 
     s.cc.recover = s.tx.snd_max;
     s.tx.snd_nxt = s.tx.snd_una;
     s.tx.dup_acks = 0;
-    s.clear(ff::RECOVERY | ff::ECN_REDUCED | ff::RTT_PENDING);
+    s.clear(ff::RECOVERY | ff::ECN_REDUCED);
     // RFC 2018 5-3.
     s.set(ff::LOSS | ff::REXMIT_ONE);
     out.counts.add(Counter::TxTimeouts);
@@ -218,7 +218,7 @@ fn keep_alive(s: &mut FlowState, now: Now, out: &mut Output) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::flow;
+    use crate::testing::{flow, pools};
 
     #[test]
     fn only_what_comes_sooner_is_sooner() {
@@ -242,5 +242,54 @@ mod tests {
         assert!(sooner((at, none), (Some(5), none)), "across the end of the clock");
         assert!(!sooner((Some(5), none), (at, none)));
         assert!(!sooner((at, at), (at, at)) && !sooner((none, none), (at, at)));
+    }
+
+    /// RFC 9293 SHLD-17, MUST-35: with its window closed, a peer that has said something within two of the longest timeouts is alive.
+    #[test]
+    fn a_peer_that_closes_its_window_is_waited_for_while_it_answers() {
+        let given_up = |window, silent_ms, flags| {
+            let (mut s, mut pools) = (flow(), pools());
+            let mut out = Output::default();
+            let now = Now(1_000_000_000);
+            (s.tx.snd_max, s.tx.snd_wnd, s.tx.backoff, s.rx.flags) = (s.snd_una().add(1000).0, window, RETRIES_MAX, flags);
+            s.rx.last_rx_ms = now.ms32() - silent_ms;
+            retransmit(&mut s, &mut pools, now, &mut out);
+            out.closed.is_some()
+        };
+        assert!(!given_up(0, 0, 0) && !given_up(0, 2 * RTO_MAX_MS - 1, 0) && given_up(0, 2 * RTO_MAX_MS, 0));
+        assert!(given_up(1, 0, 0), "it has room, and does not take what is sent");
+        assert!(given_up(0, 0, ff::ORPHAN), "nobody holds the socket");
+    }
+
+    /// RFC 9293 MUST-26.
+    #[test]
+    fn a_keep_alive_is_for_two_hours_of_silence() {
+        let probed = |silent_ms| {
+            let (mut s, mut out) = (flow(), Output::default());
+            s.tx.probes = 1;
+            keep_alive(&mut s, Now(u64::from(silent_ms) * 1000), &mut out);
+            (s.has(ff::PROBE), s.tx.probes)
+        };
+        assert_eq!((probed(KEEPALIVE_IDLE_MS - 1), probed(KEEPALIVE_IDLE_MS)), ((false, 0), (true, 2)));
+    }
+
+    #[test]
+    fn a_timer_that_comes_early_does_nothing() {
+        let (mut s, mut pools) = (flow(), pools());
+        let early = |s: &mut FlowState, pools: &mut Pools| {
+            let before = s.rx.flags;
+            for ms in [0, 99] {
+                expire(s, pools, Now(ms * 1000), &mut Output::default());
+                assert_eq!(s.rx.flags, before);
+            }
+            expire(s, pools, Now(100_000), &mut Output::default());
+            s.rx.flags != before
+        };
+        assert!(!early(&mut s, &mut pools), "none runs");
+        (s.tx.timer, s.tx.timer_ms) = (timer::CORK, 100);
+        assert!(early(&mut s, &mut pools));
+        s.set(ff::DELACK_ARMED);
+        s.rx.delack_ms = 100;
+        assert!(early(&mut s, &mut pools));
     }
 }

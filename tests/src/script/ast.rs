@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::time::Duration;
+use toe_engine::SynCookies;
 
 /// One script.
 #[derive(Clone, PartialEq, Debug)]
@@ -32,6 +33,7 @@ pub struct Config {
     /// Largest super-frame that the port takes; 0: it takes segments only.
     pub tso: u32,
     pub syn_backlog: usize,
+    pub syn_cookies: SynCookies,
     pub syn_retries: u8,
     pub time_wait: Duration,
     pub fin_wait2: Duration,
@@ -59,6 +61,7 @@ impl Default for Config {
             rcvbuf_log2: 15,
             tso: 0,
             syn_backlog: 64,
+            syn_cookies: SynCookies::OnOverflow,
             syn_retries: 6,
             time_wait: Duration::from_secs(60),
             fin_wait2: Duration::from_secs(60),
@@ -258,12 +261,18 @@ pub enum Op {
         len: u32,
         peek: bool,
         dontwait: bool,
+        oob: bool,
     },
     Write {
         fd: Fd,
         len: u32,
         more: bool,
         dontwait: bool,
+        oob: bool,
+    },
+    /// sockatmark(3).
+    AtMark {
+        fd: Fd,
     },
     /// SHUT_WR.
     Shutdown {
@@ -296,6 +305,7 @@ pub enum SocketOption {
     NoDelay,
     Cork,
     KeepAlive,
+    OobInline,
     /// Value: seconds; only 0 has an effect here.
     Linger,
 }

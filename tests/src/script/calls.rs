@@ -8,6 +8,7 @@ use crate::sim::host::{App, SimDaemon};
 use crate::sim::stream::byte;
 use rustix::io::Errno as E;
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
 use toe::link::slot::Addr;
 use toe::link::user::Sink;
 use toe::socket::{Take, own_flags, ready};
@@ -31,8 +32,7 @@ struct Sock {
     abort: bool,
     /// The outcome of a connect() that had to wait was reported.
     connected: bool,
-    /// Bytes read and written so far.
-    read: u64,
+    /// Bytes written so far.
     written: u64,
 }
 
@@ -71,6 +71,7 @@ impl Caller {
     fn may_wait(&self, op: &Op) -> bool {
         let (fd, dontwait) = match op {
             Op::Accept { fd } | Op::Connect { fd, .. } => (fd, false),
+            Op::Read { oob: true, .. } => return false,
             Op::Read { fd, dontwait, .. } | Op::Write { fd, dontwait, .. } => (fd, *dontwait),
             _ => return false,
         };
@@ -99,8 +100,10 @@ impl Caller {
             Op::Listen { fd, backlog } => self.listen(toe, fd, backlog),
             Op::Accept { fd } => self.accept(toe, fd),
             Op::Connect { fd, conn } => self.connect(toe, fd, conn),
+            Op::Read { fd, oob: true, .. } => self.read_urgent(toe, fd)?,
             Op::Read { fd, len, peek, .. } => self.read(toe, fd, len, peek)?,
-            Op::Write { fd, len, more, .. } => self.write(toe, fd, len, more, wait),
+            Op::Write { fd, len, more, oob, .. } => self.write(toe, fd, len, more, oob, wait),
+            Op::AtMark { fd } => self.with_id(fd).and_then(|id| toe.at_mark(id).map_err(errno)).map(|at| Some(at.into())),
             Op::Shutdown { fd } => self.with_id(fd).and_then(|id| toe.shutdown(id).map_err(errno).map(|()| Some(0))),
             Op::Close { fd } => self.close(toe, fd),
             Op::Set { fd, option, value } => self.set(toe, fd, option, value).map(|()| Some(0)),
@@ -174,30 +177,47 @@ impl Caller {
 
     fn read(&mut self, toe: &mut Toe, fd: Fd, len: u32, peek: bool) -> Result<Answer, String> {
         let mut buf = vec![0; len as usize];
-        let got = match self.with_id(fd) {
+        let id = match self.with_id(fd) {
+            Ok(id) => id,
             Err(e) => return Ok(Err(e)),
-            Ok(id) if !peek => toe.recv(id, &mut buf),
-            Ok(id) => toe.socket(id).and_then(|s| Ok(s.receive(&mut Sink::from_slice(&mut buf), Take::Peek)?.map(|(n, _)| n))),
         };
-        let (Ok(Some(n)), Ok(sock)) = (&got, self.sock(fd)) else { return Ok(got.map(|_| None).map_err(errno)) };
-        let wrong = buf[..*n].iter().zip(sock.read..).find(|&(&b, at)| b != byte(FROM_PEER, at));
-        if let Some((_, at)) = wrong {
-            return Err(format!("byte {at} of what the peer sent came wrong"));
+        let got = match toe.socket(id) {
+            Ok(socket) if peek => socket.receive(&mut Sink::from_slice(&mut buf), Take::Peek).map_err(Error::from),
+            _ => toe.recv(id, &mut buf),
+        };
+        let Ok(Some(n)) = got else { return Ok(got.map(|_| None).map_err(errno)) };
+        // Where they lie in the stream. An urgent byte may have been skipped before them.
+        let socket = toe.socket(id).map_err(|e| e.to_string())?;
+        let tail = socket.slot().rx.tail.load(Relaxed);
+        let start = if peek { tail + u32::from(n > 0 && socket.at_mark()) } else { tail - n as u32 };
+        let wrong = buf[..n].iter().zip(u64::from(start)..).find(|&(&b, at)| b != byte(FROM_PEER, at));
+        match wrong {
+            Some((_, at)) => Err(format!("byte {at} of what the peer sent came wrong")),
+            None => Ok(Ok(Some(n as u32))),
         }
-        if !peek {
-            sock.read += *n as u64;
-        }
-        Ok(Ok(Some(*n as u32)))
     }
 
-    fn write(&mut self, toe: &mut Toe, fd: Fd, len: u32, more: bool, wait: bool) -> Answer {
+    /// recv() of one byte with MSG_OOB: the one before the mark.
+    fn read_urgent(&mut self, toe: &mut Toe, fd: Fd) -> Result<Answer, String> {
+        let got = self.with_id(fd).and_then(|id| Ok((id, toe.recv_urgent(id).map_err(errno)?)));
+        let (id, b) = match got {
+            Ok((id, Some(b))) => (id, b),
+            Ok((_, None)) => return Ok(Ok(Some(0))),
+            Err(e) => return Ok(Err(e)),
+        };
+        let mark = toe.socket(id).map_err(|e| e.to_string())?.slot().rx.urgent.load(Relaxed) as u32;
+        if b == byte(FROM_PEER, u64::from(mark) - 1) { Ok(Ok(Some(1))) } else { Err(format!("the byte before {mark} came wrong")) }
+    }
+
+    fn write(&mut self, toe: &mut Toe, fd: Fd, len: u32, more: bool, oob: bool, wait: bool) -> Answer {
         let id = self.with_id(fd)?;
         hold_back(toe, id, more)?;
         while self.progress < len {
             let left = (len - self.progress) as usize;
             let sock = self.sock(fd)?;
             let bytes: Vec<u8> = (sock.written..).take(left).map(|at| byte(FROM_US, at)).collect();
-            let Some(n) = toe.send(id, &bytes).map_err(errno)? else { break };
+            let sent = if oob { toe.send_urgent(id, &bytes) } else { toe.send(id, &bytes) };
+            let Some(n) = sent.map_err(errno)? else { break };
             sock.written += n as u64;
             self.progress += n as u32;
         }
@@ -226,6 +246,7 @@ impl Caller {
             SocketOption::Linger => sock.abort = value == 0,
             SocketOption::NoDelay => toe.set_nodelay(id, value != 0).map_err(errno)?,
             SocketOption::Cork => toe.set_cork(id, value != 0).map_err(errno)?,
+            SocketOption::OobInline => toe.set_oob_inline(id, value != 0).map_err(errno)?,
             SocketOption::KeepAlive => toe.set_keepalive(id, value != 0).map_err(errno)?,
         }
         Ok(())

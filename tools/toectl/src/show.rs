@@ -183,10 +183,11 @@ fn status_text(status: &Status) -> String {
     }
     if !status.listeners.is_empty() {
         text.push('\n');
-        let mut rows = vec![row(["Listener", "Waiting", "Backlog", "Region"])];
-        rows.extend(
-            status.listeners.iter().map(|l| vec![l.local.clone(), l.waiting.to_string(), l.backlog.to_string(), l.region.to_string()]),
-        );
+        let mut rows = vec![row(["Listener", "Waiting", "Backlog", "Half-open", "Overflows", "Region"])];
+        rows.extend(status.listeners.iter().map(|l| {
+            let numbers = [l.waiting.into(), l.backlog.into(), l.half_open, l.overflows, l.region.into()];
+            [l.local.clone()].into_iter().chain(numbers.map(|n: u64| n.to_string())).collect()
+        }));
         text.push_str(&table(&rows, &[0]));
     }
     text
@@ -265,7 +266,7 @@ ESTAB        7       0  10.0.0.2:80  10.0.0.1:40000   14K  1.234/0.056        2 
                 ..Default::default()
             },
             applications: vec![Application { region: 4, pids: vec![7, 8], memory_bytes: 1 << 20, share, ..Default::default() }],
-            listeners: vec![Listener { local: "10.0.0.2:80".into(), backlog: 511, ..Default::default() }],
+            listeners: vec![Listener { local: "10.0.0.2:80".into(), backlog: 511, overflows: 17, ..Default::default() }],
             ..Default::default()
         };
         let text = status_text(&status);
@@ -275,7 +276,7 @@ ESTAB        7       0  10.0.0.2:80  10.0.0.1:40000   14K  1.234/0.056        2 
             "3 of 0",
             "7,8",
             "1024K",
-            "511",
+            "511          0         17       0",
             "mtu 1500, link down",
             "250  1.5mbit  7,8",
         ] {

@@ -185,7 +185,7 @@ impl<H: Host> Core<H> {
             ip: self.config.first.map(|first| prefix_text(&first)).unwrap_or_default(),
             addresses: self.engine.addresses().map(|a| admin::Address { ip: prefix_text(&a.prefix), state: a.state.into() }).collect(),
             applications: self.apps.values().map(|a| self.application(a)).collect(),
-            listeners: self.listeners.values().map(|l| self.listener(l)).collect(),
+            listeners: self.engine.listeners().filter_map(|view| self.listener(&view)).collect(),
             neighbours: self.engine.neighbours().map(|n| neighbour(&n)).collect(),
             half_open: self.engine.connections().filter(|c| c.flow.is_none()).count() as u64,
             time_wait: self.engine.time_wait_count() as u64,
@@ -213,8 +213,16 @@ impl<H: Host> Core<H> {
         slot.and_then(|s| s.bind).and_then(|b| self.engine.bound(b)).map_or_else(String::new, |(at, flags)| bound_text(at, flags))
     }
 
-    fn listener(&self, l: &super::app::Listener) -> admin::Listener {
-        admin::Listener { local: self.local_of(l.region, l.slot), region: l.region.into(), waiting: self.waiting_at(l), backlog: l.backlog }
+    fn listener(&self, view: &toe_engine::ListenerView) -> Option<admin::Listener> {
+        let l = self.listeners.get(&view.id)?;
+        Some(admin::Listener {
+            local: self.local_of(l.region, l.slot),
+            region: l.region.into(),
+            waiting: self.waiting_at(l),
+            backlog: l.backlog,
+            half_open: view.half_open as u64,
+            overflows: view.overflows,
+        })
     }
 
     fn listener_rows(&self) -> Vec<admin::Connection> {

@@ -47,15 +47,15 @@ structs! {
     crate::region::SlotConn as "toe_slot_conn" { state, error, flow, tx_off, rx_off, tx_len, rx_len, ctx, _reserved }
     crate::region::SlotNames as "toe_slot_names" { local_ip, remote_ip, local_port, remote_port, _reserved }
     crate::region::SlotTx as "toe_slot_tx" {
-        head, lock, flags, nonblocking, timeout_us, slot_flags, linger, _reserved, pacing, tos, ttl, max_segment, syn_retries,
-        defer_accept_s, _reserved2,
+        head, lock, flags, nonblocking, timeout_us, slot_flags, linger, urgent, pacing, tos, ttl, max_segment, syn_retries,
+        defer_accept_s, _reserved,
     }
-    crate::region::SlotRx as "toe_slot_rx" { tail, lock, told, timeout_us, low_water, _reserved }
+    crate::region::SlotRx as "toe_slot_rx" { tail, lock, told, timeout_us, low_water, _reserved, urgent, _reserved2 }
     crate::region::SlotEvent as "toe_slot_event" { rx_head, tx_tail, flags, error, srtt_us, cwnd, _reserved }
     crate::region::SlotListen as "toe_slot_listen" { ring, head, tail, _reserved }
-    crate::desc::HostDesc as "toe_host_desc" { kind, flags, flow, tx_head, rx_tail, opaque, _reserved, phase }
+    crate::desc::HostDesc as "toe_host_desc" { kind, flags, flow, tx_head, rx_tail, opaque, urgent, _reserved, phase }
     crate::desc::EventDesc as "toe_event_desc" {
-        kind, flags, flow, rx_head, tx_tail, opaque, error, srtt_us, cwnd, _reserved, phase,
+        kind, flags, flow, rx_head, tx_tail, opaque, error, srtt_us, cwnd, urgent, _reserved, phase,
     }
     crate::context::ContextPage as "toe_context_page" { host, card, daemon, _reserved }
     crate::flow::FlowState as "toe_flow_state" { id, rx, tx, cc }

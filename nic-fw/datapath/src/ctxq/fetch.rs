@@ -155,7 +155,7 @@ impl Contexts {
                 return None;
             }
         };
-        let update = HostUpdate { tx_head: desc.tx_head, rx_tail: desc.rx_tail, flags: desc.flags };
+        let update = HostUpdate { tx_head: desc.tx_head, rx_tail: desc.rx_tail, flags: desc.flags, urgent: desc.urgent };
         Some(HcMsg { ctx, region, flow: desc.flow, op, update })
     }
 

@@ -24,7 +24,9 @@ enum Listing {
     Free,
     /// Found by its tuple.
     Listed,
-    /// Ended: its tuple is free for another, its id is not yet.
+    /// The same, but its tuple is free for another: until the control plane knows of the end, the peer's last words are answered here.
+    Ended,
+    /// Another has its tuple; its id is not free yet.
     Unlisted,
 }
 
@@ -100,8 +102,11 @@ impl Directory {
     pub fn install(&mut self, state: &FlowState) -> Result<FlowId, InstallError> {
         let fixed = Fixed::of(state);
         let hash = self.view.hash(&fixed.place.key);
-        if self.view.lookup(hash, &fixed.place).is_some() {
-            return Err(InstallError::Exists);
+        if let Some(old) = self.view.lookup(hash, &fixed.place) {
+            if self.meta[old.index as usize].listing != Listing::Ended {
+                return Err(InstallError::Exists);
+            }
+            self.unlist(old);
         }
         let free = &mut self.free[usize::from(self.view.group(hash))];
         let &i = free.last().ok_or(InstallError::NoSpace)?;
@@ -118,8 +123,15 @@ impl Directory {
     }
 
     /// The connection has ended.
-    pub fn unlist(&mut self, flow: FlowId) {
-        if !self.is(flow) || self.meta[flow.index as usize].listing != Listing::Listed {
+    pub fn end(&mut self, flow: FlowId) {
+        if self.is(flow) && self.meta[flow.index as usize].listing == Listing::Listed {
+            self.meta[flow.index as usize].listing = Listing::Ended;
+        }
+    }
+
+    /// Its tuple finds it no more.
+    fn unlist(&mut self, flow: FlowId) {
+        if !self.is(flow) || self.meta[flow.index as usize].listing == Listing::Unlisted {
             return;
         }
         if let Some(fixed) = self.fixed(flow) {
@@ -214,13 +226,14 @@ mod tests {
     }
 
     #[test]
-    fn a_tuple_finds_its_flow_until_it_ends() {
+    fn a_tuple_finds_its_flow_until_its_id_is_free() {
         let mut d = directory();
         let id = d.install(&flow(1)).unwrap();
         assert_eq!((lookup(&d, 1), lookup(&d, 2)), (Some(id), None));
-        d.unlist(id);
+        d.end(id);
+        assert_eq!(lookup(&d, 1), Some(id));
+        assert!(d.free(id));
         assert_eq!(lookup(&d, 1), None);
-        assert!(d.view().is(id) && d.fixed(id).is_some());
     }
 
     #[test]
@@ -260,10 +273,14 @@ mod tests {
     fn an_ended_flows_tuple_can_be_installed_before_its_id_is_free() {
         let mut d = directory();
         let old = d.install(&flow(1)).unwrap();
-        d.unlist(old);
+        d.end(old);
         let new = d.install(&flow(1)).unwrap();
+        assert_eq!(lookup(&d, 1), Some(new));
+        assert!(d.view().is(old) && d.fixed(old).is_some());
+        d.end(old);
         d.free(old);
         assert_eq!(lookup(&d, 1), Some(new));
+        assert_eq!(d.install(&flow(1)), Err(InstallError::Exists));
     }
 
     #[test]

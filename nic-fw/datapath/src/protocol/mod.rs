@@ -214,7 +214,11 @@ impl Protocol {
                 self.counters.drop_many(Drop::Frozen, msg.frames.len() as u64);
                 msg.dropped = true;
             }
-            // The flow ended between look-up and now, or is not installed yet.
+            Some(Phase::Ended) if toe_tcp::is_last_fin(self.states.state(flow), segment) => {
+                let out = self.input(flow, &Input::Segment(*segment));
+                self.finish(flow, &out, msg);
+            }
+            // The flow has ended, or is not installed yet.
             _ => msg.stale = true,
         }
     }
@@ -324,7 +328,12 @@ impl Protocol {
             }
         }
         if out.notify || out.closed.is_some() {
-            msg.event = Some(event(&self.states, flow));
+            let mut event = event(&self.states, flow);
+            if let Some(urgent) = out.urgent {
+                event.flags |= ev_flags::URGENT;
+                event.urgent = urgent;
+            }
+            msg.event = Some(event);
         }
     }
 
@@ -387,6 +396,7 @@ fn event_of(flow: FlowId, s: &FlowState, given_up: bool) -> Event {
         error: 0,
         srtt_us: s.tx.srtt_us,
         cwnd: s.cc.cwnd,
+        urgent: 0,
         given_up,
         number: 0,
     }

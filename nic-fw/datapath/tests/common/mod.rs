@@ -654,6 +654,7 @@ pub fn peer_segment(n: u16, at: u32, acked: u32, flags: TcpFlags, payload: &[u8]
         ack: SeqNum(ISS.wrapping_add(1).wrapping_add(acked)),
         flags: flags | TcpFlags::ACK,
         window: 60_000,
+        urgent: 0,
         options: TcpOptions::default(),
     };
     let mut bytes = vec![0; 128];

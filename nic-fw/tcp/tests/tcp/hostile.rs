@@ -43,6 +43,7 @@ fn segment(r: &mut impl Choices, s: &FlowState, now: Now) -> SegmentIn {
         ack: SeqNum(near(r, &[s.tx.snd_una, s.tx.snd_nxt, s.tx.snd_max, s.tx.snd_max])),
         flags,
         window: r.pick([0, 1, 500, 60_000, any_window]),
+        urgent: r.pick([0, 1, 1000, any_window]),
         payload_len: r.pick([0, 0, 1, 1000, any_len]),
         timestamps: r.chance(60).then_some(stamp),
         sack: sack_blocks(r, s),
@@ -58,6 +59,7 @@ fn event(r: &mut impl Choices, s: &FlowState, now: Now) -> Input {
             tx_head: near(r, &[s.tx.tx_head, s.tx.tx_head, tx_tail(s)]),
             rx_tail: near(r, &[s.rx.rx_tail, rx_head(s), rx_head(s)]),
             flags: (r.next() as u32) & if r.chance(95) { !(hc_flags::FIN | hc_flags::RX_CLOSED) } else { !0 },
+            urgent: near(r, &[s.tx.tx_head, tx_tail(s)]),
         }),
         850..985 => Input::Timer,
         985..998 => {

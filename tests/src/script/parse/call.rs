@@ -6,7 +6,7 @@ use crate::script::parse::packet;
 use rustix::io::Errno as E;
 use toe::socket::ready;
 
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "socket",
     "fcntl",
     "bind",
@@ -17,6 +17,7 @@ const NAMES: [&str; 15] = [
     "recv",
     "write",
     "send",
+    "sockatmark",
     "shutdown",
     "close",
     "setsockopt",
@@ -134,16 +135,17 @@ fn op(c: &mut Cursor<'_>, name: &str) -> Parsed<Op> {
         "read" | "recv" => {
             dots(c)?;
             let len = number_after_comma(c)?;
-            let flags = if name == "recv" { comma(c).and_then(|()| bits(c, &["MSG_PEEK", "MSG_DONTWAIT"]))? } else { 0 };
-            Ok(Op::Read { fd, len, peek: flags & 1 != 0, dontwait: flags & 2 != 0 })
+            let flags = if name == "recv" { comma(c).and_then(|()| bits(c, &["MSG_PEEK", "MSG_DONTWAIT", "MSG_OOB"]))? } else { 0 };
+            Ok(Op::Read { fd, len, peek: flags & 1 != 0, dontwait: flags & 2 != 0, oob: flags & 4 != 0 })
         }
         "write" | "send" => {
             dots(c)?;
             let len = number_after_comma(c)?;
-            let names = ["MSG_MORE", "MSG_DONTWAIT", "MSG_NOSIGNAL"];
+            let names = ["MSG_MORE", "MSG_DONTWAIT", "MSG_NOSIGNAL", "MSG_OOB"];
             let flags = if name == "send" { comma(c).and_then(|()| bits(c, &names))? } else { 0 };
-            Ok(Op::Write { fd, len, more: flags & 1 != 0, dontwait: flags & 2 != 0 })
+            Ok(Op::Write { fd, len, more: flags & 1 != 0, dontwait: flags & 2 != 0, oob: flags & 8 != 0 })
         }
+        "sockatmark" => Ok(Op::AtMark { fd }),
         "shutdown" => {
             comma(c)?;
             c.want("SHUT_WR")?;
@@ -170,10 +172,10 @@ fn socket(c: &mut Cursor<'_>) -> Parsed<Op> {
 }
 
 fn set(c: &mut Cursor<'_>, fd: Fd) -> Parsed<Op> {
-    use SocketOption::{Cork, KeepAlive, Linger, NoDelay, ReuseAddr};
+    use SocketOption::{Cork, KeepAlive, Linger, NoDelay, OobInline, ReuseAddr};
     comma(c)?;
     let known: &[(&str, SocketOption)] = match c.one_of(&["SOL_SOCKET", "SOL_TCP", "IPPROTO_TCP"])? {
-        0 => &[("SO_REUSEADDR", ReuseAddr), ("SO_KEEPALIVE", KeepAlive), ("SO_LINGER", Linger)],
+        0 => &[("SO_REUSEADDR", ReuseAddr), ("SO_KEEPALIVE", KeepAlive), ("SO_LINGER", Linger), ("SO_OOBINLINE", OobInline)],
         _ => &[("TCP_NODELAY", NoDelay), ("TCP_CORK", Cork)],
     };
     comma(c)?;
@@ -219,9 +221,9 @@ fn get_error(c: &mut Cursor<'_>, fd: Fd) -> Parsed<Op> {
 
 /// `[{fd=4, events=POLLIN, revents=POLLIN}], 1, 0`
 fn poll(c: &mut Cursor<'_>) -> Parsed<Op> {
-    const NAMES: [&str; 5] = ["POLLIN", "POLLOUT", "POLLERR", "POLLHUP", "POLLRDHUP"];
+    const NAMES: [&str; 6] = ["POLLIN", "POLLPRI", "POLLOUT", "POLLERR", "POLLHUP", "POLLRDHUP"];
     let set = |c: &mut Cursor<'_>| {
-        let values = [ready::IN, ready::OUT, ready::ERR, ready::HUP, ready::RDHUP];
+        let values = [ready::IN, ready::PRI, ready::OUT, ready::ERR, ready::HUP, ready::RDHUP];
         let chosen = bits(c, &NAMES)?;
         Ok(values.iter().enumerate().filter(|(i, _)| chosen >> i & 1 != 0).fold(0, |all, (_, bit)| all | bit))
     };

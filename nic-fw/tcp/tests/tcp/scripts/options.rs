@@ -16,7 +16,7 @@ fn timestamps_are_ours_and_the_peers_latest() {
 #[test]
 fn paws_drops_old_segments_with_an_ack() {
     let mut t = with_timestamps();
-    let out = t.segment(stamped(seg(RX, TX, A, 10), 99, 0));
+    let out = t.segment(stamped(seg(RX, TX, A, 10), 98, 0));
     assert_eq!((out.place, out.drop), (None, Some(Drop::Paws)));
     assert!(out.reply.is_some());
 }
@@ -31,9 +31,12 @@ fn paws_does_not_hold_for_rst() {
 /// RFC 7323 5.5-1.
 #[test]
 fn paws_forgets_after_24_days() {
+    const OLD: u32 = 100u32.wrapping_sub(10_000);
     let mut t = with_timestamps();
-    t.now_us += 25 * 24 * 3600 * 1_000_000;
-    assert!(t.segment(stamped(seg(RX, TX, A, 10), 99, 0)).place.is_some());
+    t.now_us += 24 * 24 * 3600 * 1_000_000;
+    assert!(t.segment(stamped(seg(RX, TX, A, 10), OLD, 0)).place.is_none());
+    t.now_us += 1000;
+    assert!(t.segment(stamped(seg(RX, TX, A, 10), OLD, 0)).place.is_some());
 }
 
 /// RFC 7323 3.2-8, 3.2-9.
@@ -74,8 +77,32 @@ fn the_segment_that_fills_a_hole_is_echoed() {
 /// RFC 7323 5.3-2.
 #[test]
 fn paws_comes_before_the_window() {
-    let out = with_timestamps().segment(stamped(seg(RX + 100_000, TX, A, 10), 99, 0));
+    let out = with_timestamps().segment(stamped(seg(RX + 100_000, TX, A, 10), 98, 0));
     assert_eq!(out.drop, Some(Drop::Paws));
+}
+
+#[test]
+fn what_was_overtaken_within_a_round_trip_is_not_old() {
+    let mut t = with_timestamps();
+    t.s.tx.srtt_us = 20_000;
+    // The first of three is sent again, and overtakes the other two.
+    let _ = t.segment(stamped(seg(RX, TX, A, 10), 140, 0));
+    assert!(t.segment(stamped(seg(RX + 10, TX, A, 10), 120, 0)).place.is_some());
+    let out = t.segment(stamped(seg(RX + 20, TX, A, 10), 119, 0));
+    assert_eq!((out.place, out.drop), (None, Some(Drop::Paws)));
+    // Without a measurement nothing is known of round trips.
+    t.s.tx.srtt_us = 0;
+    assert_eq!(t.segment(stamped(seg(RX + 20, TX, A, 10), 139, 0)).drop, Some(Drop::Paws));
+}
+
+/// RFC 7323 4.3-2.
+#[test]
+fn what_was_overtaken_is_not_echoed() {
+    let mut t = with_timestamps();
+    t.s.tx.srtt_us = 20_000;
+    let _ = t.segment(stamped(seg(RX, TX, A, 10), 140, 0));
+    let _ = t.segment(stamped(seg(RX + 10, TX, A, 10), 130, 0));
+    assert_eq!(t.expire_and_emit().timestamps.unwrap().ecr, 140);
 }
 
 /// RFC 7323 3.2-10.
@@ -111,6 +138,34 @@ fn an_echo_tells_which_copy_was_answered() {
     assert_eq!(t.s.tx.srtt_us, (7 * before + 40_000 + 4) / 8);
 }
 
+/// RFC 7323 4.1-2. What is in flight was sent again in part, and that part has no record.
+#[test]
+fn in_recovery_and_after_a_timeout_each_echo_is_a_measurement() {
+    let measured = |lose: fn(&mut Script)| {
+        let mut t = Script::with(|s| (s.snd_wnd, s.timestamps) = (60_000, Some(Timestamping { recent: 100, offset: 7 })));
+        t.write(30_000);
+        lose(&mut t);
+        t.emit_all();
+        // New data has followed, which has one.
+        let _ = t.segment(stamped(seg(RX, TX + 2000, A, 0), 100, 0));
+        let sent = t.emit_all();
+        assert!(sent.iter().any(|s| !s.rexmit), "{sent:?}");
+        let before = t.s.tx.srtt_us;
+        t.now_us += 50_000;
+        let _ = t.segment(stamped(seg(RX, TX + 3000, A, 0), 100, sent[0].timestamps.unwrap().val));
+        assert_eq!(t.s.tx.srtt_us, (7 * before + 50_000 + 4) / 8);
+    };
+    measured(|t| {
+        for _ in 0..8 {
+            let _ = t.segment(stamped(seg(RX, TX, A, 0), 100, 0));
+        }
+    });
+    measured(|t| {
+        let _ = t.expire();
+        t.s.cc.cwnd = 20_000;
+    });
+}
+
 /// RFC 3168 6.1.1-6.
 #[test]
 fn ce_is_echoed_until_cwr() {
@@ -139,6 +194,54 @@ fn ece_halves_cwnd_once_per_window() {
     assert!(sent[0].flags.contains(TcpFlags::CWR) && !sent[1].flags.contains(TcpFlags::CWR));
 }
 
+/// RFC 3168 6.1.2-2.
+#[test]
+fn a_window_that_was_marked_is_no_occasion_to_grow_and_others_are() {
+    let mut t = Script::with(|s| (s.ecn, s.snd_wnd) = (true, 60_000));
+    t.write(10_000);
+    let _ = t.segment(seg(RX, TX + 1000, A, 0));
+    assert_eq!(t.s.cc.cwnd, 11_000, "slow start");
+    let _ = t.segment(seg(RX, TX + 2000, A | TcpFlags::ECE, 0));
+    let reduced = t.s.cc.cwnd;
+    let _ = t.segment(seg(RX, TX + 9900, A, 0));
+    assert_eq!(t.s.cc.cwnd, reduced);
+    let _ = t.segment(seg(RX, TX + 10_000, A, 0));
+    t.write(10_000);
+    let _ = t.segment(seg(RX, TX + 14_000, A, 0));
+    t.emit_all();
+    let _ = t.segment(seg(RX, TX + 18_000, A, 0));
+    assert_eq!(t.s.cc.cwnd, reduced + 1000);
+}
+
+#[test]
+fn ece_with_nothing_in_flight_reduces_nothing() {
+    let mut t = Script::with(|s| (s.ecn, s.snd_wnd) = (true, 60_000));
+    let before = (t.s.cc.cwnd, t.s.cc.ssthresh);
+    let _ = t.segment(seg(RX, TX, A | TcpFlags::ECE, 1000));
+    assert_eq!((t.s.cc.cwnd, t.s.cc.ssthresh), before);
+}
+
+/// RFC 3168, 6.1.2: once for a window of data, whatever of it is lost or marked.
+#[test]
+fn a_loss_and_a_mark_in_one_window_reduce_it_once() {
+    for mark_first in [true, false] {
+        let mut t = Script::with(|s| (s.ecn, s.snd_wnd) = (true, 60_000));
+        t.write(10_000);
+        let mark = |t: &mut Script| {
+            let _ = t.segment(seg(RX, TX, A | TcpFlags::ECE, 0));
+        };
+        if mark_first {
+            mark(&mut t);
+        }
+        for _ in 0..3 {
+            let _ = t.segment(seg(RX, TX, A, 0));
+        }
+        assert_eq!(t.emit().map(|s| (s.pos, s.rexmit)), Some((0, true)));
+        mark(&mut t);
+        assert_eq!(t.s.cc.ssthresh, 5000);
+    }
+}
+
 /// RFC 3168 5.2-1, 5.2-2, 6.1.2-4, 6.1.4-1, 6.1.5-2.
 #[test]
 fn ecn_is_for_new_data_only() {
@@ -151,6 +254,14 @@ fn ecn_is_for_new_data_only() {
     let _ = t.segment(seg(RX, TX, A, 2000));
     let ack = t.emit().unwrap();
     assert_eq!((ack.len, ack.ect), (0, false));
+}
+
+/// RFC 3168 6.1.4-1.
+#[test]
+fn a_fin_alone_is_not_ecn_capable() {
+    let mut t = Script::with(|s| s.ecn = true);
+    let _ = t.host(0, 0, hc_flags::FIN);
+    assert!(t.emit().is_some_and(|fin| fin.flags.contains(TcpFlags::FIN) && !fin.ect));
 }
 
 /// RFC 3168 6.1.6-1.
@@ -193,7 +304,10 @@ fn keep_alive_probes_and_gives_up() {
 /// RFC 9293 MUST-25.
 #[test]
 fn keep_alive_is_off_unless_asked_for() {
-    let t = Script::new();
+    let mut t = Script::new();
+    assert_eq!(next_deadline(&t.s, t.now()), None);
+    t.write(1000);
+    let _ = t.segment(seg(RX, TX + 1000, A, 0));
     assert_eq!(next_deadline(&t.s, t.now()), None);
 }
 
@@ -301,18 +415,4 @@ fn nothing_can_be_added_behind_fin() {
     let _ = t.host(100, 0, hc_flags::FIN);
     assert!(t.host(101, 0, hc_flags::FIN).bad_host);
     assert_eq!(t.s.tx.tx_head, 100);
-}
-
-#[test]
-fn rebase_keeps_time_and_timestamps() {
-    let mut t = with_timestamps();
-    t.write(100);
-    let before = next_deadline(&t.s, t.now()).unwrap().0 - t.now_us;
-    let to = Now(77_000_000_000);
-    let from = t.now();
-    rebase(&mut t.s, from, to);
-    t.now_us = to.0;
-    assert_eq!(next_deadline(&t.s, to).unwrap().0 - to.0, before);
-    let _ = t.segment(stamped(seg(RX, TX, A, 2000), 150, 0));
-    assert_eq!(t.emit().unwrap().timestamps.unwrap().val, 1007);
 }
