@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use toe::{Context, Event};
 use toe_abi::app::{APP_MAGIC, Reply, Request, op};
+use toe_abi::control::ControlMsg;
 use toe_abi::{ABI_VERSION, CtxId, RegionId};
 use toe_datapath::Composition;
 use toe_engine::Engine;
@@ -41,6 +42,7 @@ struct Below {
     stopped: Option<Vec<(RegionId, u32)>>,
     /// The application's context as the card numbers it.
     app_ctx: Option<CtxId>,
+    lies: Option<Box<dyn FnMut(&mut ControlMsg)>>,
 }
 
 impl Below {
@@ -85,7 +87,8 @@ impl Below {
             return false;
         }
         let mut worked = false;
-        while let Some(msg) = self.pop_completion() {
+        while let Some(mut msg) = self.pop_completion() {
+            self.lies.iter_mut().for_each(|lies| lies(&mut msg));
             self.core.completion(&msg, self.now_us);
             worked = true;
         }
@@ -103,7 +106,7 @@ impl Below {
         worked
     }
 
-    fn pop_completion(&mut self) -> Option<toe_abi::control::ControlMsg> {
+    fn pop_completion(&mut self) -> Option<ControlMsg> {
         let control = &mut self.shared.borrow_mut().control;
         let msg = control.completion();
         if msg.is_none() {
@@ -310,6 +313,7 @@ impl ToeHost {
             app_awake: true,
             stopped: None,
             app_ctx: None,
+            lies: None,
         };
         let (region, map, ctx) = below.join();
         let below = Rc::new(RefCell::new(below));
@@ -412,6 +416,13 @@ impl ToeHost {
     /// One of them wakes the card.
     pub fn others_kick(&mut self, ctx: CtxId) {
         self.below.borrow_mut().card_kicked(ctx);
+    }
+
+    /// From now on toed gets the card's answers as `lies` makes them. Memory that is made from now on stays mapped for the card.
+    pub fn let_card_lie(&mut self, lies: impl FnMut(&mut ControlMsg) + 'static) {
+        let mut below = self.below.borrow_mut();
+        below.lies = Some(Box::new(lies));
+        below.shared.borrow_mut().cards.get_or_insert_default();
     }
 
     /// The memory of an application's region, as it would map it.

@@ -1,5 +1,6 @@
 //! Applications that ask for anything, write anything into their memory and die at any time, against card and daemon, in virtual time. Nothing
-//! panics or spins, another application goes on as if they were not there, and nothing of theirs is left when they are gone.
+//! panics or spins, another application goes on as if they were not there, and nothing of theirs is left when they are gone. If the card lies
+//! to the daemon as well, nothing panics or spins.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -8,8 +9,10 @@ use std::rc::Rc;
 use arbitrary::{Arbitrary, Unstructured};
 use toe::{Context, Event, SocketId};
 use toe_abi::app::{APP_MAGIC, MSG_LEN, Request, op};
+use toe_abi::control::{ControlMsg, kind};
 use toe_abi::desc::{HostDesc, phase, slot};
 use toe_abi::flow::v4_mapped;
+use toe_abi::frames::FrameRecord;
 use toe_abi::region::{RegionHeader, SOCKET_SLOT_LEN};
 use toe_abi::{ABI_VERSION, CtxId, FlowId, RegionId};
 use toe_hal::RxOffload;
@@ -22,7 +25,7 @@ use toed::core::{Attachment, ClientId, Incoming, Proof};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::host;
-use super::peers::{OUR_IP, OUR_IP6, PEER_IP, PEER_IP6, PEER_PORT, Peers};
+use super::peers::{OUR_IP, OUR_IP6, PEER_IP, PEER_IP6, PEER_PORT, Peer, Peers};
 
 const STEPS_MAX: usize = 200;
 /// Where the application listens that nobody may disturb, and where the others may.
@@ -82,6 +85,22 @@ enum Step<'a> {
     },
     Syn(u8),
     Pass(u32),
+    /// The card's next answer to the daemon is not what it should be: a word of it.
+    Lie {
+        word: u8,
+        value: u32,
+    },
+    /// It tells the daemon of the end of a flow, or of a frame, that there was not.
+    Closed {
+        flow: u8,
+        generation: u8,
+        reason: u8,
+    },
+    Exception {
+        reason: u8,
+        flags: u8,
+        frame: &'a [u8],
+    },
 }
 
 /// Listens, accepts, and answers what is asked.
@@ -130,6 +149,10 @@ struct World {
     /// As it was mapped, and how it is laid out: what the memory says of that may have been written over.
     memories: BTreeMap<RegionId, (SharedMemory, RegionHeader)>,
     queues: Vec<Queue>,
+    /// Which words of the card's answers are to be others.
+    lies: Rc<RefCell<Vec<(u8, u32)>>>,
+    /// The card has said nothing but the truth: only then does all come to an end as it should.
+    is_true: bool,
     now_us: u64,
 }
 
@@ -162,8 +185,16 @@ impl World {
             regions: HashMap::new(),
             memories: BTreeMap::new(),
             queues: vec![],
+            lies: Rc::default(),
+            is_true: true,
             now_us: 1000,
         };
+        let lies = world.lies.clone();
+        world.host.let_card_lie(move |answer| {
+            if let Some((word, value)) = lies.borrow_mut().pop() {
+                lie(answer, word, value);
+            }
+        });
         (0..3).for_each(|n| world.connect(n));
         // Most of what there is to break needs an application with a context and sockets.
         for (op, arg) in [(op::HELLO, 0), (op::OPEN_CONTEXT, 0), (op::POOL, 2)] {
@@ -214,7 +245,7 @@ impl World {
                 self.ask(self.clients[usize::from(client) % 3], request, None);
             }
             Step::Post { ctx, kind, flow, generation, flags, tx_head, rx_tail } => {
-                let flow = FlowId { index: u32::from(flow) % 9, generation: u32::from(generation) % 5 };
+                let flow = some_flow(flow, generation);
                 let (tx_head, rx_tail) = (tx_head.into(), rx_tail.into());
                 let desc = HostDesc { kind: u32::from(kind) % 6, flow, flags: flags.into(), tx_head, rx_tail, ..HostDesc::default() };
                 self.post(ctx, desc);
@@ -242,8 +273,27 @@ impl World {
                 let segment = self.peers.get(n).next(len % 1400, flags);
                 self.arrive(segment);
             }
-            Step::Syn(n) => self.syn(n, if n < 128 { OTHERS } else { HONEST }),
+            Step::Syn(n) => {
+                let syn = syn(self.peers.get(n), if n < 128 { OTHERS } else { HONEST });
+                self.arrive(syn);
+            }
             Step::Pass(us) => self.pass(us.into()),
+            Step::Lie { word, value } => {
+                self.is_true = false;
+                self.lies.borrow_mut().push((word, value));
+            }
+            Step::Closed { flow, generation, reason } => {
+                self.is_true = false;
+                let mut notice = ControlMsg::new(kind::FLOW_CLOSED, 0);
+                notice.flow = some_flow(flow, generation);
+                notice.args[0] = u64::from(reason) % 8;
+                self.host.others(|core, now| core.completion(&notice, now));
+            }
+            Step::Exception { reason, flags, frame } => {
+                self.is_true = false;
+                let record = FrameRecord { reason: reason.into(), flags: flags.into(), len: frame.len() as u32, ..FrameRecord::default() };
+                self.host.others(|core, now| core.frame(&record, frame, now));
+            }
         }
     }
 
@@ -277,17 +327,6 @@ impl World {
             self.host.others(|core, now| core.token_closed(region, slot, now));
         }
         self.connect(n);
-    }
-
-    fn syn(&mut self, n: u8, to: u16) {
-        let p = self.peers.get(n);
-        p.to = to;
-        // Far beyond an earlier connection: RFC 6191 lets it begin at once.
-        p.seq = p.seq.wrapping_add(1 << 20);
-        let options = TcpOptions { mss: Some(1000), sack_permitted: true, ..p.stamped(0) };
-        let syn = p.segment((p.seq, 0), TcpFlags::SYN, 60_000, options, false, 0);
-        p.seq = p.seq.wrapping_add(1);
-        self.arrive(syn);
     }
 
     fn arrive(&mut self, bytes: Vec<u8>) {
@@ -335,24 +374,50 @@ impl World {
         (0..3).for_each(|n| self.gone(n));
         self.pass(END_US);
         self.settle();
+        if !self.is_true {
+            return;
+        }
         self.host.others(|core, _| {
             let applications = core.status().applications.len();
             assert_eq!(applications, 1, "applications that are gone");
         });
         assert!(self.host.others_tokens().is_empty(), "sockets of nobody");
         let before = *self.honest.accepted.borrow();
-        self.syn(0, HONEST);
+        let syn = syn(self.peers.spare(), HONEST);
+        self.arrive(syn);
         self.settle();
-        let ack = self.peers.get(0).next(1, TcpFlags::ACK);
+        let ack = self.peers.spare().next(1, TcpFlags::ACK);
         self.arrive(ack);
         self.settle();
         assert_eq!(*self.honest.accepted.borrow(), before + 1, "the other application does not get its connection");
     }
 }
 
+fn syn(p: &mut Peer, to: u16) -> Vec<u8> {
+    p.to = to;
+    // Far beyond an earlier connection: RFC 6191 lets it begin at once.
+    p.seq = p.seq.wrapping_add(1 << 20);
+    let options = TcpOptions { mss: Some(1000), sack_permitted: true, ..p.stamped(0) };
+    let syn = p.segment((p.seq, 0), TcpFlags::SYN, 60_000, options, false, 0);
+    p.seq = p.seq.wrapping_add(1);
+    syn
+}
+
+fn some_flow(index: u8, generation: u8) -> FlowId {
+    FlowId { index: u32::from(index) % 9, generation: u32::from(generation) % 5 }
+}
+
 fn request(args: [u8; 3]) -> Request {
     let [a, b, c] = args.map(u64::from);
     Request { args: [a, b, c, 0], ..Request::default() }
+}
+
+/// Anything of an answer may be wrong, but which question it is the answer to.
+fn lie(answer: &mut ControlMsg, word: u8, value: u32) {
+    let (kind, tag) = (answer.kind, answer.tag);
+    let words = answer.as_mut_bytes().as_chunks_mut::<4>().0;
+    words[usize::from(word) % words.len()] = value.to_ne_bytes();
+    (answer.kind, answer.tag) = (kind, tag);
 }
 
 fn geometry(memory: &SharedMemory) -> RegionHeader {

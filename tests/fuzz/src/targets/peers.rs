@@ -33,7 +33,7 @@ pub struct Peer {
 }
 
 /// All of them: every other one is of IPv6.
-pub struct Peers([Peer; PEERS]);
+pub struct Peers([Peer; PEERS + 1]);
 
 impl Peers {
     pub fn new(to: u16) -> Self {
@@ -45,6 +45,11 @@ impl Peers {
 
     pub fn get(&mut self, n: u8) -> &mut Peer {
         &mut self.0[usize::from(n) % PEERS]
+    }
+
+    /// One more, whom `get` never gives.
+    pub fn spare(&mut self) -> &mut Peer {
+        &mut self.0[PEERS]
     }
 
     /// Takes a frame of ours; what the wire answers by itself.

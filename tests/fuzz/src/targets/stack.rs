@@ -72,6 +72,9 @@ enum Call {
     Nodelay(u8, bool),
     Keepalive(u8, bool),
     Cork(u8, bool),
+    SendUrgent { which: u8, len: u16 },
+    ReceiveUrgent(u8),
+    OobInline(u8, bool),
 }
 
 /// Does what it is told.
@@ -91,7 +94,10 @@ impl Puppet {
         | Call::Abort(which)
         | Call::Nodelay(which, _)
         | Call::Keepalive(which, _)
-        | Call::Cork(which, _)) = call
+        | Call::Cork(which, _)
+        | Call::SendUrgent { which, .. }
+        | Call::ReceiveUrgent(which)
+        | Call::OobInline(which, _)) = call
         else {
             let v6 = matches!(call, Call::Connect { v6: true });
             self.sockets.push(toe.connect(if v6 { Addr::v6(PEER_IP6, PEER_PORT + 1) } else { Addr::v4(PEER_IP, PEER_PORT) })?);
@@ -106,6 +112,9 @@ impl Puppet {
             Call::Nodelay(_, on) => toe.set_nodelay(id, on)?,
             Call::Keepalive(_, on) => toe.set_keepalive(id, on)?,
             Call::Cork(_, on) => toe.set_cork(id, on)?,
+            Call::SendUrgent { len, .. } => drop(toe.send_urgent(id, &vec![0x77; len.into()])?),
+            Call::ReceiveUrgent(_) => drop((toe.recv_urgent(id)?, toe.at_mark(id)?)),
+            Call::OobInline(_, on) => toe.set_oob_inline(id, on)?,
             Call::Close(_) => {
                 self.sockets.remove(at);
                 toe.close(id);
