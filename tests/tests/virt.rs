@@ -78,8 +78,8 @@ fn files_go_both_ways_over_ipv6() {
     let has_address = || card.card.json("status").is_ok_and(|status| status["addresses"][1]["state"] == "preferred");
     wait_until("the card's address", LIMIT, has_address).unwrap_or_else(|e| panic!("{e:#}\n{}", card.logs()));
     let scene = Scene { pair, card, hash };
-    let at = |place: Place, ip: &str| Place { ip: ip.to_owned(), ..place };
-    let (card, peer) = (at(scene.place(), CARD_IP6), at(scene.pair.peer_place(), PEER_IP6));
+    let (mut card, mut peer) = (scene.place(), scene.pair.peer_place());
+    (card.ip, peer.ip) = (CARD_IP6.to_owned(), PEER_IP6.to_owned());
     let _on_card = scene.server(&card, "on-card", 8080, &peer);
     // Solicitations for the card are multicast: its network device has to pass them on.
     scene.pair.peer().ip(&format!("-6 neigh flush dev {PEER_IF}")).expect("flush");

@@ -81,7 +81,7 @@ impl Engine {
         }
         let [.., a, b] = self.config.mac;
         let share = u64::from(u16::from_be_bytes([a, b]));
-        let delay_us = u64::from(query.max_delay_ms) * 1000 * share >> 16;
+        let delay_us = (u64::from(query.max_delay_ms) * 1000 * share) >> 16;
         let at = self.now.saturating_add(delay_us.max(ANSWER_MIN_US));
         let at = self.listening.deadline.map_or(at, |before| before.min(at));
         self.listening.is_v1 = query.is_v1;

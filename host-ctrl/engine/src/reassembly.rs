@@ -78,10 +78,8 @@ struct Partial {
 /// Why a piece, or its packet, comes to nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Refused {
-    /// It cannot be a piece of any packet, or is one too many.
+    /// It cannot be a piece of any packet, or is here already.
     Piece,
-    /// The piece is here already.
-    Again,
     /// No piece of this packet is to be believed.
     Packet,
 }
@@ -99,15 +97,12 @@ impl Partial {
         }
         // RFC 8200 4.5-7.
         if self.pieces.get(&f.offset).is_some_and(|here| here == payload) {
-            return Err(Refused::Again);
+            return Err(Refused::Piece);
         }
         let before = self.pieces.range(..=f.offset).next_back().is_some_and(|(at, bytes)| at + bytes.len() as u32 > f.offset);
         let behind = self.pieces.range(f.offset..).next().is_some_and(|(at, _)| *at < end);
         // RFC 8200 4.5-1: overlapping.
-        if before || behind {
-            return Err(Refused::Packet);
-        }
-        if self.pieces.len() >= PIECES_MAX {
+        if before || behind || self.pieces.len() >= PIECES_MAX {
             return Err(Refused::Packet);
         }
         self.len = len;
@@ -161,10 +156,6 @@ impl Reassembly {
         Self { partial: HashMap::with_hasher(keys), by_age: BTreeMap::new(), serial: 0, cost: 0, deadline: None }
     }
 
-    pub fn len(&self) -> usize {
-        self.partial.len()
-    }
-
     fn remove(&mut self, key: &Key) -> Option<Partial> {
         let gone = self.partial.remove(key)?;
         self.by_age.remove(&gone.age);
@@ -209,7 +200,7 @@ impl Reassembly {
             }
             // RFC 8200 4.5-1: also those that are still to come.
             Err(Refused::Packet) => (p.pieces, p.head, p.have, p.spoiled) = (BTreeMap::new(), None, 0, true),
-            Err(_) => {}
+            Err(Refused::Piece) => {}
         }
         let (after, whole) = (p.cost(), p.is_whole());
         self.cost = self.cost - before + after;
@@ -220,17 +211,16 @@ impl Reassembly {
         self.remove(&key).and_then(|p| p.whole()).map(Some).ok_or(Refused::Packet)
     }
 
-    /// One that must go, as there is too much.
-    fn excess(&mut self) -> bool {
-        let too_much = self.len() > PACKETS_MAX || self.cost > BYTES_MAX;
+    /// Forgets one if there is too much. False: there is not.
+    fn drop_excess(&mut self) -> bool {
+        let too_much = self.partial.len() > PACKETS_MAX || self.cost > BYTES_MAX;
         let oldest = self.by_age.first_key_value().filter(|_| too_much).map(|(_, key)| *key);
         oldest.is_some_and(|key| self.remove(&key).is_some())
     }
 
     /// One whose time is over.
     fn expired(&mut self, now: u64) -> Option<Partial> {
-        let (_, key) = self.by_age.first_key_value().filter(|((at, _), _)| *at <= now)?;
-        let key = *key;
+        let key = *self.by_age.first_key_value().filter(|((at, _), _)| *at <= now)?.1;
         self.remove(&key)
     }
 }
@@ -240,7 +230,7 @@ impl Engine {
     pub(crate) fn reassemble(&mut self, frame: &[u8], parsed: &Frame, ip: &Ip) {
         self.counters.fragments += 1;
         let taken = self.reassembly.take(frame, &parsed.eth, ip, self.now);
-        while self.reassembly.excess() {
+        while self.reassembly.drop_excess() {
             self.counters.reassembly_failed += 1;
         }
         self.arm_reassembly();

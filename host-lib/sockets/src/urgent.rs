@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use toe::link::ring::Span;
 use toe::link::sys::{self, AppFd};
 use toe::link::user::{IoSpan, Sink, plausible};
-use toe::socket::{Take, own_flags};
+use toe::socket::{Take, own_flags, ready};
 use toe::{Change, Socket};
 
 /// recv(2) with MSG_OOB. Never waits, and takes no lock that this thread may hold: a handler of SIGURG calls it.
@@ -108,14 +108,14 @@ fn run() {
             continue;
         }
         drop(hub);
-        urgent.iter().copied().for_each(signal);
+        urgent.iter().for_each(|(slot, _)| signal(*slot));
         let mut hub = hub::lock();
-        for slot in urgent {
-            if let Ok(socket) = process::view(slot) {
-                socket.set_flag(own_flags::SIGNAL_DUE, false);
-            }
-            // Who waits for the bytes behind the urgent one.
-            hub.changed(slot, Change::IN);
+        for (slot, change) in urgent {
+            let Ok(socket) = process::view(slot) else { continue };
+            socket.set_flag(own_flags::SIGNAL_DUE, false);
+            // A call that waits for bytes is woken by the signal, and by nothing else as long as there are none: so it ends with EINTR.
+            let readable = if socket.readiness() & ready::IN != 0 { Change::IN } else { Change::NONE };
+            hub.changed(slot, change.without(Change::URGENT).without(Change::IN).with(readable));
         }
     }
 }

@@ -4,6 +4,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 
 #ifdef __cplusplus
@@ -25,6 +26,9 @@ void toe_close_context(struct toe_context *);
 /* `ip` in network order (as in struct in_addr), `port` in host order. A socket (>= 0) or a negative errno. */
 int64_t toe_listen(struct toe_context *, uint32_t ip, uint16_t port, uint32_t backlog);
 int64_t toe_connect(struct toe_context *, uint32_t ip, uint16_t port);
+/* The same at a struct sockaddr_in or sockaddr_in6, as bind and connect have it. */
+int64_t toe_listen_at(struct toe_context *, const struct sockaddr *addr, socklen_t len, uint32_t backlog);
+int64_t toe_connect_to(struct toe_context *, const struct sockaddr *addr, socklen_t len);
 int64_t toe_accept(struct toe_context *, uint32_t listener);
 
 /* Bytes, 0 for the end, or a negative errno (-EAGAIN: not now). */

@@ -55,8 +55,7 @@ pub(crate) fn rto_after_ms(s: &FlowState, backoff: u8) -> u32 {
     ms.min(u64::from(RTO_MAX_MS)) as u32
 }
 
-/// The least round trip is of stretches of so many milliseconds, about 4 minutes: a path may become longer (RFC 8985, 6.2, step 1: "a windowed
-/// min-filtered estimate of recent RTT measurements").
+/// The least round trip is of stretches of so many milliseconds, about 4 minutes: a path may become longer (RFC 8985, 6.2, step 1).
 const MIN_RTT_MS_LOG2: u32 = 18;
 
 /// A round trip of data that was sent once.
@@ -65,9 +64,7 @@ pub(crate) fn measured(s: &mut FlowState, rtt_us: u32, now: Now) {
     let sent_ms = now.ms32().wrapping_sub(rtt_us / 1000);
     // What was under way when a stretch began is the first measurement of it.
     let anew = sent_ms >> MIN_RTT_MS_LOG2 != now.ms32() >> MIN_RTT_MS_LOG2;
-    if s.tx.min_rtt_us == 0 || rtt_us < s.tx.min_rtt_us || anew {
-        s.tx.min_rtt_us = rtt_us;
-    }
+    s.tx.min_rtt_us = if anew || s.tx.min_rtt_us == 0 { rtt_us } else { rtt_us.min(s.tx.min_rtt_us) };
     sample(s, rtt_us);
 }
 

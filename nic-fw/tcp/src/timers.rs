@@ -169,7 +169,7 @@ fn is_over(s: &FlowState, pools: &Pools, otherwise: bool) -> bool {
     match pools.timers.get(s.cc.timers).user_timeout_ms {
         0 => otherwise,
         // At the latest when retransmissions are not counted any more, after eight hours.
-        limit => s.tx.backoff > 0 && (waited_ms(s, s.tx.backoff) >= limit || s.tx.backoff == u8::MAX),
+        limit => waited_ms(s, s.tx.backoff) >= limit || s.tx.backoff == u8::MAX,
     }
 }
 
@@ -270,6 +270,7 @@ fn keep_alive(s: &mut FlowState, pools: &Pools, now: Now, out: &mut Output) {
 mod tests {
     use super::*;
     use crate::testing::{flow, pools};
+    use toe_abi::flow::FlowOptions;
 
     #[test]
     fn only_what_comes_sooner_is_sooner() {
@@ -323,6 +324,20 @@ mod tests {
             (s.has(ff::PROBE), s.tx.probes)
         };
         assert_eq!((probed(IDLE_MS - 1), probed(IDLE_MS)), ((false, 0), (true, 2)));
+    }
+
+    /// As in Linux.
+    #[test]
+    fn a_user_timeout_ends_keep_alive_once_a_probe_went_unanswered() {
+        let given_up = |probes, silent_ms: u32| {
+            let (mut s, mut pools, mut out) = (flow(), pools(), Output::default());
+            pools.set_timers(&mut s, Patience::of(&FlowOptions { user_timeout_ms: 9_000_000, ..FlowOptions::default() }));
+            s.tx.probes = probes;
+            keep_alive(&mut s, &pools, Now(u64::from(silent_ms) * 1000), &mut out);
+            out.closed.is_some()
+        };
+        assert!(!given_up(0, 9_000_000) && !given_up(1, 8_999_999) && given_up(1, 9_000_000));
+        assert!(!given_up(100, 8_999_999), "in the place of a number of probes");
     }
 
     #[test]

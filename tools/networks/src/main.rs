@@ -66,9 +66,9 @@ struct Repeat {
     /// Runs of each measurement; the median counts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
-    /// Seconds of each run
-    #[arg(long, default_value_t = 2.0)]
-    seconds: f64,
+    /// Seconds of each run [default: 2, of fairness 6]
+    #[arg(long)]
+    seconds: Option<f64>,
     /// The picture
     #[arg(long)]
     svg: PathBuf,

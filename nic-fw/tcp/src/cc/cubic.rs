@@ -199,6 +199,19 @@ mod tests {
         assert_eq!(growth(CWND_MAX - 1), [4000; 4]);
     }
 
+    /// RFC 9438 4.3-2.
+    #[test]
+    fn reno_s_window_grows_by_a_segment_once_it_is_what_it_was() {
+        let grown = |estimate: u32| {
+            let mut cc = flow().cc;
+            cc.cwnd = 100 * MSS;
+            cc.words[W_EST] = estimate;
+            grow_estimate(&mut cc, &acked(100 * MSS, 1, 100 * MSS, 0));
+            cc.words[W_EST] - estimate
+        };
+        assert_eq!((grown(100 * MSS - 1), grown(100 * MSS)), (MSS * 9 / 17, MSS));
+    }
+
     /// RFC 9438 4.3-1: Reno's window is the guide where it is the larger.
     #[test]
     fn where_both_windows_are_equal_the_curve_is_the_guide() {

@@ -425,6 +425,11 @@ mod tests {
         s.cc.words = [7; 4];
         assert!(choose(&mut s, code::CUBIC) && s.cc.words == [7; 4], "the same again forgets nothing");
         assert!(!choose(&mut s, code::COUNT) && s.cc.algorithm == code::CUBIC);
+        // toed hears of acknowledgements where it sets the rate.
+        assert!(choose(&mut s, code::TIMELY) && s.has(ff::RATED));
+        s.cc.algorithm = code::CUBIC;
+        admit(&mut s);
+        assert!(!s.has(ff::RATED));
     }
 
     #[test]

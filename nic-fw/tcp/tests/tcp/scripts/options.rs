@@ -366,6 +366,41 @@ fn a_timer_that_runs_is_moved_by_what_a_new_user_timeout_differs() {
     assert_eq!(next_deadline(&t.s, t.now()), before);
 }
 
+/// It begins with a retransmission, so the first timeout is what it is.
+#[test]
+fn a_user_timeout_does_not_hasten_the_first_retransmission() {
+    let mut t = Script::new();
+    t.write(10);
+    let before = next_deadline(&t.s, t.now());
+    let _ = t.input(options(|o| o.user_timeout_ms = 50));
+    assert_eq!(next_deadline(&t.s, t.now()), before);
+}
+
+#[test]
+fn another_idle_time_holds_from_when_something_was_last_received() {
+    let mut t = Script::new();
+    let _ = t.host(0, 0, hc_flags::KEEPALIVE);
+    t.now_us += 60_000_000;
+    let out = t.input(options(|o| o.keep_idle_s = 100));
+    assert!(out.deadline && t.expire().counts.has(Counter::TxProbes));
+    assert_eq!(t.now_us, 1_000_000 + 100_000_000 + 1000);
+    // Between probes it is the next interval that is another.
+    let due = next_deadline(&t.s, t.now());
+    let _ = t.input(options(|o| (o.keep_idle_s, o.keep_interval_s) = (10, 3)));
+    assert_eq!(next_deadline(&t.s, t.now()), due);
+}
+
+/// RFC 3168, 5: the last two bits of the type of service are not the application's.
+#[test]
+fn type_of_service_and_hop_limit_are_taken_from_options() {
+    let mut t = Script::new();
+    let ttl = t.s.id.ttl;
+    let _ = t.input(options(|o| o.tos = 0x1f));
+    assert_eq!((t.s.id.tos, t.s.id.ttl), (0x1c, ttl), "0 is no hop limit");
+    let _ = t.input(options(|o| o.ttl = 7));
+    assert_eq!((t.s.id.tos, t.s.id.ttl), (0, 7));
+}
+
 /// However long it takes: the count of retransmissions ends at 255.
 #[test]
 fn the_longest_user_timeout_ends() {

@@ -217,3 +217,18 @@ fn a_keep_alive_of_the_peer_is_answered() {
     let out = t.segment(seg(RX - 1, TX, A, 0));
     assert_eq!(out.reply.unwrap().ack, SeqNum(RX));
 }
+
+#[test]
+fn after_a_duplicate_each_segment_is_acknowledged_at_once() {
+    let acknowledged = |duplicate: bool| {
+        let mut t = Script::new();
+        let _ = t.segment(seg(RX, TX, A | TcpFlags::PSH, 10));
+        t.expire_and_emit();
+        if duplicate {
+            let _ = t.segment(seg(RX, TX, A | TcpFlags::PSH, 10));
+        }
+        let _ = t.segment(seg(RX + 10, TX, A | TcpFlags::PSH, 10));
+        t.emit().map(|ack| ack.ack)
+    };
+    assert_eq!((acknowledged(false), acknowledged(true)), (None, Some(SeqNum(RX + 20))));
+}

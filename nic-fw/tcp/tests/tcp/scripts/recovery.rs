@@ -476,6 +476,18 @@ fn each_ack_sends_as_much_as_it_delivers_and_a_segment_more_if_all_is_well() {
     assert_eq!(sent, [2, 2, 1, 1, 1, 1], "until ssthresh is in flight");
 }
 
+/// RFC 9937, 6.2: SafeACK.
+#[test]
+fn an_ack_that_does_not_advance_brings_no_segment_more() {
+    let mut t = script();
+    t.window(20);
+    t.write(40_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(12_000, 20_000)]).len(), 8);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 2000), (12_000, 20_000)]).len(), 1);
+}
+
 /// RFC 6675 5-9; RFC 8985 9.3-1, 9.3-2; RFC 6937 3-1, 3-2, 3-3, 3-5.
 #[test]
 fn the_window_comes_down_in_proportion_to_what_arrives() {
@@ -529,7 +541,8 @@ fn a_lost_tail_is_probed_after_two_round_trips() {
     let mut t = script();
     t.write(3000);
     let start = t.now_us;
-    assert!(t.expire().counts.has(Counter::TxTailProbes));
+    let out = t.expire();
+    assert!(out.counts.has(Counter::TxTailProbes) && out.send);
     assert!(t.now_us - start <= 6000, "after {} us", t.now_us - start);
     assert_eq!(ranges(&t.emit_all()), [(2000, 1000)]);
     t.wait(RTT_US);
