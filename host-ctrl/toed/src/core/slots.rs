@@ -83,13 +83,15 @@ pub(super) fn last_words<M: Memory>(memory: &M, slot: u64) -> LastWords {
         linger: match memory.load(slot + LINGER2_S) {
             0 => FinWait2::AsEverybody,
             u32::MAX => FinWait2::Limit(0),
-            seconds => FinWait2::Limit(u64::from(seconds) * 1_000_000),
+            seconds => FinWait2::Limit(u64::from(seconds.min(LINGER2_MOST_S)) * 1_000_000),
         },
     }
 }
 
 /// Less than this is an attack on everybody's CPU (TCP_MIN_MSS of Linux).
 const MAX_SEGMENT_LEAST: u16 = 88;
+/// A connection that nobody holds keeps its buffers no longer, whatever its application says (TCP_FIN_TIMEOUT_MAX).
+const LINGER2_MOST_S: u32 = 120;
 /// More retransmissions of a SYN than Linux allows (MAX_TCP_SYNCNT) would last for days.
 const SYN_RETRIES_MOST: u32 = 127;
 
