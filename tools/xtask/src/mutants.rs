@@ -16,8 +16,8 @@ use crate::setup::Missing;
 
 #[derive(Args, Debug)]
 pub struct Options {
-    /// Only files with that in their path, such as ack.rs
-    files: Vec<String>,
+    /// Only those whose line in --list this regular expression matches, such as ack.rs, or 'in rto_ms'
+    filters: Vec<String>,
     /// Only what was changed since this commit
     #[arg(long, value_name = "COMMIT")]
     since: Option<String>,
@@ -43,9 +43,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let mut command = cargo::cargo(&["mutants"]);
     // Read by a person.
     command.env_remove("CARGO_TERM_COLOR").arg("--output").arg(&folder).args(["--jobs", &options.jobs.to_string()]);
-    for file in &options.files {
-        command.args(["--file", &format!("nic-fw/tcp/src/**/*{file}*")]);
-    }
+    command.args(options.filters.iter().flat_map(|filter| ["--re", filter]));
     if let Some(commit) = &options.since {
         let path = folder.join("mutants.diff");
         let diff = Command::new("git").args(["diff", commit]).current_dir(cargo::root()).output().context("cannot run git")?;
