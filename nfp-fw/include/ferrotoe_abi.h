@@ -18,7 +18,7 @@
 #endif
 
 /* toe_abi */
-#define TOE_ABI_VERSION 0x10003U
+#define TOE_ABI_VERSION 0x10004U
 
 /* desc */
 #define TOE_DESC_LEN 64U
@@ -28,6 +28,7 @@
 #define TOE_HC_UPDATE 1U
 #define TOE_HC_REBIND 2U
 #define TOE_HC_ABORT 3U
+#define TOE_HC_OPTIONS 4U
 
 /* desc::hc_flags */
 #define TOE_HC_FLAG_FIN 1U
@@ -35,6 +36,7 @@
 #define TOE_HC_FLAG_CORK 4U
 #define TOE_HC_FLAG_KEEPALIVE 8U
 #define TOE_HC_FLAG_RX_CLOSED 16U
+#define TOE_HC_FLAG_URGENT 128U
 
 /* desc::ev */
 #define TOE_EV_FLOW 1U
@@ -44,6 +46,7 @@
 #define TOE_EV_FLAG_TX_FIN_ACKED 2U
 #define TOE_EV_FLAG_ERROR 4U
 #define TOE_EV_FLAG_CLOSED 8U
+#define TOE_EV_FLAG_URGENT 16U
 
 /* context */
 #define TOE_CONTEXT_PAGE_LEN 4096U
@@ -79,6 +82,11 @@
 #define TOE_CC_CONST_RATE 5U
 #define TOE_CC_COUNT 6U
 
+/* flow::quick_ack */
+#define TOE_QUICK_ACK_AS_IT_IS 0U
+#define TOE_QUICK_ACK_ON 1U
+#define TOE_QUICK_ACK_OFF 2U
+
 /* flow::rate_words */
 #define TOE_RATE_WORD_MARKED 0U
 
@@ -110,6 +118,7 @@
 #define TOE_FLOW_FLAG_TLP_DUE 0x1000000U
 #define TOE_FLOW_FLAG_REORDERED 0x2000000U
 #define TOE_FLOW_FLAG_PROBED 0x4000000U
+#define TOE_FLOW_FLAG_URGENT 0x10000000U
 #define TOE_FLOW_FLAG_PACED 0x40000000U
 #define TOE_FLOW_FLAG_RATED 0x80000000U
 
@@ -221,7 +230,7 @@
 
 /* region */
 #define TOE_REGION_MAGIC 0x4e474552454f5446ULL
-#define TOE_SOCKET_SLOT_LEN 384U
+#define TOE_SOCKET_SLOT_LEN 448U
 #define TOE_ACCEPT_RECORD_LEN 128U
 
 /* region::slot_state */
@@ -231,6 +240,11 @@
 #define TOE_SLOT_STATE_CONNECTING 3U
 #define TOE_SLOT_STATE_CONNECTED 4U
 #define TOE_SLOT_STATE_FAILED 5U
+
+/* region::urgent_state */
+#define TOE_URGENT_STATE_NONE 0U
+#define TOE_URGENT_STATE_UNREAD 1U
+#define TOE_URGENT_STATE_READ 2U
 
 /* region::slot_flags */
 #define TOE_SLOT_FLAG_CLEAN 1U
@@ -344,9 +358,10 @@
 #define TOE_APP_BIND_REUSEADDR 1U
 #define TOE_APP_BIND_REUSEPORT 2U
 #define TOE_APP_BIND_V6ONLY 4U
+#define TOE_APP_BIND_NO_PORT 8U
 
 /* counters */
-#define TOE_COUNTERS_TOTAL 75U
+#define TOE_COUNTERS_TOTAL 76U
 
 /* ids */
 #define TOE_FLOW_INDEX_NONE 0xffffffffU
@@ -373,62 +388,63 @@
 #define TOE_COUNTER_TX_SPURIOUS_RECOVERIES 16U
 #define TOE_COUNTER_TX_SPURIOUS_TIMEOUTS 17U
 #define TOE_COUNTER_RX_DSACKS 18U
-#define TOE_COUNTER_RX_RENEGED 19U
-#define TOE_COUNTER_RECORDS_REFUSED 20U
-#define TOE_COUNTER_TX_TIMEOUTS 21U
-#define TOE_COUNTER_TX_PROBES 22U
-#define TOE_COUNTER_TX_RESETS 23U
-#define TOE_COUNTER_TX_CONTROL_FRAMES 24U
-#define TOE_COUNTER_TX_PORT_BUSY 25U
-#define TOE_COUNTER_TX_NO_NEXT_HOP 26U
-#define TOE_COUNTER_HC_DESCRIPTORS 27U
-#define TOE_COUNTER_HC_BAD_KIND 28U
-#define TOE_COUNTER_HC_BAD_FLOW 29U
-#define TOE_COUNTER_HC_FOREIGN_FLOW 30U
-#define TOE_COUNTER_HC_BAD_POSITION 31U
-#define TOE_COUNTER_EVENTS 32U
-#define TOE_COUNTER_EVENT_QUEUE_FULL 33U
-#define TOE_COUNTER_CONTEXTS_FAILED 34U
-#define TOE_COUNTER_INTERRUPTS 35U
-#define TOE_COUNTER_KICKS 36U
-#define TOE_COUNTER_CONTROL_MESSAGES 37U
-#define TOE_COUNTER_CONTROL_REFUSED 38U
-#define TOE_COUNTER_FLOWS_INSTALLED 39U
-#define TOE_COUNTER_FLOWS_CLOSED 40U
-#define TOE_COUNTER_DMA_FAULTS 41U
-#define TOE_COUNTER_SLEEPS 42U
-#define TOE_COUNTER_RX_PORT_OVERRUN 43U
-#define TOE_COUNTER_RX_PORT_UNUSABLE 44U
-#define TOE_COUNTER_TX_PORT_LOST 45U
-#define TOE_COUNTER_PORT_RESETS 46U
-#define TOE_COUNTER_DROP_TRUNCATED 47U
-#define TOE_COUNTER_DROP_OTHER_MAC 48U
-#define TOE_COUNTER_DROP_BAD_IP_HEADER 49U
-#define TOE_COUNTER_DROP_BAD_IP_CHECKSUM 50U
-#define TOE_COUNTER_DROP_BAD_TCP_HEADER 51U
-#define TOE_COUNTER_DROP_BAD_TCP_CHECKSUM 52U
-#define TOE_COUNTER_DROP_BAD_TCP_OPTIONS 53U
-#define TOE_COUNTER_DROP_EXCEPTION_RING_FULL 54U
-#define TOE_COUNTER_DROP_NO_CONTROL_PLANE 55U
-#define TOE_COUNTER_DROP_OUT_OF_WINDOW 56U
-#define TOE_COUNTER_DROP_DUPLICATE 57U
-#define TOE_COUNTER_DROP_PAWS 58U
-#define TOE_COUNTER_DROP_BAD_ACK 59U
-#define TOE_COUNTER_DROP_NO_ACK 60U
-#define TOE_COUNTER_DROP_RST_CHALLENGED 61U
-#define TOE_COUNTER_DROP_SYN_CHALLENGED 62U
-#define TOE_COUNTER_DROP_NO_INTERVAL 63U
-#define TOE_COUNTER_DROP_RX_CLOSED 64U
-#define TOE_COUNTER_DROP_FROZEN 65U
-#define TOE_COUNTER_DROP_NO_BUFFER 66U
-#define TOE_COUNTER_DROP_DMA_FAULT 67U
-#define TOE_COUNTER_EXCEPTION_ARP 68U
-#define TOE_COUNTER_EXCEPTION_ICMP 69U
-#define TOE_COUNTER_EXCEPTION_FRAGMENT 70U
-#define TOE_COUNTER_EXCEPTION_IP_OPTIONS 71U
-#define TOE_COUNTER_EXCEPTION_SYN 72U
-#define TOE_COUNTER_EXCEPTION_UNKNOWN_FLOW 73U
-#define TOE_COUNTER_EXCEPTION_OTHER_PROTOCOL 74U
+#define TOE_COUNTER_RX_URGENT 19U
+#define TOE_COUNTER_RX_RENEGED 20U
+#define TOE_COUNTER_RECORDS_REFUSED 21U
+#define TOE_COUNTER_TX_TIMEOUTS 22U
+#define TOE_COUNTER_TX_PROBES 23U
+#define TOE_COUNTER_TX_RESETS 24U
+#define TOE_COUNTER_TX_CONTROL_FRAMES 25U
+#define TOE_COUNTER_TX_PORT_BUSY 26U
+#define TOE_COUNTER_TX_NO_NEXT_HOP 27U
+#define TOE_COUNTER_HC_DESCRIPTORS 28U
+#define TOE_COUNTER_HC_BAD_KIND 29U
+#define TOE_COUNTER_HC_BAD_FLOW 30U
+#define TOE_COUNTER_HC_FOREIGN_FLOW 31U
+#define TOE_COUNTER_HC_BAD_POSITION 32U
+#define TOE_COUNTER_EVENTS 33U
+#define TOE_COUNTER_EVENT_QUEUE_FULL 34U
+#define TOE_COUNTER_CONTEXTS_FAILED 35U
+#define TOE_COUNTER_INTERRUPTS 36U
+#define TOE_COUNTER_KICKS 37U
+#define TOE_COUNTER_CONTROL_MESSAGES 38U
+#define TOE_COUNTER_CONTROL_REFUSED 39U
+#define TOE_COUNTER_FLOWS_INSTALLED 40U
+#define TOE_COUNTER_FLOWS_CLOSED 41U
+#define TOE_COUNTER_DMA_FAULTS 42U
+#define TOE_COUNTER_SLEEPS 43U
+#define TOE_COUNTER_RX_PORT_OVERRUN 44U
+#define TOE_COUNTER_RX_PORT_UNUSABLE 45U
+#define TOE_COUNTER_TX_PORT_LOST 46U
+#define TOE_COUNTER_PORT_RESETS 47U
+#define TOE_COUNTER_DROP_TRUNCATED 48U
+#define TOE_COUNTER_DROP_OTHER_MAC 49U
+#define TOE_COUNTER_DROP_BAD_IP_HEADER 50U
+#define TOE_COUNTER_DROP_BAD_IP_CHECKSUM 51U
+#define TOE_COUNTER_DROP_BAD_TCP_HEADER 52U
+#define TOE_COUNTER_DROP_BAD_TCP_CHECKSUM 53U
+#define TOE_COUNTER_DROP_BAD_TCP_OPTIONS 54U
+#define TOE_COUNTER_DROP_EXCEPTION_RING_FULL 55U
+#define TOE_COUNTER_DROP_NO_CONTROL_PLANE 56U
+#define TOE_COUNTER_DROP_OUT_OF_WINDOW 57U
+#define TOE_COUNTER_DROP_DUPLICATE 58U
+#define TOE_COUNTER_DROP_PAWS 59U
+#define TOE_COUNTER_DROP_BAD_ACK 60U
+#define TOE_COUNTER_DROP_NO_ACK 61U
+#define TOE_COUNTER_DROP_RST_CHALLENGED 62U
+#define TOE_COUNTER_DROP_SYN_CHALLENGED 63U
+#define TOE_COUNTER_DROP_NO_INTERVAL 64U
+#define TOE_COUNTER_DROP_RX_CLOSED 65U
+#define TOE_COUNTER_DROP_FROZEN 66U
+#define TOE_COUNTER_DROP_NO_BUFFER 67U
+#define TOE_COUNTER_DROP_DMA_FAULT 68U
+#define TOE_COUNTER_EXCEPTION_ARP 69U
+#define TOE_COUNTER_EXCEPTION_ICMP 70U
+#define TOE_COUNTER_EXCEPTION_FRAGMENT 71U
+#define TOE_COUNTER_EXCEPTION_IP_OPTIONS 72U
+#define TOE_COUNTER_EXCEPTION_SYN 73U
+#define TOE_COUNTER_EXCEPTION_UNKNOWN_FLOW 74U
+#define TOE_COUNTER_EXCEPTION_OTHER_PROTOCOL 75U
 
 /* counters::Exception: the reason in a frame record */
 #define TOE_EXCEPTION_ARP 0U
@@ -527,7 +543,7 @@ struct toe_flow_cc {
     uint32_t ssthresh;        /*   4 */
     uint32_t recover;         /*   8 */
     uint8_t algorithm;        /*  12 */
-    uint8_t _reserved;        /*  13 */
+    uint8_t timers;           /*  13 */
     uint8_t challenges;       /*  14 */
     uint8_t challenge_epoch;  /*  15 */
     uint32_t words[4];        /*  16 */
@@ -535,6 +551,17 @@ struct toe_flow_cc {
     uint32_t ooo_more;        /*  56 */
     uint32_t sent;            /*  60 */
 } TOE_ALIGNED(64);
+
+/* flow::FlowOptions: 12 bytes */
+struct toe_flow_options {
+    uint32_t user_timeout_ms;  /*   0 */
+    uint16_t keep_idle_s;      /*   4 */
+    uint16_t keep_interval_s;  /*   6 */
+    uint8_t keep_count;        /*   8 */
+    uint8_t tos;               /*   9 */
+    uint8_t ttl;               /*  10 */
+    uint8_t quick_ack;         /*  11 */
+} TOE_ALIGNED(4);
 
 /* context::HostLine: 64 bytes */
 struct toe_host_line {
@@ -591,14 +618,14 @@ struct toe_slot_tx {
     uint32_t timeout_us;      /*  16 */
     uint32_t slot_flags;      /*  20 */
     uint32_t linger;          /*  24 */
-    uint32_t _reserved;       /*  28 */
+    uint32_t urgent;          /*  28 */
     uint64_t pacing;          /*  32 */
     uint32_t tos;             /*  40 */
     uint32_t ttl;             /*  44 */
     uint32_t max_segment;     /*  48 */
     uint32_t syn_retries;     /*  52 */
     uint32_t defer_accept_s;  /*  56 */
-    uint32_t _reserved2;      /*  60 */
+    uint32_t _reserved;       /*  60 */
 } TOE_ALIGNED(64);
 
 /* region::SlotRx: 64 bytes */
@@ -608,7 +635,9 @@ struct toe_slot_rx {
     uint32_t told;           /*   8 */
     uint32_t timeout_us;     /*  12 */
     uint32_t low_water;      /*  16 */
-    uint32_t _reserved[11];  /*  20 */
+    uint32_t _reserved;      /*  20 */
+    uint64_t urgent;         /*  24 */
+    uint32_t _reserved2[8];  /*  32 */
 } TOE_ALIGNED(64);
 
 /* region::SlotEvent: 64 bytes */
@@ -630,16 +659,30 @@ struct toe_slot_listen {
     uint32_t _reserved[13];  /*  12 */
 } TOE_ALIGNED(64);
 
+/* region::SlotOptions: 64 bytes */
+struct toe_slot_options {
+    uint32_t user_timeout_ms;     /*   0 */
+    uint32_t keep_idle_s;         /*   4 */
+    uint32_t keep_interval_s;     /*   8 */
+    uint32_t keep_count;          /*  12 */
+    uint32_t quick_ack;           /*  16 */
+    uint32_t linger2_s;           /*  20 */
+    uint32_t not_sent_low_water;  /*  24 */
+    uint32_t _reserved[9];        /*  28 */
+} TOE_ALIGNED(64);
+
 /* desc::HostDesc: 64 bytes */
 struct toe_host_desc {
-    uint32_t kind;            /*   0 */
-    uint32_t flags;           /*   4 */
-    struct toe_flow_id flow;  /*   8 */
-    uint32_t tx_head;         /*  16 */
-    uint32_t rx_tail;         /*  20 */
-    uint32_t opaque;          /*  24 */
-    uint32_t _reserved[8];    /*  28 */
-    uint32_t phase;           /*  60 */
+    uint32_t kind;                    /*   0 */
+    uint32_t flags;                   /*   4 */
+    struct toe_flow_id flow;          /*   8 */
+    uint32_t tx_head;                 /*  16 */
+    uint32_t rx_tail;                 /*  20 */
+    uint32_t opaque;                  /*  24 */
+    uint32_t urgent;                  /*  28 */
+    struct toe_flow_options options;  /*  32 */
+    uint32_t _reserved[4];            /*  44 */
+    uint32_t phase;                   /*  60 */
 } TOE_ALIGNED(64);
 
 /* desc::EventDesc: 64 bytes */
@@ -653,7 +696,8 @@ struct toe_event_desc {
     uint32_t error;           /*  28 */
     uint32_t srtt_us;         /*  32 */
     uint32_t cwnd;            /*  36 */
-    uint32_t _reserved[5];    /*  40 */
+    uint32_t urgent;          /*  40 */
+    uint32_t _reserved[4];    /*  44 */
     uint32_t phase;           /*  60 */
 } TOE_ALIGNED(64);
 
@@ -783,14 +827,15 @@ struct toe_region_header {
     uint32_t accept_entries;  /*  92 */
 } TOE_ALIGNED(8);
 
-/* region::SocketSlot: 384 bytes */
+/* region::SocketSlot: 448 bytes */
 struct toe_socket_slot {
-    struct toe_slot_conn conn;      /*   0 */
-    struct toe_slot_names names;    /*  64 */
-    struct toe_slot_tx tx;          /* 128 */
-    struct toe_slot_rx rx;          /* 192 */
-    struct toe_slot_event event;    /* 256 */
-    struct toe_slot_listen listen;  /* 320 */
+    struct toe_slot_conn conn;        /*   0 */
+    struct toe_slot_names names;      /*  64 */
+    struct toe_slot_tx tx;            /* 128 */
+    struct toe_slot_rx rx;            /* 192 */
+    struct toe_slot_event event;      /* 256 */
+    struct toe_slot_listen listen;    /* 320 */
+    struct toe_slot_options options;  /* 384 */
 } TOE_ALIGNED(64);
 
 /* region::AcceptRecord: 128 bytes */
@@ -909,6 +954,7 @@ _Static_assert(sizeof(struct toe_flow_identity) == 64, "toe_flow_identity");
 _Static_assert(sizeof(struct toe_flow_rx) == 64, "toe_flow_rx");
 _Static_assert(sizeof(struct toe_flow_tx) == 64, "toe_flow_tx");
 _Static_assert(sizeof(struct toe_flow_cc) == 64, "toe_flow_cc");
+_Static_assert(sizeof(struct toe_flow_options) == 12, "toe_flow_options");
 _Static_assert(sizeof(struct toe_host_line) == 64, "toe_host_line");
 _Static_assert(sizeof(struct toe_card_line) == 64, "toe_card_line");
 _Static_assert(sizeof(struct toe_daemon_line) == 64, "toe_daemon_line");
@@ -918,6 +964,7 @@ _Static_assert(sizeof(struct toe_slot_tx) == 64, "toe_slot_tx");
 _Static_assert(sizeof(struct toe_slot_rx) == 64, "toe_slot_rx");
 _Static_assert(sizeof(struct toe_slot_event) == 64, "toe_slot_event");
 _Static_assert(sizeof(struct toe_slot_listen) == 64, "toe_slot_listen");
+_Static_assert(sizeof(struct toe_slot_options) == 64, "toe_slot_options");
 _Static_assert(sizeof(struct toe_host_desc) == 64, "toe_host_desc");
 _Static_assert(sizeof(struct toe_event_desc) == 64, "toe_event_desc");
 _Static_assert(sizeof(struct toe_context_page) == 4096, "toe_context_page");
@@ -930,7 +977,7 @@ _Static_assert(sizeof(struct toe_trace_record) == 48, "toe_trace_record");
 _Static_assert(sizeof(struct toe_frame_ring_header) == 128, "toe_frame_ring_header");
 _Static_assert(sizeof(struct toe_frame_record) == 64, "toe_frame_record");
 _Static_assert(sizeof(struct toe_region_header) == 96, "toe_region_header");
-_Static_assert(sizeof(struct toe_socket_slot) == 384, "toe_socket_slot");
+_Static_assert(sizeof(struct toe_socket_slot) == 448, "toe_socket_slot");
 _Static_assert(sizeof(struct toe_accept_record) == 128, "toe_accept_record");
 _Static_assert(sizeof(struct toe_window_card_page) == 4096, "toe_window_card_page");
 _Static_assert(sizeof(struct toe_window_host_page) == 4096, "toe_window_host_page");

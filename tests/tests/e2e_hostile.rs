@@ -168,13 +168,35 @@ fn a_flood_of_syns() {
     scene.assert_clean();
 }
 
+/// SYN cookies: nothing is kept of a SYN, and yet a connection has all of its options.
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn the_kernel_connects_in_a_flood_of_syns_by_cookies() {
+    let mut scene = Scene::with_toed("--tcp-max-syn-backlog=8");
+    toe_lab::servers::make_file(&scene.pair.lab.path("/run/www/small"), 5000, 3).expect("file");
+    let said = scene.on_the_wire("siege");
+    assert_eq!((said.matches("options 7\n").count(), said.matches("bytes 5000\n").count()), (20, 20), "{said}");
+    scene.fetch();
+    scene.assert_counted(&["engine_syn_cookies_sent", "engine_syn_cookies_valid"]);
+    assert_eq!(scene.counter("engine_syn_recycled"), 0);
+    scene.assert_books_balance();
+    scene.assert_clean();
+}
+
 #[test]
 #[ignore = "end to end: cargo xtask test"]
 fn storms_of_arp_and_icmp() {
     let mut scene = Scene::new();
     scene.on_the_wire("storms");
     scene.fetch();
-    scene.assert_counted(&["rx_answered", "exception_arp", "exception_icmp", "exception_fragment"]);
+    scene.assert_counted(&[
+        "rx_answered",
+        "exception_arp",
+        "exception_icmp",
+        "exception_fragment",
+        "engine_reassembled",
+        "engine_drop_fragment",
+    ]);
     scene.assert_books_balance();
     scene.assert_clean();
 }

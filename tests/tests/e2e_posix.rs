@@ -192,6 +192,7 @@ groups! {
     poll_and_select_report_as_on_linux: "ready"
     epoll_reports_as_on_linux: "epoll"
     calls_wait_as_on_linux: "wait"
+    urgent_data_is_as_on_linux: "urgent"
     processes_share_sockets_as_on_linux: "process"
     what_is_the_kernels_stays_with_it: "kernel"
 }

@@ -59,6 +59,33 @@ fn a_connection_is_reused_for_many_requests() {
     assert_eq!(opened, 1, "{}", said.stdout());
 }
 
+/// SO_REUSEPORT: each of two nginx has two workers, and each of these a listener of its own at the same port. One nginx ends, and the
+/// other serves everybody.
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn two_nginx_share_a_port() {
+    let (pair, card, _) = begin();
+    let start = |name| servers::nginx_with(&pair.lab, &card.place(), name, 80, "reuseport").expect("starts");
+    let mut first = start("nginx-1");
+    servers::wait_listening(&mut first, pair.peer(), CARD_IP, 80).expect("listens");
+    let pids = |connections: u32| {
+        let url = format!("http://{CARD_IP}/pid?[1-{connections}]");
+        let said =
+            pair.peer_place().run("curl", &["-sS", "--fail", "--no-keepalive", "-H", "Connection: close", &url], LIMIT).expect("all");
+        assert_eq!(said.stdout().lines().count(), connections as usize, "{}", said.stdout());
+        said.stdout().lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
+    };
+    let of_first = pids(60);
+    assert_eq!(of_first.len(), 2, "both workers");
+    let mut second = start("nginx-2");
+    second.wait_ready(LIMIT, || pids(60).len() == 4).expect("four workers");
+    drop(first);
+    // Whoever was waiting at the first one was reset; from now on there is the second.
+    second.wait_ready(LIMIT, || card.json("status").is_ok_and(|s| s["listeners"].as_array().is_some_and(|l| l.len() == 2))).expect("gone");
+    let left = pids(60);
+    assert!(left.len() == 2 && left.is_disjoint(&of_first), "{left:?} and {of_first:?}");
+}
+
 #[test]
 #[ignore = "end to end: cargo xtask test"]
 fn python_http_server_serves_curl() {

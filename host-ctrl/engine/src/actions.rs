@@ -41,6 +41,21 @@ impl Endpoint {
     }
 }
 
+/// With whom a binding shares its port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sharing {
+    /// `toe_abi::app::bind_flags`.
+    pub flags: u16,
+    /// Whose socket it is: SO_REUSEPORT is for sockets of one user.
+    pub uid: u32,
+}
+
+impl From<u16> for Sharing {
+    fn from(flags: u16) -> Self {
+        Self { flags, uid: 0 }
+    }
+}
+
 /// log2 of a connection's buffer sizes in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BufferLog2 {
@@ -59,7 +74,7 @@ pub struct Wishes {
 
 impl Wishes {
     pub const fn new(buffers: BufferLog2) -> Self {
-        let open = OpenOptions { tos: 0, ttl: 0, max_segment: 0, syn_retries: 0, defer_accept_us: 0 };
+        let open = OpenOptions { tos: 0, ttl: 0, max_segment: 0, syn_retries: 0, user_timeout_us: 0, defer_accept_us: 0 };
         Self { buffers, cc: None, open }
     }
 }
@@ -81,8 +96,19 @@ pub struct OpenOptions {
     pub max_segment: u16,
     /// TCP_SYNCNT: retransmissions of a SYN.
     pub syn_retries: u8,
+    /// TCP_USER_TIMEOUT: an active open takes no longer.
+    pub user_timeout_us: u64,
     /// TCP_DEFER_ACCEPT: a connection without data is not announced for so long.
     pub defer_accept_us: u64,
+}
+
+/// How long a connection that nobody holds waits for its peer's FIN.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FinWait2 {
+    /// As configured.
+    AsEverybody,
+    /// TCP_LINGER2, microseconds, from when its own FIN was acknowledged.
+    Limit(u64),
 }
 
 impl OpenOptions {
@@ -183,7 +209,7 @@ pub enum Action {
     ConnectFailed { conn: ConnId, errno: Errno },
     /// Reset the flow (control message ABORT).
     AbortFlow { flow: FlowId },
-    /// Ask for the flow's state (control message QUERY), then call [`Engine::flow_state`](crate::Engine::flow_state). Of orphans only, rarely.
+    /// Ask for the flow's state (control message QUERY), then call [`Engine::flow_state`](crate::Engine::flow_state). Rarely.
     QueryFlow { flow: FlowId },
     /// Tell the flow of an ICMP error (control message ICMP_ERROR). `kind`: type << 8 | code of ICMP; what ICMPv6 says
     /// is told in the same words.

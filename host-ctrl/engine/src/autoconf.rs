@@ -137,6 +137,7 @@ impl Engine {
             State::Tentative(0) => {
                 own.state = State::Preferred;
                 self.announce(&due, true);
+                self.join_groups();
                 if self.config.slaac && is_link_local(&ip) {
                     (self.autoconf.solicitations, self.autoconf.solicit_us) = (SOLICITATIONS, self.now);
                 }
@@ -144,6 +145,7 @@ impl Engine {
             State::Tentative(left) => {
                 own.state = State::Tentative(left - 1);
                 own.probe_us = self.now.saturating_add(interval);
+                self.join_group_of(&ip);
                 self.transmit_solicitation([0; 6], &Solicitation::probe(ip));
             }
             State::Preferred => own.state = State::Deprecated,

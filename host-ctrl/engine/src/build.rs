@@ -39,6 +39,7 @@ pub fn segment(s: &Outgoing) -> Vec<u8> {
         ack: s.ack,
         flags: s.flags,
         window: s.window,
+        urgent: 0,
         options: s.options,
     };
     let mut frame = vec![0; HEADER_MAX];

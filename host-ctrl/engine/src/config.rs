@@ -45,8 +45,11 @@ pub struct Config {
     pub fin_wait2_us: u64,
     /// Most entries in TIME-WAIT; the oldest goes.
     pub time_wait_max: usize,
-    /// Most half-open connections of a listener; the oldest goes.
+    /// Most half-open connections of a listener. Beyond, `syn_cookies` says what becomes of SYNs.
     pub syn_backlog_max: usize,
+    /// The same of all listeners together; never more than half of `connections_max`.
+    pub half_open_max: usize,
+    pub syn_cookies: SynCookies,
     /// Most connections of all kinds, TIME-WAIT apart.
     pub connections_max: usize,
     /// Key of initial sequence numbers, timestamp offsets, port choice and hash tables. Must be random and secret.
@@ -79,6 +82,17 @@ pub struct Config {
     pub replies_per_second: u32,
 }
 
+/// When a SYN is answered by a cookie, without keeping anything of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SynCookies {
+    /// Never: the oldest half-open connection makes room (RFC 4987, 3.4).
+    Off,
+    /// When there are as many half-open connections as may be.
+    OnOverflow,
+    /// Always: for tests.
+    Always,
+}
+
 impl Config {
     /// Usual values for a card with these addresses. The secrets are left zero: set them.
     pub fn new(mac: [u8; 6], addresses: Vec<Prefix>) -> Self {
@@ -102,6 +116,8 @@ impl Config {
             fin_wait2_us: 60_000_000,
             time_wait_max: 65_536,
             syn_backlog_max: 1024,
+            half_open_max: 16_384,
+            syn_cookies: SynCookies::OnOverflow,
             connections_max: 65_536,
             secret: [0; 16],
             cc: toe_abi::flow::cc::CUBIC,
@@ -149,8 +165,13 @@ impl Config {
         if self.ephemeral.0 == 0 || self.ephemeral.0 > self.ephemeral.1 {
             return fail("ephemeral ports: the first must be at least 1 and not above the last");
         }
-        if self.next_hops == 0 || self.time_wait_max == 0 || self.syn_backlog_max == 0 || self.connections_max == 0 {
-            return fail("next_hops, time_wait_max, syn_backlog_max and connections_max must be at least 1");
+        if self.next_hops == 0
+            || self.time_wait_max == 0
+            || self.syn_backlog_max == 0
+            || self.half_open_max == 0
+            || self.connections_max == 0
+        {
+            return fail("next_hops, time_wait_max, syn_backlog_max, half_open_max and connections_max must be at least 1");
         }
         if self.handshake_timeout_us == 0 || self.arp_timeout_us == 0 || self.dad_interval_us == 0 || self.replies_per_second == 0 {
             return fail("handshake_timeout_us, arp_timeout_us, dad_interval_us and replies_per_second must be at least 1");

@@ -1,15 +1,19 @@
 //! The machine: its tables, its calls, and time.
 
 use crate::{
-    Action, BindId, Config, ConfigError, ConnId, Counters, Endpoint, Errno, FrameMeta, InstallError, ListenerId, Owner, Wishes,
+    Action, BindId, Config, ConfigError, ConnId, Counters, Endpoint, Errno, FinWait2, FrameMeta, InstallError, ListenerId, Owner, Sharing,
+    Wishes,
     addr::{Ip, Prefix, is_v4},
     addresses::Addresses,
     autoconf::Autoconf,
     conn::{Conns, Phase},
     isn::Keys,
     limit::Bucket,
+    mld::Listening,
     neighbours::Neighbours,
+    path_mtu::PathMtus,
     ports::Ports,
+    reassembly::Reassembly,
     route::{Route, RouteTable},
     time_wait::TimeWaits,
     timers::{TimerId, Timers},
@@ -23,6 +27,8 @@ pub(crate) struct Limits {
     pub challenge: Bucket,
     pub echo: Bucket,
     pub unreachable: Bucket,
+    /// Questions to flows about what they have found out.
+    pub query: Bucket,
 }
 
 /// The control plane. See the crate's first lines.
@@ -31,17 +37,22 @@ pub struct Engine {
     pub(crate) keys: Keys,
     pub(crate) addresses: Addresses,
     pub(crate) autoconf: Autoconf,
+    pub(crate) listening: Listening,
     pub(crate) routes: RouteTable,
     pub(crate) neighbours: Neighbours,
     pub(crate) ports: Ports,
     pub(crate) conns: Conns,
     pub(crate) time_wait: TimeWaits,
+    pub(crate) path_mtus: PathMtus,
+    pub(crate) reassembly: Reassembly,
     pub(crate) timers: Timers,
     pub(crate) limits: Limits,
     pub(crate) counters: Counters,
     pub(crate) actions: VecDeque<Action>,
     /// Bytes of frames kept for connections that are being installed.
     pub(crate) held_bytes: usize,
+    /// Cookies that were sent may come back until then.
+    pub(crate) cookies_until: u64,
     /// Numbers handshakes.
     pub(crate) serial: u64,
     pub(crate) now: u64,
@@ -49,24 +60,29 @@ pub struct Engine {
 
 impl Engine {
     /// An engine at time `now` (microseconds on the card's clock, as in every call).
-    pub fn new(config: Config, now: u64) -> Result<Self, ConfigError> {
+    pub fn new(mut config: Config, now: u64) -> Result<Self, ConfigError> {
         config.check()?;
+        config.half_open_max = config.half_open_max.min(config.connections_max.div_ceil(2));
         let keys = Keys::new(config.secret);
         let bucket = || Bucket::new(config.replies_per_second, now);
         let mut engine = Self {
             keys,
             addresses: Addresses::default(),
             autoconf: Autoconf::new(&config),
+            listening: Listening::default(),
             routes: RouteTable::default(),
             neighbours: Neighbours::new(keys, config.next_hops),
             ports: Ports::new(keys, config.ephemeral),
             conns: Conns::new(keys, config.connections_max),
             time_wait: TimeWaits::new(keys, config.time_wait_max),
+            path_mtus: PathMtus::new(keys),
+            reassembly: Reassembly::new(keys),
             timers: Timers::default(),
-            limits: Limits { rst: bucket(), challenge: bucket(), echo: bucket(), unreachable: bucket() },
+            limits: Limits { rst: bucket(), challenge: bucket(), echo: bucket(), unreachable: bucket(), query: bucket() },
             counters: Counters::default(),
             actions: VecDeque::new(),
             held_bytes: 0,
+            cookies_until: 0,
             serial: 0,
             now,
             config,
@@ -94,9 +110,9 @@ impl Engine {
         self.now = self.now.max(now);
     }
 
-    /// Binds a local address; port 0: one is chosen. `flags`: `toe_abi::app::bind_flags`. The binding lives until [`Engine::unbind`].
-    pub fn bind(&mut self, owner: Owner, at: Endpoint, flags: u16) -> Result<(BindId, Endpoint), Errno> {
-        self.ports.bind(&self.addresses, owner, at, flags)
+    /// Binds a local address; port 0: one is chosen, with NO_PORT later. The binding lives until [`Engine::unbind`].
+    pub fn bind(&mut self, owner: Owner, at: Endpoint, sharing: impl Into<Sharing>) -> Result<(BindId, Endpoint), Errno> {
+        self.ports.bind(&self.addresses, owner, at, sharing.into())
     }
 
     /// Gives a binding up; its listener, if any, goes first. Connections stay.
@@ -113,8 +129,8 @@ impl Engine {
         Some((Endpoint { ip: b.ip, port: b.port }, b.flags))
     }
 
-    /// Listens at a binding. At most `backlog` (at least 1) connections are being installed or wait to be accepted at any time:
-    /// an accept ring of as many entries never overflows.
+    /// Listens at a binding. At most `backlog` connections and one more (as Linux) are being installed or wait to be accepted
+    /// at any time: an accept ring of as many entries never overflows.
     pub fn listen(&mut self, bind: BindId, backlog: u32, wishes: impl Into<Wishes>) -> Result<ListenerId, Errno> {
         self.ports.listen(bind, backlog, wishes.into())
     }
@@ -122,7 +138,7 @@ impl Engine {
     /// Changes the backlog (listen() again).
     pub fn set_backlog(&mut self, listener: ListenerId, backlog: u32) {
         if let Some(l) = self.ports.listener(listener) {
-            l.backlog = backlog.max(1);
+            l.backlog = backlog;
         }
     }
 
@@ -197,15 +213,17 @@ impl Engine {
         self.closed(flow, reason, state);
     }
 
-    /// CLOSE was sent for the flow: it has no descriptor any more, and is reset if it makes no progress for `fin_wait2_us`.
-    pub fn orphaned(&mut self, flow: FlowId, now: u64) {
+    /// CLOSE was sent for the flow: it has no descriptor any more, and is reset if it makes no progress for `fin_wait2_us`, or `limit` in
+    /// FIN-WAIT-2.
+    pub fn orphaned(&mut self, flow: FlowId, limit: FinWait2, now: u64) {
         self.advance(now);
-        self.orphan(flow);
+        self.orphan(flow, limit);
     }
 
     /// The answer to [`Action::QueryFlow`]; nothing needs to be said if the flow is gone.
     pub fn flow_state(&mut self, flow: FlowId, state: &FlowState, now: u64) {
         self.advance(now);
+        self.learn_path_mtu(flow, state);
         self.orphan_state(flow, state);
     }
 
@@ -224,6 +242,8 @@ impl Engine {
                 TimerId::Neighbour(index) => self.neighbour_timer(index),
                 TimerId::Conn(id) => self.conn_timer(id),
                 TimerId::Addresses => self.addresses_timer(),
+                TimerId::Reassembly => self.reassembly_timer(),
+                TimerId::Listening => self.mld_timer(),
             }
         }
     }

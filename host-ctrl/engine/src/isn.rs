@@ -14,6 +14,8 @@ enum Domain {
     Port = 3,
     Listener = 4,
     InterfaceId = 5,
+    Cookie = 6,
+    PortCounter = 7,
 }
 
 /// The secret, and what is derived from it.
@@ -27,14 +29,19 @@ impl Keys {
         Self { secret }
     }
 
-    fn hash(&self, domain: Domain, key: &FlowKey) -> u64 {
+    /// Of a tuple, open for more.
+    fn hasher(&self, domain: Domain, key: &FlowKey) -> SipHasher24 {
         let mut h = SipHasher24::new_with_key(&self.secret);
         h.write_u8(domain as u8);
         h.write(&key.local_ip);
         h.write(&key.remote_ip);
         h.write(&key.local_port.to_be_bytes());
         h.write(&key.remote_port.to_be_bytes());
-        h.finish()
+        h
+    }
+
+    fn hash(&self, domain: Domain, key: &FlowKey) -> u64 {
+        self.hasher(domain, key).finish()
     }
 
     /// RFC 6528, 3: ISN = M + F(localip, localport, remoteip, remoteport, secretkey), M a clock of 4 us ticks.
@@ -57,6 +64,11 @@ impl Keys {
         (h as u32, (h >> 32) as u32)
     }
 
+    /// Where the counters of that search begin (RFC 6056, 3.3.4: at random).
+    pub fn port_counter(&self, n: usize) -> u32 {
+        self.hash(Domain::PortCounter, &FlowKey { local_port: n as u16, ..FlowKey::default() }) as u32
+    }
+
     /// The number of an interface in a network, the same each time for one `secret` (RFC 7217, 5), never a reserved one (RFC 5453).
     pub fn interface_id(secret: &[u8; 16], prefix: &[u8; 16], mac: &[u8; 6], attempt: u8) -> [u8; 8] {
         let mut h = SipHasher24::new_with_key(secret);
@@ -68,6 +80,15 @@ impl Keys {
         // The subnet's router, and its anycast addresses: one in 2^57 is changed.
         let reserved = id == 0 || (0xfdff_ffff_ffff_ff80..=0xfdff_ffff_ffff_ffff).contains(&id);
         if reserved { 1u64 } else { id }.to_be_bytes()
+    }
+
+    /// The hash in a SYN cookie: of what a SYN said, and of when.
+    pub fn cookie(&self, key: &FlowKey, irs: SeqNum, tick: u64, class: u32) -> u32 {
+        let mut h = self.hasher(Domain::Cookie, key);
+        h.write(&irs.0.to_be_bytes());
+        h.write(&tick.to_be_bytes());
+        h.write(&class.to_be_bytes());
+        h.finish() as u32
     }
 
     /// Which of several listeners of a port (SO_REUSEPORT) takes a connection.

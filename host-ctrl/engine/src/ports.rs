@@ -1,14 +1,14 @@
 //! Local ports: who has bound what, who listens, and which port a connection gets that did not ask for one.
 
 use crate::{
-    BindId, ConnId, Endpoint, Errno, ListenerId, Owner, Wishes,
+    BindId, ConnId, Endpoint, Errno, ListenerId, Owner, Sharing, Wishes,
     addr::{Ip, is_any, is_v4},
     addresses::Addresses,
     isn::Keys,
 };
 use std::collections::{BTreeMap, HashMap};
 use toe_abi::{
-    app::bind_flags::{REUSEADDR, REUSEPORT, V6ONLY},
+    app::bind_flags::{NO_PORT, REUSEADDR, REUSEPORT, V6ONLY},
     flow::FlowKey,
 };
 
@@ -16,8 +16,10 @@ pub struct Binding {
     pub owner: Owner,
     /// As asked for: ::, unless it is for IPv6 only, stands for all of IPv4 too (RFC 3493, 3.7 and 5.3).
     pub ip: Ip,
+    /// 0: none yet, see [`NO_PORT`].
     pub port: u16,
     pub flags: u16,
+    pub uid: u32,
     pub listener: Option<ListenerId>,
 }
 
@@ -29,6 +31,11 @@ impl Binding {
             (true, true) => is_v4(ip),
             (true, false) => !is_v4(ip) || self.flags & V6ONLY == 0,
         }
+    }
+
+    /// Whether both may listen: SO_REUSEPORT, of one user.
+    fn shares(&self, other: &Self) -> bool {
+        self.flags & other.flags & REUSEPORT != 0 && self.uid == other.uid
     }
 
     /// Whether some address is of both.
@@ -52,11 +59,14 @@ pub struct Listener {
     pub waiting: u32,
     /// By serial number: the oldest comes first.
     pub half_open: BTreeMap<u64, ConnId>,
+    /// SYNs and final ACKs dropped because as many connections waited as may.
+    pub overflows: u64,
 }
 
 impl Listener {
+    /// As Linux has it, one more than the backlog may wait.
     pub fn is_full(&self) -> bool {
-        self.waiting >= self.backlog
+        self.waiting > self.backlog
     }
 }
 
@@ -84,6 +94,8 @@ pub struct Ports {
     ports: HashMap<u16, PortUse>,
     bindings: HashMap<BindId, Binding>,
     listeners: BTreeMap<ListenerId, Listener>,
+    /// Half-open connections of all listeners.
+    half_open: usize,
 }
 
 impl Ports {
@@ -91,11 +103,12 @@ impl Ports {
         Self {
             keys,
             ephemeral,
-            next: [0; PORT_COUNTERS],
+            next: core::array::from_fn(|n| keys.port_counter(n)),
             serial: 0,
             ports: HashMap::new(),
             bindings: HashMap::new(),
             listeners: BTreeMap::new(),
+            half_open: 0,
         }
     }
 
@@ -105,7 +118,8 @@ impl Ports {
     }
 
     /// What bind(2) does, with Linux's rules for SO_REUSEADDR and SO_REUSEPORT.
-    pub fn bind(&mut self, own: &Addresses, owner: Owner, at: Endpoint, flags: u16) -> Result<(BindId, Endpoint), Errno> {
+    pub fn bind(&mut self, own: &Addresses, owner: Owner, at: Endpoint, sharing: Sharing) -> Result<(BindId, Endpoint), Errno> {
+        let Sharing { flags, uid } = sharing;
         if is_any(&at.ip) {
             // Nobody could reach it: whoever asks may have other addresses than the card's.
             let one_version = is_v4(&at.ip) || flags & V6ONLY != 0;
@@ -116,17 +130,18 @@ impl Ports {
             // RFC 9293 MUST-43.
             return Err(Errno::EADDRNOTAVAIL);
         }
-        let mut binding = Binding { owner, ip: at.ip, port: at.port, flags, listener: None };
-        if at.port == 0 {
-            let unused = |ports: &Self, port| ports.is_unused(port);
-            binding.port = self.choose(&at.ip, &Endpoint::ANY, unused).ok_or(Errno::EADDRINUSE)?;
+        let mut binding = Binding { owner, ip: at.ip, port: at.port, flags, uid, listener: None };
+        if at.port == 0 && flags & NO_PORT == 0 {
+            binding.port = self.choose_unused(&at.ip)?;
         } else if self.conflicts(&binding) {
             return Err(Errno::EADDRINUSE);
         }
         let port = binding.port;
         let id = BindId(self.serial());
         self.bindings.insert(id, binding);
-        self.ports.entry(port).or_default().bindings.push(id);
+        if port != 0 {
+            self.ports.entry(port).or_default().bindings.push(id);
+        }
         Ok((id, Endpoint { ip: at.ip, port }))
     }
 
@@ -138,9 +153,8 @@ impl Ports {
         left_over
             || used.bindings.iter().filter_map(|id| self.bindings.get(id)).any(|other| {
                 let both = new.flags & other.flags;
-                let shared = both & REUSEPORT != 0 && new.owner == other.owner;
                 let reused = both & REUSEADDR != 0 && other.listener.is_none();
-                new.overlaps(other) && !shared && !reused
+                new.overlaps(other) && !new.shares(other) && !reused
             })
     }
 
@@ -164,17 +178,20 @@ impl Ports {
         if binding.listener.is_some() {
             return Err(Errno::EINVAL);
         }
-        let (owner, port) = (binding.owner, binding.port);
-        let taken = self.on_port(port).any(|(other_id, other)| {
-            let shared = binding.flags & other.flags & REUSEPORT != 0 && owner == other.owner;
-            other_id != id && other.listener.is_some() && binding.overlaps(other) && !shared
-        });
-        if taken {
+        let owner = binding.owner;
+        if binding.port == 0 {
+            let port = self.choose_unused(&{ binding.ip })?;
+            self.ports.entry(port).or_default().bindings.push(id);
+            self.bindings.entry(id).and_modify(|b| b.port = port);
+        } else if self
+            .on_port(binding.port)
+            .any(|(other_id, other)| other_id != id && other.listener.is_some() && binding.overlaps(other) && !binding.shares(other))
+        {
             return Err(Errno::EADDRINUSE);
         }
         let listener = ListenerId(self.serial());
         let half_open = BTreeMap::new();
-        self.listeners.insert(listener, Listener { bind: id, owner, backlog: backlog.max(1), wishes, waiting: 0, half_open });
+        self.listeners.insert(listener, Listener { bind: id, owner, backlog, wishes, waiting: 0, half_open, overflows: 0 });
         if let Some(b) = self.bindings.get_mut(&id) {
             b.listener = Some(listener);
         }
@@ -183,6 +200,7 @@ impl Ports {
 
     pub fn unlisten(&mut self, id: ListenerId) -> Option<Listener> {
         let listener = self.listeners.remove(&id)?;
+        self.half_open -= listener.half_open.len();
         if let Some(b) = self.bindings.get_mut(&listener.bind) {
             b.listener = None;
         }
@@ -191,6 +209,25 @@ impl Ports {
 
     pub fn listener(&mut self, id: ListenerId) -> Option<&mut Listener> {
         self.listeners.get_mut(&id)
+    }
+
+    /// A SYN has come for it.
+    pub fn now_half_open(&mut self, id: ListenerId, serial: u64, conn: ConnId) {
+        if let Some(l) = self.listeners.get_mut(&id) {
+            self.half_open += usize::from(l.half_open.insert(serial, conn).is_none());
+        }
+    }
+
+    /// That handshake is complete, or given up.
+    pub fn no_longer_half_open(&mut self, id: ListenerId, serial: u64) {
+        if let Some(l) = self.listeners.get_mut(&id) {
+            self.half_open -= usize::from(l.half_open.remove(&serial).is_some());
+        }
+    }
+
+    /// Half-open connections of all listeners.
+    pub fn half_open(&self) -> usize {
+        self.half_open
     }
 
     pub fn listeners(&self) -> impl Iterator<Item = (ListenerId, &Listener)> {
@@ -246,6 +283,11 @@ impl Ports {
 
     fn is_unused(&self, port: u16) -> bool {
         self.ports.get(&port).is_none_or(PortUse::is_unused)
+    }
+
+    /// A port for a socket that does not say which: nobody has anything to do with it.
+    fn choose_unused(&mut self, local_ip: &Ip) -> Result<u16, Errno> {
+        self.choose(local_ip, &Endpoint::ANY, Self::is_unused).ok_or(Errno::EADDRINUSE)
     }
 
     /// A local port for a connection from `local_ip` to `remote`: one that nobody has bound and for which `free` holds.
@@ -307,7 +349,7 @@ mod tests {
         }
 
         fn bind(&mut self, owner: Owner, at: Endpoint, flags: u16) -> Result<(BindId, Endpoint), Errno> {
-            self.ports.bind(&self.own, owner, at, flags)
+            self.ports.bind(&self.own, owner, at, flags.into())
         }
     }
 
@@ -407,20 +449,79 @@ mod tests {
         assert_eq!(p.bind(3, at(80), REUSEADDR), Err(Errno::EADDRINUSE));
     }
 
+    /// A member of a group at port 80 of `uid`.
+    fn member(p: &mut Bench, owner: Owner, uid: u32) -> Result<BindId, Errno> {
+        let own = &p.own;
+        p.ports.bind(own, owner, at(80), Sharing { flags: REUSEPORT, uid }).map(|(id, _)| id)
+    }
+
+    /// Which listener each of many peers gets.
+    fn spread(p: &Bench) -> Vec<Option<ListenerId>> {
+        let key = |remote_port| FlowKey { local_ip: v4_mapped(IP), remote_ip: v4_mapped([10, 0, 0, 2]), local_port: 80, remote_port };
+        (0..4000).map(|port| p.listener_for(&key(port))).collect()
+    }
+
     #[test]
-    fn reuseport_shares_within_one_owner_only() {
+    fn a_group_is_of_one_user_whatever_the_application() {
         let mut p = ports();
-        let (a, _) = p.bind(1, at(80), REUSEPORT).unwrap();
-        let (b, _) = p.bind(1, at(80), REUSEPORT).unwrap();
-        assert_eq!(p.bind(2, at(80), REUSEPORT), Err(Errno::EADDRINUSE));
+        let (a, b) = (member(&mut p, 1, 1000).unwrap(), member(&mut p, 2, 1000).unwrap());
+        assert_eq!(member(&mut p, 1, 1001), Err(Errno::EADDRINUSE), "another user would take connections away");
+        assert_eq!(p.bind(1, at(80), 0), Err(Errno::EADDRINUSE), "it does not want to share");
+        assert_eq!(p.bind(1, at(80), REUSEADDR), Err(Errno::EADDRINUSE));
         let (a, b) = (p.listen(a, 5, BUF).unwrap(), p.listen(b, 5, BUF).unwrap());
-        let chosen: std::collections::HashSet<_> = (0..64u16)
-            .filter_map(|remote_port| {
-                let key = FlowKey { local_ip: v4_mapped(IP), remote_ip: v4_mapped([10, 0, 0, 2]), local_port: 80, remote_port };
-                p.listener_for(&key)
-            })
-            .collect();
-        assert_eq!(chosen, [a, b].into());
+        let late = member(&mut p, 3, 1000).unwrap();
+        assert!(p.listen(late, 5, BUF).is_ok(), "also when others listen");
+        assert!(a != b);
+    }
+
+    #[test]
+    fn all_must_want_to_share() {
+        let mut p = ports();
+        p.bind(1, at(80), 0).unwrap();
+        assert_eq!(member(&mut p, 1, 0), Err(Errno::EADDRINUSE));
+    }
+
+    #[test]
+    fn a_group_shares_evenly_and_goes_on_without_one() {
+        let mut p = ports();
+        let members: Vec<_> = (0..4).map(|owner| member(&mut p, owner, 0).unwrap()).collect();
+        let listeners: Vec<_> = members.iter().map(|id| p.listen(*id, 5, BUF).unwrap()).collect();
+        let all = spread(&p);
+        for l in &listeners {
+            let share = all.iter().filter(|got| **got == Some(*l)).count();
+            assert!((850..1150).contains(&share), "{share} of 4000");
+        }
+        assert_eq!(spread(&p), all, "a peer's SYN always comes to the same");
+        p.unlisten(listeners[0]);
+        assert!(spread(&p).iter().all(|got| got.is_some_and(|l| l != listeners[0])));
+    }
+
+    #[test]
+    fn a_member_whose_queue_is_full_is_passed_over() {
+        let mut p = ports();
+        let members = [member(&mut p, 1, 0).unwrap(), member(&mut p, 2, 0).unwrap()];
+        let listeners = members.map(|id| p.listen(id, 0, BUF).unwrap());
+        p.listener(listeners[0]).unwrap().waiting = 1;
+        assert!(spread(&p).iter().all(|got| *got == Some(listeners[1])));
+        p.listener(listeners[1]).unwrap().waiting = 1;
+        assert!(spread(&p).iter().all(Option::is_some), "dropped there, and counted");
+    }
+
+    #[test]
+    fn a_port_may_be_chosen_late() {
+        let mut p = ports();
+        let free = p.bind(1, Endpoint::v4(IP, 0), NO_PORT).unwrap();
+        assert_eq!((free.1.port, p.in_use()), (0, 0));
+        let l = p.listen(free.0, 5, BUF).unwrap();
+        let port = p.binding(free.0).unwrap().port;
+        assert!((40_000..=40_009).contains(&port));
+        assert_eq!(p.bind(1, at(port), 0), Err(Errno::EADDRINUSE));
+        p.unlisten(l);
+        p.unbind(free.0);
+        assert_eq!(p.in_use(), 0);
+        let never = p.bind(1, Endpoint::v4(IP, 0), NO_PORT).unwrap();
+        p.unbind(never.0);
+        assert_eq!(p.bind(1, at(81), NO_PORT).unwrap().1.port, 81, "a port that was asked for is taken at once");
     }
 
     /// RFC 9293 MUST-42.
@@ -460,6 +561,39 @@ mod tests {
         assert_eq!(got, (40_000..=40_009).collect::<Vec<_>>());
         assert_eq!(p.bind(1, Endpoint::ANY, 0), Err(Errno::EADDRINUSE));
         assert_eq!(p.choose_for(v4_mapped(IP), Endpoint::v4([1; 4], 1), |_| true), None);
+    }
+
+    /// RFC 6056 3.3-1: over many destinations the first port of each is spread over the range, whatever the key.
+    #[test]
+    fn first_ports_of_destinations_are_spread_evenly() {
+        for key in 0..4 {
+            let mut p = Ports::new(Keys::new([key; 16]), (32_768, 60_999));
+            let mut tenths = [0; 10];
+            for n in 0..4000u16 {
+                let [a, b] = n.to_be_bytes();
+                let port = p.choose_for(v4_mapped(IP), Endpoint::v4([9, 9, a, b], 443), |_| true).unwrap();
+                tenths[usize::from(port - 32_768) * 10 / 28_232] += 1;
+            }
+            assert!(tenths.iter().all(|n| (300..500).contains(n)), "key {key}: {tenths:?}");
+        }
+    }
+
+    /// RFC 6056, 3.3.4: connections to one destination go through the range, and do not come again to a port before its end.
+    #[test]
+    fn a_port_comes_again_as_late_as_can_be() {
+        let mut p = Bench::new((1000, 1999), &[v4_mapped(IP)]);
+        let mut choose = || p.choose_for(v4_mapped(IP), Endpoint::v4([9; 4], 443), |_| true).unwrap();
+        let (first, second): (Vec<u16>, Vec<u16>) = ((0..1000).map(|_| choose()).collect(), (0..1000).map(|_| choose()).collect());
+        assert_eq!(first.iter().collect::<std::collections::HashSet<_>>().len(), 1000);
+        assert_eq!(first, second);
+    }
+
+    #[test]
+    fn ports_that_are_bound_are_left_to_their_services() {
+        let mut p = ports();
+        p.bind(1, at(40_003), 0).unwrap();
+        let chosen: Vec<_> = (0..9).filter_map(|_| p.choose_for(v4_mapped(IP), Endpoint::v4([9; 4], 443), |_| true)).collect();
+        assert!(chosen.len() == 9 && !chosen.contains(&40_003), "{chosen:?}");
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct ListenerView {
     /// Being installed, or waiting to be accepted.
     pub waiting: u32,
     pub half_open: usize,
+    /// SYNs and final ACKs dropped because as many connections waited as may.
+    pub overflows: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,7 +83,8 @@ impl Engine {
     pub fn listeners(&self) -> impl Iterator<Item = ListenerView> {
         self.ports.listeners().map(|(id, l)| {
             let (at, flags) = self.bound(l.bind).unwrap_or((Endpoint::ANY, 0));
-            ListenerView { id, owner: l.owner, at, flags, backlog: l.backlog, waiting: l.waiting, half_open: l.half_open.len() }
+            let (waiting, half_open, overflows) = (l.waiting, l.half_open.len(), l.overflows);
+            ListenerView { id, owner: l.owner, at, flags, backlog: l.backlog, waiting, half_open, overflows }
         })
     }
 

@@ -4,7 +4,7 @@ mod common;
 use common::*;
 use toe_abi::flow::v4_mapped;
 use toe_engine::{Action, Endpoint};
-use toe_wire::{Icmp, Payload, SeqNum, checksum::checksum, parse_frame};
+use toe_wire::{Icmp, Payload, SeqNum, TcpOptions, checksum::checksum, parse_frame};
 
 fn ipv4(src: [u8; 4], dst: [u8; 4], proto: u8, fragment: u16, body: &[u8]) -> Vec<u8> {
     let mut h = vec![0x45, 0, 0, 0, 0, 1, 0, 0, 64, proto, 0, 0];
@@ -128,7 +128,57 @@ fn errors_about_flows_go_to_the_card() {
     b.listen(80, 5);
     let (flow, _) = b.accept(&mut Peer::new(80, 80));
     let actions = b.frame(&error(3, 4, 80, SeqNum(1234)));
-    assert!(matches!(actions[..], [Action::IcmpError { flow: f, kind: 0x304, mtu: 1400, seq: 1234 }] if f == flow), "{actions:?}");
+    let [Action::IcmpError { flow: told, kind: 0x304, mtu: 1400, seq: 1234 }, Action::QueryFlow { flow: asked }] = actions[..] else {
+        panic!("{actions:?}")
+    };
+    assert_eq!((told, asked), (flow, flow));
+    let actions = b.frame(&error(3, 1, 80, SeqNum(1234)));
+    assert!(matches!(actions[..], [Action::IcmpError { flow: f, kind: 0x301, .. }] if f == flow), "{actions:?}");
+}
+
+/// The largest segment that a connection begins with.
+fn first_mss(b: &mut Bench, mut peer: Peer) -> u16 {
+    let synack = only_segment(&b.frame(&peer.syn()));
+    assert!(synack.options.mss >= Some(1440), "we take what we always take");
+    peer.take(&synack);
+    only_install(b.frame(&peer.ack())).1.rx.mss
+}
+
+/// RFC 1191 3-5, 3-6, 6.3-2; RFC 8201 4-7.
+#[test]
+fn what_a_flow_has_found_out_is_known_to_the_next() {
+    for peer in [Peer::new as fn(u16, u16) -> Peer, Peer::v6] {
+        let mut b = Bench::dual(|_| {});
+        b.listen(80, 50);
+        let syn_options = TcpOptions { mss: Some(1460), ..Default::default() };
+        let peer = |port| Peer { syn_options, ..peer(port, 80) };
+        let (flow, mut state) = b.accept(&mut peer(1));
+        let whole = state.rx.mss;
+        b.engine.flow_state(flow, &state, b.now);
+        assert_eq!(first_mss(&mut b, peer(2)), whole, "it has not believed anything");
+        state.rx.mss = whole - 100;
+        b.engine.flow_state(flow, &state, b.now);
+        assert_eq!(first_mss(&mut b, peer(3)), whole - 100);
+        assert_eq!(first_mss(&mut b, Peer { ts: None, ..peer(4) }), whole - 100 + if peer(4).ts.is_some() { 12 } else { 0 }, "options");
+        // At its end, if not before.
+        state.rx.mss = whole - 200;
+        b.engine.flow_closed(flow, 0, &state, b.now);
+        assert_eq!(first_mss(&mut b, peer(5)), whole - 200);
+        b.pass(600 * SEC - 1);
+        assert_eq!(first_mss(&mut b, peer(6)), whole - 200);
+        b.pass(1);
+        assert_eq!(first_mss(&mut b, peer(7)), whole);
+        assert_eq!(b.engine.counters().path_mtus_learnt, 2);
+    }
+}
+
+#[test]
+fn questions_about_paths_are_limited() {
+    let mut b = Bench::with(|c| c.replies_per_second = 100);
+    b.listen(80, 5);
+    b.accept(&mut Peer::new(80, 80));
+    let asked = (0..500).flat_map(|n| b.frame(&error(3, 4, 80, SeqNum(n)))).filter(|a| matches!(a, Action::QueryFlow { .. })).count();
+    assert_eq!(asked, 10);
 }
 
 #[test]
@@ -158,7 +208,7 @@ fn fragments_foreign_packets_and_other_protocols_are_counted() {
     syn[..6].fill(0xff);
     assert!(b.frame(&syn).is_empty());
     let c = *b.engine.counters();
-    assert_eq!((c.frames, c.drop_fragment, c.drop_not_ours, c.drop_ethertype, c.drop_malformed), (6, 1, 3, 1, 1));
+    assert_eq!((c.frames, c.fragments, c.drop_not_ours, c.drop_ethertype, c.drop_malformed), (6, 1, 3, 1, 1));
 }
 
 #[test]

@@ -133,6 +133,7 @@ impl Net {
             ack: SeqNum(s.rx.rcv_nxt),
             flags: TcpFlags::ACK | TcpFlags::PSH,
             window: (s.rx.rcv_adv.wrapping_sub(s.rx.rcv_nxt) >> s.rx.wscale) as u16,
+            urgent: 0,
             options: TcpOptions { timestamps: Some(timestamps), ..TcpOptions::default() },
         };
         let mut frame = vec![0; 128];

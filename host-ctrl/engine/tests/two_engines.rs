@@ -113,6 +113,7 @@ impl End {
             ack: tcp.ack,
             flags: tcp.flags,
             window: tcp.window,
+            urgent: tcp.urgent,
             payload_len: tcp.payload.len(),
             timestamps: tcp.timestamps,
             sack: tcp.sack(frame),
@@ -159,6 +160,7 @@ impl End {
             ack: s.ack,
             flags: s.flags,
             window: s.window,
+            urgent: s.urgent,
             options: TcpOptions { timestamps: s.timestamps, sack: s.sack, ..TcpOptions::default() },
         };
         let mut frame = vec![0; 128];
@@ -184,7 +186,7 @@ impl End {
                 }
                 Action::Connected { flow, .. } => {
                     self.connected.push(flow);
-                    let update = HostUpdate { tx_head: REQUEST, rx_tail: 0, flags: 0 };
+                    let update = HostUpdate { tx_head: REQUEST, rx_tail: 0, flags: 0, urgent: 0 };
                     let i = self.flows.iter().position(|f| f.id == flow).expect("the flow that was installed");
                     self.input(i, &Input::Host(update), now);
                     // The owed ACK also goes out where there is nothing to send.

@@ -3,6 +3,7 @@
 
 mod congestion;
 mod device;
+mod opening;
 mod sizes;
 
 pub use device::Device;
@@ -15,6 +16,7 @@ use crate::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 use congestion::algorithm;
+use opening::Opening;
 use serde::{Deserialize, Serialize};
 use sizes::Sizes;
 use std::{
@@ -106,6 +108,13 @@ pub struct Options {
     /// Retransmissions of a SYN or SYN-ACK. [default: 6]
     #[arg(long, value_name = "N", help_heading = "TCP")]
     pub tcp_handshake_retries: Option<u8>,
+    /// Half-open connections of one listener. [default: 1024]
+    #[arg(long, value_name = "N", help_heading = "TCP")]
+    pub tcp_max_syn_backlog: Option<u32>,
+    /// SYN cookies: 0: never, the oldest half-open connection makes room; 1: when a listener has as many half-open connections as it may;
+    /// 2: always, for tests. A connection through a cookie has window scaling, SACK and ECN only if its peer has timestamps. [default: 1]
+    #[arg(long, value_name = "N", help_heading = "TCP")]
+    pub tcp_syncookies: Option<u8>,
     /// Negotiate ECN (RFC 3168). Connections of dctcp and dctcp-rate do in any case.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL", help_heading = "TCP")]
     pub tcp_ecn: Option<bool>,
@@ -175,6 +184,9 @@ pub struct Options {
     #[arg(long, value_name = "ADDR[/PREFIXLEN]", value_delimiter = ',', help_heading = "IP")]
     #[serde(deserialize_with = "one_or_more")]
     pub ip_addr: Vec<String>,
+    /// Ports chosen for sockets that did not ask for one. [default: 32768-60999]
+    #[arg(long, value_name = "FIRST-LAST", help_heading = "IP")]
+    pub ip_local_port_range: Option<String>,
     /// A route, of IPv4 or IPv6, and the congestion control of connections over it; may be given more than once. [default: none]
     #[arg(long, value_name = "DEST[/PREFIX],NEXTHOP[,cc=ALGORITHM][,pacing=BOOL]", help_heading = "IP")]
     pub ip_route: Vec<String>,
@@ -236,9 +248,9 @@ impl Options {
         let file: Options = toml::from_str(&text).with_context(|| format!("--config: {}", path.display()))?;
         fill!(self, file: device image run_dir shm_len app_kin_len app_kout_len max_connections max_sockets max_listeners
             max_backlog max_contexts app_weight app_rate huge_pages tcp_rtt_init tcp_link_bw tcp_rxbuf_len tcp_txbuf_len
-            tcp_handshake_timeout tcp_handshake_retries cc cc_pacing cc_control_granularity cc_control_interval cc_dctcp_weight
+            tcp_handshake_timeout tcp_handshake_retries tcp_max_syn_backlog tcp_syncookies cc cc_pacing cc_control_granularity cc_control_interval cc_dctcp_weight
             cc_dctcp_mimd cc_dctcp_min cc_const_rate cc_timely_tlow cc_timely_thigh cc_timely_step cc_timely_init cc_timely_alpha
-            cc_timely_beta cc_timely_minrtt cc_timely_minrate cc_rexmit_ints tcp_ecn tcp_rto_min time_wait fin_wait2 slaac vlan arp_timeout
+            cc_timely_beta cc_timely_minrtt cc_timely_minrate cc_rexmit_ints tcp_ecn tcp_rto_min time_wait fin_wait2 ip_local_port_range slaac vlan arp_timeout
             arp_timeout_max arp_expire quiet log_level nic_rx_len nic_tx_len fp_poll_interval_app debug_console);
         if self.ip_addr.is_empty() {
             self.ip_addr = file.ip_addr;
@@ -281,6 +293,7 @@ pub struct Settings {
     options: Options,
     routes: Vec<Route>,
     cc: u8,
+    opening: Opening,
     rates: Params,
 }
 
@@ -306,6 +319,7 @@ impl Settings {
             share: share(&options)?,
             routes: options.ip_route.iter().map(|r| route(r)).collect::<Result<_>>()?,
             cc: algorithm("--cc", options.cc.as_deref().unwrap_or("cubic"))?,
+            opening: Opening::new(&options)?,
             rates: congestion::rates(&options)?,
             huge_pages: options.huge_pages == Some(true),
             // The link's library logs every message at debug: only who asks for it by name gets that.
@@ -324,7 +338,7 @@ impl Settings {
     /// For the engine, with the card's own facts.
     pub fn engine(&self, card: &CardInfo, secret: [u8; 16]) -> EngineConfig {
         let o = &self.options;
-        let base = EngineConfig::new(card.mac, self.addresses.clone());
+        let base = self.opening.apply(EngineConfig::new(card.mac, self.addresses.clone()));
         EngineConfig {
             gateways: o.gateway.iter().map(|g| mapped(*g)).collect(),
             slaac: o.slaac == Some(true),

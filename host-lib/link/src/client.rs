@@ -4,8 +4,9 @@
 //! answered at once (nothing there waits for the network), with a deadline, after which the connection counts as dead.
 
 use crate::slot::Addr;
+use crate::sys::AppFd;
 use crate::{fdnum, sys, uds};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -24,8 +25,8 @@ pub trait Daemon {
     fn pool(&mut self, wanted: u32) -> Result<Vec<(u32, Self::Token)>, Errno>;
     /// Names the local end; `flags` are `toe_abi::app::bind_flags`. Answers what was bound.
     fn bind(&mut self, slot: u32, addr: Addr, flags: u16) -> Result<Addr, Errno>;
-    /// Starts to listen; notices go to context `ctx`.
-    fn listen(&mut self, slot: u32, backlog: u32, ctx: u32) -> Result<(), Errno>;
+    /// Starts to listen; notices go to context `ctx`. Answers the port.
+    fn listen(&mut self, slot: u32, backlog: u32, ctx: u32) -> Result<u16, Errno>;
     /// Starts to connect; the outcome appears in the slot, with a notice to context `ctx`. Answers the local end.
     fn connect(&mut self, slot: u32, addr: Addr, ctx: u32) -> Result<Addr, Errno>;
     /// Sends a listener's notices to context `ctx` as well.
@@ -34,6 +35,8 @@ pub trait Daemon {
     fn unlisten(&mut self, slot: u32) -> Result<(), Errno>;
     /// The process no longer uses context `ctx`.
     fn close_context(&mut self, ctx: u32) -> Result<(), Errno>;
+    /// Lets a token go. `true`: that was its last copy, in any process; `false`: it was not, or that can't be known.
+    fn close(&mut self, token: Self::Token) -> bool;
     /// Kicks the card about context `ctx`: its core sleeps, and there is a descriptor for it.
     fn kick(&mut self, ctx: u32);
 }
@@ -275,8 +278,9 @@ impl Daemon for Client {
         Ok(Addr { ip: reply.ip, port: reply.port })
     }
 
-    fn listen(&mut self, slot: u32, backlog: u32, ctx: u32) -> Result<(), Errno> {
-        self.call(&request(op::LISTEN, slot, [backlog.into(), ctx.into(), 0, 0]), &[]).map(drop)
+    fn listen(&mut self, slot: u32, backlog: u32, ctx: u32) -> Result<u16, Errno> {
+        let (reply, _) = self.call(&request(op::LISTEN, slot, [backlog.into(), ctx.into(), 0, 0]), &[])?;
+        Ok(reply.port)
     }
 
     fn connect(&mut self, slot: u32, addr: Addr, ctx: u32) -> Result<Addr, Errno> {
@@ -299,6 +303,10 @@ impl Daemon for Client {
     fn close_context(&mut self, ctx: u32) -> Result<(), Errno> {
         self.bells.retain(|bell| bell.ctx != ctx);
         self.call(&request(op::CLOSE_CONTEXT, 0, [ctx.into(), 0, 0, 0]), &[]).map(drop)
+    }
+
+    fn close(&mut self, token: OwnedFd) -> bool {
+        AppFd(token.into_raw_fd()).close_last().unwrap_or(false)
     }
 
     fn kick(&mut self, ctx: u32) {

@@ -1,5 +1,7 @@
 //! System calls that rustix does not have, and descriptors that the application owns.
 
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll;
 use rustix::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use std::time::Duration;
@@ -27,6 +29,19 @@ impl AppFd {
         // SAFETY: SYS_close with a number that the application asked to be closed; it owns it.
         let result = unsafe { raw::call5(libc::SYS_close as usize, [self.0 as usize, 0, 0, 0, 0]) };
         if result < 0 { Err(Errno::from_raw_os_error(-result as i32)) } else { Ok(()) }
+    }
+
+    /// The same. `true`: no descriptor of the socket is left, in any process; `false`: one is, or it can't be known. The socket must be one
+    /// that can be written to.
+    ///
+    /// An epoll instance forgets a socket when its last descriptor goes, and until then says that it is ready.
+    pub fn close_last(self) -> Result<bool, Errno> {
+        let watch = epoll::create(epoll::CreateFlags::CLOEXEC);
+        let watch = watch.and_then(|w| epoll::add(&w, self, epoll::EventData::new_u64(0), epoll::EventFlags::OUT).map(|()| w));
+        self.close()?;
+        let mut found = Vec::with_capacity(1);
+        let looked = watch.and_then(|w| epoll::wait(&w, spare_capacity(&mut found), Some(&rustix::time::Timespec::default())));
+        Ok(looked == Ok(0))
     }
 
     /// Puts `file` at this number, closing what was there.
@@ -58,6 +73,55 @@ pub fn ppoll(fds: &mut [libc::pollfd], timeout: Option<Duration>, mask: Option<S
     // SAFETY: SYS_ppoll with an array and its length, a timespec or null, a kernel sigset or null and its size.
     let result = unsafe { raw::call5(libc::SYS_ppoll as usize, args) };
     if result < 0 { Err(Errno::from_raw_os_error(-result as i32)) } else { Ok(result as usize) }
+}
+
+/// Signals 32 to 34: libc's own, by which setuid() reaches all threads. It waits for each of them.
+const OF_LIBC: u64 = 7 << 31;
+
+/// Runs `body` with the program's signals blocked in this thread, and in threads that it starts.
+pub fn with_signals_blocked<T>(body: impl FnOnce() -> T) -> T {
+    let mut before = 0;
+    set_signal_mask(!OF_LIBC, Some(&mut before));
+    let result = body();
+    set_signal_mask(before, None);
+    result
+}
+
+fn set_signal_mask(mask: u64, before: Option<&mut u64>) {
+    let old = before.map_or(std::ptr::null_mut(), std::ptr::from_mut).expose_provenance();
+    let new = std::ptr::from_ref(&mask).expose_provenance();
+    let args = [libc::SIG_SETMASK as usize, new, old, size_of::<u64>(), 0];
+    // SAFETY: SYS_rt_sigprocmask with a kernel sigset to set, room for the one before or null, and their size.
+    unsafe { raw::call5(libc::SYS_rt_sigprocmask as usize, args) };
+}
+
+/// Sends a signal to whoever F_SETOWN on this descriptor has named: a process, a group of them, or a thread. If nobody, or it may not be, then
+/// nothing happens.
+pub fn signal_owner(fd: AppFd, signal: i32) {
+    /// `struct f_owner_ex`.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Owner {
+        kind: i32,
+        id: i32,
+    }
+    const F_GETOWN_EX: usize = 16;
+    const TID: i32 = 0;
+    const PGRP: i32 = 2;
+    let mut owner = Owner::default();
+    let at = std::ptr::from_mut(&mut owner).expose_provenance();
+    // SAFETY: SYS_fcntl, F_GETOWN_EX, with room for what it answers.
+    let result = unsafe { raw::call5(libc::SYS_fcntl as usize, [fd.0 as usize, F_GETOWN_EX, at, 0, 0]) };
+    if result != 0 || owner.id <= 0 {
+        return;
+    }
+    let (call, id) = match owner.kind {
+        TID => (libc::SYS_tkill, owner.id),
+        PGRP => (libc::SYS_kill, -owner.id),
+        _ => (libc::SYS_kill, owner.id),
+    };
+    // SAFETY: SYS_kill and SYS_tkill take numbers only.
+    unsafe { raw::call5(call as usize, [id as usize, signal as usize, 0, 0, 0]) };
 }
 
 /// What the kernel calls `struct sigaction`; handler and flags are at the same place on all of our machines.
@@ -126,7 +190,7 @@ mod raw {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsRawFd;
+    use std::os::fd::{AsRawFd, IntoRawFd};
 
     #[test]
     fn ppoll_reports_what_is_ready_and_keeps_to_its_time() {
@@ -136,6 +200,42 @@ mod tests {
         rustix::io::write(&event, &1u64.to_ne_bytes()).unwrap();
         assert_eq!(ppoll(&mut fds, None, None), Ok(1));
         assert_eq!(fds[0].revents, libc::POLLIN);
+    }
+
+    #[test]
+    fn a_copy_anywhere_keeps_a_socket() {
+        let pair = || crate::uds::token_pair().unwrap();
+        let close = |fd: OwnedFd| AppFd(fd.into_raw_fd()).close_last();
+        let (_far, near) = pair();
+        let copy = near.try_clone().unwrap();
+        assert_eq!((close(near), close(copy)), (Ok(false), Ok(true)));
+        // Under way from one process to another.
+        let ((_far, near), (inbox, outbox)) = (pair(), pair());
+        crate::uds::send(&outbox, &[1], &[near.as_fd()]).unwrap();
+        assert_eq!(close(near), Ok(false));
+        let mut fds = Vec::new();
+        crate::uds::recv(&inbox, &mut [0; 8], &mut fds).unwrap();
+        assert_eq!(close(fds.pop().unwrap()), Ok(true));
+        // The other end has gone.
+        let (far, near) = pair();
+        drop(far);
+        assert_eq!(close(near), Ok(true));
+        assert_eq!(AppFd(-1).close_last(), Err(Errno::BADF));
+    }
+
+    #[test]
+    fn a_thread_can_be_kept_free_of_the_programs_signals() {
+        let blocked = || {
+            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+            u64::from_str_radix(mask.trim(), 16).unwrap()
+        };
+        let before = blocked();
+        let inside = with_signals_blocked(|| std::thread::spawn(blocked).join().unwrap());
+        // SIGKILL and SIGSTOP cannot be.
+        let unblockable = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1);
+        assert_eq!(inside, !(OF_LIBC | unblockable));
+        assert_eq!(blocked(), before);
     }
 
     #[test]

@@ -92,8 +92,17 @@ unsafe fn fcntl_with(real: unsafe extern "C" fn(c_int, c_int, usize) -> c_int, f
     if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) && kind != Kind::Other {
         closing::duplicated(fd, result);
     }
+    if matches!(command, libc::F_SETOWN | F_SETOWN_EX) && result == 0 {
+        Sock::find(fd).into_iter().for_each(Sock::owned);
+    }
     result
 }
+
+// Of Linux, and not in libc's crate.
+const F_SETOWN_EX: c_int = 15;
+const FIOSETOWN: c_ulong = 0x8901;
+const SIOCSPGRP: c_ulong = 0x8902;
+const SIOCATMARK: c_ulong = 0x8905;
 
 /// The third argument, if there is one, is an int or a pointer: in a register either way on the ABIs of this library.
 #[unsafe(no_mangle)]
@@ -121,13 +130,30 @@ unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_int) ->
     match (Sock::find(fd), request) {
         (Some(sock), libc::FIONREAD) => put(sock.queued_in()),
         (Some(sock), libc::TIOCOUTQ) => put(sock.queued_out()),
+        (Some(sock), SIOCATMARK) => put(sock.at_mark().map(c_int::from)),
         (Some(_), libc::FIONBIO | libc::FIOASYNC) if argument.is_null() => status(Err(Errno::FAULT)),
         // SAFETY: this request takes a pointer to an int.
         (Some(sock), libc::FIONBIO) => status(sock.set_nonblocking(unsafe { *argument } != 0)),
         // Signal-driven I/O is not there; programs that only switch it off must not notice.
         (Some(_), libc::FIOASYNC) => 0,
-        // SAFETY: its arguments, passed on.
-        _ => unsafe { real!(ioctl as fn(c_int, c_ulong, *mut c_int) -> c_int)(fd, request, argument) },
+        (sock, _) => {
+            // SAFETY: its arguments, passed on.
+            let result = unsafe { real!(ioctl as fn(c_int, c_ulong, *mut c_int) -> c_int)(fd, request, argument) };
+            if matches!(request, FIOSETOWN | SIOCSPGRP) && result == 0 {
+                sock.into_iter().for_each(Sock::owned);
+            }
+            result
+        }
+    }
+}
+
+/// libc's own calls an ioctl() that does not come by here.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sockatmark(fd: c_int) -> c_int {
+    match Sock::find(fd) {
+        Some(sock) => answer(sock.at_mark().map(c_int::from)),
+        // SAFETY: its argument, passed on.
+        None => unsafe { real!(sockatmark as fn(c_int) -> c_int)(fd) },
     }
 }
 

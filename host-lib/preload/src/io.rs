@@ -224,7 +224,7 @@ unsafe fn receive_message(sock: Sock, msg: *mut msghdr, flags: c_int) -> Result<
     let n = sock.recv(unsafe { spans(msg.msg_iov, msg.msg_iovlen) }, flags)?;
     msg.msg_namelen = 0;
     msg.msg_controllen = 0;
-    msg.msg_flags = 0;
+    msg.msg_flags = flags & libc::MSG_OOB;
     Ok(n)
 }
 

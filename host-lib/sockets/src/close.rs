@@ -24,13 +24,24 @@ pub fn close(fd: i32) -> Result<(), Errno> {
         Kind::Internal => return Err(Errno::BADF),
         Kind::Socket(slot) => {
             Sock { fd, slot }.linger();
-            say_goodbye(slot);
-            forget(fd);
+            return close_socket(fd, slot);
         }
         Kind::Epoll(_) => forget(fd),
         Kind::Other => {}
     }
     AppFd(fd).close()
+}
+
+/// Closes a socket's number. If no process has another, the card is told, so that it sends FIN though toed may be stopped.
+fn close_socket(fd: i32, slot: u32) -> Result<(), Errno> {
+    say_goodbye(slot);
+    let farewell = process::view(slot).ok().filter(|_| process::is_attached()).and_then(|socket| socket.farewell());
+    forget(fd);
+    let Some(farewell) = farewell else { return AppFd(fd).close() };
+    if AppFd(fd).close_last()? {
+        hub::lock().part(farewell);
+    }
+    Ok(())
 }
 
 /// The number means nothing to us any more; the descriptor stays open.

@@ -18,14 +18,14 @@ impl Sock {
         Ok(())
     }
 
-    /// ioctl(FIONREAD): bytes that can be received. EINVAL on a listener, as Linux.
+    /// ioctl(FIONREAD): bytes that can be received, up to an urgent one. EINVAL on a listener, as Linux.
     pub fn queued_in(self) -> Result<i32, Errno> {
         let socket = self.socket()?;
         if socket.state() == slot_state::LISTENING {
             return Err(Errno::INVAL);
         }
         hub::lock().drain();
-        Ok(socket.readable() as i32)
+        Ok(socket.readable_to_mark() as i32)
     }
 
     /// ioctl(SIOCOUTQ): bytes that the peer has not acknowledged.

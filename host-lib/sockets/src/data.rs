@@ -3,7 +3,7 @@
 use crate::hub::{self, Interest};
 use crate::process::thread_id;
 use crate::waiting::{Step, Wait};
-use crate::{Errno, Sock};
+use crate::{Errno, Sock, urgent};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use toe::Socket;
@@ -54,7 +54,7 @@ impl Patience {
     /// Whether `attempt` has an outcome as the socket is now.
     fn is_over(&self, socket: &Socket<'_>) -> bool {
         let bits = socket.readiness();
-        let enough = self.bytes == 0 || socket.readable() >= self.bytes || socket.rx_ended();
+        let enough = self.bytes == 0 || socket.readable() >= self.bytes || socket.rx_ended() || socket.stops_at_mark();
         bits & self.want != 0 && enough || bits & (ready::ERR | ready::HUP) != 0
     }
 }
@@ -92,7 +92,7 @@ pub(crate) fn block<T>(socket: Socket<'_>, patience: Patience, mut attempt: impl
             return Err(Errno::AGAIN);
         }
         if interest.slots.is_empty() {
-            interest.slots.push(slot);
+            interest = Interest { slots: vec![slot], moves_bytes: true, ..Interest::default() };
         }
         let waiting = waiting.get_or_insert_with(|| Wait::new(patience.timeout, None));
         match waiting.step(hub, &interest, &mut []) {
@@ -130,7 +130,7 @@ impl Sock {
         let socket = self.socket()?;
         let len = measure(spans, Errno::MSGSIZE)?;
         if flags & libc::MSG_OOB != 0 {
-            return Err(Errno::INVAL);
+            return urgent::recv(&socket, spans, flags);
         }
         if flags & libc::MSG_ERRQUEUE != 0 {
             return Err(Errno::AGAIN);
@@ -168,7 +168,8 @@ impl Sock {
                 Ok(n) => done += n,
                 Err(e) => return partly(&socket, done, e),
             }
-            if done >= len || !whole || peek {
+            // As Linux: what has read something stops before an urgent byte.
+            if done >= len || !whole || peek || socket.at_mark() {
                 return Ok(done);
             }
         }
@@ -180,12 +181,12 @@ impl Sock {
         let take = if flags & libc::MSG_PEEK != 0 { Take::Peek } else { Take::Consume };
         let got = {
             let _lock = SlotLock::lock(&socket.slot().rx.lock, thread_id());
-            if flags & libc::MSG_TRUNC != 0 && take == Take::Consume { socket.discard(len)? } else { socket.receive(sink, take)? }
+            if flags & libc::MSG_TRUNC != 0 && take == Take::Consume { socket.discard(len) } else { socket.receive(sink, take) }
         };
-        if let Some((_, true)) = got {
+        if socket.owes_window() {
             hub::lock().update(self.slot);
         }
-        Ok(got.map(|(n, _)| n))
+        got
     }
 
     /// send(2), write(2), writev(2), sendmsg(2). EPIPE is the caller's to turn into SIGPIPE.
@@ -195,19 +196,14 @@ impl Sock {
         if !plausible(spans) {
             return Err(Errno::FAULT);
         }
-        if flags & libc::MSG_OOB != 0 {
-            return Err(Errno::OPNOTSUPP);
-        }
+        let urgent = flags & libc::MSG_OOB != 0;
         self.hold_back(&socket, flags & libc::MSG_MORE != 0);
         let mut source = Source::new(spans);
-        self.send_all(
-            &socket,
-            flags,
-            len,
-            |_| {
-                if source.left() == 0 { socket.may_send().map(|_| Some(0)) } else { socket.send(&mut source) }
-            },
-        )
+        self.send_all(&socket, flags, len, |_| match source.left() {
+            0 => socket.may_send().map(|_| Some(0)),
+            _ if urgent => socket.send_urgent(&mut source),
+            _ => socket.send(&mut source),
+        })
     }
 
     /// Repeats `step` (which sends what fits, given how much is done) until `len` bytes are sent, or an end.

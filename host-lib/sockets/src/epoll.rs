@@ -91,7 +91,8 @@ impl Epoll {
         let asked = item.asked.events | ALWAYS;
         let wanted = change.has(Change::END)
             || change.has(Change::IN) && asked & (ready::IN | ready::RDNORM | ready::RDHUP) != 0
-            || change.has(Change::OUT) && asked & (ready::OUT | ready::WRNORM) != 0;
+            || change.has(Change::OUT) && asked & (ready::OUT | ready::WRNORM) != 0
+            || change.has(Change::PRI) && asked & ready::PRI != 0;
         if !wanted || item.disabled {
             return false;
         }
@@ -374,7 +375,7 @@ pub type Event = libc::epoll_event;
 pub fn wait(epfd: i32, out: &mut [Event], timeout: Option<Duration>, mask: Option<SigMask>) -> Result<usize, Errno> {
     let Kind::Epoll(index) = fdtable::kind(epfd) else { return Err(Errno::BADF) };
     let mut waiting = None;
-    let interest = Interest { slots: Vec::new(), epolls: vec![index] };
+    let interest = Interest { epolls: vec![index], ..Interest::default() };
     let mut kernel = [libc::pollfd { fd: epfd, events: libc::POLLIN, revents: 0 }];
     let mut found = Vec::new();
     loop {

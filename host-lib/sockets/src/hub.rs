@@ -9,15 +9,15 @@
 
 use crate::epoll::Epoll;
 use crate::fdtable::{self, Kind};
-use crate::process;
+use crate::{process, urgent};
 use rustix::fd::AsRawFd;
 use rustix::io::Errno;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockResult};
 use toe::link::client::Doorbell;
 use toe::link::sys::AppFd;
-use toe::socket::ready;
-use toe::{Change, Channel};
+use toe::socket::{own_flags, ready};
+use toe::{Change, Channel, Farewell};
 use toe_abi::region::slot_state;
 
 /// Events taken from the queue at once.
@@ -58,6 +58,8 @@ struct Waiter {
     /// Its eventfd.
     wake: i32,
     woken: bool,
+    /// An urgent byte alone is not what it waits for.
+    moves_bytes: bool,
 }
 
 /// What a thread waits for.
@@ -65,6 +67,10 @@ struct Waiter {
 pub(crate) struct Interest {
     pub slots: Vec<u32>,
     pub epolls: Vec<u32>,
+    /// To send or to receive, and not to hear what is possible.
+    pub moves_bytes: bool,
+    /// Urgent data on sockets that somebody owns.
+    pub urgent: bool,
 }
 
 pub(crate) struct Hub {
@@ -77,6 +83,9 @@ pub(crate) struct Hub {
     /// The waiter that waits for the card.
     leader: Option<u64>,
     pub epolls: Vec<Option<Epoll>>,
+    /// Owned slots with news of urgent data, and the thread that sends signals, while it sleeps.
+    urgent: Vec<(u32, Change)>,
+    signaller: Option<u64>,
     /// Scratch for `drain`.
     changes: Vec<(u32, Change)>,
 }
@@ -89,6 +98,8 @@ static HUB: Mutex<Hub> = Mutex::new(Hub {
     next_ticket: 0,
     leader: None,
     epolls: Vec::new(),
+    urgent: Vec::new(),
+    signaller: None,
     changes: Vec::new(),
 });
 
@@ -132,11 +143,28 @@ impl Hub {
         self.flush();
     }
 
+    /// The card is to learn options that an update does not tell.
+    pub fn tell_options(&mut self, slot: u32) {
+        if let Some(link) = &mut self.link {
+            link.channel.options(slot);
+        }
+        self.flush();
+    }
+
     pub fn rebind(&mut self, slot: u32) {
         if let Some(link) = &mut self.link {
             link.channel.rebind(slot);
         }
         self.flush();
+    }
+
+    /// The last descriptor of a socket that said this has gone.
+    pub fn part(&mut self, farewell: Farewell) {
+        if let Some(link) = &mut self.link
+            && link.channel.part(farewell)
+        {
+            link.bell.kick();
+        }
     }
 
     pub fn flush(&mut self) {
@@ -213,6 +241,9 @@ impl Hub {
     /// Wakes who watches a slot.
     pub fn changed(&mut self, slot: u32, change: Change) {
         let mut change = change;
+        if change.has(Change::URGENT) && self.signals_first(slot, change) {
+            return;
+        }
         let local = self.local(slot);
         // Room to send is news only to who ran out of it, and only when there is enough of it.
         if change.has(Change::OUT) {
@@ -220,13 +251,12 @@ impl Hub {
             if news {
                 local.no_space = false;
             }
-            if news || change.has(Change::END) {
-                // As it is.
-            } else if change.has(Change::IN) {
-                change = Change::IN;
-            } else {
-                return;
+            if !news && !change.has(Change::END) {
+                change = change.without(Change::OUT);
             }
+        }
+        if change == Change::NONE {
+            return;
         }
         if local.watchers.is_empty() {
             return;
@@ -234,11 +264,38 @@ impl Hub {
         let watchers = std::mem::take(&mut local.watchers);
         for watcher in &watchers {
             match *watcher {
+                Watcher::Waiter(ticket) if change == Change::PRI && self.moves_bytes(ticket) => {}
                 Watcher::Waiter(ticket) => self.wake(ticket),
                 Watcher::Item(epoll, fd) => self.item_changed(epoll, fd, change),
             }
         }
         self.slots[slot as usize].watchers = watchers;
+    }
+
+    fn moves_bytes(&self, ticket: u64) -> bool {
+        self.waiters.iter().any(|w| w.ticket == ticket && w.moves_bytes)
+    }
+
+    /// Whether somebody is to get a signal. Who watches is woken after that: a call that waits is to be interrupted.
+    fn signals_first(&mut self, slot: u32, change: Change) -> bool {
+        let Ok(socket) = process::view(slot) else { return false };
+        if !socket.has_flag(own_flags::OWNED) || !urgent::is_running() {
+            return false;
+        }
+        socket.set_flag(own_flags::SIGNAL_DUE, true);
+        match self.urgent.iter_mut().find(|(s, _)| *s == slot) {
+            Some((_, all)) => *all = all.with(change),
+            None => self.urgent.push((slot, change)),
+        }
+        if let Some(ticket) = self.signaller {
+            self.wake(ticket);
+        }
+        true
+    }
+
+    /// What came with urgent data, of which nobody has been told.
+    pub fn take_urgent(&mut self) -> Vec<(u32, Change)> {
+        std::mem::take(&mut self.urgent)
     }
 
     pub fn item_changed(&mut self, epoll: u32, fd: i32, change: Change) {
@@ -349,7 +406,7 @@ impl Hub {
     pub fn register(&mut self, wake: i32, interest: &Interest) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.waiters.push(Waiter { ticket, wake, woken: false });
+        self.waiters.push(Waiter { ticket, wake, woken: false, moves_bytes: interest.moves_bytes });
         for &slot in &interest.slots {
             self.watch(slot, Watcher::Waiter(ticket));
         }
@@ -357,6 +414,9 @@ impl Hub {
             if let Some(Some(instance)) = self.epolls.get_mut(epoll as usize) {
                 instance.waiters.push(ticket);
             }
+        }
+        if interest.urgent {
+            self.signaller = Some(ticket);
         }
         ticket
     }
@@ -377,7 +437,12 @@ impl Hub {
                 link.channel.disarm();
             }
         }
-        self.hand_over();
+        if interest.urgent {
+            // It comes back at once, and until its signals are sent nobody is to be woken.
+            self.signaller = None;
+        } else {
+            self.hand_over();
+        }
     }
 
     /// If nobody waits for the card, some sleeping thread has to: it is woken, and leads when it sleeps again.
@@ -455,6 +520,8 @@ impl Hub {
         std::mem::forget(self.link.take());
         self.waiters.clear();
         self.leader = None;
+        self.signaller = None;
+        self.urgent.clear();
         self.noticed.clear();
         for local in &mut self.slots {
             local.watchers.retain(|w| matches!(w, Watcher::Item(..)));

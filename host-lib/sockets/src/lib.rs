@@ -6,6 +6,7 @@
 //!      ▼
 //!   open      socket bind listen accept connect      options   one table of socket options
 //!   data      recv send sendfile                     control   fcntl ioctl names shutdown
+//!   urgent    MSG_OOB SIOCATMARK F_SETOWN
 //!   close     close dup exit fork                    kernel    what is not ours becomes a kernel socket
 //!   poll      poll select            epoll  epoll_*
 //!      ▼
@@ -41,6 +42,7 @@ pub mod options;
 pub mod poll;
 mod process;
 mod tcp_info;
+pub mod urgent;
 mod waiting;
 
 pub use fdtable::{Kind, kind};

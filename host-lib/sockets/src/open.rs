@@ -112,14 +112,15 @@ impl Sock {
 
     fn bind_to(self, socket: &Socket<'_>, addr: Addr) -> Result<(), Errno> {
         let mut flags = 0;
-        if socket.has_flag(own_flags::REUSEADDR) {
-            flags |= bind_flags::REUSEADDR;
-        }
-        if socket.has_flag(own_flags::REUSEPORT) {
-            flags |= bind_flags::REUSEPORT;
-        }
-        if socket.has_flag(own_flags::V6ONLY) {
-            flags |= bind_flags::V6ONLY;
+        for (own, flag) in [
+            (own_flags::REUSEADDR, bind_flags::REUSEADDR),
+            (own_flags::REUSEPORT, bind_flags::REUSEPORT),
+            (own_flags::V6ONLY, bind_flags::V6ONLY),
+            (own_flags::NO_PORT, bind_flags::NO_PORT),
+        ] {
+            if socket.has_flag(own) {
+                flags |= flag;
+            }
         }
         let bound = process::ask(|client| client.bind(self.slot, addr, flags))?;
         // A wildcard stays one in the socket's name, as with Linux.
@@ -138,11 +139,14 @@ impl Sock {
         if socket.state() == slot_state::OPEN && !socket.has_flag(own_flags::BOUND) {
             self.bind_to(&socket, Family::of(&socket).any())?;
         }
-        // Negative means as many as possible, since 4.3BSD.
-        let backlog = u32::try_from(backlog).unwrap_or(4096).clamp(1, 4096);
+        // Negative means as many as possible, since 4.3BSD. toed has a limit.
+        let backlog = u32::try_from(backlog).unwrap_or(u32::MAX);
         process::attach()?;
         let ctx = hub::ctx();
-        process::ask(|client| client.listen(self.slot, backlog, ctx))?;
+        let port = process::ask(|client| client.listen(self.slot, backlog, ctx))?;
+        // It may have been chosen just now (IP_BIND_ADDRESS_NO_PORT).
+        let names = &socket.slot().names;
+        names.set_local(Addr { port, ..names.local() });
         socket.set_flag(own_flags::RX_SHUT, false);
         process::set_bound(self.slot);
         hub::lock().watch_notices(self.slot);
@@ -308,6 +312,7 @@ fn inherit(listener: &Socket<'_>, socket: &Socket<'_>) {
     to.tx.pacing.store(from.tx.pacing.load(Relaxed), Relaxed);
     to.rx.timeout_us.store(from.rx.timeout_us.load(Relaxed), Relaxed);
     to.rx.low_water.store(from.rx.low_water.load(Relaxed), Relaxed);
-    let kept = own_flags::REUSEADDR | own_flags::REUSEPORT | own_flags::INET6 | own_flags::V6ONLY;
+    to.inherit_options(from);
+    let kept = own_flags::REUSEADDR | own_flags::REUSEPORT | own_flags::INET6 | own_flags::V6ONLY | own_flags::OOBINLINE;
     to.tx.slot_flags.store(from.tx.slot_flags.load(Relaxed) & kept | own_flags::CONNECT_SEEN, Relaxed);
 }

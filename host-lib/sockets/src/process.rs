@@ -9,6 +9,7 @@
 
 use crate::fdtable::{self, Kind};
 use crate::hub::{self, Hub, Link};
+use crate::urgent;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::io::Errno;
 use std::cell::{Cell, RefCell};
@@ -20,6 +21,7 @@ use std::time::Duration;
 use toe::link::Region;
 use toe::link::client::{Client, Daemon, OpenError, Proof, Welcome, run_dir, ticket};
 use toe::link::sys::AppFd;
+use toe::socket::own_flags;
 use toe::{Channel, Socket};
 use toe_abi::region::{slot_flags, slot_state};
 
@@ -406,6 +408,11 @@ fn bind_here(socket: Socket<'static>, bits: &AtomicU8) -> Result<(), Errno> {
             socket.set_flag(slot_flags::CLEAN, false);
             bits.fetch_or(local::BOUND, Ordering::Relaxed);
             hub::lock().rebind(slot);
+            if socket.has_flag(own_flags::OWNED) {
+                // Of a process that may be no more.
+                socket.set_flag(own_flags::SIGNAL_DUE, false);
+                urgent::start();
+            }
         }
         slot_state::CONNECTING => {
             bits.fetch_or(local::BOUND, Ordering::Relaxed);

@@ -113,7 +113,7 @@ impl Drop for Wait {
 }
 
 /// Sleeps until a watched socket changes, a kernel descriptor is ready, a signal comes or the time is over.
-fn sleep(
+pub(crate) fn sleep(
     mut hub: MutexGuard<'static, Hub>,
     interest: &Interest,
     kernel: &mut [libc::pollfd],

@@ -4,10 +4,12 @@
 //! turns the list into descriptors that say what the slot says by then. A full queue only means that the list stays.
 //! Inwards, [`Channel::poll`] copies each event into its slot and says what became of it.
 
+use crate::{Socket, urgent};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use toe_abi::desc::{EventDesc, HostDesc, ev, ev_flags, hc};
+use toe_abi::desc::{EventDesc, HostDesc, ev, ev_flags, hc, hc_flags};
+use toe_abi::flow::FlowOptions;
 use toe_abi::region::slot_state;
 use toe_link::sync::ending;
 use toe_link::sync::queue::{Consumer, Producer};
@@ -26,6 +28,10 @@ impl Change {
     pub const OUT: Change = Change(2);
     /// The connection has ended, one way or another.
     pub const END: Change = Change(4);
+    /// The peer has announced urgent data.
+    pub const URGENT: Change = Change(8);
+    /// There is a byte to be read out of band.
+    pub const PRI: Change = Change(16);
 
     pub const fn has(self, other: Change) -> bool {
         self.0 & other.0 != 0
@@ -34,13 +40,22 @@ impl Change {
     pub const fn with(self, other: Change) -> Change {
         Change(self.0 | other.0)
     }
+
+    pub const fn without(self, other: Change) -> Change {
+        Change(self.0 & !other.0)
+    }
 }
+
+/// The last that a socket has to tell the card.
+#[derive(Clone, Copy, Debug)]
+pub struct Farewell(pub(crate) HostDesc);
 
 /// What a socket has to tell the card.
 mod tell {
     pub const UPDATE: u8 = 1;
     pub const REBIND: u8 = 2;
     pub const ABORT: u8 = 4;
+    pub const OPTIONS: u8 = 8;
 }
 
 /// The library's end of a context.
@@ -86,10 +101,16 @@ impl Channel {
 
     /// Events of `slot`'s flow are to come here from now on. The card answers with one that says everything.
     pub fn rebind(&mut self, slot: u32) {
-        if let Some(s) = self.region.slot(slot) {
-            s.conn.ctx.store(self.ctx, Ordering::Relaxed);
-        }
-        self.enqueue(slot, tell::REBIND);
+        let Some(s) = self.region.slot(slot) else { return };
+        s.conn.ctx.store(self.ctx, Ordering::Relaxed);
+        // Set before there was a connection, or of its listener.
+        let options = if s.flow_options() == FlowOptions::default() { 0 } else { tell::OPTIONS };
+        self.enqueue(slot, tell::REBIND | options);
+    }
+
+    /// Options of `slot` have changed that an update does not tell.
+    pub fn options(&mut self, slot: u32) {
+        self.enqueue(slot, tell::OPTIONS);
     }
 
     /// Resets the connection of `slot`.
@@ -129,6 +150,16 @@ impl Channel {
         pushed && sleep::must_wake(&self.page().card.parked)
     }
 
+    /// Tells the card what [`Socket::farewell`](crate::Socket::farewell) has made, when the socket's last descriptor has gone. It is left to
+    /// toed if the queue is full, if another process has sent something since, or if the slot is another socket's by now, which toed has made
+    /// it. `true`: the card has to be kicked.
+    #[must_use = "a card that is not kicked sleeps for ever"]
+    pub fn part(&mut self, Farewell(desc): Farewell) -> bool {
+        let is_last_word = |s: &Slot| s.conn.flow() == desc.flow && s.tx.head.load(Ordering::Acquire) == desc.tx_head;
+        let told = self.region.slot(desc.opaque).is_some_and(is_last_word) && self.hc.push(desc).is_ok();
+        told && sleep::must_wake(&self.page().card.parked)
+    }
+
     /// Whether something waits for room in the queue. The card does not say when there is some: look again soon.
     pub fn has_backlog(&self) -> bool {
         !self.queue.is_empty()
@@ -139,7 +170,8 @@ impl Channel {
         let i = slot as usize;
         let region = self.region.clone();
         let Some(s) = region.slot(slot) else { return true };
-        for (bit, kind) in [(tell::REBIND, hc::REBIND), (tell::UPDATE, hc::UPDATE), (tell::ABORT, hc::ABORT)] {
+        for (bit, kind) in [(tell::REBIND, hc::REBIND), (tell::OPTIONS, hc::OPTIONS), (tell::UPDATE, hc::UPDATE), (tell::ABORT, hc::ABORT)]
+        {
             if self.tells[i] & bit == 0 {
                 continue;
             }
@@ -148,8 +180,14 @@ impl Channel {
             if self.hc.push(desc).is_err() {
                 return false;
             }
-            s.rx.told.store(desc.rx_tail, Ordering::Relaxed);
             self.tells[i] &= !bit;
+            if kind == hc::OPTIONS {
+                // Once, unless somebody has just asked for the other.
+                let told = u32::from(desc.options.quick_ack);
+                let _ = s.options.quick_ack.compare_exchange(told, 0, Ordering::Relaxed, Ordering::Relaxed);
+                continue;
+            }
+            s.rx.told.store(desc.rx_tail, Ordering::Relaxed);
             if kind == hc::REBIND {
                 self.tells[i] &= !tell::UPDATE;
             }
@@ -166,6 +204,10 @@ impl Channel {
             taken += 1;
             let Some(slot) = self.region.slot(event.opaque) else { continue };
             let change = apply(slot, &event);
+            // Of urgent bytes that were skipped nobody else would tell.
+            if change.has(Change::URGENT) && Socket::new(&self.region, event.opaque).is_some_and(|s| s.owes_window()) {
+                self.update(event.opaque);
+            }
             if change != Change::NONE {
                 sink(event.opaque, change);
             }
@@ -210,18 +252,21 @@ impl Channel {
 }
 
 /// The descriptor that says what `slot` says now.
-fn describe(slot: &Slot, index: u32, kind: u32) -> HostDesc {
+pub(crate) fn describe(slot: &Slot, index: u32, kind: u32) -> HostDesc {
     // With the release in `Socket::commit`: the bytes are in the buffer before the card learns of them (the queue's phase carries that
     // on); and with `Socket::set_tx_flags`: no end is told without all bytes before it.
     let (flags, tx_head) = ending::look(&slot.tx.flags, &slot.tx.head);
+    let urgent = urgent::to_tell(slot, tx_head);
     HostDesc {
         kind,
-        flags,
+        flags: flags | urgent.map_or(0, |_| hc_flags::URGENT),
         flow: slot.conn.flow(),
         tx_head,
         // Acquire: with the release in `Socket::consume`; the bytes were copied out before the card learns that they may be overwritten.
         rx_tail: slot.rx.tail.load(Ordering::Acquire),
         opaque: index,
+        urgent: urgent.unwrap_or(0),
+        options: if kind == hc::OPTIONS { slot.flow_options() } else { FlowOptions::default() },
         ..HostDesc::default()
     }
 }
@@ -232,6 +277,12 @@ fn apply(slot: &Slot, event: &EventDesc) -> Change {
         return Change::NONE;
     }
     let mut change = Change::NONE;
+    let readable = urgent::is_readable(slot);
+    // Before the bytes: nobody is to read across a mark that is not there yet.
+    let announced = event.flags & ev_flags::URGENT != 0 && urgent::announce(slot, event.urgent);
+    if announced {
+        change = change.with(Change::URGENT);
+    }
     let forward = |word: &std::sync::atomic::AtomicU32, to: u32, most: u32| {
         // Release: with the acquire in `Socket`, and before the flags below.
         let moved = |now: u32| (1..=most).contains(&to.wrapping_sub(now)).then_some(to);
@@ -242,6 +293,9 @@ fn apply(slot: &Slot, event: &EventDesc) -> Change {
     }
     if forward(&slot.event.tx_tail, event.tx_tail, slot.conn.tx_len.load(Ordering::Relaxed)) {
         change = change.with(Change::OUT);
+    }
+    if (announced || !readable) && urgent::is_readable(slot) {
+        change = change.with(Change::PRI);
     }
     slot.event.srtt_us.store(event.srtt_us, Ordering::Relaxed);
     slot.event.cwnd.store(event.cwnd, Ordering::Relaxed);
@@ -266,6 +320,7 @@ fn apply(slot: &Slot, event: &EventDesc) -> Change {
 pub(crate) mod tests {
     use super::*;
     use toe_abi::FlowId;
+    use toe_abi::flow::quick_ack;
     use toe_abi::region::{AcceptRecord, RegionConfig};
     use toe_link::region::memory::RegionMemory;
 
@@ -337,6 +392,29 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn options_follow_the_rebind_and_quick_ack_is_told_once() {
+        let mut bench = bench(8);
+        bench.connect(3);
+        let mut channel = Channel::attach(bench.region.clone(), 0).unwrap();
+        let slot = bench.region.slot(3).unwrap();
+        let mut told = |channel: &mut Channel| {
+            let _ = channel.flush();
+            std::iter::from_fn(|| bench.card_in.pop()).map(|d| (d.kind, d.options)).collect::<Vec<_>>()
+        };
+        let none = FlowOptions::default();
+        channel.rebind(3);
+        assert_eq!(told(&mut channel), [(hc::REBIND, none)], "as everybody");
+        slot.options.keep_idle_s.store(u32::MAX, Ordering::Relaxed);
+        slot.options.quick_ack.store(quick_ack::ON.into(), Ordering::Relaxed);
+        channel.rebind(3);
+        let idle = FlowOptions { keep_idle_s: u16::MAX, ..none };
+        assert_eq!(told(&mut channel), [(hc::REBIND, none), (hc::OPTIONS, FlowOptions { quick_ack: quick_ack::ON, ..idle })]);
+        channel.update(3);
+        channel.options(3);
+        assert_eq!(told(&mut channel), [(hc::OPTIONS, idle), (hc::UPDATE, none)]);
+    }
+
+    #[test]
     fn a_full_queue_keeps_updates_until_there_is_room() {
         let mut bench = bench(2);
         let mut channel = Channel::attach(bench.region.clone(), 0).unwrap();
@@ -376,6 +454,29 @@ pub(crate) mod tests {
         channel.forget(0);
         let _ = channel.flush();
         assert!(bench.card_in.pop().is_none());
+    }
+
+    #[test]
+    fn a_farewell_is_void_once_others_have_used_the_slot() {
+        let mut bench = bench(8);
+        let mut channel = Channel::attach(bench.region.clone(), 0).unwrap();
+        let slot = bench.region.slot(0).unwrap();
+        let farewell = |bench: &Bench| {
+            bench.connect(0);
+            let socket = crate::Socket::new(&bench.region, 0).unwrap();
+            socket.mark_clean(true);
+            socket.farewell().unwrap()
+        };
+        let sent_since = farewell(&bench);
+        slot.tx.head.store(7, Ordering::Release);
+        let _ = channel.part(sent_since);
+        let used_again = farewell(&bench);
+        slot.reset();
+        let _ = channel.part(used_again);
+        assert!(bench.card_in.pop().is_none());
+        let good = farewell(&bench);
+        let _ = channel.part(good);
+        assert_eq!(bench.card_in.pop().map(|d| d.flags), Some(toe_abi::desc::hc_flags::FIN));
     }
 
     #[test]

@@ -24,6 +24,7 @@
 //! ```
 
 use crate::channel::{Change, Channel};
+use crate::options::SocketOption;
 use crate::socket::{Socket, Take, own_flags, ready};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::io::Errno;
@@ -189,19 +190,40 @@ impl<D: Daemon> Context<D> {
         Ok(slot)
     }
 
+    /// A fresh socket with options. EINVAL: one of them is out of range.
+    fn create_with(&mut self, options: &[(SocketOption, i32)]) -> Result<u32, Error> {
+        let slot = self.create()?;
+        let socket = Socket::new(&self.region, slot).ok_or(Error::Os(Errno::IO))?;
+        if let Err(e) = options.iter().try_for_each(|&(option, value)| socket.set_option(option, value).map(drop)) {
+            self.sockets.remove(&slot);
+            return Err(e.into());
+        }
+        Ok(slot)
+    }
+
     /// Listens at `addr`; port 0 chooses one (see [`Socket::slot`]'s names).
     pub fn listen(&mut self, addr: Addr, backlog: u32) -> Result<SocketId, Error> {
-        let slot = self.create()?;
+        self.listen_with(addr, backlog, &[])
+    }
+
+    /// As [`listen`](Self::listen); accepted sockets begin with these options.
+    pub fn listen_with(&mut self, addr: Addr, backlog: u32, options: &[(SocketOption, i32)]) -> Result<SocketId, Error> {
+        let slot = self.create_with(options)?;
         let listening = self.daemon.bind(slot, addr, toe_abi::app::bind_flags::REUSEADDR).and_then(|bound| {
             self.region.slot(slot).ok_or(Errno::IO)?.names.set_local(bound);
-            self.daemon.listen(slot, backlog, self.channel.ctx())
+            self.daemon.listen(slot, backlog, self.channel.ctx()).map(drop)
         });
         self.begin(slot, listening)
     }
 
     /// Starts to connect to `addr`. An event tells the outcome.
     pub fn connect(&mut self, addr: Addr) -> Result<SocketId, Error> {
-        let slot = self.create()?;
+        self.connect_with(addr, &[])
+    }
+
+    /// As [`connect`](Self::connect), with these options from the first segment on.
+    pub fn connect_with(&mut self, addr: Addr, options: &[(SocketOption, i32)]) -> Result<SocketId, Error> {
+        let slot = self.create_with(options)?;
         let s = self.region.slot(slot).ok_or(Error::Os(Errno::IO))?;
         s.names.set_remote(addr);
         // Before the request: toed may write the outcome before its answer is here.
@@ -246,6 +268,9 @@ impl<D: Daemon> Context<D> {
             }
             return Ok(None);
         };
+        if let Some(listener) = self.region.slot(listener.0) {
+            s.inherit_options(listener);
+        }
         s.adopt(&record);
         self.channel.rebind(slot);
         Ok(Some(SocketId(slot)))
@@ -255,11 +280,12 @@ impl<D: Daemon> Context<D> {
 
     /// Receives into `buf`. `Ok(None)`: nothing yet; `Ok(Some(0))`: the peer has sent everything.
     pub fn recv(&mut self, id: SocketId, buf: &mut [u8]) -> Result<Option<usize>, Error> {
-        let got = self.socket(id)?.receive(&mut Sink::from_slice(buf), Take::Consume)?;
-        if let Some((_, true)) = got {
+        let socket = self.socket(id)?;
+        let got = socket.receive(&mut Sink::from_slice(buf), Take::Consume)?;
+        if socket.owes_window() {
             self.channel.update(id.0);
         }
-        Ok(got.map(|(n, _)| n))
+        Ok(got)
     }
 
     /// Where the bytes lie that can be received: one run, or two if the buffer wraps. They stay until [`consume`](Self::consume).
@@ -284,6 +310,33 @@ impl<D: Daemon> Context<D> {
         Ok(sent)
     }
 
+    /// As [`send`](Self::send), and the peer is told that all up to the last byte is urgent (RFC 9293, 3.8.5; RFC 6093 advises new programs
+    /// against it).
+    pub fn send_urgent(&mut self, id: SocketId, bytes: &[u8]) -> Result<Option<usize>, Error> {
+        let sent = self.socket(id)?.send_urgent(&mut Source::from_slice(bytes))?;
+        if sent.is_some_and(|n| n > 0) {
+            self.channel.update(id.0);
+        }
+        Ok(sent)
+    }
+
+    /// Takes the last byte of the peer's urgent data, wherever it lies in the stream: as recv(2) with MSG_OOB. `Ok(None)`: the peer has sent
+    /// everything, and not that. EAGAIN: it is still to come; EINVAL: there is none, it was taken, or it is to be read in its place.
+    pub fn recv_urgent(&mut self, id: SocketId) -> Result<Option<u8>, Error> {
+        Ok(self.socket(id)?.receive_urgent(Take::Consume)?)
+    }
+
+    /// Whether the next byte of the stream is the urgent one. No receive gives bytes from both sides of where it begins.
+    pub fn at_mark(&self, id: SocketId) -> Result<bool, Error> {
+        Ok(self.socket(id)?.at_mark())
+    }
+
+    /// SO_OOBINLINE: the urgent byte is received in its place, and not by [`recv_urgent`](Self::recv_urgent).
+    pub fn set_oob_inline(&mut self, id: SocketId, on: bool) -> Result<(), Error> {
+        self.socket(id)?.set_flag(own_flags::OOBINLINE, on);
+        Ok(())
+    }
+
     /// Where bytes to be sent can be written: one run, or two if the buffer wraps. [`commit`](Self::commit) sends them.
     pub fn send_view(&self, id: SocketId) -> Result<[Span; 2], Error> {
         let socket = self.socket(id)?;
@@ -302,23 +355,34 @@ impl<D: Daemon> Context<D> {
 
     /// TCP_NODELAY.
     pub fn set_nodelay(&mut self, id: SocketId, on: bool) -> Result<(), Error> {
-        self.set_option(id, hc_flags::NODELAY, on)
+        self.set_switch(id, hc_flags::NODELAY, on)
     }
 
     /// TCP_CORK: partial segments wait (at most 200 ms) for what is sent next.
     pub fn set_cork(&mut self, id: SocketId, on: bool) -> Result<(), Error> {
-        self.set_option(id, hc_flags::CORK, on)
+        self.set_switch(id, hc_flags::CORK, on)
     }
 
     /// SO_KEEPALIVE.
     pub fn set_keepalive(&mut self, id: SocketId, on: bool) -> Result<(), Error> {
-        self.set_option(id, hc_flags::KEEPALIVE, on)
+        self.set_switch(id, hc_flags::KEEPALIVE, on)
     }
 
-    fn set_option(&mut self, id: SocketId, bit: u32, on: bool) -> Result<(), Error> {
+    fn set_switch(&mut self, id: SocketId, bit: u32, on: bool) -> Result<(), Error> {
         let socket = self.socket(id)?;
         if socket.set_tx_flags(bit, on) && socket.state() == slot_state::CONNECTED {
             self.channel.update(id.0);
+        }
+        Ok(())
+    }
+
+    /// An option with a number, of this socket, or of a listener for those that it accepts from now on (which have [`MaxSegment`](SocketOption::MaxSegment)
+    /// and [`DeferAccept`](SocketOption::DeferAccept) from when it began to listen). EINVAL: out of range, as on Linux.
+    pub fn set_option(&mut self, id: SocketId, option: SocketOption, value: i32) -> Result<(), Error> {
+        let socket = self.socket(id)?;
+        socket.set_option(option, value)?;
+        if option.is_for_card() && socket.state() == slot_state::CONNECTED {
+            self.channel.options(id.0);
         }
         Ok(())
     }
@@ -349,11 +413,18 @@ impl<D: Daemon> Context<D> {
         if let Ok(socket) = self.socket(id) {
             socket.mark_clean(clean);
         }
+        let farewell = self.socket(id).ok().and_then(|socket| socket.farewell());
         self.flush();
         self.channel.forget(id.0);
         self.noticed.retain(|&s| s != id.0);
         self.changed.retain(|&s| s != id.0);
-        self.sockets.remove(&id.0);
+        if let Some(local) = self.sockets.remove(&id.0)
+            && self.daemon.close(local.token)
+            && let Some(farewell) = farewell
+            && self.channel.part(farewell)
+        {
+            self.daemon.kick(self.channel.ctx());
+        }
     }
 
     // --- the batch

@@ -14,6 +14,8 @@ use zerocopy::IntoBytes;
 struct Log {
     kicks: usize,
     closed: Vec<u32>,
+    /// Sockets that another process has a descriptor of.
+    shared: Vec<u32>,
 }
 
 struct Fake {
@@ -44,9 +46,9 @@ impl Daemon for Fake {
         if addr.port == 81 { Err(Errno::ADDRINUSE) } else { Ok(addr) }
     }
 
-    fn listen(&mut self, slot: u32, _backlog: u32, _ctx: u32) -> Result<(), Errno> {
+    fn listen(&mut self, slot: u32, _backlog: u32, _ctx: u32) -> Result<u16, Errno> {
         self.region.slot(slot).unwrap().conn.store_state(slot_state::LISTENING);
-        Ok(())
+        Ok(80)
     }
 
     fn connect(&mut self, _slot: u32, _addr: Addr, _ctx: u32) -> Result<Addr, Errno> {
@@ -63,6 +65,10 @@ impl Daemon for Fake {
 
     fn close_context(&mut self, _ctx: u32) -> Result<(), Errno> {
         Ok(())
+    }
+
+    fn close(&mut self, token: Token) -> bool {
+        !self.log.lock().unwrap().shared.contains(&token.0)
     }
 
     fn kick(&mut self, _ctx: u32) {
@@ -139,6 +145,81 @@ fn a_connection_is_accepted_served_and_closed() {
     w.toe.close(conn);
     assert!(w.log.lock().unwrap().closed.contains(&conn.0));
     assert!(matches!(w.toe.recv(conn, &mut [0; 8]), Err(Error::NoSocket)));
+}
+
+/// A connection that has been told of, and its slot.
+fn connection(w: &mut World) -> SocketId {
+    let conn = w.toe.connect(Addr::v4([10, 0, 0, 2], 80)).unwrap();
+    w.bench.region.slot(conn.0).unwrap().adopt(&w.record(conn.0));
+    w.notice();
+    w.poll();
+    w.told();
+    conn
+}
+
+#[test]
+fn the_last_close_tells_the_card_to_send_fin() {
+    let mut w = world();
+    let conn = connection(&mut w);
+    w.toe.send(conn, b"bye").unwrap();
+    w.toe.close(conn);
+    let fin: Vec<_> = w.told().iter().map(|d| (d.flags & hc_flags::FIN, d.tx_head)).collect();
+    assert_eq!(fin, [(0, 3), (hc_flags::FIN, 3)]);
+}
+
+#[test]
+fn a_close_that_is_not_the_last_tells_no_end() {
+    let mut w = world();
+    let conn = connection(&mut w);
+    w.log.lock().unwrap().shared.push(conn.0);
+    w.toe.close(conn);
+    assert!(w.told().is_empty());
+}
+
+#[test]
+fn a_close_with_unread_bytes_is_toeds_to_tell() {
+    let mut w = world();
+    let conn = connection(&mut w);
+    w.bench.event(conn.0, EventDesc { rx_head: 3, ..EventDesc::default() });
+    w.poll();
+    w.toe.close(conn);
+    assert!(w.told().is_empty(), "the peer is to get a reset");
+}
+
+#[test]
+fn an_end_is_not_told_twice() {
+    let mut w = world();
+    let conn = connection(&mut w);
+    w.toe.shutdown(conn).unwrap();
+    w.toe.close(conn);
+    assert_eq!(w.told().len(), 1);
+}
+
+#[test]
+fn an_accepted_socket_has_its_listeners_options() {
+    let mut w = world();
+    let listener = w.toe.listen_with(Addr::v4([0; 4], 80), 16, &[(SocketOption::KeepIdle, 5)]).unwrap();
+    w.toe.set_option(listener, SocketOption::Tos, 0x10).unwrap();
+    assert!(w.told().is_empty(), "there is no connection");
+    w.arrive(listener, 0);
+    let conn = w.toe.accept(listener).unwrap().unwrap();
+    w.toe.set_option(conn, SocketOption::UserTimeout, 1000).unwrap();
+    w.toe.set_option(conn, SocketOption::Linger2, 1).unwrap();
+    assert!(matches!(w.toe.set_option(conn, SocketOption::KeepCount, 0), Err(Error::Os(Errno::INVAL))));
+    w.poll();
+    let told: Vec<_> = w.told().iter().map(|d| (d.kind, d.options.keep_idle_s, d.options.tos, d.options.user_timeout_ms)).collect();
+    assert_eq!(told, [(hc::REBIND, 0, 0, 0), (hc::OPTIONS, 5, 0x10, 1000)]);
+    w.toe.set_option(conn, SocketOption::Linger2, 2).unwrap();
+    w.poll();
+    assert!(w.told().is_empty(), "that is toed's");
+}
+
+#[test]
+fn an_option_out_of_range_opens_nothing() {
+    let mut w = world();
+    let bad = [(SocketOption::KeepIdle, 5), (SocketOption::KeepInterval, 0)];
+    assert!(matches!(w.toe.connect_with(Addr::v4([10, 0, 0, 2], 80), &bad), Err(Error::Os(Errno::INVAL))));
+    assert_eq!(w.log.lock().unwrap().closed, [0]);
 }
 
 #[test]

@@ -8,9 +8,11 @@
 //!   rx:   rx.tail ───(can be received)─── event.rx_head
 //! ```
 
+use crate::channel::{Farewell, describe};
+use crate::urgent::{self, Run};
 use rustix::io::Errno;
 use std::sync::atomic::Ordering;
-use toe_abi::desc::{ev_flags, hc_flags};
+use toe_abi::desc::{ev_flags, hc, hc_flags};
 use toe_abi::region::{slot_flags, slot_state};
 use toe_link::ring::{Ring, Span};
 use toe_link::sync::ending;
@@ -37,7 +39,18 @@ pub mod own_flags {
     pub const INET6: u32 = 1 << 16;
     /// IPV6_V6ONLY.
     pub const V6ONLY: u32 = 1 << 17;
+    /// SO_OOBINLINE.
+    pub const OOBINLINE: u32 = 1 << 20;
+    /// Somebody wants signals (F_SETOWN); the kernel knows who.
+    pub const OWNED: u32 = 1 << 21;
+    /// IP_BIND_ADDRESS_NO_PORT.
+    pub const NO_PORT: u32 = 1 << 18;
+    /// Their signal for urgent data is on its way: until it has been sent, reading waits before the urgent byte, so that the handler finds it.
+    pub const SIGNAL_DUE: u32 = 1 << 22;
 }
+
+/// Bytes of the largest segment that Linux hands to a network device.
+const SEGMENT_MAX: u32 = 1 << 16;
 
 /// Readiness, with the numbers of poll(2) and epoll(7).
 pub mod ready {
@@ -190,9 +203,13 @@ impl<'a> Socket<'a> {
 
     /// Bytes that can be received.
     pub fn readable(&self) -> u32 {
+        self.run().len
+    }
+
+    /// Bytes in the receive buffer from `tail` on.
+    pub(crate) fn queued_from(&self, tail: u32) -> u32 {
         // Acquire: with the release in `Channel::poll`; the card had written the bytes before it posted the event.
-        let head = self.slot.event.rx_head.load(Ordering::Acquire);
-        let queued = head.wrapping_sub(self.slot.rx.tail.load(Ordering::Relaxed));
+        let queued = self.slot.event.rx_head.load(Ordering::Acquire).wrapping_sub(tail);
         // Positions are claims of the whole family: never more than the buffer holds.
         if queued > self.slot.conn.rx_len.load(Ordering::Relaxed) { 0 } else { queued }
     }
@@ -206,62 +223,68 @@ impl<'a> Socket<'a> {
 
     /// Where the receivable bytes lie. [`consume`](Self::consume) takes them.
     pub fn recv_view(&self) -> [Span; 2] {
-        let tail = self.slot.rx.tail.load(Ordering::Relaxed);
+        let Run { start, len } = self.run();
         match self.rx_ring() {
-            Some(ring) => ring.spans(tail, self.readable()),
+            Some(ring) => ring.spans(start, len),
             None => [Span { ptr: std::ptr::NonNull::dangling(), len: 0 }; 2],
         }
     }
 
     /// Takes `n` bytes out of the receive buffer. `true`: the card has to be told.
     pub fn consume(&self, n: u32) -> bool {
-        let n = n.min(self.readable());
-        let tail = self.slot.rx.tail.load(Ordering::Relaxed).wrapping_add(n);
-        // Release: our reads of the bytes are done before anybody learns that they may be overwritten.
-        self.slot.rx.tail.store(tail, Ordering::Release);
-        n > 0 && self.owes_window(tail)
+        let Run { start, len } = self.run();
+        self.advance(start.wrapping_add(n.min(len))) && self.owes_window()
     }
 
     /// Whether the sender could come to wait for room that only we know of. While the card counts more than half of the buffer
     /// as free, and less than a quarter is news, it cannot: the rest goes with the next update.
-    fn owes_window(&self, tail: u32) -> bool {
+    pub fn owes_window(&self) -> bool {
         let len = self.slot.conn.rx_len.load(Ordering::Relaxed);
         let told = self.slot.rx.told.load(Ordering::Relaxed);
-        let news = tail.wrapping_sub(told);
+        let news = self.slot.rx.tail.load(Ordering::Relaxed).wrapping_sub(told);
         let used = self.slot.event.rx_head.load(Ordering::Relaxed).wrapping_sub(told);
-        news >= len / 4 || used >= len / 2
+        news > 0 && (news >= len / 4 || used >= len / 2)
     }
 
-    /// Receives into an application's buffers. `Ok(None)`: nothing yet; `Ok(Some((0, _)))`: end of file, or no room asked for.
-    /// The flag says whether the card has to be told.
+    /// Copies receivable bytes from position `pos` on.
+    pub(crate) fn copy(&self, pos: u32, len: u32, sink: &mut Sink<'_>) -> Result<u32, Errno> {
+        Ok(self.rx_ring().ok_or(Errno::IO)?.drain(pos, len, sink))
+    }
+
+    /// Receives into an application's buffers. `Ok(None)`: nothing yet; `Ok(Some(0))`: end of file, or no room asked for.
+    /// Afterwards the card has to be told, if it [`owes_window`](Self::owes_window).
     /// RFC 9293 3.10.3-3.
-    pub fn receive(&self, sink: &mut Sink<'_>, take: Take) -> Result<Option<(usize, bool)>, Errno> {
+    pub fn receive(&self, sink: &mut Sink<'_>, take: Take) -> Result<Option<usize>, Errno> {
         match self.state() {
             slot_state::CONNECTED => {}
             slot_state::CONNECTING => return Ok(None),
-            slot_state::FAILED => return self.take_error().map_or(Ok(Some((0, false))), Err),
+            slot_state::FAILED => return self.take_error().map_or(Ok(Some(0)), Err),
             _ => return Err(Errno::NOTCONN),
         }
         // Ends first: whoever sees the end sees all bytes before it.
         let ended = self.rx_ended();
-        let available = self.readable();
-        if available == 0 {
-            return if !ended { Ok(None) } else { self.take_error().map_or(Ok(Some((0, false))), Err) };
+        let Run { start, len } = self.run();
+        let n = if len > 0 { self.copy(start, len, sink)? } else { 0 };
+        if take == Take::Consume {
+            // Past an urgent byte too that nothing follows.
+            self.advance(start.wrapping_add(n));
         }
-        let ring = self.rx_ring().ok_or(Errno::IO)?;
-        let n = ring.drain(self.slot.rx.tail.load(Ordering::Relaxed), available, sink);
-        let tell = take == Take::Consume && self.consume(n);
-        Ok(Some((n as usize, tell)))
+        match len {
+            0 if !ended => Ok(None),
+            0 => self.take_error().map_or(Ok(Some(0)), Err),
+            _ => Ok(Some(n as usize)),
+        }
     }
 
     /// Throws away up to `max` receivable bytes (MSG_TRUNC). As [`receive`](Self::receive).
-    pub fn discard(&self, max: usize) -> Result<Option<(usize, bool)>, Errno> {
-        if !self.connected() || self.readable() == 0 {
+    pub fn discard(&self, max: usize) -> Result<Option<usize>, Errno> {
+        let Run { start, len } = self.run();
+        if !self.connected() || len == 0 {
             return self.receive(&mut Sink::from_slice(&mut []), Take::Consume);
         }
-        let n = self.readable().min(max.min(u32::MAX as usize) as u32);
-        let tell = self.consume(n);
-        Ok(Some((n as usize, tell)))
+        let n = len.min(max.min(u32::MAX as usize) as u32);
+        self.advance(start.wrapping_add(n));
+        Ok(Some(n as usize))
     }
 
     // --- sending
@@ -278,8 +301,29 @@ impl<'a> Socket<'a> {
         self.slot.tx.head.load(Ordering::Relaxed).wrapping_sub(tail)
     }
 
-    /// Bytes that can be sent now.
+    /// Bytes that have not been sent, as far as one can tell here: no more than cwnd can have been.
+    fn not_sent(&self) -> u32 {
+        self.unacked().saturating_sub(self.slot.event.cwnd.load(Ordering::Relaxed))
+    }
+
+    /// TCP_NOTSENT_LOWAT, bytes.
+    fn not_sent_low_water(&self) -> u32 {
+        match self.slot.options.not_sent_low_water.load(Ordering::Relaxed) {
+            0 => u32::MAX,
+            bytes => bytes,
+        }
+    }
+
+    /// Bytes that can be sent now. Up to TCP_NOTSENT_LOWAT, and the one segment that Linux makes at a time.
     pub fn space(&self) -> u32 {
+        match self.not_sent_low_water().saturating_sub(self.not_sent()) {
+            0 => 0,
+            wanted => self.free().min(wanted.saturating_add(SEGMENT_MAX)),
+        }
+    }
+
+    /// Bytes free in the transmit buffer.
+    fn free(&self) -> u32 {
         // Positions are claims: a backlog larger than the buffer leaves no space.
         self.slot.conn.tx_len.load(Ordering::Relaxed).saturating_sub(self.unacked())
     }
@@ -311,18 +355,32 @@ impl<'a> Socket<'a> {
 
     /// The first `n` bytes of the view are to be sent; the card has to be told.
     pub fn commit(&self, n: u32) {
-        let head = self.slot.tx.head.load(Ordering::Relaxed).wrapping_add(n.min(self.space()));
+        let head = self.slot.tx.head.load(Ordering::Relaxed).wrapping_add(n.min(self.free()));
         // Release: with the acquire in `Channel::flush`; the bytes are in the buffer.
         self.slot.tx.head.store(head, Ordering::Release);
     }
 
     /// Copies from an application's buffers as much as fits. `Ok(None)`: no room now.
     pub fn send(&self, source: &mut Source<'_>) -> Result<Option<usize>, Errno> {
+        self.put(source, false)
+    }
+
+    /// As [`send`](Self::send), and all up to there is urgent (MSG_OOB).
+    pub fn send_urgent(&self, source: &mut Source<'_>) -> Result<Option<usize>, Errno> {
+        self.put(source, true)
+    }
+
+    fn put(&self, source: &mut Source<'_>, urgent: bool) -> Result<Option<usize>, Errno> {
         if !self.may_send()? {
             return Ok(None);
         }
         let ring = self.tx_ring().ok_or(Errno::IO)?;
-        let n = ring.fill(self.slot.tx.head.load(Ordering::Relaxed), self.space(), source);
+        let head = self.slot.tx.head.load(Ordering::Relaxed);
+        let n = ring.fill(head, self.space(), source);
+        if urgent && n > 0 {
+            // Before the head: who sees the bytes sees that they are urgent.
+            self.slot.tx.urgent.store(head.wrapping_add(n), Ordering::Relaxed);
+        }
         self.commit(n);
         Ok(Some(n as usize))
     }
@@ -355,6 +413,19 @@ impl<'a> Socket<'a> {
     /// The last descriptor may go: what is queued is to be sent, then FIN. Without this, toed takes the holder for dead and resets.
     pub fn mark_clean(&self, clean: bool) {
         self.set_flag(slot_flags::CLEAN, clean);
+    }
+
+    /// What the card is to be told if this was the last descriptor: that no more will be sent. toed sees it go too and tells the card the rest;
+    /// but a peer must not wait for its FIN until a daemon that is stopped goes on. `None`: there is nothing to tell, or it is toed's alone, as
+    /// the peer is to get a reset.
+    pub fn farewell(&self) -> Option<Farewell> {
+        let open = self.connected() && !self.is_dead() && self.tx_flags() & hc_flags::FIN == 0;
+        if !open || !self.has_flag(slot_flags::CLEAN) || self.readable() > 0 {
+            return None;
+        }
+        let mut desc = describe(self.slot, self.index, hc::UPDATE);
+        desc.flags |= hc_flags::FIN;
+        Some(Farewell(desc))
     }
 
     // --- readiness
@@ -395,8 +466,11 @@ impl<'a> Socket<'a> {
             bits |= HUP;
         }
         let low_water = self.slot.rx.low_water.load(Ordering::Relaxed).clamp(1, i32::MAX as u32);
-        if self.readable() >= low_water.min(self.slot.conn.rx_len.load(Ordering::Relaxed).max(1)) {
+        if self.unread() >= low_water.min(self.slot.conn.rx_len.load(Ordering::Relaxed).max(1)) {
             bits |= IN | RDNORM;
+        }
+        if urgent::is_readable(self.slot) {
+            bits |= PRI;
         }
         if tx_ended || self.is_writable() {
             bits |= OUT | WRNORM;
@@ -409,8 +483,10 @@ impl<'a> Socket<'a> {
 
     /// Linux calls a socket writable when at least a third of its buffer is free.
     fn is_writable(&self) -> bool {
-        let space = self.space();
-        space > 0 && space >= self.unacked() / 2
+        let free = self.free();
+        // By half of TCP_NOTSENT_LOWAT, so that who is woken has something to do.
+        let wanted = self.not_sent().saturating_mul(2) < self.not_sent_low_water();
+        wanted && free > 0 && free >= self.unacked() / 2
     }
 }
 
@@ -471,6 +547,24 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_sent_yet_is_held_back_by_notsent_lowat() {
+        let mut bench = connected();
+        let ready = |bench: &Bench| socket(bench).readiness() & ready::OUT != 0;
+        socket(&bench).set_option(crate::SocketOption::NotSentLowWater, 100).unwrap();
+        bench.event(0, EventDesc { cwnd: 1000, ..EventDesc::default() });
+        poll(&bench);
+        assert_eq!(socket(&bench).send(&mut Source::from_slice(&[7; 1049])), Ok(Some(1049)));
+        assert!(ready(&bench), "49 bytes beyond cwnd");
+        assert_eq!(socket(&bench).send(&mut Source::from_slice(&[7; 1])), Ok(Some(1)));
+        assert!(!ready(&bench) && socket(&bench).space() > 0, "half of it");
+        assert_eq!(socket(&bench).send(&mut Source::from_slice(&[7; 50])), Ok(Some(50)));
+        assert_eq!(socket(&bench).send(&mut Source::from_slice(&[7; 1])), Ok(None));
+        bench.event(0, EventDesc { tx_tail: 100, cwnd: 1000, ..EventDesc::default() });
+        poll(&bench);
+        assert!(ready(&bench));
+    }
+
+    #[test]
     fn received_bytes_come_before_the_end_and_the_end_before_nothing() {
         let mut bench = connected();
         let mut buf = [0; 10];
@@ -479,9 +573,9 @@ mod tests {
         poll(&bench);
         let s = socket(&bench);
         assert_eq!(s.readiness(), ready::IN | ready::RDNORM | ready::RDHUP | ready::OUT | ready::WRNORM);
-        assert_eq!(s.receive(&mut Sink::from_slice(&mut buf), Take::Peek), Ok(Some((4, false))));
-        assert_eq!(s.receive(&mut Sink::from_slice(&mut buf), Take::Consume), Ok(Some((4, false))));
-        assert_eq!(s.receive(&mut Sink::from_slice(&mut buf), Take::Consume), Ok(Some((0, false))));
+        assert_eq!(s.receive(&mut Sink::from_slice(&mut buf), Take::Peek), Ok(Some(4)));
+        assert_eq!(s.receive(&mut Sink::from_slice(&mut buf), Take::Consume), Ok(Some(4)));
+        assert_eq!(s.receive(&mut Sink::from_slice(&mut buf), Take::Consume), Ok(Some(0)));
         assert!(s.shutdown_tx() && !s.shutdown_tx());
         assert_ne!(s.readiness() & ready::HUP, 0);
         assert_eq!(s.send(&mut Source::from_slice(b"x")), Err(Errno::PIPE));
@@ -497,7 +591,7 @@ mod tests {
         let s = socket(&bench);
         assert_ne!(s.readiness() & ready::ERR, 0);
         assert_eq!(s.receive(&mut Sink::from_slice(&mut [0; 4]), Take::Consume), Err(Errno::CONNRESET));
-        assert_eq!(s.receive(&mut Sink::from_slice(&mut [0; 4]), Take::Consume), Ok(Some((0, false))));
+        assert_eq!(s.receive(&mut Sink::from_slice(&mut [0; 4]), Take::Consume), Ok(Some(0)));
         assert_eq!(s.send(&mut Source::from_slice(b"x")), Err(Errno::PIPE));
         assert_eq!(s.readiness() & ready::ERR, 0, "taken");
         assert_eq!(s.take_error(), None);

@@ -115,7 +115,7 @@ pub mod op {
     pub const POOL: u32 = 3;
     /// slot, ip (zeroes: any, ::ffff:0.0.0.0: any of IPv4), port (0: choose), flags. Answer: port, ip.
     pub const BIND: u32 = 4;
-    /// slot, a0: backlog, a1: context index that wants notices. The slot's state becomes LISTENING.
+    /// slot, a0: backlog, a1: context index that wants notices. The slot's state becomes LISTENING. Answer: port, ip.
     pub const LISTEN: u32 = 5;
     /// slot, ip, port, a0: context index. Answer: EINPROGRESS, or an error found at once. ip and port in the answer: local end.
     pub const CONNECT: u32 = 6;
@@ -157,4 +157,6 @@ pub mod bind_flags {
     pub const REUSEPORT: u16 = 1 << 1;
     /// The address is for IPv6 only: :: does not stand for IPv4 too.
     pub const V6ONLY: u16 = 1 << 2;
+    /// Port 0 stays open until the socket connects or listens (IP_BIND_ADDRESS_NO_PORT).
+    pub const NO_PORT: u16 = 1 << 3;
 }

@@ -66,9 +66,11 @@ counters! {
         TxSpuriousTimeouts = "tx_spurious_timeouts",
         /// D-SACKs received: something was sent twice needlessly (RFC 2883).
         RxDsacks = "rx_dsacks",
+        /// Segments received that announced urgent data (RFC 9293, 3.8.5).
+        RxUrgent = "rx_urgent",
         /// Peers that took back what they had SACKed.
         RxReneged = "rx_reneged",
-        /// Times that no record or scoreboard was free: recovery without it, by duplicate ACKs and timeouts.
+        /// Times that no record or scoreboard was free: recovery without it, by duplicate ACKs and timeouts. Or no set of timers: the flow keeps its.
         RecordsRefused = "records_refused",
         /// Retransmission timeouts.
         TxTimeouts = "tx_timeouts",

@@ -17,7 +17,7 @@
 //!   byte at position p lies at offset p mod size of its buffer; sizes are powers of two
 //! ```
 
-use crate::{FlowId, assert_layout};
+use crate::{FlowId, assert_layout, flow::FlowOptions};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bytes of a descriptor.
@@ -53,10 +53,14 @@ pub struct HostDesc {
     pub rx_tail: u32,
     /// With [`hc::REBIND`]: echoed in each event of the flow (the library's socket slot).
     pub opaque: u32,
-    pub _reserved: [u32; 8],
+    /// With [`hc_flags::URGENT`]: end of the urgent data in the transmit buffer (SND.UP, RFC 9293, 3.8.5). The last one holds.
+    pub urgent: u32,
+    /// With [`hc::OPTIONS`].
+    pub options: FlowOptions,
+    pub _reserved: [u32; 4],
     pub phase: u32,
 }
-assert_layout!(HostDesc, 64, flags @ 4, flow @ 8, tx_head @ 16, rx_tail @ 20, opaque @ 24, phase @ 60);
+assert_layout!(HostDesc, 64, flags @ 4, flow @ 8, tx_head @ 16, rx_tail @ 20, opaque @ 24, urgent @ 28, options @ 32, phase @ 60);
 
 /// Kinds of [`HostDesc`]. Any other value is counted and ignored.
 pub mod hc {
@@ -68,6 +72,9 @@ pub mod hc {
     pub const REBIND: u32 = 2;
     /// Reset the connection now; unsent data is discarded (SO_LINGER 0).
     pub const ABORT: u32 = 3;
+    /// The flow's [`FlowOptions`](crate::flow::FlowOptions) from now on. A time that is out of range is cut; where the card has no room for another
+    /// set of timers, or the application has too many, the flow keeps those that it has.
+    pub const OPTIONS: u32 = 4;
 }
 
 /// Flags of [`HostDesc`]: the socket's present options, each time.
@@ -83,6 +90,8 @@ pub mod hc_flags {
     /// SHUT_RD or close: received data is of no interest any more; the card acknowledges and
     /// discards what still arrives.
     pub const RX_CLOSED: u32 = 1 << 4;
+    /// There is urgent data up to `urgent`. Means nothing once that is acknowledged.
+    pub const URGENT: u32 = 1 << 7;
 }
 
 /// Card to host: the present state of one flow, as far as an application may know.
@@ -106,10 +115,12 @@ pub struct EventDesc {
     pub srtt_us: u32,
     /// Congestion window, bytes (TCP_INFO).
     pub cwnd: u32,
-    pub _reserved: [u32; 5],
+    /// With [`ev_flags::URGENT`]: end of the peer's urgent data (RCV.UP, RFC 9293, 3.8.5). It may lie ahead of `rx_head`.
+    pub urgent: u32,
+    pub _reserved: [u32; 4],
     pub phase: u32,
 }
-assert_layout!(EventDesc, 64, flags @ 4, flow @ 8, rx_head @ 16, tx_tail @ 20, opaque @ 24, error @ 28, phase @ 60);
+assert_layout!(EventDesc, 64, flags @ 4, flow @ 8, rx_head @ 16, tx_tail @ 20, opaque @ 24, error @ 28, urgent @ 40, phase @ 60);
 
 /// Kinds of [`EventDesc`].
 pub mod ev {
@@ -127,4 +138,6 @@ pub mod ev_flags {
     pub const ERROR: u32 = 1 << 2;
     /// The card has let go of the flow; its id means nothing any more. The last event of a flow.
     pub const CLOSED: u32 = 1 << 3;
+    /// The peer has announced urgent data up to `urgent`: news if that is further than before.
+    pub const URGENT: u32 = 1 << 4;
 }

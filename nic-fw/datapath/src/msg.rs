@@ -9,7 +9,7 @@
 
 use crate::{control::Mailbox, pool::Class, train::TRAIN};
 use alloc::{boxed::Box, collections::VecDeque};
-use toe_abi::{CtxId, FlowId, HostAddr, HostSpan, RegionId, counters::Exception, desc::ev_flags};
+use toe_abi::{CtxId, FlowId, HostAddr, HostSpan, RegionId, counters::Exception, desc::ev_flags, flow::FlowOptions};
 use toe_hal::{Lease, RxFrame, RxOffload, TxOffload};
 use toe_tcp::{HostUpdate, SegmentIn, SegmentOut};
 use toe_wire::{header::HEADER_MAX, nd};
@@ -74,6 +74,7 @@ pub enum HostOp {
         opaque: u32,
     },
     Abort,
+    Options(FlowOptions),
     /// The card's own: see [`ControlOp::Barrier`].
     Barrier,
 }
@@ -95,7 +96,7 @@ impl HcMsg {
         region: RegionId::NONE,
         flow: FlowId::NONE,
         op: HostOp::Barrier,
-        update: HostUpdate { tx_head: 0, rx_tail: 0, flags: 0 },
+        update: HostUpdate { tx_head: 0, rx_tail: 0, flags: 0, urgent: 0 },
     };
 }
 
@@ -174,10 +175,39 @@ pub struct Event {
     pub error: u32,
     pub srtt_us: u32,
     pub cwnd: u32,
+    /// End of the peer's urgent data, with [`ev_flags::URGENT`].
+    pub urgent: u32,
     /// The flow has ended and nobody is going to bind it any more: it may be reported without its last event.
     pub given_up: bool,
     /// Of the message that it came with.
     pub number: u32,
+}
+
+/// How far behind what was received a mark may be and be told again, bytes.
+const STALE: u32 = 1 << 30;
+
+impl Event {
+    /// Makes way for a later one of the same flow. That tells all of the present state but for one thing: of urgent data only the event tells that
+    /// comes with the news. It is told again and again, to whoever the flow is bound to, until it is far behind.
+    #[inline]
+    pub fn replace(&mut self, later: &Self) {
+        let (flags, urgent) = (self.flags, self.urgent);
+        *self = *later;
+        if flags & ev_flags::URGENT != 0 {
+            self.keep_urgent(urgent);
+        }
+    }
+
+    #[cold]
+    fn keep_urgent(&mut self, earlier: u32) {
+        // Positions wrap: what is less than half of their numbers ahead is later.
+        let overtaken = self.flags & ev_flags::URGENT != 0 && self.urgent.wrapping_sub(earlier) < 1 << 31;
+        let stale = (STALE..1 << 31).contains(&self.rx_head.wrapping_sub(earlier));
+        if !overtaken && !stale {
+            self.flags |= ev_flags::URGENT;
+            self.urgent = earlier;
+        }
+    }
 }
 
 /// Where an event goes.
@@ -341,7 +371,7 @@ impl HostIn {
     #[inline]
     pub fn queue_event(event: &Event, waiting: &mut VecDeque<Self>) {
         match waiting.back_mut() {
-            Some(Self::Event(last)) if last.flow == event.flow && last.flags & ev_flags::CLOSED == 0 => *last = *event,
+            Some(Self::Event(last)) if last.flow == event.flow && last.flags & ev_flags::CLOSED == 0 => last.replace(event),
             _ => waiting.push_back(Self::Event(*event)),
         }
     }
@@ -376,4 +406,38 @@ pub enum Raw {
     Answer,
     /// The control plane's.
     Control,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(rx_head: u32, urgent: Option<u32>) -> Event {
+        let flags = if urgent.is_some() { ev_flags::URGENT } else { 0 };
+        Event { rx_head, flags, urgent: urgent.unwrap_or(0), ..Event::default() }
+    }
+
+    /// What is told of the mark when these have come one after the other.
+    fn told(events: &[Event]) -> Option<u32> {
+        let mut last = Event::default();
+        events.iter().for_each(|event| last.replace(event));
+        (last.flags & ev_flags::URGENT != 0).then_some(last.urgent)
+    }
+
+    #[test]
+    fn a_mark_is_told_until_a_later_one_comes() {
+        assert_eq!(told(&[event(0, None), event(10, None)]), None);
+        assert_eq!(told(&[event(0, Some(5)), event(10, None)]), Some(5));
+        assert_eq!(told(&[event(0, Some(5)), event(10, Some(12)), event(20, None)]), Some(12));
+        assert_eq!(told(&[event(0, Some(12)), event(10, Some(5))]), Some(12), "a segment that was overtaken");
+        assert_eq!(told(&[event(u32::MAX, Some(u32::MAX)), event(u32::MAX, Some(3))]), Some(3), "positions wrap");
+    }
+
+    /// Else it would seem to lie ahead when positions have wrapped.
+    #[test]
+    fn a_mark_far_behind_is_forgotten() {
+        let passed = |bytes: u32| told(&[event(0, Some(5)), event(bytes, None)]);
+        assert_eq!((passed(STALE), passed(STALE + 5)), (Some(5), None));
+        assert_eq!(told(&[event(0, Some(5)), event(STALE + 5, None), event(5 - 1, None)]), None, "4 GiB later");
+    }
 }

@@ -71,6 +71,7 @@ impl<M: HostMemory> Post<M> {
             ack: segment.ack,
             flags: segment.flags,
             window: segment.window,
+            urgent: segment.urgent,
             // RFC 9293 MUST-65: MSS is for SYNs.
             // RFC 2018 2-1.
             options: TcpOptions { timestamps: segment.timestamps, sack: segment.sack, ..TcpOptions::default() },

@@ -202,9 +202,9 @@ impl Pre {
 /// What TCP has to know of a segment.
 #[inline]
 pub fn summary(segment: Segment, offload: RxOffload) -> SegmentIn {
-    let Segment { seq, ack, flags, window, timestamps, sack, ce, payload, .. } = segment;
+    let Segment { seq, ack, flags, window, urgent, timestamps, sack, ce, payload, .. } = segment;
     let payload_len = payload.len();
-    SegmentIn { seq, ack, flags, window, payload_len, timestamps, sack, ce, segments: wire_segments(payload_len, offload.gso_size) }
+    SegmentIn { seq, ack, flags, window, urgent, payload_len, timestamps, sack, ce, segments: wire_segments(payload_len, offload.gso_size) }
 }
 
 /// RFC 9293 MUST-3: a receiver must check the checksum. A port that has done so says it.

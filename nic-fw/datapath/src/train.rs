@@ -98,6 +98,7 @@ mod tests {
             ack,
             flags: TcpFlags::ACK,
             window: 9,
+            urgent: 0,
             payload_len: len,
             timestamps,
             sack: SackBlocks::default(),
@@ -136,13 +137,14 @@ mod tests {
     #[test]
     fn what_says_something_else_goes_by_itself() {
         type Change = fn(&mut SegmentIn);
-        let cases: [(&str, Change); 8] = [
+        let cases: [(&str, Change); 9] = [
             ("a hole", |s| s.seq = SeqNum(101)),
             ("acknowledgement", |s| s.ack = SeqNum(8)),
             ("window", |s| s.window = 10),
             ("timestamps", |s| s.timestamps = Some(Timestamps { val: 2, ecr: 2 })),
             ("no timestamps", |s| s.timestamps = None),
             ("FIN", |s| s.flags |= TcpFlags::FIN),
+            ("URG", |s| s.flags |= TcpFlags::URG),
             ("congestion", |s| s.ce = true),
             ("no payload", |s| s.payload_len = 0),
         ];

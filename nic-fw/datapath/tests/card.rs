@@ -46,6 +46,16 @@ fn in_order_data_is_placed_announced_and_acknowledged(kind: &impl Kind) {
     accounted(&b);
 }
 
+#[test]
+fn on_one_core_the_smallest_pools_hold_a_burst() {
+    let smallest = toe_datapath::CardConfig { pool_messages: 0, posting_entries: 0, ..config() };
+    let mut b = OneCore.bench_with(smallest, caps());
+    b.install(0, 1);
+    b.segment(0, 0, 0, NO_FLAGS, &stream(0, 500));
+    b.run();
+    assert_eq!(b.received(1, 0, 0, 500), stream(0, 500));
+}
+
 /// A train, one that ends by PSH, one that ends by an ACK, and segments out of order: every byte is in its place, each frame is counted and
 /// given back.
 fn adjacent_segments_are_taken_together(kind: &impl Kind) {

@@ -34,8 +34,8 @@ pub(crate) fn update_window(s: &mut FlowState, seg: &SegmentIn) {
     let (wl1, wl2) = (SeqNum(s.tx.snd_wl1), SeqNum(s.tx.snd_wl2));
     // Segments that differ in nothing but the window may have overtaken each other. A receiver does not take back what it
     // offered (RFC 9293, 3.8.6), so the larger is the newer; unless it lets our data time out.
-    let newer =
-        wl1.lt(seg.seq) || (wl1 == seg.seq && (wl2.lt(seg.ack) || (wl2 == seg.ack && (window >= s.tx.snd_wnd || s.tx.backoff > 0))));
+    let newer = wl1.lt(seg.seq)
+        || (wl1 == seg.seq && (wl2.lt(seg.ack) || (wl2 == seg.ack && (window >= s.tx.snd_wnd || window == 0 || s.tx.backoff > 0))));
     if newer {
         s.tx.snd_wl1 = seg.seq.0;
         s.tx.snd_wl2 = seg.ack.0;
@@ -51,11 +51,11 @@ pub(crate) fn process(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now
     if seg.ack.lt(s.snd_una()) {
         return;
     }
-    // RFC 5681, 2, "duplicate acknowledgment": (a) to (e).
+    // RFC 5681, 2, "duplicate acknowledgment": (a) to (e). SYN never comes here.
     let duplicate = seg.ack == s.snd_una()
         && s.outstanding() > 0
         && seg.payload_len == 0
-        && !seg.flags.intersects(TcpFlags::SYN | TcpFlags::FIN)
+        && !seg.flags.contains(TcpFlags::FIN)
         && window_of(s, seg) == s.tx.snd_wnd;
     update_window(s, seg);
     congestion_echo(s, seg);
@@ -88,7 +88,7 @@ fn congestion_echo(s: &mut FlowState, seg: &SegmentIn) {
 pub(crate) fn advance(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &mut Output) {
     let flight = s.snd_nxt().since_or_zero(s.snd_una());
     // What was sent again is not among the records.
-    let untimed = s.cc.sent == 0 || s.has(ff::RECOVERY | ff::LOSS) || s.tx.backoff > 0;
+    let untimed = s.cc.sent == 0 || s.has(ff::RECOVERY | ff::LOSS);
     records::acked(s, pools, seg.ack, now);
     if untimed {
         rtt::echoed(s, seg.timestamps, now);
@@ -102,7 +102,7 @@ pub(crate) fn advance(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now
     }
 }
 
-/// `ack` lies beyond snd_una. Gives how many bytes it acknowledges.
+/// `ack` lies beyond snd_una. Gives how many sequence numbers it acknowledges.
 pub(crate) fn move_una(s: &mut FlowState, ack: SeqNum, out: &mut Output) -> u32 {
     let bytes = ack.since(s.snd_una());
     s.tx.snd_una = ack.0;
@@ -116,7 +116,6 @@ pub(crate) fn move_una(s: &mut FlowState, ack: SeqNum, out: &mut Output) -> u32 
     out.notify = true;
     if s.has(ff::FIN_SENT) && ack == s.tx_end().add(1) {
         s.set(ff::FIN_ACKED);
-        return bytes - 1;
     }
     bytes
 }
@@ -193,14 +192,37 @@ fn enter_recovery(s: &mut FlowState, pools: &mut Pools, out: &mut Output) {
     let flight = s.outstanding();
     // What is sent again now is not told apart from what was sent once.
     records::give_up(s, pools);
-    cc::on_loss(s, flight);
+    // RFC 3168, 6.1.2: only once for a window of data.
+    if !s.has(ff::ECN_REDUCED) {
+        cc::on_loss(s, flight);
+    }
     s.cc.recover = s.tx.snd_max;
     s.cc.cwnd = s.cc.ssthresh.saturating_add(u32::from(DUP_ACKS) * s.mss());
-    s.clear(ff::ECN_REDUCED | ff::RTT_PENDING);
     s.set(ff::RECOVERY | ff::REXMIT_ONE);
     if s.has(ff::ECN) {
         // RFC 3168, 6.1.2: told to the peer for any reduction.
         s.set(ff::CWR);
     }
     out.counts.add(Counter::TxFastRetransmits);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::flow;
+
+    /// RFC 6582 3.2-2.
+    #[test]
+    fn a_recovery_point_never_gets_so_old_that_it_looks_like_the_future() {
+        let pulled = |age, flags| {
+            let mut s = flow();
+            s.set(flags);
+            s.cc.recover = s.snd_una().sub_len(age).0;
+            pull_recover(&mut s);
+            s.snd_una().since(SeqNum(s.cc.recover)) != age
+        };
+        assert!(!pulled(1, 0) && !pulled(1 << 30, 0) && pulled((1 << 30) + 1, 0) && pulled(u32::MAX, 0));
+        // What is ahead is still to be reached.
+        assert!(!pulled(u32::MAX, ff::RECOVERY) && !pulled(u32::MAX, ff::LOSS) && !pulled(u32::MAX, ff::ECN_REDUCED));
+    }
 }

@@ -2,6 +2,7 @@
 
 use toe_abi::control::close_reason;
 use toe_abi::counters::{Counter, Drop};
+use toe_abi::flow::FlowOptions;
 use toe_wire::{SackBlocks, SeqNum, TcpFlags, Timestamps};
 
 /// Microseconds on the card's clock, from an arbitrary start.
@@ -30,6 +31,8 @@ pub struct SegmentIn {
     pub flags: TcpFlags,
     /// Unscaled.
     pub window: u16,
+    /// The urgent pointer, with URG.
+    pub urgent: u16,
     /// Up to 64 KiB (super-frame).
     pub payload_len: u32,
     pub timestamps: Option<Timestamps>,
@@ -47,6 +50,8 @@ pub struct HostUpdate {
     pub rx_tail: u32,
     /// [`toe_abi::desc::hc_flags`].
     pub flags: u32,
+    /// End of the urgent data, with [`toe_abi::desc::hc_flags::URGENT`].
+    pub urgent: u32,
 }
 
 /// An ICMP error that quotes a segment of the flow.
@@ -74,6 +79,7 @@ pub enum Input {
         unread: bool,
     },
     IcmpError(IcmpError),
+    Options(FlowOptions),
 }
 
 /// Payload to copy: bytes `[from, from + len)` of the segment's payload go to receive position `pos`. The caller wraps it around the ring.
@@ -104,6 +110,8 @@ pub struct Output {
     pub error: u32,
     /// The segment, or the part of it that mattered, was discarded.
     pub drop: Option<Drop>,
+    /// The peer has announced urgent data up to this position (RCV.UP).
+    pub urgent: Option<u32>,
     /// Counters to raise.
     pub counts: Counts,
     /// The host's update had positions outside the buffer and was ignored.
@@ -147,6 +155,8 @@ pub struct SegmentOut {
     pub flags: TcpFlags,
     /// Scaled, ready for the header.
     pub window: u16,
+    /// The urgent pointer, with URG.
+    pub urgent: u16,
     /// Payload: transmit position, and bytes (0: none). More than `mss`: a super-frame to be cut into segments of `mss`.
     pub pos: u32,
     pub len: u32,
@@ -208,7 +218,13 @@ mod tests {
         for counter in [Counter::TxProbes, Counter::RxFrames, last, Counter::TxProbes] {
             counts.add(counter);
         }
+        assert!(!counts.is_empty());
         assert_eq!(counts.iter().collect::<Vec<_>>(), [Counter::RxFrames, Counter::TxProbes, last]);
         assert!(counts.has(last) && !counts.has(Counter::TxAcks));
+    }
+
+    #[test]
+    fn reasons_have_the_numbers_of_control_messages() {
+        assert_eq!([CloseReason::Reset, CloseReason::Timeout].map(CloseReason::code), [close_reason::RESET, close_reason::TIMEOUT]);
     }
 }

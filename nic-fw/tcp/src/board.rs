@@ -66,8 +66,8 @@ pub(crate) fn open(s: &mut FlowState, pools: &mut Pools) -> bool {
     if s.tx.board != NONE {
         return true;
     }
-    // What was sent again without a scoreboard is not in the records.
-    if s.has(ff::RECOVERY | ff::LOSS) || !records::is_complete(s, pools) {
+    // What was sent again without a scoreboard has no records.
+    if !records::is_complete(s, pools) {
         return false;
     }
     let count = pools.records.iter(s.cc.sent).count() as u32;
@@ -159,7 +159,8 @@ pub(crate) fn merge_next(s: &mut FlowState, pools: &mut Pools, handle: Handle) -
     let gone = pools.records.remove(&mut s.cc.sent, handle);
     let kept = pools.records.get_mut(handle);
     kept.end = gone.end;
-    if gone.us.wrapping_sub(kept.us) as i32 > 0 {
+    // If they prove not to be lost after all.
+    if is_later(gone.us, kept.us) {
         kept.us = gone.us;
     }
     pools.boards.get_mut(s.tx.board).records -= 1;
@@ -194,9 +195,9 @@ pub(crate) fn sent(s: &mut FlowState, pools: &mut Pools, start: SeqNum, end: Seq
         return;
     }
     let board = pools.boards.get(s.tx.board);
-    let again_us = board.again.map_or(now.us32(), |(us, _)| us);
-    let us = if is_later(again_us, now.us32()) { again_us } else { now.us32() };
-    let apart = board.records < RECORDS_MAX && last != NONE && is_later(again_us, pools.records.get(last).us) && board.again.is_some();
+    let again_us = board.again.map(|(us, _)| us);
+    let us = again_us.filter(|&us| is_later(us, now.us32())).unwrap_or(now.us32());
+    let apart = board.records < RECORDS_MAX && again_us.is_some_and(|us| is_later(us, pools.records.get(last).us));
     let kept = records::sent(s, pools, (start, end), us, apart);
     if !kept {
         give_up(s, pools);
@@ -222,4 +223,100 @@ pub(crate) fn is_sound(s: &FlowState, pools: &Pools) -> bool {
     };
     let calm = s.tx.board != NONE || sum(mark::SACKED | mark::LOST) == 0;
     adjacent && whole && spans && summed && calm
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::flow_of;
+    use std::vec::Vec;
+
+    const LEN: u32 = 1000;
+
+    fn times(s: &FlowState, pools: &Pools) -> Vec<u32> {
+        pools.records.iter(s.cc.sent).map(|r| r.us).collect()
+    }
+
+    #[test]
+    fn one_record_stands_for_lost_neighbours_with_the_later_time() {
+        for (first, second, later) in [(5, 9, 9), (9, 5, 9), (u32::MAX, 3, 3)] {
+            let (mut s, mut pools) = flow_of(&[(first, mark::LOST), (second, mark::LOST), (20, 0)]);
+            let at = pools.records.first(s.cc.sent);
+            assert!(merge_next(&mut s, &mut pools, at) && !merge_next(&mut s, &mut pools, at));
+            assert_eq!(times(&s, &pools), [later, 20]);
+            assert!(is_sound(&s, &pools));
+        }
+    }
+
+    #[test]
+    fn what_is_in_flight_shares_a_record_with_what_was_sent_at_the_same_time() {
+        let (mut s, mut pools) = flow_of(&[(5, 0), (5, 0), (6, 0)]);
+        let at = pools.records.first(s.cc.sent);
+        assert!(!merge_next(&mut s, &mut pools, NONE));
+        assert!(merge_next(&mut s, &mut pools, at) && !merge_next(&mut s, &mut pools, at));
+        assert_eq!(times(&s, &pools), [5, 6]);
+    }
+
+    /// RFC 8985 7.3-5. The clock may stand still, and what was lost long ago says nothing.
+    #[test]
+    fn what_is_sent_again_is_later_than_all_that_was_sent_before() {
+        let time_of = |newest| {
+            let (s, mut pools) = flow_of(&[(100, mark::LOST), newest]);
+            let at = pools.records.first(s.cc.sent);
+            sent_again(&s, &mut pools, at, Now(500));
+            times(&s, &pools)[0]
+        };
+        assert_eq!((time_of((100, 0)), time_of((500, 0)), time_of((510, 0))), (500, 501, 511));
+        assert_eq!((time_of((1 << 30, mark::LOST)), time_of((1 << 30, 0))), (500, (1 << 30) + 1));
+    }
+
+    #[test]
+    fn of_what_is_sent_again_at_one_time_the_higher_is_the_later() {
+        let times_of = |order: [usize; 2]| {
+            let (s, mut pools) = flow_of(&[(100, mark::LOST), (100, mark::LOST), (200, 0)]);
+            let first = pools.records.first(s.cc.sent);
+            let handles = [first, pools.records.next(s.cc.sent, first)];
+            order.iter().for_each(|&i| sent_again(&s, &mut pools, handles[i], Now(500)));
+            times(&s, &pools)
+        };
+        assert_eq!((times_of([0, 1]), times_of([1, 0])), ([500, 500, 200].into(), [501, 500, 200].into()));
+    }
+
+    /// Two segments more, in as many records. The round trip is so long that they would share one.
+    fn grow(s: &mut FlowState, pools: &mut Pools, now: Now) -> u32 {
+        s.tx.srtt_us = 1_000_000;
+        let before = pools.boards.get(s.tx.board).records;
+        for _ in 0..2 {
+            let (start, end) = (s.snd_max(), s.snd_max().add(LEN));
+            (s.tx.snd_nxt, s.tx.snd_max) = (end.0, end.0);
+            sent(s, pools, start, end, now);
+        }
+        assert!(is_sound(s, pools));
+        pools.boards.get(s.tx.board).records - before
+    }
+
+    #[test]
+    fn new_data_behind_a_retransmission_has_a_record_of_its_own() {
+        let (mut s, mut pools) = flow_of(&[(100, mark::LOST), (200, 0)]);
+        assert_eq!(grow(&mut s, &mut pools, Now(300)), 0);
+        let at = pools.records.first(s.cc.sent);
+        sent_again(&s, &mut pools, at, Now(400));
+        assert_eq!(grow(&mut s, &mut pools, Now(390)), 1);
+        assert_eq!(times(&s, &pools), [400, 200, 400], "no sooner than that");
+        assert_eq!(grow(&mut s, &mut pools, Now(500)), 0);
+    }
+
+    #[test]
+    fn an_acknowledgement_has_a_bounded_number_of_records_to_look_at() {
+        for (many, room) in [(RECORDS_MAX - 1, 1), (RECORDS_MAX, 0)] {
+            let mut records = Vec::from([(100, mark::LOST)]);
+            records.resize(many as usize, (200, 0));
+            let (mut s, mut pools) = flow_of(&records);
+            let at = pools.records.first(s.cc.sent);
+            sent_again(&s, &mut pools, at, Now(400));
+            assert_eq!(grow(&mut s, &mut pools, Now(400)), room);
+            let first_half = s.snd_una().add(LEN / 2);
+            assert_eq!(split(&mut s, &mut pools, at, first_half), None);
+        }
+    }
 }

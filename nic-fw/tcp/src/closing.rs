@@ -8,18 +8,16 @@
 //! As in Linux, "our FIN" is the moment when the application says that no data follows.
 
 use crate::state::View;
-use crate::{CloseReason, Now, Output, errno, output};
+use crate::{CloseReason, Now, Output, SegmentIn, errno, output};
 use toe_abi::counters::Counter;
 use toe_abi::flow::{FlowState, flow_flags as ff, tcp_state as st, timer};
-
-/// Everything that could still be sent or come due.
-const PENDING: u32 = ff::DELACK_ARMED | ff::ACK_NOW | ff::PROBE | ff::REXMIT_ONE | ff::PUSH;
+use toe_wire::TcpFlags;
 
 /// RFC 9293 MUST-12.
 fn end(s: &mut FlowState, state: u8, reason: CloseReason, error: u32, out: &mut Output) {
     s.rx.state = state;
     s.tx.timer = timer::NONE;
-    s.clear(PENDING);
+    s.clear(ff::DELACK_ARMED);
     out.closed = Some(reason);
     out.error = error;
     out.notify = true;
@@ -61,6 +59,13 @@ pub(crate) fn fin_received(s: &mut FlowState, out: &mut Output) {
         st::FIN_WAIT_2 => end(s, st::TIME_WAIT, CloseReason::TimeWait, 0, out),
         _ => {}
     }
+}
+
+/// Whether the peer sends its FIN again, as our last ACK was lost, and it is for us to acknowledge: in TIME-WAIT.
+pub fn is_last_fin(s: &FlowState, seg: &SegmentIn) -> bool {
+    let flags = seg.flags.contains(TcpFlags::FIN) && !seg.flags.intersects(TcpFlags::SYN | TcpFlags::RST);
+    // The FIN counts as a byte of sequence space.
+    s.rx.state == st::TIME_WAIT && flags && seg.seq.add(seg.payload_len).add(1) == s.rcv_nxt()
 }
 
 /// A valid RST has come.

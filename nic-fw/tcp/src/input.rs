@@ -2,14 +2,14 @@
 
 use crate::sack::Range;
 use crate::state::View;
-use crate::{Fast, Input, Now, Output, Pools, SegmentIn, ack, board, cc, closing, fast, host, output, receive, send, timers};
+use crate::{Fast, Input, Now, Output, Pools, SegmentIn, ack, board, cc, closing, fast, host, output, receive, send, timers, urgent};
 use toe_abi::counters::Drop;
 use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 use toe_wire::{SeqNum, TcpFlags};
 
 /// A state that comes from elsewhere: it holds nothing of this group's pools, whatever it says, and goes on without what it had there.
 pub fn admit(s: &mut FlowState, pools: &mut Pools, now: Now) {
-    (s.tx.board, s.cc.sent, s.cc.ooo_more) = (0, 0, 0);
+    (s.tx.board, s.cc.sent, s.cc.ooo_more, s.cc.timers) = (0, 0, 0, 0);
     if matches!(s.tx.timer, timer::REORDER | timer::TLP) {
         s.tx.timer = timer::NONE;
     }
@@ -24,6 +24,7 @@ pub fn admit(s: &mut FlowState, pools: &mut Pools, now: Now) {
 /// The flow is not heard of any more: what it holds of the pools goes back.
 pub fn forget(s: &mut FlowState, pools: &mut Pools) {
     board::forget(s, pools);
+    pools.timers.give_back(core::mem::take(&mut s.cc.timers));
 }
 
 /// Takes one event into the state and says what is to be done about it.
@@ -37,8 +38,7 @@ pub fn input(s: &mut FlowState, pools: &mut Pools, event: &Input, now: Now) -> O
     let before = timers::armed(s);
     let mut out = Output::default();
     if s.ended() {
-        // A segment may have been on its way when the flow ended.
-        out.drop = matches!(event, Input::Segment(_)).then_some(Drop::RxClosed);
+        ended(s, pools, event, now, &mut out);
         return out;
     }
     match event {
@@ -48,6 +48,7 @@ pub fn input(s: &mut FlowState, pools: &mut Pools, event: &Input, now: Now) -> O
         Input::Abort => closing::abort(s, now, crate::errno::ECONNABORTED, &mut out),
         Input::Close { unread } => host::close(s, pools, *unread, now, &mut out),
         Input::IcmpError(error) => host::icmp_error(s, pools, error),
+        Input::Options(options) => host::options(s, pools, options),
     }
     if out.closed.is_none() {
         timers::rearm(s, pools, now);
@@ -58,6 +59,17 @@ pub fn input(s: &mut FlowState, pools: &mut Pools, event: &Input, now: Now) -> O
     }
     debug_assert!(board::is_sound(s, pools), "{event:?}: {s:?}");
     out
+}
+
+/// What still comes for a flow that has ended: of TIME-WAIT this much is done here until the control plane takes it over.
+/// RFC 9293 3.10.7.4-28, 3.10.7.4-38.
+#[cold]
+fn ended(s: &mut FlowState, pools: &Pools, event: &Input, now: Now, out: &mut Output) {
+    let Input::Segment(seg) = event else { return };
+    out.drop = Some(Drop::RxClosed);
+    if closing::is_last_fin(s, seg) {
+        challenge(s, pools, now, out);
+    }
 }
 
 fn slow(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &mut Output) {
@@ -92,6 +104,9 @@ fn slow(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &m
     if out.closed.is_some() {
         return;
     }
+    if seg.flags.contains(TcpFlags::URG) {
+        urgent::received(s, seg, out);
+    }
     receive::congestion_bits(s, pools, seg, now, out);
     receive::data(s, pools, seg, now, out);
 }
@@ -121,7 +136,7 @@ fn paws(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &m
         out.drop = Some(Drop::Paws);
         return false;
     };
-    if ts.val.wrapping_sub(s.rx.ts_recent) as i32 >= 0 {
+    if ts.val.wrapping_sub(s.rx.ts_recent) as i32 >= 0 || is_overtaken(s, ts.val) {
         return true;
     }
     // RFC 7323 5.5-1.
@@ -133,6 +148,13 @@ fn paws(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &m
     out.drop = Some(Drop::Paws);
     answer(s, pools, seg, None, now, out);
     false
+}
+
+/// Where segments overtake each other, one that comes late has an old timestamp: an ACK with news of SACK, or what a retransmission has
+/// overtaken, which would be lost too. In a round trip no more than a window is sent, so one that is no older than that is not from before a
+/// wrap. (Clocks of timestamps tick in milliseconds, or more slowly.)
+fn is_overtaken(s: &FlowState, val: u32) -> bool {
+    s.rx.ts_recent.wrapping_sub(val) <= s.tx.srtt_us.div_ceil(1000)
 }
 
 /// Sequence numbers that the segment takes up.

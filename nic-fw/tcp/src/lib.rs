@@ -37,6 +37,7 @@ mod host;
 mod input;
 mod ooo;
 mod output;
+mod patience;
 mod pool;
 mod prr;
 mod rack;
@@ -52,8 +53,10 @@ mod testing;
 mod timers;
 mod tlp;
 mod undo;
+mod urgent;
 
 pub use api::{CloseReason, Counts, HostUpdate, IcmpError, Input, Now, Output, Placement, SegmentIn, SegmentOut, errno};
+pub use closing::is_last_fin;
 pub use establish::{Setup, Timestamping, establish, rebase};
 pub use fast::{Fast, fast, is_fast};
 pub use input::{admit, forget, input};

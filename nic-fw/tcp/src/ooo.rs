@@ -6,7 +6,7 @@
 //! ```
 
 use crate::pool::{Handle, NONE, Pool, Pools};
-use crate::records::Record;
+use crate::records::{Record, is_later};
 use crate::sack::Range;
 use toe_abi::flow::{CcState, FlowState};
 use toe_wire::{SackBlocks, SeqNum};
@@ -63,7 +63,8 @@ fn set(words: &mut [u32; 3], r: &Record) {
 
 /// The last record of a list that begins before `start`.
 fn last_before(list: Handle, pool: &Pool<Record>, start: SeqNum) -> Handle {
-    if list != NONE && pool.get(list).start.lt(start) {
+    // The usual place is the end; of an empty list there is none.
+    if pool.get(list).start.lt(start) {
         return list;
     }
     let (mut before, mut at) = (NONE, pool.first(list));
@@ -136,7 +137,7 @@ pub(crate) fn received_before(s: &FlowState, pools: &Pools, (start, end): Range)
 pub(crate) fn report(s: &FlowState, pools: &Pools, latest: Option<SeqNum>, most: usize, blocks: &mut SackBlocks) {
     let room = most.saturating_sub(blocks.len());
     let mut newest: [Option<(u32, Record)>; SackBlocks::MAX] = [None; SackBlocks::MAX];
-    let now = iter(&s.cc, &pools.records).map(|i| i.us).reduce(|a, b| if b.wrapping_sub(a) as i32 > 0 { b } else { a }).unwrap_or(0);
+    let now = iter(&s.cc, &pools.records).map(|i| i.us).reduce(|a, b| if is_later(b, a) { b } else { a }).unwrap_or(0);
     for interval in iter(&s.cc, &pools.records) {
         let is_latest = latest.is_some_and(|seq| interval.start.le(seq) && seq.lt(interval.end));
         let rank = if is_latest { 0 } else { now.wrapping_sub(interval.us).saturating_add(1) };

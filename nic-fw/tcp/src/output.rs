@@ -52,6 +52,7 @@ pub(crate) fn segment(s: &mut FlowState, now: Now, seq: SeqNum) -> SegmentOut {
         ack: s.rcv_nxt(),
         flags,
         window,
+        urgent: 0,
         pos: s.tx_pos(seq),
         len: 0,
         mss: s.rx.mss,
@@ -99,4 +100,23 @@ pub(crate) fn reset(s: &mut FlowState, now: Now) -> SegmentOut {
     let mut out = segment(s, now, seq);
     out.flags = TcpFlags::RST | TcpFlags::ACK;
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::flow;
+
+    /// RFC 9293 MUST-39.
+    #[test]
+    fn a_gain_of_a_segment_or_of_half_the_buffer_is_worth_telling() {
+        let told = |buf_log2, mss, gain| {
+            let mut s = flow();
+            (s.rx.buf_log2, s.rx.mss) = (buf_log2, mss);
+            s.rx.rcv_adv = s.rcv_edge().sub_len(gain).0;
+            new_edge(&s) == s.rcv_edge()
+        };
+        assert!(!told(12, 1460, 1459) && told(12, 1460, 1460));
+        assert!(!told(12, 9000, 2047) && told(12, 9000, 2048));
+    }
 }

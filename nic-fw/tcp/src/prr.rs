@@ -27,7 +27,7 @@ pub(crate) fn begin(s: &FlowState, board: &mut Board, acked: u32, sacked: u32) {
     board.prr = Prr { delivered: 0, out: 0, start: s.outstanding().saturating_sub(before).saturating_add(acked) };
 }
 
-/// `bytes` are sent in recovery.
+/// `bytes` are sent. Before recovery they don't count.
 /// RFC 6937 3-5.
 pub(crate) fn sent(board: &mut Board, bytes: u32) {
     board.prr.out = board.prr.out.saturating_add(bytes);
@@ -51,4 +51,39 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, delivered: u32, safe:
     // "Force a fast retransmit upon entering recovery".
     let owed = if prr.out == 0 { owed.max(mss) } else { owed };
     s.cc.cwnd = pipe.saturating_add(owed).max(mss);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::flow_of;
+
+    /// By how much the window exceeds what is in flight, when an ACK delivers 1000 bytes more.
+    fn owed(in_flight: u32, ssthresh: u32, prr: Prr, safe: bool) -> u32 {
+        let (mut s, mut pools) = flow_of(&[(0, 0)]);
+        pools.boards.get_mut(s.tx.board).prr = prr;
+        (s.cc.ssthresh, s.tx.snd_max) = (ssthresh, s.snd_una().add(in_flight).0);
+        on_ack(&mut s, &mut pools, 1000, safe);
+        s.cc.cwnd - in_flight
+    }
+
+    /// RFC 6937 3-2, 3-3; RFC 9937, 6.2.
+    #[test]
+    fn above_ssthresh_in_proportion_below_it_what_arrives() {
+        let prr = Prr { delivered: 9000, out: 4000, start: 20_000 };
+        assert_eq!(owed(14_001, 14_000, prr, true), 7000 - 4000);
+        assert_eq!(owed(14_000, 14_000, prr, true), 0);
+        assert_eq!(owed(9000, 14_000, prr, false), 14_000 - 9000, "up to ssthresh");
+        assert_eq!(owed(5000, 14_000, prr, false), 10_000 - 4000);
+        assert_eq!(owed(5000, 14_000, prr, true), 10_000 - 4000 + 1460);
+        let ahead = Prr { out: 9900, ..prr };
+        assert_eq!(owed(5000, 14_000, ahead, false), 1000, "what this one delivers at least");
+    }
+
+    /// RFC 9937, 6.2: "force a fast retransmit upon entering recovery".
+    #[test]
+    fn the_first_segment_goes_whatever_is_in_flight() {
+        let prr = Prr { delivered: 0, out: 0, start: 100_000 };
+        assert_eq!((owed(90_000, 50_000, prr, false), owed(50_000, 50_000, prr, false)), (1460, 1460));
+    }
 }

@@ -37,6 +37,11 @@ impl Rack {
     pub(crate) fn new(snd_una: SeqNum) -> Self {
         Self { fack: snd_una, ..Self::default() }
     }
+
+    /// What has arrived was sent at another time than we believed, or nothing is in flight.
+    pub(crate) fn forget(&mut self) {
+        self.latest = None;
+    }
 }
 
 /// RFC 8985, 6.1: RACK_sent_after().
@@ -85,8 +90,8 @@ pub(crate) fn adapt(s: &mut FlowState, board: &mut Board, dsack: bool) {
     if board.rack.dsack_round.is_some_and(|round| s.snd_una().ge(round)) {
         board.rack.dsack_round = None;
     }
-    // "Grow the reordering window per round that sees DSACK."
-    if dsack && board.rack.dsack_round.is_none() {
+    // "Grow the reordering window per round that sees DSACK." Where nothing overtakes, copies are the network's own.
+    if dsack && s.has(ff::REORDERED) && board.rack.dsack_round.is_none() {
         board.rack.dsack_round = Some(s.snd_max());
         s.id.reo_wnd_more = s.id.reo_wnd_more.saturating_add(1);
         s.id.reo_wnd_persist = PERSIST;
@@ -112,8 +117,7 @@ fn reordering_window(s: &FlowState, board: &Board) -> u32 {
     if !s.has(ff::REORDERED) && (s.has(ff::RECOVERY | ff::LOSS) || evidence) {
         return 0;
     }
-    let min_rtt = if s.tx.min_rtt_us == 0 { s.tx.srtt_us } else { s.tx.min_rtt_us };
-    (min_rtt / 4).saturating_mul(1 + u32::from(s.id.reo_wnd_more)).min(s.tx.srtt_us)
+    s.reo_wnd_us()
 }
 
 /// RFC 8985, 6.2, step 5, RACK_detect_loss(): marks what is lost, and arms the timer for what may be so soon. True: there was something.
@@ -126,7 +130,7 @@ pub(crate) fn detect(s: &mut FlowState, pools: &mut Pools, now: Now) -> bool {
     if s.outstanding() == 0 {
         // Times mean nothing any more when the flow has been idle for long.
         board.forget_times();
-        board.rack.latest = None;
+        board.rack.forget();
     }
     let Some(latest) = board.rack.latest else { return false };
     let reo_wnd = reordering_window(s, board);
@@ -145,7 +149,7 @@ pub(crate) fn detect(s: &mut FlowState, pools: &mut Pools, now: Now) -> bool {
             }
         }
         // Neighbours that have become alike are one from now on.
-        if before == NONE || !board::merge_next(s, pools, before) {
+        if !board::merge_next(s, pools, before) {
             before = at;
         }
         at = pools.records.next(s.cc.sent, before);
@@ -173,5 +177,84 @@ pub(crate) fn mark_on_timeout(s: &FlowState, pools: &mut Pools, now: Now) {
             board::set_marks(s, pools, at, record.marks | mark::LOST);
         }
         at = pools.records.next(s.cc.sent, at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{ack, flow, flow_of};
+    use std::vec::Vec;
+    use toe_wire::Timestamps;
+
+    const NOW: Now = Now(1_000_000);
+
+    fn echo(s: &FlowState, ecr: u32) -> SegmentIn {
+        SegmentIn { timestamps: Some(Timestamps { val: 1, ecr }), ..ack(s) }
+    }
+
+    /// RFC 8985, 6.2, step 2.
+    #[test]
+    fn an_echo_is_earlier_than_a_copy_if_their_clocks_cannot_explain_it() {
+        let mut s = flow();
+        s.set(ff::TIMESTAMPS);
+        s.rx.ts_offset = 77;
+        let of_earlier = |s: &FlowState, age_ms| echoes_earlier(s, &echo(s, ts_now(s, NOW) - age_ms), 5999, NOW);
+        assert!(!of_earlier(&s, 0) && !of_earlier(&s, 6) && of_earlier(&s, 7) && of_earlier(&s, 900));
+        assert!(!echoes_earlier(&s, &echo(&s, 0), 5999, NOW), "no echo");
+        assert!(!echoes_earlier(&s, &ack(&s), 5999, NOW));
+        s.clear(ff::TIMESTAMPS);
+        assert!(!of_earlier(&s, 7), "it means nothing");
+    }
+
+    /// RFC 8985 3.3.2-1, 3.3.2-2, 3.3.2-4.
+    #[test]
+    fn the_reordering_window_is_a_quarter_of_the_least_round_trip() {
+        let (mut s, board) = (flow(), Board::default());
+        (s.tx.srtt_us, s.tx.min_rtt_us) = (10_000, 4000);
+        assert_eq!(reordering_window(&s, &board), 1000);
+        s.id.reo_wnd_more = 4;
+        assert_eq!(reordering_window(&s, &board), 5000);
+        s.id.reo_wnd_more = 20;
+        assert_eq!(reordering_window(&s, &board), 10_000);
+        (s.id.reo_wnd_more, s.tx.min_rtt_us) = (0, 0);
+        assert_eq!(reordering_window(&s, &board), 2500, "the least is not known");
+    }
+
+    /// RFC 8985 3.3.2-1: three segments that have arrived behind it, or three ACKs with news.
+    #[test]
+    fn evidence_of_a_loss_leaves_no_time_for_reordering() {
+        let mut s = flow();
+        s.tx.srtt_us = 10_000;
+        let window = |s: &FlowState, sacked| {
+            let mut board = Board::default();
+            board.sacked = sacked;
+            reordering_window(s, &board)
+        };
+        assert_eq!((window(&s, 2 * 1460), window(&s, 2 * 1460 + 1)), (2500, 0));
+        s.tx.dup_acks = 2;
+        assert_eq!(window(&s, 0), 2500);
+        s.tx.dup_acks = 3;
+        assert_eq!(window(&s, 0), 0);
+        for flags in [ff::RECOVERY, ff::LOSS] {
+            let mut s = flow();
+            (s.tx.srtt_us, s.rx.flags) = (10_000, flags);
+            assert_eq!(window(&s, 0), 0);
+            s.set(ff::REORDERED);
+            assert_eq!(window(&s, 5000), 2500, "where segments overtake each other it is none");
+        }
+    }
+
+    /// RFC 8985, 6.3.
+    #[test]
+    fn a_timeout_spares_what_was_sent_within_a_round_trip_and_the_reordering_window() {
+        let us = |age| NOW.us32() - age;
+        let (mut s, mut pools) = flow_of(&[(us(10), 0), (us(4999), 0), (us(5000), 0), (us(9000), mark::SACKED), (us(10), 0)]);
+        (s.tx.srtt_us, s.tx.min_rtt_us) = (8000, 4000);
+        let board = pools.boards.get_mut(s.tx.board);
+        board.rack.latest = Some(Latest { us: us(9000), end: s.snd_una(), rtt_us: 4000 });
+        mark_on_timeout(&s, &mut pools, NOW);
+        let marks: Vec<u8> = pools.records.iter(s.cc.sent).map(|r| r.marks).collect();
+        assert_eq!(marks, [mark::LOST, 0, mark::LOST, mark::SACKED, 0]);
     }
 }

@@ -7,6 +7,8 @@ use toe_abi::counters::{Counter, Drop};
 use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::{SeqNum, TcpFlags};
 
+/// Segments acknowledged at once at the start, and after data that was received before (as in Linux).
+pub(crate) const QUICKACKS: u8 = 16;
 /// As in Linux; RFC 9293, 3.8.6.3 allows 500 ms.
 /// RFC 9293 SHLD-18, MUST-40.
 const DELACK_MS: u32 = 40;
@@ -94,7 +96,7 @@ pub(crate) fn data(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: N
     }
     let start = seg.seq.add(fresh.from);
     if start.gt(s.rcv_nxt()) {
-        return out_of_order(s, pools, seg, &fresh, now, out);
+        return out_of_order(s, pools, seg, fresh.to, now, out);
     }
     // RFC 5681 3.2-2, 4.2-7.
     let had_holes = s.has_holes();
@@ -123,6 +125,8 @@ fn seen_before(s: &FlowState, pools: &Pools, seg: &SegmentIn) -> Option<Range> {
 
 fn discard(s: &mut FlowState, pools: &Pools, seg: &SegmentIn, why: Drop, now: Now, out: &mut Output) {
     out.drop = Some(why);
+    // As in Linux: the peer does not know where it stands, and its window may be small; for a while it hears of each segment.
+    s.rx.quickack = s.rx.quickack.max(QUICKACKS);
     let again = seen_before(s, pools, seg);
     out.reply = Some(output::ack_again(s, pools, again, now));
 }
@@ -163,20 +167,20 @@ fn take_fin(s: &mut FlowState, out: &mut Output) -> bool {
     true
 }
 
-/// Beyond a hole: straight to its place in the buffer. Acknowledged at once (RFC 5681, 4.2), one ACK per segment, as the peer counts them.
+/// Payload `[0, len)` lies beyond a hole: straight to its place in the buffer. Acknowledged at once (RFC 5681, 4.2), one ACK per segment, as
+/// the peer counts them.
 /// RFC 9293 SHLD-31, MAY-13; RFC 2018 4-5; RFC 5681 3.2-1, 4.2-5, 4.2-6.
-fn out_of_order(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, fresh: &Fresh, now: Now, out: &mut Output) {
+fn out_of_order(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, len: u32, now: Now, out: &mut Output) {
     let again = seen_before(s, pools, seg);
-    if fresh.to > fresh.from {
-        let (start, end) = (seg.seq.add(fresh.from), seg.seq.add(fresh.to));
-        if !ooo::insert(&mut s.cc, pools, (start, end), now.us32()) {
+    if len > 0 {
+        if !ooo::insert(&mut s.cc, pools, (seg.seq, seg.seq.add(len)), now.us32()) {
             out.drop = Some(Drop::NoInterval);
         } else if s.has(ff::RX_CLOSED) {
             out.counts.add(Counter::RxOutOfOrder);
             out.drop = Some(Drop::RxClosed);
         } else {
             out.counts.add(Counter::RxOutOfOrder);
-            out.place = Some(Placement { from: fresh.from, pos: s.rx_pos(start), len: fresh.to - fresh.from, in_order: false });
+            out.place = Some(Placement { from: 0, pos: s.rx_pos(seg.seq), len, in_order: false });
         }
     }
     out.reply = Some(output::ack_for(s, pools, again, Some(seg.seq), now));

@@ -33,7 +33,7 @@ pub(crate) struct Record {
 /// Marks of a [`Record`]. One that is neither SACKED nor LOST is in flight.
 pub(crate) mod mark {
     /// The peer has it (RFC 2018).
-    pub(crate) const SACKED: u8 = 1 << 0;
+    pub(crate) const SACKED: u8 = 1;
     /// Lost, and not sent again since.
     pub(crate) const LOST: u8 = 1 << 1;
     /// Sent more than once.
@@ -130,7 +130,7 @@ pub(crate) fn acked(s: &mut FlowState, pools: &mut Pools, ack: SeqNum, now: Now)
         cc::on_rtt(s, age(us, now));
     }
     if let Some(us) = sample {
-        rtt::measured(s, us);
+        rtt::measured(s, us, now);
     }
     sample
 }
@@ -162,7 +162,7 @@ mod tests {
         (s.tx.srtt_us, s.cc.cwnd) = (1600, 1 << 20);
         for i in 0..count {
             let now = Now(1_000_000 + u64::from(i) * gap_us);
-            let update = HostUpdate { tx_head: i + 1, rx_tail: 0, flags: toe_abi::desc::hc_flags::NODELAY };
+            let update = HostUpdate { tx_head: i + 1, rx_tail: 0, flags: toe_abi::desc::hc_flags::NODELAY, urgent: 0 };
             let _ = input(&mut s, &mut pools, &Input::Host(update), now);
             assert!(emit(&mut s, &mut pools, now, 1460).is_some_and(|sent| sent.len == 1));
         }
@@ -179,5 +179,59 @@ mod tests {
     fn a_trickle_that_nobody_acknowledges_takes_few_records() {
         let of = records_of(6000, 101);
         assert!((50..200).contains(&of), "{of}");
+    }
+
+    /// A segment more at this time; gives how many records there are.
+    fn send_at(s: &mut FlowState, pools: &mut Pools, us: u32) -> usize {
+        let (start, end) = (s.snd_max(), s.snd_max().add(1000));
+        s.tx.snd_max = end.0;
+        sent(s, pools, (start, end), us, false);
+        pools.records.iter(s.cc.sent).count()
+    }
+
+    #[test]
+    fn what_is_lost_or_has_arrived_stands_for_nothing_that_is_sent_now() {
+        for marks in [mark::LOST, mark::SACKED] {
+            let (mut s, mut pools) = (flow(), Pools::new(8));
+            assert_eq!(send_at(&mut s, &mut pools, 100), 1);
+            pools.records.get_mut(s.cc.sent).marks = marks;
+            assert_eq!(send_at(&mut s, &mut pools, 100), 2);
+        }
+    }
+
+    /// RFC 6298 3-3.
+    #[test]
+    fn one_segment_at_a_time_is_timed_and_none_in_recovery() {
+        let timed = |flags, records| {
+            let (mut s, mut pools) = (flow(), Pools::new(records));
+            s.set(flags);
+            let n = send_at(&mut s, &mut pools, 100);
+            (n == 1 && pools.records.get(s.cc.sent).has(mark::TIMED), s.has(ff::RTT_PENDING))
+        };
+        assert_eq!(timed(0, 8), (true, true));
+        assert_eq!(timed(ff::RTT_PENDING, 8), (false, true));
+        assert_eq!((timed(ff::RECOVERY, 8), timed(ff::LOSS, 8)), ((false, false), (false, false)));
+        assert_eq!(timed(0, 0), (false, false), "there is no record for it");
+    }
+
+    #[test]
+    fn only_what_is_timed_gives_a_measurement() {
+        let (mut s, mut pools) = (flow(), Pools::new(8));
+        s.set(ff::RTT_PENDING);
+        send_at(&mut s, &mut pools, 100);
+        s.clear(ff::RTT_PENDING);
+        send_at(&mut s, &mut pools, 300);
+        assert!(s.has(ff::RTT_PENDING));
+        let (first, second) = (s.snd_una().add(1000), s.snd_una().add(2000));
+        let mut forgotten = s;
+        assert_eq!(acked(&mut s, &mut pools, first, Now(1000)), None);
+        assert_eq!(acked(&mut s, &mut pools, second, Now(1000)), Some(700));
+        // Part of what was sent then has been sent again.
+        let mut pools = Pools::new(8);
+        (forgotten.cc.sent, forgotten.tx.snd_max) = (NONE, forgotten.tx.snd_una);
+        forgotten.clear(ff::RTT_PENDING);
+        send_at(&mut forgotten, &mut pools, 300);
+        forgotten.clear(ff::RTT_PENDING);
+        assert_eq!(acked(&mut forgotten, &mut pools, first, Now(1000)), None);
     }
 }

@@ -32,7 +32,7 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dupl
     }
     sack::selective(s, pools, seg, now, &mut news);
     match (news.rtt_us, news.again_rtt_us) {
-        (Some(us), _) => rtt::measured(s, us),
+        (Some(us), _) => rtt::measured(s, us, now),
         (None, Some(us)) => rtt::sample(s, us),
         (None, None) => {}
     }
@@ -49,16 +49,17 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dupl
     if let Some(range) = needless {
         undo::on_dsack(board, range);
     }
-    rack::adapt(s, board, needless.is_some());
     tlp::on_ack(s, pools, seg, dsack, duplicate && news.sacked == 0, out);
     let ece = seg.flags.contains(TcpFlags::ECE);
     cc::on_delivered(s, news.acked + news.sacked, ece);
-    if rack::detect(s, pools, now) {
-        out.counts.add(Counter::TxRackLosses);
-    }
     let spurious = undo::is_due(s, pools.boards.get(s.tx.board), seg, advanced) || frto(s, pools, &news, advanced);
     if spurious {
         undo::undo(s, pools, out);
+    }
+    rack::adapt(s, pools.boards.get_mut(s.tx.board), needless.is_some());
+    news.lost = rack::detect(s, pools, now);
+    if news.lost {
+        out.counts.add(Counter::TxRackLosses);
     }
     advance_state(s, pools, &news, (flight, advanced, ece), now, out);
     board::close_if_calm(s, pools, now);
@@ -85,12 +86,13 @@ fn advance_state(
     }
     let lost = pools.boards.get(s.tx.board).lost;
     if s.has(ff::RECOVERY) {
-        prr::on_ack(s, pools, delivered, advanced && lost == 0);
+        prr::on_ack(s, pools, delivered, advanced && !news.lost);
     } else if lost > 0 && !s.has(ff::LOSS) {
         // RFC 6675 5.1-5.
         begin(s, pools, news, out);
         prr::on_ack(s, pools, delivered, false);
-    } else if advanced && !ended {
+    } else if !ended && (advanced || s.has(ff::REORDERED)) {
+        // Where segments overtake each other snd_una stands still for much of the time, and what was SACKed will not be counted again.
         ack::grow(s, delivered, flight, ece, now);
     }
     ask_for_retransmission(s, pools);
@@ -115,7 +117,7 @@ fn begin(s: &mut FlowState, pools: &mut Pools, news: &News, out: &mut Output) {
     s.cc.recover = s.tx.snd_max;
     let board = pools.boards.get_mut(s.tx.board);
     prr::begin(s, board, news.acked, news.sacked);
-    undo::begin(s, board);
+    undo::begin(board);
     s.clear(ff::ECN_REDUCED);
     s.set(ff::RECOVERY);
     if s.has(ff::ECN) {
@@ -155,14 +157,10 @@ fn frto(s: &mut FlowState, pools: &mut Pools, news: &News, advanced: bool) -> bo
     if news.original {
         return true;
     }
-    let recovered = s.snd_una().ge(SeqNum(s.cc.recover));
-    // (2a) and (3a): duplicate ACKs, and SACKs of the new data only: the loss was real.
-    let real = !advanced || (stage == Stage::New && news.sacked > 0) || recovered;
-    if !real {
-        s.cc.recover = s.tx.snd_max;
-    }
-    // (2b): "transmit up to two new segments", as slow start allows, if there is something new.
-    let possible = !real && send::has_data(s, pools);
+    // (2a) and (3a): after duplicate ACKs, of which those with SACKs of the new data only are some, the loss was real.
+    // (2b): "transmit up to two new segments", as slow start allows, if there is something new. It lies beyond the recovery point, which
+    // stays where the timeout has put it: what was sent since then tells nothing of what was sent before.
+    let possible = advanced && send::has_data(s, pools);
     pools.boards.get_mut(s.tx.board).frto = if possible { Stage::New } else { Stage::Off };
     false
 }
@@ -206,12 +204,12 @@ pub(crate) fn timeout(s: &mut FlowState, pools: &mut Pools, again: bool, now: No
     board.probe = None;
     board.frto = if first { Stage::Watch } else { Stage::Off };
     if first {
-        undo::begin(s, board);
+        undo::begin(board);
     }
     // RFC 6675 5.1-3, 5.1-4.
     s.cc.recover = s.tx.snd_max;
     s.tx.dup_acks = 0;
-    s.clear(ff::RECOVERY | ff::ECN_REDUCED | ff::RTT_PENDING | ff::TLP_DUE);
+    s.clear(ff::RECOVERY | ff::ECN_REDUCED);
     s.set(ff::LOSS | ff::REXMIT_ONE);
     out.counts.add(Counter::TxTimeouts);
     true
@@ -230,7 +228,8 @@ pub(crate) fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, max_pay
     let fin = record.end.gt(data_end);
     let len = data_end.since_or_zero(record.start);
     let take = may_resend(s, pools, record.start, len, forced)?.min(max_payload.max(1));
-    let take = if take < len { take - if take > s.mss() { take % s.mss() } else { 0 } } else { len };
+    // Whole segments, if there is room for one.
+    let take = if take < len { take - take % s.mss().min(take) } else { len };
     if take < len && board::split(s, pools, handle, record.start.add(take)).is_none() {
         board::give_up(s, pools);
         return None;
@@ -238,7 +237,7 @@ pub(crate) fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, max_pay
     board::sent_again(s, pools, handle, now);
     let board = pools.boards.get_mut(s.tx.board);
     board.forced = false;
-    undo::sent(s, board, take, now);
+    undo::sent(s, board, (record.start, record.start.add(take)), now);
     let out = send::again(s, pools, now, record.start, take, fin && take == len);
     ask_for_retransmission(s, pools);
     Some(out)

@@ -59,6 +59,8 @@ pub(crate) struct News {
     pub(crate) again_rtt_us: Option<u32>,
     /// Data up to the recovery point that was sent once only has arrived (RFC 5682).
     pub(crate) original: bool,
+    /// Something is found lost by it.
+    pub(crate) lost: bool,
 }
 
 /// `[record.start, end)` of a record has arrived.
@@ -132,7 +134,7 @@ pub(crate) fn selective(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, n
                 delivered(s, pools, &whole, seg, now, news);
             }
         }
-        if before == NONE || !board::merge_next(s, pools, before) {
+        if !board::merge_next(s, pools, before) {
             before = at;
         }
         at = pools.records.next(s.cc.sent, before);

@@ -1,7 +1,7 @@
 //! What is sent next.
 
 use crate::state::View;
-use crate::{Now, Pools, SegmentOut, board, cc, output, prr, recovery, timers, tlp};
+use crate::{Now, Pools, SegmentOut, board, cc, output, prr, recovery, timers, tlp, urgent};
 use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 use toe_wire::{SeqNum, TcpFlags};
 
@@ -59,7 +59,7 @@ pub(crate) fn plan(s: &FlowState, room: u32, max_payload: u32) -> Verdict {
     let window = edge_from(s.snd_una(), s.tx.snd_wnd.min(1 << 30), nxt);
     if avail == 0 {
         // FIN takes a sequence number of the window.
-        return if window > 0 { Verdict::Send { len: 0, fin } } else { closed(s) };
+        return if window > 0 { Verdict::Send { len: 0, fin } } else { Verdict::WindowClosed };
     }
     let mss = s.mss().min(max_payload.max(1));
     let len = avail.min(window).min(room).min(max_payload.max(1));
@@ -78,7 +78,7 @@ pub(crate) fn plan(s: &FlowState, room: u32, max_payload: u32) -> Verdict {
 fn whole(s: &FlowState, len: u32, fin: bool, mss: u32) -> Verdict {
     let tail = len % mss;
     // What was sent before is not to be held: after a timeout nothing else may bring acknowledgements.
-    let free = tail == 0 || s.has(ff::TX_FIN | ff::PUSH) || s.snd_nxt().lt(s.snd_max());
+    let free = tail == 0 || s.has(ff::TX_FIN | ff::PUSH) || s.snd_nxt().lt(s.snd_max()) || urgent::is_pending(s);
     // RFC 896, in the form of Minshall and of Linux: only one partial segment may be unacknowledged.
     // RFC 9293 SHLD-7, MUST-17.
     let nagle = !s.has(ff::NODELAY) && SeqNum(s.rx.snd_sml).gt(s.snd_una());
@@ -100,11 +100,7 @@ fn whole(s: &FlowState, len: u32, fin: bool, mss: u32) -> Verdict {
 /// RFC 9293 MUST-38.
 fn small_window(s: &FlowState, len: u32) -> Verdict {
     let worth = len > 0 && len >= s.max_snd_wnd() / 2;
-    if worth { Verdict::Send { len, fin: false } } else { closed(s) }
-}
-
-fn closed(s: &FlowState) -> Verdict {
-    if s.outstanding() > 0 { Verdict::Wait } else { Verdict::WindowClosed }
+    if worth { Verdict::Send { len, fin: false } } else { Verdict::WindowClosed }
 }
 
 /// Whether a larger super-frame will be possible soon.
@@ -147,7 +143,8 @@ fn emit_if(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32, new
     if s.ended() {
         return None;
     }
-    let out = next(s, pools, now, max_payload, new_data);
+    let out =
+        if s.has(ff::URGENT) { urgent::emit(s, pools, now, max_payload, new_data) } else { next(s, pools, now, max_payload, new_data) };
     if out.is_some() {
         timers::rearm(s, pools, now);
     }
@@ -155,7 +152,7 @@ fn emit_if(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32, new
     out
 }
 
-fn next(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32, new_data: bool) -> Option<SegmentOut> {
+pub(crate) fn next(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32, new_data: bool) -> Option<SegmentOut> {
     if s.has(ff::REXMIT_ONE)
         && let Some(out) = retransmission(s, pools, now, max_payload)
     {
@@ -274,7 +271,7 @@ pub(crate) fn data(s: &mut FlowState, pools: &mut Pools, now: Now, len: u32, fin
     let from = s.snd_max().max(seq);
     s.tx.snd_nxt = end.0;
     s.tx.snd_max = s.snd_max().max(end).0;
-    if s.tx.board != 0 && s.has(ff::RECOVERY) {
+    if s.tx.board != 0 {
         prr::sent(pools.boards.get_mut(s.tx.board), len);
     }
     if from.lt(end) {
@@ -309,13 +306,84 @@ mod tests {
         assert_eq!((deferred(&s, 9), deferred(&s, 10)), (true, false));
         s.tx.srtt_us = 20_000;
         assert_eq!((deferred(&s, 1), deferred(&s, 2)), (true, false));
+        // While acknowledgements are sure to come, and nothing is wrong.
+        for flags in [ff::RECOVERY, ff::LOSS, ff::RST_DUE] {
+            s.set(flags);
+            assert!(!deferred(&s, 1));
+            s.clear(flags);
+        }
+        s.tx.dup_acks = 1;
+        assert!(!deferred(&s, 1));
+        (s.tx.dup_acks, s.tx.board) = (0, 1);
+        assert!(!deferred(&s, 1));
+        s.tx.board = 0;
+        s.tx.snd_una = s.snd_max().sub_len(4 * mss).0;
+        assert!(deferred(&s, 1));
+        s.tx.snd_una = s.snd_max().sub_len(4 * mss - 1).0;
+        assert!(!deferred(&s, 1));
+    }
+
+    /// RFC 9293 MUST-38, 3.8.6.2.1: a small window is used if it is half of the largest that the peer ever had.
+    #[test]
+    fn less_than_a_segment_goes_where_the_window_has_no_room_for_more() {
+        let verdict = |window, room| {
+            let mut s = flow();
+            (s.tx.snd_wnd, s.tx.max_wnd_log2, s.tx.tx_head) = (window, 10, 9000);
+            plan(&s, room, 1460)
+        };
+        let send = |len| Verdict::Send { len, fin: false };
+        assert_eq!((verdict(512, 9000), verdict(512, 512)), (send(512), send(512)));
+        assert_eq!((verdict(511, 9000), verdict(0, 9000)), (Verdict::WindowClosed, Verdict::WindowClosed));
+        assert_eq!((verdict(600, 599), verdict(9000, 1459), verdict(9000, 1460)), (Verdict::Wait, Verdict::Wait, send(1460)));
+    }
+
+    /// RFC 9293, 3.4: FIN takes a sequence number, for which the window must have room.
+    #[test]
+    fn fin_goes_with_the_last_data_if_there_is_room_for_it() {
+        let verdict = |window, bytes| {
+            let mut s = flow();
+            s.set(ff::TX_FIN);
+            (s.tx.snd_wnd, s.tx.tx_head) = (window, bytes);
+            plan(&s, 9000, 1460)
+        };
+        assert_eq!((verdict(1001, 1000), verdict(1, 0)), (Verdict::Send { len: 1000, fin: true }, Verdict::Send { len: 0, fin: true }));
+        assert_eq!((verdict(1000, 1000), verdict(0, 0)), (Verdict::Send { len: 1000, fin: false }, Verdict::WindowClosed));
+    }
+
+    /// RFC 3042 2-1, 2-2.
+    #[test]
+    fn limited_transmit_is_for_the_time_before_recovery() {
+        let room_of = |dup_acks, flags| {
+            let mut s = flow();
+            (s.tx.dup_acks, s.cc.cwnd) = (dup_acks, 10_000);
+            s.set(flags);
+            room(&s, &pools()) - 10_000
+        };
+        assert_eq!([0, 1, 2, 3].map(|n| room_of(n, 0)), [0, 1460, 2920, 2920]);
+        assert_eq!((room_of(3, ff::RECOVERY), room_of(2, ff::LOSS)), (0, 0));
+    }
+
+    /// Acknowledgements wait for an answer where there was one.
+    #[test]
+    fn an_answer_to_what_was_received_ends_quick_acknowledgements() {
+        let quick = |received: u32, silent_ms: u64, len| {
+            let (mut s, mut pools) = (flow(), pools());
+            s.rx.rcv_nxt = s.rcv_nxt().add(received).0;
+            s.tx.tx_head = 5000;
+            let _ = data(&mut s, &mut pools, Now(silent_ms * 1000), len, false);
+            s.rx.quickack > 0
+        };
+        assert!(!quick(1, 39, 1000));
+        assert!(quick(1, 40, 1000), "it comes too late to be one");
+        assert!(quick(0, 0, 1000), "nothing was received");
+        assert!(quick(1, 0, 0), "an acknowledgement alone is none");
     }
 
     #[test]
     fn an_owed_ack_can_go_alone() {
         let (mut s, mut pools) = (flow(), pools());
         let now = Now(1000);
-        let _ = input(&mut s, &mut pools, &Input::Host(HostUpdate { tx_head: 5000, rx_tail: 0, flags: 0 }), now);
+        let _ = input(&mut s, &mut pools, &Input::Host(HostUpdate { tx_head: 5000, rx_tail: 0, flags: 0, urgent: 0 }), now);
         assert_eq!(emit_owed(&mut s, &mut pools, now, 1460), None);
         s.set(ff::ACK_NOW);
         let ack = emit_owed(&mut s, &mut pools, now, 1460);

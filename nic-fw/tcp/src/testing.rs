@@ -1,9 +1,11 @@
 //! Flows for tests.
 
-use crate::{Now, Pools, Setup, establish};
+use crate::records::Record;
+use crate::state::View;
+use crate::{Now, Pools, SegmentIn, Setup, board, establish};
 use toe_abi::flow::{FlowKey, FlowState};
 use toe_abi::{CtxId, RegionId};
-use toe_wire::SeqNum;
+use toe_wire::{SackBlocks, SeqNum, TcpFlags};
 
 pub(crate) const ISS: SeqNum = SeqNum(1000);
 pub(crate) const IRS: SeqNum = SeqNum(5000);
@@ -47,4 +49,38 @@ pub(crate) fn pools() -> Pools {
 /// 64 KiB buffers, no options, nothing sent or received.
 pub(crate) fn flow() -> FlowState {
     establish(&setup())
+}
+
+/// A segment that says nothing new.
+pub(crate) fn ack(s: &FlowState) -> SegmentIn {
+    SegmentIn {
+        seq: s.rcv_nxt(),
+        ack: s.snd_una(),
+        flags: TcpFlags::ACK,
+        window: 65_535,
+        urgent: 0,
+        payload_len: 0,
+        timestamps: None,
+        sack: SackBlocks::default(),
+        ce: false,
+        segments: 1,
+    }
+}
+
+/// A flow with a scoreboard, and a record of 1000 bytes for each of these times (microseconds) and marks.
+pub(crate) fn flow_of(records: &[(u32, u8)]) -> (FlowState, Pools) {
+    let (mut s, mut pools) = (flow(), Pools::new(1000));
+    for &(us, _) in records {
+        let (start, end) = (s.snd_max(), s.snd_max().add(1000));
+        assert!(pools.push(&mut s.cc.sent, Record { start, end, us, marks: 0 }));
+        (s.tx.snd_nxt, s.tx.snd_max) = (end.0, end.0);
+    }
+    assert!(board::open(&mut s, &mut pools));
+    let mut at = pools.records.first(s.cc.sent);
+    for &(_, marks) in records {
+        board::set_marks(&s, &mut pools, at, marks);
+        at = pools.records.next(s.cc.sent, at);
+    }
+    assert!(board::is_sound(&s, &pools));
+    (s, pools)
 }

@@ -125,3 +125,68 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dsac
         out.counts.add(Counter::TxTailRepairs);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::flow_of;
+
+    /// RFC 8985 7.2-1, 7.3-1.
+    #[test]
+    fn a_probe_is_wanted_while_all_is_calm() {
+        let wanted = |change: fn(&mut FlowState, &mut Pools)| {
+            let (mut s, mut pools) = flow_of(&[(0, 0)]);
+            (s.rx.flags, s.tx.srtt_us) = (ff::SACK, 1000);
+            change(&mut s, &mut pools);
+            is_wanted(&s, &pools)
+        };
+        assert!(wanted(|_, _| {}));
+        assert!(
+            wanted(|s, pools| s.tx.board = {
+                pools.boards.give(s.tx.board);
+                NONE
+            }),
+            "and without a scoreboard"
+        );
+        assert!(!wanted(|s, _| s.set(ff::RECOVERY)) && !wanted(|s, _| s.set(ff::LOSS)) && !wanted(|s, _| s.tx.backoff = 1));
+        assert!(!wanted(|s, _| s.tx.snd_wnd = 0), "that is for probes of a closed window");
+        assert!(!wanted(|s, _| s.clear(ff::SACK)) && !wanted(|s, _| s.set(ff::PROBED)) && !wanted(|s, _| s.tx.srtt_us = 0));
+        assert!(!wanted(|s, pools| pools.records.clear(&mut s.cc.sent)));
+        assert!(!wanted(|s, pools| pools.boards.get_mut(s.tx.board).sacked = 1));
+        assert!(!wanted(|s, pools| pools.boards.get_mut(s.tx.board).probe = Some(Probe { end: s.snd_max(), again: true })));
+    }
+
+    /// RFC 8985 7.2-3, 7.2-4.
+    #[test]
+    fn it_comes_after_two_round_trips_and_before_the_retransmission_timer() {
+        let (mut s, _) = flow_of(&[(0, 0), (0, 0)]);
+        (s.tx.srtt_us, s.tx.rttvar_us) = (30_000, 0);
+        assert_eq!(timeout_ms(&s), 2 * 30 + SLACK_MS);
+        s.tx.snd_max = s.snd_una().add(s.mss()).0;
+        assert_eq!(timeout_ms(&s), rto_ms(&s), "30 + 200 is less than 2 * 30 + 200");
+        s.tx.rttvar_us = 200_000;
+        assert_eq!(timeout_ms(&s), 2 * 30 + MAX_ACK_DELAY_MS);
+    }
+
+    #[test]
+    fn nothing_is_probed_without_a_scoreboard_or_something_in_flight() {
+        let (mut s, mut pools) = flow_of(&[(0, 0)]);
+        let mut without = s;
+        without.tx.board = NONE;
+        assert_eq!(probe(&mut without, &mut pools, Now(0), 1460), None);
+        (s.tx.snd_una, s.tx.tx_head) = (s.tx.snd_max, 1000);
+        assert_eq!(probe(&mut s, &mut pools, Now(0), 1460), None);
+    }
+
+    #[test]
+    fn only_the_segment_that_was_repeated_is_the_probe_s() {
+        let (start, end) = (SeqNum(1000), SeqNum(2000));
+        let of = |again, range| {
+            let mut board = Board::default();
+            board.probe = Some(Probe { end, again });
+            is_of_probe(&board, range)
+        };
+        assert!(of(true, (start, end)) && !of(false, (start, end)) && !of(true, (start, SeqNum(1999))));
+        assert!(!is_of_probe(&Board::default(), (start, end)));
+    }
+}

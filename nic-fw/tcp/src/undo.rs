@@ -11,6 +11,7 @@ use crate::cc;
 use crate::output::ts_now;
 use crate::pool::{NONE, Pools};
 use crate::records::mark;
+use crate::sack::Range;
 use crate::state::View;
 use crate::{Now, Output, SegmentIn};
 use toe_abi::counters::Counter;
@@ -21,8 +22,10 @@ use toe_wire::SeqNum;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Undo {
     stage: Stage,
-    /// snd_una when the window was reduced: earlier retransmissions say nothing of it.
-    from: SeqNum,
+    /// All that was sent again since the window was reduced lies between these. A D-SACK of something else is about a copy that the network
+    /// has made (RFC 3708, 2), or about an earlier retransmission.
+    start: SeqNum,
+    end: SeqNum,
     /// Bytes sent again that no D-SACK has reported yet.
     unreported: u32,
     /// Our timestamp clock when the first of them was sent.
@@ -51,23 +54,26 @@ impl Undo {
 }
 
 /// The window has been reduced.
-pub(crate) fn begin(s: &FlowState, board: &mut Board) {
-    board.undo = Undo { stage: Stage::Reduced, from: s.snd_una(), ..Undo::default() };
+pub(crate) fn begin(board: &mut Board) {
+    board.undo = Undo { stage: Stage::Reduced, ..Undo::default() };
 }
 
-/// `bytes` are sent again.
-pub(crate) fn sent(s: &FlowState, board: &mut Board, bytes: u32, now: Now) {
-    if board.undo.stage == Stage::Reduced {
-        board.undo.stage = Stage::Sent;
-        board.undo.first_ts = ts_now(s, now);
+/// [start, end) is sent again.
+pub(crate) fn sent(s: &FlowState, board: &mut Board, (start, end): Range, now: Now) {
+    let undo = &mut board.undo;
+    if undo.stage == Stage::Reduced {
+        (undo.stage, undo.first_ts) = (Stage::Sent, ts_now(s, now));
+        (undo.start, undo.end) = (start, end);
     }
-    board.undo.unreported = board.undo.unreported.saturating_add(bytes);
+    (undo.start, undo.end) = (undo.start.min(start), undo.end.max(end));
+    undo.unreported = undo.unreported.saturating_add(end.since(start));
 }
 
 /// The peer had this before.
-pub(crate) fn on_dsack(board: &mut Board, (start, end): (SeqNum, SeqNum)) {
-    if start.ge(board.undo.from) {
-        board.undo.unreported = board.undo.unreported.saturating_sub(end.since(start));
+pub(crate) fn on_dsack(board: &mut Board, (start, end): Range) {
+    let undo = &mut board.undo;
+    if start.ge(undo.start) && end.le(undo.end) {
+        undo.unreported = undo.unreported.saturating_sub(end.since(start));
     }
 }
 
@@ -86,8 +92,8 @@ pub(crate) fn is_due(s: &FlowState, board: &Board, seg: &SegmentIn, advanced: bo
     if !matches!(undo.stage, Stage::Sent | Stage::Waiting) {
         return false;
     }
-    // RFC 3522, 3.2, step (4): "the timestamp echo is earlier than that of the first retransmit".
-    let eifel = |ecr: u32| ecr != 0 && (ecr.wrapping_sub(undo.first_ts) as i32) < 0;
+    // RFC 3522, 3.2, step (4): the ACK is for what was sent again, and "the timestamp echo is earlier than that of the first retransmit".
+    let eifel = |ecr: u32| ecr != 0 && seg.ack.gt(undo.start) && (ecr.wrapping_sub(undo.first_ts) as i32) < 0;
     let echo = seg.timestamps.filter(|_| s.has(ff::TIMESTAMPS) && advanced && undo.stage == Stage::Sent);
     undo.unreported == 0 || echo.is_some_and(|ts| eifel(ts.ecr))
 }
@@ -102,7 +108,62 @@ pub(crate) fn undo(s: &mut FlowState, pools: &mut Pools, out: &mut Output) {
     }
     let board = pools.boards.get_mut(s.tx.board);
     (board.undo, board.frto, board.forced) = (Undo::default(), crate::frto::Stage::Off, false);
+    board.rack.forget();
     cc::undo(s);
-    out.counts.add(if s.has(ff::LOSS) { Counter::TxSpuriousTimeouts } else { Counter::TxSpuriousRecoveries });
-    s.clear(ff::RECOVERY | ff::LOSS | ff::REXMIT_ONE | ff::CWR);
+    if s.has(ff::LOSS) {
+        out.counts.add(Counter::TxSpuriousTimeouts);
+    } else {
+        out.counts.add(Counter::TxSpuriousRecoveries);
+        // What was sent again is not among what RACK sees arrive in another order (RFC 8985, 6.2, step 3).
+        s.set(ff::REORDERED);
+    }
+    s.clear(ff::RECOVERY | ff::LOSS | ff::CWR);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{ack, flow};
+    use toe_wire::Timestamps;
+
+    /// RFC 3522, 3.2, step (4).
+    #[test]
+    fn an_echo_of_the_original_is_proof_while_it_can_be() {
+        let due = |flags, stage, advanced, ack_to: u32, ecr| {
+            let (mut s, mut board) = (flow(), Board::default());
+            s.set(flags);
+            let start = s.snd_una().add(1000);
+            board.undo = Undo { stage, start, end: start.add(1000), unreported: 1000, first_ts: 500, until_us: 0 };
+            let seg = SegmentIn { ack: s.snd_una().add(ack_to), timestamps: Some(Timestamps { val: 1, ecr }), ..ack(&s) };
+            is_due(&s, &board, &seg, advanced)
+        };
+        assert!(due(ff::TIMESTAMPS, Stage::Sent, true, 1001, 499));
+        assert!(!due(ff::TIMESTAMPS, Stage::Sent, true, 1001, 500) && !due(ff::TIMESTAMPS, Stage::Sent, true, 1001, 0));
+        assert!(!due(ff::TIMESTAMPS, Stage::Sent, true, 1000, 499), "it is for what was sent before that");
+        assert!(!due(ff::TIMESTAMPS, Stage::Sent, false, 1001, 499) && !due(0, Stage::Sent, true, 1001, 499));
+        for stage in [Stage::None, Stage::Reduced, Stage::Waiting] {
+            assert!(!due(ff::TIMESTAMPS, stage, true, 1001, 499), "{stage:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_was_sent_again_since_the_reduction_has_to_be_reported() {
+        let (mut s, mut board) = (flow(), Board::default());
+        s.tx.snd_una = 0xf000_0000;
+        let (una, next) = (s.snd_una(), s.snd_una().add(1000));
+        begin(&mut board);
+        sent(&s, &mut board, (una, next), Now(0));
+        on_dsack(&mut board, (una.sub_len(1000), una));
+        assert_eq!(board.undo.unreported, 1000, "that was of an earlier one");
+        on_dsack(&mut board, (una, next));
+        assert_eq!(board.undo.unreported, 0);
+    }
+
+    #[test]
+    fn proof_is_waited_for_until_a_given_time() {
+        let waiting = |stage, until_us, now| Undo { stage, until_us, ..Undo::default() }.is_waiting(Now(now));
+        assert!(waiting(Stage::Waiting, 100, 99) && waiting(Stage::Waiting, 5, u64::from(u32::MAX)));
+        assert!(!waiting(Stage::Waiting, 100, 100) && !waiting(Stage::Waiting, 100, 101));
+        assert!(!waiting(Stage::Sent, 100, 99), "recovery goes on");
+    }
 }

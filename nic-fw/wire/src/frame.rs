@@ -1,7 +1,7 @@
 //! One look at a received frame: everything that the data path wants to know of it.
 
 use crate::ipv4::{self, Ip, Span, ip_proto};
-use crate::{Ethernet, FrameError, Segment, Tcp, TcpOptions, TcpTuple, bytes, ethertype};
+use crate::{Ethernet, FrameError, Segment, Tcp, TcpFlags, TcpOptions, TcpTuple, bytes, ethertype};
 
 /// A received frame. Byte ranges are those of the whole frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,6 +104,7 @@ impl Frame {
             ack: tcp.ack,
             flags: tcp.flags,
             window: tcp.window,
+            urgent: if tcp.flags.contains(TcpFlags::URG) { tcp.urgent } else { 0 },
             timestamps: tcp.timestamps,
             sack: tcp.sack(frame),
             ce: ip.is_ce(),

@@ -45,6 +45,8 @@ pub struct TxHeader {
     pub flags: TcpFlags,
     /// Ready for the header: scaled.
     pub window: u16,
+    /// The urgent pointer, with URG.
+    pub urgent: u16,
     pub options: TcpOptions,
 }
 
@@ -149,9 +151,10 @@ impl TxHeader {
     fn write_tcp(&self, w: &mut Writer<'_>, tcp_len: usize) {
         let ([sp0, sp1], [dp0, dp1]) = (self.src_port.to_be_bytes(), self.dst_port.to_be_bytes());
         let ([s0, s1, s2, s3], [a0, a1, a2, a3]) = (self.seq.0.to_be_bytes(), self.ack.0.to_be_bytes());
-        let ([w0, w1], offset) = (self.window.to_be_bytes(), (tcp_len as u8 / 4) << 4);
-        // At the end checksum (patched later) and urgent pointer.
-        w.put(&[sp0, sp1, dp0, dp1, s0, s1, s2, s3, a0, a1, a2, a3, offset, self.flags.bits(), w0, w1, 0, 0, 0, 0]);
+        let ([w0, w1], [u0, u1]) = (self.window.to_be_bytes(), self.urgent.to_be_bytes());
+        let offset = (tcp_len as u8 / 4) << 4;
+        // The checksum is patched later.
+        w.put(&[sp0, sp1, dp0, dp1, s0, s1, s2, s3, a0, a1, a2, a3, offset, self.flags.bits(), w0, w1, 0, 0, u0, u1]);
         self.options.write(w);
     }
 }

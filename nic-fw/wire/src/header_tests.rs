@@ -21,9 +21,9 @@ prop_compose! {
 fn header() -> impl Strategy<Value = TxHeader> {
     let eth = any::<([u8; 6], [u8; 6], Option<u16>)>();
     let ip = any::<([u8; 4], [u8; 4], u8, u8, u16)>();
-    let tcp = any::<((u16, u16), (u32, u32), u8, u16)>();
+    let tcp = any::<((u16, u16), (u32, u32), u8, (u16, u16))>();
     (eth, ip, tcp, options()).prop_map(
-        |((dst_mac, src_mac, vlan), (src, dst, tos, ttl, ident), (ports, numbers, flags, window), options)| TxHeader {
+        |((dst_mac, src_mac, vlan), (src, dst, tos, ttl, ident), (ports, numbers, flags, (window, urgent)), options)| TxHeader {
             dst_mac,
             src_mac,
             vlan,
@@ -38,6 +38,7 @@ fn header() -> impl Strategy<Value = TxHeader> {
             ack: SeqNum(numbers.1),
             flags: TcpFlags::from_bits_retain(flags),
             window,
+            urgent,
             options,
         },
     )
@@ -74,7 +75,7 @@ proptest! {
         prop_assert_eq!((ip.src, ip.dst, ip.tos | ip.ecn, ip.ttl), (h.src_ip, h.dst_ip, h.tos, h.ttl));
         prop_assert!(!ip.fragment && !ip.options);
         prop_assert_eq!((tcp.src_port, tcp.dst_port, tcp.seq, tcp.ack), (h.src_port, h.dst_port, h.seq, h.ack));
-        prop_assert_eq!((tcp.flags, tcp.window, tcp.timestamps), (h.flags, h.window, h.options.timestamps));
+        prop_assert_eq!((tcp.flags, tcp.window, tcp.urgent, tcp.timestamps), (h.flags, h.window, h.urgent, h.options.timestamps));
         prop_assert_eq!(tcp.header.end, u32::from(built.len));
         prop_assert_eq!(tcp.header.start, u32::from(built.csum_start));
         prop_assert_eq!(tcp.payload.of(&frame), &payload[..]);
@@ -157,6 +158,7 @@ fn plain() -> TxHeader {
         ack: SeqNum(4),
         flags: TcpFlags::ACK,
         window: 5,
+        urgent: 0,
         options: TcpOptions::default(),
     }
 }

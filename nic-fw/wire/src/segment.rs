@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Ethernet without a tag, IPv4 without options, TCP with timestamps laid out as in RFC 7323, appendix A (or without options:
-//! 50 at 46, payload from 54 on). What [`common_segment`] does not take is for [`parse_frame`](crate::parse_frame), which also has the
+//! 50 at 46, payload from 54 on), and no URG. What [`common_segment`] does not take is for [`parse_frame`](crate::parse_frame), which also has the
 //! last word: what is taken here it takes as well, and says the same of it.
 
 use crate::checksum::pseudo_header;
@@ -34,6 +34,8 @@ pub struct Segment {
     pub flags: TcpFlags,
     /// Unscaled.
     pub window: u16,
+    /// The urgent pointer; 0 without URG.
+    pub urgent: u16,
     pub timestamps: Option<Timestamps>,
     pub sack: SackBlocks,
     /// The IP header says "congestion experienced".
@@ -60,6 +62,8 @@ const PAYLOAD_AT: usize = OPTIONS_AT + TIMESTAMPS_LEN;
 const IPV4: u32 = (ethertype::IPV4 as u32) << 16 | 0x4500;
 /// Flags and offset, TTL, protocol: a fragment's differ in the upper half.
 const WHOLE_TCP: u32 = ip_proto::TCP as u32;
+/// Data offset and URG, of the two bytes of offset and flags.
+const SHAPE: u16 = 0xf000 | TcpFlags::URG.bits() as u16;
 
 /// A segment whose headers are the common ones. `None` says nothing: the frame may be anything.
 #[inline]
@@ -73,10 +77,10 @@ pub fn common_segment(frame: &[u8]) -> Option<Segment> {
     if !is_tcp || end > frame.len() || !Sum::of_words(ip).is_valid() {
         return None;
     }
-    let [offset, flags] = bytes::array(head, TCP_AT + 12)?;
-    let (payload_at, timestamps) = match offset >> 4 {
-        5 => (OPTIONS_AT, None),
-        8 => (PAYLOAD_AT, Some(common_timestamps(frame)?)),
+    let offset_flags = be16(TCP_AT + 12)?;
+    let (payload_at, timestamps) = match offset_flags & SHAPE {
+        0x5000 => (OPTIONS_AT, None),
+        0x8000 => (PAYLOAD_AT, Some(common_timestamps(frame)?)),
         _ => return None,
     };
     if payload_at > end {
@@ -93,8 +97,9 @@ pub fn common_segment(frame: &[u8]) -> Option<Segment> {
         tuple,
         seq: SeqNum(be32(TCP_AT + 4)?),
         ack: SeqNum(be32(TCP_AT + 8)?),
-        flags: TcpFlags::from_bits_retain(flags),
+        flags: TcpFlags::from_bits_retain(offset_flags as u8),
         window: be16(TCP_AT + 14)?,
+        urgent: 0,
         timestamps,
         sack: SackBlocks::default(),
         ce: ip[1] & 3 == ipv4::CE,
@@ -131,6 +136,7 @@ mod tests {
         } else {
             f[46] = 0x50;
         }
+        f[47] &= !TcpFlags::URG.bits();
         seal(&mut f);
         f
     }
@@ -212,6 +218,7 @@ mod tests {
             (23, 17, "protocol"),
             (46, 0x90, "more TCP options"),
             (46, 0x40, "a header too short"),
+            (47, 0x30, "URG"),
             (54, 2, "another option"),
         ] {
             let mut f = good.clone();

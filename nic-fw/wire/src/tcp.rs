@@ -196,6 +196,8 @@ pub struct Tcp {
     pub flags: TcpFlags,
     /// Unscaled.
     pub window: u16,
+    /// As received, whether URG is set or not.
+    pub urgent: u16,
     pub timestamps: Option<Timestamps>,
     pub header: Span,
     /// Within `header`; [`TcpOptions::parse`] gives all of them.
@@ -209,7 +211,7 @@ impl Tcp {
     pub fn parse(frame: &[u8], segment: Span) -> Result<Self, FrameError> {
         let bytes = segment.of(frame);
         let fixed: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(FrameError::Truncated)?;
-        let [sp0, sp1, dp0, dp1, s0, s1, s2, s3, a0, a1, a2, a3, offset, flags, w0, w1, ..] = *fixed;
+        let [sp0, sp1, dp0, dp1, s0, s1, s2, s3, a0, a1, a2, a3, offset, flags, w0, w1, _, _, u0, u1] = *fixed;
         let header_len = usize::from(offset >> 4) * 4;
         if header_len < HEADER_LEN {
             return Err(FrameError::BadTcpHeader);
@@ -223,6 +225,7 @@ impl Tcp {
             ack: SeqNum(u32::from_be_bytes([a0, a1, a2, a3])),
             flags: TcpFlags::from_bits_retain(flags),
             window: u16::from_be_bytes([w0, w1]),
+            urgent: u16::from_be_bytes([u0, u1]),
             timestamps: timestamps(option_bytes)?,
             header: Span::new(start, start + header_len),
             options: Span::new(start + HEADER_LEN, start + header_len),

@@ -271,11 +271,6 @@ static void flags_of_old(void) {
     P("recv 3");
 }
 
-static void urgent(void) {
-    int s = outgoing();
-    T(send(s, "u", 1, MSG_OOB));
-}
-
 static int a_file(off_t bytes) {
     FILE *f = tmpfile();
     for (off_t i = 0; i < bytes; i++) {
@@ -413,7 +408,6 @@ const struct test data_tests[] = {
     {"kernel_pointers", kernel_pointers},
     {"bad_pointers", bad_pointers},
     {"flags_of_old", flags_of_old},
-    {"urgent", urgent},
     {"send_file", send_file},
     {"send_file_large", send_file_large},
     {"full_and_drained", full_and_drained},

@@ -11,7 +11,7 @@ static const struct {
     {"open", open_tests},       {"connect", connect_tests}, {"ends", ends_tests},
     {"data", data_tests},       {"control", control_tests}, {"options", options_tests},
     {"ready", ready_tests},     {"epoll", epoll_tests},     {"wait", wait_tests},
-    {"process", process_tests}, {"kernel", kernel_tests},
+    {"process", process_tests}, {"kernel", kernel_tests},   {"urgent", urgent_tests},
 };
 
 /* A case that hangs ends by SIGALRM; whatever it started goes with it. */

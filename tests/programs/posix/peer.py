@@ -6,9 +6,9 @@ listen [backlog] -> port         accept / connect PORT -> ok, the new connection
 use N -> ok (0: the first)       port -> the present connection's remote port
 send TEXT / fill N -> ok         recv N -> text    count N -> how many came and whether they are right    end -> how it ends
 drain -> count and end           shutdown wr|rd    close    reset    echo (until the end, on a thread)    avail -> bytes queued
-urgent TEXT                      later MS COMMAND...: the same after a while
+urgent TEXT    oob -> the urgent byte    mark -> whether it is next    later MS COMMAND...: the same after a while
 """
-import errno, fcntl, os, socket, struct, sys, termios, threading
+import errno, fcntl, os, socket, struct, sys, termios, threading, time
 
 CONTROL, OWN, CARD = sys.argv[1:4]
 
@@ -64,6 +64,21 @@ class Peer:
 
     def urgent(self, *words):
         self.s.send(" ".join(words).encode(), socket.MSG_OOB)
+
+    def oob(self):
+        for _ in range(200):
+            try:
+                return self.s.recv(1, socket.MSG_OOB).decode()
+            except BlockingIOError:
+                pass
+            except OSError as e:
+                if e.errno != errno.EINVAL:
+                    raise
+            time.sleep(0.001)
+        return "none"
+
+    def mark(self):
+        return str(struct.unpack("i", fcntl.ioctl(self.s, 0x8905, b"    "))[0])
 
     def fill(self, n):
         left = int(n)

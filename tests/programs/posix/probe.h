@@ -32,7 +32,7 @@ struct test {
 };
 
 extern const struct test open_tests[], connect_tests[], ends_tests[], data_tests[], control_tests[], options_tests[],
-    ready_tests[], epoll_tests[], wait_tests[], process_tests[], kernel_tests[];
+    ready_tests[], epoll_tests[], wait_tests[], urgent_tests[], process_tests[], kernel_tests[];
 
 /* The addresses of this host and of the peer. */
 extern const char *here, *there;

@@ -1,7 +1,8 @@
 //! What a script says. Times are microseconds; sequence numbers are relative to the connection's first, in both directions.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+use toe_engine::SynCookies;
 
 /// One script.
 #[derive(Clone, PartialEq, Debug)]
@@ -32,6 +33,7 @@ pub struct Config {
     /// Largest super-frame that the port takes; 0: it takes segments only.
     pub tso: u32,
     pub syn_backlog: usize,
+    pub syn_cookies: SynCookies,
     pub syn_retries: u8,
     pub time_wait: Duration,
     pub fin_wait2: Duration,
@@ -59,6 +61,7 @@ impl Default for Config {
             rcvbuf_log2: 15,
             tso: 0,
             syn_backlog: 64,
+            syn_cookies: SynCookies::OnOverflow,
             syn_retries: 6,
             time_wait: Duration::from_secs(60),
             fin_wait2: Duration::from_secs(60),
@@ -122,11 +125,27 @@ pub struct Packet {
     pub body: Body,
 }
 
+/// Of every packet that nobody has asked to live longer or shorter.
+pub const TTL: u8 = 64;
+
+/// What a packet of the stack's has in its IP header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IpFields {
+    pub ecn: u8,
+    /// Without ECN.
+    pub tos: u8,
+    pub ttl: u8,
+}
+
 /// In brackets before a packet: what is special about its IP header, or broken.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Marks {
     /// 0: not-ECT, 1: ECT(1), 2: ECT(0), 3: CE.
     pub ecn: u8,
+    /// Type of service without ECN; `None`: 0. Of the stack's packets only.
+    pub tos: Option<u8>,
+    /// TTL; `None`: [`TTL`]. Of the stack's packets only.
+    pub ttl: Option<u8>,
     pub bad_checksum: bool,
     /// IPv4 only.
     pub bad_ip_checksum: bool,
@@ -141,6 +160,8 @@ pub struct Marks {
     pub reserved: u8,
     /// Only this many bytes of the IP packet are there.
     pub cut: Option<u16>,
+    /// It comes in fragments of so many bytes of IP payload, the last first.
+    pub fragments: Option<u16>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -252,18 +273,26 @@ pub enum Op {
     Connect {
         fd: Fd,
         conn: Conn,
+        /// Somewhere else than the peer.
+        to: Option<SocketAddr>,
     },
     Read {
         fd: Fd,
         len: u32,
         peek: bool,
         dontwait: bool,
+        oob: bool,
     },
     Write {
         fd: Fd,
         len: u32,
         more: bool,
         dontwait: bool,
+        oob: bool,
+    },
+    /// sockatmark(3).
+    AtMark {
+        fd: Fd,
     },
     /// SHUT_WR.
     Shutdown {
@@ -275,7 +304,7 @@ pub enum Op {
     Set {
         fd: Fd,
         option: SocketOption,
-        value: u32,
+        value: i32,
     },
     /// getsockopt(SO_ERROR): what it must say.
     Error {
@@ -296,8 +325,10 @@ pub enum SocketOption {
     NoDelay,
     Cork,
     KeepAlive,
+    OobInline,
     /// Value: seconds; only 0 has an effect here.
     Linger,
+    Number(toe::SocketOption),
 }
 
 /// `name op value`

@@ -8,6 +8,8 @@ use crate::sim::host::{App, SimDaemon};
 use crate::sim::stream::byte;
 use rustix::io::Errno as E;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use toe::link::slot::Addr;
 use toe::link::user::Sink;
 use toe::socket::{Take, own_flags, ready};
@@ -26,14 +28,23 @@ struct Sock {
     id: Option<SocketId>,
     nonblock: bool,
     /// Set before there was a slot to set them in.
-    options: Vec<(SocketOption, u32)>,
+    options: Vec<(SocketOption, i32)>,
     /// SO_LINGER with no seconds.
     abort: bool,
     /// The outcome of a connect() that had to wait was reported.
     connected: bool,
-    /// Bytes read and written so far.
-    read: u64,
+    /// Bytes written so far.
     written: u64,
+}
+
+impl Sock {
+    fn numbers(&self) -> Vec<(toe::SocketOption, i32)> {
+        let number = |(option, value): &(SocketOption, i32)| match option {
+            SocketOption::Number(option) => Some((*option, *value)),
+            _ => None,
+        };
+        self.options.iter().filter_map(number).collect()
+    }
 }
 
 /// Makes one call at a time; one that waits is tried again whenever the library has news.
@@ -71,6 +82,7 @@ impl Caller {
     fn may_wait(&self, op: &Op) -> bool {
         let (fd, dontwait) = match op {
             Op::Accept { fd } | Op::Connect { fd, .. } => (fd, false),
+            Op::Read { oob: true, .. } => return false,
             Op::Read { fd, dontwait, .. } | Op::Write { fd, dontwait, .. } => (fd, *dontwait),
             _ => return false,
         };
@@ -98,9 +110,11 @@ impl Caller {
             Op::Bind { fd } => self.sock(fd).map(|_| Some(0)),
             Op::Listen { fd, backlog } => self.listen(toe, fd, backlog),
             Op::Accept { fd } => self.accept(toe, fd),
-            Op::Connect { fd, conn } => self.connect(toe, fd, conn),
+            Op::Connect { fd, conn, to } => self.connect(toe, fd, conn, to),
+            Op::Read { fd, oob: true, .. } => self.read_urgent(toe, fd)?,
             Op::Read { fd, len, peek, .. } => self.read(toe, fd, len, peek)?,
-            Op::Write { fd, len, more, .. } => self.write(toe, fd, len, more, wait),
+            Op::Write { fd, len, more, oob, .. } => self.write(toe, fd, len, more, oob, wait),
+            Op::AtMark { fd } => self.with_id(fd).and_then(|id| toe.at_mark(id).map_err(errno)).map(|at| Some(at.into())),
             Op::Shutdown { fd } => self.with_id(fd).and_then(|id| toe.shutdown(id).map_err(errno).map(|()| Some(0))),
             Op::Close { fd } => self.close(toe, fd),
             Op::Set { fd, option, value } => self.set(toe, fd, option, value).map(|()| Some(0)),
@@ -134,7 +148,10 @@ impl Caller {
             IpVersion::V4 => Addr::v4([0; 4], LISTEN_PORT),
             IpVersion::V6 => Addr { ip: [0; 16], port: LISTEN_PORT },
         };
-        self.sock(fd)?.id = Some(toe.listen(any, backlog).map_err(errno)?);
+        let sock = self.sock(fd)?;
+        let id = toe.listen_with(any, backlog, &sock.numbers()).map_err(errno)?;
+        sock.id = Some(id);
+        self.set_the_rest(toe, fd)?;
         Ok(Some(0))
     }
 
@@ -143,18 +160,20 @@ impl Caller {
         Ok(toe.accept(listener).map_err(errno)?.map(|id| self.add(Some(id), false)))
     }
 
-    fn connect(&mut self, toe: &mut Toe, fd: Fd, conn: Conn) -> Answer {
+    fn connect(&mut self, toe: &mut Toe, fd: Fd, conn: Conn, to: Option<SocketAddr>) -> Answer {
         let again = !self.fresh;
-        let peer = Addr { ip: self.ip.peer_ip(), port: LISTEN_PORT };
+        let peer = match to {
+            None => Addr { ip: self.ip.peer_ip(), port: LISTEN_PORT },
+            Some(SocketAddr::V4(to)) => Addr::v4(to.ip().octets(), to.port()),
+            Some(SocketAddr::V6(to)) => Addr::v6(to.ip().octets(), to.port()),
+        };
         let sock = self.sock(fd)?;
         let Some(id) = sock.id else {
-            let id = toe.connect(peer).map_err(errno)?;
+            let id = toe.connect_with(peer, &sock.numbers()).map_err(errno)?;
             sock.id = Some(id);
             sock.connected = false;
             let nonblock = sock.nonblock;
-            for (option, value) in std::mem::take(&mut sock.options) {
-                self.set(toe, fd, option, value)?;
-            }
+            self.set_the_rest(toe, fd)?;
             let port = toe.socket(id).map_err(errno)?.slot().names.local().port;
             self.opened.push((conn, port));
             return if nonblock { Err(E::INPROGRESS) } else { Ok(None) };
@@ -174,30 +193,47 @@ impl Caller {
 
     fn read(&mut self, toe: &mut Toe, fd: Fd, len: u32, peek: bool) -> Result<Answer, String> {
         let mut buf = vec![0; len as usize];
-        let got = match self.with_id(fd) {
+        let id = match self.with_id(fd) {
+            Ok(id) => id,
             Err(e) => return Ok(Err(e)),
-            Ok(id) if !peek => toe.recv(id, &mut buf),
-            Ok(id) => toe.socket(id).and_then(|s| Ok(s.receive(&mut Sink::from_slice(&mut buf), Take::Peek)?.map(|(n, _)| n))),
         };
-        let (Ok(Some(n)), Ok(sock)) = (&got, self.sock(fd)) else { return Ok(got.map(|_| None).map_err(errno)) };
-        let wrong = buf[..*n].iter().zip(sock.read..).find(|&(&b, at)| b != byte(FROM_PEER, at));
-        if let Some((_, at)) = wrong {
-            return Err(format!("byte {at} of what the peer sent came wrong"));
+        let got = match toe.socket(id) {
+            Ok(socket) if peek => socket.receive(&mut Sink::from_slice(&mut buf), Take::Peek).map_err(Error::from),
+            _ => toe.recv(id, &mut buf),
+        };
+        let Ok(Some(n)) = got else { return Ok(got.map(|_| None).map_err(errno)) };
+        // Where they lie in the stream. An urgent byte may have been skipped before them.
+        let socket = toe.socket(id).map_err(|e| e.to_string())?;
+        let tail = socket.slot().rx.tail.load(Relaxed);
+        let start = if peek { tail + u32::from(n > 0 && socket.at_mark()) } else { tail - n as u32 };
+        let wrong = buf[..n].iter().zip(u64::from(start)..).find(|&(&b, at)| b != byte(FROM_PEER, at));
+        match wrong {
+            Some((_, at)) => Err(format!("byte {at} of what the peer sent came wrong")),
+            None => Ok(Ok(Some(n as u32))),
         }
-        if !peek {
-            sock.read += *n as u64;
-        }
-        Ok(Ok(Some(*n as u32)))
     }
 
-    fn write(&mut self, toe: &mut Toe, fd: Fd, len: u32, more: bool, wait: bool) -> Answer {
+    /// recv() of one byte with MSG_OOB: the one before the mark.
+    fn read_urgent(&mut self, toe: &mut Toe, fd: Fd) -> Result<Answer, String> {
+        let got = self.with_id(fd).and_then(|id| Ok((id, toe.recv_urgent(id).map_err(errno)?)));
+        let (id, b) = match got {
+            Ok((id, Some(b))) => (id, b),
+            Ok((_, None)) => return Ok(Ok(Some(0))),
+            Err(e) => return Ok(Err(e)),
+        };
+        let mark = toe.socket(id).map_err(|e| e.to_string())?.slot().rx.urgent.load(Relaxed) as u32;
+        if b == byte(FROM_PEER, u64::from(mark) - 1) { Ok(Ok(Some(1))) } else { Err(format!("the byte before {mark} came wrong")) }
+    }
+
+    fn write(&mut self, toe: &mut Toe, fd: Fd, len: u32, more: bool, oob: bool, wait: bool) -> Answer {
         let id = self.with_id(fd)?;
         hold_back(toe, id, more)?;
         while self.progress < len {
             let left = (len - self.progress) as usize;
             let sock = self.sock(fd)?;
             let bytes: Vec<u8> = (sock.written..).take(left).map(|at| byte(FROM_US, at)).collect();
-            let Some(n) = toe.send(id, &bytes).map_err(errno)? else { break };
+            let sent = if oob { toe.send_urgent(id, &bytes) } else { toe.send(id, &bytes) };
+            let Some(n) = sent.map_err(errno)? else { break };
             sock.written += n as u64;
             self.progress += n as u32;
         }
@@ -214,7 +250,14 @@ impl Caller {
         Ok(Some(0))
     }
 
-    fn set(&mut self, toe: &mut Toe, fd: Fd, option: SocketOption, value: u32) -> Result<(), E> {
+    /// The options that are not numbers, which the socket has begun with.
+    fn set_the_rest(&mut self, toe: &mut Toe, fd: Fd) -> Result<(), E> {
+        let options = std::mem::take(&mut self.sock(fd)?.options);
+        let rest = options.into_iter().filter(|(option, _)| !matches!(option, SocketOption::Number(_)));
+        rest.into_iter().try_for_each(|(option, value)| self.set(toe, fd, option, value))
+    }
+
+    fn set(&mut self, toe: &mut Toe, fd: Fd, option: SocketOption, value: i32) -> Result<(), E> {
         let sock = self.sock(fd)?;
         let Some(id) = sock.id else {
             sock.abort |= option == SocketOption::Linger && value == 0;
@@ -226,6 +269,8 @@ impl Caller {
             SocketOption::Linger => sock.abort = value == 0,
             SocketOption::NoDelay => toe.set_nodelay(id, value != 0).map_err(errno)?,
             SocketOption::Cork => toe.set_cork(id, value != 0).map_err(errno)?,
+            SocketOption::OobInline => toe.set_oob_inline(id, value != 0).map_err(errno)?,
+            SocketOption::Number(option) => toe.set_option(id, option, value).map_err(errno)?,
             SocketOption::KeepAlive => toe.set_keepalive(id, value != 0).map_err(errno)?,
         }
         Ok(())

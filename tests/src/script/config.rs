@@ -62,6 +62,7 @@ fn engine_config(c: &Config, ip: IpVersion) -> toe_engine::Config {
         window_scaling: c.window_scaling,
         ecn: c.ecn,
         syn_backlog_max: c.syn_backlog,
+        syn_cookies: c.syn_cookies,
         handshake_retries: c.syn_retries,
         time_wait_us: c.time_wait.as_micros() as u64,
         arp_expire_us: c.arp_expire.as_micros() as u64,

@@ -15,7 +15,12 @@ pub struct Carrier {
     /// Does not read before this time (closes the peer's window), microseconds.
     read_after_us: u64,
     now_us: u64,
+    /// After so many bytes it says nothing until this time, microseconds.
+    silence: (u64, u64),
+    keepalive: bool,
     closed: bool,
+    /// Its socket has been closed: nothing more to do.
+    gone: bool,
     /// The error that ended the connection before it was done.
     pub error: Option<Error>,
 }
@@ -35,12 +40,46 @@ impl Carrier {
     }
 
     fn new(role: Role, duplex: Duplex) -> Self {
-        Self { role, duplex, socket: None, read_after_us: 0, now_us: 0, closed: false, error: None }
+        Self {
+            role,
+            duplex,
+            socket: None,
+            read_after_us: 0,
+            now_us: 0,
+            silence: (0, 0),
+            keepalive: false,
+            closed: false,
+            gone: false,
+            error: None,
+        }
     }
 
     pub fn reads_after(mut self, us: u64) -> Self {
         self.read_after_us = us;
         self
+    }
+
+    /// Says nothing between its first `bytes` and the time `until_us`.
+    pub fn silent_after(mut self, bytes: u64, until_us: u64) -> Self {
+        self.silence = (bytes, until_us);
+        self
+    }
+
+    /// Asks for SO_KEEPALIVE.
+    pub fn keeps_alive(mut self) -> Self {
+        self.keepalive = true;
+        self
+    }
+
+    /// Bytes sent and received.
+    pub fn progress(&self) -> (u64, u64) {
+        self.duplex.progress()
+    }
+
+    /// Whether it waits for the end of its silence.
+    fn is_silent(&self) -> bool {
+        let (bytes, until_us) = self.silence;
+        self.now_us < until_us && self.duplex.progress().0 >= bytes
     }
 
     fn open(&mut self, toe: &mut Context<SimDaemon>) -> Result<(), Error> {
@@ -54,7 +93,10 @@ impl Carrier {
 
     fn carry(&mut self, toe: &mut Context<SimDaemon>, id: SocketId) -> Result<bool, Error> {
         let mut worked = false;
-        while !self.duplex.all_sent() {
+        if std::mem::take(&mut self.keepalive) {
+            toe.set_keepalive(id, true)?;
+        }
+        while !self.duplex.all_sent() && !self.is_silent() {
             let piece = self.duplex.next_piece();
             let Some(n) = toe.send(id, &piece)? else { break };
             self.duplex.sent(n);
@@ -68,7 +110,12 @@ impl Carrier {
             self.closed = true;
             worked = true;
         }
-        Ok(worked | self.read(toe, id)?)
+        worked |= self.read(toe, id)?;
+        if self.duplex.done() {
+            toe.close(id);
+            self.gone = true;
+        }
+        Ok(worked)
     }
 
     fn read(&mut self, toe: &mut Context<SimDaemon>, id: SocketId) -> Result<bool, Error> {
@@ -89,7 +136,7 @@ impl Carrier {
 impl App for Carrier {
     fn run(&mut self, toe: &mut Context<SimDaemon>, _events: &[Event], now_us: u64) -> bool {
         self.now_us = now_us;
-        if self.error.is_some() {
+        if self.error.is_some() || self.gone {
             return false;
         }
         let had = self.socket;
@@ -107,7 +154,7 @@ impl App for Carrier {
     }
 
     fn next_us(&self) -> Option<u64> {
-        (self.now_us < self.read_after_us).then_some(self.read_after_us)
+        [self.read_after_us, self.silence.1].into_iter().filter(|at| self.now_us < *at).min()
     }
 }
 

@@ -7,12 +7,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use toe::{Context, Event};
 use toe_abi::app::{APP_MAGIC, Reply, Request, op};
+use toe_abi::control::ControlMsg;
 use toe_abi::{ABI_VERSION, CtxId, RegionId};
 use toe_datapath::Composition;
 use toe_engine::Engine;
 use toe_hal::fake::{self, FakeBoard, FakeFrame, FakeKick, FakeMemory, FakePort};
 use toe_hal::{HostMemory, Instant, Parts};
 use toe_link::Region;
+use toe_link::card::SharedMemory;
 use toe_link::client::Daemon;
 use toe_link::slot::Addr;
 use toed::core::{Attachment, ClientId, Core, CoreConfig, Incoming, JobId, Report};
@@ -36,8 +38,11 @@ struct Below {
     card_awake: bool,
     toed_awake: bool,
     app_awake: bool,
+    /// toed does nothing: the sockets that were closed meanwhile.
+    stopped: Option<Vec<(RegionId, u32)>>,
     /// The application's context as the card numbers it.
     app_ctx: Option<CtxId>,
+    lies: Option<Box<dyn FnMut(&mut ControlMsg)>>,
 }
 
 impl Below {
@@ -46,7 +51,7 @@ impl Below {
         let mut worked = self.run_card();
         worked |= self.run_toed();
         self.wake();
-        worked || self.card_awake || self.toed_awake
+        worked || self.card_awake || (self.toed_awake && self.stopped.is_none())
     }
 
     fn run_card(&mut self) -> bool {
@@ -78,11 +83,12 @@ impl Below {
     }
 
     fn run_toed(&mut self) -> bool {
-        if !self.toed_awake {
+        if !self.toed_awake || self.stopped.is_some() {
             return false;
         }
         let mut worked = false;
-        while let Some(msg) = self.pop_completion() {
+        while let Some(mut msg) = self.pop_completion() {
+            self.lies.iter_mut().for_each(|lies| lies(&mut msg));
             self.core.completion(&msg, self.now_us);
             worked = true;
         }
@@ -100,7 +106,7 @@ impl Below {
         worked
     }
 
-    fn pop_completion(&mut self) -> Option<toe_abi::control::ControlMsg> {
+    fn pop_completion(&mut self) -> Option<ControlMsg> {
         let control = &mut self.shared.borrow_mut().control;
         let msg = control.completion();
         if msg.is_none() {
@@ -136,7 +142,7 @@ impl Below {
     }
 
     fn wake_toed(&mut self) {
-        if !self.toed_awake {
+        if !self.toed_awake && self.stopped.is_none() {
             self.toed_awake = true;
             self.shared.borrow_mut().control.unpark();
         }
@@ -146,7 +152,7 @@ impl Below {
     fn call(&mut self, request: &Request) -> (Reply, Vec<Attachment>) {
         self.core.request(&Incoming { client: CLIENT, request, proof: None }, self.now_us);
         for _ in 0..ROUNDS_MAX {
-            if let Some((_, reply, attached)) = self.pop_reply() {
+            if let Some((_, reply, attached)) = self.pop_reply(|client| client == CLIENT) {
                 return (reply, attached);
             }
             self.wake();
@@ -155,8 +161,20 @@ impl Below {
         panic!("the daemon does not answer {request:?}");
     }
 
-    fn pop_reply(&mut self) -> Option<(ClientId, Reply, Vec<Attachment>)> {
-        self.shared.borrow_mut().replies.pop_front()
+    fn token_closed(&mut self, region: RegionId, slot: u32) {
+        self.core.token_closed(region, slot, self.now_us);
+        self.wake();
+    }
+
+    /// When toed wants to be run.
+    fn toed_deadline(&mut self, now_us: u64) -> Option<u64> {
+        if self.stopped.is_some() { None } else { self.core.next_deadline(now_us) }
+    }
+
+    fn pop_reply(&mut self, to: impl Fn(ClientId) -> bool) -> Option<(ClientId, Reply, Vec<Attachment>)> {
+        let replies = &mut self.shared.borrow_mut().replies;
+        let at = replies.iter().position(|(client, ..)| to(*client))?;
+        replies.remove(at)
     }
 }
 
@@ -170,9 +188,10 @@ pub struct Token {
 impl Drop for Token {
     fn drop(&mut self) {
         let mut below = self.below.borrow_mut();
-        let now = below.now_us;
-        below.core.token_closed(self.region, self.slot, now);
-        below.wake();
+        match &mut below.stopped {
+            Some(closed) => closed.push((self.region, self.slot)),
+            None => below.token_closed(self.region, self.slot),
+        }
     }
 }
 
@@ -208,9 +227,9 @@ impl Daemon for SimDaemon {
         Ok(Addr { ip: reply.ip, port: reply.port })
     }
 
-    fn listen(&mut self, slot: u32, backlog: u32, ctx: u32) -> Result<(), Errno> {
+    fn listen(&mut self, slot: u32, backlog: u32, ctx: u32) -> Result<u16, Errno> {
         let args = [backlog.into(), ctx.into(), 0, 0];
-        self.call(Request { op: op::LISTEN, slot, args, ..Request::default() }).map(drop)
+        Ok(self.call(Request { op: op::LISTEN, slot, args, ..Request::default() })?.port)
     }
 
     fn connect(&mut self, slot: u32, addr: Addr, ctx: u32) -> Result<Addr, Errno> {
@@ -232,6 +251,11 @@ impl Daemon for SimDaemon {
     fn close_context(&mut self, ctx: u32) -> Result<(), Errno> {
         let args = [ctx.into(), 0, 0, 0];
         self.call(Request { op: op::CLOSE_CONTEXT, args, ..Request::default() }).map(drop)
+    }
+
+    fn close(&mut self, token: Token) -> bool {
+        drop(token);
+        true
     }
 
     fn kick(&mut self, _ctx: u32) {
@@ -276,8 +300,21 @@ impl ToeHost {
         memory.bind(RegionId::CONTROL, CONTROL_IOVA, len as u64).expect("the control region was just mapped");
         card.attach_control();
         let core = Core::new(config, machine, engine);
-        let mut below =
-            Below { card, port, memory, kick, core, shared, now_us: 0, card_awake: true, toed_awake: true, app_awake: true, app_ctx: None };
+        let mut below = Below {
+            card,
+            port,
+            memory,
+            kick,
+            core,
+            shared,
+            now_us: 0,
+            card_awake: true,
+            toed_awake: true,
+            app_awake: true,
+            stopped: None,
+            app_ctx: None,
+            lies: None,
+        };
         let (region, map, ctx) = below.join();
         let below = Rc::new(RefCell::new(below));
         let daemon = SimDaemon { below: below.clone(), region };
@@ -295,6 +332,21 @@ impl ToeHost {
     /// The application is to run although nothing has happened to it.
     pub fn wake_app(&mut self) {
         self.below.borrow_mut().app_awake = true;
+    }
+
+    /// toed does nothing from now on, as after SIGSTOP; what it holds stays.
+    pub fn stop_toed(&mut self) {
+        self.below.borrow_mut().stopped.get_or_insert_default();
+    }
+
+    /// toed goes on, and finds what it has missed.
+    pub fn continue_toed(&mut self, now_us: u64) {
+        let mut below = self.below.borrow_mut();
+        let Some(closed) = below.stopped.take() else { return };
+        below.now_us = now_us;
+        below.toed_awake = true;
+        below.shared.borrow_mut().control.unpark();
+        closed.into_iter().for_each(|(region, slot)| below.token_closed(region, slot));
     }
 
     /// Connections of all kinds, TIME-WAIT apart, that the daemon knows of.
@@ -328,7 +380,7 @@ impl ToeHost {
         let due = |at: Option<u64>| at.is_some_and(|at| at <= now_us);
         let card_due = below.card.next_deadline(Instant(now_us)).map(|d| d.micros());
         below.card_awake |= due(card_due);
-        if due(below.core.next_deadline(now_us)) {
+        if due(below.toed_deadline(now_us)) {
             below.wake_toed();
         }
     }
@@ -346,6 +398,47 @@ impl ToeHost {
         self.below.borrow_mut().app_awake = !idle;
         self.below.borrow_mut().wake();
         !idle
+    }
+
+    /// What other applications do than the one that runs here, straight at the daemon.
+    pub fn others(&mut self, act: impl FnOnce(&mut Core<Machine>, u64)) {
+        let mut below = self.below.borrow_mut();
+        let now = below.now_us;
+        act(&mut below.core, now);
+        below.wake();
+    }
+
+    /// An answer to one of them.
+    pub fn others_reply(&mut self) -> Option<(ClientId, Reply, Vec<Attachment>)> {
+        self.below.borrow_mut().pop_reply(|client| client != CLIENT)
+    }
+
+    /// One of them wakes the card.
+    pub fn others_kick(&mut self, ctx: CtxId) {
+        self.below.borrow_mut().card_kicked(ctx);
+    }
+
+    /// From now on toed gets the card's answers as `lies` makes them. Memory that is made from now on stays mapped for the card.
+    pub fn let_card_lie(&mut self, lies: impl FnMut(&mut ControlMsg) + 'static) {
+        let mut below = self.below.borrow_mut();
+        below.lies = Some(Box::new(lies));
+        below.shared.borrow_mut().cards.get_or_insert_default();
+    }
+
+    /// The memory of an application's region, as it would map it.
+    pub fn memory(&self, region: RegionId) -> Option<SharedMemory> {
+        let below = self.below.borrow();
+        let shared = below.shared.borrow();
+        let memfd = shared.memfds.get(&region)?.try_clone().expect("a copy");
+        let len = rustix::fs::fstat(&memfd).expect("its size").st_size as u64;
+        Some(SharedMemory::map(memfd, 0, len).expect("it can be mapped"))
+    }
+
+    /// Tokens whose descriptors somebody has, of regions other than the application's here.
+    pub fn others_tokens(&self) -> Vec<(RegionId, u32)> {
+        let below = self.below.borrow();
+        let own = RegionId(self.toe.region().header().region as u16);
+        below.shared.borrow().tokens.iter().filter(|(region, _)| *region != own).copied().collect()
     }
 
     /// Has toed make a report, and runs card and daemon until it is there.
@@ -366,16 +459,16 @@ impl ToeHost {
 
     /// When to run next if nothing arrives.
     pub fn next_us(&self, now_us: u64) -> Option<u64> {
-        let below = self.below.borrow();
+        let mut below = self.below.borrow_mut();
         let card = below.card.next_deadline(Instant(now_us)).map(|d| d.micros());
-        [card, below.core.next_deadline(now_us)].into_iter().flatten().min()
+        [card, below.toed_deadline(now_us)].into_iter().flatten().min()
     }
 }
 
 impl Below {
     /// HELLO and OPEN_CONTEXT: the region, its mapping, the context's index.
     fn join(&mut self) -> (RegionId, Arc<Region>, u32) {
-        self.core.client_connected(CLIENT, 1);
+        self.core.client_connected(CLIENT, 1, 0);
         let args = [APP_MAGIC, ABI_VERSION.into(), 1, 0];
         let (_, attached) = self.call(&Request { op: op::HELLO, args, ..Request::default() });
         let [Attachment::Region(region)] = attached[..] else { panic!("HELLO brings a region, not {attached:?}") };

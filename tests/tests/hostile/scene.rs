@@ -52,8 +52,13 @@ impl Scene {
 
     /// Each application has so many bytes for its buffers.
     pub fn with_memory(bytes: u64) -> Scene {
+        Scene::with_toed(&format!("--shm-len={bytes}"))
+    }
+
+    /// toed has one more option.
+    pub fn with_toed(option: &str) -> Scene {
         let pair = Pair::new().expect("two hosts");
-        let card = pair.card_up_with(&[&format!("--toed-arg=--shm-len={bytes}")]).expect("card");
+        let card = pair.card_up_with(&[&format!("--toed-arg={option}")]).expect("card");
         Scene::with(pair, card)
     }
 

@@ -2,7 +2,7 @@
 
 usage: wire.py ATTACK INTERFACE CARD_MAC CARD OWN     prints "sent N" at the end.
 """
-import os, random, select, socket, struct, sys, time
+import os, random, select, socket, struct, sys, threading, time
 
 attack, interface, card_mac, card, own = sys.argv[1:6]
 CARD_MAC = bytes.fromhex(card_mac.replace(":", ""))
@@ -128,6 +128,37 @@ def flood():
         send(ethernet(tcp(rng.randrange(1024, 65536), 80, rng.getrandbits(32), flags=SYN, src=src, options=b"\2\4\5\xb4")))
 
 
+def siege():
+    """SYNs that never end, and beside them connections of the kernel's own, which must have all of their options."""
+    over = threading.Event()
+
+    def besiege():
+        while not over.is_set():
+            for _ in range(50):
+                src = f"10.77.0.{rng.randrange(3, 255)}"
+                send(ethernet(tcp(rng.randrange(1024, 65536), 80, rng.getrandbits(32), flags=SYN, src=src, options=b"\2\4\5\xb4")))
+            time.sleep(0.01)
+
+    besieger = threading.Thread(target=besiege)
+    besieger.start()
+    try:
+        time.sleep(0.5)
+        for _ in range(20):
+            with socket.create_connection((card, 80), 20) as s:
+                info = s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)
+                # tcpi_options: timestamps, SACK, window scaling.
+                print(f"options {info[5] & 7}")
+                s.sendall(b"GET /small HTTP/1.0\r\n\r\n")
+                s.settimeout(20)
+                got = b""
+                while part := s.recv(65536):
+                    got += part
+                print("bytes", len(got.split(b"\r\n\r\n", 1)[1]))
+    finally:
+        over.set()
+        besieger.join()
+
+
 def storms():
     """ARP in masses, for us and for others; ICMP of every size and kind; errors about connections that may exist."""
     for n in range(3000):
@@ -219,5 +250,5 @@ def injection():
     print("hash", hashlib.sha256(body).hexdigest(), flush=True)
 
 
-{f.__name__: f for f in (malformed, noise, flood, storms, injection)}[attack]()
+{f.__name__: f for f in (malformed, noise, flood, siege, storms, injection)}[attack]()
 print("sent", sent, flush=True)

@@ -63,6 +63,11 @@ fn hex(bytes: &[u8]) -> String {
 
 /// nginx with sendfile and two workers, serving [`WWW`].
 pub fn nginx(lab: &Lab, place: &Place, name: &str, port: u16) -> Result<Job> {
+    nginx_with(lab, place, name, port, "")
+}
+
+/// The same with further words behind `listen`, such as `reuseport`. `/pid` says which worker answers.
+pub fn nginx_with(lab: &Lab, place: &Place, name: &str, port: u16, listen: &str) -> Result<Job> {
     let dir = format!("/run/{name}");
     fs::create_dir_all(lab.path(&dir))?;
     let temporary: String =
@@ -72,7 +77,7 @@ pub fn nginx(lab: &Lab, place: &Place, name: &str, port: u16) -> Result<Job> {
         "daemon off;\nuser root root;\nworker_processes 2;\npid {dir}/nginx.pid;\nerror_log stderr warn;\n\
          events {{ worker_connections 1024; }}\n\
          http {{\n{temporary}    access_log off;\n    sendfile on;\n    tcp_nopush on;\n    keepalive_timeout 65;\n\
-         \x20   server {{ listen {}:{port}; root {WWW}; }}\n}}\n",
+         \x20   server {{ listen {}:{port} {listen}; root {WWW}; location = /pid {{ return 200 \"$pid\\n\"; }} }}\n}}\n",
         if place.ip.contains(':') { format!("[{}]", place.ip) } else { place.ip.clone() }
     );
     fs::write(lab.path(&format!("{dir}/nginx.conf")), config)?;

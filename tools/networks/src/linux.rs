@@ -25,9 +25,12 @@ const NETWORKS: &[(&str, &str)] = &[
     ("rate=100mbit,delay=5ms,loss=5%", "reno"),
     ("rate=100mbit,delay=5ms,burst=0.1%:5", "cubic"),
     ("rate=100mbit,delay=5ms,reorder=1%:2ms", "cubic"),
+    ("rate=100mbit,delay=10ms,reorder=10%:5ms", "cubic"),
+    ("rate=100mbit,delay=10ms,jitter=10ms", "cubic"),
     ("rate=100mbit,delay=5ms,dup=1%,corrupt=0.5%", "cubic"),
     ("rate=100mbit,delay=5ms,queue=16k", "cubic"),
     ("rate=20mbit,delay=25ms,loss=1%", "cubic"),
+    ("rate=20mbit,delay=30ms,loss=5%", "cubic"),
 ];
 
 /// Of one network: Mbit/s of each run, by way (from, to) and stack (ours, Linux's).

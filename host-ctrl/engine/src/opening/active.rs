@@ -70,13 +70,9 @@ impl Engine {
         let (conns, time_wait) = (&self.conns, &self.time_wait);
         let free = |port| conns.by_key(&key(port)).is_none() && !time_wait.contains(&key(port));
         let port = match binding {
-            Some(b) => {
-                if b.listener.is_some() {
-                    return Err(Errno::EINVAL);
-                }
-                Some(b.port).filter(|port| free(*port))
-            }
-            None => self.ports.choose_for(local_ip, remote, free),
+            Some(b) if b.listener.is_some() => return Err(Errno::EINVAL),
+            Some(b) if b.port != 0 => Some(b.port).filter(|port| free(*port)),
+            _ => self.ports.choose_for(local_ip, remote, free),
         };
         port.map(key).ok_or(Errno::EADDRNOTAVAIL)
     }
@@ -104,6 +100,7 @@ impl Engine {
             retries: 0,
             copies: 0,
             rtt_us: 0,
+            patience_until: (wishes.open.user_timeout_us > 0).then(|| self.now.saturating_add(wishes.open.user_timeout_us)),
             deferred_until: None,
             open: wishes.open,
             timeout_us: c.handshake_timeout_us,

@@ -34,22 +34,24 @@ impl Engine {
         let (h, key, owner, origin) = (h.clone(), conn.key, conn.owner, conn.origin);
         let bytes = first.as_ref().map_or(0, |(frame, _)| frame.len());
         let ack_now = first.is_none();
+        let state = Box::new(self.flow_of(key, &h, hop, ack_now));
+        let Some(conn) = self.conns.get_mut(id) else { return };
         conn.hop = Some(hop);
         self.timers.set(TimerId::Conn(id), &mut conn.deadline, None);
         conn.phase = Phase::Installing(Installing {
             iss: h.iss,
+            mss: state.rx.mss,
             peer_mac: h.peer_mac,
             held: VecDeque::from_iter(first),
             held_bytes: bytes,
             doomed: false,
         });
         self.held_bytes += bytes;
-        let state = Box::new(self.flow_of(key, &h, hop, ack_now));
         let listener = match origin {
             Origin::Active => None,
             Origin::Passive(listener) => {
+                self.ports.no_longer_half_open(listener, h.serial);
                 if let Some(l) = self.ports.listener(listener) {
-                    l.half_open.remove(&h.serial);
                     l.waiting = l.waiting.saturating_add(1);
                 }
                 Some(listener)
@@ -93,7 +95,7 @@ impl Engine {
             rcv_wnd: u32::from(super::first_window(h.buffers)),
             rcv_wscale: h.options.peer_wscale.map_or(0, |_| super::scale_of(h.buffers)),
             // RFC 9293 MUST-16; RFC 8201 5.4-2.
-            mss: h.open.limit(h.options.peer_mss.min(self.our_mss(&key))).saturating_sub(per_segment),
+            mss: h.open.limit(h.options.peer_mss.min(self.mss_to(&key))).saturating_sub(per_segment),
             timestamps: h.options.timestamps.then_some(Timestamping { recent: h.ts_recent, offset: h.ts_offset }),
             sack: h.options.sack,
             ecn: h.options.ecn,
@@ -136,7 +138,7 @@ impl Engine {
             Some(Phase::Established(e)) => e.since_us,
             _ => return,
         };
-        if self.now.saturating_sub(since) > LATE_US {
+        if self.now.saturating_sub(since) > LATE_US && !seg.reassembled {
             // The card has just ended the flow and will say so, or it has lost it: injecting would go round in circles.
             self.counters.drop_stale += 1;
             return;
@@ -153,10 +155,10 @@ impl Engine {
     pub(crate) fn install_succeeded(&mut self, id: ConnId, flow: FlowId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let Phase::Installing(i) = &mut conn.phase else { return };
-        let (key, origin, doomed) = (conn.key, conn.origin, i.doomed);
+        let (key, origin, doomed, mss) = (conn.key, conn.origin, i.doomed, i.mss);
         let held = core::mem::take(&mut i.held);
         self.held_bytes = self.held_bytes.saturating_sub(i.held_bytes);
-        self.conns.established(id, Established { flow, since_us: self.now, orphan: None });
+        self.conns.established(id, Established { flow, since_us: self.now, mss, orphan: None });
         if doomed {
             self.unqueue(origin);
             self.actions.push_back(Action::AbortFlow { flow });

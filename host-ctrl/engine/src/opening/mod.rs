@@ -1,6 +1,7 @@
 //! Connection set-up, both ways, up to the flow on the card.
 
 mod active;
+mod cookie;
 mod install;
 mod passive;
 
@@ -8,6 +9,7 @@ use crate::{
     BufferLog2, ConnId, Engine, Errno,
     addr::is_v4,
     conn::{Conn, Handshake, Options, Origin, Phase},
+    neighbours::Mac,
     segment::Segment,
     timers::TimerId,
 };
@@ -28,7 +30,7 @@ fn default_mss(key: &FlowKey) -> u16 {
 }
 
 /// Bytes of headers without options.
-fn ip_tcp_headers(key: &FlowKey) -> u16 {
+pub(crate) fn ip_tcp_headers(key: &FlowKey) -> u16 {
     let ip = if is_v4(&key.remote_ip) { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
     (ip + tcp::HEADER_LEN) as u16
 }
@@ -68,8 +70,19 @@ impl Engine {
     /// Largest segment we take: the MTU less fixed headers (RFC 6691).
     /// RFC 9293 MUST-67; RFC 1191 3.1-1, 3.1-2.
     fn our_mss(&self, key: &FlowKey) -> u16 {
-        let mtu = if is_v4(&key.remote_ip) { self.config.mtu } else { self.autoconf.mtu };
-        mtu.saturating_sub(ip_tcp_headers(key))
+        self.link_mtu(key).saturating_sub(ip_tcp_headers(key))
+    }
+
+    fn link_mtu(&self, key: &FlowKey) -> u16 {
+        if is_v4(&key.remote_ip) { self.config.mtu } else { self.autoconf.mtu }
+    }
+
+    /// Largest segment that gets there, as far as is known: less than what we take where an earlier connection has found that out.
+    /// RFC 1191 3.1-1, 6.3-2.
+    fn mss_to(&self, key: &FlowKey) -> u16 {
+        let link = self.link_mtu(key);
+        let path = self.path_mtus.get(&key.remote_ip, self.now).unwrap_or(link);
+        path.min(link).saturating_sub(ip_tcp_headers(key))
     }
 
     /// What is in force after the peer's SYN or SYN-ACK said `theirs`; `ecn`: both sides want it.
@@ -113,7 +126,9 @@ impl Engine {
         h.sent_us = now;
         h.copies = h.copies.saturating_add(1);
         let h = h.clone();
-        let deadline = now.saturating_add(h.timeout_us);
+        // RFC 9293 MUST-21: from the first retransmission on, as Linux.
+        let patience = h.patience_until.filter(|_| h.retries > 0).unwrap_or(u64::MAX);
+        let deadline = now.saturating_add(h.timeout_us).min(patience.max(now + 1000));
         self.timers.set(TimerId::Conn(id), &mut conn.deadline, Some(deadline));
         // A passive opener answers to where the SYN came from: half-open connections cost no neighbour entries.
         let to = match origin {
@@ -122,21 +137,24 @@ impl Engine {
         };
         let Some(to) = to else { return };
         let options = self.syn_options(&key, &h);
-        let window = first_window(h.buffers);
         if synack {
-            // RFC 3168, 6.1.1: ECE without CWR agrees to ECN.
-            // RFC 3168 6.1.1-1, 6.1.1-2, 6.1.1-7.
-            let ecn = if h.options.ecn { TcpFlags::ECE } else { TcpFlags::empty() };
-            self.counters.syn_acks_sent += 1;
-            self.send_of(&h, to, key, h.irs.add(1), TcpFlags::SYN | TcpFlags::ACK | ecn, window, options);
+            self.send_syn_ack(&h, to, key, options);
         } else {
             // `options.ecn` stays: the answer may be to a SYN that did ask, and both ends must agree (as Linux).
             // RFC 3168 6.1.1.1-2.
             let ask = h.options.ecn && h.retries < ECN_SYN_RETRIES;
             let ecn = if ask { TcpFlags::ECE | TcpFlags::CWR } else { TcpFlags::empty() };
             self.counters.syns_sent += 1;
-            self.send_of(&h, to, key, SeqNum(0), TcpFlags::SYN | ecn, window, options);
+            self.send_of(&h, to, key, SeqNum(0), TcpFlags::SYN | ecn, first_window(h.buffers), options);
         }
+    }
+
+    fn send_syn_ack(&mut self, h: &Handshake, to: Mac, key: FlowKey, options: TcpOptions) {
+        // RFC 3168, 6.1.1: ECE without CWR agrees to ECN.
+        // RFC 3168 6.1.1-1, 6.1.1-2, 6.1.1-7.
+        let ecn = if h.options.ecn { TcpFlags::ECE } else { TcpFlags::empty() };
+        self.counters.syn_acks_sent += 1;
+        self.send_of(h, to, key, h.irs.add(1), TcpFlags::SYN | TcpFlags::ACK | ecn, first_window(h.buffers), options);
     }
 
     /// No answer in time (RFC 6298, 5: back off; RFC 9293, 3.8.3: give up).
@@ -151,7 +169,8 @@ impl Engine {
             // The peer has our SYN-ACK. Behind that time its answer to another one makes the connection.
             return self.timers.set(TimerId::Conn(id), &mut conn.deadline, Some(until));
         }
-        if h.retries >= most {
+        let is_over = h.retries > 0 && h.patience_until.is_some_and(|until| until <= now);
+        if h.retries >= most || is_over {
             self.counters.handshake_timeouts += 1;
             return self.abandon(id, Errno::ETIMEDOUT);
         }
@@ -182,10 +201,8 @@ impl Engine {
             self.release_hop(hop, id);
         }
         self.ports.release(conn.key.local_port);
-        if let (Origin::Passive(listener), Some(h)) = (conn.origin, conn.phase.handshake())
-            && let Some(l) = self.ports.listener(listener)
-        {
-            l.half_open.remove(&h.serial);
+        if let (Origin::Passive(listener), Some(h)) = (conn.origin, conn.phase.handshake()) {
+            self.ports.no_longer_half_open(listener, h.serial);
         }
         if let Phase::Installing(i) = &conn.phase {
             self.held_bytes = self.held_bytes.saturating_sub(i.held_bytes);

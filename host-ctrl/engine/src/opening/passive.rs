@@ -12,10 +12,14 @@ impl Engine {
     /// A segment for which there is no connection: a SYN may open one. `iss_floor`: our sequence numbers must lie beyond
     /// those of the connection that was in TIME-WAIT.
     pub(crate) fn listen_or_refuse(&mut self, seg: &Segment<'_>, iss_floor: Option<SeqNum>) {
-        let Some(listener) = self.ports.listener_for(&seg.key).filter(|_| !seg.flags.intersects(TcpFlags::ACK | TcpFlags::RST)) else {
+        let Some(listener) = self.ports.listener_for(&seg.key).filter(|_| !seg.has(TcpFlags::RST)) else {
             return self.refuse(seg);
         };
-        if seg.has(TcpFlags::SYN) && !seg.has(TcpFlags::FIN) {
+        if seg.has(TcpFlags::ACK) {
+            if seg.has(TcpFlags::SYN) || !self.take_cookie(listener, seg) {
+                self.refuse(seg);
+            }
+        } else if seg.has(TcpFlags::SYN) && !seg.has(TcpFlags::FIN) {
             self.open_passive(listener, seg, iss_floor);
         } else {
             // RFC 9293 3.10.7.2-5. As Linux, also for a SYN that says FIN: no TCP begins so.
@@ -32,34 +36,49 @@ impl Engine {
         let Some(l) = self.ports.listener(listener) else { return };
         if l.is_full() {
             // The peer will try again; a RST would tell it not to.
+            l.overflows += 1;
             self.counters.syn_drop_accept_full += 1;
             return;
         }
         let (owner, wishes) = (l.owner, l.wishes);
-        // RFC 4987, 3.4: the oldest half-open connection goes. An honest peer needs one round trip; a flood never comes back.
-        let recycled = l.half_open.first_key_value().map(|(_, id)| *id);
-        if l.half_open.len() >= self.config.syn_backlog_max || self.conns.is_full() {
-            let Some(old) = recycled else {
-                self.counters.syn_drop_table_full += 1;
-                return;
-            };
-            self.counters.syn_recycled += 1;
-            self.remove_conn(old);
+        let full = l.half_open.len() >= self.config.syn_backlog_max || self.ports.half_open() >= self.config.half_open_max;
+        // A number behind those of TIME-WAIT cannot be a cookie as well: such SYNs take the place of others.
+        if iss_floor.is_none() && self.wants_cookie(full) {
+            return self.send_cookie(seg, wishes);
+        }
+        let room = if full { self.recycle(listener) } else { self.make_room(listener) };
+        if !room {
+            return;
         }
         let h = self.answer_to(seg, wishes, iss_floor);
         let serial = h.serial;
         let conn = Conn { key: seg.key, owner, origin: Origin::Passive(listener), phase: Phase::SynReceived(h), hop: None, deadline: None };
         let Some(id) = self.conns.insert(conn) else { return };
         self.ports.hold(seg.key.local_port);
-        if let Some(l) = self.ports.listener(listener) {
-            l.half_open.insert(serial, id);
-        }
+        self.ports.now_half_open(listener, serial, id);
         self.send_syn(id);
+    }
+
+    /// Makes a place in the table of connections, if there is none. False: there is none still.
+    pub(super) fn make_room(&mut self, listener: ListenerId) -> bool {
+        !self.conns.is_full() || self.recycle(listener)
+    }
+
+    /// RFC 4987, 3.4: the listener's oldest half-open connection goes. An honest peer needs one round trip; a flood never comes back.
+    fn recycle(&mut self, listener: ListenerId) -> bool {
+        let oldest = self.ports.listener(listener).and_then(|l| l.half_open.first_key_value()).map(|(_, id)| *id);
+        let Some(oldest) = oldest else {
+            self.counters.syn_drop_table_full += 1;
+            return false;
+        };
+        self.counters.syn_recycled += 1;
+        self.remove_conn(oldest);
+        true
     }
 
     /// Our side of a handshake that the peer began.
     /// RFC 9293 3.10.7.2-3.
-    fn answer_to(&mut self, seg: &Segment<'_>, wishes: Wishes, iss_floor: Option<SeqNum>) -> Handshake {
+    pub(super) fn answer_to(&mut self, seg: &Segment<'_>, wishes: Wishes, iss_floor: Option<SeqNum>) -> Handshake {
         self.serial += 1;
         let mut iss = self.keys.isn(&seg.key, self.now);
         if let Some(floor) = iss_floor
@@ -84,6 +103,7 @@ impl Engine {
             retries: 0,
             copies: 0,
             rtt_us: 0,
+            patience_until: None,
             deferred_until: None,
             open: wishes.open,
             timeout_us: self.config.handshake_timeout_us,
@@ -150,8 +170,10 @@ impl Engine {
 
     fn final_ack(&mut self, id: ConnId, origin: Origin, seg: &Segment<'_>) {
         if let Origin::Passive(listener) = origin {
-            if self.ports.listener(listener).is_none_or(|l| l.is_full()) {
+            let Some(l) = self.ports.listener(listener) else { return };
+            if l.is_full() {
                 // As if it had been lost: our SYN-ACK will be repeated, and acknowledged again.
+                l.overflows += 1;
                 self.counters.ack_drop_accept_full += 1;
                 return;
             }

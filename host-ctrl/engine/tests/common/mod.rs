@@ -109,7 +109,7 @@ impl Bench {
 }
 
 /// A peer that does what the test says.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     pub ip: [u8; 16],
     pub mac: [u8; 6],
@@ -178,6 +178,7 @@ impl Peer {
             ack,
             flags,
             window: self.window,
+            urgent: 0,
             options,
         };
         let mut out = vec![0; 128];

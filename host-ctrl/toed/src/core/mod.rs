@@ -127,6 +127,7 @@ impl CoreConfig {
 /// One process's connection.
 struct Client {
     pid: i32,
+    uid: u32,
     /// Region of its application, after HELLO.
     region: Option<u16>,
     /// A request is being worked on: the next one waits.
@@ -217,9 +218,9 @@ impl<H: Host> Core<H> {
         &self.engine
     }
 
-    /// A process has connected.
-    pub fn client_connected(&mut self, client: ClientId, pid: i32) {
-        self.clients.insert(client, Client { pid, region: None, busy: false });
+    /// A process of user `uid` has connected.
+    pub fn client_connected(&mut self, client: ClientId, pid: i32, uid: u32) {
+        self.clients.insert(client, Client { pid, uid, region: None, busy: false });
     }
 
     /// Clients that belong to no application: they have not said HELLO yet, or have said BYE.

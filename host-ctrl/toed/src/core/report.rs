@@ -12,7 +12,7 @@ use toe_abi::{
     app::bind_flags,
     control::{ControlMsg, kind, status},
     counters,
-    flow::{FlowState, tcp_state},
+    flow::{FlowState, cc, flow_flags, tcp_state},
 };
 use toe_engine::{Endpoint, Prefix};
 
@@ -185,7 +185,7 @@ impl<H: Host> Core<H> {
             ip: self.config.first.map(|first| prefix_text(&first)).unwrap_or_default(),
             addresses: self.engine.addresses().map(|a| admin::Address { ip: prefix_text(&a.prefix), state: a.state.into() }).collect(),
             applications: self.apps.values().map(|a| self.application(a)).collect(),
-            listeners: self.listeners.values().map(|l| self.listener(l)).collect(),
+            listeners: self.engine.listeners().filter_map(|view| self.listener(&view)).collect(),
             neighbours: self.engine.neighbours().map(|n| neighbour(&n)).collect(),
             half_open: self.engine.connections().filter(|c| c.flow.is_none()).count() as u64,
             time_wait: self.engine.time_wait_count() as u64,
@@ -213,8 +213,16 @@ impl<H: Host> Core<H> {
         slot.and_then(|s| s.bind).and_then(|b| self.engine.bound(b)).map_or_else(String::new, |(at, flags)| bound_text(at, flags))
     }
 
-    fn listener(&self, l: &super::app::Listener) -> admin::Listener {
-        admin::Listener { local: self.local_of(l.region, l.slot), region: l.region.into(), waiting: self.waiting_at(l), backlog: l.backlog }
+    fn listener(&self, view: &toe_engine::ListenerView) -> Option<admin::Listener> {
+        let l = self.listeners.get(&view.id)?;
+        Some(admin::Listener {
+            local: self.local_of(l.region, l.slot),
+            region: l.region.into(),
+            waiting: self.waiting_at(l),
+            backlog: l.backlog,
+            half_open: view.half_open as u64,
+            overflows: view.overflows,
+        })
     }
 
     fn listener_rows(&self) -> Vec<admin::Connection> {
@@ -271,6 +279,10 @@ impl<H: Host> Core<H> {
             ssthresh: s.cc.ssthresh,
             srtt_us: s.tx.srtt_us,
             rttvar_us: s.tx.rttvar_us,
+            min_rtt_us: s.tx.min_rtt_us,
+            reo_wnd_us: if s.rx.flags & flow_flags::REORDERED != 0 { s.reo_wnd_us() } else { 0 },
+            cc: Some(cc::name(s.cc.algorithm).into()),
+            ca_state: Some(ca_state(s).into()),
             backoff: s.tx.backoff.into(),
             retransmits: Some(s.id.retransmits),
             flow: Some(format!("{}.{}", id.index, id.generation)),
@@ -287,6 +299,19 @@ fn neighbour(n: &toe_engine::NeighbourView) -> admin::Neighbour {
 /// `02:00:00:00:00:01`.
 pub fn mac_text(mac: &[u8; 6]) -> String {
     mac.map(|b| format!("{b:02x}")).join(":")
+}
+
+/// What congestion control is doing, as Linux calls it (tcpi_ca_state).
+fn ca_state(s: &FlowState) -> &'static str {
+    let has = |flag| s.rx.flags & flag != 0;
+    match () {
+        () if has(flow_flags::LOSS) => "loss",
+        () if has(flow_flags::RECOVERY) => "recovery",
+        () if has(flow_flags::ECN_REDUCED) => "cwr",
+        // It has a scoreboard, or counts duplicates without one.
+        () if s.tx.board != 0 || s.tx.dup_acks > 0 => "disorder",
+        () => "open",
+    }
 }
 
 /// State names as ss(8) has them. RFC 9293 3.10.6-1.

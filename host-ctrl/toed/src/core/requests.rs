@@ -15,7 +15,7 @@ use toe_abi::{
     control::kind,
     region::{RegionConfig, RegionHeader, slot_state},
 };
-use toe_engine::{Endpoint, Wishes};
+use toe_engine::{BindId, Endpoint, Sharing, Wishes};
 use zerocopy::IntoBytes;
 
 /// Processes of an application for each context that it may have: most that say HELLO open one, and some have just left theirs.
@@ -82,7 +82,7 @@ impl<H: Host> Core<H> {
         match r.op {
             op::OPEN_CONTEXT => self.open_context(client, region),
             op::POOL => self.pool(region, r),
-            op::BIND => self.bind(region, r),
+            op::BIND => self.bind(client, region, r),
             op::LISTEN => self.listen(region, r),
             op::CONNECT => self.connect(region, r, now_us),
             op::SUBSCRIBE => self.subscribe(region, r),
@@ -298,14 +298,15 @@ impl<H: Host> Core<H> {
         Ok(Outcome::Answer(reply, attach))
     }
 
-    fn bind(&mut self, region: u16, r: &Request) -> Result {
+    fn bind(&mut self, client: ClientId, region: u16, r: &Request) -> Result {
+        let uid = self.clients.get(&client).map_or(0, |c| c.uid);
         let app = self.app(region)?;
         let owner = app.owner;
         let slot = app.slot(r.slot).ok_or(Errno::BADF)?;
         if slot.bind.is_some() || slot.role != Role::Idle {
             return Err(Errno::INVAL);
         }
-        let (id, at) = self.engine.bind(owner, Endpoint { ip: r.ip, port: r.port }, r.flags).map_err(errno)?;
+        let (id, at) = self.engine.bind(owner, Endpoint { ip: r.ip, port: r.port }, Sharing { flags: r.flags, uid }).map_err(errno)?;
         if let Some(slot) = self.app(region)?.slot(r.slot) {
             slot.bind = Some(id);
         }
@@ -313,8 +314,9 @@ impl<H: Host> Core<H> {
     }
 
     fn listen(&mut self, region: u16, r: &Request) -> Result {
-        let accept_entries = self.config.limits.accept_entries;
-        let backlog = r.args[0].clamp(1, accept_entries.into()) as u32;
+        // The most, as Linux's somaxconn: one more than the backlog may wait.
+        let most = self.config.limits.accept_entries.saturating_sub(1);
+        let backlog = r.args[0].min(most.into()) as u32;
         let context = u32::try_from(r.args[1]).map_err(|_| Errno::INVAL)?;
         let app = self.app(region)?;
         app.open_context(context).ok_or(Errno::INVAL)?;
@@ -328,7 +330,7 @@ impl<H: Host> Core<H> {
                     l.backlog = backlog;
                     l.subscribers.insert(context);
                 }
-                return done();
+                return Ok(self.bound_at(slot.bind));
             }
             Role::Connecting { .. } | Role::Connected { .. } => return Err(Errno::INVAL),
         }
@@ -362,8 +364,12 @@ impl<H: Host> Core<H> {
             subscribers: BTreeSet::from([context]),
         };
         self.listeners.insert(listener, listening);
-        let (at, _) = self.engine.bound(bind).unwrap_or((Endpoint::ANY, 0));
-        Ok(Outcome::Answer(Reply { ip: at.ip, port: at.port, ..Reply::default() }, Vec::new()))
+        Ok(self.bound_at(Some(bind)))
+    }
+
+    fn bound_at(&self, bind: Option<BindId>) -> Outcome {
+        let (at, _) = bind.and_then(|bind| self.engine.bound(bind)).unwrap_or((Endpoint::ANY, 0));
+        Outcome::Answer(Reply { ip: at.ip, port: at.port, ..Reply::default() }, Vec::new())
     }
 
     fn connect(&mut self, region: u16, r: &Request, now_us: u64) -> Result {

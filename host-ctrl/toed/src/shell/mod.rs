@@ -316,7 +316,7 @@ impl<'a> Daemon<'a> {
             let machine = self.core.host();
             let Ok(key) = machine.watch.add(&socket, Watched::Client(client), EventFlags::IN) else { continue };
             machine.clients.insert(client, Connection { socket, key });
-            self.core.client_connected(client, peer.pid.as_raw_nonzero().get());
+            self.core.client_connected(client, peer.pid.as_raw_nonzero().get(), peer.uid.as_raw());
         }
     }
 

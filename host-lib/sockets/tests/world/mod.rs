@@ -174,6 +174,7 @@ impl World {
                 slot.listen.ring.store(self.listeners.len() as u32, Ordering::Relaxed);
                 self.listeners.push(request.slot);
                 slot.conn.store_state(slot_state::LISTENING);
+                reply.port = self.bound.iter().find(|(slot, _)| *slot == request.slot).map_or(0, |(_, port)| *port);
             }
             op::CONNECT => self.connect(request, &mut reply),
             // A rate of 1 is one that this card does not do.

@@ -25,10 +25,10 @@ constants! {
     "" [] { ABI_VERSION }
     "" [desc] { DESC_LEN }
     "DESC_" [desc] { MIN_ENTRIES }
-    "HC_" [desc::hc] { UPDATE, REBIND, ABORT }
-    "HC_FLAG_" [desc::hc_flags] { FIN, NODELAY, CORK, KEEPALIVE, RX_CLOSED }
+    "HC_" [desc::hc] { UPDATE, REBIND, ABORT, OPTIONS }
+    "HC_FLAG_" [desc::hc_flags] { FIN, NODELAY, CORK, KEEPALIVE, RX_CLOSED, URGENT }
     "EV_" [desc::ev] { FLOW }
-    "EV_FLAG_" [desc::ev_flags] { RX_FIN, TX_FIN_ACKED, ERROR, CLOSED }
+    "EV_FLAG_" [desc::ev_flags] { RX_FIN, TX_FIN_ACKED, ERROR, CLOSED, URGENT }
     "" [context] { CONTEXT_PAGE_LEN }
     "" [flow] { FLOW_STATE_LEN }
     "TCP_STATE_" [flow::tcp_state] {
@@ -36,11 +36,12 @@ constants! {
     }
     "TIMER_" [flow::timer] { NONE, RTO, PERSIST, KEEPALIVE, CORK, REORDER, TLP }
     "CC_" [flow::cc] { NEWRENO, CUBIC, DCTCP, DCTCP_RATE, TIMELY, CONST_RATE, COUNT }
+    "QUICK_ACK_" [flow::quick_ack] { AS_IT_IS, ON, OFF }
     "RATE_WORD_" [flow::rate_words] { MARKED }
     "FLOW_FLAG_" [flow::flow_flags] {
         TIMESTAMPS, ECN, SACK, TX_FIN, FIN_SEEN, NODELAY, CORK, KEEPALIVE, RX_CLOSED, ECE, CWR, RECOVERY, LOSS,
         DELACK_ARMED, RTT_PENDING, FIN_SENT, FIN_ACKED, ACK_NOW, ORPHAN, REXMIT_ONE, PROBE, ECN_REDUCED, PUSH, RST_DUE, TLP_DUE,
-        REORDERED, PROBED, PACED, RATED,
+        REORDERED, PROBED, URGENT, PACED, RATED,
     }
     "" [control] { CONTROL_MSG_LEN, CONTROL_ENTRIES, FRAME_RING_LEN, CONTROL_REGION_LEN }
     "CONTROL_" [control] { SUBMISSIONS_OFF, COMPLETIONS_OFF, EXCEPTIONS_OFF, PACKETS_OFF, COUNTERS_PER_MSG, RATE_ORDERS_PER_MSG, RATE_REPORTS_PER_MSG }
@@ -62,6 +63,7 @@ constants! {
     "FRAME_FLAG_" [frames::flags] { CSUM_OK, NEEDS_CSUM }
     "" [region] { REGION_MAGIC, SOCKET_SLOT_LEN, ACCEPT_RECORD_LEN }
     "SLOT_STATE_" [region::slot_state] { FREE, OPEN, LISTENING, CONNECTING, CONNECTED, FAILED }
+    "URGENT_STATE_" [region::urgent_state] { NONE, UNREAD, READ }
     "SLOT_FLAG_" [region::slot_flags] { CLEAN }
     "" [regs] { PCI_VENDOR, PCI_DEVICE, BAR0_LEN }
     "REG_" [regs] {
@@ -87,6 +89,6 @@ constants! {
         WHOSE,
     }
     "APP_WHOSE_" [app::whose] { OTHERS, OWN, ON_LINK }
-    "APP_BIND_" [app::bind_flags] { REUSEADDR, REUSEPORT, V6ONLY }
+    "APP_BIND_" [app::bind_flags] { REUSEADDR, REUSEPORT, V6ONLY, NO_PORT }
     "COUNTERS_" [counters] { TOTAL }
 }

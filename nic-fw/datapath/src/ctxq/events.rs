@@ -26,7 +26,7 @@ impl Contexts {
         if self.shown[i as usize].pending != wanted {
             self.unlink(i);
         }
-        self.shown[i as usize].event = *event;
+        self.shown[i as usize].event.replace(event);
         match wanted {
             Some(ctx) => {
                 if self.shown[i as usize].pending.replace(ctx).is_none() {
@@ -130,6 +130,7 @@ impl Contexts {
             error: e.error,
             srtt_us: e.srtt_us,
             cwnd: e.cwnd,
+            urgent: e.urgent,
             ..EventDesc::default()
         };
         let item = Item::Event {

@@ -150,12 +150,13 @@ impl Contexts {
             hc::UPDATE => HostOp::Update,
             hc::REBIND => HostOp::Rebind { opaque: desc.opaque },
             hc::ABORT => HostOp::Abort,
+            hc::OPTIONS => HostOp::Options(desc.options),
             _ => {
                 counters.count(Counter::HcBadKind);
                 return None;
             }
         };
-        let update = HostUpdate { tx_head: desc.tx_head, rx_tail: desc.rx_tail, flags: desc.flags };
+        let update = HostUpdate { tx_head: desc.tx_head, rx_tail: desc.rx_tail, flags: desc.flags, urgent: desc.urgent };
         Some(HcMsg { ctx, region, flow: desc.flow, op, update })
     }
 

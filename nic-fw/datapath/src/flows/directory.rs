@@ -3,8 +3,8 @@
 use super::{Fixed, Groups, Place};
 use alloc::{boxed::Box, vec::Vec};
 use toe_abi::{
-    FlowId,
-    flow::{FlowKey, FlowState},
+    FlowId, RegionId,
+    flow::{FlowKey, FlowOptions, FlowState},
 };
 use toe_sync::{
     FlowHash, HashKey,
@@ -24,7 +24,9 @@ enum Listing {
     Free,
     /// Found by its tuple.
     Listed,
-    /// Ended: its tuple is free for another, its id is not yet.
+    /// The same, but its tuple is free for another: until the control plane knows of the end, the peer's last words are answered here.
+    Ended,
+    /// Another has its tuple; its id is not free yet.
     Unlisted,
 }
 
@@ -100,8 +102,11 @@ impl Directory {
     pub fn install(&mut self, state: &FlowState) -> Result<FlowId, InstallError> {
         let fixed = Fixed::of(state);
         let hash = self.view.hash(&fixed.place.key);
-        if self.view.lookup(hash, &fixed.place).is_some() {
-            return Err(InstallError::Exists);
+        if let Some(old) = self.view.lookup(hash, &fixed.place) {
+            if self.meta[old.index as usize].listing != Listing::Ended {
+                return Err(InstallError::Exists);
+            }
+            self.unlist(old);
         }
         let free = &mut self.free[usize::from(self.view.group(hash))];
         let &i = free.last().ok_or(InstallError::NoSpace)?;
@@ -117,9 +122,26 @@ impl Directory {
         Ok(id)
     }
 
+    /// From now on packets of the flow are marked, and live, as its application says. Nothing, if it is not a flow of this region.
+    #[cold]
+    pub fn mark(&mut self, flow: FlowId, region: RegionId, options: &FlowOptions) {
+        let Some(old) = self.fixed(flow).filter(|fixed| fixed.region == region) else { return };
+        let ttl = if options.ttl == 0 { old.ttl } else { options.ttl };
+        if (old.tos, old.ttl) != (options.tos, ttl) {
+            self.fixed.publish(flow.index, flow.generation, &Fixed { tos: options.tos, ttl, ..old });
+        }
+    }
+
     /// The connection has ended.
-    pub fn unlist(&mut self, flow: FlowId) {
-        if !self.is(flow) || self.meta[flow.index as usize].listing != Listing::Listed {
+    pub fn end(&mut self, flow: FlowId) {
+        if self.is(flow) && self.meta[flow.index as usize].listing == Listing::Listed {
+            self.meta[flow.index as usize].listing = Listing::Ended;
+        }
+    }
+
+    /// Its tuple finds it no more.
+    fn unlist(&mut self, flow: FlowId) {
+        if !self.is(flow) || self.meta[flow.index as usize].listing == Listing::Unlisted {
             return;
         }
         if let Some(fixed) = self.fixed(flow) {
@@ -214,13 +236,14 @@ mod tests {
     }
 
     #[test]
-    fn a_tuple_finds_its_flow_until_it_ends() {
+    fn a_tuple_finds_its_flow_until_its_id_is_free() {
         let mut d = directory();
         let id = d.install(&flow(1)).unwrap();
         assert_eq!((lookup(&d, 1), lookup(&d, 2)), (Some(id), None));
-        d.unlist(id);
+        d.end(id);
+        assert_eq!(lookup(&d, 1), Some(id));
+        assert!(d.free(id));
         assert_eq!(lookup(&d, 1), None);
-        assert!(d.view().is(id) && d.fixed(id).is_some());
     }
 
     #[test]
@@ -233,6 +256,22 @@ mod tests {
         let (view, key) = (d.view(), flow(1).id.key);
         let found = [0, 7, 8].map(|vlan| view.lookup(view.hash(&key), &Place::new(key, vlan)));
         assert_eq!(found, [Some(plain), Some(id), None]);
+    }
+
+    #[test]
+    fn only_its_own_application_marks_a_flow() {
+        let mut d = directory();
+        let mut state = flow(1);
+        (state.id.region, state.id.ttl) = (RegionId(3), 64);
+        let id = d.install(&state).unwrap();
+        let options = FlowOptions { tos: 0x10, ..FlowOptions::default() };
+        d.mark(id, RegionId(2), &options);
+        d.mark(FlowId { generation: id.generation + 1, ..id }, RegionId(3), &options);
+        assert_eq!(d.fixed(id).map(|f| (f.tos, f.ttl)), Some((0, 64)));
+        d.mark(id, RegionId(3), &options);
+        assert_eq!((d.fixed(id).map(|f| (f.tos, f.ttl)), lookup(&d, 1)), (Some((0x10, 64)), Some(id)));
+        d.mark(id, RegionId(3), &FlowOptions { ttl: 3, ..options });
+        assert_eq!(d.fixed(id).map(|f| (f.tos, f.ttl)), Some((0x10, 3)));
     }
 
     #[test]
@@ -260,10 +299,14 @@ mod tests {
     fn an_ended_flows_tuple_can_be_installed_before_its_id_is_free() {
         let mut d = directory();
         let old = d.install(&flow(1)).unwrap();
-        d.unlist(old);
+        d.end(old);
         let new = d.install(&flow(1)).unwrap();
+        assert_eq!(lookup(&d, 1), Some(new));
+        assert!(d.view().is(old) && d.fixed(old).is_some());
+        d.end(old);
         d.free(old);
         assert_eq!(lookup(&d, 1), Some(new));
+        assert_eq!(d.install(&flow(1)), Err(InstallError::Exists));
     }
 
     #[test]

@@ -187,7 +187,7 @@ impl<B: Board> Host<B> {
 
     fn event_in(&mut self, event: &Event) {
         if event.flags & ev_flags::CLOSED != 0 {
-            self.directory.unlist(event.flow);
+            self.directory.end(event.flow);
         }
         if self.directory.id(event.flow.index) == Some(event.flow) {
             self.contexts.notify(event);

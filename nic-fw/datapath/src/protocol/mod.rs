@@ -214,7 +214,11 @@ impl Protocol {
                 self.counters.drop_many(Drop::Frozen, msg.frames.len() as u64);
                 msg.dropped = true;
             }
-            // The flow ended between look-up and now, or is not installed yet.
+            Some(Phase::Ended) if toe_tcp::is_last_fin(self.states.state(flow), segment) => {
+                let out = self.input(flow, &Input::Segment(*segment));
+                self.finish(flow, &out, msg);
+            }
+            // The flow has ended, or is not installed yet.
             _ => msg.stale = true,
         }
     }
@@ -240,7 +244,11 @@ impl Protocol {
             _ => false,
         };
         if phase == Phase::Live {
-            let input = if m.op == HostOp::Abort { Input::Abort } else { Input::Host(m.update) };
+            let input = match m.op {
+                HostOp::Abort => Input::Abort,
+                HostOp::Options(options) => Input::Options(options),
+                _ => Input::Host(m.update),
+            };
             let out = self.input(m.flow, &input);
             self.finish(m.flow, &out, msg);
         } else if !rebinds {
@@ -325,7 +333,12 @@ impl Protocol {
             }
         }
         if out.notify || out.closed.is_some() {
-            msg.event = Some(event(&self.states, flow));
+            let mut event = event(&self.states, flow);
+            if let Some(urgent) = out.urgent {
+                event.flags |= ev_flags::URGENT;
+                event.urgent = urgent;
+            }
+            msg.event = Some(event);
         }
     }
 
@@ -388,6 +401,7 @@ fn event_of(flow: FlowId, s: &FlowState, given_up: bool) -> Event {
         error: 0,
         srtt_us: s.tx.srtt_us,
         cwnd: s.cc.cwnd,
+        urgent: 0,
         given_up,
         number: 0,
     }

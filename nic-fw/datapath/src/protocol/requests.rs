@@ -142,7 +142,7 @@ impl Protocol {
         let mut before = Output::default();
         if has_positions == 1 {
             let flags = options(self.states.state(flow));
-            let update = HostUpdate { tx_head: tx_head as u32, rx_tail: rx_tail as u32, flags };
+            let update = HostUpdate { tx_head: tx_head as u32, rx_tail: rx_tail as u32, flags, urgent: 0 };
             before = self.input(flow, &Input::Host(update));
         }
         // What came last may be news to the host, which says how far it has read.

@@ -55,6 +55,12 @@ mod tests {
     }
 
     #[test]
+    fn a_sixteenth_is_not_near() {
+        let kbps = 233_600 / 16 * 15;
+        assert_eq!((pace_kbps(&steady(), kbps), pace_kbps(&steady(), kbps + 1)), (Some(233_600), None));
+    }
+
+    #[test]
     fn there_is_none_without_a_round_trip() {
         let mut s = steady();
         s.tx.srtt_us = 0;

@@ -1,8 +1,9 @@
 //! Arbitrary segments, host updates and timers: nothing panics, and what must always hold, holds.
 
-use super::flow::{Choices, setup};
+use super::choices::Choices;
+use super::flow::setup;
 use toe_abi::desc::{ev_flags, hc_flags};
-use toe_abi::flow::{FlowState, timer};
+use toe_abi::flow::{FlowOptions, FlowState, timer};
 use toe_tcp::*;
 use toe_wire::{SackBlocks, SeqNum, TcpFlags, Timestamps};
 
@@ -42,6 +43,7 @@ fn segment(r: &mut impl Choices, s: &FlowState, now: Now) -> SegmentIn {
         ack: SeqNum(near(r, &[s.tx.snd_una, s.tx.snd_nxt, s.tx.snd_max, s.tx.snd_max])),
         flags,
         window: r.pick([0, 1, 500, 60_000, any_window]),
+        urgent: r.pick([0, 1, 1000, any_window]),
         payload_len: r.pick([0, 0, 1, 1000, any_len]),
         timestamps: r.chance(60).then_some(stamp),
         sack: sack_blocks(r, s),
@@ -57,14 +59,29 @@ fn event(r: &mut impl Choices, s: &FlowState, now: Now) -> Input {
             tx_head: near(r, &[s.tx.tx_head, s.tx.tx_head, tx_tail(s)]),
             rx_tail: near(r, &[s.rx.rx_tail, rx_head(s), rx_head(s)]),
             flags: (r.next() as u32) & if r.chance(95) { !(hc_flags::FIN | hc_flags::RX_CLOSED) } else { !0 },
+            urgent: near(r, &[s.tx.tx_head, tx_tail(s)]),
         }),
-        850..985 => Input::Timer,
+        850..975 => Input::Timer,
+        975..985 => Input::Options(options(r)),
         985..998 => {
             let mtu = r.next() as u16;
             Input::IcmpError(IcmpError { kind: 3, code: 4, mtu, seq: SeqNum(near(r, &[s.tx.snd_una])) })
         }
         998 => Input::Close { unread: r.chance(50) },
         _ => Input::Abort,
+    }
+}
+
+fn options(r: &mut impl Choices) -> FlowOptions {
+    let [any, other] = [0; 2].map(|_| r.next() as u32);
+    FlowOptions {
+        user_timeout_ms: r.pick([0, 1, 1000, any]),
+        keep_idle_s: r.pick([0, 1, any as u16]),
+        keep_interval_s: r.pick([0, 1, other as u16]),
+        keep_count: r.pick([0, 1, other as u8]),
+        tos: any as u8,
+        ttl: other as u8,
+        quick_ack: r.range(0, 4) as u8,
     }
 }
 
@@ -125,6 +142,9 @@ pub fn run(r: &mut impl Choices) {
     let mut pools = Pools::new(records);
     let all = pools.left();
     for _ in 0..300 {
+        if r.is_over() {
+            break;
+        }
         let due = next_deadline(&s, now).filter(|_| r.chance(30));
         now = due.map_or(Now(now.0 + r.range(0, 20_000)), |d| d.max(now));
         let before = s;

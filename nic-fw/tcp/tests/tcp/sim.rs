@@ -3,7 +3,8 @@
 //! Payload is not carried: the byte at position p of a direction *is* p. So a placement is right if it puts position p of the sender to
 //! position p of the receiver, and complete if every position below rx_head was placed.
 
-use crate::flow::{Choices, Random, setup};
+use crate::choices::{Choices, Random};
+use crate::flow::setup;
 use std::collections::BTreeMap;
 use toe_abi::desc::hc_flags;
 use toe_abi::flow::FlowState;
@@ -43,6 +44,8 @@ pub struct EndConfig {
     pub write_wait_us: u64,
     pub read_chunk: u32,
     pub read_wait_us: u64,
+    /// Percent of writes that are urgent.
+    pub urgent: u32,
     /// hc_flags.
     pub options: u32,
     pub timestamps: bool,
@@ -62,6 +65,7 @@ impl EndConfig {
             write_wait_us: 10,
             read_chunk: 1 << 17,
             read_wait_us: 10,
+            urgent: 0,
             options: hc_flags::NODELAY,
             timestamps: true,
             sack: true,
@@ -100,6 +104,10 @@ struct End {
     rx_head: u32,
     tx_tail: u32,
     rx_fin: bool,
+    /// End of what was written urgently.
+    mark: u32,
+    /// The last mark of the peer's that was told.
+    heard: u32,
     placed: Vec<bool>,
     closed: Option<CloseReason>,
     next_write: u64,
@@ -181,6 +189,8 @@ fn make_end(world: &World, me: usize, random: &mut Random, iss: [SeqNum; 2], now
         rx_head: 0,
         tx_tail: 0,
         rx_fin: false,
+        mark: 0,
+        heard: 0,
         placed: vec![false; theirs.total as usize],
         closed: None,
         next_write: now + random.range(0, 100),
@@ -213,6 +223,7 @@ impl Sim {
         for e in 0..2 {
             let (end, peer) = (&self.ends[e], &self.ends[1 - e]);
             assert_eq!(end.rx_head, peer.config.total, "seed {}: end {e} lacks bytes: {}", self.world.seed, self.describe());
+            assert_eq!(end.heard, peer.mark, "seed {}: end {e} has missed the mark: {}", self.world.seed, self.describe());
             assert!(end.rx_fin, "seed {}: end {e} saw no FIN", self.world.seed);
             assert_eq!(end.pools.left().0, self.world.records, "seed {}: end {e} keeps records", self.world.seed);
         }
@@ -293,6 +304,9 @@ impl Sim {
             let room = (1 << end.config.tx_log2) - end.tx_head.wrapping_sub(end.tx_tail);
             let chunk = self.random.range(1, u64::from(end.config.write_chunk) + 1) as u32;
             end.tx_head += room.min(chunk).min(end.config.total - end.tx_head);
+            if end.config.urgent > 0 && self.random.chance(end.config.urgent) {
+                end.mark = end.tx_head;
+            }
             end.next_write = if end.config.total == 0 { u64::MAX } else { wait[0] };
         }
         if reads {
@@ -301,7 +315,9 @@ impl Sim {
             end.next_read = wait[1];
         }
         let fin = if end.tx_head == end.config.total { hc_flags::FIN } else { 0 };
-        let update = HostUpdate { tx_head: end.tx_head, rx_tail: end.rx_tail, flags: end.config.options | fin };
+        let urgent = if end.mark > end.tx_tail { hc_flags::URGENT } else { 0 };
+        let flags = end.config.options | fin | urgent;
+        let update = HostUpdate { tx_head: end.tx_head, rx_tail: end.rx_tail, flags, urgent: end.mark };
         let out = input(&mut end.s, &mut end.pools, &Input::Host(update), Now(now));
         assert!(!out.bad_host, "seed {}: honest update refused", self.world.seed);
         self.handle(e, out, None);
@@ -323,6 +339,7 @@ impl Sim {
             ack: seg.ack,
             flags: seg.flags,
             window: seg.window,
+            urgent: seg.urgent,
             payload_len: seg.len,
             timestamps: seg.timestamps,
             sack: seg.sack,
@@ -342,6 +359,10 @@ impl Sim {
             let reach = place.pos + place.len - end.rx_tail;
             assert!(reach <= 1 << end.config.rx_log2, "seed {seed}: placement overruns the buffer");
             end.placed[place.pos as usize..(place.pos + place.len) as usize].fill(true);
+        }
+        if let Some(mark) = out.urgent {
+            assert!(mark > self.ends[e].rx_head && mark <= self.ends[1 - e].mark, "seed {seed}: no byte there is urgent");
+            self.ends[e].heard = self.ends[e].heard.max(mark);
         }
         self.count(e, &out);
         if let Some(reply) = out.reply {

@@ -1,6 +1,6 @@
 //! Whole connections: every byte arrives, both FINs too, whatever the wire does.
 
-use crate::flow::{Choices, Random};
+use crate::choices::{Choices, Random};
 use crate::sim::{EndConfig, Report, Sim, World};
 use toe_abi::desc::hc_flags;
 use toe_abi::flow::cc;
@@ -19,6 +19,7 @@ fn random_end(r: &mut Random) -> EndConfig {
         write_wait_us: r.pick(waits),
         read_chunk: 1 << r.range(10, 18),
         read_wait_us: r.pick(waits),
+        urgent: 0,
         options: r.pick([0, hc_flags::NODELAY, hc_flags::CORK, hc_flags::KEEPALIVE]),
         timestamps: r.chance(70),
         sack: r.chance(70),
@@ -47,6 +48,19 @@ fn random_world(seed: u64) -> World {
 fn orderly(report: &Report) -> bool {
     use CloseReason::{Done, TimeWait};
     matches!(report.closed, [Some(Done), Some(TimeWait)] | [Some(TimeWait), Some(Done)] | [Some(TimeWait), Some(TimeWait)])
+}
+
+/// The receiver hears of the last mark, and of none that is not there: see [`Sim`].
+#[test]
+fn marks_of_urgent_data_arrive_over_bad_wires() {
+    for seed in 0..500 {
+        let mut world = random_world(seed);
+        for end in &mut world.ends {
+            end.urgent = 20;
+        }
+        let report = Sim::new(world).run();
+        assert!(orderly(&report), "seed {seed}: {:?}", report.closed);
+    }
 }
 
 /// One seed may be repeated with TCP_SEED=n.

@@ -65,6 +65,7 @@ fn segment(frame: &[u8], parsed: &Frame, ip: &Ip, tcp: &Tcp) {
         ack: tcp.ack,
         flags: tcp.flags,
         window: tcp.window,
+        urgent: tcp.urgent,
         options,
     };
     let payload = tcp.payload.of(frame);

@@ -11,6 +11,7 @@ use super::ast::{Action, Check, Compare, Config, Event, IpVersion, Script, Value
 use super::cursor::{Cursor, ParseError, Parsed, Unexpected, alternatives, located};
 use std::time::Duration;
 use toe_abi::flow::cc;
+use toe_engine::SynCookies;
 
 /// Reads a script. `file` is what errors call it.
 pub fn parse(file: &str, text: &str) -> Result<Script, ParseError> {
@@ -109,8 +110,13 @@ fn algorithm(c: &mut Cursor<'_>) -> Parsed<u8> {
     cc::number(name).map_or_else(|| before.fail(alternatives(&cc::NAMES)), Ok)
 }
 
+fn syn_cookies(c: &mut Cursor<'_>) -> Parsed<SynCookies> {
+    const ALL: [SynCookies; 3] = [SynCookies::Off, SynCookies::OnOverflow, SynCookies::Always];
+    Ok(ALL[c.one_of(&["off", "overflow", "always"])?])
+}
+
 fn option(c: &mut Cursor<'_>, script: &mut Script) -> Parsed<()> {
-    const NAMES: [&str; 19] = [
+    const NAMES: [&str; 20] = [
         "include",
         "mtu",
         "cc",
@@ -122,6 +128,7 @@ fn option(c: &mut Cursor<'_>, script: &mut Script) -> Parsed<()> {
         "rcvbuf",
         "tso",
         "syn_backlog",
+        "syn_cookies",
         "syn_retries",
         "time_wait",
         "fin_wait2",
@@ -146,6 +153,7 @@ fn option(c: &mut Cursor<'_>, script: &mut Script) -> Parsed<()> {
         "rcvbuf" => config.rcvbuf_log2 = log2(c)?,
         "tso" => config.tso = c.number(65_536)? as u32,
         "syn_backlog" => config.syn_backlog = c.u16()?.into(),
+        "syn_cookies" => config.syn_cookies = syn_cookies(c)?,
         "syn_retries" => config.syn_retries = c.u8()?,
         "time_wait" => config.time_wait = Duration::from_micros(c.seconds()?),
         "fin_wait2" => config.fin_wait2 = Duration::from_micros(c.seconds()?),

@@ -59,6 +59,7 @@ pub fn template() -> Vec<u8> {
         ack: SeqNum(0),
         flags: TcpFlags::ACK,
         window: u16::MAX,
+        urgent: 0,
         options: TcpOptions { timestamps: Some(Timestamps::default()), ..TcpOptions::default() },
     };
     let mut bytes = vec![0; PAYLOAD + MSS as usize];

@@ -19,6 +19,13 @@ pub struct Citation {
     pub kind: Kind,
 }
 
+impl Citation {
+    /// Whether it stands in a script of packets.
+    pub fn is_in_script(&self) -> bool {
+        self.place.rsplit_once(':').is_some_and(|(path, _line)| path.ends_with(".pkt"))
+    }
+}
+
 /// What cites.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {

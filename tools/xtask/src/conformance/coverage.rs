@@ -52,12 +52,21 @@ impl Coverage {
         (!is_known).then(|| format!("{}: there is no row RFC {} {}", c.place, c.rfc, c.id))
     }
 
+    /// Whether a script of packets shows it.
+    fn is_scripted(&self, rfc: u32, row: &Row) -> bool {
+        self.citations.iter().any(|c| c.rfc == rfc && c.id == row.id && c.kind == Kind::Test && c.is_in_script())
+    }
+
     fn lacking(&self, rfc: u32, row: &Row) -> Option<String> {
         let (code, tests) = (self.places(rfc, row, Kind::Code), self.places(rfc, row, Kind::Test));
         let wrong = match row.reason() {
             None if code.is_empty() && tests.is_empty() => "is neither cited nor has it a reason".to_owned(),
             None if code.is_empty() => "is cited in no code".to_owned(),
             None if tests.is_empty() => "is cited in no test".to_owned(),
+            None if row.level.is_must() && row.no_script.is_none() && !self.is_scripted(rfc, row) => {
+                "is a MUST: cite it in a script of packets, or say why none shows it (no_script)".to_owned()
+            }
+            None if row.no_script.is_some() && self.is_scripted(rfc, row) => "has a reason for no script, but has one".to_owned(),
             Some(Reason::Exception(_) | Reason::NotApplicable(_)) => {
                 format!("has a reason not to be obeyed, but is cited: {}", code.first().or(tests.first())?)
             }
@@ -77,8 +86,12 @@ mod tests {
     const TEST: Kind = Kind::Test;
 
     fn problems(reason: &str, cited: &[(&str, Kind)]) -> Vec<String> {
-        let text = format!("title = 't'\n[[row]]\nid = '2-1'\nsection = '2'\nlevel = 'MUST'\ntext = 'x'\n{reason}");
-        let cite = |&(id, kind): &(&str, Kind)| Citation { rfc: 7, id: id.to_owned(), place: "a.rs:1".into(), kind };
+        problems_at("SHOULD", "a.rs:1", reason, cited)
+    }
+
+    fn problems_at(level: &str, place: &str, reason: &str, cited: &[(&str, Kind)]) -> Vec<String> {
+        let text = format!("title = 't'\n[[row]]\nid = '2-1'\nsection = '2'\nlevel = '{level}'\ntext = 'x'\n{reason}");
+        let cite = |&(id, kind): &(&str, Kind)| Citation { rfc: 7, id: id.to_owned(), place: place.into(), kind };
         Coverage::new(vec![rows::parse(7, &text).unwrap()], cited.iter().map(cite).collect()).problems()
     }
 
@@ -89,6 +102,15 @@ mod tests {
         assert_eq!(problems("", &[("2-1", TEST)]), ["RFC 7 2-1 is cited in no code"]);
         assert_eq!(problems("", &[("2-1", CODE), ("2-1", Kind::Gap)]), ["RFC 7 2-1 is cited in no test"]);
         assert_eq!(problems("", &[]), ["RFC 7 2-1 is neither cited nor has it a reason"]);
+    }
+
+    #[test]
+    fn a_must_is_shown_by_a_script() {
+        let both = [("2-1", CODE), ("2-1", TEST)];
+        assert_eq!(problems_at("MUST", "a.pkt:1", "", &both), [""; 0]);
+        assert_eq!(problems_at("MUST", "a.rs:1", "no_script = 'a'", &both), [""; 0]);
+        assert!(problems_at("MUST NOT", "a.rs:1", "", &both)[0].contains("no_script"));
+        assert_eq!(problems_at("MUST", "a.pkt:1", "no_script = 'a'", &both), ["RFC 7 2-1 has a reason for no script, but has one"]);
     }
 
     #[test]

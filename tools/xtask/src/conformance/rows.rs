@@ -33,6 +33,8 @@ pub struct Row {
     not_applicable: Option<String>,
     /// To be built: what is missing.
     open: Option<String>,
+    /// Why no script of packets shows it, though it is a MUST that is obeyed.
+    pub no_script: Option<String>,
 }
 
 /// How strong a requirement is (RFC 2119); a step is one of an event's processing that has no such word.
@@ -53,6 +55,10 @@ pub enum Level {
 }
 
 impl Level {
+    pub const fn is_must(self) -> bool {
+        matches!(self, Level::Must | Level::MustNot)
+    }
+
     pub const fn name(self) -> &'static str {
         match self {
             Level::Must => "MUST",
@@ -82,7 +88,8 @@ impl Row {
     }
 
     fn check(&self) -> Result<()> {
-        let reasons: Vec<&String> = [&self.exception, &self.not_applicable, &self.open].into_iter().flatten().collect();
+        let reasons: Vec<&String> = [&self.exception, &self.not_applicable, &self.open, &self.no_script].into_iter().flatten().collect();
+        // What is not obeyed needs no script anyway.
         ensure!(reasons.len() < 2, "{}: more than one reason", self.id);
         ensure!(reasons.iter().all(|reason| !reason.trim().is_empty()), "{}: a reason without words", self.id);
         ensure!(super::citations::is_id(&self.id), "'{}' is no id: see docs/conformance/README.md", self.id);

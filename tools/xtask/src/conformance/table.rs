@@ -105,7 +105,8 @@ impl Writer {
             places => format!("{what}: {}", places.join(", ")),
         };
         let head = format!("{} ({}) {}", row.id, row.section, row.level.name());
-        let lines = [words(row), cited("code", Kind::Code), cited("tests", Kind::Test), cited("shown by", Kind::Gap)];
+        let no_script = row.no_script.as_ref().map(|why| format!("no script: {why}")).unwrap_or_default();
+        let lines = [words(row), no_script, cited("code", Kind::Code), cited("tests", Kind::Test), cited("shown by", Kind::Gap)];
         let (first, indent) = match self.format {
             Format::Text => (format!("  {head}: {}", row.text), "      "),
             Format::Markdown => (format!("- **{head}** \"{}\"", row.text), "  - "),

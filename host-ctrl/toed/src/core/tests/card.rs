@@ -210,6 +210,7 @@ fn ack(s: &FlowState) -> Vec<u8> {
         ack: SeqNum(s.rx.rcv_nxt),
         flags: TcpFlags::ACK,
         window: 1000,
+        urgent: 0,
         options: TcpOptions::default(),
     };
     let mut frame = vec![0; 128];

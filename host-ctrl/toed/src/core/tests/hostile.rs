@@ -215,7 +215,7 @@ fn the_process_with_most_idle_connections_is_sent_away_first() {
     let app = w.start(Side::A);
     assert_eq!((w.a.core.strangers(), w.a.core.worst_stranger()), (0, None));
     for (client, pid) in [(101, 7), (102, 8), (103, 8), (104, 7), (105, 8), (106, 9)] {
-        w.a.core.client_connected(ClientId(client), pid);
+        w.a.core.client_connected(ClientId(client), pid, 0);
     }
     assert_eq!((w.a.core.strangers(), w.a.core.worst_stranger()), (6, Some(ClientId(102))));
     let now = w.now;

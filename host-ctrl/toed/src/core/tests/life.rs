@@ -1,10 +1,11 @@
 //! Endings, in every order; nothing may be left behind.
 
 use super::world::*;
-use crate::core::{Memory, Proof};
+use crate::core::{Limits, Memory, Proof};
+use rustix::io::Errno;
 use toe_abi::{
     FlowId, RegionId,
-    app::{Request, op},
+    app::{Request, bind_flags, op},
     control::{close_reason, kind},
     region::{RegionHeader, slot_flags, slot_state},
 };
@@ -126,7 +127,7 @@ fn the_backlog_holds_and_opens_again_when_accepted() {
     let mut w = World::new();
     let (client, server) = (w.start(Side::A), w.start(Side::B));
     let s = w.sockets(server, 4);
-    w.listen(server, s[0], 80, 2);
+    w.listen(server, s[0], 80, 1);
     let from = w.sockets(client, 3);
     for &slot in &from {
         w.connect(client, slot, [10, 0, 0, 2], 80);
@@ -135,6 +136,57 @@ fn the_backlog_holds_and_opens_again_when_accepted() {
     w.b.accept(server.region, s[0], s[1]).expect("one waits");
     w.pass(10 * SEC);
     assert_eq!(w.b.slot(server.region, s[0]).listen.tail, 3, "its SYN was repeated");
+}
+
+/// Whatever listen() says, an accept ring has a place for whoever waits.
+#[test]
+fn no_backlog_is_more_than_the_ring_has() {
+    let mut w = World::new();
+    let (client, server) = (w.start(Side::A), w.start(Side::B));
+    let s = w.sockets(server, 1);
+    w.listen(server, s[0], 80, u64::from(u32::MAX));
+    for slot in w.sockets(client, 6) {
+        w.connect(client, slot, [10, 0, 0, 2], 80);
+    }
+    let shown = w.b.core.status().listeners[0].clone();
+    assert_eq!((shown.backlog, shown.waiting, shown.overflows), (limits().accept_entries - 1, limits().accept_entries, 2));
+    assert_eq!(w.b.card.count(kind::ABORT), 0);
+}
+
+/// Connections of a group of two applications (SO_REUSEPORT): each has its own, and those of one that dies are lost with it alone.
+#[test]
+fn applications_of_one_user_share_a_port() {
+    let mut w = World::with(Limits { connections: 12, accept_entries: 16, ..limits() });
+    let client = w.start(Side::A);
+    let servers = [w.start(Side::B), w.start(Side::B)];
+    let listeners = servers.map(|app| {
+        let slot = w.sockets(app, 1)[0];
+        w.ask(Side::B, app.client, Request { slot, port: 80, flags: bind_flags::REUSEPORT, ..req(op::BIND) }, None).ok();
+        w.ask(Side::B, app.client, Request { slot, args: [8, 0, 0, 0], ..req(op::LISTEN) }, None).ok();
+        slot
+    });
+    for slot in w.sockets(client, 12) {
+        w.connect(client, slot, [10, 0, 0, 2], 80);
+    }
+    let tail = |w: &mut World, n: usize| w.b.slot(servers[n].region, listeners[n]).listen.tail;
+    let (first, second) = (tail(&mut w, 0), tail(&mut w, 1));
+    assert!(first > 0 && second > 0 && first + second == 12, "{first} and {second}");
+    w.close(servers[0], listeners[0]);
+    assert_eq!((w.b.card.count(kind::ABORT) as u32, w.b.card.flows.len() as u32), (first, second));
+}
+
+/// Another user's program does not get connections that were meant for the first one's.
+#[test]
+fn applications_of_two_users_do_not_share_a_port() {
+    let mut w = World::new();
+    let app = w.start(Side::A);
+    let slot = w.sockets(app, 1)[0];
+    let bind = Request { slot, port: 80, flags: bind_flags::REUSEPORT, ..req(op::BIND) };
+    w.ask(Side::A, app.client, bind, None).ok();
+    let stranger = w.a.connect_client_of(1000);
+    w.ask(Side::A, stranger, hello(), None).ok();
+    let slot = u32::from(w.ask(Side::A, stranger, Request { args: [1, 0, 0, 0], ..req(op::POOL) }, None).ok().slots[0]);
+    w.ask(Side::A, stranger, Request { slot, ..bind }, None).fails(Errno::ADDRINUSE);
 }
 
 /// One connection is accepted and one waits; the server dies after `step` steps of the client's.

@@ -192,9 +192,13 @@ impl Node {
     }
 
     pub fn connect_client(&mut self) -> ClientId {
+        self.connect_client_of(0)
+    }
+
+    pub fn connect_client_of(&mut self, uid: u32) -> ClientId {
         let client = ClientId(self.next_client);
         self.next_client += 1;
-        self.core.client_connected(client, 1000 + client.0 as i32);
+        self.core.client_connected(client, 1000 + client.0 as i32, uid);
         client
     }
 

@@ -266,8 +266,18 @@ mod tests {
     /// A frame that names its number as its flow.
     fn frame(number: u32) -> Option<RxMsg> {
         let (seq, ack, sack) = (SeqNum(0), SeqNum(0), SackBlocks::default());
-        let segment =
-            SegmentIn { seq, ack, flags: TcpFlags::ACK, window: 0, payload_len: 0, timestamps: None, sack, ce: false, segments: 1 };
+        let segment = SegmentIn {
+            seq,
+            ack,
+            flags: TcpFlags::ACK,
+            window: 0,
+            urgent: 0,
+            payload_len: 0,
+            timestamps: None,
+            sack,
+            ce: false,
+            segments: 1,
+        };
         let frame = RxRef { origin: Origin::Injected, len: 0, offload: RxOffload::default(), tcp_at: 0 };
         Some(RxMsg { flow: FlowId { index: number, generation: 1 }, segment, frame, payload_at: 0 })
     }

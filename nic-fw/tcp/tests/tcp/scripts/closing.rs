@@ -32,6 +32,22 @@ fn a_rst_outside_the_window_is_ignored() {
     }
 }
 
+/// RFC 5961 3.2-1. Just behind what we acknowledged last it is acceptable, and not exact for that.
+#[test]
+fn a_rst_at_what_was_received_is_ignored_unless_that_was_a_fin() {
+    let mut t = Script::new();
+    let _ = t.segment(seg(RX, TX, A | TcpFlags::PSH, 10));
+    let out = t.segment(seg(RX + 9, TX, TcpFlags::RST, 0));
+    assert_eq!((out.closed, out.drop, out.reply), (None, Some(Drop::OutOfWindow), None));
+    // After its FIN a peer may count the FIN or not.
+    for uncounted in [0, 1] {
+        let mut t = Script::new();
+        let _ = t.segment(seg(RX, TX, A | TcpFlags::FIN, 10));
+        let out = t.segment(seg(RX + 11 - uncounted, TX, TcpFlags::RST, 0));
+        assert_eq!(out.closed, Some(CloseReason::Reset));
+    }
+}
+
 #[test]
 fn a_rst_into_a_closed_window_resets() {
     let mut t = Script::with(|s| s.rcv_wnd = 0);
@@ -63,6 +79,14 @@ fn challenges_are_rationed() {
     assert_eq!(replies, 10);
     t.now_us += 5_000_000;
     assert!(t.segment(seg(RX, 0, TcpFlags::SYN, 0)).reply.is_some());
+}
+
+/// Two ends that answer each other's ACKs must not go on for ever; a segment with data is no part of such a loop.
+#[test]
+fn answers_to_unacceptable_acks_are_rationed_and_those_to_data_are_not() {
+    let mut t = Script::new();
+    let answered = |t: &mut Script, len| (0..100).filter(|_| t.segment(seg(RX + 70_000, TX, A, len)).reply.is_some()).count();
+    assert_eq!((answered(&mut t, 0), answered(&mut t, 30)), (10, 100));
 }
 
 /// RFC 9293 3.10.4-4, 3.10.4-5, 3.10.7.4-25, 3.10.7.4-37.
@@ -107,6 +131,40 @@ fn simultaneous_close() {
     assert_eq!(t.segment(seg(RX + 1, TX + 1, A, 0)).closed, Some(CloseReason::TimeWait));
 }
 
+/// RFC 9293 3.10.7.4-28, 3.10.7.4-38.
+#[test]
+fn the_last_fin_is_acknowledged_again_after_the_end() {
+    let mut t = Script::new();
+    let _ = t.host(0, 0, hc_flags::FIN);
+    t.emit().unwrap();
+    let _ = t.segment(seg(RX, TX + 1, A, 0));
+    let fin = seg(RX, TX + 1, A | TcpFlags::FIN, 0);
+    assert_eq!(t.segment(fin).closed, Some(CloseReason::TimeWait));
+    assert!(toe_tcp::is_last_fin(&t.s, &fin));
+    let out = t.segment(fin);
+    assert_eq!((out.closed, out.drop, out.notify), (None, Some(Drop::RxClosed), false));
+    assert_eq!(out.reply.map(|r| (r.seq, r.ack, r.flags)), Some((SeqNum(TX + 1), SeqNum(RX + 1), A)));
+    // What may be of another connection, or wants no answer, is not for the card.
+    let others =
+        [(RX + 1, A), (RX + 1, A | TcpFlags::FIN), (RX, TcpFlags::RST | TcpFlags::FIN), (RX, TcpFlags::SYN | TcpFlags::FIN), (RX, A)];
+    for (seq, flags) in others {
+        let other = seg(seq, TX + 1, flags, 0);
+        assert!(!toe_tcp::is_last_fin(&t.s, &other) && t.segment(other).reply.is_none(), "{other:?}");
+    }
+}
+
+#[test]
+fn a_flow_that_ended_otherwise_acknowledges_nothing() {
+    let mut t = Script::new();
+    let fin = seg(RX, TX, A | TcpFlags::FIN, 0);
+    let _ = t.segment(fin);
+    t.emit().unwrap();
+    let _ = t.host(0, 0, hc_flags::FIN);
+    t.emit().unwrap();
+    assert_eq!(t.segment(seg(RX + 1, TX + 1, A, 0)).closed, Some(CloseReason::Done));
+    assert!(!toe_tcp::is_last_fin(&t.s, &fin) && t.segment(fin).reply.is_none());
+}
+
 #[test]
 fn a_half_closed_flow_goes_on_receiving() {
     let mut t = Script::new();
@@ -139,11 +197,13 @@ fn a_fin_ahead_of_its_data_waits() {
 /// RFC 9293 3.10.7.4-33.
 #[test]
 fn a_repeated_fin_is_acknowledged_again() {
-    let mut t = Script::new();
+    let mut t = Script::with(|s| s.sack = true);
     let _ = t.segment(seg(RX, TX, A | TcpFlags::FIN, 0));
     t.emit().unwrap();
     let out = t.segment(seg(RX, TX, A | TcpFlags::FIN, 0));
-    assert_eq!((out.drop, out.reply.unwrap().ack), (Some(Drop::Duplicate), SeqNum(RX + 1)));
+    let reply = out.reply.unwrap();
+    assert_eq!((out.drop, reply.ack), (Some(Drop::Duplicate), SeqNum(RX + 1)));
+    assert!(reply.sack.is_empty(), "no data was received twice");
 }
 
 #[test]

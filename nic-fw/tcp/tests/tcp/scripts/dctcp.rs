@@ -1,7 +1,7 @@
 //! DCTCP (RFC 8257): echoes of each mark, and what they do to the sender.
 
 use super::*;
-use toe_abi::flow::cc;
+use toe_abi::flow::{cc, rate_words};
 
 fn dctcp() -> Script {
     Script::with(|s| (s.ecn, s.algorithm, s.snd_wnd) = (true, cc::DCTCP, 60_000))
@@ -88,6 +88,16 @@ fn a_mark_is_no_occasion_to_grow() {
     let reduced = t.s.cc.cwnd;
     let _ = t.segment(seg(RX, TX + 9000, A, 0));
     assert_eq!(t.s.cc.cwnd, reduced);
+}
+
+#[test]
+fn marks_count_all_that_an_acknowledgement_delivers() {
+    let mut t = Script::with(|s| (s.ecn, s.sack, s.algorithm, s.snd_wnd) = (true, true, cc::DCTCP_RATE, 60_000));
+    t.write(10_000);
+    let mut sack = SackBlocks::default();
+    sack.push(SeqNum(TX + 2000), SeqNum(TX + 4000));
+    let _ = t.segment(SegmentIn { sack, ..seg(RX, TX + 1000, A | TcpFlags::ECE, 0) });
+    assert_eq!(t.s.cc.words[rate_words::MARKED], 3000);
 }
 
 /// RFC 8257 3.5-1, 3.5-2.

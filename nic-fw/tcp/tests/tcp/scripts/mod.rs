@@ -8,6 +8,7 @@ use toe_wire::{SackBlocks, SeqNum, TcpFlags, Timestamps};
 
 mod closing;
 mod dctcp;
+mod moving;
 mod options;
 mod receiving;
 mod recovery;
@@ -32,6 +33,7 @@ fn seg(seq: u32, ack: u32, flags: TcpFlags, payload_len: u32) -> SegmentIn {
         ack: SeqNum(ack),
         flags,
         window: 60_000,
+        urgent: 0,
         payload_len,
         timestamps: None,
         sack: SackBlocks::default(),
@@ -67,7 +69,7 @@ impl Script {
     }
 
     fn host(&mut self, tx_head: u32, rx_tail: u32, flags: u32) -> Output {
-        self.input(Input::Host(HostUpdate { tx_head, rx_tail, flags }))
+        self.input(Input::Host(HostUpdate { tx_head, rx_tail, flags, urgent: 0 }))
     }
 
     fn emit(&mut self) -> Option<SegmentOut> {

@@ -9,7 +9,7 @@ fn in_order_data_is_placed_and_acknowledged_later() {
     let mut t = Script::new();
     let out = t.segment(seg(RX, TX, A | TcpFlags::PSH, 10));
     assert_eq!(out.place, Some(Placement { from: 0, pos: 0, len: 10, in_order: true }));
-    assert!(out.notify && out.reply.is_none() && !out.send);
+    assert!(out.notify && out.reply.is_none() && !out.send && out.deadline);
     assert_eq!(rx_head(&t.s), 10);
     assert_eq!(next_deadline(&t.s, t.now()), Some(Now(1_040_000)));
     assert!(t.expire().send);
@@ -31,6 +31,29 @@ fn every_second_full_segment_is_acknowledged_at_once() {
 fn a_super_frame_counts_its_segments() {
     let mut t = Script::new();
     assert!(t.segment(SegmentIn { segments: 2, ..seg(RX, TX, A, 1072) }).send);
+}
+
+/// RFC 9293 SHLD-19. The peer's segments may be smaller than ours: what is full is followed by more.
+#[test]
+fn two_segments_without_psh_are_taken_for_full_ones() {
+    let second = |len, flags| {
+        let mut t = Script::new();
+        assert!(!t.segment(seg(RX, TX, flags, len)).send);
+        t.segment(seg(RX + len, TX, flags, len)).send
+    };
+    assert!(second(500, A));
+    assert!(!second(500, A | TcpFlags::PSH) && !second(999, A | TcpFlags::PSH));
+    assert!(second(1000, A | TcpFlags::PSH));
+    assert!(Script::new().segment(SegmentIn { segments: 2, ..seg(RX, TX, A | TcpFlags::PSH, 1072) }).send);
+}
+
+#[test]
+fn a_window_of_less_than_two_segments_is_told_at_once() {
+    let told = |left: u32| {
+        let mut t = Script::with(|s| s.rcv_wnd = 2500);
+        t.segment(seg(RX, TX, A | TcpFlags::PSH, 2500 - left)).send
+    };
+    assert!(!told(2000) && told(1999));
 }
 
 #[test]
@@ -134,6 +157,17 @@ fn a_duplicate_is_acknowledged_and_dropped() {
     assert_eq!(out.reply.unwrap().ack, SeqNum(RX + 30));
 }
 
+#[test]
+fn a_duplicate_of_what_was_acknowledged_is_one_too() {
+    let mut t = Script::with(|s| s.sack = true);
+    let _ = t.segment(seg(RX, TX, A | TcpFlags::PSH, 30));
+    let _ = t.expire_and_emit();
+    let out = t.segment(seg(RX, TX, A, 20));
+    assert_eq!((out.place, out.drop), (None, Some(Drop::Duplicate)));
+    // RFC 2883, 4: and told so.
+    assert_eq!(out.reply.unwrap().sack.iter().next(), Some((SeqNum(RX), SeqNum(RX + 20))));
+}
+
 /// RFC 9293 3.10.7.4-2, 3.10.7.4-4.
 #[test]
 fn data_beyond_the_window_is_answered_and_dropped() {
@@ -169,8 +203,32 @@ fn reading_opens_a_closed_window() {
 }
 
 #[test]
+fn who_has_read_nothing_says_nothing_of_the_window() {
+    let mut t = Script::with(|s| s.rcv_wnd = 1000);
+    assert!(!t.host(0, 0, 0).send, "although there is more room than was offered");
+    let _ = t.segment(seg(RX, TX, A | TcpFlags::PSH, 10));
+    t.emit().unwrap();
+    assert_eq!(t.s.rx.rcv_adv.wrapping_sub(RX + 10), 65_526);
+}
+
+#[test]
 fn a_keep_alive_of_the_peer_is_answered() {
     let mut t = Script::new();
     let out = t.segment(seg(RX - 1, TX, A, 0));
     assert_eq!(out.reply.unwrap().ack, SeqNum(RX));
+}
+
+#[test]
+fn after_a_duplicate_each_segment_is_acknowledged_at_once() {
+    let acknowledged = |duplicate: bool| {
+        let mut t = Script::new();
+        let _ = t.segment(seg(RX, TX, A | TcpFlags::PSH, 10));
+        t.expire_and_emit();
+        if duplicate {
+            let _ = t.segment(seg(RX, TX, A | TcpFlags::PSH, 10));
+        }
+        let _ = t.segment(seg(RX + 10, TX, A | TcpFlags::PSH, 10));
+        t.emit().map(|ack| ack.ack)
+    };
+    assert_eq!((acknowledged(false), acknowledged(true)), (None, Some(SeqNum(RX + 20))));
 }

@@ -4,7 +4,7 @@
 
 use super::*;
 use toe_abi::counters::Counter;
-use toe_abi::flow::timer;
+use toe_abi::flow::{flow_flags, timer};
 
 const RTT_US: u64 = 1000;
 
@@ -109,6 +109,55 @@ fn an_overtaken_segment_that_comes_in_time_is_not_sent_again() {
     assert_eq!((t.s.id.retransmits, t.pools.left()), (0, (64, 16)), "all is calm again");
 }
 
+/// Sequence numbers may begin anywhere.
+#[test]
+fn what_was_sacked_in_order_was_not_reordered() {
+    for iss in [0, 1 << 30, 1 << 31, 3 << 30] {
+        let mut t = Script::with(|s| (s.sack, s.iss) = (true, SeqNum(iss)));
+        t.write(10_000);
+        t.wait(RTT_US);
+        let mut blocks = SackBlocks::default();
+        blocks.push(SeqNum(iss + 1001), SeqNum(iss + 2001));
+        let _ = t.segment(SegmentIn { sack: blocks, ..seg(RX, iss + 1, A, 0) });
+        assert_eq!(t.s.rx.flags & flow_flags::REORDERED, 0);
+    }
+}
+
+#[test]
+fn neighbours_that_have_become_alike_share_a_record() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    for end in 2..=4 {
+        let _ = t.ack(0, &[(1000, end * 1000)]);
+    }
+    // One lost, three SACKed, and what follows.
+    assert_eq!(t.pools.left().0, 64 - 3);
+}
+
+#[test]
+fn the_window_grows_while_segments_are_only_overtaken() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    let _ = t.ack(0, &[(1000, 2000)]);
+    t.wait(200);
+    let _ = t.ack(2000, &[]);
+    assert_eq!(t.s.cc.cwnd, 11_000, "by what is new: the second was known");
+}
+
+/// RFC 9293 SHLD-16: the first segment is sent again whatever the window is.
+#[test]
+fn what_a_shrunk_window_has_no_room_for_is_not_sent_again() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    let _ = t.segment(SegmentIn { window: 0, ..sack(0, &[(3000, 10_000)]) });
+    assert_eq!(ranges(&t.emit_all()), [(0, 1000)]);
+    let _ = t.segment(SegmentIn { window: 2000, ..sack(1000, &[(3000, 10_000)]) });
+    assert_eq!(ranges(&t.emit_all()), [(1000, 1000), (2000, 1000)]);
+}
+
 #[test]
 fn where_segments_overtake_each_other_three_are_no_proof() {
     let mut t = script();
@@ -142,6 +191,45 @@ fn each_round_with_a_needless_retransmission_widens_the_reordering_window() {
         let _ = t.ack(at + 5000, &[(at, at + 1000)]);
         assert_eq!(t.s.id.reo_wnd_more, round);
     }
+}
+
+#[test]
+fn copies_that_the_network_makes_widen_no_reordering_window() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    let _ = t.ack(5000, &[]);
+    assert!(t.counts(5000, &[(1000, 2000)]).has(Counter::RxDsacks));
+    assert_eq!(t.s.id.reo_wnd_more, 0);
+}
+
+/// RFC 8985 3.3.2-4.
+#[test]
+fn a_recovery_that_was_for_nothing_shows_that_segments_overtake_each_other() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 4000)]), [(0, 1000)]);
+    let _ = t.ack(10_000, &[(0, 1000)]);
+    // Three are no proof any more.
+    let at = 10_000;
+    t.write(5000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(at, &[(at + 1000, at + 5000)]), []);
+    assert_eq!((t.s.tx.timer, t.s.id.reo_wnd_more), (timer::REORDER, 1));
+}
+
+#[test]
+fn where_segments_overtake_each_other_the_window_grows_by_what_is_sacked() {
+    let grown = |reordered: bool| {
+        let mut t = script();
+        t.s.rx.flags |= if reordered { flow_flags::REORDERED } else { 0 };
+        t.write(60_000);
+        t.wait(RTT_US);
+        let _ = t.ack(0, &[(1000, 2000)]);
+        t.s.cc.cwnd - 10_000
+    };
+    assert_eq!((grown(false), grown(true)), (0, 1000));
 }
 
 #[test]
@@ -253,6 +341,35 @@ fn blocks_that_cannot_be_true_are_ignored() {
     assert_eq!((t.s.tx.board, t.s.id.retransmits), (0, 0));
 }
 
+/// RFC 2883 5-1.
+#[test]
+fn a_duplicate_that_cannot_be_one_is_not_counted() {
+    let mut t = script();
+    t.write(10_000);
+    let _ = t.ack(2000, &[]);
+    // Long ago, never sent, nothing at all.
+    for block in [(0x8000_0000, 0x8000_1000), (1000, 11_000), (1000, 1000), (2000, 1000)] {
+        assert!(!t.counts(2000, &[block]).has(Counter::RxDsacks), "{block:?}");
+    }
+}
+
+/// A scoreboard that waits for D-SACKs stays while the flow is silent.
+#[test]
+fn what_is_sent_after_an_hour_of_silence_is_timed_from_then() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 4000)]), [(0, 1000)]);
+    t.wait(RTT_US);
+    let _ = t.ack(10_000, &[]);
+    assert_ne!(t.s.tx.board, 0);
+    t.wait(3_600_000_000);
+    t.write(1000);
+    t.wait(RTT_US);
+    let _ = t.ack(11_000, &[]);
+    assert_eq!(t.s.tx.min_rtt_us, 1000);
+}
+
 /// RFC 6675 5-3; RFC 3042 2-3; RFC 5681 3.2-6.
 /// RFC 3042 2-3; RFC 6675 4-10.
 #[test]
@@ -296,7 +413,80 @@ fn records_that_run_out_in_recovery_end_it_as_newreno() {
     assert_eq!((tx_tail(&t.s), t.pools.left().0), (20_000, 4));
 }
 
+/// RFC 8985, 6.2, step 4: where segments are small, as many ACKs with news of SACK as three segments would bring.
+#[test]
+fn three_acks_with_news_prove_a_loss_of_small_segments() {
+    let mut t = script();
+    for _ in 0..6 {
+        t.write(100);
+    }
+    t.wait(RTT_US);
+    for _ in 0..5 {
+        assert_eq!(t.ack(0, &[(100, 200)]), [], "the same news again");
+    }
+    assert_eq!(t.ack(0, &[(100, 300)]), []);
+    assert_eq!(t.ack(0, &[(100, 400)]), [(0, 100)]);
+}
+
+#[test]
+fn losses_that_show_in_recovery_reduce_the_window_once() {
+    let mut t = script();
+    t.s.rx.flags |= flow_flags::REORDERED;
+    t.write(10_000);
+    t.wait(RTT_US);
+    let _ = t.ack(0, &[(1000, 2000)]);
+    assert!(t.expire().counts.has(Counter::TxFastRetransmits));
+    t.emit_all();
+    let _ = t.ack(0, &[(6000, 7000), (1000, 2000)]);
+    let out = if t.s.tx.timer == timer::REORDER { t.expire() } else { panic!("{:?}", t.s.tx) };
+    assert!(out.counts.has(Counter::TxRackLosses) && !out.counts.has(Counter::TxFastRetransmits));
+    assert_eq!(t.s.cc.ssthresh, 5000);
+}
+
+/// What is sent again goes in whole segments, as much as there is room for, or as the port takes.
+#[test]
+fn lost_data_is_sent_again_in_whole_segments() {
+    let again = |room, max_payload| {
+        let mut t = script();
+        t.window(20);
+        t.write(19_500);
+        t.wait(RTT_US);
+        let _ = t.segment(sack(0, &[(2500, 19_500)]));
+        t.s.cc.cwnd = room;
+        let now = t.now();
+        emit(&mut t.s, &mut t.pools, now, max_payload).map(|s| (s.pos, s.len))
+    };
+    assert_eq!((again(2400, 64_000), again(2500, 64_000), again(9000, 64_000)), (Some((0, 2000)), Some((0, 2500)), Some((0, 2500))));
+    assert_eq!((again(9000, 1000), again(9000, 400), again(999, 64_000)), (Some((0, 1000)), Some((0, 400)), None));
+}
+
 // RFC 9937: how much may be sent in recovery.
+
+/// RFC 6937 3-3: PRR-SSRB, where more was lost than the window has to fall by.
+#[test]
+fn each_ack_sends_as_much_as_it_delivers_and_a_segment_more_if_all_is_well() {
+    let mut t = script();
+    t.window(20);
+    t.write(40_000);
+    t.wait(RTT_US);
+    // Eight of twenty have arrived, four are left to be sent again.
+    assert_eq!(t.ack(0, &[(12_000, 20_000)]).len(), 8);
+    t.wait(RTT_US);
+    let sent: Vec<_> = (1..=6).map(|i| t.ack(i * 1000, &[(12_000, 20_000)]).len()).collect();
+    assert_eq!(sent, [2, 2, 1, 1, 1, 1], "until ssthresh is in flight");
+}
+
+/// RFC 9937, 6.2: SafeACK.
+#[test]
+fn an_ack_that_does_not_advance_brings_no_segment_more() {
+    let mut t = script();
+    t.window(20);
+    t.write(40_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(12_000, 20_000)]).len(), 8);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 2000), (12_000, 20_000)]).len(), 1);
+}
 
 /// RFC 6675 5-9; RFC 8985 9.3-1, 9.3-2; RFC 6937 3-1, 3-2, 3-3, 3-5.
 #[test]
@@ -314,6 +504,21 @@ fn the_window_comes_down_in_proportion_to_what_arrives() {
     t.wait(RTT_US);
     let _ = t.ack(20_000, &[]);
     assert_eq!((t.s.cc.cwnd, t.s.cc.ssthresh), (10_000, 10_000));
+}
+
+/// RFC 6937 3-3.
+#[test]
+fn below_ssthresh_the_window_grows_back_while_holes_are_filled() {
+    let mut t = script();
+    t.window(20);
+    t.write(60_000);
+    t.wait(RTT_US);
+    // Twelve of twenty are lost: eight in flight, for which ten would be right.
+    let sent = t.ack(0, &[(12_000, 20_000)]).len() + t.ack(0, &[(12_000, 20_000)]).len();
+    t.wait(RTT_US);
+    // What is sent again arrives in order, and nothing more is lost: two for one, although much is still to be sent again.
+    let more: usize = (1..=sent as u32).map(|n| t.ack(n * 1000, &[(12_000, 20_000)]).len()).sum();
+    assert!(more > sent && more <= 2 * sent, "{more} after {sent}");
 }
 
 /// RFC 5681 4.3-1.
@@ -336,7 +541,8 @@ fn a_lost_tail_is_probed_after_two_round_trips() {
     let mut t = script();
     t.write(3000);
     let start = t.now_us;
-    assert!(t.expire().counts.has(Counter::TxTailProbes));
+    let out = t.expire();
+    assert!(out.counts.has(Counter::TxTailProbes) && out.send);
     assert!(t.now_us - start <= 6000, "after {} us", t.now_us - start);
     assert_eq!(ranges(&t.emit_all()), [(2000, 1000)]);
     t.wait(RTT_US);
@@ -358,6 +564,32 @@ fn a_probe_is_new_data_where_there_is_some() {
     assert_eq!(ranges(&t.emit_all()), [(10_000, 1000)]);
     let _ = t.ack(11_000, &[]);
     assert_eq!((t.s.cc.ssthresh, t.s.tx.board), (1 << 30, 0), "nothing was lost");
+}
+
+#[test]
+fn an_acknowledgement_beyond_a_probe_of_new_data_repairs_nothing() {
+    let mut t = script();
+    assert_eq!(t.write(13_000).len(), 10);
+    let _ = t.expire();
+    assert_eq!(ranges(&t.emit_all()), [(10_000, 1000)]);
+    t.window(20);
+    assert_eq!(ranges(&t.emit_all()), [(11_000, 1000), (12_000, 1000)]);
+    assert!(!t.counts(12_000, &[]).has(Counter::TxTailRepairs));
+}
+
+#[test]
+fn a_probe_that_shows_a_loss_reduces_the_window_once() {
+    let mut t = script();
+    t.write(5000);
+    let _ = t.expire();
+    assert_eq!(ranges(&t.emit_all()), [(4000, 1000)]);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(4000, 5000)]), [(0, 1000)]);
+    assert_eq!(t.s.cc.ssthresh, 2500);
+    t.window(10);
+    t.write(1000);
+    assert!(!t.counts(6000, &[]).has(Counter::TxTailRepairs));
+    assert_eq!(t.s.cc.ssthresh, 2500);
 }
 
 /// RFC 8985 7.2-3.
@@ -440,6 +672,20 @@ fn a_probe_that_was_needless_does_not() {
     assert!(t.s.cc.cwnd >= 10_000);
 }
 
+/// RFC 8985 7.4.2-2: a peer that sends no D-SACK acknowledges the probe once more.
+#[test]
+fn a_duplicate_ack_shows_that_a_probe_was_needless() {
+    let mut t = script();
+    t.write(3000);
+    let _ = t.expire();
+    t.emit_all();
+    let _ = t.ack(3000, &[]);
+    t.write(1000);
+    assert!(!t.counts(3000, &[]).has(Counter::TxTailRepairs));
+    assert!(!t.counts(4000, &[]).has(Counter::TxTailRepairs));
+    assert!(t.s.cc.cwnd >= 10_000);
+}
+
 // Timeouts: RFC 8985, 6.3; RFC 2018, 8; RFC 5682.
 
 /// Past probe and reordering timer, to the timeout.
@@ -510,6 +756,7 @@ fn a_timeout_with_everything_only_late_is_taken_back() {
     // (3b): ... and then an ACK of what was sent once only.
     assert!(t.counts(2000, &[]).has(Counter::TxSpuriousTimeouts));
     assert!(t.s.cc.cwnd >= cwnd && t.s.cc.ssthresh == ssthresh, "{:?}", t.s.cc);
+    assert_eq!(t.s.rx.flags & flow_flags::LOSS, 0);
     assert!(t.emit_all().iter().all(|s| !s.rexmit));
 }
 
@@ -531,6 +778,55 @@ fn a_timeout_for_a_loss_is_not_taken_back() {
     assert_eq!(ranges(&t.emit_all())[0], (1000, 1000));
 }
 
+/// RFC 5682 3.1-2. What is sent since then says nothing of what was sent before.
+#[test]
+fn a_timeout_is_over_when_all_that_was_sent_before_it_has_arrived() {
+    let mut t = script();
+    for _ in 0..3 {
+        t.write(100);
+    }
+    assert_eq!(time_out(&mut t), [(0, 300)]);
+    // There is room in the window of a segment.
+    assert_eq!(ranges(&t.write(200)), [(300, 200)]);
+    let _ = t.host(700, 0, hc_flags::NODELAY);
+    assert_eq!(t.ack(100, &[]), [(500, 200)]);
+    assert!(!t.counts(100, &[(300, 500)]).has(Counter::TxSpuriousTimeouts));
+    let _ = t.ack(300, &[(300, 500)]);
+    assert_eq!(t.s.rx.flags & flow_flags::LOSS, 0);
+}
+
+/// RFC 5682 3.1-3, 3.1-4.
+#[test]
+fn neither_a_timeout_in_recovery_nor_a_second_one_is_taken_back() {
+    let mut t = script();
+    t.write(6000);
+    t.wait(RTT_US);
+    let _ = t.ack(0, &[(1000, 3000)]);
+    let _ = t.expire();
+    t.emit_all();
+    let _ = time_out(&mut t);
+    assert_eq!(t.s.rx.flags & flow_flags::RECOVERY, 0);
+    assert!(!t.counts(4000, &[]).has(Counter::TxSpuriousTimeouts));
+    let mut t = script();
+    t.write(5000);
+    let _ = time_out(&mut t);
+    let _ = time_out(&mut t);
+    assert!(!t.counts(2000, &[]).has(Counter::TxSpuriousTimeouts));
+}
+
+/// RFC 3168 6.1.2-2.
+#[test]
+fn a_timeout_ends_the_time_without_growth_after_a_mark() {
+    for with_sack in [true, false] {
+        let mut t = Script::with(|s| (s.sack, s.ecn, s.snd_wnd) = (with_sack, true, 60_000));
+        t.write(10_000);
+        let _ = t.segment(SegmentIn { flags: A | TcpFlags::ECE, ..sack(1000, &[]) });
+        let _ = time_out(&mut t);
+        let _ = t.ack(2000, &[]);
+        assert_eq!(t.s.cc.cwnd, 2000);
+    }
+}
+
 /// RFC 5682 3.1-4.
 #[test]
 fn a_repeated_timeout_backs_off() {
@@ -541,6 +837,48 @@ fn a_repeated_timeout_backs_off() {
     assert_eq!(time_out(&mut t), [(0, 1000)]);
     assert!(t.now_us - start > 400_000);
     assert_eq!(t.s.tx.backoff, 2);
+}
+
+fn timestamped() -> Script {
+    Script::with(|s| {
+        (s.sack, s.snd_wnd) = (true, 60_000);
+        s.timestamps = Some(Timestamping { recent: 100, offset: 7 });
+    })
+}
+
+/// RFC 6298 3-1; RFC 7323 4.1-2: an echo tells which copy was answered, but only of what is acknowledged in order.
+#[test]
+fn a_retransmission_is_measured_where_its_echo_can_be_told() {
+    let again = |ack, blocks: &[(u32, u32)]| {
+        let mut t = timestamped();
+        t.write(10_000);
+        t.wait(RTT_US);
+        let _ = t.segment(stamped(sack(0, &[(2000, 10_000)]), 101, 1007));
+        let again = t.emit_all();
+        assert_eq!(ranges(&again), [(0, 1000), (1000, 1000)]);
+        let before = t.s.tx.srtt_us;
+        t.wait(50_000);
+        let _ = t.segment(stamped(sack(ack, blocks), 102, again[0].timestamps.unwrap().val));
+        t.s.tx.srtt_us - before
+    };
+    assert!(again(1000, &[(2000, 10_000)]) > 5000);
+    assert_eq!(again(0, &[(1000, 10_000)]), 0);
+}
+
+/// RFC 6298 5-2: only what is acknowledged starts it anew.
+#[test]
+fn news_of_sack_does_not_put_a_timeout_off() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    let _ = t.ack(0, &[(1000, 2000)]);
+    assert_eq!(t.s.tx.timer, timer::REORDER);
+    let _ = t.ack(0, &[(1000, 4000)]);
+    assert_eq!(t.s.tx.timer, timer::RTO, "it is lost: nothing to wait for");
+    let due = next_deadline(&t.s, t.now());
+    t.wait(5000);
+    let _ = t.ack(0, &[(1000, 5000)]);
+    assert_eq!(next_deadline(&t.s, t.now()), due);
 }
 
 /// RFC 6298 3-1. What was sent once has waited at the peer, which does not say what it has, for what was sent again.
@@ -574,6 +912,30 @@ fn a_recovery_whose_retransmissions_were_all_needless_is_taken_back() {
     assert_eq!((t.s.cc.cwnd, t.s.cc.ssthresh), (10_000, 1 << 30));
 }
 
+/// Nothing is SACKed or lost any more, but what is sent again is out.
+#[test]
+fn a_recovery_is_taken_back_before_it_has_ended_too() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 4000)]), [(0, 1000)]);
+    let _ = t.ack(4000, &[]);
+    assert!(t.counts(4000, &[(0, 1000)]).has(Counter::TxSpuriousRecoveries));
+    assert_eq!(t.s.cc.cwnd, 10_000);
+}
+
+/// RFC 3168, 6.1.2: CWR tells of a reduction.
+#[test]
+fn what_was_taken_back_is_not_told() {
+    let mut t = Script::with(|s| (s.sack, s.ecn, s.snd_wnd) = (true, true, 60_000));
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 4000)]), [(0, 1000)]);
+    t.wait(RTT_US);
+    assert!(t.counts(10_000, &[(0, 1000)]).has(Counter::TxSpuriousRecoveries));
+    assert!(!t.write(1000)[0].flags.contains(TcpFlags::CWR));
+}
+
 #[test]
 fn a_recovery_with_one_real_loss_stands() {
     let mut t = script();
@@ -584,6 +946,51 @@ fn a_recovery_with_one_real_loss_stands() {
     let _ = t.ack(20_000, &[]);
     let counts = t.counts(20_000, &[(0, 1000)]);
     assert!(counts.has(Counter::RxDsacks) && !counts.has(Counter::TxSpuriousRecoveries));
+}
+
+#[test]
+fn copies_that_the_network_makes_take_no_recovery_back() {
+    let mut t = script();
+    t.window(20);
+    t.write(20_000);
+    t.wait(RTT_US);
+    let _ = t.ack(3000, &[]);
+    assert_eq!(t.ack(3000, &[(4000, 20_000)])[0], (3000, 1000));
+    // One from before, and one that was never sent again.
+    for copy in [1000, 5000] {
+        let counts = t.counts(3000, &[(copy, copy + 1000), (4000, 20_000)]);
+        assert!(counts.has(Counter::RxDsacks) && !counts.has(Counter::TxSpuriousRecoveries), "{copy}");
+    }
+    assert!(t.counts(20_000, &[(3000, 4000)]).has(Counter::TxSpuriousRecoveries));
+}
+
+#[test]
+fn an_echo_of_an_earlier_retransmission_takes_nothing_back() {
+    let mut t = Script::with(|s| {
+        (s.sack, s.snd_wnd) = (true, 60_000);
+        s.timestamps = Some(Timestamping { recent: 100, offset: 7 });
+    });
+    t.window(20);
+    t.write(60_000);
+    let mut step = |ack: u32, blocks: &[(u32, u32)], echo_us: u64| {
+        t.wait(2 * RTT_US);
+        let out = t.segment(stamped(sack(ack, blocks), 101, (echo_us / 1000) as u32 + 7));
+        (ranges(&t.emit_all()), out.counts, t.now_us)
+    };
+    let begin = 1_000_000;
+    let (sent, ..) = step(0, &[(1000, 20_000)], begin);
+    assert_eq!((sent[0], sent.len()), ((0, 1000), 10));
+    // 20000 was sent in recovery, and is lost, as the copy of 0. Its own is beyond the recovery point.
+    let (sent, _, again_us) = step(0, &[(21_000, 24_000), (1000, 20_000)], begin);
+    assert_eq!(sent[..2], [(0, 1000), (20_000, 1000)]);
+    let _ = step(20_000, &[(21_000, 24_000)], again_us - 2 * RTT_US);
+    // 26000 is lost too: another recovery. An ACK of the earlier retransmission is no news of it.
+    let (sent, counts, _) = step(20_000, &[(27_000, 29_000), (21_000, 26_000)], again_us - 2 * RTT_US);
+    assert_eq!((sent[0], counts.has(Counter::TxFastRetransmits)), ((26_000, 1000), true));
+    let (_, counts, _) = step(26_000, &[(27_000, 29_000)], again_us);
+    assert!(!counts.has(Counter::TxSpuriousRecoveries));
+    let (_, counts, _) = step(29_000, &[], again_us);
+    assert!(counts.has(Counter::TxSpuriousRecoveries), "but one of the original is");
 }
 
 #[test]
@@ -604,10 +1011,7 @@ fn a_needless_probe_takes_no_recovery_back() {
 /// RFC 9438 4.9.2-1.
 #[test]
 fn an_echo_of_the_original_takes_recovery_back_at_once() {
-    let mut t = Script::with(|s| {
-        (s.sack, s.snd_wnd) = (true, 60_000);
-        s.timestamps = Some(Timestamping { recent: 100, offset: 7 });
-    });
+    let mut t = timestamped();
     t.write(10_000);
     let sent_ts = (t.now_us / 1000) as u32 + 7;
     t.wait(5000);

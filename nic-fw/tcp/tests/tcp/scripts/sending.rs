@@ -64,10 +64,27 @@ fn a_partial_ack_retransmits_the_next_hole() {
     }
     assert_eq!(ranges(&t.emit_all()), [(0, 1000)]);
     assert!(t.segment(seg(RX, TX + 3000, A, 0)).send);
+    assert_eq!(t.s.cc.cwnd, 4000 + 3000 - 3000 + 1000, "less what was acknowledged, and a segment more");
     assert_eq!(t.emit().map(|s| (s.pos, s.len, s.rexmit)), Some((3000, 1000, true)));
+    let _ = t.segment(seg(RX, TX + 3100, A, 0));
+    assert_eq!(t.s.cc.cwnd, 4900, "it was less than a segment");
     let _ = t.segment(seg(RX, TX + 8000, A, 0));
     assert_eq!(tx_tail(&t.s), 8000);
-    assert!(t.s.cc.cwnd <= 4000, "deflated to ssthresh: {}", t.s.cc.cwnd);
+    assert_eq!(t.s.cc.cwnd, 2000, "nothing is in flight: no burst");
+    // It is over, and the window grows again.
+    t.write(2000);
+    let _ = t.segment(seg(RX, TX + 10_000, A, 0));
+    assert_eq!(t.s.cc.cwnd, 4000);
+}
+
+/// RFC 5681 3.2-6: condition (c).
+#[test]
+fn a_repeated_fin_is_no_duplicate_ack() {
+    let mut t = Script::with(|s| s.snd_wnd = 60_000);
+    t.write(8000);
+    for _ in 0..5 {
+        assert!(!t.segment(seg(RX, TX, A | TcpFlags::FIN, 0)).counts.has(Counter::TxFastRetransmits));
+    }
 }
 
 /// RFC 9293 3.10.8-2; RFC 2018 5-3; RFC 6298 5-1, 5-2.
@@ -76,7 +93,8 @@ fn timeout_backs_off_and_goes_back() {
     let mut t = Script::new();
     t.write(3000);
     let start = t.now_us;
-    assert!(t.expire().counts.has(Counter::TxTimeouts));
+    let out = t.expire();
+    assert!(out.counts.has(Counter::TxTimeouts) && out.send);
     let first = t.now_us - start;
     assert!((201_000..=204_000).contains(&first), "RTO {first}");
     assert_eq!(ranges(&t.emit_all()), [(0, 1000)]);
@@ -100,6 +118,9 @@ fn a_lost_retransmission_is_a_second_sign_of_congestion() {
     assert_eq!(t.s.cc.ssthresh, 4000);
     let _ = t.expire();
     assert!(t.s.cc.ssthresh < 4000 && t.s.cc.cwnd == 1000, "{:?}", t.s.cc);
+    t.emit_all();
+    let _ = t.segment(seg(RX, TX + 1000, A, 0));
+    assert_eq!(t.s.cc.cwnd, 2000, "slow start");
 }
 
 /// RFC 6582 3.2-2, 3.2-6.
@@ -192,7 +213,7 @@ fn a_closed_window_is_probed_for_as_long_as_the_peer_answers() {
     assert_eq!(t.write(10), []);
     for _ in 0..100 {
         let out = t.expire();
-        assert!(out.counts.has(Counter::TxProbes) && out.closed.is_none());
+        assert!(out.counts.has(Counter::TxProbes) && out.send && out.closed.is_none());
         let probe = t.emit().unwrap();
         assert_eq!((probe.seq, probe.len), (SeqNum(TX - 1), 0));
         let _ = t.segment(SegmentIn { window: 0, ..seg(RX, TX, A, 0) });
@@ -256,6 +277,20 @@ fn an_overtaken_window_is_not_taken_back() {
     let _ = t.segment(SegmentIn { window: 9000, ..seg(RX, TX + 5000, A, 0) });
     let _ = t.segment(SegmentIn { window: 4000, ..seg(RX, TX + 5000, A, 0) });
     assert_eq!(t.s.tx.snd_wnd, 9000);
+}
+
+/// RFC 9293 3.10.7.4-24.
+#[test]
+fn a_smaller_window_in_the_same_words_counts_once_data_times_out() {
+    let mut t = Script::new();
+    t.write(5000);
+    let said = |window| SegmentIn { window, ..seg(RX, TX, A, 0) };
+    let _ = t.segment(said(9000));
+    let _ = t.segment(said(4000));
+    assert_eq!(t.s.tx.snd_wnd, 9000);
+    let _ = t.expire();
+    let _ = t.segment(said(4000));
+    assert_eq!(t.s.tx.snd_wnd, 4000);
 }
 
 /// RFC 9293 SHLD-28; RFC 5681 2-1, 3-1.
@@ -345,6 +380,43 @@ fn cork_holds_the_tail_for_200_ms() {
     assert!(t.expire().send);
     assert!((200_000..=201_000).contains(&(t.now_us - start)));
     assert_eq!(ranges(&t.emit_all()), [(1000, 100)]);
+}
+
+#[test]
+fn cork_holds_the_next_tail_as_long() {
+    let mut t = Script::new();
+    for head in [100, 200] {
+        assert!(!t.host(head, 0, hc_flags::CORK).send);
+        let start = t.now_us;
+        assert!(t.expire().send);
+        assert!(t.now_us - start >= 200_000);
+        assert_eq!(ranges(&t.emit_all()), [(head - 100, 100)]);
+        let _ = t.segment(seg(RX, TX + head, A, 0));
+    }
+}
+
+#[test]
+fn cork_lets_whole_segments_go() {
+    let mut t = Script::new();
+    let _ = t.host(3100, 0, hc_flags::CORK);
+    let now = t.now();
+    assert_eq!(emit(&mut t.s, &mut t.pools, now, 64_000).map(|s| (s.pos, s.len)), Some((0, 3000)));
+    assert_eq!(t.emit(), None);
+}
+
+/// RFC 5681 4.1-1.
+#[test]
+fn after_a_silence_the_window_begins_anew() {
+    let mut t = Script::with(|s| s.snd_wnd = 60_000);
+    t.s.cc.cwnd = 40_000;
+    assert_eq!(t.write(10_000).len(), 10);
+    let _ = t.segment(seg(RX, TX + 10_000, A, 0));
+    t.now_us += 10_000_000;
+    assert_eq!(t.write(40_000).len(), 10);
+    // What is in flight is no silence.
+    t.now_us += 100_000;
+    let _ = t.segment(seg(RX, TX + 20_000, A, 0));
+    assert_eq!(t.emit_all().len(), 20);
 }
 
 #[test]

@@ -57,6 +57,7 @@ fn segment(seq: u32, ack: u32, flags: TcpFlags, len: u32) -> Result<Box<[u8]>, T
         ack: SeqNum(ack),
         flags: flags | TcpFlags::ACK,
         window: u16::MAX,
+        urgent: 0,
         options: TcpOptions { timestamps: Some(Timestamps { val: NOW_MS, ecr: NOW_MS }), ..TcpOptions::default() },
     };
     let mut bytes = vec![0; HEADERS_MAX + len as usize];
