@@ -221,6 +221,19 @@ pub struct Connection {
     pub ssthresh: u32,
     pub srtt_us: u32,
     pub rttvar_us: u32,
+    /// The shortest round trip of the last minutes.
+    #[serde(default)]
+    pub min_rtt_us: u32,
+    /// How long a segment may be overtaken by others before it counts as lost (RFC 8985); 0: none has been.
+    #[serde(default)]
+    pub reo_wnd_us: u32,
+    /// Congestion control, as TCP_CONGESTION has it; absent where there is no flow.
+    #[serde(default)]
+    pub cc: Option<String>,
+    /// What it is doing, in Linux's words: `open`, `disorder` (something is missing or was probed for), `cwr` (reduced for a congestion
+    /// mark), `recovery`, `loss` (after a timeout).
+    #[serde(default)]
+    pub ca_state: Option<String>,
     /// Consecutive retransmission timeouts now.
     #[serde(default)]
     pub backoff: u32,

@@ -7,6 +7,8 @@ use toe_abi::counters::{Counter, Drop};
 use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::{SeqNum, TcpFlags};
 
+/// Segments acknowledged at once at the start, and after data that was received before (as in Linux).
+pub(crate) const QUICKACKS: u8 = 16;
 /// As in Linux; RFC 9293, 3.8.6.3 allows 500 ms.
 /// RFC 9293 SHLD-18, MUST-40.
 const DELACK_MS: u32 = 40;
@@ -123,6 +125,8 @@ fn seen_before(s: &FlowState, pools: &Pools, seg: &SegmentIn) -> Option<Range> {
 
 fn discard(s: &mut FlowState, pools: &Pools, seg: &SegmentIn, why: Drop, now: Now, out: &mut Output) {
     out.drop = Some(why);
+    // As in Linux: the peer does not know where it stands, and its window may be small; for a while it hears of each segment.
+    s.rx.quickack = s.rx.quickack.max(QUICKACKS);
     let again = seen_before(s, pools, seg);
     out.reply = Some(output::ack_again(s, pools, again, now));
 }

@@ -32,7 +32,7 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dupl
     }
     sack::selective(s, pools, seg, now, &mut news);
     match (news.rtt_us, news.again_rtt_us) {
-        (Some(us), _) => rtt::measured(s, us),
+        (Some(us), _) => rtt::measured(s, us, now),
         (None, Some(us)) => rtt::sample(s, us),
         (None, None) => {}
     }
@@ -91,7 +91,7 @@ fn advance_state(
         // RFC 6675 5.1-5.
         begin(s, pools, news, out);
         prr::on_ack(s, pools, delivered, false);
-    } else if !ended && (advanced || s.has(ff::REORDERED) && delivered > 0) {
+    } else if !ended && (advanced || s.has(ff::REORDERED)) {
         // Where segments overtake each other snd_una stands still for much of the time, and what was SACKed will not be counted again.
         ack::grow(s, delivered, flight, ece, now);
     }

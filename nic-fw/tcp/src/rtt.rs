@@ -45,15 +45,26 @@ fn base_us(s: &FlowState) -> u32 {
 /// The timeout now, with exponential backoff (RFC 6298, 5.5), milliseconds.
 /// RFC 6298 5-3.
 pub(crate) fn rto_ms(s: &FlowState) -> u32 {
+    rto_after_ms(s, s.tx.backoff)
+}
+
+/// The timeout after so many in a row, milliseconds.
+pub(crate) fn rto_after_ms(s: &FlowState, backoff: u8) -> u32 {
     let base_ms = base_us(s).div_ceil(1000).max(1);
-    let ms = u64::from(base_ms) << s.tx.backoff.min(20);
+    let ms = u64::from(base_ms) << backoff.min(20);
     ms.min(u64::from(RTO_MAX_MS)) as u32
 }
 
+/// The least round trip is of stretches of so many milliseconds, about 4 minutes: a path may become longer (RFC 8985, 6.2, step 1).
+const MIN_RTT_MS_LOG2: u32 = 18;
+
 /// A round trip of data that was sent once.
-pub(crate) fn measured(s: &mut FlowState, rtt_us: u32) {
+pub(crate) fn measured(s: &mut FlowState, rtt_us: u32, now: Now) {
     let rtt_us = rtt_us.max(1);
-    s.tx.min_rtt_us = if s.tx.min_rtt_us == 0 { rtt_us } else { rtt_us.min(s.tx.min_rtt_us) };
+    let sent_ms = now.ms32().wrapping_sub(rtt_us / 1000);
+    // What was under way when a stretch began is the first measurement of it.
+    let anew = sent_ms >> MIN_RTT_MS_LOG2 != now.ms32() >> MIN_RTT_MS_LOG2;
+    s.tx.min_rtt_us = if anew || s.tx.min_rtt_us == 0 { rtt_us } else { rtt_us.min(s.tx.min_rtt_us) };
     sample(s, rtt_us);
 }
 
@@ -97,7 +108,7 @@ mod tests {
     fn the_least_round_trip_is_kept() {
         let mut s = flow();
         let least = [500, 300, 400, 0].map(|us| {
-            measured(&mut s, us);
+            measured(&mut s, us, Now(1_000_000));
             s.tx.min_rtt_us
         });
         assert_eq!(least, [500, 300, 300, 1]);
@@ -128,6 +139,22 @@ mod tests {
             last = rto;
         }
         assert_eq!(last, RTO_MAX_MS);
+    }
+
+    #[test]
+    fn the_least_round_trip_is_forgotten_after_some_minutes() {
+        let mut s = flow();
+        let stretch_us = 1000u64 << MIN_RTT_MS_LOG2;
+        for (at_us, rtt_us, least) in [(0, 20_000, 20_000), (1, 30_000, 20_000), (2, 10_000, 10_000)] {
+            measured(&mut s, rtt_us, Now(stretch_us / 2 + at_us));
+            assert_eq!(s.tx.min_rtt_us, least);
+        }
+        // The path is another one.
+        measured(&mut s, 50_000, Now(stretch_us - 1));
+        assert_eq!(s.tx.min_rtt_us, 10_000);
+        measured(&mut s, 50_000, Now(stretch_us + 20_000));
+        measured(&mut s, 60_000, Now(stretch_us + 70_000));
+        assert_eq!(s.tx.min_rtt_us, 50_000);
     }
 
     #[test]

@@ -53,6 +53,7 @@ fn look(host: &mut ToeHost, name: &str, space: &Space) -> Result<Value, String> 
         Ok(Value::Number(of(row).into()))
     };
     match name {
+        "ca_state" => Ok(Value::Word(row.and_then(|row| row.ca_state.clone()).unwrap_or_else(|| "none".into()))),
         "cwnd" => field(|c| c.cwnd),
         "ssthresh" => field(|c| c.ssthresh),
         "srtt_us" => field(|c| c.srtt_us),

@@ -37,8 +37,14 @@ enum Command {
         #[arg(long)]
         snapshot: PathBuf,
         /// Make what is measured now the snapshot
-        #[arg(long)]
+        #[arg(long, conflicts_with_all = ["only", "seeds"])]
         bless: bool,
+        /// Only networks with this in their words, such as loss=1%, or of this group; shown, and not compared
+        #[arg(long)]
+        only: Option<String>,
+        /// Means over so many seeds: what a change does where one run is chance; shown, and not compared
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+        seeds: u64,
     },
     /// Beside Linux; shows the table, draws it
     Linux {
@@ -60,9 +66,9 @@ struct Repeat {
     /// Runs of each measurement; the median counts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
-    /// Seconds of each run
-    #[arg(long, default_value_t = 2.0)]
-    seconds: f64,
+    /// Seconds of each run [default: 2, of fairness 6]
+    #[arg(long)]
+    seconds: Option<f64>,
     /// The picture
     #[arg(long)]
     svg: PathBuf,
@@ -77,7 +83,8 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> Result<ExitCode> {
     match command {
-        Command::Sim { snapshot, bless } => sim::run(snapshot, *bless),
+        Command::Sim { only: None, seeds: 1, snapshot, bless } => sim::run(snapshot, *bless),
+        Command::Sim { only, seeds, .. } => Ok(sim::show(only.as_deref(), *seeds)),
         Command::Linux { repeat, only } => show(&linux::run(repeat, only.as_deref())?, repeat),
         Command::Fairness { repeat } => show(&fairness::run(repeat)?, repeat),
     }

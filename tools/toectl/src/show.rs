@@ -15,6 +15,7 @@ use toed::rate;
 use crate::cli;
 use crate::errors::environment;
 use crate::load::Placement;
+use crate::process::Identity;
 use crate::run_dir::RunDir;
 use crate::table::{row, table};
 
@@ -79,8 +80,17 @@ fn ask_within<T: DeserializeOwned>(dir: &RunDir, request: Request, limit: Durati
     admin::call(&dir.file("admin.sock"), request, limit).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => environment(not_running(dir)),
         io::ErrorKind::PermissionDenied => environment(error.to_string()),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => environment(silent(dir, limit)),
         _ => error.into(),
     })
+}
+
+/// What to say of a toed that is there and does not answer.
+fn silent(dir: &RunDir, limit: Duration) -> String {
+    match Identity::read(&dir.file("toed.pid")).filter(|toed| toed.is_stopped()) {
+        Some(toed) => format!("toed is stopped (open connections go on in the card); 'kill -CONT {}' lets it go on", toed.pid),
+        None => format!("toed has not answered for {} s", limit.as_secs()),
+    }
 }
 
 /// What to say when nobody answers; a toed that failed has left word.
@@ -105,7 +115,7 @@ pub fn print(text: &str) -> Result<()> {
 }
 
 fn ss_text(connections: &[Connection]) -> String {
-    let mut rows = vec![row(["State", "Recv-Q", "Send-Q", "Local", "Peer", "cwnd", "rtt", "retrans", "pid"])];
+    let mut rows = vec![row(["State", "Recv-Q", "Send-Q", "Local", "Peer", "cc", "cwnd", "rtt", "minrtt", "retrans", "pid"])];
     for c in connections {
         // Of a listener these mean nothing.
         let listens = c.state == "LISTEN";
@@ -116,13 +126,15 @@ fn ss_text(connections: &[Connection]) -> String {
             c.tx_queue.to_string(),
             c.local.clone(),
             c.remote.clone(),
+            c.cc.as_ref().map_or_else(|| "-".to_owned(), |cc| format!("{cc}/{}", c.ca_state.as_deref().unwrap_or("-"))),
             unless_listening(bytes(c.cwnd.into())),
             unless_listening(format!("{}/{}", millis(c.srtt_us), millis(c.rttvar_us))),
+            unless_listening(millis(c.min_rtt_us)),
             unless_listening(c.retransmits.map_or_else(|| "-".to_owned(), |n| n.to_string())),
             c.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
         ]);
     }
-    table(&rows, &[0, 3, 4])
+    table(&rows, &[0, 3, 4, 5])
 }
 
 /// As ss(8): milliseconds, three digits after the point.
@@ -230,15 +242,18 @@ mod tests {
                 cwnd: 14600,
                 srtt_us: 1234,
                 rttvar_us: 56,
+                min_rtt_us: 1200,
+                cc: Some("cubic".into()),
+                ca_state: Some("recovery".into()),
                 retransmits: Some(2),
                 pid: Some(99),
                 ..Default::default()
             },
         ];
         let expected = "\
-State   Recv-Q  Send-Q  Local        Peer            cwnd          rtt  retrans  pid
-LISTEN       0     511  10.0.0.2:80  0.0.0.0:*          -            -        -    -
-ESTAB        7       0  10.0.0.2:80  10.0.0.1:40000   14K  1.234/0.056        2   99
+State   Recv-Q  Send-Q  Local        Peer            cc              cwnd          rtt  minrtt  retrans  pid
+LISTEN       0     511  10.0.0.2:80  0.0.0.0:*       -                  -            -       -        -    -
+ESTAB        7       0  10.0.0.2:80  10.0.0.1:40000  cubic/recovery   14K  1.234/0.056   1.200        2   99
 ";
         assert_eq!(ss_text(&connections), expected);
     }

@@ -12,7 +12,7 @@ use toe_abi::{
     control::close_reason,
     flow::{FlowState, as_v4, v4_mapped},
 };
-use toe_engine::{Action, BindId, ConnId, Counters, Endpoint, Errno, FrameMeta, InstallError, ListenerId, Prefix, SynCookies};
+use toe_engine::{Action, BindId, ConnId, Counters, Endpoint, Errno, FinWait2, FrameMeta, InstallError, ListenerId, Prefix, SynCookies};
 use toe_wire::{
     ArpOp, SeqNum, TcpFlags, TcpOptions, Timestamps,
     checksum::checksum,
@@ -25,7 +25,7 @@ const HALF_OPEN: usize = 4;
 const CONNECTIONS: usize = 12;
 const NEIGHBOURS: u16 = 3;
 const TIME_WAITS: usize = 3;
-const BACKLOG: u32 = 2;
+const BACKLOG: u32 = 3;
 const STEPS_MAX: u32 = 250;
 /// Longer than anything that a router can promise: lifetimes are seconds in 32 bits.
 const FOR_EVER: u64 = (1 << 33) * SEC;
@@ -140,7 +140,8 @@ impl World {
             96 => self.listener.iter().for_each(|(_, l)| self.b.engine.set_backlog(*l, BACKLOG)),
             _ => {
                 if let Some(at) = pick(r, self.flows.len()) {
-                    self.b.engine.orphaned(self.flows[at].0, self.b.now);
+                    let patience = if r.chance(50) { FinWait2::AsEverybody } else { FinWait2::Limit(r.range(0, 2) * SEC) };
+                    self.b.engine.orphaned(self.flows[at].0, patience, self.b.now);
                 }
             }
         }

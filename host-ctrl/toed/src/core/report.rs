@@ -12,7 +12,7 @@ use toe_abi::{
     app::bind_flags,
     control::{ControlMsg, kind, status},
     counters,
-    flow::{FlowState, tcp_state},
+    flow::{FlowState, cc, flow_flags, tcp_state},
 };
 use toe_engine::{Endpoint, Prefix};
 
@@ -279,6 +279,10 @@ impl<H: Host> Core<H> {
             ssthresh: s.cc.ssthresh,
             srtt_us: s.tx.srtt_us,
             rttvar_us: s.tx.rttvar_us,
+            min_rtt_us: s.tx.min_rtt_us,
+            reo_wnd_us: if s.rx.flags & flow_flags::REORDERED != 0 { s.reo_wnd_us() } else { 0 },
+            cc: Some(cc::name(s.cc.algorithm).into()),
+            ca_state: Some(ca_state(s).into()),
             backoff: s.tx.backoff.into(),
             retransmits: Some(s.id.retransmits),
             flow: Some(format!("{}.{}", id.index, id.generation)),
@@ -295,6 +299,19 @@ fn neighbour(n: &toe_engine::NeighbourView) -> admin::Neighbour {
 /// `02:00:00:00:00:01`.
 pub fn mac_text(mac: &[u8; 6]) -> String {
     mac.map(|b| format!("{b:02x}")).join(":")
+}
+
+/// What congestion control is doing, as Linux calls it (tcpi_ca_state).
+fn ca_state(s: &FlowState) -> &'static str {
+    let has = |flag| s.rx.flags & flag != 0;
+    match () {
+        () if has(flow_flags::LOSS) => "loss",
+        () if has(flow_flags::RECOVERY) => "recovery",
+        () if has(flow_flags::ECN_REDUCED) => "cwr",
+        // It has a scoreboard, or counts duplicates without one.
+        () if s.tx.board != 0 || s.tx.dup_acks > 0 => "disorder",
+        () => "open",
+    }
 }
 
 /// State names as ss(8) has them. RFC 9293 3.10.6-1.

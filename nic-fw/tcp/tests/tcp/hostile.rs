@@ -3,7 +3,7 @@
 use super::choices::Choices;
 use super::flow::setup;
 use toe_abi::desc::{ev_flags, hc_flags};
-use toe_abi::flow::{FlowState, timer};
+use toe_abi::flow::{FlowOptions, FlowState, timer};
 use toe_tcp::*;
 use toe_wire::{SackBlocks, SeqNum, TcpFlags, Timestamps};
 
@@ -61,13 +61,27 @@ fn event(r: &mut impl Choices, s: &FlowState, now: Now) -> Input {
             flags: (r.next() as u32) & if r.chance(95) { !(hc_flags::FIN | hc_flags::RX_CLOSED) } else { !0 },
             urgent: near(r, &[s.tx.tx_head, tx_tail(s)]),
         }),
-        850..985 => Input::Timer,
+        850..975 => Input::Timer,
+        975..985 => Input::Options(options(r)),
         985..998 => {
             let mtu = r.next() as u16;
             Input::IcmpError(IcmpError { kind: 3, code: 4, mtu, seq: SeqNum(near(r, &[s.tx.snd_una])) })
         }
         998 => Input::Close { unread: r.chance(50) },
         _ => Input::Abort,
+    }
+}
+
+fn options(r: &mut impl Choices) -> FlowOptions {
+    let [any, other] = [0; 2].map(|_| r.next() as u32);
+    FlowOptions {
+        user_timeout_ms: r.pick([0, 1, 1000, any]),
+        keep_idle_s: r.pick([0, 1, any as u16]),
+        keep_interval_s: r.pick([0, 1, other as u16]),
+        keep_count: r.pick([0, 1, other as u8]),
+        tos: any as u8,
+        ttl: other as u8,
+        quick_ack: r.range(0, 4) as u8,
     }
 }
 

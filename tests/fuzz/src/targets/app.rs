@@ -209,7 +209,7 @@ impl World {
         let client = ClientId(self.next_client);
         self.next_client += 1;
         self.clients[n] = client;
-        self.host.others(|core, _| core.client_connected(client, client.0 as i32, 0));
+        self.host.others(|core, _| core.client_connected(client, client.0 as i32, 1000));
     }
 
     fn ask(&mut self, client: ClientId, mut request: Request, proof: Option<Proof>) {

@@ -61,23 +61,23 @@ fn possible(row: &Row, knobs: &Knobs) -> f64 {
     (knobs.rate as f64 / 8.0 * PAYLOAD / FRAME).min(window_rate) * seconds * (1.0 - knobs.lost_share())
 }
 
-fn measure(row: &Row, pairing: Pairing) -> Figures {
+fn measure(row: &Row, pairing: Pairing, seed: u64) -> Figures {
     let knobs: Knobs = row.line.parse().expect("the table has valid words");
-    let mut wire = Wire::new(knobs, SEED);
+    let mut wire = Wire::new(knobs, seed);
     let mut go = |a: &mut dyn End, b: &mut dyn End| world::run_until(a, b, &mut wire, row.ms * 1000);
     let (arrived, timeouts) = match pairing {
         Pairing::FromSmoltcp => {
-            let (mut a, mut b) = (hosts::smoltcp(Side::Sender, row, SEED), hosts::ours(Side::Receiver, row, SEED));
+            let (mut a, mut b) = (hosts::smoltcp(Side::Sender, row, seed), hosts::ours(Side::Receiver, row, seed));
             go(&mut a, &mut b);
             (b.app.stream.bytes, None)
         }
         Pairing::ToSmoltcp => {
-            let (mut a, mut b) = (hosts::ours(Side::Sender, row, SEED), hosts::smoltcp(Side::Receiver, row, SEED));
+            let (mut a, mut b) = (hosts::ours(Side::Sender, row, seed), hosts::smoltcp(Side::Receiver, row, seed));
             go(&mut a, &mut b);
             (b.stream.bytes, Some(timeouts(&mut a.host)))
         }
         Pairing::Ours => {
-            let (mut a, mut b) = (hosts::ours(Side::Sender, row, SEED), hosts::ours(Side::Receiver, row, SEED + 1));
+            let (mut a, mut b) = (hosts::ours(Side::Sender, row, seed), hosts::ours(Side::Receiver, row, seed + 1));
             go(&mut a, &mut b);
             (b.app.stream.bytes, Some(timeouts(&mut a.host)))
         }
@@ -93,8 +93,16 @@ fn timeouts(host: &mut toe_tests::sim::host::ToeHost) -> u64 {
     }
 }
 
-/// All rows, on all cores; `done` hears of each.
-fn measure_all(done: impl Fn(usize)) -> Vec<[Figures; PAIRINGS.len()]> {
+/// Means over seeds.
+fn mean(row: &Row, pairing: Pairing, seeds: u64) -> Figures {
+    let all: Vec<Figures> = (SEED..SEED + seeds).map(|seed| measure(row, pairing, seed)).collect();
+    let mean = |of: fn(&Figures) -> f64| all.iter().map(of).sum::<f64>() / seeds as f64;
+    let timeouts = all.iter().map(|f| f.timeouts).sum::<Option<u64>>().map(|sum| sum.div_ceil(seeds));
+    Figures { goodput: mean(|f| f.goodput), again: mean(|f| f.again), timeouts }
+}
+
+/// The rows, on all cores; `done` hears of each.
+fn measure_all(rows: &[&Row], seeds: u64, done: impl Fn(usize)) -> Vec<[Figures; PAIRINGS.len()]> {
     let next = AtomicUsize::new(0);
     let (sender, results) = mpsc::channel();
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
@@ -102,10 +110,10 @@ fn measure_all(done: impl Fn(usize)) -> Vec<[Figures; PAIRINGS.len()]> {
         for _ in 0..workers {
             let (sender, next) = (sender.clone(), &next);
             scope.spawn(move || {
-                while let Some(row) = ROWS.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let index = ROWS.iter().position(|other| std::ptr::eq(other, row));
-                    let figures = PAIRINGS.map(|(pairing, _)| measure(row, pairing));
-                    let _ = sender.send((index.unwrap_or_default(), figures));
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(row) = rows.get(index) else { return };
+                    let _ = sender.send((index, PAIRINGS.map(|(pairing, _)| mean(row, pairing, seeds))));
                 }
             });
         }
@@ -120,13 +128,13 @@ fn measure_all(done: impl Fn(usize)) -> Vec<[Figures; PAIRINGS.len()]> {
     })
 }
 
-fn table(all: &[[Figures; PAIRINGS.len()]]) -> String {
+fn table(rows: &[&Row], all: &[[Figures; PAIRINGS.len()]]) -> String {
     let mut text = format!("{:<88}", "");
     PAIRINGS.iter().for_each(|(_, title)| _ = write!(text, "{title:^24}"));
     let heads = ["goodput", "again", "RTOs"].map(|head| format!("{head:>8}")).concat();
     let _ = writeln!(text, "\n{:<66}{:>8} {:<13}{}", "", "buffer", "", heads.repeat(PAIRINGS.len()));
     let mut group = "";
-    for (row, figures) in ROWS.iter().zip(all) {
+    for (row, figures) in rows.iter().zip(all) {
         if row.group != group {
             group = row.group;
             let _ = writeln!(text, "{group}");
@@ -134,6 +142,7 @@ fn table(all: &[[Figures; PAIRINGS.len()]]) -> String {
         let cc = match row.cc {
             Cc::Cubic => "cubic",
             Cc::CubicEcn => "cubic, ECN",
+            Cc::CubicPaced => "cubic, paced",
             Cc::Dctcp => "dctcp",
         };
         let _ = write!(text, "  {:<64}{:>7}k {:<13}", row.line, (1u32 << row.buffer_log2) / 1024, cc);
@@ -149,11 +158,23 @@ fn table(all: &[[Figures; PAIRINGS.len()]]) -> String {
 const HEAD: &str = "Networks in virtual time: docs/networks.md, \"In virtual time\"\n\
      goodput: of what line and buffers let through; again: payload sent more than once, of all that was sent\n\n";
 
+/// Measures the networks with `only` in their words, and makes a table of means over seeds.
+fn measured(only: Option<&str>, seeds: u64) -> String {
+    let rows: Vec<&Row> = ROWS.iter().filter(|row| only.is_none_or(|only| row.group.contains(only) || row.line.contains(only))).collect();
+    let all = measure_all(&rows, seeds, |n| eprint!("\r{n} of {} networks", rows.len()));
+    eprintln!();
+    format!("{HEAD}{}", table(&rows, &all))
+}
+
+/// Measures and shows.
+pub fn show(only: Option<&str>, seeds: u64) -> ExitCode {
+    print!("{}", measured(only, seeds));
+    ExitCode::SUCCESS
+}
+
 /// Measures, shows, compares with the snapshot at `path` or makes it.
 pub fn run(path: &Path, bless: bool) -> Result<ExitCode> {
-    let all = measure_all(|n| eprint!("\r{n} of {} networks", ROWS.len()));
-    eprintln!();
-    let now = format!("{HEAD}{}", table(&all));
+    let now = measured(None, 1);
     print!("{now}");
     if bless {
         fs::write(path, &now).with_context(|| format!("cannot write {}", path.display()))?;
@@ -181,8 +202,8 @@ mod tests {
     #[test]
     fn a_run_is_a_function_of_its_row() {
         for (pairing, name) in PAIRINGS {
-            let first = measure(&SHORT, pairing);
-            assert_eq!(first, measure(&SHORT, pairing), "{name}");
+            let first = measure(&SHORT, pairing, SEED);
+            assert_eq!(first, measure(&SHORT, pairing, SEED), "{name}");
             assert!(first.goodput > 0.2 && first.goodput < 1.01 && first.again > 0.005, "{name}: {first:?}");
         }
     }
