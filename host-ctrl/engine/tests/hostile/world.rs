@@ -25,7 +25,7 @@ const HALF_OPEN: usize = 4;
 const CONNECTIONS: usize = 12;
 const NEIGHBOURS: u16 = 3;
 const TIME_WAITS: usize = 3;
-const BACKLOG: u32 = 2;
+const BACKLOG: u32 = 3;
 const STEPS_MAX: u32 = 250;
 /// Longer than anything that a router can promise: lifetimes are seconds in 32 bits.
 const FOR_EVER: u64 = (1 << 33) * SEC;
