@@ -28,6 +28,7 @@
 #define TOE_HC_UPDATE 1U
 #define TOE_HC_REBIND 2U
 #define TOE_HC_ABORT 3U
+#define TOE_HC_OPTIONS 4U
 
 /* desc::hc_flags */
 #define TOE_HC_FLAG_FIN 1U
@@ -81,6 +82,11 @@
 #define TOE_CC_CONST_RATE 5U
 #define TOE_CC_COUNT 6U
 
+/* flow::quick_ack */
+#define TOE_QUICK_ACK_AS_IT_IS 0U
+#define TOE_QUICK_ACK_ON 1U
+#define TOE_QUICK_ACK_OFF 2U
+
 /* flow::rate_words */
 #define TOE_RATE_WORD_MARKED 0U
 
@@ -113,6 +119,8 @@
 #define TOE_FLOW_FLAG_REORDERED 0x2000000U
 #define TOE_FLOW_FLAG_PROBED 0x4000000U
 #define TOE_FLOW_FLAG_URGENT 0x10000000U
+#define TOE_FLOW_FLAG_PACED 0x40000000U
+#define TOE_FLOW_FLAG_RATED 0x80000000U
 
 /* control */
 #define TOE_CONTROL_MSG_LEN 512U
@@ -222,7 +230,7 @@
 
 /* region */
 #define TOE_REGION_MAGIC 0x4e474552454f5446ULL
-#define TOE_SOCKET_SLOT_LEN 384U
+#define TOE_SOCKET_SLOT_LEN 448U
 #define TOE_ACCEPT_RECORD_LEN 128U
 
 /* region::slot_state */
@@ -535,7 +543,7 @@ struct toe_flow_cc {
     uint32_t ssthresh;        /*   4 */
     uint32_t recover;         /*   8 */
     uint8_t algorithm;        /*  12 */
-    uint8_t _reserved;        /*  13 */
+    uint8_t timers;           /*  13 */
     uint8_t challenges;       /*  14 */
     uint8_t challenge_epoch;  /*  15 */
     uint32_t words[4];        /*  16 */
@@ -543,6 +551,17 @@ struct toe_flow_cc {
     uint32_t ooo_more;        /*  56 */
     uint32_t sent;            /*  60 */
 } TOE_ALIGNED(64);
+
+/* flow::FlowOptions: 12 bytes */
+struct toe_flow_options {
+    uint32_t user_timeout_ms;  /*   0 */
+    uint16_t keep_idle_s;      /*   4 */
+    uint16_t keep_interval_s;  /*   6 */
+    uint8_t keep_count;        /*   8 */
+    uint8_t tos;               /*   9 */
+    uint8_t ttl;               /*  10 */
+    uint8_t quick_ack;         /*  11 */
+} TOE_ALIGNED(4);
 
 /* context::HostLine: 64 bytes */
 struct toe_host_line {
@@ -640,17 +659,30 @@ struct toe_slot_listen {
     uint32_t _reserved[13];  /*  12 */
 } TOE_ALIGNED(64);
 
+/* region::SlotOptions: 64 bytes */
+struct toe_slot_options {
+    uint32_t user_timeout_ms;     /*   0 */
+    uint32_t keep_idle_s;         /*   4 */
+    uint32_t keep_interval_s;     /*   8 */
+    uint32_t keep_count;          /*  12 */
+    uint32_t quick_ack;           /*  16 */
+    uint32_t linger2_s;           /*  20 */
+    uint32_t not_sent_low_water;  /*  24 */
+    uint32_t _reserved[9];        /*  28 */
+} TOE_ALIGNED(64);
+
 /* desc::HostDesc: 64 bytes */
 struct toe_host_desc {
-    uint32_t kind;            /*   0 */
-    uint32_t flags;           /*   4 */
-    struct toe_flow_id flow;  /*   8 */
-    uint32_t tx_head;         /*  16 */
-    uint32_t rx_tail;         /*  20 */
-    uint32_t opaque;          /*  24 */
-    uint32_t urgent;          /*  28 */
-    uint32_t _reserved[7];    /*  32 */
-    uint32_t phase;           /*  60 */
+    uint32_t kind;                    /*   0 */
+    uint32_t flags;                   /*   4 */
+    struct toe_flow_id flow;          /*   8 */
+    uint32_t tx_head;                 /*  16 */
+    uint32_t rx_tail;                 /*  20 */
+    uint32_t opaque;                  /*  24 */
+    uint32_t urgent;                  /*  28 */
+    struct toe_flow_options options;  /*  32 */
+    uint32_t _reserved[4];            /*  44 */
+    uint32_t phase;                   /*  60 */
 } TOE_ALIGNED(64);
 
 /* desc::EventDesc: 64 bytes */
@@ -795,14 +827,15 @@ struct toe_region_header {
     uint32_t accept_entries;  /*  92 */
 } TOE_ALIGNED(8);
 
-/* region::SocketSlot: 384 bytes */
+/* region::SocketSlot: 448 bytes */
 struct toe_socket_slot {
-    struct toe_slot_conn conn;      /*   0 */
-    struct toe_slot_names names;    /*  64 */
-    struct toe_slot_tx tx;          /* 128 */
-    struct toe_slot_rx rx;          /* 192 */
-    struct toe_slot_event event;    /* 256 */
-    struct toe_slot_listen listen;  /* 320 */
+    struct toe_slot_conn conn;        /*   0 */
+    struct toe_slot_names names;      /*  64 */
+    struct toe_slot_tx tx;            /* 128 */
+    struct toe_slot_rx rx;            /* 192 */
+    struct toe_slot_event event;      /* 256 */
+    struct toe_slot_listen listen;    /* 320 */
+    struct toe_slot_options options;  /* 384 */
 } TOE_ALIGNED(64);
 
 /* region::AcceptRecord: 128 bytes */
@@ -921,6 +954,7 @@ _Static_assert(sizeof(struct toe_flow_identity) == 64, "toe_flow_identity");
 _Static_assert(sizeof(struct toe_flow_rx) == 64, "toe_flow_rx");
 _Static_assert(sizeof(struct toe_flow_tx) == 64, "toe_flow_tx");
 _Static_assert(sizeof(struct toe_flow_cc) == 64, "toe_flow_cc");
+_Static_assert(sizeof(struct toe_flow_options) == 12, "toe_flow_options");
 _Static_assert(sizeof(struct toe_host_line) == 64, "toe_host_line");
 _Static_assert(sizeof(struct toe_card_line) == 64, "toe_card_line");
 _Static_assert(sizeof(struct toe_daemon_line) == 64, "toe_daemon_line");
@@ -930,6 +964,7 @@ _Static_assert(sizeof(struct toe_slot_tx) == 64, "toe_slot_tx");
 _Static_assert(sizeof(struct toe_slot_rx) == 64, "toe_slot_rx");
 _Static_assert(sizeof(struct toe_slot_event) == 64, "toe_slot_event");
 _Static_assert(sizeof(struct toe_slot_listen) == 64, "toe_slot_listen");
+_Static_assert(sizeof(struct toe_slot_options) == 64, "toe_slot_options");
 _Static_assert(sizeof(struct toe_host_desc) == 64, "toe_host_desc");
 _Static_assert(sizeof(struct toe_event_desc) == 64, "toe_event_desc");
 _Static_assert(sizeof(struct toe_context_page) == 4096, "toe_context_page");
@@ -942,7 +977,7 @@ _Static_assert(sizeof(struct toe_trace_record) == 48, "toe_trace_record");
 _Static_assert(sizeof(struct toe_frame_ring_header) == 128, "toe_frame_ring_header");
 _Static_assert(sizeof(struct toe_frame_record) == 64, "toe_frame_record");
 _Static_assert(sizeof(struct toe_region_header) == 96, "toe_region_header");
-_Static_assert(sizeof(struct toe_socket_slot) == 384, "toe_socket_slot");
+_Static_assert(sizeof(struct toe_socket_slot) == 448, "toe_socket_slot");
 _Static_assert(sizeof(struct toe_accept_record) == 128, "toe_accept_record");
 _Static_assert(sizeof(struct toe_window_card_page) == 4096, "toe_window_card_page");
 _Static_assert(sizeof(struct toe_window_host_page) == 4096, "toe_window_host_page");

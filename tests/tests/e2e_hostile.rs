@@ -189,7 +189,14 @@ fn storms_of_arp_and_icmp() {
     let mut scene = Scene::new();
     scene.on_the_wire("storms");
     scene.fetch();
-    scene.assert_counted(&["rx_answered", "exception_arp", "exception_icmp", "exception_fragment"]);
+    scene.assert_counted(&[
+        "rx_answered",
+        "exception_arp",
+        "exception_icmp",
+        "exception_fragment",
+        "engine_reassembled",
+        "engine_drop_fragment",
+    ]);
     scene.assert_books_balance();
     scene.assert_clean();
 }

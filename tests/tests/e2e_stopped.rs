@@ -90,6 +90,8 @@ fn with_toed_stopped_the_card_does_all_for_open_connections() {
     let before = answered(&card);
 
     job::signal(toed, Signal::STOP);
+    let asked = card.try_toectl(&["status"]).expect("toectl").stderr();
+    assert!(asked.contains("toed is stopped") && asked.contains("kill -CONT"), "{asked}");
     let long = Duration::from_secs(2 * seconds()) + LIMIT;
     let mut looks = 0;
     wait_until("all programs end", long, || {

@@ -186,6 +186,12 @@ fn play(seed: u64, a: &mut Alone, b: &mut Alone) {
     assert!(a.stopped, "toed was not stopped");
 }
 
+/// A counter of card or toed.
+fn count(end: &mut Alone, name: &str) -> u64 {
+    let Report::Stats(stats) = end.end.host.report(|core| core.report_stats()) else { panic!("no counters") };
+    *stats.get(name).unwrap_or_else(|| panic!("no counter is called {name}"))
+}
+
 /// The peer has all bytes and has forgotten the connection long before toed of the first host goes on: FINs went both ways, and the last one was
 /// acknowledged as often as it came.
 #[test]
@@ -195,6 +201,7 @@ fn a_connection_is_carried_and_ended_by_the_card_alone() {
         play(seed, &mut a, &mut b);
         let over = b.over_us.expect("over");
         assert!(over < 5 * MINUTE_US, "seed {seed}: the peer's connection ended after {} s", over / SECOND_US);
+        assert_eq!(count(&mut b, "engine_fin_wait2_timeouts"), 0, "seed {seed}: its last FIN was never acknowledged");
     }
 }
 
@@ -216,9 +223,8 @@ fn silence_of_hours_is_kept_alive_by_the_card() {
         let (mut a, mut b) =
             ends(seed, until, |a| a.silent_after(50_000, until - MINUTE_US).keeps_alive(), |b| b.silent_after(50_000, until));
         play(seed, &mut a, &mut b);
-        let Report::Stats(stats) = a.end.host.report(|core| core.report_stats()) else { panic!("no counters") };
-        let probes = stats.get("tx_probes").copied().unwrap_or(0);
-        assert!(probes >= 2, "seed {seed}: {probes} probes in five hours: {stats:?}");
+        let probes = count(&mut a, "tx_probes");
+        assert!(probes >= 2, "seed {seed}: {probes} probes in five hours");
     }
 }
 
@@ -232,8 +238,7 @@ fn strangers_cannot_stop_a_connection_by_what_toed_does_not_read() {
         play(seed, &mut a, &mut b);
         let over = b.over_us.expect("over");
         assert!(over < 9 * MINUTE_US, "seed {seed}: the peer's connection ended after {} s", over / SECOND_US);
-        let Report::Stats(stats) = a.end.host.report(|core| core.report_stats()) else { panic!("no counters") };
-        let full = stats.get("drop_exception_ring_full").copied().unwrap_or(0);
+        let full = count(&mut a, "drop_exception_ring_full");
         assert!(full > 1000, "seed {seed}: toed's ring was not full: {full}");
     }
 }

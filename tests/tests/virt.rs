@@ -8,10 +8,12 @@ use toe_lab::instance::Place;
 use toe_lab::job::{self, Finished, wait_until};
 use toe_lab::qemu::{self, Machine, QemuCard};
 use toe_lab::servers::{self, WWW};
-use toe_lab::{CARD_IP, Card, Job, Lab, PEER_IP, Pair};
+use toe_lab::{CARD_IP, Card, Job, Lab, PEER_IF, PEER_IP, Pair};
 
 const LIMIT: Duration = Duration::from_secs(90);
 const FILE_LEN: u64 = 64 << 20;
+const CARD_IP6: &str = "fd77::2";
+const PEER_IP6: &str = "fd77::1";
 
 struct Scene {
     pair: Pair,
@@ -62,6 +64,28 @@ impl Scene {
 #[ignore = "end to end: cargo xtask test"]
 fn files_are_whole_in_both_directions() {
     Scene::usual().both_ways();
+}
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn files_go_both_ways_over_ipv6() {
+    let pair = qemu::pair().expect("two hosts");
+    pair.peer().ip(&format!("addr add {PEER_IP6}/64 dev {PEER_IF} nodad")).expect("address");
+    let hash = servers::make_file(&pair.lab.path(&format!("{WWW}/file")), 1 << 20, 4).expect("file");
+    let machine = Machine { ip6: Some("fd77::2/64"), ..Machine::default() };
+    let card = QemuCard::start(&pair, &machine).unwrap_or_else(|e| panic!("{e:#}"));
+    // Nobody else has it.
+    let has_address = || card.card.json("status").is_ok_and(|status| status["addresses"][1]["state"] == "preferred");
+    wait_until("the card's address", LIMIT, has_address).unwrap_or_else(|e| panic!("{e:#}\n{}", card.logs()));
+    let scene = Scene { pair, card, hash };
+    let (mut card, mut peer) = (scene.place(), scene.pair.peer_place());
+    (card.ip, peer.ip) = (CARD_IP6.to_owned(), PEER_IP6.to_owned());
+    let _on_card = scene.server(&card, "on-card", 8080, &peer);
+    // Solicitations for the card are multicast: its network device has to pass them on.
+    scene.pair.peer().ip(&format!("-6 neigh flush dev {PEER_IF}")).expect("flush");
+    scene.fetch(&peer, &format!("[{CARD_IP6}]"), 8080);
+    let _on_peer = scene.server(&peer, "on-peer", 8081, &peer);
+    scene.fetch(&card, &format!("[{PEER_IP6}]"), 8081);
 }
 
 #[test]

@@ -74,7 +74,7 @@ pub struct Wishes {
 
 impl Wishes {
     pub const fn new(buffers: BufferLog2) -> Self {
-        let open = OpenOptions { tos: 0, ttl: 0, max_segment: 0, syn_retries: 0, defer_accept_us: 0 };
+        let open = OpenOptions { tos: 0, ttl: 0, max_segment: 0, syn_retries: 0, user_timeout_us: 0, defer_accept_us: 0 };
         Self { buffers, cc: None, open }
     }
 }
@@ -96,8 +96,19 @@ pub struct OpenOptions {
     pub max_segment: u16,
     /// TCP_SYNCNT: retransmissions of a SYN.
     pub syn_retries: u8,
+    /// TCP_USER_TIMEOUT: an active open takes no longer.
+    pub user_timeout_us: u64,
     /// TCP_DEFER_ACCEPT: a connection without data is not announced for so long.
     pub defer_accept_us: u64,
+}
+
+/// How long a connection that nobody holds waits for its peer's FIN.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FinWait2 {
+    /// As configured.
+    AsEverybody,
+    /// TCP_LINGER2, microseconds, from when its own FIN was acknowledged.
+    Limit(u64),
 }
 
 impl OpenOptions {

@@ -53,11 +53,11 @@ impl Engine {
     /// Begins with the operator's addresses, and the link-local one where there is IPv6.
     pub(crate) fn begin_addresses(&mut self) {
         for prefix in self.config.addresses.clone() {
-            self.routes.add(Route { dest: prefix, via: None, cc: None });
+            self.routes.add(Route::new(prefix, None));
             self.add_address(prefix, Source::Operator, FOREVER, FOREVER);
         }
         if self.config.slaac || self.addresses.has(false) {
-            self.routes.add(Route { dest: Prefix::LINK_LOCAL, via: None, cc: None });
+            self.routes.add(Route::new(Prefix::LINK_LOCAL, None));
             let operators = self.addresses.iter().any(|own| is_link_local(&own.ip()));
             if !operators {
                 self.make_address(Prefix::LINK_LOCAL, 0, FOREVER, FOREVER);
@@ -137,6 +137,7 @@ impl Engine {
             State::Tentative(0) => {
                 own.state = State::Preferred;
                 self.announce(&due, true);
+                self.join_groups();
                 if self.config.slaac && is_link_local(&ip) {
                     (self.autoconf.solicitations, self.autoconf.solicit_us) = (SOLICITATIONS, self.now);
                 }
@@ -144,6 +145,7 @@ impl Engine {
             State::Tentative(left) => {
                 own.state = State::Tentative(left - 1);
                 own.probe_us = self.now.saturating_add(interval);
+                self.join_group_of(&ip);
                 self.transmit_solicitation([0; 6], &Solicitation::probe(ip));
             }
             State::Preferred => own.state = State::Deprecated,
@@ -178,7 +180,7 @@ impl Engine {
         if ra.lifetime_s > 0 {
             self.autoconf.solicit_us = FOREVER;
         }
-        self.advertised(Route { dest: Prefix::ALL_V6, via: Some(ra.src), cc: None }, self.until(ra.lifetime_s.into()));
+        self.advertised(Route::new(Prefix::ALL_V6, Some(ra.src)), self.until(ra.lifetime_s.into()));
         if let Some(mac) = ra.source_mac.filter(|mac| self.is_station(*mac))
             && let Some(index) = self.neighbours.find(ra.src)
             && self.neighbours.get(index).is_some_and(|n| n.mac != Some(mac))
@@ -210,7 +212,7 @@ impl Engine {
             return;
         }
         if info.on_link {
-            self.advertised(Route { dest: dest.masked(), via: None, cc: None }, self.until(info.valid_s));
+            self.advertised(Route::new(dest.masked(), None), self.until(info.valid_s));
         }
         if info.autonomous && info.len == PREFIX_LEN && info.preferred_s <= info.valid_s {
             self.address_of(dest.masked(), self.until(info.preferred_s), self.until(info.valid_s));

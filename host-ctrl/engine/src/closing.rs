@@ -1,9 +1,9 @@
 //! What is left to do once the card has closed a flow, or cannot: TIME-WAIT and orphans.
 
 use crate::{
-    Action, ConnId, Engine,
+    Action, ConnId, Engine, FinWait2,
     addr::is_host,
-    conn::{Orphan, Phase},
+    conn::{Established, Orphan, Phase},
     segment::Segment,
     time_wait::TimeWait,
     timers::TimerId,
@@ -11,9 +11,12 @@ use crate::{
 use toe_abi::{
     FlowId,
     control::close_reason,
-    flow::{FlowKey, FlowState},
+    flow::{FlowKey, FlowState, tcp_state},
 };
 use toe_wire::{SeqNum, TcpFlags, TcpOptions, Timestamps};
+
+/// An orphan is looked at no oftener.
+const ORPHAN_INTERVAL_MIN_US: u64 = 250_000;
 
 impl Engine {
     pub(crate) fn closed(&mut self, flow: FlowId, reason: u32, state: &FlowState) {
@@ -96,28 +99,30 @@ impl Engine {
         self.send(seg.mac, seg.key, tw.snd_nxt, tw.rcv_nxt, TcpFlags::ACK, tw.window, options);
     }
 
-    pub(crate) fn orphan(&mut self, flow: FlowId) {
+    pub(crate) fn orphan(&mut self, flow: FlowId, limit: FinWait2) {
         let Some(id) = self.conns.by_flow(flow) else { return };
-        let at = self.now.saturating_add(self.orphan_interval_us());
+        let at = self.now.saturating_add(self.orphan_interval_us(limit));
         let Some(conn) = self.conns.get_mut(id) else { return };
         if let Phase::Established(e) = &mut conn.phase {
-            e.orphan.get_or_insert(Orphan { since_us: self.now, state: 0, snd_una: 0 });
+            e.orphan.get_or_insert(Orphan { since_us: self.now, state: 0, snd_una: 0, limit });
             self.timers.set(TimerId::Conn(id), &mut conn.deadline, Some(at));
         }
     }
 
-    fn orphan_interval_us(&self) -> u64 {
-        (self.config.fin_wait2_us / 4).max(1)
+    fn orphan_interval_us(&self, limit: FinWait2) -> u64 {
+        let everybodys = (self.config.fin_wait2_us / 4).max(1);
+        match limit {
+            FinWait2::AsEverybody => everybodys,
+            FinWait2::Limit(us) => (us / 4).max(ORPHAN_INTERVAL_MIN_US).min(everybodys),
+        }
     }
 
     /// Time to see how an orphan is doing: only the card knows.
     pub(crate) fn orphan_timer(&mut self, id: ConnId) {
-        let at = self.now.saturating_add(self.orphan_interval_us());
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        if let Phase::Established(e) = &conn.phase
-            && e.orphan.is_some()
-        {
-            self.actions.push_back(Action::QueryFlow { flow: e.flow });
+        let Some(Phase::Established(Established { flow, orphan: Some(orphan), .. })) = self.conns.get(id).map(|c| &c.phase) else { return };
+        let (flow, at) = (*flow, self.now.saturating_add(self.orphan_interval_us(orphan.limit)));
+        self.actions.push_back(Action::QueryFlow { flow });
+        if let Some(conn) = self.conns.get_mut(id) {
             self.timers.set(TimerId::Conn(id), &mut conn.deadline, Some(at));
         }
     }
@@ -126,12 +131,17 @@ impl Engine {
     /// peer keeps its window shut.
     pub(crate) fn orphan_state(&mut self, flow: FlowId, state: &FlowState) {
         let Some(id) = self.conns.by_flow(flow) else { return };
-        let (now, limit) = (self.now, self.config.fin_wait2_us);
+        let (now, everybodys) = (self.now, self.config.fin_wait2_us);
         let Some(conn) = self.conns.get_mut(id) else { return };
         let Phase::Established(e) = &mut conn.phase else { return };
         let Some(seen) = e.orphan else { return };
-        if (seen.state, seen.snd_una) != (state.rx.state, state.tx.snd_una) {
-            e.orphan = Some(Orphan { since_us: now, state: state.rx.state, snd_una: state.tx.snd_una });
+        let limit = match seen.limit {
+            FinWait2::Limit(us) if state.rx.state == tcp_state::FIN_WAIT_2 => us,
+            _ => everybodys,
+        };
+        let moved = (seen.state, seen.snd_una) != (state.rx.state, state.tx.snd_una);
+        if moved && limit > 0 {
+            e.orphan = Some(Orphan { since_us: now, state: state.rx.state, snd_una: state.tx.snd_una, ..seen });
         } else if now.saturating_sub(seen.since_us) >= limit {
             e.orphan = None;
             self.timers.set(TimerId::Conn(id), &mut conn.deadline, None);

@@ -56,6 +56,8 @@ pub struct Config {
     pub secret: [u8; 16],
     /// `toe_abi::flow::cc`.
     pub cc: u8,
+    /// Windows are paced.
+    pub cc_pacing: bool,
     /// Entries of the card's next-hop table.
     pub next_hops: u16,
     /// Negotiate ECN (RFC 3168).
@@ -119,6 +121,7 @@ impl Config {
             connections_max: 65_536,
             secret: [0; 16],
             cc: toe_abi::flow::cc::CUBIC,
+            cc_pacing: false,
             next_hops: 256,
             ecn: false,
             rto_min_us: 200_000,

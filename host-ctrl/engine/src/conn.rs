@@ -7,7 +7,7 @@
 //!   passive:                       SYN ──►  SynReceived ──final ACK──┘
 //! ```
 
-use crate::{BufferLog2, ConnId, FrameMeta, ListenerId, OpenOptions, Owner, isn::Keys};
+use crate::{BufferLog2, ConnId, FinWait2, FrameMeta, ListenerId, OpenOptions, Owner, isn::Keys};
 use std::collections::{HashMap, VecDeque};
 use toe_abi::{FlowId, flow::FlowKey};
 use toe_wire::SeqNum;
@@ -46,6 +46,8 @@ pub struct Handshake {
     pub timeout_us: u64,
     /// When the last one was sent.
     pub sent_us: u64,
+    /// TCP_USER_TIMEOUT of an active open: when it is over.
+    pub patience_until: Option<u64>,
     /// The final ACK came without data, and [`OpenOptions::defer_accept_us`] is not over: when it will be.
     pub deferred_until: Option<u64>,
     /// Where the peer's last frame came from.
@@ -98,6 +100,7 @@ pub struct Orphan {
     /// `toe_abi::flow::tcp_state`.
     pub state: u8,
     pub snd_una: u32,
+    pub limit: FinWait2,
 }
 
 #[derive(Debug)]

@@ -32,7 +32,7 @@ counters! {
     drop_not_ours,
     /// Dropped: a source address that no host can have.
     drop_bad_source,
-    /// Dropped: fragments.
+    /// Dropped: fragments that overlap, come twice or cannot be.
     drop_fragment,
     /// Dropped: neither ARP nor IP, or of another VLAN.
     drop_ethertype,
@@ -126,6 +126,10 @@ counters! {
     nd_ignored,
     /// Messages of neighbour discovery that claim an address of ours.
     nd_conflicts,
+    /// Questions which multicast groups we listen to (MLD).
+    mld_queries,
+    /// Reports of multicast groups sent (MLD).
+    mld_reports_sent,
     /// Router solicitations sent.
     router_solicitations_sent,
     /// Router advertisements taken.
@@ -146,6 +150,12 @@ counters! {
     icmp_errors_received,
     /// ICMP messages ignored.
     icmp_ignored,
+    /// Fragments received.
+    fragments,
+    /// Packets put together of fragments.
+    reassembled,
+    /// Packets of which not all fragments came in time, or for which there was no room.
+    reassembly_failed,
     /// Times that a connection found out that its path takes less than it thought.
     path_mtus_learnt,
 }

@@ -1,16 +1,19 @@
 //! The machine: its tables, its calls, and time.
 
 use crate::{
-    Action, BindId, Config, ConfigError, ConnId, Counters, Endpoint, Errno, FrameMeta, InstallError, ListenerId, Owner, Sharing, Wishes,
+    Action, BindId, Config, ConfigError, ConnId, Counters, Endpoint, Errno, FinWait2, FrameMeta, InstallError, ListenerId, Owner, Sharing,
+    Wishes,
     addr::{Ip, Prefix, is_v4},
     addresses::Addresses,
     autoconf::Autoconf,
     conn::{Conns, Phase},
     isn::Keys,
     limit::Bucket,
+    mld::Listening,
     neighbours::Neighbours,
     path_mtu::PathMtus,
     ports::Ports,
+    reassembly::Reassembly,
     route::{Route, RouteTable},
     time_wait::TimeWaits,
     timers::{TimerId, Timers},
@@ -34,12 +37,14 @@ pub struct Engine {
     pub(crate) keys: Keys,
     pub(crate) addresses: Addresses,
     pub(crate) autoconf: Autoconf,
+    pub(crate) listening: Listening,
     pub(crate) routes: RouteTable,
     pub(crate) neighbours: Neighbours,
     pub(crate) ports: Ports,
     pub(crate) conns: Conns,
     pub(crate) time_wait: TimeWaits,
     pub(crate) path_mtus: PathMtus,
+    pub(crate) reassembly: Reassembly,
     pub(crate) timers: Timers,
     pub(crate) limits: Limits,
     pub(crate) counters: Counters,
@@ -64,12 +69,14 @@ impl Engine {
             keys,
             addresses: Addresses::default(),
             autoconf: Autoconf::new(&config),
+            listening: Listening::default(),
             routes: RouteTable::default(),
             neighbours: Neighbours::new(keys, config.next_hops),
             ports: Ports::new(keys, config.ephemeral),
             conns: Conns::new(keys, config.connections_max),
             time_wait: TimeWaits::new(keys, config.time_wait_max),
             path_mtus: PathMtus::new(keys),
+            reassembly: Reassembly::new(keys),
             timers: Timers::default(),
             limits: Limits { rst: bucket(), challenge: bucket(), echo: bucket(), unreachable: bucket(), query: bucket() },
             counters: Counters::default(),
@@ -82,7 +89,7 @@ impl Engine {
         };
         // On-link prefixes first: of two routes with one prefix the first stated wins.
         engine.begin_addresses();
-        let default = |via: &Ip| Route { dest: if is_v4(via) { Prefix::ALL_V4 } else { Prefix::ALL_V6 }, via: Some(*via), cc: None };
+        let default = |via: &Ip| Route::new(if is_v4(via) { Prefix::ALL_V4 } else { Prefix::ALL_V6 }, Some(*via));
         let routes: Vec<Route> = engine.config.routes.iter().copied().chain(engine.config.gateways.iter().map(default)).collect();
         routes.into_iter().for_each(|route| engine.routes.add(route));
         Ok(engine)
@@ -149,7 +156,12 @@ impl Engine {
 
     /// The congestion control of a connection to `remote` whose socket does not care.
     pub(crate) fn default_cc(&self, remote: &Ip) -> u8 {
-        self.routes.cc(*remote).unwrap_or(self.config.cc)
+        self.routes.first(*remote).and_then(|route| route.cc).unwrap_or(self.config.cc)
+    }
+
+    /// Whether the windows of connections to `remote` are paced.
+    pub(crate) fn pacing(&self, remote: &Ip) -> bool {
+        self.routes.first(*remote).and_then(|route| route.pacing).unwrap_or(self.config.cc_pacing)
     }
 
     /// Stops listening: half-open connections are forgotten; those being installed will be aborted. Those that were
@@ -201,10 +213,11 @@ impl Engine {
         self.closed(flow, reason, state);
     }
 
-    /// CLOSE was sent for the flow: it has no descriptor any more, and is reset if it makes no progress for `fin_wait2_us`.
-    pub fn orphaned(&mut self, flow: FlowId, now: u64) {
+    /// CLOSE was sent for the flow: it has no descriptor any more, and is reset if it makes no progress for `fin_wait2_us`, or `limit` in
+    /// FIN-WAIT-2.
+    pub fn orphaned(&mut self, flow: FlowId, limit: FinWait2, now: u64) {
         self.advance(now);
-        self.orphan(flow);
+        self.orphan(flow, limit);
     }
 
     /// The answer to [`Action::QueryFlow`]; nothing needs to be said if the flow is gone.
@@ -229,6 +242,8 @@ impl Engine {
                 TimerId::Neighbour(index) => self.neighbour_timer(index),
                 TimerId::Conn(id) => self.conn_timer(id),
                 TimerId::Addresses => self.addresses_timer(),
+                TimerId::Reassembly => self.reassembly_timer(),
+                TimerId::Listening => self.mld_timer(),
             }
         }
     }

@@ -3,7 +3,7 @@
 use crate::{Action, Engine, Errno, addr::is_v4, conn::Phase, neighbours::Mac};
 use toe_abi::flow::FlowKey;
 use toe_wire::{
-    Icmp, Icmpv6, ethernet,
+    Icmp, Icmpv6, TooLong, ethernet,
     icmp::{CODE_FRAG_NEEDED, Envelope, Quoted, echo_reply, icmp_type, port_unreachable},
     icmpv6::icmpv6_type,
     ip_proto,
@@ -54,6 +54,9 @@ fn in_words_of_icmp(kind: u8, code: u8) -> (u8, u8) {
         _ => (icmp_type::TIME_EXCEEDED, 0),
     }
 }
+
+/// Writes a frame with an ICMP error about a packet; returns its length.
+type WriteError = fn(&Envelope, quoted: &[u8], out: &mut [u8]) -> Result<usize, TooLong>;
 
 impl Engine {
     fn icmp(&mut self, frame: &[u8], mac: Mac, ip: &Ip) {
@@ -117,15 +120,20 @@ impl Engine {
         if proto != ip_proto::UDP {
             return;
         }
+        let packet = frame.get(ip.header.start as usize..ip.payload.end as usize).unwrap_or_default();
+        self.send_icmp_error(mac, ip, packet, port_unreachable);
+    }
+
+    /// Tells the source of `packet`, whose header is `ip`, what is wrong with it; `write` is one of `toe_wire::icmp`.
+    pub(crate) fn send_icmp_error(&mut self, mac: Mac, ip: &Ip, packet: &[u8], write: WriteError) {
         if !self.limits.unreachable.take(self.now) {
             self.counters.icmp_limited += 1;
             return;
         }
-        let packet = frame.get(ip.header.start as usize..ip.payload.end as usize).unwrap_or_default();
         let most = if is_v4(&ip.src) { QUOTE_MAX_V4 } else { QUOTE_MAX_V6 };
         let quoted = packet.get(..most).unwrap_or(packet);
         let mut out = self.room_for(ip, quoted);
-        if let Ok(len) = port_unreachable(&self.envelope(mac, ip), quoted, &mut out) {
+        if let Ok(len) = write(&self.envelope(mac, ip), quoted, &mut out) {
             out.truncate(len);
             self.counters.icmp_errors_sent += 1;
             self.transmit(out);

@@ -15,6 +15,7 @@ enum Domain {
     Listener = 4,
     InterfaceId = 5,
     Cookie = 6,
+    PortCounter = 7,
 }
 
 /// The secret, and what is derived from it.
@@ -61,6 +62,11 @@ impl Keys {
     pub fn port_offset(&self, local_ip: [u8; 16], remote_ip: [u8; 16], remote_port: u16) -> (u32, u32) {
         let h = self.hash(Domain::Port, &FlowKey { local_ip, remote_ip, local_port: 0, remote_port });
         (h as u32, (h >> 32) as u32)
+    }
+
+    /// Where the counters of that search begin (RFC 6056, 3.3.4: at random).
+    pub fn port_counter(&self, n: usize) -> u32 {
+        self.hash(Domain::PortCounter, &FlowKey { local_port: n as u16, ..FlowKey::default() }) as u32
     }
 
     /// The number of an interface in a network, the same each time for one `secret` (RFC 7217, 5), never a reserved one (RFC 5453).

@@ -30,12 +30,14 @@ mod errno;
 mod icmp;
 mod isn;
 mod limit;
+mod mld;
 mod nd;
 mod neighbours;
 mod opening;
 mod path_mtu;
 mod ports;
 pub mod rates;
+mod reassembly;
 mod reset;
 mod resolve;
 pub mod route;
@@ -44,7 +46,9 @@ mod time_wait;
 mod timers;
 mod views;
 
-pub use actions::{Action, BindId, BufferLog2, ConnId, Endpoint, FrameMeta, InstallError, ListenerId, OpenOptions, Owner, Sharing, Wishes};
+pub use actions::{
+    Action, BindId, BufferLog2, ConnId, Endpoint, FinWait2, FrameMeta, InstallError, ListenerId, OpenOptions, Owner, Sharing, Wishes,
+};
 pub use addr::Prefix;
 pub use config::{Config, ConfigError, SynCookies};
 pub use counters::Counters;

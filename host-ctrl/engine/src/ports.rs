@@ -103,7 +103,7 @@ impl Ports {
         Self {
             keys,
             ephemeral,
-            next: [0; PORT_COUNTERS],
+            next: core::array::from_fn(|n| keys.port_counter(n)),
             serial: 0,
             ports: HashMap::new(),
             bindings: HashMap::new(),
@@ -561,6 +561,39 @@ mod tests {
         assert_eq!(got, (40_000..=40_009).collect::<Vec<_>>());
         assert_eq!(p.bind(1, Endpoint::ANY, 0), Err(Errno::EADDRINUSE));
         assert_eq!(p.choose_for(v4_mapped(IP), Endpoint::v4([1; 4], 1), |_| true), None);
+    }
+
+    /// RFC 6056 3.3-1: over many destinations the first port of each is spread over the range, whatever the key.
+    #[test]
+    fn first_ports_of_destinations_are_spread_evenly() {
+        for key in 0..4 {
+            let mut p = Ports::new(Keys::new([key; 16]), (32_768, 60_999));
+            let mut tenths = [0; 10];
+            for n in 0..4000u16 {
+                let [a, b] = n.to_be_bytes();
+                let port = p.choose_for(v4_mapped(IP), Endpoint::v4([9, 9, a, b], 443), |_| true).unwrap();
+                tenths[usize::from(port - 32_768) * 10 / 28_232] += 1;
+            }
+            assert!(tenths.iter().all(|n| (300..500).contains(n)), "key {key}: {tenths:?}");
+        }
+    }
+
+    /// RFC 6056, 3.3.4: connections to one destination go through the range, and do not come again to a port before its end.
+    #[test]
+    fn a_port_comes_again_as_late_as_can_be() {
+        let mut p = Bench::new((1000, 1999), &[v4_mapped(IP)]);
+        let mut choose = || p.choose_for(v4_mapped(IP), Endpoint::v4([9; 4], 443), |_| true).unwrap();
+        let (first, second): (Vec<u16>, Vec<u16>) = ((0..1000).map(|_| choose()).collect(), (0..1000).map(|_| choose()).collect());
+        assert_eq!(first.iter().collect::<std::collections::HashSet<_>>().len(), 1000);
+        assert_eq!(first, second);
+    }
+
+    #[test]
+    fn ports_that_are_bound_are_left_to_their_services() {
+        let mut p = ports();
+        p.bind(1, at(40_003), 0).unwrap();
+        let chosen: Vec<_> = (0..9).filter_map(|_| p.choose_for(v4_mapped(IP), Endpoint::v4([9; 4], 443), |_| true)).collect();
+        assert!(chosen.len() == 9 && !chosen.contains(&40_003), "{chosen:?}");
     }
 
     #[test]

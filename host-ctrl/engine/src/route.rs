@@ -10,6 +10,15 @@ pub struct Route {
     pub via: Option<Ip>,
     /// Congestion control of connections over it, `toe_abi::flow::cc`; None: as everywhere.
     pub cc: Option<u8>,
+    /// Whether their windows are paced; None: as everywhere.
+    pub pacing: Option<bool>,
+}
+
+impl Route {
+    /// One over which connections are as everywhere.
+    pub const fn new(dest: Prefix, via: Option<Ip>) -> Self {
+        Self { dest, via, cc: None, pacing: None }
+    }
 }
 
 /// Advertised routes that are kept.
@@ -76,9 +85,9 @@ impl RouteTable {
         self.best(dest).map(move |route| route.via.unwrap_or(dest))
     }
 
-    /// The congestion control that the route to `dest` asks for.
-    pub fn cc(&self, dest: Ip) -> Option<u8> {
-        self.best(dest).next()?.cc
+    /// The route to `dest` that is tried first.
+    pub fn first(&self, dest: Ip) -> Option<Route> {
+        self.best(dest).next()
     }
 
     /// The routes of the longest prefix.
@@ -100,7 +109,7 @@ mod tests {
     use toe_abi::flow::v4_mapped;
 
     fn v4(dest: [u8; 4], len: u8, via: Option<[u8; 4]>) -> Route {
-        Route { dest: Prefix::new(v4_mapped(dest), len).unwrap(), via: via.map(v4_mapped), cc: None }
+        Route::new(Prefix::new(v4_mapped(dest), len).unwrap(), via.map(v4_mapped))
     }
 
     fn v6(text: &str) -> Ip {
@@ -108,7 +117,7 @@ mod tests {
     }
 
     fn route6(dest: &str, len: u8, via: Option<&str>) -> Route {
-        Route { dest: Prefix::new(v6(dest), len).unwrap(), via: via.map(v6), cc: None }
+        Route::new(Prefix::new(v6(dest), len).unwrap(), via.map(v6))
     }
 
     fn table(routes: &[Route]) -> RouteTable {
@@ -124,7 +133,7 @@ mod tests {
     #[test]
     fn congestion_control_is_that_of_the_longest_prefix() {
         let t = table(&[Route { cc: Some(2), ..v4([10, 1, 0, 0], 16, None) }, v4([10, 1, 2, 0], 24, None), v4([10, 0, 0, 1], 24, None)]);
-        let cc = [[10, 1, 1, 1], [10, 1, 2, 1], [10, 0, 0, 9], [192, 168, 0, 1]].map(|dest| t.cc(v4_mapped(dest)));
+        let cc = [[10, 1, 1, 1], [10, 1, 2, 1], [10, 0, 0, 9], [192, 168, 0, 1]].map(|dest| t.first(v4_mapped(dest)).and_then(|r| r.cc));
         assert_eq!(cc, [Some(2), None, None, None]);
     }
 

@@ -19,10 +19,12 @@ pub(crate) struct Segment<'a> {
     pub payload_len: u32,
     pub frame: &'a [u8],
     pub meta: FrameMeta,
+    /// Put together of fragments: the card has not seen it.
+    pub reassembled: bool,
 }
 
 impl<'a> Segment<'a> {
-    fn new(frame: &'a [u8], parsed: &Frame, tcp: &Tcp, key: FlowKey, meta: FrameMeta) -> Self {
+    fn new(frame: &'a [u8], parsed: &Frame, tcp: &Tcp, key: FlowKey, meta: FrameMeta, reassembled: bool) -> Self {
         Self {
             key,
             mac: parsed.eth.src,
@@ -34,6 +36,7 @@ impl<'a> Segment<'a> {
             payload_len: tcp.payload.len(),
             frame,
             meta,
+            reassembled,
         }
     }
 
@@ -68,7 +71,7 @@ impl Engine {
             Payload::Ipv6(packet) if packet.ip.proto == ip_proto::ICMPV6 && !packet.ip.fragment => {
                 self.icmpv6(frame, &parsed, packet, meta)
             }
-            Payload::Ipv4(packet) | Payload::Ipv6(packet) => self.ip(frame, &parsed, packet, meta),
+            Payload::Ipv4(packet) | Payload::Ipv6(packet) => self.ip(frame, &parsed, packet, meta, false),
             Payload::Other => self.counters.drop_ethertype += 1,
         }
     }
@@ -77,16 +80,17 @@ impl Engine {
     fn icmpv6(&mut self, frame: &[u8], parsed: &Frame, packet: &Packet, meta: FrameMeta) {
         match Icmpv6::parse(&packet.ip, frame) {
             Some(Icmpv6::Nd(message)) => self.nd(parsed.eth.src, &message),
+            Some(Icmpv6::Query(query)) => self.mld_query(parsed.eth.src, &query),
             Some(Icmpv6::BadNd) => {
                 self.counters.nd_received += 1;
                 self.counters.nd_ignored += 1;
             }
-            Some(_) => self.ip(frame, parsed, packet, meta),
+            Some(_) => self.ip(frame, parsed, packet, meta, false),
             None => self.counters.drop_malformed += 1,
         }
     }
 
-    fn ip(&mut self, frame: &[u8], parsed: &Frame, packet: &Packet, meta: FrameMeta) {
+    pub(crate) fn ip(&mut self, frame: &[u8], parsed: &Frame, packet: &Packet, meta: FrameMeta, reassembled: bool) {
         let ip = &packet.ip;
         // RFC 9293 MUST-57; RFC 1122, 3.3.6: what came by link-layer broadcast is not for us alone.
         // RFC 1122 3.2.1.3-1, 3.3.6-1.
@@ -103,8 +107,7 @@ impl Engine {
             return;
         }
         if ip.fragment {
-            self.counters.drop_fragment += 1;
-            return;
+            return self.reassemble(frame, parsed, ip);
         }
         match (ip.proto, &packet.tcp) {
             (ip_proto::TCP, Some(tcp)) => {
@@ -114,7 +117,7 @@ impl Engine {
                     return;
                 }
                 let key = FlowKey { local_ip: ip.dst, remote_ip: ip.src, local_port: tcp.dst_port, remote_port: tcp.src_port };
-                self.segment(&Segment::new(frame, parsed, tcp, key, meta));
+                self.segment(&Segment::new(frame, parsed, tcp, key, meta, reassembled));
             }
             (proto, _) => self.other_protocol(frame, parsed.eth.src, ip, proto),
         }

@@ -8,6 +8,8 @@ pub enum TimerId {
     Conn(ConnId),
     Neighbour(u16),
     Addresses,
+    Reassembly,
+    Listening,
 }
 
 #[derive(Default)]

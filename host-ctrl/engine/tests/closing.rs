@@ -8,7 +8,7 @@ use toe_abi::{
     control::close_reason,
     flow::{FlowState, tcp_state},
 };
-use toe_engine::{Action, Endpoint, Errno};
+use toe_engine::{Action, Endpoint, Errno, FinWait2};
 use toe_wire::{SeqNum, TcpFlags};
 
 /// A connection that we closed first, in TIME-WAIT: `sent` bytes went out, `received` came in, and both FINs.
@@ -186,12 +186,16 @@ fn watch(b: &mut Bench, flow: FlowId, us: u64, state: impl Fn(u64) -> FlowState)
 }
 
 fn orphan() -> (Bench, FlowId, FlowState) {
+    orphan_for(FinWait2::AsEverybody)
+}
+
+fn orphan_for(limit: FinWait2) -> (Bench, FlowId, FlowState) {
     let mut b = Bench::with(|c| (c.fin_wait2_us, c.arp_expire_us) = (60 * SEC, 10_000 * SEC));
     b.know_peer();
     b.listen(80, 5);
     let (flow, s) = b.accept(&mut Peer::new(4000, 80));
     assert_eq!(queries(&b.pass(1000 * SEC)), [], "who has an owner is not watched");
-    b.engine.orphaned(flow, b.now);
+    b.engine.orphaned(flow, limit, b.now);
     (b, flow, *s)
 }
 
@@ -202,6 +206,25 @@ fn orphan_in_fin_wait_2_is_ended() {
     let at = watch(&mut b, flow, 1000 * SEC, |_| s).expect("it ends");
     assert!((60..=90).contains(&at), "{at} s");
     assert_eq!(b.engine.counters().fin_wait2_timeouts, 1);
+}
+
+/// TCP_LINGER2.
+#[test]
+fn orphan_waits_in_fin_wait_2_as_long_as_its_application_says() {
+    for (seconds, least, most) in [(0, 0, 1), (8, 8, 12), (120, 120, 180)] {
+        let (mut b, flow, mut s) = orphan_for(FinWait2::Limit(seconds * SEC));
+        s.rx.state = tcp_state::FIN_WAIT_2;
+        let at = watch(&mut b, flow, 1000 * SEC, |_| s).expect("it ends");
+        assert!((least..=most).contains(&at), "{at} s of {seconds}");
+    }
+}
+
+#[test]
+fn linger2_does_not_hurry_a_peer_that_has_not_acknowledged_all() {
+    let (mut b, flow, mut s) = orphan_for(FinWait2::Limit(0));
+    s.rx.state = tcp_state::FIN_WAIT_1;
+    let at = watch(&mut b, flow, 1000 * SEC, |_| s).expect("it ends");
+    assert!((60..=90).contains(&at), "{at} s");
 }
 
 #[test]

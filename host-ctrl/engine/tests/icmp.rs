@@ -208,7 +208,7 @@ fn fragments_foreign_packets_and_other_protocols_are_counted() {
     syn[..6].fill(0xff);
     assert!(b.frame(&syn).is_empty());
     let c = *b.engine.counters();
-    assert_eq!((c.frames, c.drop_fragment, c.drop_not_ours, c.drop_ethertype, c.drop_malformed), (6, 1, 3, 1, 1));
+    assert_eq!((c.frames, c.fragments, c.drop_not_ours, c.drop_ethertype, c.drop_malformed), (6, 1, 3, 1, 1));
 }
 
 #[test]

@@ -256,7 +256,9 @@ fn packet_too_big_goes_to_the_card_in_the_words_of_icmp() {
     }
     for (said, told) in [(1400, 1400), (1280, 1280), (u32::MAX, 65_535)] {
         let actions = b.frame(&error(2, 0, said, 80, SeqNum(1234)));
-        let [Action::IcmpError { flow: f, kind: 0x304, mtu, seq: 1234 }] = actions[..] else { panic!("{actions:?}") };
+        let [Action::IcmpError { flow: f, kind: 0x304, mtu, seq: 1234 }, Action::QueryFlow { .. }] = actions[..] else {
+            panic!("{actions:?}")
+        };
         assert_eq!((f, mtu), (flow, told));
     }
 }

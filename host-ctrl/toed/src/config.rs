@@ -13,7 +13,7 @@ use crate::{
     core::{CoreConfig, Limits},
     rate,
 };
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 use congestion::algorithm;
 use opening::Opening;
@@ -134,6 +134,9 @@ pub struct Options {
     /// Rates, set by toed: dctcp-rate, timely, const-rate. [default: cubic]
     #[arg(long, value_name = "ALGORITHM", help_heading = "Congestion control")]
     pub cc: Option<String>,
+    /// Windows: spread each over its round trip (pacing), instead of sending as fast as acknowledgements come.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL", help_heading = "Congestion control")]
+    pub cc_pacing: Option<bool>,
     /// Rates: least time between two rates of a connection, microseconds. [default: 1000]
     #[arg(long, value_name = "US", help_heading = "Congestion control")]
     pub cc_control_granularity: Option<u64>,
@@ -185,7 +188,7 @@ pub struct Options {
     #[arg(long, value_name = "FIRST-LAST", help_heading = "IP")]
     pub ip_local_port_range: Option<String>,
     /// A route, of IPv4 or IPv6, and the congestion control of connections over it; may be given more than once. [default: none]
-    #[arg(long, value_name = "DEST[/PREFIX],NEXTHOP[,cc=ALGORITHM]", help_heading = "IP")]
+    #[arg(long, value_name = "DEST[/PREFIX],NEXTHOP[,cc=ALGORITHM][,pacing=BOOL]", help_heading = "IP")]
     pub ip_route: Vec<String>,
     /// Default router; one of IPv4 and one of IPv6 with a comma or by repetition. [default: none]
     #[arg(long, value_name = "ADDR", value_delimiter = ',', help_heading = "IP")]
@@ -245,7 +248,7 @@ impl Options {
         let file: Options = toml::from_str(&text).with_context(|| format!("--config: {}", path.display()))?;
         fill!(self, file: device image run_dir shm_len app_kin_len app_kout_len max_connections max_sockets max_listeners
             max_backlog max_contexts app_weight app_rate huge_pages tcp_rtt_init tcp_link_bw tcp_rxbuf_len tcp_txbuf_len
-            tcp_handshake_timeout tcp_handshake_retries tcp_max_syn_backlog tcp_syncookies cc cc_control_granularity cc_control_interval cc_dctcp_weight
+            tcp_handshake_timeout tcp_handshake_retries tcp_max_syn_backlog tcp_syncookies cc cc_pacing cc_control_granularity cc_control_interval cc_dctcp_weight
             cc_dctcp_mimd cc_dctcp_min cc_const_rate cc_timely_tlow cc_timely_thigh cc_timely_step cc_timely_init cc_timely_alpha
             cc_timely_beta cc_timely_minrtt cc_timely_minrate cc_rexmit_ints tcp_ecn tcp_rto_min time_wait fin_wait2 ip_local_port_range slaac vlan arp_timeout
             arp_timeout_max arp_expire quiet log_level nic_rx_len nic_tx_len fp_poll_interval_app debug_console);
@@ -353,6 +356,7 @@ impl Settings {
             connections_max: card.max_flows as usize,
             secret,
             cc: self.cc,
+            cc_pacing: o.cc_pacing.unwrap_or(base.cc_pacing),
             next_hops: u16::try_from(card.max_next_hops).unwrap_or(u16::MAX),
             ecn: o.tcp_ecn.unwrap_or(base.ecn),
             rto_min_us: o.tcp_rto_min.unwrap_or(base.rto_min_us),
@@ -462,17 +466,25 @@ fn is_v4(prefix: &Prefix) -> bool {
 }
 
 fn route(text: &str) -> Result<Route> {
-    let wrong =
-        || format!("--ip-route {text}: not DEST[/PREFIX],NEXTHOP[,cc=ALGORITHM], such as 192.168.0.0/16,10.0.0.1 or fd01::/48,fe80::1");
+    let wrong = || {
+        format!(
+            "--ip-route {text}: not DEST[/PREFIX],NEXTHOP[,cc=ALGORITHM][,pacing=BOOL], such as 192.168.0.0/16,10.0.0.1 or fd01::/48,fe80::1"
+        )
+    };
     let mut words = text.split(',');
     let (dest, via) = words.next().zip(words.next()).with_context(wrong)?;
-    let cc = words.next().map(|word| word.trim().strip_prefix("cc=").with_context(wrong)).transpose()?;
-    ensure!(words.next().is_none(), wrong());
     let dest = prefix(dest, 32, 128).with_context(wrong)?;
     let via: IpAddr = via.trim().parse().with_context(wrong)?;
     ensure!(via.is_ipv4() == is_v4(&dest), "--ip-route {text}: both ends must be of one version");
-    let cc = cc.map(|name| algorithm("--ip-route: cc", name)).transpose()?;
-    Ok(Route { dest, via: Some(mapped(via)), cc })
+    let mut route = Route::new(dest, Some(mapped(via)));
+    for word in words {
+        match word.trim().split_once('=').with_context(wrong)? {
+            ("cc", name) if route.cc.is_none() => route.cc = Some(algorithm("--ip-route: cc", name)?),
+            ("pacing", value) if route.pacing.is_none() => route.pacing = Some(value.parse().ok().with_context(wrong)?),
+            _ => bail!(wrong()),
+        }
+    }
+    Ok(route)
 }
 
 /// What tells this machine from others and stays: the key of the numbers that addresses are made of.
@@ -585,7 +597,7 @@ mod tests {
         use clap::CommandFactory;
         for arg in Options::command().get_arguments().filter(|a| !a.is_hide_set()) {
             let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-            let switch = ["config", "huge_pages", "tcp_ecn", "quiet", "ip_addr", "slaac"].contains(&arg.get_id().as_str());
+            let switch = ["config", "huge_pages", "tcp_ecn", "cc_pacing", "quiet", "ip_addr", "slaac"].contains(&arg.get_id().as_str());
             assert!(switch || help.contains("[default: "), "--{}: {help}", arg.get_id());
         }
     }
@@ -686,6 +698,15 @@ mod tests {
     }
 
     #[test]
+    fn windows_are_paced_where_the_route_or_everybody_says_so() {
+        let routes = ["--ip-route", "10.1.0.0/16,10.0.0.1,cc=reno,pacing=true", "--ip-route", "10.2.0.0/16,10.0.0.1,pacing=false"];
+        let s = settings(&routes).expect("fine");
+        assert_eq!(s.routes.iter().map(|r| (r.cc, r.pacing)).collect::<Vec<_>>(), [(Some(cc::NEWRENO), Some(true)), (None, Some(false))]);
+        let pacing = |args: &[&str]| settings(args).expect("fine").engine(&CardInfo::default(), [0; 16]).cc_pacing;
+        assert_eq!((pacing(&[]), pacing(&["--cc-pacing"])), (false, true));
+    }
+
+    #[test]
     fn nonsense_is_refused_and_named() {
         for (args, word) in [
             (["--tcp-rxbuf-len", "5000"], "power of two"),
@@ -703,6 +724,8 @@ mod tests {
             (["--vlan", "4095"], "4094"),
             (["--ip-route", "10.0.0.0/8,10.0.0.1,mtu=1"], "cc=ALGORITHM"),
             (["--ip-route", "10.0.0.0/8,10.0.0.1,cc=bbr"], "cc bbr: unknown"),
+            (["--ip-route", "10.0.0.0/8,10.0.0.1,pacing=2"], "pacing=BOOL"),
+            (["--ip-route", "10.0.0.0/8,10.0.0.1,cc=reno,cc=reno"], "cc=ALGORITHM"),
             (["--cc", "bbr"], "reno, cubic"),
             (["--max-sockets", "70000"], "65536"),
             (["--app-weight", "0"], "from 1 to 1000"),

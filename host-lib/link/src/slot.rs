@@ -6,7 +6,8 @@
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use toe_abi::FlowId;
 use toe_abi::context::{CardLine, ContextPage, DaemonLine, HostLine};
-use toe_abi::region::{AcceptRecord, SlotConn, SlotEvent, SlotListen, SlotNames, SlotRx, SlotTx, SocketSlot, slot_state};
+use toe_abi::flow::FlowOptions;
+use toe_abi::region::{AcceptRecord, SlotConn, SlotEvent, SlotListen, SlotNames, SlotOptions, SlotRx, SlotTx, SocketSlot, slot_state};
 
 /// Asserts that an atomic mirror has the size and field offsets of the plain type.
 macro_rules! mirrors {
@@ -68,6 +69,7 @@ pub struct Slot {
     pub rx: Rx,
     pub event: Event,
     pub listen: Listen,
+    pub options: Options,
 }
 
 /// [`SlotConn`].
@@ -149,7 +151,20 @@ pub struct Listen {
     _reserved: [AtomicU32; 13],
 }
 
-mirrors!(Slot = SocketSlot, conn @ conn, names @ names, tx @ tx, rx @ rx, event @ event, listen @ listen);
+/// [`SlotOptions`].
+#[repr(C, align(64))]
+pub struct Options {
+    pub user_timeout_ms: AtomicU32,
+    pub keep_idle_s: AtomicU32,
+    pub keep_interval_s: AtomicU32,
+    pub keep_count: AtomicU32,
+    pub quick_ack: AtomicU32,
+    pub linger2_s: AtomicU32,
+    pub not_sent_low_water: AtomicU32,
+    _reserved: [AtomicU32; 9],
+}
+
+mirrors!(Slot = SocketSlot, conn @ conn, names @ names, tx @ tx, rx @ rx, event @ event, listen @ listen, options @ options);
 mirrors!(Conn = SlotConn, state @ state, error @ error, flow_index @ flow, tx_off @ tx_off, rx_off @ rx_off, tx_len @ tx_len, rx_len @ rx_len, ctx @ ctx);
 mirrors!(Names = SlotNames, local_ip @ local_ip, remote_ip @ remote_ip, local_port @ local_port, remote_port @ remote_port);
 mirrors!(Tx = SlotTx, head @ head, lock @ lock, flags @ flags, nonblocking @ nonblocking, timeout_us @ timeout_us, slot_flags @ slot_flags, linger @ linger, urgent @ urgent, pacing @ pacing, tos @ tos, ttl @ ttl,
@@ -157,6 +172,8 @@ mirrors!(Tx = SlotTx, head @ head, lock @ lock, flags @ flags, nonblocking @ non
 mirrors!(Rx = SlotRx, tail @ tail, lock @ lock, told @ told, timeout_us @ timeout_us, low_water @ low_water, urgent @ urgent);
 mirrors!(Event = SlotEvent, rx_head @ rx_head, tx_tail @ tx_tail, flags @ flags, error @ error, srtt_us @ srtt_us, cwnd @ cwnd);
 mirrors!(Listen = SlotListen, ring @ ring, head @ head, tail @ tail);
+mirrors!(Options = SlotOptions, user_timeout_ms @ user_timeout_ms, keep_idle_s @ keep_idle_s, keep_interval_s @ keep_interval_s, keep_count @ keep_count,
+    quick_ack @ quick_ack, linger2_s @ linger2_s, not_sent_low_water @ not_sent_low_water);
 
 /// An address and a port, as the slot and the daemon's messages have them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
@@ -245,7 +262,40 @@ impl Names {
     }
 }
 
+impl Options {
+    /// All of them.
+    fn words(&self) -> [&AtomicU32; 7] {
+        let Self { user_timeout_ms, keep_idle_s, keep_interval_s, keep_count, quick_ack, linger2_s, not_sent_low_water, _reserved } = self;
+        [user_timeout_ms, keep_idle_s, keep_interval_s, keep_count, quick_ack, linger2_s, not_sent_low_water]
+    }
+}
+
 impl Slot {
+    /// An accepted socket begins with the options that its listener has.
+    pub fn inherit_options(&self, listener: &Slot) {
+        let mine = [&self.tx.tos, &self.tx.ttl].into_iter().chain(self.options.words());
+        let theirs = [&listener.tx.tos, &listener.tx.ttl].into_iter().chain(listener.options.words());
+        for (mine, theirs) in mine.zip(theirs) {
+            mine.store(theirs.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
+    /// What [`hc::OPTIONS`](toe_abi::desc::hc::OPTIONS) tells the card.
+    pub fn flow_options(&self) -> FlowOptions {
+        let options = &self.options;
+        let half = |word: &AtomicU32| word.load(Ordering::Relaxed).min(u16::MAX.into()) as u16;
+        let byte = |word: u32| word.min(u8::MAX.into()) as u8;
+        FlowOptions {
+            user_timeout_ms: options.user_timeout_ms.load(Ordering::Relaxed),
+            keep_idle_s: half(&options.keep_idle_s),
+            keep_interval_s: half(&options.keep_interval_s),
+            keep_count: byte(options.keep_count.load(Ordering::Relaxed)),
+            tos: byte(self.tx.tos.load(Ordering::Relaxed)),
+            ttl: byte(self.tx.ttl.load(Ordering::Relaxed)),
+            quick_ack: byte(options.quick_ack.load(Ordering::Relaxed)),
+        }
+    }
+
     /// Makes a pooled slot a fresh socket: positions, options and names as after socket(). The locks stay as they are: a
     /// slot of the pool has no holder.
     pub fn reset(&self) {
@@ -260,7 +310,7 @@ impl Slot {
         let event = [&self.event.rx_head, &self.event.tx_tail, &self.event.flags, &self.event.error];
         let info = [&self.event.srtt_us, &self.event.cwnd];
         let open = [&self.tx.tos, &self.tx.ttl, &self.tx.max_segment, &self.tx.syn_retries, &self.tx.defer_accept_s];
-        for word in tx.into_iter().chain(rx).chain(event).chain(info).chain(open) {
+        for word in tx.into_iter().chain(rx).chain(event).chain(info).chain(open).chain(self.options.words()) {
             word.store(0, relaxed);
         }
         self.tx.urgent.store(0, relaxed);
@@ -315,11 +365,13 @@ mod tests {
         slot.tx.pacing.store(1, Ordering::Relaxed);
         slot.tx.defer_accept_s.store(1, Ordering::Relaxed);
         slot.event.flags.store(4, Ordering::Relaxed);
+        slot.options.words().into_iter().for_each(|word| word.store(1, Ordering::Relaxed));
         slot.reset();
         assert_eq!(slot.rx.tail.load(Ordering::Relaxed), 0);
         assert_eq!((slot.tx.flags.load(Ordering::Relaxed), slot.tx.pacing.load(Ordering::Relaxed)), (0, 0));
         assert_eq!(slot.tx.defer_accept_s.load(Ordering::Relaxed), 0);
         assert_eq!(slot.event.flags.load(Ordering::Relaxed), 0);
+        assert_eq!(slot.flow_options(), FlowOptions::default());
         assert_eq!(slot.conn.flow(), FlowId::NONE);
         assert_eq!(slot.conn.load_state(), slot_state::OPEN);
     }

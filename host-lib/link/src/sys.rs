@@ -75,10 +75,13 @@ pub fn ppoll(fds: &mut [libc::pollfd], timeout: Option<Duration>, mask: Option<S
     if result < 0 { Err(Errno::from_raw_os_error(-result as i32)) } else { Ok(result as usize) }
 }
 
-/// Runs `body` with all signals blocked in this thread, and in threads that it starts.
+/// Signals 32 to 34: libc's own, by which setuid() reaches all threads. It waits for each of them.
+const OF_LIBC: u64 = 7 << 31;
+
+/// Runs `body` with the program's signals blocked in this thread, and in threads that it starts.
 pub fn with_signals_blocked<T>(body: impl FnOnce() -> T) -> T {
     let mut before = 0;
-    set_signal_mask(!0, Some(&mut before));
+    set_signal_mask(!OF_LIBC, Some(&mut before));
     let result = body();
     set_signal_mask(before, None);
     result
@@ -218,6 +221,21 @@ mod tests {
         drop(far);
         assert_eq!(close(near), Ok(true));
         assert_eq!(AppFd(-1).close_last(), Err(Errno::BADF));
+    }
+
+    #[test]
+    fn a_thread_can_be_kept_free_of_the_programs_signals() {
+        let blocked = || {
+            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+            u64::from_str_radix(mask.trim(), 16).unwrap()
+        };
+        let before = blocked();
+        let inside = with_signals_blocked(|| std::thread::spawn(blocked).join().unwrap());
+        // SIGKILL and SIGSTOP cannot be.
+        let unblockable = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1);
+        assert_eq!(inside, !(OF_LIBC | unblockable));
+        assert_eq!(blocked(), before);
     }
 
     #[test]

@@ -92,7 +92,7 @@ pub(crate) fn block<T>(socket: Socket<'_>, patience: Patience, mut attempt: impl
             return Err(Errno::AGAIN);
         }
         if interest.slots.is_empty() {
-            interest.slots.push(slot);
+            interest = Interest { slots: vec![slot], moves_bytes: true, ..Interest::default() };
         }
         let waiting = waiting.get_or_insert_with(|| Wait::new(patience.timeout, None));
         match waiting.step(hub, &interest, &mut []) {

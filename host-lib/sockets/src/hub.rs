@@ -9,7 +9,7 @@
 
 use crate::epoll::Epoll;
 use crate::fdtable::{self, Kind};
-use crate::process;
+use crate::{process, urgent};
 use rustix::fd::AsRawFd;
 use rustix::io::Errno;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -58,6 +58,8 @@ struct Waiter {
     /// Its eventfd.
     wake: i32,
     woken: bool,
+    /// An urgent byte alone is not what it waits for.
+    moves_bytes: bool,
 }
 
 /// What a thread waits for.
@@ -65,6 +67,8 @@ struct Waiter {
 pub(crate) struct Interest {
     pub slots: Vec<u32>,
     pub epolls: Vec<u32>,
+    /// To send or to receive, and not to hear what is possible.
+    pub moves_bytes: bool,
     /// Urgent data on sockets that somebody owns.
     pub urgent: bool,
 }
@@ -80,7 +84,7 @@ pub(crate) struct Hub {
     leader: Option<u64>,
     pub epolls: Vec<Option<Epoll>>,
     /// Owned slots with news of urgent data, and the thread that sends signals, while it sleeps.
-    urgent: Vec<u32>,
+    urgent: Vec<(u32, Change)>,
     signaller: Option<u64>,
     /// Scratch for `drain`.
     changes: Vec<(u32, Change)>,
@@ -135,6 +139,14 @@ impl Hub {
     pub fn update(&mut self, slot: u32) {
         if let Some(link) = &mut self.link {
             link.channel.update(slot);
+        }
+        self.flush();
+    }
+
+    /// The card is to learn options that an update does not tell.
+    pub fn tell_options(&mut self, slot: u32) {
+        if let Some(link) = &mut self.link {
+            link.channel.options(slot);
         }
         self.flush();
     }
@@ -229,8 +241,8 @@ impl Hub {
     /// Wakes who watches a slot.
     pub fn changed(&mut self, slot: u32, change: Change) {
         let mut change = change;
-        if change.has(Change::URGENT) {
-            self.note_urgent(slot);
+        if change.has(Change::URGENT) && self.signals_first(slot, change) {
+            return;
         }
         let local = self.local(slot);
         // Room to send is news only to who ran out of it, and only when there is enough of it.
@@ -252,6 +264,7 @@ impl Hub {
         let watchers = std::mem::take(&mut local.watchers);
         for watcher in &watchers {
             match *watcher {
+                Watcher::Waiter(ticket) if change == Change::PRI && self.moves_bytes(ticket) => {}
                 Watcher::Waiter(ticket) => self.wake(ticket),
                 Watcher::Item(epoll, fd) => self.item_changed(epoll, fd, change),
             }
@@ -259,18 +272,29 @@ impl Hub {
         self.slots[slot as usize].watchers = watchers;
     }
 
-    /// Somebody may want a signal.
-    fn note_urgent(&mut self, slot: u32) {
-        let owned = process::view(slot).is_ok_and(|socket| socket.has_flag(own_flags::OWNED));
-        if owned && !self.urgent.contains(&slot) {
-            self.urgent.push(slot);
-            if let Some(ticket) = self.signaller {
-                self.wake(ticket);
-            }
-        }
+    fn moves_bytes(&self, ticket: u64) -> bool {
+        self.waiters.iter().any(|w| w.ticket == ticket && w.moves_bytes)
     }
 
-    pub fn take_urgent(&mut self) -> Vec<u32> {
+    /// Whether somebody is to get a signal. Who watches is woken after that: a call that waits is to be interrupted.
+    fn signals_first(&mut self, slot: u32, change: Change) -> bool {
+        let Ok(socket) = process::view(slot) else { return false };
+        if !socket.has_flag(own_flags::OWNED) || !urgent::is_running() {
+            return false;
+        }
+        socket.set_flag(own_flags::SIGNAL_DUE, true);
+        match self.urgent.iter_mut().find(|(s, _)| *s == slot) {
+            Some((_, all)) => *all = all.with(change),
+            None => self.urgent.push((slot, change)),
+        }
+        if let Some(ticket) = self.signaller {
+            self.wake(ticket);
+        }
+        true
+    }
+
+    /// What came with urgent data, of which nobody has been told.
+    pub fn take_urgent(&mut self) -> Vec<(u32, Change)> {
         std::mem::take(&mut self.urgent)
     }
 
@@ -382,7 +406,7 @@ impl Hub {
     pub fn register(&mut self, wake: i32, interest: &Interest) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.waiters.push(Waiter { ticket, wake, woken: false });
+        self.waiters.push(Waiter { ticket, wake, woken: false, moves_bytes: interest.moves_bytes });
         for &slot in &interest.slots {
             self.watch(slot, Watcher::Waiter(ticket));
         }
@@ -407,16 +431,18 @@ impl Hub {
             }
         }
         self.waiters.retain(|w| w.ticket != ticket);
-        if interest.urgent {
-            self.signaller = None;
-        }
         if self.leader == Some(ticket) {
             self.leader = None;
             if let Some(link) = &self.link {
                 link.channel.disarm();
             }
         }
-        self.hand_over();
+        if interest.urgent {
+            // It comes back at once, and until its signals are sent nobody is to be woken.
+            self.signaller = None;
+        } else {
+            self.hand_over();
+        }
     }
 
     /// If nobody waits for the card, some sleeping thread has to: it is woken, and leads when it sleeps again.

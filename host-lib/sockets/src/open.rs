@@ -312,6 +312,7 @@ fn inherit(listener: &Socket<'_>, socket: &Socket<'_>) {
     to.tx.pacing.store(from.tx.pacing.load(Relaxed), Relaxed);
     to.rx.timeout_us.store(from.rx.timeout_us.load(Relaxed), Relaxed);
     to.rx.low_water.store(from.rx.low_water.load(Relaxed), Relaxed);
+    to.inherit_options(from);
     let kept = own_flags::REUSEADDR | own_flags::REUSEPORT | own_flags::INET6 | own_flags::V6ONLY | own_flags::OOBINLINE;
     to.tx.slot_flags.store(from.tx.slot_flags.load(Relaxed) & kept | own_flags::CONNECT_SEEN, Relaxed);
 }

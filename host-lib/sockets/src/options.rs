@@ -8,8 +8,8 @@ use crate::tcp_info::MSS_DEFAULT;
 use crate::{Errno, Sock, hub, process};
 use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET};
 use std::sync::atomic::Ordering::Relaxed;
-use toe::link::slot::Slot;
 use toe::socket::own_flags;
+use toe::{Socket, SocketOption};
 use toe_abi::desc::hc_flags;
 use toe_abi::region::slot_state;
 
@@ -36,16 +36,17 @@ enum How {
     KeptBool(i32),
     /// As `Kept`, of the IP layer: one byte will do.
     KeptByte(i32),
-    /// As `Kept`, and obeyed by connections that begin, or come to a listener, afterwards.
-    Open(i32),
-    /// As `Open`, of the IP layer: one byte will do.
-    OpenByte(i32),
+    /// A number in the slot that is obeyed; reads as what it was set to, at first as this.
+    Number(SocketOption, i32),
+    /// As `Number`, of the IP layer: one byte will do.
+    NumberByte(SocketOption, i32),
     TxBuffer,
     RxBuffer,
     Listening,
     /// Of a socket of AF_INET6 that has no name yet.
     V6Only,
     Domain,
+    /// A `Number` that reads as the connection's, once there is one.
     MaxSegment,
     Info,
     Congestion,
@@ -57,11 +58,6 @@ enum How {
 const BUFFER_DEFAULT: i32 = 256 << 10;
 /// Most that SO_RCVLOWAT takes: half of the largest receive buffer, as Linux has it.
 const LOW_WATER_MAX: i32 = 16 << 20;
-
-/// What IP_TTL reads as.
-const TTL_DEFAULT: i32 = 64;
-/// The bits of IP_TOS that are the card's: ECN.
-const TOS_ECN: i32 = 3;
 
 /// The table.
 const OPTIONS: &[(i32, i32, How)] = &[
@@ -85,15 +81,22 @@ const OPTIONS: &[(i32, i32, How)] = &[
     (IPPROTO_TCP, libc::TCP_CORK, How::Card(hc_flags::CORK)),
     (IPPROTO_TCP, libc::TCP_INFO, How::Info),
     (IPPROTO_TCP, libc::TCP_CONGESTION, How::Congestion),
-    // Supported as a connection begins; later they change nothing.
-    (IPPROTO_IP, libc::IP_TOS, How::OpenByte(0)),
-    (IPPROTO_IP, libc::IP_TTL, How::OpenByte(TTL_DEFAULT)),
+    (IPPROTO_IP, libc::IP_TOS, How::NumberByte(SocketOption::Tos, 0)),
+    (IPPROTO_IP, libc::IP_TTL, How::NumberByte(SocketOption::Ttl, 64)),
     // One value for both versions: what was set last holds.
-    (IPPROTO_IPV6, libc::IPV6_TCLASS, How::Open(0)),
-    (IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, How::Open(TTL_DEFAULT)),
+    (IPPROTO_IPV6, libc::IPV6_TCLASS, How::Number(SocketOption::TrafficClass, 0)),
+    (IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, How::Number(SocketOption::Hops, 64)),
+    (IPPROTO_TCP, libc::TCP_USER_TIMEOUT, How::Number(SocketOption::UserTimeout, 0)),
+    (IPPROTO_TCP, libc::TCP_KEEPIDLE, How::Number(SocketOption::KeepIdle, 7200)),
+    (IPPROTO_TCP, libc::TCP_KEEPINTVL, How::Number(SocketOption::KeepInterval, 75)),
+    (IPPROTO_TCP, libc::TCP_KEEPCNT, How::Number(SocketOption::KeepCount, 9)),
+    (IPPROTO_TCP, libc::TCP_QUICKACK, How::Number(SocketOption::QuickAck, 1)),
+    (IPPROTO_TCP, libc::TCP_LINGER2, How::Number(SocketOption::Linger2, 60)),
+    (IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, How::Number(SocketOption::NotSentLowWater, 0)),
+    // Supported as a connection begins; later they change nothing.
     (IPPROTO_TCP, libc::TCP_MAXSEG, How::MaxSegment),
-    (IPPROTO_TCP, libc::TCP_SYNCNT, How::Open(6)),
-    (IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, How::Open(0)),
+    (IPPROTO_TCP, libc::TCP_SYNCNT, How::Number(SocketOption::SynRetries, 6)),
+    (IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, How::Number(SocketOption::DeferAccept, 0)),
     // Emulated: buffers have the size that toed gives them.
     (SOL_SOCKET, libc::SO_SNDBUF, How::TxBuffer),
     (SOL_SOCKET, libc::SO_RCVBUF, How::RxBuffer),
@@ -113,14 +116,7 @@ const OPTIONS: &[(i32, i32, How)] = &[
     (SOL_SOCKET, libc::SO_MARK, How::Refused(Errno::PERM)),
     (SOL_SOCKET, libc::SO_BINDTODEVICE, How::Refused(Errno::PERM)),
     (SOL_SOCKET, libc::SO_ZEROCOPY, How::Refused(Errno::OPNOTSUPP)),
-    (IPPROTO_TCP, libc::TCP_QUICKACK, How::KeptBool(1)),
-    (IPPROTO_TCP, libc::TCP_USER_TIMEOUT, How::Kept(0)),
-    (IPPROTO_TCP, libc::TCP_KEEPIDLE, How::Kept(7200)),
-    (IPPROTO_TCP, libc::TCP_KEEPINTVL, How::Kept(75)),
-    (IPPROTO_TCP, libc::TCP_KEEPCNT, How::Kept(9)),
-    (IPPROTO_TCP, libc::TCP_LINGER2, How::Kept(60)),
     (IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, How::Kept(0)),
-    (IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, How::Kept(0)),
     (IPPROTO_IP, libc::IP_MTU_DISCOVER, How::KeptByte(1)),
     (IPPROTO_IP, libc::IP_RECVERR, How::KeptByte(0)),
     (IPPROTO_IP, libc::IP_PKTINFO, How::KeptByte(0)),
@@ -160,20 +156,6 @@ fn int(value: &[u8]) -> Result<i32, Errno> {
 /// Of the IP layer: an int, or a byte if that is all there is.
 fn byte_or_int(value: &[u8]) -> Result<i32, Errno> {
     int(value).or_else(|e| value.first().map(|&b| b.into()).ok_or(e))
-}
-
-/// TCP_DEFER_ACCEPT as Linux rounds it: to the moments at which a SYN-ACK is sent again, after 1 s, 3 s, 7 s, ... 255 of them at most.
-fn deferral(seconds: i32) -> i32 {
-    const RTO_MAX_S: i32 = 120;
-    let (mut total, mut step) = (0, 1);
-    for _ in 0..255 {
-        if total >= seconds {
-            break;
-        }
-        total += step;
-        step = (step * 2).min(RTO_MAX_S);
-    }
-    total
 }
 
 /// A rate, bytes per second: 64 bits if there are so many. All ones are unlimited in both widths.
@@ -277,8 +259,9 @@ impl Sock {
             How::Kept(_) => self.keep(level, name, int(value)?),
             How::KeptBool(_) => self.keep(level, name, (int(value)? != 0).into()),
             How::KeptByte(_) => self.keep(level, name, byte_or_int(value)?),
-            How::Open(_) | How::MaxSegment => self.set_open(slot, level, name, int(value)?)?,
-            How::OpenByte(_) => self.set_open(slot, level, name, byte_or_int(value)?)?,
+            How::Number(option, _) => self.set_number(&socket, option, (level, name), int(value)?)?,
+            How::NumberByte(option, _) => self.set_number(&socket, option, (level, name), byte_or_int(value)?)?,
+            How::MaxSegment => self.set_number(&socket, SocketOption::MaxSegment, (level, name), int(value)?)?,
             How::TxBuffer | How::RxBuffer => drop(int(value)?),
             How::Congestion => self.set_congestion(value)?,
             How::Error | How::Value(_) | How::Domain | How::Listening | How::Info => return Err(Errno::NOPROTOOPT),
@@ -287,25 +270,13 @@ impl Sock {
         Ok(())
     }
 
-    /// Checks a value as Linux does, and leaves it where toed looks for it.
-    fn set_open(self, slot: &Slot, level: i32, name: i32, value: i32) -> Result<(), Errno> {
-        let (word, valid, told, shown) = match (level, name) {
-            (IPPROTO_IP, libc::IP_TOS) => (&slot.tx.tos, true, value & 0xff & !TOS_ECN, value & 0xff & !TOS_ECN),
-            (IPPROTO_IPV6, libc::IPV6_TCLASS) => {
-                (&slot.tx.tos, (-1..=255).contains(&value), value.max(0) & !TOS_ECN, value.max(0) & !TOS_ECN)
-            }
-            (IPPROTO_IP, libc::IP_TTL) | (IPPROTO_IPV6, _) if value == -1 => (&slot.tx.ttl, true, 0, TTL_DEFAULT),
-            (IPPROTO_IP, _) => (&slot.tx.ttl, (1..=255).contains(&value), value, value),
-            (IPPROTO_IPV6, _) => (&slot.tx.ttl, (0..=255).contains(&value), value, value),
-            (_, libc::TCP_MAXSEG) => (&slot.tx.max_segment, value == 0 || (88..=32_767).contains(&value), value, value),
-            (_, libc::TCP_SYNCNT) => (&slot.tx.syn_retries, (1..=127).contains(&value), value, value),
-            _ => (&slot.tx.defer_accept_s, true, deferral(value), deferral(value)),
-        };
-        if !valid {
-            return Err(Errno::INVAL);
-        }
-        word.store(told.cast_unsigned(), Relaxed);
+    fn set_number(self, socket: &Socket<'_>, option: SocketOption, (level, name): (i32, i32), value: i32) -> Result<(), Errno> {
+        let shown = socket.set_option(option, value)?;
         self.keep(level, name, shown);
+        if option.is_for_card() && socket.state() == slot_state::CONNECTED {
+            let socket = self.socket()?;
+            hub::lock().tell_options(socket.index());
+        }
         Ok(())
     }
 
@@ -349,9 +320,9 @@ impl Sock {
                 socket.take_error().map_or(0, Errno::raw_os_error)
             }
             How::Value(value) => value,
-            How::Kept(first) | How::KeptBool(first) | How::Open(first) => self.kept(level, name, first),
+            How::Kept(first) | How::KeptBool(first) | How::Number(_, first) => self.kept(level, name, first),
             How::OwnByte(flag) => return Ok(give_byte_or_int(out, socket.has_flag(flag).into())),
-            How::KeptByte(first) | How::OpenByte(first) => return Ok(give_byte_or_int(out, self.kept(level, name, first))),
+            How::KeptByte(first) | How::NumberByte(_, first) => return Ok(give_byte_or_int(out, self.kept(level, name, first))),
             How::TxBuffer => buffer(slot.conn.tx_len.load(Relaxed)),
             How::RxBuffer => buffer(slot.conn.rx_len.load(Relaxed)),
             How::Listening => (socket.state() == slot_state::LISTENING).into(),
@@ -413,14 +384,6 @@ mod tests {
         assert_eq!(rate(&[1; 9]), Ok(0x0101_0101_0101_0101));
         assert_eq!(rate(&[1; 7]), Ok(0x0101_0101), "too short for 64 bits");
         assert_eq!(rate(&[1; 3]), Err(Errno::INVAL));
-    }
-
-    /// 1, 1 + 2, 1 + 2 + 4, ... seconds.
-    #[test]
-    fn deferrals_are_rounded_up_to_a_retransmission() {
-        let rounded = [-1, 0, 1, 2, 3, 4, 8, 128, 200].map(deferral);
-        assert_eq!(rounded, [0, 0, 1, 3, 3, 7, 15, 247, 247]);
-        assert!(deferral(i32::MAX) < 255 * 120);
     }
 
     #[test]

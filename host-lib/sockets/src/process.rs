@@ -409,6 +409,8 @@ fn bind_here(socket: Socket<'static>, bits: &AtomicU8) -> Result<(), Errno> {
             bits.fetch_or(local::BOUND, Ordering::Relaxed);
             hub::lock().rebind(slot);
             if socket.has_flag(own_flags::OWNED) {
+                // Of a process that may be no more.
+                socket.set_flag(own_flags::SIGNAL_DUE, false);
                 urgent::start();
             }
         }

@@ -14,11 +14,11 @@ use crate::hub::{self, Interest};
 use crate::{Errno, Sock, process, waiting};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
-use toe::Socket;
 use toe::link::ring::Span;
 use toe::link::sys::{self, AppFd};
 use toe::link::user::{IoSpan, Sink, plausible};
-use toe::socket::{Take, own_flags};
+use toe::socket::{Take, own_flags, ready};
+use toe::{Change, Socket};
 
 /// recv(2) with MSG_OOB. Never waits, and takes no lock that this thread may hold: a handler of SIGURG calls it.
 pub(crate) fn recv(socket: &Socket<'_>, spans: &[IoSpan], flags: i32) -> Result<usize, Errno> {
@@ -37,10 +37,16 @@ pub(crate) fn recv(socket: &Socket<'_>, spans: &[IoSpan], flags: i32) -> Result<
     Ok(1)
 }
 
-/// Takes what the card has said, unless somebody is about it already: perhaps this very thread, which a signal has interrupted.
+/// How often to try whether others are done with the queues.
+const TRIES: usize = 20;
+
+/// Takes what the card has said, unless somebody keeps the queues: perhaps this very thread, which a signal has interrupted.
 fn hear() {
-    if let Ok(mut hub) = hub::try_lock() {
-        hub.drain();
+    for _ in 0..TRIES {
+        if let Ok(mut hub) = hub::try_lock() {
+            return hub.drain();
+        }
+        rustix::thread::sched_yield();
     }
 }
 
@@ -64,10 +70,18 @@ impl Sock {
 /// One more than the generation of the process that the thread was started in.
 static STARTED: AtomicU32 = AtomicU32::new(0);
 
+fn this_process() -> u32 {
+    process::generation() + 1
+}
+
+/// Whether this process has its signalling thread.
+pub(crate) fn is_running() -> bool {
+    STARTED.load(Ordering::Relaxed) == this_process()
+}
+
 /// Makes sure that this process has its signalling thread. If the system has none to give, SIGURG does not come.
 pub(crate) fn start() {
-    let this = process::generation() + 1;
-    if STARTED.swap(this, Ordering::Relaxed) == this {
+    if STARTED.swap(this_process(), Ordering::Relaxed) == this_process() {
         return;
     }
     // Signals are for the program's own threads.
@@ -94,7 +108,15 @@ fn run() {
             continue;
         }
         drop(hub);
-        urgent.into_iter().for_each(signal);
+        urgent.iter().for_each(|(slot, _)| signal(*slot));
+        let mut hub = hub::lock();
+        for (slot, change) in urgent {
+            let Ok(socket) = process::view(slot) else { continue };
+            socket.set_flag(own_flags::SIGNAL_DUE, false);
+            // A call that waits for bytes is woken by the signal, and by nothing else as long as there are none: so it ends with EINTR.
+            let readable = if socket.readiness() & ready::IN != 0 { Change::IN } else { Change::NONE };
+            hub.changed(slot, change.without(Change::URGENT).without(Change::IN).with(readable));
+        }
     }
 }
 

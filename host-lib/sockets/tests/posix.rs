@@ -562,9 +562,9 @@ fn options_read_back() {
     assert_eq!(info[0], 1, "established");
 }
 
-/// RFC 9293 MUST-48.
+/// RFC 9293 MUST-21, MUST-27, MUST-48.
 #[test]
-fn options_of_the_opening_are_checked_and_left_for_toed() {
+fn options_with_a_number_are_checked_as_by_linux() {
     let fd = fresh(0);
     let set = |level, name, value: i32| fd.sock().set_option(level, name, &value.to_ne_bytes());
     let get = |level, name| {
@@ -572,13 +572,21 @@ fn options_of_the_opening_are_checked_and_left_for_toed() {
         fd.sock().option(level, name, &mut value).unwrap();
         i32::from_ne_bytes(value)
     };
-    use libc::{IP_TOS, IP_TTL, IPPROTO_IP, IPPROTO_TCP, TCP_DEFER_ACCEPT, TCP_MAXSEG, TCP_SYNCNT};
+    use libc::{IP_TOS, IP_TTL, IPPROTO_IP, IPPROTO_TCP, TCP_DEFER_ACCEPT, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_LINGER2};
+    use libc::{TCP_MAXSEG, TCP_NOTSENT_LOWAT, TCP_QUICKACK, TCP_SYNCNT, TCP_USER_TIMEOUT};
     for (level, name, first, good, reads, bad) in [
         (IPPROTO_IP, IP_TOS, 0, 0xbb, 0xb8, None),
         (IPPROTO_IP, IP_TTL, 64, 9, 9, Some(256)),
         (IPPROTO_TCP, TCP_MAXSEG, 1448, 1000, 1000, Some(87)),
         (IPPROTO_TCP, TCP_SYNCNT, 6, 3, 3, Some(128)),
         (IPPROTO_TCP, TCP_DEFER_ACCEPT, 0, 2, 3, None),
+        (IPPROTO_TCP, TCP_USER_TIMEOUT, 0, 9, 9, Some(-1)),
+        (IPPROTO_TCP, TCP_KEEPIDLE, 7200, 9, 9, Some(0)),
+        (IPPROTO_TCP, TCP_KEEPINTVL, 75, 9, 9, Some(32_768)),
+        (IPPROTO_TCP, TCP_KEEPCNT, 9, 1, 1, Some(128)),
+        (IPPROTO_TCP, TCP_LINGER2, 60, 1000, 120, None),
+        (IPPROTO_TCP, TCP_QUICKACK, 1, 0, 0, None),
+        (IPPROTO_TCP, TCP_NOTSENT_LOWAT, 0, -1, -1, None),
     ] {
         assert_eq!((get(level, name), set(level, name, good), get(level, name)), (first, Ok(()), reads), "{level} {name}");
         if let Some(bad) = bad {

@@ -86,6 +86,44 @@ pub unsafe extern "C" fn toe_close_context(toe: *mut ToeContext) {
     }
 }
 
+/// The address and port in a `struct sockaddr_in` or `struct sockaddr_in6`. EINVAL: it is too short; EAFNOSUPPORT: it is of another family.
+fn name(bytes: &[u8]) -> Result<Addr, Errno> {
+    const INET: i32 = libc::AF_INET;
+    const INET6: i32 = libc::AF_INET6;
+    let (family, rest) = bytes.split_first_chunk().ok_or(Errno::INVAL)?;
+    let (port, rest) = rest.split_first_chunk().ok_or(Errno::INVAL)?;
+    let port = u16::from_be_bytes(*port);
+    match u16::from_ne_bytes(*family).into() {
+        INET => rest.first_chunk().map(|ip| Addr::v4(*ip, port)),
+        // Behind the flow label.
+        INET6 => rest.get(4..).and_then(|rest| rest.first_chunk()).map(|ip| Addr::v6(*ip, port)),
+        _ => return Err(Errno::AFNOSUPPORT),
+    }
+    .ok_or(Errno::INVAL)
+}
+
+/// Listens at a `struct sockaddr_in` or `struct sockaddr_in6`.
+///
+/// # Safety
+/// As [`context`]; `len` bytes at `addr` are readable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toe_listen_at(toe: *mut ToeContext, addr: *const c_void, len: u32, backlog: u32) -> i64 {
+    // SAFETY: the caller's promise.
+    let (toe, addr) = unsafe { (context(toe), &*slice_mut(addr.cast_mut(), len as usize)) };
+    id(name(addr).map_err(Error::from).and_then(|addr| toe.listen(addr, backlog)))
+}
+
+/// Starts to connect to a `struct sockaddr_in` or `struct sockaddr_in6`; an event tells the outcome.
+///
+/// # Safety
+/// As [`toe_listen_at`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toe_connect_to(toe: *mut ToeContext, addr: *const c_void, len: u32) -> i64 {
+    // SAFETY: the caller's promise.
+    let (toe, addr) = unsafe { (context(toe), &*slice_mut(addr.cast_mut(), len as usize)) };
+    id(name(addr).map_err(Error::from).and_then(|addr| toe.connect(addr)))
+}
+
 /// Listens at an IPv4 address (network order) and port (host order).
 ///
 /// # Safety
@@ -140,6 +178,51 @@ pub unsafe extern "C" fn toe_send(toe: *mut ToeContext, socket: u32, buf: *const
     // SAFETY: the caller's promise.
     let (toe, buf) = unsafe { (context(toe), &*slice_mut(buf.cast_mut(), len)) };
     length(toe.send(SocketId(socket), buf))
+}
+
+/// As [`toe_send`], and all up to there is urgent.
+///
+/// # Safety
+/// As [`toe_send`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toe_send_urgent(toe: *mut ToeContext, socket: u32, buf: *const c_void, len: usize) -> isize {
+    // SAFETY: the caller's promise.
+    let (toe, buf) = unsafe { (context(toe), &*slice_mut(buf.cast_mut(), len)) };
+    length(toe.send_urgent(SocketId(socket), buf))
+}
+
+/// Takes the urgent byte; -EINVAL: there is none; -EAGAIN: not yet; -ENODATA: the peer has sent everything.
+///
+/// # Safety
+/// As [`context`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toe_recv_urgent(toe: *mut ToeContext, socket: u32) -> c_int {
+    // SAFETY: the caller's promise.
+    match unsafe { context(toe) }.recv_urgent(SocketId(socket)) {
+        Ok(Some(byte)) => byte.into(),
+        Ok(None) => -Errno::NODATA.raw_os_error(),
+        Err(e) => code(&e),
+    }
+}
+
+/// 1: the urgent byte comes next; 0: it does not.
+///
+/// # Safety
+/// As [`context`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toe_at_mark(toe: *mut ToeContext, socket: u32) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { context(toe) }.at_mark(SocketId(socket)).map_or_else(|e| code(&e), c_int::from)
+}
+
+/// SO_OOBINLINE.
+///
+/// # Safety
+/// As [`context`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toe_set_oob_inline(toe: *mut ToeContext, socket: u32, on: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { context(toe) }.set_oob_inline(SocketId(socket), on != 0).map_or_else(|e| code(&e), |()| 0)
 }
 
 /// # Safety
@@ -205,4 +288,32 @@ pub unsafe extern "C" fn toe_wait(toe: *mut ToeContext, timeout_ms: c_int) -> c_
     let timeout = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
     // SAFETY: the caller's promise.
     unsafe { context(toe) }.wait(timeout).map_or_else(|e| code(&e), |()| 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sockaddr(family: i32, rest: &[u8]) -> Vec<u8> {
+        [&(family as u16).to_ne_bytes()[..], rest].concat()
+    }
+
+    #[test]
+    fn names_are_those_of_c() {
+        let v4 = sockaddr(libc::AF_INET, &[0x1f, 0x90, 10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!((v4.len(), name(&v4)), (size_of::<libc::sockaddr_in>(), Ok(Addr::v4([10, 0, 0, 2], 8080))));
+        let ip: [u8; 16] = std::array::from_fn(|i| i as u8 + 0x20);
+        let v6 = sockaddr(libc::AF_INET6, &[&[0x1f, 0x90, 0xff, 0xff, 0xff, 0xff][..], &ip, &[0; 4]].concat());
+        assert_eq!((v6.len(), name(&v6)), (size_of::<libc::sockaddr_in6>(), Ok(Addr::v6(ip, 8080))));
+    }
+
+    #[test]
+    fn names_that_are_none_are_refused() {
+        assert_eq!(name(&sockaddr(libc::AF_UNIX, b"/tmp/socket")), Err(Errno::AFNOSUPPORT));
+        let v6 = sockaddr(libc::AF_INET6, &[0; 21]);
+        for len in 0..v6.len() {
+            assert_eq!(name(&v6[..len]), Err(Errno::INVAL), "{len}");
+        }
+        assert_eq!(name(&sockaddr(libc::AF_INET, &[0; 5])), Err(Errno::INVAL));
+    }
 }

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use toe_abi::desc::{EventDesc, HostDesc, ev, ev_flags, hc, hc_flags};
+use toe_abi::flow::FlowOptions;
 use toe_abi::region::slot_state;
 use toe_link::sync::ending;
 use toe_link::sync::queue::{Consumer, Producer};
@@ -54,6 +55,7 @@ mod tell {
     pub const UPDATE: u8 = 1;
     pub const REBIND: u8 = 2;
     pub const ABORT: u8 = 4;
+    pub const OPTIONS: u8 = 8;
 }
 
 /// The library's end of a context.
@@ -99,10 +101,16 @@ impl Channel {
 
     /// Events of `slot`'s flow are to come here from now on. The card answers with one that says everything.
     pub fn rebind(&mut self, slot: u32) {
-        if let Some(s) = self.region.slot(slot) {
-            s.conn.ctx.store(self.ctx, Ordering::Relaxed);
-        }
-        self.enqueue(slot, tell::REBIND);
+        let Some(s) = self.region.slot(slot) else { return };
+        s.conn.ctx.store(self.ctx, Ordering::Relaxed);
+        // Set before there was a connection, or of its listener.
+        let options = if s.flow_options() == FlowOptions::default() { 0 } else { tell::OPTIONS };
+        self.enqueue(slot, tell::REBIND | options);
+    }
+
+    /// Options of `slot` have changed that an update does not tell.
+    pub fn options(&mut self, slot: u32) {
+        self.enqueue(slot, tell::OPTIONS);
     }
 
     /// Resets the connection of `slot`.
@@ -162,7 +170,8 @@ impl Channel {
         let i = slot as usize;
         let region = self.region.clone();
         let Some(s) = region.slot(slot) else { return true };
-        for (bit, kind) in [(tell::REBIND, hc::REBIND), (tell::UPDATE, hc::UPDATE), (tell::ABORT, hc::ABORT)] {
+        for (bit, kind) in [(tell::REBIND, hc::REBIND), (tell::OPTIONS, hc::OPTIONS), (tell::UPDATE, hc::UPDATE), (tell::ABORT, hc::ABORT)]
+        {
             if self.tells[i] & bit == 0 {
                 continue;
             }
@@ -171,8 +180,14 @@ impl Channel {
             if self.hc.push(desc).is_err() {
                 return false;
             }
-            s.rx.told.store(desc.rx_tail, Ordering::Relaxed);
             self.tells[i] &= !bit;
+            if kind == hc::OPTIONS {
+                // Once, unless somebody has just asked for the other.
+                let told = u32::from(desc.options.quick_ack);
+                let _ = s.options.quick_ack.compare_exchange(told, 0, Ordering::Relaxed, Ordering::Relaxed);
+                continue;
+            }
+            s.rx.told.store(desc.rx_tail, Ordering::Relaxed);
             if kind == hc::REBIND {
                 self.tells[i] &= !tell::UPDATE;
             }
@@ -251,6 +266,7 @@ pub(crate) fn describe(slot: &Slot, index: u32, kind: u32) -> HostDesc {
         rx_tail: slot.rx.tail.load(Ordering::Acquire),
         opaque: index,
         urgent: urgent.unwrap_or(0),
+        options: if kind == hc::OPTIONS { slot.flow_options() } else { FlowOptions::default() },
         ..HostDesc::default()
     }
 }
@@ -304,6 +320,7 @@ fn apply(slot: &Slot, event: &EventDesc) -> Change {
 pub(crate) mod tests {
     use super::*;
     use toe_abi::FlowId;
+    use toe_abi::flow::quick_ack;
     use toe_abi::region::{AcceptRecord, RegionConfig};
     use toe_link::region::memory::RegionMemory;
 
@@ -372,6 +389,29 @@ pub(crate) mod tests {
         assert!(!channel.flush(), "the card is awake");
         assert_eq!(bench.card_in.pop().map(|d| (d.kind, d.tx_head, d.opaque)), Some((hc::UPDATE, 30, 3)));
         assert!(bench.card_in.pop().is_none());
+    }
+
+    #[test]
+    fn options_follow_the_rebind_and_quick_ack_is_told_once() {
+        let mut bench = bench(8);
+        bench.connect(3);
+        let mut channel = Channel::attach(bench.region.clone(), 0).unwrap();
+        let slot = bench.region.slot(3).unwrap();
+        let mut told = |channel: &mut Channel| {
+            let _ = channel.flush();
+            std::iter::from_fn(|| bench.card_in.pop()).map(|d| (d.kind, d.options)).collect::<Vec<_>>()
+        };
+        let none = FlowOptions::default();
+        channel.rebind(3);
+        assert_eq!(told(&mut channel), [(hc::REBIND, none)], "as everybody");
+        slot.options.keep_idle_s.store(u32::MAX, Ordering::Relaxed);
+        slot.options.quick_ack.store(quick_ack::ON.into(), Ordering::Relaxed);
+        channel.rebind(3);
+        let idle = FlowOptions { keep_idle_s: u16::MAX, ..none };
+        assert_eq!(told(&mut channel), [(hc::REBIND, none), (hc::OPTIONS, FlowOptions { quick_ack: quick_ack::ON, ..idle })]);
+        channel.update(3);
+        channel.options(3);
+        assert_eq!(told(&mut channel), [(hc::OPTIONS, idle), (hc::UPDATE, none)]);
     }
 
     #[test]

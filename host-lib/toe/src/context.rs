@@ -24,6 +24,7 @@
 //! ```
 
 use crate::channel::{Change, Channel};
+use crate::options::SocketOption;
 use crate::socket::{Socket, Take, own_flags, ready};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::io::Errno;
@@ -189,9 +190,25 @@ impl<D: Daemon> Context<D> {
         Ok(slot)
     }
 
+    /// A fresh socket with options. EINVAL: one of them is out of range.
+    fn create_with(&mut self, options: &[(SocketOption, i32)]) -> Result<u32, Error> {
+        let slot = self.create()?;
+        let socket = Socket::new(&self.region, slot).ok_or(Error::Os(Errno::IO))?;
+        if let Err(e) = options.iter().try_for_each(|&(option, value)| socket.set_option(option, value).map(drop)) {
+            self.sockets.remove(&slot);
+            return Err(e.into());
+        }
+        Ok(slot)
+    }
+
     /// Listens at `addr`; port 0 chooses one (see [`Socket::slot`]'s names).
     pub fn listen(&mut self, addr: Addr, backlog: u32) -> Result<SocketId, Error> {
-        let slot = self.create()?;
+        self.listen_with(addr, backlog, &[])
+    }
+
+    /// As [`listen`](Self::listen); accepted sockets begin with these options.
+    pub fn listen_with(&mut self, addr: Addr, backlog: u32, options: &[(SocketOption, i32)]) -> Result<SocketId, Error> {
+        let slot = self.create_with(options)?;
         let listening = self.daemon.bind(slot, addr, toe_abi::app::bind_flags::REUSEADDR).and_then(|bound| {
             self.region.slot(slot).ok_or(Errno::IO)?.names.set_local(bound);
             self.daemon.listen(slot, backlog, self.channel.ctx()).map(drop)
@@ -201,7 +218,12 @@ impl<D: Daemon> Context<D> {
 
     /// Starts to connect to `addr`. An event tells the outcome.
     pub fn connect(&mut self, addr: Addr) -> Result<SocketId, Error> {
-        let slot = self.create()?;
+        self.connect_with(addr, &[])
+    }
+
+    /// As [`connect`](Self::connect), with these options from the first segment on.
+    pub fn connect_with(&mut self, addr: Addr, options: &[(SocketOption, i32)]) -> Result<SocketId, Error> {
+        let slot = self.create_with(options)?;
         let s = self.region.slot(slot).ok_or(Error::Os(Errno::IO))?;
         s.names.set_remote(addr);
         // Before the request: toed may write the outcome before its answer is here.
@@ -246,6 +268,9 @@ impl<D: Daemon> Context<D> {
             }
             return Ok(None);
         };
+        if let Some(listener) = self.region.slot(listener.0) {
+            s.inherit_options(listener);
+        }
         s.adopt(&record);
         self.channel.rebind(slot);
         Ok(Some(SocketId(slot)))
@@ -330,23 +355,34 @@ impl<D: Daemon> Context<D> {
 
     /// TCP_NODELAY.
     pub fn set_nodelay(&mut self, id: SocketId, on: bool) -> Result<(), Error> {
-        self.set_option(id, hc_flags::NODELAY, on)
+        self.set_switch(id, hc_flags::NODELAY, on)
     }
 
     /// TCP_CORK: partial segments wait (at most 200 ms) for what is sent next.
     pub fn set_cork(&mut self, id: SocketId, on: bool) -> Result<(), Error> {
-        self.set_option(id, hc_flags::CORK, on)
+        self.set_switch(id, hc_flags::CORK, on)
     }
 
     /// SO_KEEPALIVE.
     pub fn set_keepalive(&mut self, id: SocketId, on: bool) -> Result<(), Error> {
-        self.set_option(id, hc_flags::KEEPALIVE, on)
+        self.set_switch(id, hc_flags::KEEPALIVE, on)
     }
 
-    fn set_option(&mut self, id: SocketId, bit: u32, on: bool) -> Result<(), Error> {
+    fn set_switch(&mut self, id: SocketId, bit: u32, on: bool) -> Result<(), Error> {
         let socket = self.socket(id)?;
         if socket.set_tx_flags(bit, on) && socket.state() == slot_state::CONNECTED {
             self.channel.update(id.0);
+        }
+        Ok(())
+    }
+
+    /// An option with a number, of this socket, or of a listener for those that it accepts from now on (which have [`MaxSegment`](SocketOption::MaxSegment)
+    /// and [`DeferAccept`](SocketOption::DeferAccept) from when it began to listen). EINVAL: out of range, as on Linux.
+    pub fn set_option(&mut self, id: SocketId, option: SocketOption, value: i32) -> Result<(), Error> {
+        let socket = self.socket(id)?;
+        socket.set_option(option, value)?;
+        if option.is_for_card() && socket.state() == slot_state::CONNECTED {
+            self.channel.options(id.0);
         }
         Ok(())
     }

@@ -196,6 +196,33 @@ fn an_end_is_not_told_twice() {
 }
 
 #[test]
+fn an_accepted_socket_has_its_listeners_options() {
+    let mut w = world();
+    let listener = w.toe.listen_with(Addr::v4([0; 4], 80), 16, &[(SocketOption::KeepIdle, 5)]).unwrap();
+    w.toe.set_option(listener, SocketOption::Tos, 0x10).unwrap();
+    assert!(w.told().is_empty(), "there is no connection");
+    w.arrive(listener, 0);
+    let conn = w.toe.accept(listener).unwrap().unwrap();
+    w.toe.set_option(conn, SocketOption::UserTimeout, 1000).unwrap();
+    w.toe.set_option(conn, SocketOption::Linger2, 1).unwrap();
+    assert!(matches!(w.toe.set_option(conn, SocketOption::KeepCount, 0), Err(Error::Os(Errno::INVAL))));
+    w.poll();
+    let told: Vec<_> = w.told().iter().map(|d| (d.kind, d.options.keep_idle_s, d.options.tos, d.options.user_timeout_ms)).collect();
+    assert_eq!(told, [(hc::REBIND, 0, 0, 0), (hc::OPTIONS, 5, 0x10, 1000)]);
+    w.toe.set_option(conn, SocketOption::Linger2, 2).unwrap();
+    w.poll();
+    assert!(w.told().is_empty(), "that is toed's");
+}
+
+#[test]
+fn an_option_out_of_range_opens_nothing() {
+    let mut w = world();
+    let bad = [(SocketOption::KeepIdle, 5), (SocketOption::KeepInterval, 0)];
+    assert!(matches!(w.toe.connect_with(Addr::v4([10, 0, 0, 2], 80), &bad), Err(Error::Os(Errno::INVAL))));
+    assert_eq!(w.log.lock().unwrap().closed, [0]);
+}
+
+#[test]
 fn connecting_ends_in_an_event_either_way() {
     let mut w = world();
     let good = w.toe.connect(Addr::v4([10, 0, 0, 2], 80)).unwrap();

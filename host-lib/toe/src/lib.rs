@@ -21,10 +21,12 @@
 pub mod capi;
 pub mod channel;
 pub mod context;
+pub mod options;
 pub mod socket;
 mod urgent;
 
 pub use channel::{Change, Channel, Farewell};
 pub use context::{Context, Error, Event, SocketId};
+pub use options::SocketOption;
 pub use socket::Socket;
 pub use toe_link as link;

@@ -45,7 +45,12 @@ pub mod own_flags {
     pub const OWNED: u32 = 1 << 21;
     /// IP_BIND_ADDRESS_NO_PORT.
     pub const NO_PORT: u32 = 1 << 18;
+    /// Their signal for urgent data is on its way: until it has been sent, reading waits before the urgent byte, so that the handler finds it.
+    pub const SIGNAL_DUE: u32 = 1 << 22;
 }
+
+/// Bytes of the largest segment that Linux hands to a network device.
+const SEGMENT_MAX: u32 = 1 << 16;
 
 /// Readiness, with the numbers of poll(2) and epoll(7).
 pub mod ready {
@@ -296,8 +301,29 @@ impl<'a> Socket<'a> {
         self.slot.tx.head.load(Ordering::Relaxed).wrapping_sub(tail)
     }
 
-    /// Bytes that can be sent now.
+    /// Bytes that have not been sent, as far as one can tell here: no more than cwnd can have been.
+    fn not_sent(&self) -> u32 {
+        self.unacked().saturating_sub(self.slot.event.cwnd.load(Ordering::Relaxed))
+    }
+
+    /// TCP_NOTSENT_LOWAT, bytes.
+    fn not_sent_low_water(&self) -> u32 {
+        match self.slot.options.not_sent_low_water.load(Ordering::Relaxed) {
+            0 => u32::MAX,
+            bytes => bytes,
+        }
+    }
+
+    /// Bytes that can be sent now. Up to TCP_NOTSENT_LOWAT, and the one segment that Linux makes at a time.
     pub fn space(&self) -> u32 {
+        match self.not_sent_low_water().saturating_sub(self.not_sent()) {
+            0 => 0,
+            wanted => self.free().min(wanted.saturating_add(SEGMENT_MAX)),
+        }
+    }
+
+    /// Bytes free in the transmit buffer.
+    fn free(&self) -> u32 {
         // Positions are claims: a backlog larger than the buffer leaves no space.
         self.slot.conn.tx_len.load(Ordering::Relaxed).saturating_sub(self.unacked())
     }
@@ -329,7 +355,7 @@ impl<'a> Socket<'a> {
 
     /// The first `n` bytes of the view are to be sent; the card has to be told.
     pub fn commit(&self, n: u32) {
-        let head = self.slot.tx.head.load(Ordering::Relaxed).wrapping_add(n.min(self.space()));
+        let head = self.slot.tx.head.load(Ordering::Relaxed).wrapping_add(n.min(self.free()));
         // Release: with the acquire in `Channel::flush`; the bytes are in the buffer.
         self.slot.tx.head.store(head, Ordering::Release);
     }
@@ -457,8 +483,10 @@ impl<'a> Socket<'a> {
 
     /// Linux calls a socket writable when at least a third of its buffer is free.
     fn is_writable(&self) -> bool {
-        let space = self.space();
-        space > 0 && space >= self.unacked() / 2
+        let free = self.free();
+        // By half of TCP_NOTSENT_LOWAT, so that who is woken has something to do.
+        let wanted = self.not_sent().saturating_mul(2) < self.not_sent_low_water();
+        wanted && free > 0 && free >= self.unacked() / 2
     }
 }
 
@@ -516,6 +544,24 @@ mod tests {
         bench.event(0, EventDesc { tx_tail: 2000, ..EventDesc::default() });
         poll(&bench);
         assert_ne!(socket(&bench).readiness() & ready::OUT, 0);
+    }
+
+    #[test]
+    fn what_cannot_be_sent_yet_is_held_back_by_notsent_lowat() {
+        let mut bench = connected();
+        let ready = |bench: &Bench| socket(bench).readiness() & ready::OUT != 0;
+        socket(&bench).set_option(crate::SocketOption::NotSentLowWater, 100).unwrap();
+        bench.event(0, EventDesc { cwnd: 1000, ..EventDesc::default() });
+        poll(&bench);
+        assert_eq!(socket(&bench).send(&mut Source::from_slice(&[7; 1049])), Ok(Some(1049)));
+        assert!(ready(&bench), "49 bytes beyond cwnd");
+        assert_eq!(socket(&bench).send(&mut Source::from_slice(&[7; 1])), Ok(Some(1)));
+        assert!(!ready(&bench) && socket(&bench).space() > 0, "half of it");
+        assert_eq!(socket(&bench).send(&mut Source::from_slice(&[7; 50])), Ok(Some(50)));
+        assert_eq!(socket(&bench).send(&mut Source::from_slice(&[7; 1])), Ok(None));
+        bench.event(0, EventDesc { tx_tail: 100, cwnd: 1000, ..EventDesc::default() });
+        poll(&bench);
+        assert!(ready(&bench));
     }
 
     #[test]

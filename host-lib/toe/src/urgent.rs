@@ -148,6 +148,7 @@ impl Socket<'_> {
         let (start, urgent) = self.standing();
         let queued = self.queued_from(start);
         match urgent {
+            Some(0) if self.has_flag(own_flags::SIGNAL_DUE) => Run { start, len: 0 },
             Some(0) if queued > 0 && !self.is_inline() => Run { start: start.wrapping_add(1), len: queued - 1 },
             Some(ahead @ 1..) => Run { start, len: queued.min(ahead) },
             _ => Run { start, len: queued },
@@ -170,7 +171,11 @@ impl Socket<'_> {
     pub(crate) fn unread(&self) -> u32 {
         let (tail, urgent) = self.standing();
         let queued = self.queued_from(tail);
-        queued - u32::from(queued > 0 && urgent == Some(0) && !self.is_inline())
+        match urgent {
+            Some(0) if self.has_flag(own_flags::SIGNAL_DUE) => 0,
+            Some(0) if !self.is_inline() => queued.saturating_sub(1),
+            _ => queued,
+        }
     }
 
     /// Bytes up to the urgent one, or all (FIONREAD).

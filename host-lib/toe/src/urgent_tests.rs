@@ -286,3 +286,17 @@ fn old_urgent_data_stays_old_for_more_than_4_gib() {
         assert_eq!(super::to_tell(slot, quarter.wrapping_add(4000)), None, "{gib} GiB");
     }
 }
+
+/// Else a reader could pass the byte that the handler comes for.
+#[test]
+fn reading_waits_before_the_urgent_byte_until_its_signal_is_sent() {
+    let mut ours = Ours::new(0);
+    ours.event(3, Some(2));
+    ours.socket().set_flag(own_flags::SIGNAL_DUE, true);
+    assert_eq!(ours.read(10, Take::Consume), ours.bytes(0..1));
+    assert_eq!(ours.socket().readiness() & (ready::IN | ready::PRI), ready::PRI);
+    assert!(ours.read(10, Take::Consume).is_empty());
+    assert_eq!(ours.socket().receive_urgent(Take::Peek), Ok(Some(1)));
+    ours.socket().set_flag(own_flags::SIGNAL_DUE, false);
+    assert_eq!(ours.read(10, Take::Consume), ours.bytes(2..3));
+}

@@ -70,7 +70,7 @@ counters! {
         RxUrgent = "rx_urgent",
         /// Peers that took back what they had SACKed.
         RxReneged = "rx_reneged",
-        /// Times that no record or scoreboard was free: recovery without it, by duplicate ACKs and timeouts.
+        /// Times that no record or scoreboard was free: recovery without it, by duplicate ACKs and timeouts. Or no set of timers: the flow keeps its.
         RecordsRefused = "records_refused",
         /// Retransmission timeouts.
         TxTimeouts = "tx_timeouts",

@@ -17,7 +17,7 @@
 //!   byte at position p lies at offset p mod size of its buffer; sizes are powers of two
 //! ```
 
-use crate::{FlowId, assert_layout};
+use crate::{FlowId, assert_layout, flow::FlowOptions};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bytes of a descriptor.
@@ -55,10 +55,12 @@ pub struct HostDesc {
     pub opaque: u32,
     /// With [`hc_flags::URGENT`]: end of the urgent data in the transmit buffer (SND.UP, RFC 9293, 3.8.5). The last one holds.
     pub urgent: u32,
-    pub _reserved: [u32; 7],
+    /// With [`hc::OPTIONS`].
+    pub options: FlowOptions,
+    pub _reserved: [u32; 4],
     pub phase: u32,
 }
-assert_layout!(HostDesc, 64, flags @ 4, flow @ 8, tx_head @ 16, rx_tail @ 20, opaque @ 24, urgent @ 28, phase @ 60);
+assert_layout!(HostDesc, 64, flags @ 4, flow @ 8, tx_head @ 16, rx_tail @ 20, opaque @ 24, urgent @ 28, options @ 32, phase @ 60);
 
 /// Kinds of [`HostDesc`]. Any other value is counted and ignored.
 pub mod hc {
@@ -70,6 +72,9 @@ pub mod hc {
     pub const REBIND: u32 = 2;
     /// Reset the connection now; unsent data is discarded (SO_LINGER 0).
     pub const ABORT: u32 = 3;
+    /// The flow's [`FlowOptions`](crate::flow::FlowOptions) from now on. A time that is out of range is cut; where the card has no room for another
+    /// set of timers, or the application has too many, the flow keeps those that it has.
+    pub const OPTIONS: u32 = 4;
 }
 
 /// Flags of [`HostDesc`]: the socket's present options, each time.

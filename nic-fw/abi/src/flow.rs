@@ -194,7 +194,8 @@ pub struct CcState {
     pub recover: u32,
     /// [`cc`].
     pub algorithm: u8,
-    pub _reserved: u8,
+    /// The card's own: which of its flow group's sets of timers, see [`FlowOptions`]; 0: everybody's.
+    pub timers: u8,
     /// Challenge ACKs sent in `challenge_epoch`, a stretch of 4.096 s, modulo 256 (RFC 5961, 7).
     pub challenges: u8,
     pub challenge_epoch: u8,
@@ -207,6 +208,35 @@ pub struct CcState {
     pub ooo_more: u32,
     /// The card's own: a list of what was sent when; 0: nothing is known.
     pub sent: u32,
+}
+
+/// Socket options of one flow that [`HostDesc::flags`](crate::desc::HostDesc::flags) has no room for. Of all times 0 is: as everybody.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FlowOptions {
+    /// TCP_USER_TIMEOUT, milliseconds.
+    pub user_timeout_ms: u32,
+    /// TCP_KEEPIDLE, seconds.
+    pub keep_idle_s: u16,
+    /// TCP_KEEPINTVL, seconds.
+    pub keep_interval_s: u16,
+    /// TCP_KEEPCNT.
+    pub keep_count: u8,
+    /// IP_TOS, IPV6_TCLASS; the ECN bits are the card's.
+    pub tos: u8,
+    /// IP_TTL, IPV6_UNICAST_HOPS; 0: as it is.
+    pub ttl: u8,
+    /// [`quick_ack`].
+    pub quick_ack: u8,
+}
+assert_layout!(FlowOptions, 12, keep_idle_s @ 4, keep_count @ 8, quick_ack @ 11);
+
+/// Values of [`FlowOptions::quick_ack`]: TCP_QUICKACK, which happens once.
+pub mod quick_ack {
+    pub const AS_IT_IS: u8 = 0;
+    /// What has come is acknowledged now, and the next segments at once.
+    pub const ON: u8 = 1;
+    pub const OFF: u8 = 2;
 }
 
 assert_layout!(FlowState, FLOW_STATE_LEN, id @ 0, rx @ 64, tx @ 128, cc @ 192);
@@ -348,4 +378,8 @@ pub mod flow_flags {
     pub const PROBED: u32 = 1 << 26;
     /// Urgent data has been sent, or is to be (RFC 9293, 3.8.5): its end is in `snd_sml`.
     pub const URGENT: u32 = 1 << 28;
+    /// The window is spread over the round trip: the scheduler keeps to its pace.
+    pub const PACED: u32 = 1 << 30;
+    /// The card's own: toed sets the rate ([`cc::is_rate`](super::cc::is_rate)), and hears of what is acknowledged.
+    pub const RATED: u32 = 1 << 31;
 }

@@ -129,7 +129,7 @@ impl RegionHeader {
 }
 
 /// Bytes of a [`SocketSlot`].
-pub const SOCKET_SLOT_LEN: usize = 384;
+pub const SOCKET_SLOT_LEN: usize = 448;
 
 /// State of one socket that fork and exec must not lose. Accessed as atomics through `toe_link`.
 ///
@@ -151,6 +151,8 @@ pub struct SocketSlot {
     pub event: SlotEvent,
     /// Accept ring of a listener.
     pub listen: SlotListen,
+    /// Socket options.
+    pub options: SlotOptions,
 }
 
 /// Which connection the slot holds.
@@ -263,7 +265,29 @@ pub struct SlotListen {
     pub _reserved: [u32; 13],
 }
 
-assert_layout!(SocketSlot, SOCKET_SLOT_LEN, conn @ 0, names @ 64, tx @ 128, rx @ 192, event @ 256, listen @ 320);
+/// Written by the library, for the card ([`crate::desc::hc::OPTIONS`]) but for the last two; IP_TOS and IP_TTL are in [`SlotTx`]. 0: as everybody.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SlotOptions {
+    /// TCP_USER_TIMEOUT, milliseconds. Read by toed at CONNECT.
+    pub user_timeout_ms: u32,
+    /// TCP_KEEPIDLE, seconds.
+    pub keep_idle_s: u32,
+    /// TCP_KEEPINTVL, seconds.
+    pub keep_interval_s: u32,
+    /// TCP_KEEPCNT.
+    pub keep_count: u32,
+    /// [`crate::flow::quick_ack`], until it is told.
+    pub quick_ack: u32,
+    /// TCP_LINGER2: seconds; all ones: none. Read by toed when the last descriptor has gone.
+    pub linger2_s: u32,
+    /// TCP_NOTSENT_LOWAT, bytes. The library's own.
+    pub not_sent_low_water: u32,
+    pub _reserved: [u32; 9],
+}
+
+assert_layout!(SocketSlot, SOCKET_SLOT_LEN, conn @ 0, names @ 64, tx @ 128, rx @ 192, event @ 256, listen @ 320, options @ 384);
+assert_layout!(SlotOptions, 64, quick_ack @ 16, linger2_s @ 20);
 assert_layout!(SlotTx, 64, linger @ 24, urgent @ 28, pacing @ 32, tos @ 40, defer_accept_s @ 56);
 assert_layout!(SlotRx, 64, low_water @ 16, urgent @ 24);
 assert_layout!(SlotConn, 64, flow @ 8, tx_off @ 16, rx_off @ 24, tx_len @ 32, ctx @ 40);

@@ -32,7 +32,7 @@ use toe_abi::{
     counters::Counter,
     observe::{TraceRecord, stage, trace_kind},
 };
-use toe_hal::{Board, Clock, HostMemory, Instant, Lease, Parts, PortCaps, RxBurst, RxLosses, RxPort, TxPort};
+use toe_hal::{Board, Clock, HostMemory, Instant, Lease, Parts, PortCaps, RxBurst, RxLosses, RxPort, TxPort, port::BURST};
 use toe_sync::share::Shares;
 use toe_tcp::Pools;
 
@@ -116,7 +116,11 @@ impl<R: RxPort> EgressOut for Exit<'_, R> {
 }
 
 impl<B: Board> Card<B> {
+    /// With less room than a burst of frames may take, none would ever be received: pools are at least as large as that.
     pub fn new(config: CardConfig, parts: Parts<B>) -> Self {
+        let burst = 2 * BURST as u16;
+        let config =
+            CardConfig { pool_messages: config.pool_messages.max(burst), posting_entries: config.posting_entries.max(burst), ..config };
         let Parts { memory, rx, tx, kick, clock } = parts;
         let caps = tx.caps();
         let groups = Groups::new(1);

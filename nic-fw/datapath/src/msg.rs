@@ -9,7 +9,7 @@
 
 use crate::{control::Mailbox, pool::Class, train::TRAIN};
 use alloc::{boxed::Box, collections::VecDeque};
-use toe_abi::{CtxId, FlowId, HostAddr, HostSpan, RegionId, counters::Exception, desc::ev_flags};
+use toe_abi::{CtxId, FlowId, HostAddr, HostSpan, RegionId, counters::Exception, desc::ev_flags, flow::FlowOptions};
 use toe_hal::{Lease, RxFrame, RxOffload, TxOffload};
 use toe_tcp::{HostUpdate, SegmentIn, SegmentOut};
 use toe_wire::{header::HEADER_MAX, nd};
@@ -74,6 +74,7 @@ pub enum HostOp {
         opaque: u32,
     },
     Abort,
+    Options(FlowOptions),
     /// The card's own: see [`ControlOp::Barrier`].
     Barrier,
 }
@@ -190,20 +191,21 @@ impl Event {
     /// comes with the news. It is told again and again, to whoever the flow is bound to, until it is far behind.
     #[inline]
     pub fn replace(&mut self, later: &Self) {
-        let earlier = core::mem::replace(self, *later);
-        if earlier.flags & ev_flags::URGENT != 0 {
-            self.keep_urgent(&earlier);
+        let (flags, urgent) = (self.flags, self.urgent);
+        *self = *later;
+        if flags & ev_flags::URGENT != 0 {
+            self.keep_urgent(urgent);
         }
     }
 
     #[cold]
-    fn keep_urgent(&mut self, earlier: &Self) {
+    fn keep_urgent(&mut self, earlier: u32) {
         // Positions wrap: what is less than half of their numbers ahead is later.
-        let overtaken = self.flags & ev_flags::URGENT != 0 && self.urgent.wrapping_sub(earlier.urgent) < 1 << 31;
-        let stale = (STALE..1 << 31).contains(&self.rx_head.wrapping_sub(earlier.urgent));
+        let overtaken = self.flags & ev_flags::URGENT != 0 && self.urgent.wrapping_sub(earlier) < 1 << 31;
+        let stale = (STALE..1 << 31).contains(&self.rx_head.wrapping_sub(earlier));
         if !overtaken && !stale {
             self.flags |= ev_flags::URGENT;
-            self.urgent = earlier.urgent;
+            self.urgent = earlier;
         }
     }
 }

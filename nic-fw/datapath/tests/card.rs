@@ -46,6 +46,16 @@ fn in_order_data_is_placed_announced_and_acknowledged(kind: &impl Kind) {
     accounted(&b);
 }
 
+#[test]
+fn on_one_core_the_smallest_pools_hold_a_burst() {
+    let smallest = toe_datapath::CardConfig { pool_messages: 0, posting_entries: 0, ..config() };
+    let mut b = OneCore.bench_with(smallest, caps());
+    b.install(0, 1);
+    b.segment(0, 0, 0, NO_FLAGS, &stream(0, 500));
+    b.run();
+    assert_eq!(b.received(1, 0, 0, 500), stream(0, 500));
+}
+
 /// A train, one that ends by PSH, one that ends by an ACK, and segments out of order: every byte is in its place, each frame is counted and
 /// given back.
 fn adjacent_segments_are_taken_together(kind: &impl Kind) {
@@ -841,6 +851,39 @@ fn a_flow_takes_its_pace_along(kind: &impl Kind) {
     assert_eq!(progress(&mut b), 1000);
 }
 
+/// What a flow begins with leaves at once; from the first acknowledgement on, the scheduler keeps to the pace of the window.
+fn a_paced_window_is_spread_over_its_round_trip(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let mut state = b.flow_state(0, 1, 1);
+    state.rx.flags |= flow_flags::PACED;
+    (state.cc.cwnd, state.cc.ssthresh, state.tx.srtt_us) = (4000, 4000, 100_000);
+    let flow = b.install_state(&state).flow;
+    b.fill(1, 0, 0, &stream(0, 4000));
+    b.update(1, flow, 4000, 0, hc_flags::NODELAY);
+    b.run_for(90_000);
+    assert_eq!(progress(&mut b), 4000);
+    b.segment(0, 0, 3000, NO_FLAGS, b"");
+    b.run_for(1);
+    b.fill(1, 0, 4000, &stream(4000, 3000));
+    b.update(1, flow, 7000, 0, hc_flags::NODELAY);
+    // Four segments in five sixths of a round trip.
+    for (us, sent) in [(1, 5000), (19_000, 0), (1_000, 6000), (20_000, 0), (1_000, 7000)] {
+        b.run_for(us);
+        assert_eq!(progress(&mut b), sent, "{us}");
+    }
+    assert_eq!(b.ask(kind::QUERY, flow, [0; 5]).args[1], 0, "nobody has set a rate");
+    // Which is a limit where it is less: a segment in 100 ms, from when the last was sent.
+    assert_eq!(b.ask(kind::SET_RATE, flow, [80, 0, 0, 0, 0]).status, status::OK);
+    b.segment(0, 0, 7000, NO_FLAGS, b"");
+    b.run_for(1);
+    b.fill(1, 0, 7000, &stream(7000, 1000));
+    b.update(1, flow, 8000, 0, hc_flags::NODELAY);
+    b.run_for(90_000);
+    assert_eq!(progress(&mut b), 0);
+    b.run_for(10_000);
+    assert_eq!(progress(&mut b), 8000);
+}
+
 /// Sets rates in the group of `flow`, and what that group has to tell.
 fn exchange(b: &mut Bench<impl Fake>, groups: u64, flow: FlowId, orders: &[RateOrder]) -> Vec<RateReport> {
     let mut msg = ControlMsg::new(kind::RATES, 0);
@@ -1013,6 +1056,7 @@ on_every_card! {
     a_flow_that_is_not_acknowledged_is_given_up_in_the_end,
     a_paced_flow_keeps_its_pace,
     a_flow_takes_its_pace_along,
+    a_paced_window_is_spread_over_its_round_trip,
     rates_are_set_and_news_told_in_one_request,
     another_congestion_control_goes_on_from_the_window,
     an_application_keeps_within_its_rate,

@@ -2,6 +2,7 @@
 
 use toe_abi::control::close_reason;
 use toe_abi::counters::{Counter, Drop};
+use toe_abi::flow::FlowOptions;
 use toe_wire::{SackBlocks, SeqNum, TcpFlags, Timestamps};
 
 /// Microseconds on the card's clock, from an arbitrary start.
@@ -78,6 +79,7 @@ pub enum Input {
         unread: bool,
     },
     IcmpError(IcmpError),
+    Options(FlowOptions),
 }
 
 /// Payload to copy: bytes `[from, from + len)` of the segment's payload go to receive position `pos`. The caller wraps it around the ring.
@@ -219,5 +221,10 @@ mod tests {
         assert!(!counts.is_empty());
         assert_eq!(counts.iter().collect::<Vec<_>>(), [Counter::RxFrames, Counter::TxProbes, last]);
         assert!(counts.has(last) && !counts.has(Counter::TxAcks));
+    }
+
+    #[test]
+    fn reasons_have_the_numbers_of_control_messages() {
+        assert_eq!([CloseReason::Reset, CloseReason::Timeout].map(CloseReason::code), [close_reason::RESET, close_reason::TIMEOUT]);
     }
 }

@@ -13,14 +13,11 @@ use toe_abi::counters::Counter;
 use toe_abi::flow::{FlowState, flow_flags as ff, tcp_state as st, timer};
 use toe_wire::TcpFlags;
 
-/// Everything that could still be sent or come due.
-const PENDING: u32 = ff::DELACK_ARMED | ff::ACK_NOW | ff::PROBE | ff::REXMIT_ONE | ff::PUSH;
-
 /// RFC 9293 MUST-12.
 fn end(s: &mut FlowState, state: u8, reason: CloseReason, error: u32, out: &mut Output) {
     s.rx.state = state;
     s.tx.timer = timer::NONE;
-    s.clear(PENDING);
+    s.clear(ff::DELACK_ARMED);
     out.closed = Some(reason);
     out.error = error;
     out.notify = true;

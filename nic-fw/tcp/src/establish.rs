@@ -61,6 +61,8 @@ pub struct Setup {
     pub now: Now,
 }
 
+/// Of a type of service, the bits that are ECN's.
+pub(crate) const TOS_ECN: u8 = 3;
 /// Minimum RTO by default (as in Linux; RFC 6298 wants 1 s).
 // RFC 1122 4.2.3.1-2.
 const RTO_MIN_MS: u16 = 200;
@@ -84,7 +86,7 @@ pub fn establish(setup: &Setup) -> FlowState {
             next_hop: setup.next_hop,
             vlan: setup.vlan,
             ttl: setup.ttl,
-            tos: setup.tos & !3,
+            tos: setup.tos & !TOS_ECN,
             reo_wnd_more: 0,
             reo_wnd_persist: 0,
             retransmits: 0,
@@ -99,7 +101,7 @@ pub fn establish(setup: &Setup) -> FlowState {
             // RFC 6582 3.2-1.
             recover: setup.iss.0,
             algorithm: setup.algorithm,
-            _reserved: 0,
+            timers: 0,
             challenges: 0,
             challenge_epoch: 0,
             words: [0; 4],
@@ -184,4 +186,16 @@ pub fn rebase(s: &mut FlowState, from: Now, to: Now) {
         interval[2] = interval[2].wrapping_add(to.us32().wrapping_sub(from.us32()));
     }
     cc::shift_clock(s, ms);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::setup;
+
+    #[test]
+    fn buffers_count_in_units_of_64_bytes_and_ecn_is_no_part_of_the_type_of_service() {
+        let s = establish(&Setup { tx_off: 640, rx_off: 1 << 20, tos: 0xff, ..setup() });
+        assert_eq!((s.tx.buf, s.rx.buf, s.id.tos), (10, 1 << 14, 0xfc));
+    }
 }

@@ -76,26 +76,15 @@ pub fn is_fast(s: &FlowState, seg: &SegmentIn) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{flow, pools};
-    use toe_wire::{SackBlocks, SeqNum, Timestamps};
+    use crate::testing::{ack, flow, pools};
+    use toe_wire::{SeqNum, Timestamps};
 
     /// The next segment in order, with a little data, on a flow of which 3000 bytes are in flight.
     fn usual() -> (FlowState, SegmentIn) {
         let mut s = flow();
         (s.tx.tx_head, s.tx.snd_max) = (3000, s.snd_una().add(3000).0);
         (s.tx.snd_nxt, s.rx.quickack) = (s.tx.snd_max, 0);
-        let seg = SegmentIn {
-            seq: s.rcv_nxt(),
-            ack: s.snd_una(),
-            flags: TcpFlags::ACK | TcpFlags::PSH,
-            window: 65_535,
-            urgent: 0,
-            payload_len: 100,
-            timestamps: None,
-            sack: SackBlocks::default(),
-            ce: false,
-            segments: 1,
-        };
+        let seg = SegmentIn { flags: TcpFlags::ACK | TcpFlags::PSH, payload_len: 100, ..ack(&s) };
         (s, seg)
     }
 

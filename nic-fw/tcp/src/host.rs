@@ -1,9 +1,12 @@
 //! What the application and the control plane ask for. Every value is a claim.
 
+use crate::establish::TOS_ECN;
+use crate::patience::Patience;
+use crate::receive::QUICKACKS;
 use crate::state::{View, rx_head, tx_tail};
-use crate::{HostUpdate, IcmpError, Now, Output, Pools, board, closing, errno, send, urgent};
+use crate::{HostUpdate, IcmpError, Now, Output, Pools, board, closing, errno, send, timers, urgent};
 use toe_abi::desc::hc_flags;
-use toe_abi::flow::{FlowState, as_v4, flow_flags as ff};
+use toe_abi::flow::{FlowOptions, FlowState, as_v4, flow_flags as ff, quick_ack};
 
 /// A position that may have moved forward.
 enum Moved {
@@ -36,7 +39,7 @@ pub(crate) fn update(s: &mut FlowState, update: &HostUpdate, out: &mut Output) {
         out.bad_host = true;
         return;
     }
-    options(s, update.flags);
+    switches(s, update.flags);
     if let Moved::To(head) = tx {
         s.tx.tx_head = head;
     }
@@ -56,7 +59,7 @@ pub(crate) fn update(s: &mut FlowState, update: &HostUpdate, out: &mut Output) {
     }
 }
 
-fn options(s: &mut FlowState, flags: u32) {
+fn switches(s: &mut FlowState, flags: u32) {
     for (asked, bit) in [(hc_flags::NODELAY, ff::NODELAY), (hc_flags::CORK, ff::CORK), (hc_flags::KEEPALIVE, ff::KEEPALIVE)] {
         if flags & asked != 0 {
             s.set(bit);
@@ -64,6 +67,27 @@ fn options(s: &mut FlowState, flags: u32) {
             s.clear(bit);
         }
     }
+}
+
+/// An application's descriptor about what the switches of its updates have no room for.
+/// RFC 9293 SHLD-21, MUST-21, MUST-27.
+#[cold]
+pub(crate) fn options(s: &mut FlowState, pools: &mut Pools, options: &FlowOptions) {
+    s.id.tos = options.tos & !TOS_ECN;
+    if options.ttl != 0 {
+        s.id.ttl = options.ttl;
+    }
+    match options.quick_ack {
+        quick_ack::ON => {
+            s.rx.quickack = QUICKACKS;
+            if s.has(ff::DELACK_ARMED) {
+                s.set(ff::ACK_NOW);
+            }
+        }
+        quick_ack::OFF => s.rx.quickack = 0,
+        _ => {}
+    }
+    timers::change(s, pools, Patience::of(options));
 }
 
 /// What is in the buffer is of no interest any more: its room is free.
@@ -75,15 +99,14 @@ fn close_receive(s: &mut FlowState) {
     }
 }
 
-/// The application has read: the peer is told if it may be waiting for that. No stall: whenever the peer is left with less than two segments
-/// or half of what there is room for, a gain of two segments (or half a small buffer) is announced.
+/// The application has read: the peer is told if it may be waiting for that. No stall: whenever the peer is left with half of what there is
+/// room for, a gain of two segments (or half a small buffer) is announced.
 fn window_update(s: &mut FlowState) {
     let offered = s.rcv_adv().since_or_zero(s.rcv_nxt());
     let possible = s.rcv_edge().since_or_zero(s.rcv_nxt());
     let gain = possible.saturating_sub(offered);
-    let worth = gain >= (s.rx_size() / 2).min(2 * s.mss());
-    let waiting = offered < 2 * s.mss() || possible >= offered.saturating_mul(2);
-    if worth && waiting && !s.fin_received() {
+    let least = (s.rx_size() / 2).min(2 * s.mss()).max(offered);
+    if gain >= least && !s.fin_received() {
         s.set(ff::ACK_NOW);
     }
 }
@@ -150,6 +173,28 @@ pub(crate) fn icmp_error(s: &mut FlowState, pools: &mut Pools, error: &IcmpError
     board::give_up(s, pools);
     s.tx.snd_nxt = s.tx.snd_una;
     s.cc.recover = s.tx.snd_max;
-    s.clear(ff::RECOVERY | ff::RTT_PENDING | ff::ECN_REDUCED);
+    s.clear(ff::RECOVERY | ff::ECN_REDUCED);
     s.set(ff::LOSS | ff::REXMIT_ONE);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::flow;
+
+    #[test]
+    fn a_window_update_is_worth_two_segments_half_a_small_buffer_or_as_much_again() {
+        let told = |buf_log2, offered, possible| {
+            let mut s = flow();
+            (s.rx.mss, s.rx.buf_log2) = (1000, buf_log2);
+            s.rx.rcv_nxt = s.rcv_edge().sub_len(possible).0;
+            s.rx.rcv_adv = s.rcv_nxt().add(offered).0;
+            window_update(&mut s);
+            s.has(ff::ACK_NOW)
+        };
+        assert!(!told(16, 0, 1999) && told(16, 0, 2000));
+        assert!(!told(16, 1999, 3998) && told(16, 1999, 3999));
+        assert!(!told(16, 5000, 9999) && told(16, 5000, 10_000));
+        assert!(!told(11, 0, 1023) && told(11, 0, 1024));
+    }
 }

@@ -2,14 +2,14 @@
 
 use crate::sack::Range;
 use crate::state::View;
-use crate::{Fast, Input, Now, Output, Pools, SegmentIn, ack, board, closing, fast, host, output, receive, send, timers, urgent};
+use crate::{Fast, Input, Now, Output, Pools, SegmentIn, ack, board, cc, closing, fast, host, output, receive, send, timers, urgent};
 use toe_abi::counters::Drop;
 use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 use toe_wire::{SeqNum, TcpFlags};
 
 /// A state that comes from elsewhere: it holds nothing of this group's pools, whatever it says, and goes on without what it had there.
 pub fn admit(s: &mut FlowState, pools: &mut Pools, now: Now) {
-    (s.tx.board, s.cc.sent, s.cc.ooo_more) = (0, 0, 0);
+    (s.tx.board, s.cc.sent, s.cc.ooo_more, s.cc.timers) = (0, 0, 0, 0);
     if matches!(s.tx.timer, timer::REORDER | timer::TLP) {
         s.tx.timer = timer::NONE;
     }
@@ -17,12 +17,14 @@ pub fn admit(s: &mut FlowState, pools: &mut Pools, now: Now) {
         board::give_up(s, pools);
     }
     s.clear(ff::TLP_DUE | ff::RTT_PENDING);
+    cc::admit(s);
     timers::rearm(s, pools, now);
 }
 
 /// The flow is not heard of any more: what it holds of the pools goes back.
 pub fn forget(s: &mut FlowState, pools: &mut Pools) {
     board::forget(s, pools);
+    pools.timers.give_back(core::mem::take(&mut s.cc.timers));
 }
 
 /// Takes one event into the state and says what is to be done about it.
@@ -46,6 +48,7 @@ pub fn input(s: &mut FlowState, pools: &mut Pools, event: &Input, now: Now) -> O
         Input::Abort => closing::abort(s, now, crate::errno::ECONNABORTED, &mut out),
         Input::Close { unread } => host::close(s, pools, *unread, now, &mut out),
         Input::IcmpError(error) => host::icmp_error(s, pools, error),
+        Input::Options(options) => host::options(s, pools, options),
     }
     if out.closed.is_none() {
         timers::rearm(s, pools, now);

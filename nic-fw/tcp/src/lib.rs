@@ -37,6 +37,7 @@ mod host;
 mod input;
 mod ooo;
 mod output;
+mod patience;
 mod pool;
 mod prr;
 mod rack;

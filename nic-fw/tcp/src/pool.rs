@@ -10,9 +10,11 @@
 //! [`admit`](crate::admit).
 
 use crate::board::Board;
+use crate::patience::{Patience, Sets};
 use crate::records::Record;
 use alloc::boxed::Box;
 use alloc::vec;
+use toe_abi::flow::FlowState;
 
 /// Names a node of a pool; 0: none.
 pub(crate) type Handle = u32;
@@ -23,6 +25,7 @@ pub(crate) const NONE: Handle = 0;
 pub struct Pools {
     pub(crate) records: Pool<Record>,
     pub(crate) boards: Pool<Board>,
+    pub(crate) timers: Sets,
     /// Times that one of them was empty, since somebody last asked.
     refused: u32,
 }
@@ -34,7 +37,8 @@ impl Pools {
     /// Pools of `records`, each of which tells of bytes that were sent at one time, or received beyond a hole; and of scoreboards.
     #[must_use]
     pub fn new(records: u32) -> Self {
-        Self { records: Pool::new(records), boards: Pool::new(records.div_ceil(RECORDS_PER_BOARD)), refused: 0 }
+        let boards = Pool::new(records.div_ceil(RECORDS_PER_BOARD));
+        Self { records: Pool::new(records), boards, timers: Sets::new(), refused: 0 }
     }
 
     /// Records and scoreboards that nobody has.
@@ -47,6 +51,14 @@ impl Pools {
     #[must_use]
     pub fn take_refused(&mut self) -> u32 {
         core::mem::take(&mut self.refused)
+    }
+
+    /// A flow gets times of its own, or keeps those that it has where there is no room for others.
+    pub(crate) fn set_timers(&mut self, s: &mut FlowState, patience: Patience) {
+        match self.timers.change(s.cc.timers, s.id.region, patience) {
+            Some(number) => s.cc.timers = number,
+            None => self.refused += 1,
+        }
     }
 
     pub(crate) fn is_out_of_records(&self) -> bool {
@@ -203,6 +215,18 @@ mod tests {
         assert_eq!((list, pool.left), (NONE, 1));
         assert!(pool.insert(&mut list, NONE, 8).is_some());
         assert_eq!(Pool::<u32>::new(0).take(1), None);
+    }
+
+    #[test]
+    fn refusals_are_counted_until_somebody_asks() {
+        let mut pools = Pools::new(1);
+        let mut list = NONE;
+        assert!(pools.push(&mut list, Record::default()) && pools.take_board(Board::default()).is_some());
+        assert_eq!(pools.take_refused(), 0);
+        for _ in 0..2 {
+            assert!(!pools.push(&mut list, Record::default()) && pools.take_board(Board::default()).is_none());
+        }
+        assert_eq!((pools.take_refused(), pools.take_refused()), (4, 0));
     }
 
     proptest! {

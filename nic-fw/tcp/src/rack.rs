@@ -183,26 +183,14 @@ pub(crate) fn mark_on_timeout(s: &FlowState, pools: &mut Pools, now: Now) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{flow, flow_of};
+    use crate::testing::{ack, flow, flow_of};
     use std::vec::Vec;
-    use toe_wire::{SackBlocks, TcpFlags, Timestamps};
+    use toe_wire::Timestamps;
 
     const NOW: Now = Now(1_000_000);
 
-    fn echo(ecr: u32) -> SegmentIn {
-        let timestamps = Some(Timestamps { val: 1, ecr });
-        SegmentIn {
-            seq: SeqNum(0),
-            ack: SeqNum(0),
-            flags: TcpFlags::ACK,
-            window: 0,
-            urgent: 0,
-            payload_len: 0,
-            timestamps,
-            sack: SackBlocks::default(),
-            ce: false,
-            segments: 1,
-        }
+    fn echo(s: &FlowState, ecr: u32) -> SegmentIn {
+        SegmentIn { timestamps: Some(Timestamps { val: 1, ecr }), ..ack(s) }
     }
 
     /// RFC 8985, 6.2, step 2.
@@ -211,10 +199,10 @@ mod tests {
         let mut s = flow();
         s.set(ff::TIMESTAMPS);
         s.rx.ts_offset = 77;
-        let of_earlier = |s: &FlowState, age_ms| echoes_earlier(s, &echo(ts_now(s, NOW) - age_ms), 5999, NOW);
+        let of_earlier = |s: &FlowState, age_ms| echoes_earlier(s, &echo(s, ts_now(s, NOW) - age_ms), 5999, NOW);
         assert!(!of_earlier(&s, 0) && !of_earlier(&s, 6) && of_earlier(&s, 7) && of_earlier(&s, 900));
-        assert!(!echoes_earlier(&s, &echo(0), 5999, NOW), "no echo");
-        assert!(!echoes_earlier(&s, &SegmentIn { timestamps: None, ..echo(0) }, 5999, NOW));
+        assert!(!echoes_earlier(&s, &echo(&s, 0), 5999, NOW), "no echo");
+        assert!(!echoes_earlier(&s, &ack(&s), 5999, NOW));
         s.clear(ff::TIMESTAMPS);
         assert!(!of_earlier(&s, 7), "it means nothing");
     }

@@ -33,7 +33,7 @@ pub(crate) struct Record {
 /// Marks of a [`Record`]. One that is neither SACKED nor LOST is in flight.
 pub(crate) mod mark {
     /// The peer has it (RFC 2018).
-    pub(crate) const SACKED: u8 = 1 << 0;
+    pub(crate) const SACKED: u8 = 1;
     /// Lost, and not sent again since.
     pub(crate) const LOST: u8 = 1 << 1;
     /// Sent more than once.

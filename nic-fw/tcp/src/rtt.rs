@@ -45,8 +45,13 @@ fn base_us(s: &FlowState) -> u32 {
 /// The timeout now, with exponential backoff (RFC 6298, 5.5), milliseconds.
 /// RFC 6298 5-3.
 pub(crate) fn rto_ms(s: &FlowState) -> u32 {
+    rto_after_ms(s, s.tx.backoff)
+}
+
+/// The timeout after so many in a row, milliseconds.
+pub(crate) fn rto_after_ms(s: &FlowState, backoff: u8) -> u32 {
     let base_ms = base_us(s).div_ceil(1000).max(1);
-    let ms = u64::from(base_ms) << s.tx.backoff.min(20);
+    let ms = u64::from(base_ms) << backoff.min(20);
     ms.min(u64::from(RTO_MAX_MS)) as u32
 }
 
@@ -59,9 +64,7 @@ pub(crate) fn measured(s: &mut FlowState, rtt_us: u32, now: Now) {
     let sent_ms = now.ms32().wrapping_sub(rtt_us / 1000);
     // What was under way when a stretch began is the first measurement of it.
     let anew = sent_ms >> MIN_RTT_MS_LOG2 != now.ms32() >> MIN_RTT_MS_LOG2;
-    if s.tx.min_rtt_us == 0 || rtt_us < s.tx.min_rtt_us || anew {
-        s.tx.min_rtt_us = rtt_us;
-    }
+    s.tx.min_rtt_us = if anew || s.tx.min_rtt_us == 0 { rtt_us } else { rtt_us.min(s.tx.min_rtt_us) };
     sample(s, rtt_us);
 }
 

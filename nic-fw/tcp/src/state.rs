@@ -143,12 +143,9 @@ impl View for FlowState {
 }
 
 /// Smallest n with `2^n >= value`, at most 30.
-pub(crate) const fn log2_up(value: u32) -> u8 {
-    if value <= 1 {
-        return 0;
-    }
-    let n = 32 - (value - 1).leading_zeros();
-    if n > 30 { 30 } else { n as u8 }
+pub(crate) fn log2_up(value: u32) -> u8 {
+    let bits = 32 - value.saturating_sub(1).leading_zeros();
+    bits.min(30) as u8
 }
 
 /// End of the in-order bytes received (position); the peer's FIN does not count.

@@ -2,10 +2,10 @@
 
 use crate::records::Record;
 use crate::state::View;
-use crate::{Now, Pools, Setup, board, establish};
+use crate::{Now, Pools, SegmentIn, Setup, board, establish};
 use toe_abi::flow::{FlowKey, FlowState};
 use toe_abi::{CtxId, RegionId};
-use toe_wire::SeqNum;
+use toe_wire::{SackBlocks, SeqNum, TcpFlags};
 
 pub(crate) const ISS: SeqNum = SeqNum(1000);
 pub(crate) const IRS: SeqNum = SeqNum(5000);
@@ -49,6 +49,22 @@ pub(crate) fn pools() -> Pools {
 /// 64 KiB buffers, no options, nothing sent or received.
 pub(crate) fn flow() -> FlowState {
     establish(&setup())
+}
+
+/// A segment that says nothing new.
+pub(crate) fn ack(s: &FlowState) -> SegmentIn {
+    SegmentIn {
+        seq: s.rcv_nxt(),
+        ack: s.snd_una(),
+        flags: TcpFlags::ACK,
+        window: 65_535,
+        urgent: 0,
+        payload_len: 0,
+        timestamps: None,
+        sack: SackBlocks::default(),
+        ce: false,
+        segments: 1,
+    }
 }
 
 /// A flow with a scoreboard, and a record of 1000 bytes for each of these times (microseconds) and marks.

@@ -1,7 +1,8 @@
 //! Retransmission, reordering, loss and zero-window probes, keep-alive, cork, delayed ACK. One slot holds all but the last, so that no two
 //! can be armed at once.
 
-use crate::rtt::{RTO_MAX_MS, rto_ms};
+use crate::patience::Patience;
+use crate::rtt::{RTO_MAX_MS, rto_after_ms, rto_ms};
 use crate::send::{Verdict, plan};
 use crate::state::View;
 use crate::{Now, Output, Pools, cc, closing, errno, records, recovery, send, tlp};
@@ -12,11 +13,6 @@ use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 const RETRIES_MAX: u8 = 15;
 /// The same when nobody holds the socket any more (tcp_orphan_retries).
 const RETRIES_ORPHAN: u8 = 8;
-/// Linux's tcp_keepalive_time, _intvl and _probes (RFC 9293, 3.8.4: at least two hours).
-/// RFC 9293 MUST-28, MUST-29.
-const KEEPALIVE_IDLE_MS: u32 = 7_200_000;
-const KEEPALIVE_INTERVAL_MS: u32 = 75_000;
-const KEEPALIVE_PROBES: u8 = 9;
 /// As in Linux.
 const CORK_MS: u32 = 200;
 
@@ -110,7 +106,7 @@ pub(crate) fn rearm(s: &mut FlowState, pools: &Pools, now: Now) {
         timer::RTO | timer::PERSIST => (now.ms32(), rto_ms(s)),
         timer::TLP => (now.ms32(), tlp::timeout_ms(s)),
         timer::CORK => (now.ms32(), CORK_MS),
-        timer::KEEPALIVE => (s.rx.last_rx_ms, KEEPALIVE_IDLE_MS),
+        timer::KEEPALIVE => (s.rx.last_rx_ms, pools.timers.get(s.cc.timers).keep_idle_ms()),
         _ => return,
     };
     // One more, as the present millisecond has partly gone.
@@ -137,10 +133,58 @@ pub(crate) fn expire(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut O
             s.tx.timer = timer::RTO;
             s.tx.timer_ms = now.ms32().wrapping_add(rto_ms(s)).wrapping_add(1);
         }
-        timer::PERSIST => persist(s, now, out),
-        timer::KEEPALIVE => keep_alive(s, now, out),
+        timer::PERSIST => persist(s, pools, now, out),
+        timer::KEEPALIVE => keep_alive(s, pools, now, out),
         // RFC 9293 MUST-60.
         timer::CORK => s.set(ff::PUSH),
+        _ => {}
+    }
+}
+
+/// Milliseconds from the first retransmission or probe until the one after this one, if nothing changes: what TCP_USER_TIMEOUT limits, as in
+/// Linux. (RFC 5482 counts from the first transmission, and wants at least an RTO.)
+fn waited_ms(s: &FlowState, retransmissions: u8) -> u32 {
+    (1..=retransmissions).map(|backoff| rto_after_ms(s, backoff)).sum()
+}
+
+/// How long the timeout is that follows a retransmission or a probe: cut where the application's patience ends.
+fn wait_ms(s: &FlowState, user_timeout_ms: u32) -> u32 {
+    let rto_ms = rto_ms(s);
+    match user_timeout_ms {
+        0 => rto_ms,
+        limit => rto_ms.min(limit.saturating_sub(waited_ms(s, s.tx.backoff.saturating_sub(1)))),
+    }
+}
+
+fn wait_again(s: &mut FlowState, pools: &Pools, kind: u8, now: Now) {
+    s.tx.timer = kind;
+    let wait_ms = wait_ms(s, pools.timers.get(s.cc.timers).user_timeout_ms);
+    // One more, as the present millisecond has partly gone.
+    s.tx.timer_ms = now.ms32().wrapping_add(wait_ms).wrapping_add(1);
+}
+
+/// The application's patience has ended: TCP_USER_TIMEOUT, whatever the peer answers, if it is set, else what `otherwise` says.
+/// RFC 9293 MUST-21.
+fn is_over(s: &FlowState, pools: &Pools, otherwise: bool) -> bool {
+    match pools.timers.get(s.cc.timers).user_timeout_ms {
+        0 => otherwise,
+        // At the latest when retransmissions are not counted any more, after eight hours.
+        limit => waited_ms(s, s.tx.backoff) >= limit || s.tx.backoff == u8::MAX,
+    }
+}
+
+/// The flow is to have other times from now on: the timer that runs ends when it would if it had had them as it began.
+pub(crate) fn change(s: &mut FlowState, pools: &mut Pools, patience: Patience) {
+    let before = pools.timers.get(s.cc.timers);
+    pools.set_timers(s, patience);
+    let after = pools.timers.get(s.cc.timers);
+    match s.tx.timer {
+        timer::RTO | timer::PERSIST if s.tx.backoff > 0 => {
+            let [before, after] = [before, after].map(|patience| wait_ms(s, patience.user_timeout_ms));
+            s.tx.timer_ms = s.tx.timer_ms.wrapping_sub(before).wrapping_add(after);
+        }
+        // Begins anew, from when something was last received. Between probes the next interval is the first to be another.
+        timer::KEEPALIVE if s.tx.probes == 0 => s.tx.timer = timer::NONE,
         _ => {}
     }
 }
@@ -156,7 +200,7 @@ fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) 
     // RFC 9293 SHLD-17, MUST-35.
     let answering = s.tx.snd_wnd == 0 && now.ms32().wrapping_sub(s.rx.last_rx_ms) < 2 * RTO_MAX_MS && !s.has(ff::ORPHAN);
     // RFC 9293 MUST-20, SHLD-11: R2 alone. At R1 IP needs no advice: toed asks next hops again all the time.
-    if s.tx.backoff >= retries(s) && !answering {
+    if is_over(s, pools, s.tx.backoff >= retries(s) && !answering) {
         // RFC 9293 MUST-47, SHLD-25: routers may have said why.
         let error = if s.rx.soft_error == 0 { errno::ETIMEDOUT } else { u32::from(s.rx.soft_error) };
         return closing::give_up(s, error, now, out);
@@ -167,6 +211,7 @@ fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) 
         s.rx.soft_error = 0;
     }
     s.tx.backoff = s.tx.backoff.saturating_add(1);
+    wait_again(s, pools, timer::RTO, now);
     if recovery::timeout(s, pools, again, now, out) {
         return;
     }
@@ -186,32 +231,38 @@ fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) 
 
 /// RFC 9293, 3.8.6.1: probe a closed window at growing intervals, for as long as the peer answers.
 /// RFC 9293 MUST-37.
-fn persist(s: &mut FlowState, now: Now, out: &mut Output) {
-    if s.tx.probes >= retries(s) {
+fn persist(s: &mut FlowState, pools: &Pools, now: Now, out: &mut Output) {
+    if is_over(s, pools, s.tx.probes >= retries(s)) {
         return closing::give_up(s, errno::ETIMEDOUT, now, out);
     }
-    s.tx.probes += 1;
+    s.tx.probes = s.tx.probes.saturating_add(1);
     s.tx.backoff = s.tx.backoff.saturating_add(1);
     s.set(ff::PROBE);
-    s.tx.timer = timer::PERSIST;
-    s.tx.timer_ms = now.ms32().wrapping_add(rto_ms(s)).wrapping_add(1);
+    wait_again(s, pools, timer::PERSIST, now);
     out.counts.add(Counter::TxProbes);
 }
 
-fn keep_alive(s: &mut FlowState, now: Now, out: &mut Output) {
+/// RFC 9293 MUST-27.
+fn keep_alive(s: &mut FlowState, pools: &Pools, now: Now, out: &mut Output) {
+    let patience = pools.timers.get(s.cc.timers);
     let idle_ms = now.ms32().wrapping_sub(s.rx.last_rx_ms);
-    if idle_ms < KEEPALIVE_IDLE_MS {
+    if idle_ms < patience.keep_idle_ms() {
         // Something came since; rearm() counts from then.
         s.tx.probes = 0;
         return;
     }
-    if s.tx.probes >= KEEPALIVE_PROBES {
+    let is_over = match patience.user_timeout_ms {
+        0 => s.tx.probes >= patience.keep_count,
+        // As in Linux: it counts in the place of TCP_KEEPCNT.
+        limit => s.tx.probes > 0 && idle_ms >= limit,
+    };
+    if is_over {
         return closing::give_up(s, errno::ETIMEDOUT, now, out);
     }
-    s.tx.probes += 1;
+    s.tx.probes = s.tx.probes.saturating_add(1);
     s.set(ff::PROBE);
     s.tx.timer = timer::KEEPALIVE;
-    s.tx.timer_ms = now.ms32().wrapping_add(KEEPALIVE_INTERVAL_MS);
+    s.tx.timer_ms = now.ms32().wrapping_add(patience.keep_interval_ms());
     out.counts.add(Counter::TxProbes);
 }
 
@@ -219,6 +270,7 @@ fn keep_alive(s: &mut FlowState, now: Now, out: &mut Output) {
 mod tests {
     use super::*;
     use crate::testing::{flow, pools};
+    use toe_abi::flow::FlowOptions;
 
     #[test]
     fn only_what_comes_sooner_is_sooner() {
@@ -264,13 +316,28 @@ mod tests {
     /// RFC 9293 MUST-26.
     #[test]
     fn a_keep_alive_is_for_two_hours_of_silence() {
-        let probed = |silent_ms| {
+        const IDLE_MS: u32 = 7_200_000;
+        let probed = |silent_ms: u32| {
             let (mut s, mut out) = (flow(), Output::default());
             s.tx.probes = 1;
-            keep_alive(&mut s, Now(u64::from(silent_ms) * 1000), &mut out);
+            keep_alive(&mut s, &pools(), Now(u64::from(silent_ms) * 1000), &mut out);
             (s.has(ff::PROBE), s.tx.probes)
         };
-        assert_eq!((probed(KEEPALIVE_IDLE_MS - 1), probed(KEEPALIVE_IDLE_MS)), ((false, 0), (true, 2)));
+        assert_eq!((probed(IDLE_MS - 1), probed(IDLE_MS)), ((false, 0), (true, 2)));
+    }
+
+    /// As in Linux.
+    #[test]
+    fn a_user_timeout_ends_keep_alive_once_a_probe_went_unanswered() {
+        let given_up = |probes, silent_ms: u32| {
+            let (mut s, mut pools, mut out) = (flow(), pools(), Output::default());
+            pools.set_timers(&mut s, Patience::of(&FlowOptions { user_timeout_ms: 9_000_000, ..FlowOptions::default() }));
+            s.tx.probes = probes;
+            keep_alive(&mut s, &pools, Now(u64::from(silent_ms) * 1000), &mut out);
+            out.closed.is_some()
+        };
+        assert!(!given_up(0, 9_000_000) && !given_up(1, 8_999_999) && given_up(1, 9_000_000));
+        assert!(!given_up(100, 8_999_999), "in the place of a number of probes");
     }
 
     #[test]

@@ -123,7 +123,28 @@ pub(crate) fn undo(s: &mut FlowState, pools: &mut Pools, out: &mut Output) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::flow;
+    use crate::testing::{ack, flow};
+    use toe_wire::Timestamps;
+
+    /// RFC 3522, 3.2, step (4).
+    #[test]
+    fn an_echo_of_the_original_is_proof_while_it_can_be() {
+        let due = |flags, stage, advanced, ack_to: u32, ecr| {
+            let (mut s, mut board) = (flow(), Board::default());
+            s.set(flags);
+            let start = s.snd_una().add(1000);
+            board.undo = Undo { stage, start, end: start.add(1000), unreported: 1000, first_ts: 500, until_us: 0 };
+            let seg = SegmentIn { ack: s.snd_una().add(ack_to), timestamps: Some(Timestamps { val: 1, ecr }), ..ack(&s) };
+            is_due(&s, &board, &seg, advanced)
+        };
+        assert!(due(ff::TIMESTAMPS, Stage::Sent, true, 1001, 499));
+        assert!(!due(ff::TIMESTAMPS, Stage::Sent, true, 1001, 500) && !due(ff::TIMESTAMPS, Stage::Sent, true, 1001, 0));
+        assert!(!due(ff::TIMESTAMPS, Stage::Sent, true, 1000, 499), "it is for what was sent before that");
+        assert!(!due(ff::TIMESTAMPS, Stage::Sent, false, 1001, 499) && !due(0, Stage::Sent, true, 1001, 499));
+        for stage in [Stage::None, Stage::Reduced, Stage::Waiting] {
+            assert!(!due(ff::TIMESTAMPS, stage, true, 1001, 499), "{stage:?}");
+        }
+    }
 
     #[test]
     fn only_what_was_sent_again_since_the_reduction_has_to_be_reported() {

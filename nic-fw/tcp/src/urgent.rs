@@ -141,6 +141,14 @@ mod tests {
     }
 
     #[test]
+    fn a_position_counts_only_with_its_flag() {
+        let mut b = Bench::new();
+        let update = HostUpdate { tx_head: 100, rx_tail: 0, flags: hc_flags::NODELAY, urgent: 50 };
+        let _ = input(&mut b.s, &mut b.pools, &Input::Host(update), NOW);
+        assert_eq!(b.sent(1460), Some((0, 100, None)));
+    }
+
+    #[test]
     fn the_mark_is_told_with_the_data_or_before_it() {
         let mut t = Bench::new();
         let out = t.take(segment(0, 10, Some(5)));

@@ -20,6 +20,9 @@ pub const CODE_PORT: u8 = 3;
 /// Code of DEST_UNREACHABLE that carries an MTU (RFC 1191).
 pub const CODE_FRAG_NEEDED: u8 = 4;
 
+/// Code of TIME_EXCEEDED, of both versions: fragments did not come in time.
+const CODE_REASSEMBLY: u8 = 1;
+
 /// A message with a valid checksum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Icmp<'a> {
@@ -122,6 +125,13 @@ pub fn port_unreachable(to: &Envelope, quoted: &[u8], out: &mut [u8]) -> Result<
     let v6 = [icmpv6_type::DEST_UNREACHABLE, icmpv6::CODE_PORT];
     let kind_code = if is_mapped(&to.dst) { [icmp_type::DEST_UNREACHABLE, CODE_PORT] } else { v6 };
     message(to, kind_code, [0, 0], quoted, out)
+}
+
+/// Writes a whole frame that says that not all fragments of a packet have come in time (RFC 792; RFC 4443, 3.3); returns its length.
+/// `quoted`: the first of them, as in [`port_unreachable`].
+pub fn reassembly_time_exceeded(to: &Envelope, quoted: &[u8], out: &mut [u8]) -> Result<usize, TooLong> {
+    let kind = if is_mapped(&to.dst) { icmp_type::TIME_EXCEEDED } else { icmpv6_type::TIME_EXCEEDED };
+    message(to, [kind, CODE_REASSEMBLY], [0, 0], quoted, out)
 }
 
 fn message(to: &Envelope, kind_code: [u8; 2], words: [u16; 2], data: &[u8], out: &mut [u8]) -> Result<usize, TooLong> {

@@ -1,10 +1,12 @@
-//! ICMPv6 (RFC 4443): echo, errors that quote a TCP segment; neighbour discovery is in [`nd`](crate::nd).
+//! ICMPv6 (RFC 4443): echo, errors that quote a TCP segment; neighbour discovery is in [`nd`](crate::nd), multicast listener discovery
+//! in [`mld`](crate::mld).
 
 use crate::bytes;
 use crate::checksum::pseudo_header;
 use crate::icmp::Quoted;
 use crate::ipv4::{Ip, ip_proto};
 use crate::ipv6;
+use crate::mld::Query;
 use crate::nd::Nd;
 
 /// Types of message.
@@ -36,6 +38,8 @@ pub enum Icmpv6<'a> {
         quoted: Quoted,
     },
     Nd(Nd<'a>),
+    /// Who listens to which group?
+    Query(Query),
     /// Neighbour discovery that breaks its rules: not from this link, or malformed (RFC 4861, 6.1 and 7.1).
     BadNd,
     /// Anything else.
@@ -59,6 +63,7 @@ impl<'a> Icmpv6<'a> {
                 let mtu = if kind == icmpv6_type::PACKET_TOO_BIG { u32::from_be_bytes([r0, r1, r2, r3]) } else { 0 };
                 quoted(body).map_or(Icmpv6::Other, |quoted| Icmpv6::Error { kind, code, mtu, quoted })
             }
+            _ if Query::is(kind) => Query::parse(ip, message).map_or(Icmpv6::Other, Icmpv6::Query),
             _ if Nd::is(kind) => Nd::parse(ip, message).map_or(Icmpv6::BadNd, Icmpv6::Nd),
             _ => Icmpv6::Other,
         })

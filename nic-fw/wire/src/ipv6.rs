@@ -45,7 +45,7 @@ pub const fn is_link_local(a: &[u8; 16]) -> bool {
 }
 
 /// Values of the next header field that are extension headers.
-mod next_header {
+pub(crate) mod next_header {
     pub const HOP_BY_HOP: u8 = 0;
     pub const ROUTING: u8 = 43;
     pub const FRAGMENT: u8 = 44;

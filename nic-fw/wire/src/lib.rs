@@ -5,7 +5,7 @@
 //!         ──► parse_frame ──► Frame ─┬─ Payload::Ipv4, Ipv6 ─► Ip ─► Tcp ─► TcpOptions
 //!                                    ├─ Payload::Arp  ─► Arp
 //!                                    └─ Payload::Other       Icmp::parse, Icmpv6::parse ─► Nd on Ip's payload
-//!   TxHeader, Arp, Nd's, icmp::echo_reply ──► bytes
+//!   TxHeader, Arp, Nd's, icmp::echo_reply ──► bytes            Fragment::parse on Ip's header
 //! ```
 //!
 //! Nothing is allocated, nothing panics, whatever the bytes are: what cannot be parsed is a [`FrameError`]
@@ -25,12 +25,14 @@ pub mod checksum;
 pub mod congestion;
 pub mod error;
 pub mod ethernet;
+pub mod fragment;
 pub mod frame;
 pub mod header;
 pub mod icmp;
 pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
+pub mod mld;
 pub mod nd;
 pub mod segment;
 pub mod seq;

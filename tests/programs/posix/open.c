@@ -263,6 +263,23 @@ static void backlog_order(void) {
     }
 }
 
+static void backlog_and_one_more(void) {
+    for (int backlog = 0; backlog < 3; backlog++) {
+        int s = fresh();
+        struct sockaddr_in a = at(here, 0);
+        T(bind(s, ADDR(a), sizeof a));
+        T(listen(s, backlog));
+        nonblocking(s);
+        for (int i = 0; i <= backlog; i++)
+            P("connect %d", port_of(s));
+        settle();
+        for (int i = 0; i <= backlog; i++)
+            T(accept(s, NULL, NULL) >= 0);
+        T(accept(s, NULL, NULL));
+        close(s);
+    }
+}
+
 static void shutdown_a_listener(void) {
     int port, l = listener(&port);
     T(shutdown(l, SHUT_WR));
@@ -338,6 +355,29 @@ static void names(void) {
     show("a file", getsockname, 0);
 }
 
+static void port_chosen_late(void) {
+    int one = 1, s = fresh();
+    struct sockaddr_in a = at(here, 0);
+    T(setsockopt(s, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one));
+    T(bind(s, ADDR(a), sizeof a));
+    show("bound", getsockname, s);
+    a = at(there, atoi(peer("listen")));
+    T(connect(s, ADDR(a), sizeof a));
+    show("connected", getsockname, s);
+    s = fresh();
+    T(setsockopt(s, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one));
+    a = at(here, 0);
+    T(bind(s, ADDR(a), sizeof a));
+    T(listen(s, 5));
+    show("listens", getsockname, s);
+    P("connect %d", port_of(s));
+    bits("waiting", s, POLLIN);
+    s = fresh();
+    T(setsockopt(s, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one));
+    T(listen(s, 5));
+    T(port_of(s) > 0);
+}
+
 static void names_bound_before_connect(void) {
     int s = fresh();
     struct sockaddr_in a = at("0.0.0.0", 0);
@@ -390,9 +430,11 @@ const struct test open_tests[] = {
     {"accept_names", accept_names},
     {"accept_what_has_ended", accept_what_has_ended},
     {"backlog_order", backlog_order},
+    {"backlog_and_one_more", backlog_and_one_more},
     {"shutdown_a_listener", shutdown_a_listener},
     {"close_with_connections_waiting", close_with_connections_waiting},
     {"names", names},
+    {"port_chosen_late", port_chosen_late},
     {"names_bound_before_connect", names_bound_before_connect},
     {"names_odd_arguments", names_odd_arguments},
     {0},

@@ -222,6 +222,84 @@ static void inherited(void) {
     say("linger %d %d", g.l_onoff, g.l_linger);
 }
 
+/* Values at the edges of what Linux takes: the answer to setsockopt(), and what is read then. */
+static void numbers(void) {
+    static const struct {
+        int level, name;
+        const char *text;
+        int values[6];
+    } all[] = {
+#define N(level, name, ...) {level, name, #name, {__VA_ARGS__}}
+        N(IPPROTO_TCP, TCP_USER_TIMEOUT, 0, -1, 1, 0x7fffffff, 30000, 0),
+        N(IPPROTO_TCP, TCP_KEEPIDLE, 0, -1, 1, 32767, 32768, 60),
+        N(IPPROTO_TCP, TCP_KEEPINTVL, 0, -1, 1, 32767, 32768, 5),
+        N(IPPROTO_TCP, TCP_KEEPCNT, 0, -1, 1, 127, 128, 3),
+        N(IPPROTO_TCP, TCP_SYNCNT, 0, -1, 1, 127, 128, 3),
+        N(IPPROTO_TCP, TCP_LINGER2, -1, 1, 120, 121, 1000, 0),
+        N(IPPROTO_TCP, TCP_NOTSENT_LOWAT, 0, -1, 1, 16384, 0x7fffffff, 0),
+        N(IPPROTO_IP, IP_TOS, 0, 0xff, 0x100, -1, 0x10, 0),
+        N(IPPROTO_IP, IP_TTL, -1, 0, 1, 255, 256, 64),
+#undef N
+    };
+    int fds[] = {socket(AF_INET, SOCK_STREAM, 0), outgoing()};
+    for (size_t f = 0; f < 2; f++)
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+            for (size_t v = 0; v < 6; v++) {
+                int r = setsockopt(fds[f], all[i].level, all[i].name, &all[i].values[v], sizeof(int));
+                int e = errno;
+                say("%s %s %d: %s, is %d", f ? "connected" : "fresh", all[i].text, all[i].values[v], r < 0 ? strerrorname_np(e) : "ok",
+                    get(fds[f], all[i].level, all[i].name));
+            }
+}
+
+static void quick_acks(void) {
+    int s = outgoing(), v = 0;
+    T(get(s, IPPROTO_TCP, TCP_QUICKACK));
+    T(setsockopt(s, IPPROTO_TCP, TCP_QUICKACK, &v, sizeof v));
+    T(get(s, IPPROTO_TCP, TCP_QUICKACK));
+    v = 1;
+    T(setsockopt(s, IPPROTO_TCP, TCP_QUICKACK, &v, sizeof v));
+    T(get(s, IPPROTO_TCP, TCP_QUICKACK));
+}
+
+static void accepted_numbers(void) {
+    int port, l = listener(&port), v = 7;
+    static const int names[] = {TCP_USER_TIMEOUT, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_LINGER2, TCP_NOTSENT_LOWAT};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        T(setsockopt(l, IPPROTO_TCP, names[i], &v, sizeof v));
+    v = 0x20;
+    T(setsockopt(l, IPPROTO_IP, IP_TOS, &v, sizeof v));
+    peer("connect %d", port);
+    int s = accept(l, NULL, NULL);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        T(get(s, IPPROTO_TCP, names[i]));
+    T(get(s, IPPROTO_IP, IP_TOS));
+}
+
+/* A peer that reads nothing closes its window: its answers to probes do not count. */
+static void user_timeout(void) {
+    int s = outgoing(), v = 500;
+    static char bytes[1 << 20];
+    nonblocking(s);
+    T(setsockopt(s, IPPROTO_TCP, TCP_USER_TIMEOUT, &v, sizeof v));
+    while (write(s, bytes, sizeof bytes) > 0 || (settle(), write(s, bytes, sizeof bytes)) > 0);
+    bits("given up", s, POLLHUP);
+    T(get(s, SOL_SOCKET, SO_ERROR));
+}
+
+/* A peer that answers keeps the connection, however impatient its owner is. */
+static void keepalive_answered(void) {
+    int s = outgoing(), one = 1;
+    T(setsockopt(s, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one));
+    T(setsockopt(s, IPPROTO_TCP, TCP_KEEPIDLE, &one, sizeof one));
+    T(setsockopt(s, IPPROTO_TCP, TCP_KEEPINTVL, &one, sizeof one));
+    T(setsockopt(s, IPPROTO_TCP, TCP_KEEPCNT, &one, sizeof one));
+    struct pollfd p = {.fd = s, .events = POLLIN};
+    T(poll(&p, 1, 3300));
+    P("send x");
+    text("still there", s, 0);
+}
+
 static void info(void) {
     struct tcp_info i;
     socklen_t len;
@@ -320,6 +398,11 @@ const struct test options_tests[] = {
     {"congestion", congestion},
     {"congestion_of_connections", congestion_of_connections},
     {"inherited", inherited},
+    {"numbers", numbers},
+    {"quick_acks", quick_acks},
+    {"accepted_numbers", accepted_numbers},
+    {"user_timeout", user_timeout},
+    {"keepalive_answered", keepalive_answered},
     {"pacing", pacing},
     {"info", info},
     {"low_water", low_water},

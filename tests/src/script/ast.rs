@@ -1,6 +1,6 @@
 //! What a script says. Times are microseconds; sequence numbers are relative to the connection's first, in both directions.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use toe_engine::SynCookies;
 
@@ -125,11 +125,27 @@ pub struct Packet {
     pub body: Body,
 }
 
+/// Of every packet that nobody has asked to live longer or shorter.
+pub const TTL: u8 = 64;
+
+/// What a packet of the stack's has in its IP header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IpFields {
+    pub ecn: u8,
+    /// Without ECN.
+    pub tos: u8,
+    pub ttl: u8,
+}
+
 /// In brackets before a packet: what is special about its IP header, or broken.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Marks {
     /// 0: not-ECT, 1: ECT(1), 2: ECT(0), 3: CE.
     pub ecn: u8,
+    /// Type of service without ECN; `None`: 0. Of the stack's packets only.
+    pub tos: Option<u8>,
+    /// TTL; `None`: [`TTL`]. Of the stack's packets only.
+    pub ttl: Option<u8>,
     pub bad_checksum: bool,
     /// IPv4 only.
     pub bad_ip_checksum: bool,
@@ -144,6 +160,8 @@ pub struct Marks {
     pub reserved: u8,
     /// Only this many bytes of the IP packet are there.
     pub cut: Option<u16>,
+    /// It comes in fragments of so many bytes of IP payload, the last first.
+    pub fragments: Option<u16>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -255,6 +273,8 @@ pub enum Op {
     Connect {
         fd: Fd,
         conn: Conn,
+        /// Somewhere else than the peer.
+        to: Option<SocketAddr>,
     },
     Read {
         fd: Fd,
@@ -284,7 +304,7 @@ pub enum Op {
     Set {
         fd: Fd,
         option: SocketOption,
-        value: u32,
+        value: i32,
     },
     /// getsockopt(SO_ERROR): what it must say.
     Error {
@@ -308,6 +328,7 @@ pub enum SocketOption {
     OobInline,
     /// Value: seconds; only 0 has an effect here.
     Linger,
+    Number(toe::SocketOption),
 }
 
 /// `name op value`

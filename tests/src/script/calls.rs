@@ -8,6 +8,7 @@ use crate::sim::host::{App, SimDaemon};
 use crate::sim::stream::byte;
 use rustix::io::Errno as E;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use toe::link::slot::Addr;
 use toe::link::user::Sink;
@@ -27,13 +28,23 @@ struct Sock {
     id: Option<SocketId>,
     nonblock: bool,
     /// Set before there was a slot to set them in.
-    options: Vec<(SocketOption, u32)>,
+    options: Vec<(SocketOption, i32)>,
     /// SO_LINGER with no seconds.
     abort: bool,
     /// The outcome of a connect() that had to wait was reported.
     connected: bool,
     /// Bytes written so far.
     written: u64,
+}
+
+impl Sock {
+    fn numbers(&self) -> Vec<(toe::SocketOption, i32)> {
+        let number = |(option, value): &(SocketOption, i32)| match option {
+            SocketOption::Number(option) => Some((*option, *value)),
+            _ => None,
+        };
+        self.options.iter().filter_map(number).collect()
+    }
 }
 
 /// Makes one call at a time; one that waits is tried again whenever the library has news.
@@ -99,7 +110,7 @@ impl Caller {
             Op::Bind { fd } => self.sock(fd).map(|_| Some(0)),
             Op::Listen { fd, backlog } => self.listen(toe, fd, backlog),
             Op::Accept { fd } => self.accept(toe, fd),
-            Op::Connect { fd, conn } => self.connect(toe, fd, conn),
+            Op::Connect { fd, conn, to } => self.connect(toe, fd, conn, to),
             Op::Read { fd, oob: true, .. } => self.read_urgent(toe, fd)?,
             Op::Read { fd, len, peek, .. } => self.read(toe, fd, len, peek)?,
             Op::Write { fd, len, more, oob, .. } => self.write(toe, fd, len, more, oob, wait),
@@ -137,7 +148,10 @@ impl Caller {
             IpVersion::V4 => Addr::v4([0; 4], LISTEN_PORT),
             IpVersion::V6 => Addr { ip: [0; 16], port: LISTEN_PORT },
         };
-        self.sock(fd)?.id = Some(toe.listen(any, backlog).map_err(errno)?);
+        let sock = self.sock(fd)?;
+        let id = toe.listen_with(any, backlog, &sock.numbers()).map_err(errno)?;
+        sock.id = Some(id);
+        self.set_the_rest(toe, fd)?;
         Ok(Some(0))
     }
 
@@ -146,18 +160,20 @@ impl Caller {
         Ok(toe.accept(listener).map_err(errno)?.map(|id| self.add(Some(id), false)))
     }
 
-    fn connect(&mut self, toe: &mut Toe, fd: Fd, conn: Conn) -> Answer {
+    fn connect(&mut self, toe: &mut Toe, fd: Fd, conn: Conn, to: Option<SocketAddr>) -> Answer {
         let again = !self.fresh;
-        let peer = Addr { ip: self.ip.peer_ip(), port: LISTEN_PORT };
+        let peer = match to {
+            None => Addr { ip: self.ip.peer_ip(), port: LISTEN_PORT },
+            Some(SocketAddr::V4(to)) => Addr::v4(to.ip().octets(), to.port()),
+            Some(SocketAddr::V6(to)) => Addr::v6(to.ip().octets(), to.port()),
+        };
         let sock = self.sock(fd)?;
         let Some(id) = sock.id else {
-            let id = toe.connect(peer).map_err(errno)?;
+            let id = toe.connect_with(peer, &sock.numbers()).map_err(errno)?;
             sock.id = Some(id);
             sock.connected = false;
             let nonblock = sock.nonblock;
-            for (option, value) in std::mem::take(&mut sock.options) {
-                self.set(toe, fd, option, value)?;
-            }
+            self.set_the_rest(toe, fd)?;
             let port = toe.socket(id).map_err(errno)?.slot().names.local().port;
             self.opened.push((conn, port));
             return if nonblock { Err(E::INPROGRESS) } else { Ok(None) };
@@ -234,7 +250,14 @@ impl Caller {
         Ok(Some(0))
     }
 
-    fn set(&mut self, toe: &mut Toe, fd: Fd, option: SocketOption, value: u32) -> Result<(), E> {
+    /// The options that are not numbers, which the socket has begun with.
+    fn set_the_rest(&mut self, toe: &mut Toe, fd: Fd) -> Result<(), E> {
+        let options = std::mem::take(&mut self.sock(fd)?.options);
+        let rest = options.into_iter().filter(|(option, _)| !matches!(option, SocketOption::Number(_)));
+        rest.into_iter().try_for_each(|(option, value)| self.set(toe, fd, option, value))
+    }
+
+    fn set(&mut self, toe: &mut Toe, fd: Fd, option: SocketOption, value: i32) -> Result<(), E> {
         let sock = self.sock(fd)?;
         let Some(id) = sock.id else {
             sock.abort |= option == SocketOption::Linger && value == 0;
@@ -247,6 +270,7 @@ impl Caller {
             SocketOption::NoDelay => toe.set_nodelay(id, value != 0).map_err(errno)?,
             SocketOption::Cork => toe.set_cork(id, value != 0).map_err(errno)?,
             SocketOption::OobInline => toe.set_oob_inline(id, value != 0).map_err(errno)?,
+            SocketOption::Number(option) => toe.set_option(id, option, value).map_err(errno)?,
             SocketOption::KeepAlive => toe.set_keepalive(id, value != 0).map_err(errno)?,
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! What a script expects against what was sent: every difference, by field.
 
-use super::ast::{Conn, Opt, Packet, Segment};
+use super::ast::{Conn, IpFields, Opt, Packet, Segment, TTL};
 use super::print::{self, ECN_MARKS};
 use super::space::Space;
 use std::fmt::Display;
@@ -11,7 +11,7 @@ pub struct Seen {
     /// Microseconds since the script's begin.
     pub at: u64,
     pub conn: Conn,
-    pub ecn: u8,
+    pub ip: IpFields,
     pub segment: Segment,
     pub payload_ok: bool,
     /// For the trace.
@@ -28,7 +28,10 @@ pub fn differences(packet: &Packet, want: &Segment, seen: &Seen, space: &mut Spa
         }
     };
     check("connection", packet.conn == seen.conn, &packet.conn, &seen.conn);
-    check("ECN", packet.marks.ecn == seen.ecn, &mark(packet.marks.ecn), &mark(seen.ecn));
+    check("ECN", packet.marks.ecn == seen.ip.ecn, &mark(packet.marks.ecn), &mark(seen.ip.ecn));
+    let (tos, ttl) = (packet.marks.tos.unwrap_or(0), packet.marks.ttl.unwrap_or(TTL));
+    check("type of service", tos == seen.ip.tos, &format!("{tos:#04x}"), &format!("{:#04x}", seen.ip.tos));
+    check("TTL", ttl == seen.ip.ttl, &ttl, &seen.ip.ttl);
     check("flags", want.flags == got.flags, &want.flags, &got.flags);
     check("seq", want.seq == got.seq, &want.seq, &got.seq);
     check("length", want.len == got.len, &want.len, &got.len);

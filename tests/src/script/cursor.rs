@@ -125,6 +125,18 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// An int of C's, decimal or hexadecimal.
+    pub fn integer(&mut self) -> Parsed<i32> {
+        let before = *self;
+        let sign = if self.eat("-") { "-" } else { "" };
+        let radix = if self.eat("0x") { 16 } else { 10 };
+        let digits = self.take(|c| c.is_ascii_hexdigit());
+        i32::from_str_radix(&format!("{sign}{digits}"), radix).or_else(|_| {
+            *self = before;
+            self.fail("an integer")
+        })
+    }
+
     pub fn u32(&mut self) -> Parsed<u32> {
         self.number(u32::MAX.into()).map(|n| n as u32)
     }

@@ -1,7 +1,7 @@
 //! Segments of the peer and of the stack, between a script's words and a frame. Made and read by etherparse, so that a mistake in `toe-wire`
 //! cannot hide.
 
-use super::ast::{ACK, CWR, ECE, FIN, Flags, IcmpError, IpVersion, Marks, PSH, RST, SYN, Segment, URG};
+use super::ast::{ACK, CWR, ECE, FIN, Flags, IcmpError, IpFields, IpVersion, Marks, PSH, RST, SYN, Segment, URG};
 use super::space::Space;
 use super::{ip, option};
 use crate::sim::stream::byte;
@@ -51,14 +51,14 @@ pub fn icmp(version: IpVersion, space: &Space, e: &IcmpError) -> Vec<u8> {
 pub struct Sent {
     pub local_port: u16,
     pub peer_port: u16,
-    pub ecn: u8,
+    pub ip: IpFields,
     pub segment: Segment,
     pub payload: Vec<u8>,
 }
 
 /// Reads a frame of the stack's; see [`ip::read`].
 pub fn read(version: IpVersion, frame: &[u8], csum_ok: bool) -> Result<Sent, String> {
-    let ip::SentTcp { ecn, tcp, payload } = ip::read(version, frame, csum_ok)?;
+    let ip::SentTcp { ip, tcp, payload } = ip::read(version, frame, csum_ok)?;
     let bits =
         [(tcp.fin, FIN), (tcp.syn, SYN), (tcp.rst, RST), (tcp.psh, PSH), (tcp.ack, ACK), (tcp.urg, URG), (tcp.ece, ECE), (tcp.cwr, CWR)];
     let flags = Flags(bits.iter().filter(|(set, _)| *set).fold(0, |all, (_, bit)| all | bit));
@@ -71,7 +71,7 @@ pub fn read(version: IpVersion, frame: &[u8], csum_ok: bool) -> Result<Sent, Str
         urgent: tcp.urg.then_some(tcp.urgent_pointer),
         options: Some(option::decode(tcp.options.as_slice())),
     };
-    Ok(Sent { local_port: tcp.source_port, peer_port: tcp.destination_port, ecn, segment, payload: payload.to_vec() })
+    Ok(Sent { local_port: tcp.source_port, peer_port: tcp.destination_port, ip, segment, payload: payload.to_vec() })
 }
 
 /// Whether payload is what the application has written there. `segment`: in the script's numbers.

@@ -1,10 +1,10 @@
 //! The IP layer of the peer's packets, in both versions: headers, checksums, ICMP errors, and the answers that neighbours expect.
 
-use super::ast::{IcmpError, IpVersion, Marks};
+use super::ast::{IcmpError, IpFields, IpVersion, Marks, TTL};
 use etherparse::checksum::Sum16BitWords;
 use etherparse::{
-    ArpEthIpv4Packet, ArpOperation, EtherType, Ethernet2Header, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpEcn, IpNumber,
-    Ipv4Header, Ipv4Options, Ipv6Header, NetSlice, SlicedPacket, TcpHeader, TransportSlice,
+    ArpEthIpv4Packet, ArpOperation, EtherType, Ethernet2Header, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpEcn, IpFragOffset,
+    IpNumber, Ipv4Header, Ipv4Options, Ipv6FragmentHeader, Ipv6Header, NetSlice, SlicedPacket, TcpHeader, TransportSlice,
 };
 use std::net::IpAddr;
 
@@ -14,7 +14,6 @@ const OUR_V4: [u8; 4] = [10, 0, 0, 1];
 const PEER_V4: [u8; 4] = [10, 0, 0, 2];
 const OUR_V6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const PEER_V6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
-const TTL: u8 = 64;
 /// Of neighbour discovery (RFC 4861, 7.1).
 const ND_HOP_LIMIT: u8 = 255;
 const ETHERNET_LEN: usize = 14;
@@ -71,6 +70,35 @@ impl IpVersion {
             frame.truncate(ETHERNET_LEN + usize::from(len));
         }
         frame
+    }
+
+    /// A frame with a packet of the peer's as fragments of so many bytes of its payload.
+    pub fn fragments(self, frame: &[u8], len: usize) -> Vec<Vec<u8>> {
+        const IDENT: u16 = 77;
+        let (headers, payload) = frame.split_at(ETHERNET_LEN + if self == Self::V4 { Ipv4Header::MIN_LEN } else { Ipv6Header::LEN });
+        let (ethernet, ip) = headers.split_at(ETHERNET_LEN);
+        let fragment = |(n, bytes): (usize, &[u8])| {
+            let offset = IpFragOffset::try_new((n * len / 8) as u16).expect("scripts have no packets that long");
+            let more_fragments = (n + 1) * len < payload.len();
+            let header = match self {
+                Self::V4 => {
+                    let (mut ip, _) = Ipv4Header::from_slice(ip).expect("a header of ours");
+                    (ip.identification, ip.fragment_offset, ip.more_fragments, ip.dont_fragment) = (IDENT, offset, more_fragments, false);
+                    ip.set_payload_len(bytes.len()).expect("shorter than it was");
+                    ip.header_checksum = ip.calc_header_checksum();
+                    ip.to_bytes().to_vec()
+                }
+                Self::V6 => {
+                    let (mut ip, _) = Ipv6Header::from_slice(ip).expect("a header of ours");
+                    let place = Ipv6FragmentHeader::new(ip.next_header, offset, more_fragments, IDENT.into());
+                    ip.next_header = IpNumber::IPV6_FRAGMENTATION_HEADER;
+                    ip.payload_length = (Ipv6FragmentHeader::LEN + bytes.len()) as u16;
+                    [ip.to_bytes().as_slice(), &place.to_bytes()].concat()
+                }
+            };
+            [ethernet, &header, bytes].concat()
+        };
+        payload.chunks(len).enumerate().map(fragment).collect()
     }
 
     /// The header of a packet from the peer to us, and the sum of its pseudo-header.
@@ -199,34 +227,34 @@ fn advertisement(to: [u8; 16]) -> Vec<u8> {
     frame
 }
 
-/// A TCP segment that the stack has sent, and its ECN field.
+/// A TCP segment that the stack has sent.
 pub struct SentTcp<'a> {
-    pub ecn: u8,
+    pub ip: IpFields,
     pub tcp: TcpHeader,
     pub payload: &'a [u8],
 }
 
-/// Reads a frame of the stack's, and checks what holds for every one: addresses, TTL, DF, checksums, reserved bits.
+/// Reads a frame of the stack's, and checks what holds for every one: addresses, DF, checksums, reserved bits.
 /// `csum_ok`: the TCP checksum is the port's to finish.
 pub fn read(version: IpVersion, frame: &[u8], csum_ok: bool) -> Result<SentTcp<'_>, String> {
     let sliced = SlicedPacket::from_ethernet(frame).map_err(|e| format!("a frame that cannot be read: {e}"))?;
     let (Some(net), Some(TransportSlice::Tcp(tcp))) = (&sliced.net, &sliced.transport) else {
         return Err(format!("a frame that is not TCP: {frame:02x?}"));
     };
-    let (ecn, sum, ip_ok) = match (version, net) {
+    let (ip, sum, ip_ok) = match (version, net) {
         (IpVersion::V4, NetSlice::Ipv4(ip)) => {
             let ip = ip.header();
             let whole = ip.dont_fragment() && !ip.more_fragments() && ip.fragments_offset().value() == 0;
             let sum = tcp.calc_checksum_ipv4(ip.source(), ip.destination()).map_err(|e| e.to_string())?;
             let ours = ip.source() == OUR_V4 && ip.destination() == PEER_V4;
             let right = ip.header_checksum() == ip.to_header().calc_header_checksum();
-            (ip.ecn().value(), sum, ours && whole && right && ip.ttl() == TTL)
+            (IpFields { ecn: ip.ecn().value(), tos: ip.dcp().value() << 2, ttl: ip.ttl() }, sum, ours && whole && right)
         }
         (IpVersion::V6, NetSlice::Ipv6(ip)) => {
             let ip = ip.header();
             let sum = tcp.calc_checksum_ipv6(ip.source(), ip.destination()).map_err(|e| e.to_string())?;
             let ours = ip.source() == OUR_V6 && ip.destination() == PEER_V6;
-            (ip.traffic_class() & 3, sum, ours && ip.hop_limit() == TTL && ip.traffic_class() & !3 == 0)
+            (IpFields { ecn: ip.traffic_class() & 3, tos: ip.traffic_class() & !3, ttl: ip.hop_limit() }, sum, ours)
         }
         _ => return Err(format!("a packet of the other version of IP: {frame:02x?}")),
     };
@@ -238,6 +266,6 @@ pub fn read(version: IpVersion, frame: &[u8], csum_ok: bool) -> Result<SentTcp<'
     ];
     match rules.iter().find(|(holds, _)| !holds) {
         Some((_, what)) => Err(format!("a segment with bad {what}: {frame:02x?}")),
-        None => Ok(SentTcp { ecn, tcp: tcp.to_header(), payload: tcp.payload() }),
+        None => Ok(SentTcp { ip, tcp: tcp.to_header(), payload: tcp.payload() }),
     }
 }

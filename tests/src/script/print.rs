@@ -1,6 +1,6 @@
 //! Packets as scripts have them: what a trace shows can be pasted into a script.
 
-use super::ast::{Conn, Errno, Flags, Opt, Segment};
+use super::ast::{Conn, Errno, Flags, IpFields, Opt, Segment, TTL};
 use super::space::Space;
 use std::fmt;
 
@@ -66,8 +66,19 @@ pub fn time(us: u64) -> String {
 
 pub const ECN_MARKS: [&str; 4] = ["noecn", "ect1", "ect0", "ce"];
 
+/// What is unusual in the IP header.
+fn marks(ip: IpFields) -> String {
+    let marks = [
+        (ip.ecn != 0).then(|| ECN_MARKS[usize::from(ip.ecn & 3)].to_owned()),
+        (ip.tos != 0).then(|| format!("tos {:#04x}", ip.tos)),
+        (ip.ttl != TTL).then(|| format!("ttl {}", ip.ttl)),
+    ];
+    let marks: Vec<String> = marks.into_iter().flatten().collect();
+    if marks.is_empty() { String::new() } else { format!("[{}] ", marks.join(", ")) }
+}
+
 /// A packet of the stack's, for the trace: timestamps relative if that is known already.
-pub fn sent(conn: Conn, ecn: u8, segment: &Segment, space: &Space) -> String {
+pub fn sent(conn: Conn, ip: IpFields, segment: &Segment, space: &Space) -> String {
     let mut shown = segment.clone();
     for option in shown.options.iter_mut().flatten() {
         if let Opt::Timestamps { val: Some(val), .. } = option {
@@ -75,8 +86,7 @@ pub fn sent(conn: Conn, ecn: u8, segment: &Segment, space: &Space) -> String {
         }
     }
     let conn = if conn == 1 { String::new() } else { format!("@{conn} ") };
-    let mark = if ecn == 0 { String::new() } else { format!("[{}] ", ECN_MARKS[usize::from(ecn & 3)]) };
-    format!("> {conn}{mark}{shown}")
+    format!("> {conn}{}{shown}", marks(ip))
 }
 
 pub fn result(result: &Result<u32, Errno>) -> String {

@@ -219,8 +219,16 @@ impl Runner {
             Body::Icmp(error) => frame::icmp(self.ip, space, error),
         };
         self.note_current();
-        self.arrive(bytes);
-        self.settle()
+        let Some(len) = packet.marks.fragments else {
+            self.arrive(bytes);
+            return self.settle();
+        };
+        // One after the other: a card drops frames for the control plane that come all at once, if its rings are small.
+        for bytes in self.ip.fragments(&bytes, len.into()).into_iter().rev() {
+            self.arrive(bytes);
+            self.settle()?;
+        }
+        Ok(())
     }
 
     /// The event that is being done, without its time.
@@ -255,9 +263,9 @@ impl Runner {
         Ok(Seen {
             at: self.now,
             conn,
-            ecn: read.ecn,
+            ip: read.ip,
             payload_ok: frame::payload_ok(&segment, &read.payload),
-            text: print::sent(conn, read.ecn, &segment, space),
+            text: print::sent(conn, read.ip, &segment, space),
             segment,
         })
     }

@@ -7,12 +7,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use toe::{Context, Event};
 use toe_abi::app::{APP_MAGIC, Reply, Request, op};
+use toe_abi::control::ControlMsg;
 use toe_abi::{ABI_VERSION, CtxId, RegionId};
 use toe_datapath::Composition;
 use toe_engine::Engine;
 use toe_hal::fake::{self, FakeBoard, FakeFrame, FakeKick, FakeMemory, FakePort};
 use toe_hal::{HostMemory, Instant, Parts};
 use toe_link::Region;
+use toe_link::card::SharedMemory;
 use toe_link::client::Daemon;
 use toe_link::slot::Addr;
 use toed::core::{Attachment, ClientId, Core, CoreConfig, Incoming, JobId, Report};
@@ -40,6 +42,7 @@ struct Below {
     stopped: Option<Vec<(RegionId, u32)>>,
     /// The application's context as the card numbers it.
     app_ctx: Option<CtxId>,
+    lies: Option<Box<dyn FnMut(&mut ControlMsg)>>,
 }
 
 impl Below {
@@ -84,7 +87,8 @@ impl Below {
             return false;
         }
         let mut worked = false;
-        while let Some(msg) = self.pop_completion() {
+        while let Some(mut msg) = self.pop_completion() {
+            self.lies.iter_mut().for_each(|lies| lies(&mut msg));
             self.core.completion(&msg, self.now_us);
             worked = true;
         }
@@ -102,7 +106,7 @@ impl Below {
         worked
     }
 
-    fn pop_completion(&mut self) -> Option<toe_abi::control::ControlMsg> {
+    fn pop_completion(&mut self) -> Option<ControlMsg> {
         let control = &mut self.shared.borrow_mut().control;
         let msg = control.completion();
         if msg.is_none() {
@@ -148,7 +152,7 @@ impl Below {
     fn call(&mut self, request: &Request) -> (Reply, Vec<Attachment>) {
         self.core.request(&Incoming { client: CLIENT, request, proof: None }, self.now_us);
         for _ in 0..ROUNDS_MAX {
-            if let Some((_, reply, attached)) = self.pop_reply() {
+            if let Some((_, reply, attached)) = self.pop_reply(|client| client == CLIENT) {
                 return (reply, attached);
             }
             self.wake();
@@ -167,8 +171,10 @@ impl Below {
         if self.stopped.is_some() { None } else { self.core.next_deadline(now_us) }
     }
 
-    fn pop_reply(&mut self) -> Option<(ClientId, Reply, Vec<Attachment>)> {
-        self.shared.borrow_mut().replies.pop_front()
+    fn pop_reply(&mut self, to: impl Fn(ClientId) -> bool) -> Option<(ClientId, Reply, Vec<Attachment>)> {
+        let replies = &mut self.shared.borrow_mut().replies;
+        let at = replies.iter().position(|(client, ..)| to(*client))?;
+        replies.remove(at)
     }
 }
 
@@ -307,6 +313,7 @@ impl ToeHost {
             app_awake: true,
             stopped: None,
             app_ctx: None,
+            lies: None,
         };
         let (region, map, ctx) = below.join();
         let below = Rc::new(RefCell::new(below));
@@ -391,6 +398,47 @@ impl ToeHost {
         self.below.borrow_mut().app_awake = !idle;
         self.below.borrow_mut().wake();
         !idle
+    }
+
+    /// What other applications do than the one that runs here, straight at the daemon.
+    pub fn others(&mut self, act: impl FnOnce(&mut Core<Machine>, u64)) {
+        let mut below = self.below.borrow_mut();
+        let now = below.now_us;
+        act(&mut below.core, now);
+        below.wake();
+    }
+
+    /// An answer to one of them.
+    pub fn others_reply(&mut self) -> Option<(ClientId, Reply, Vec<Attachment>)> {
+        self.below.borrow_mut().pop_reply(|client| client != CLIENT)
+    }
+
+    /// One of them wakes the card.
+    pub fn others_kick(&mut self, ctx: CtxId) {
+        self.below.borrow_mut().card_kicked(ctx);
+    }
+
+    /// From now on toed gets the card's answers as `lies` makes them. Memory that is made from now on stays mapped for the card.
+    pub fn let_card_lie(&mut self, lies: impl FnMut(&mut ControlMsg) + 'static) {
+        let mut below = self.below.borrow_mut();
+        below.lies = Some(Box::new(lies));
+        below.shared.borrow_mut().cards.get_or_insert_default();
+    }
+
+    /// The memory of an application's region, as it would map it.
+    pub fn memory(&self, region: RegionId) -> Option<SharedMemory> {
+        let below = self.below.borrow();
+        let shared = below.shared.borrow();
+        let memfd = shared.memfds.get(&region)?.try_clone().expect("a copy");
+        let len = rustix::fs::fstat(&memfd).expect("its size").st_size as u64;
+        Some(SharedMemory::map(memfd, 0, len).expect("it can be mapped"))
+    }
+
+    /// Tokens whose descriptors somebody has, of regions other than the application's here.
+    pub fn others_tokens(&self) -> Vec<(RegionId, u32)> {
+        let below = self.below.borrow();
+        let own = RegionId(self.toe.region().header().region as u16);
+        below.shared.borrow().tokens.iter().filter(|(region, _)| *region != own).copied().collect()
     }
 
     /// Has toed make a report, and runs card and daemon until it is there.

@@ -3,7 +3,7 @@
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use toe_abi::app::Reply;
@@ -33,6 +33,10 @@ pub struct Shared {
     pub interrupts: Vec<CtxId>,
     /// Memory of each region, for applications to map.
     pub memfds: HashMap<RegionId, OwnedFd>,
+    /// Mappings of the card's own, if it may go on with memory that toed has had unmapped.
+    pub cards: Option<Vec<SharedMemory>>,
+    /// Tokens whose descriptors are open.
+    pub tokens: BTreeSet<(RegionId, u32)>,
 }
 
 impl Shared {
@@ -46,6 +50,8 @@ impl Shared {
             replies: VecDeque::new(),
             interrupts: Vec::new(),
             memfds: HashMap::new(),
+            cards: None,
+            tokens: BTreeSet::new(),
         }
     }
 
@@ -74,7 +80,14 @@ impl Host for Machine {
         let memory = SharedMemory::create("sim-region", len, MemoryOptions::default()).map_err(|_| Errno::NOMEM)?;
         let fd = memory.memfd().ok_or(Errno::NOMEM)?.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE)?;
         let mut shared = self.0.borrow_mut();
-        shared.card_ops.push_back(CardOp::Map { iova, base: memory.base(), len: memory.len() as usize });
+        let mut base = memory.base();
+        if let Some(cards) = &mut shared.cards {
+            let own = fd.try_clone().map_err(|_| Errno::MFILE)?;
+            let own = SharedMemory::map(own, 0, memory.len()).map_err(|_| Errno::NOMEM)?;
+            base = own.base();
+            cards.push(own);
+        }
+        shared.card_ops.push_back(CardOp::Map { iova, base, len: memory.len() as usize });
         shared.memfds.insert(region, fd);
         Ok(Created { memory, iova, offset: 0 })
     }
@@ -96,11 +109,16 @@ impl Host for Machine {
         self.0.borrow_mut().interrupts.push(ctx);
     }
 
-    fn open_token(&mut self, _region: RegionId, _slot: u32) -> Result<(), Errno> {
+    fn open_token(&mut self, region: RegionId, slot: u32) -> Result<(), Errno> {
+        let new = self.0.borrow_mut().tokens.insert((region, slot));
+        assert!(new, "slot {slot} of {region:?} has a token");
         Ok(())
     }
 
-    fn close_token(&mut self, _region: RegionId, _slot: u32) {}
+    fn close_token(&mut self, region: RegionId, slot: u32) {
+        let open = self.0.borrow_mut().tokens.remove(&(region, slot));
+        assert!(open, "slot {slot} of {region:?} has no token");
+    }
 
     fn submit(&mut self, msg: &ControlMsg) -> bool {
         let mut shared = self.0.borrow_mut();

@@ -9,6 +9,7 @@
 //! Nothing sleeps and nothing reads a clock: a run is a function of its seed.
 
 pub mod apps;
+pub mod crowd;
 pub mod host;
 pub mod machine;
 pub mod order;

@@ -41,11 +41,13 @@ pub struct Machine {
     pub window: &'static str,
     /// Words for the image's command line.
     pub append: &'static str,
+    /// Another address of the card, with its prefix length.
+    pub ip6: Option<&'static str>,
 }
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { cores: 4, uefi: false, window: "256M", append: "" }
+        Self { cores: 4, uefi: false, window: "256M", append: "", ip6: None }
     }
 }
 
@@ -89,7 +91,7 @@ impl QemuCard {
         std::fs::create_dir_all(lab.path(RUN_DIR))?;
         let window = start_window(lab, &near, machine)?;
         let job = start_machine(lab, pair.peer(), machine)?;
-        let toed = start_toed(lab, &near)?;
+        let toed = start_toed(lab, &near, machine.ip6)?;
         let card = Card::new(&near, RUN_DIR, CARD_IP)?;
         let mut this = QemuCard { card, window, machine: job, toed, near };
         this.wait_attached()?;
@@ -107,7 +109,7 @@ impl QemuCard {
 
     /// Another toed, after the last one has gone.
     pub fn restart_toed(&mut self, pair: &Pair) -> Result<()> {
-        self.toed = start_toed(&pair.lab, &self.near)?;
+        self.toed = start_toed(&pair.lab, &self.near, None)?;
         self.wait_attached()
     }
 
@@ -169,9 +171,10 @@ fn start_machine(lab: &Lab, wire: &Host, machine: &Machine) -> Result<Job> {
     Job::start("machine", command, &lab.log_path("machine"))
 }
 
-fn start_toed(lab: &Lab, near: &Host) -> Result<Job> {
+fn start_toed(lab: &Lab, near: &Host, ip6: Option<&str>) -> Result<Job> {
     let mut command = near.command(programs::built_dir()?.join("toed"));
-    command.args(["--device", &format!("ivshmem:{WINDOW}"), "--ip-addr", &format!("{CARD_IP}/24")]);
+    let addresses = ip6.iter().fold(format!("{CARD_IP}/24"), |all, ip6| format!("{all},{ip6}"));
+    command.args(["--device", &format!("ivshmem:{WINDOW}"), "--ip-addr", &addresses]);
     command.env("TOE_RUN_DIR", RUN_DIR);
     Job::start("toed", command, &lab.log_path("toed"))
 }

@@ -11,6 +11,9 @@ use toe_lab::spread::Spread;
 
 const SEED: u64 = 1;
 
+/// Of each run.
+const SECONDS: f64 = 2.0;
+
 /// Networks with room for the processors of a small machine: what counts is who uses how much of them.
 const NETWORKS: &[(&str, &str)] = &[
     ("rate=100mbit,delay=5ms", "cubic"),
@@ -55,7 +58,7 @@ pub fn run(repeat: &Repeat, only: Option<&str>) -> Result<String> {
     plot::bars(&bars(&cells), "Goodput of ours, as a part of Linux's", ["it sends", "it receives"], &repeat.svg)?;
     let mut text = format!("{:<46}{:<8}{:<14}{:>26}{:>26}{:>9}\n", "", "", "", "FerroTOE, Mbit/s", "Linux, Mbit/s", "ratio");
     cells.iter().for_each(|cell| text += &lines(cell));
-    let _ = writeln!(text, "Median (least - most) of {} runs of {} s, in turns.", repeat.runs, repeat.seconds);
+    let _ = writeln!(text, "Median (least - most) of {} runs of {} s, in turns.", repeat.runs, repeat.seconds.unwrap_or(SECONDS));
     Ok(text)
 }
 
@@ -69,7 +72,7 @@ fn measure(line: &'static str, congestion: &'static str, repeat: &Repeat) -> Res
         for (way, figures) in WAYS.into_iter().zip(&mut cell.figures) {
             for (scene, figures) in scenes.iter().zip(figures) {
                 eprint!("\r{line}, {congestion}: run {run} of {}, {} ", repeat.runs, name(way));
-                let rates = scene.near(&Load { way, flows: 1, seconds: repeat.seconds })?;
+                let rates = scene.near(&Load { way, flows: 1, seconds: repeat.seconds.unwrap_or(SECONDS) })?;
                 figures.push(rates.iter().sum());
             }
         }

@@ -39,7 +39,7 @@ enum Command {
         /// Make what is measured now the snapshot
         #[arg(long, conflicts_with_all = ["only", "seeds"])]
         bless: bool,
-        /// Only networks with this in their words; shown, and not compared
+        /// Only networks with this in their words, such as loss=1%, or of this group; shown, and not compared
         #[arg(long)]
         only: Option<String>,
         /// Means over so many seeds: what a change does where one run is chance; shown, and not compared
@@ -66,9 +66,9 @@ struct Repeat {
     /// Runs of each measurement; the median counts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
-    /// Seconds of each run
-    #[arg(long, default_value_t = 2.0)]
-    seconds: f64,
+    /// Seconds of each run [default: 2, of fairness 6]
+    #[arg(long)]
+    seconds: Option<f64>,
     /// The picture
     #[arg(long)]
     svg: PathBuf,

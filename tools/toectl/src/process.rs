@@ -38,6 +38,11 @@ impl Identity {
         Identity::of(self.pid) == Some(self)
     }
 
+    /// By SIGSTOP, or a debugger.
+    pub fn is_stopped(self) -> bool {
+        Self::look(self.pid).is_some_and(|(state, identity)| matches!(state, 'T' | 't') && identity == self)
+    }
+
     pub fn read(pid_file: &Path) -> Option<Identity> {
         let text = fs::read_to_string(pid_file).ok()?;
         let mut words = text.split_whitespace();

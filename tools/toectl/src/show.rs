@@ -15,6 +15,7 @@ use toed::rate;
 use crate::cli;
 use crate::errors::environment;
 use crate::load::Placement;
+use crate::process::Identity;
 use crate::run_dir::RunDir;
 use crate::table::{row, table};
 
@@ -79,8 +80,17 @@ fn ask_within<T: DeserializeOwned>(dir: &RunDir, request: Request, limit: Durati
     admin::call(&dir.file("admin.sock"), request, limit).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => environment(not_running(dir)),
         io::ErrorKind::PermissionDenied => environment(error.to_string()),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => environment(silent(dir, limit)),
         _ => error.into(),
     })
+}
+
+/// What to say of a toed that is there and does not answer.
+fn silent(dir: &RunDir, limit: Duration) -> String {
+    match Identity::read(&dir.file("toed.pid")).filter(|toed| toed.is_stopped()) {
+        Some(toed) => format!("toed is stopped (open connections go on in the card); 'kill -CONT {}' lets it go on", toed.pid),
+        None => format!("toed has not answered for {} s", limit.as_secs()),
+    }
 }
 
 /// What to say when nobody answers; a toed that failed has left word.

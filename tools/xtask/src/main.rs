@@ -19,6 +19,7 @@ mod fuzz;
 mod image;
 mod insns;
 mod machine;
+mod mutants;
 mod networks;
 mod pipeline;
 mod platform;
@@ -63,6 +64,8 @@ enum Command {
     Insns(insns::Options),
     /// Fuzz what strangers can write: parsers, engine, data path
     Fuzz(fuzz::Options),
+    /// Change TCP in one place after the other, and show which change no test notices
+    Mutants(mutants::Options),
     /// Check that each requirement of the RFCs is cited by code and test, or has a reason, and show which
     Conformance(conformance::Options),
     /// Run scripted packets from files (docs/scripts.md); those of tests/scripts are part of `test`
@@ -100,6 +103,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Machine(options) => machine::run(&options),
         Command::Insns(options) => insns::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
+        Command::Mutants(options) => mutants::run(&options),
         Command::Conformance(options) => conformance::run(&options),
         Command::Script { files } => cargo::run_scripts(&files),
         Command::Header => cargo::write_header().map(|()| ExitCode::SUCCESS),

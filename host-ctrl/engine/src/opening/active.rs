@@ -100,6 +100,7 @@ impl Engine {
             retries: 0,
             copies: 0,
             rtt_us: 0,
+            patience_until: (wishes.open.user_timeout_us > 0).then(|| self.now.saturating_add(wishes.open.user_timeout_us)),
             deferred_until: None,
             open: wishes.open,
             timeout_us: c.handshake_timeout_us,

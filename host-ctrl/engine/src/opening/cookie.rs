@@ -120,7 +120,7 @@ impl Engine {
         if !self.make_room(listener) {
             return true;
         }
-        let h = self.handshake_of(seg, wishes, iss, irs, MSS_CLASSES[class as usize]);
+        let h = self.handshake_of(seg, wishes, iss, MSS_CLASSES[class as usize]);
         let conn = Conn { key: seg.key, owner, origin: Origin::Passive(listener), phase: Phase::SynReceived(h), hop: None, deadline: None };
         if let Some(id) = self.conns.insert(conn) {
             self.ports.hold(seg.key.local_port);
@@ -130,36 +130,20 @@ impl Engine {
     }
 
     /// The handshake that led to this final ACK. How long it took is not known.
-    fn handshake_of(&mut self, seg: &Segment<'_>, wishes: Wishes, iss: SeqNum, irs: SeqNum, peer_mss: u16) -> Handshake {
-        let cc = wishes.cc.unwrap_or_else(|| self.default_cc(&seg.key.remote_ip));
-        let timestamps = seg.options.timestamps.filter(|_| self.config.timestamps);
-        let said = timestamps.map_or(Options { peer_mss, ..Options::default() }, |ts| read_options(ts.ecr, peer_mss));
-        let options = Options {
-            peer_wscale: said.peer_wscale.filter(|_| self.config.window_scaling),
-            sack: said.sack && self.config.sack,
-            ecn: said.ecn && (self.config.ecn || needs_ecn(cc)),
-            ..said
+    fn handshake_of(&mut self, seg: &Segment<'_>, wishes: Wishes, iss: SeqNum, peer_mss: u16) -> Handshake {
+        let h = self.answer_to(seg, wishes, None);
+        let c = &self.config;
+        let options = match seg.options.timestamps.filter(|_| c.timestamps).map(|ts| read_options(ts.ecr, peer_mss)) {
+            None => Options { peer_mss, ..Options::default() },
+            Some(said) => Options {
+                peer_wscale: said.peer_wscale.filter(|_| c.window_scaling),
+                sack: said.sack && c.sack,
+                ecn: said.ecn && (c.ecn || needs_ecn(h.cc)),
+                ..said
+            },
         };
-        self.serial += 1;
-        Handshake {
-            buffers: wishes.buffers,
-            cc,
-            iss,
-            irs,
-            options,
-            peer_window: u32::from(seg.window) << options.peer_wscale.unwrap_or(0),
-            ts_recent: timestamps.map_or(0, |ts| ts.val),
-            ts_offset: self.keys.ts_offset(&seg.key),
-            retries: 0,
-            copies: 0,
-            rtt_us: 0,
-            deferred_until: None,
-            open: wishes.open,
-            timeout_us: self.config.handshake_timeout_us,
-            sent_us: self.now,
-            peer_mac: seg.mac,
-            serial: self.serial,
-        }
+        let peer_window = u32::from(seg.window) << options.peer_wscale.unwrap_or(0);
+        Handshake { iss, irs: seg.seq.sub_len(1), options, peer_window, ..h }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
 use std::collections::VecDeque;
 use toe_abi::{
     CtxId, FlowId, RegionId,
-    flow::{FlowKey, FlowState},
+    flow::{FlowKey, FlowState, flow_flags},
 };
 use toe_tcp::{Now, Setup, Timestamping};
 use toe_wire::{SeqNum, TcpFlags, tcp::TIMESTAMPS_LEN};
@@ -106,6 +106,9 @@ impl Engine {
             now: Now(self.now),
         });
         start_with_care(&mut state, h);
+        if self.pacing(&key.remote_ip) {
+            state.rx.flags |= flow_flags::PACED;
+        }
         state
     }
 
@@ -135,7 +138,7 @@ impl Engine {
             Some(Phase::Established(e)) => e.since_us,
             _ => return,
         };
-        if self.now.saturating_sub(since) > LATE_US {
+        if self.now.saturating_sub(since) > LATE_US && !seg.reassembled {
             // The card has just ended the flow and will say so, or it has lost it: injecting would go round in circles.
             self.counters.drop_stale += 1;
             return;

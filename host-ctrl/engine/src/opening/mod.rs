@@ -126,7 +126,9 @@ impl Engine {
         h.sent_us = now;
         h.copies = h.copies.saturating_add(1);
         let h = h.clone();
-        let deadline = now.saturating_add(h.timeout_us);
+        // RFC 9293 MUST-21: from the first retransmission on, as Linux.
+        let patience = h.patience_until.filter(|_| h.retries > 0).unwrap_or(u64::MAX);
+        let deadline = now.saturating_add(h.timeout_us).min(patience.max(now + 1000));
         self.timers.set(TimerId::Conn(id), &mut conn.deadline, Some(deadline));
         // A passive opener answers to where the SYN came from: half-open connections cost no neighbour entries.
         let to = match origin {
@@ -167,7 +169,8 @@ impl Engine {
             // The peer has our SYN-ACK. Behind that time its answer to another one makes the connection.
             return self.timers.set(TimerId::Conn(id), &mut conn.deadline, Some(until));
         }
-        if h.retries >= most {
+        let is_over = h.retries > 0 && h.patience_until.is_some_and(|until| until <= now);
+        if h.retries >= most || is_over {
             self.counters.handshake_timeouts += 1;
             return self.abandon(id, Errno::ETIMEDOUT);
         }

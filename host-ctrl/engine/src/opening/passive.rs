@@ -103,6 +103,7 @@ impl Engine {
             retries: 0,
             copies: 0,
             rtt_us: 0,
+            patience_until: None,
             deferred_until: None,
             open: wishes.open,
             timeout_us: self.config.handshake_timeout_us,

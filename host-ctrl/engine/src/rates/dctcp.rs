@@ -19,7 +19,8 @@ impl Default for Params {
     }
 }
 
-/// The step of an interval without congestion.
+/// The step of an interval without congestion (FlexTOE's); where that is less, a window's: two segments more in the interval's two round trips.
+/// On a slow path, or a link with many flows, ten megabits more for each are an overload and not a step.
 const STEP_KBPS: u32 = 10_000;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,12 +47,12 @@ impl State {
         let next = match () {
             // RFC 8257, 3.5: a loss is a loss.
             () if i.loss == Loss::Begins => rate / 2,
-            () if i.loss == Loss::GoesOn => rate,
             () if i.marked > 0 => scale(rate, 1.0 - self.alpha / 2.0),
+            () if i.loss == Loss::GoesOn => rate,
             () if !i.used(rate) => rate,
             () if self.slow_start => rate.saturating_mul(2),
             () if p.mimd > 0.0 => scale(rate, 1.0 + p.mimd),
-            () => rate.saturating_add(STEP_KBPS),
+            () => rate.saturating_add(STEP_KBPS.min(i.least_kbps)),
         };
         self.slow_start &= !(i.loss != Loss::None || i.marked > 0);
         next.max(p.min_kbps).max(i.least_kbps)
@@ -65,7 +66,7 @@ mod tests {
     /// A round in which all of the rate was used.
     fn full(rate: u32, marked_part: f64) -> Interval {
         let acked = rate / 8;
-        Interval { elapsed_us: 1000, acked, marked: scale(acked, marked_part), rtt_us: 500, least_kbps: 0, loss: Loss::None }
+        Interval { elapsed_us: 1000, acked, marked: scale(acked, marked_part), rtt_us: 500, least_kbps: 46_720, loss: Loss::None }
     }
 
     #[test]
@@ -91,6 +92,8 @@ mod tests {
         let (p, mut s) = (Params::default(), State::default());
         assert_eq!(s.step(&p, 100_000, &Interval { loss: Loss::Begins, ..full(100_000, 0.0) }), 50_000);
         assert!(!s.slow_start);
+        assert_eq!(s.step(&p, 100_000, &Interval { loss: Loss::GoesOn, ..full(100_000, 0.0) }), 100_000);
+        assert!(s.step(&p, 100_000, &Interval { loss: Loss::GoesOn, ..full(100_000, 1.0) }) < 100_000, "marks count meanwhile");
     }
 
     #[test]

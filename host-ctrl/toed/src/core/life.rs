@@ -76,7 +76,7 @@ impl<H: Host> Core<H> {
             let unread = words.rx_tail != words.rx_head;
             let args = [unread.into(), 1, words.tx_head.into(), words.rx_tail.into(), 0];
             self.give_up(flow, kind::CLOSE, args);
-            self.engine.orphaned(flow, now_us);
+            self.engine.orphaned(flow, words.linger, now_us);
         } else {
             self.give_up(flow, kind::ABORT, [0; 5]);
         }

@@ -7,11 +7,11 @@ use toe_abi::{
     context::{ContextPage, DaemonLine, HostLine},
     flow::FlowKey,
     region::{
-        ACCEPT_RECORD_LEN, AcceptRecord, RegionHeader, SOCKET_SLOT_LEN, SlotConn, SlotEvent, SlotListen, SlotNames, SlotRx, SlotTx,
-        SocketSlot, slot_flags, slot_state,
+        ACCEPT_RECORD_LEN, AcceptRecord, RegionHeader, SOCKET_SLOT_LEN, SlotConn, SlotEvent, SlotListen, SlotNames, SlotOptions, SlotRx,
+        SlotTx, SocketSlot, slot_flags, slot_state,
     },
 };
-use toe_engine::OpenOptions;
+use toe_engine::{FinWait2, OpenOptions};
 use zerocopy::IntoBytes;
 
 const fn at(line: usize, field: usize) -> u64 {
@@ -29,6 +29,8 @@ const TTL: u64 = at(offset_of!(SocketSlot, tx), offset_of!(SlotTx, ttl));
 const MAX_SEGMENT: u64 = at(offset_of!(SocketSlot, tx), offset_of!(SlotTx, max_segment));
 const SYN_RETRIES: u64 = at(offset_of!(SocketSlot, tx), offset_of!(SlotTx, syn_retries));
 const DEFER_ACCEPT_S: u64 = at(offset_of!(SocketSlot, tx), offset_of!(SlotTx, defer_accept_s));
+const USER_TIMEOUT_MS: u64 = at(offset_of!(SocketSlot, options), offset_of!(SlotOptions, user_timeout_ms));
+const LINGER2_S: u64 = at(offset_of!(SocketSlot, options), offset_of!(SlotOptions, linger2_s));
 const RX_TAIL: u64 = at(offset_of!(SocketSlot, rx), offset_of!(SlotRx, tail));
 const RX_HEAD: u64 = at(offset_of!(SocketSlot, event), offset_of!(SlotEvent, rx_head));
 const LISTEN_RING: u64 = at(offset_of!(SocketSlot, listen), offset_of!(SlotListen, ring));
@@ -57,6 +59,8 @@ pub(super) struct LastWords {
     pub tx_head: u32,
     pub rx_tail: u32,
     pub rx_head: u32,
+    /// How long it may wait for the peer's FIN.
+    pub linger: FinWait2,
 }
 
 /// The flow that the slot at `slot` claims to hold.
@@ -76,11 +80,18 @@ pub(super) fn last_words<M: Memory>(memory: &M, slot: u64) -> LastWords {
         tx_head: memory.load(slot + TX_HEAD),
         rx_tail: memory.load(slot + RX_TAIL),
         rx_head: memory.load(slot + RX_HEAD),
+        linger: match memory.load(slot + LINGER2_S) {
+            0 => FinWait2::AsEverybody,
+            u32::MAX => FinWait2::Limit(0),
+            seconds => FinWait2::Limit(u64::from(seconds.min(LINGER2_MOST_S)) * 1_000_000),
+        },
     }
 }
 
 /// Less than this is an attack on everybody's CPU (TCP_MIN_MSS of Linux).
 const MAX_SEGMENT_LEAST: u16 = 88;
+/// A connection that nobody holds keeps its buffers no longer, whatever its application says (TCP_FIN_TIMEOUT_MAX).
+const LINGER2_MOST_S: u32 = 120;
 /// More retransmissions of a SYN than Linux allows (MAX_TCP_SYNCNT) would last for days.
 const SYN_RETRIES_MOST: u32 = 127;
 
@@ -93,6 +104,7 @@ pub(super) fn open_options<M: Memory>(memory: &M, slot: u64) -> OpenOptions {
         ttl: byte(TTL),
         max_segment: if max_segment == 0 { 0 } else { max_segment.max(MAX_SEGMENT_LEAST) },
         syn_retries: memory.load(slot + SYN_RETRIES).min(SYN_RETRIES_MOST) as u8,
+        user_timeout_us: u64::from(memory.load(slot + USER_TIMEOUT_MS)) * 1000,
         defer_accept_us: u64::from(memory.load(slot + DEFER_ACCEPT_S)) * 1_000_000,
     }
 }

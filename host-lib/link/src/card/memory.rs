@@ -190,15 +190,27 @@ impl SharedMemory {
 
     /// Zeroes a range; whole pages of a memfd go back to the system.
     pub fn clear(&self, offset: u64, len: u64) {
-        let Some(words) = self.range(offset, len) else { return };
-        if let Some(m) = &self.mapping
-            && !m.huge
-            && offset.is_multiple_of(PAGE)
-            && len.is_multiple_of(PAGE)
-            && rustix::fs::fallocate(&m.memfd, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, m.offset + offset, len).is_ok()
-        {
+        if self.range(offset, len).is_none() {
             return;
         }
+        let end = offset + len;
+        let (first, last) = (offset.next_multiple_of(PAGE).min(end), (end - end % PAGE).max(offset));
+        if first < last && self.give_back(first, last - first) {
+            self.zero(offset, first - offset);
+            self.zero(last, end - last);
+        } else {
+            self.zero(offset, len);
+        }
+    }
+
+    /// Gives whole pages back to the system: when touched again, they are zeroes. False: it can't be done here.
+    fn give_back(&self, offset: u64, len: u64) -> bool {
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        self.mapping.as_ref().is_some_and(|m| !m.huge && rustix::fs::fallocate(&m.memfd, punch, m.offset + offset, len).is_ok())
+    }
+
+    fn zero(&self, offset: u64, len: u64) {
+        let Some(words) = self.range(offset, len) else { return };
         for i in 0..words.len() {
             words.at(i).store(0, Ordering::Relaxed);
         }
@@ -252,6 +264,19 @@ mod tests {
         m.clear(0, 1 << 20);
         assert_eq!(blocks(&m), 0);
         assert_eq!(m.load(4096), 0);
+    }
+
+    #[test]
+    fn clearing_more_than_pages_zeroes_the_ends() {
+        let m = memory(4 * 4096);
+        m.write(0, &[0xff; 4 * 4096]);
+        m.clear(4096 - 64, 2 * 4096 + 128);
+        assert_eq!(rustix::fs::fstat(m.memfd().expect("memfd")).expect("fstat").st_blocks, 16, "two pages are left");
+        let edges = [4096 - 68, 4096 - 64, 4092, 4096, 3 * 4096 - 4, 3 * 4096, 3 * 4096 + 60, 3 * 4096 + 64];
+        assert_eq!(edges.map(|at| m.load(at)), [u32::MAX, 0, 0, 0, 0, 0, 0, u32::MAX]);
+        m.clear(8192, u64::MAX - 4095);
+        m.clear(3 * 4096 + 64, 4096);
+        assert_eq!(m.load(3 * 4096 + 64), u32::MAX, "ranges outside");
     }
 
     #[test]

@@ -39,7 +39,10 @@ structs! {
         srtt_us, rttvar_us, timer_ms, timer, rto_min_4ms, max_wnd_log2, probes, min_rtt_us, board,
     }
     crate::flow::CcState as "toe_flow_cc" {
-        cwnd, ssthresh, recover, algorithm, _reserved, challenges, challenge_epoch, words, ooo, ooo_more, sent,
+        cwnd, ssthresh, recover, algorithm, timers, challenges, challenge_epoch, words, ooo, ooo_more, sent,
+    }
+    crate::flow::FlowOptions as "toe_flow_options" {
+        user_timeout_ms, keep_idle_s, keep_interval_s, keep_count, tos, ttl, quick_ack,
     }
     crate::context::HostLine as "toe_host_line" { hc_tail, ev_head, parked, _reserved }
     crate::context::CardLine as "toe_card_line" { hc_head, ev_tail, parked, failed, _reserved }
@@ -53,7 +56,10 @@ structs! {
     crate::region::SlotRx as "toe_slot_rx" { tail, lock, told, timeout_us, low_water, _reserved, urgent, _reserved2 }
     crate::region::SlotEvent as "toe_slot_event" { rx_head, tx_tail, flags, error, srtt_us, cwnd, _reserved }
     crate::region::SlotListen as "toe_slot_listen" { ring, head, tail, _reserved }
-    crate::desc::HostDesc as "toe_host_desc" { kind, flags, flow, tx_head, rx_tail, opaque, urgent, _reserved, phase }
+    crate::region::SlotOptions as "toe_slot_options" {
+        user_timeout_ms, keep_idle_s, keep_interval_s, keep_count, quick_ack, linger2_s, not_sent_low_water, _reserved,
+    }
+    crate::desc::HostDesc as "toe_host_desc" { kind, flags, flow, tx_head, rx_tail, opaque, urgent, options, _reserved, phase }
     crate::desc::EventDesc as "toe_event_desc" {
         kind, flags, flow, rx_head, tx_tail, opaque, error, srtt_us, cwnd, urgent, _reserved, phase,
     }
@@ -80,7 +86,7 @@ structs! {
         magic, abi_version, region, len, contexts_off, queues_off, sockets_off, accepts_off, payload_off,
         payload_len, n_contexts, hc_entries, ev_entries, n_sockets, n_listeners, accept_entries,
     }
-    crate::region::SocketSlot as "toe_socket_slot" { conn, names, tx, rx, event, listen }
+    crate::region::SocketSlot as "toe_socket_slot" { conn, names, tx, rx, event, listen, options }
     crate::region::AcceptRecord as "toe_accept_record" { flow, tx_off, rx_off, tx_len, rx_len, _reserved, names }
     crate::window::CardPage as "toe_window_card_page" {
         magic, version, caps, status, max_flows, max_contexts, max_regions, mtu, mac_lo, mac_hi, _host, max_next_hops, link, _registers,

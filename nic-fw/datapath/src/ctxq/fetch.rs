@@ -150,6 +150,7 @@ impl Contexts {
             hc::UPDATE => HostOp::Update,
             hc::REBIND => HostOp::Rebind { opaque: desc.opaque },
             hc::ABORT => HostOp::Abort,
+            hc::OPTIONS => HostOp::Options(desc.options),
             _ => {
                 counters.count(Counter::HcBadKind);
                 return None;

@@ -3,8 +3,8 @@
 use super::{Fixed, Groups, Place};
 use alloc::{boxed::Box, vec::Vec};
 use toe_abi::{
-    FlowId,
-    flow::{FlowKey, FlowState},
+    FlowId, RegionId,
+    flow::{FlowKey, FlowOptions, FlowState},
 };
 use toe_sync::{
     FlowHash, HashKey,
@@ -120,6 +120,16 @@ impl Directory {
         free.pop();
         meta.listing = Listing::Listed;
         Ok(id)
+    }
+
+    /// From now on packets of the flow are marked, and live, as its application says. Nothing, if it is not a flow of this region.
+    #[cold]
+    pub fn mark(&mut self, flow: FlowId, region: RegionId, options: &FlowOptions) {
+        let Some(old) = self.fixed(flow).filter(|fixed| fixed.region == region) else { return };
+        let ttl = if options.ttl == 0 { old.ttl } else { options.ttl };
+        if (old.tos, old.ttl) != (options.tos, ttl) {
+            self.fixed.publish(flow.index, flow.generation, &Fixed { tos: options.tos, ttl, ..old });
+        }
     }
 
     /// The connection has ended.
@@ -246,6 +256,22 @@ mod tests {
         let (view, key) = (d.view(), flow(1).id.key);
         let found = [0, 7, 8].map(|vlan| view.lookup(view.hash(&key), &Place::new(key, vlan)));
         assert_eq!(found, [Some(plain), Some(id), None]);
+    }
+
+    #[test]
+    fn only_its_own_application_marks_a_flow() {
+        let mut d = directory();
+        let mut state = flow(1);
+        (state.id.region, state.id.ttl) = (RegionId(3), 64);
+        let id = d.install(&state).unwrap();
+        let options = FlowOptions { tos: 0x10, ..FlowOptions::default() };
+        d.mark(id, RegionId(2), &options);
+        d.mark(FlowId { generation: id.generation + 1, ..id }, RegionId(3), &options);
+        assert_eq!(d.fixed(id).map(|f| (f.tos, f.ttl)), Some((0, 64)));
+        d.mark(id, RegionId(3), &options);
+        assert_eq!((d.fixed(id).map(|f| (f.tos, f.ttl)), lookup(&d, 1)), (Some((0x10, 64)), Some(id)));
+        d.mark(id, RegionId(3), &FlowOptions { ttl: 3, ..options });
+        assert_eq!(d.fixed(id).map(|f| (f.tos, f.ttl)), Some((0x10, 3)));
     }
 
     #[test]

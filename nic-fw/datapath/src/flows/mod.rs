@@ -45,7 +45,7 @@ impl Place {
     }
 }
 
-/// What INSTALL fixes of a flow and other stages than protocol need.
+/// What INSTALL fixes of a flow (`tos` and `ttl` its application changes) and other stages than protocol need.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
 pub struct Fixed {

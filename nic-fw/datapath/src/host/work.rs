@@ -4,7 +4,7 @@ use super::{Host, env};
 use crate::{
     control::{FETCH_PACKET, FETCH_SUBMISSION, Packet, Step},
     ctxq::FETCH_DESCRIPTORS,
-    msg::{ControlOp, HcMsg, RAW_HEADER, Raw, RawFrame, RxRef, Work},
+    msg::{ControlOp, HcMsg, HostOp, RAW_HEADER, Raw, RawFrame, RxRef, Work},
     pre::Verdict,
     transfers::FETCH,
 };
@@ -145,6 +145,9 @@ impl<B: Board> Host<B> {
             return Some((group, HcMsg::BARRIER));
         }
         let msg = self.contexts.next_work(&self.memory, &mut self.counters)?;
+        if let HostOp::Options(options) = msg.op {
+            self.directory.mark(msg.flow, msg.region, &options);
+        }
         Some((self.directory.groups().of(msg.flow), msg))
     }
 

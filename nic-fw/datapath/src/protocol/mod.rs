@@ -183,7 +183,7 @@ impl Protocol {
         let Some((local, state, given_up)) = self.states.live(flow) else { return false };
         let una = state.tx.snd_una;
         let Some(Fast { place, send, deadline }) = toe_tcp::fast(state, &mut self.pools, segment, now) else { return false };
-        self.news.heard(local, state, una);
+        self.news.heard(local, state, una, &mut self.sched, self.now);
         msg.event = Some(event_of(flow, state, given_up));
         if let Some(place) = place {
             self.counters.add(Counter::RxPayloadBytes, place.len.into());
@@ -203,7 +203,7 @@ impl Protocol {
             Some(Phase::Live) => {
                 let una = self.states.state(flow).tx.snd_una;
                 let out = self.input(flow, &Input::Segment(*segment));
-                self.news.heard(self.states.local(flow), self.states.state(flow), una);
+                self.news.heard(self.states.local(flow), self.states.state(flow), una, &mut self.sched, self.now);
                 self.finish(flow, &out, msg);
                 if let Some(place) = out.place {
                     self.counters.add(Counter::RxPayloadBytes, place.len.into());
@@ -244,7 +244,11 @@ impl Protocol {
             _ => false,
         };
         if phase == Phase::Live {
-            let input = if m.op == HostOp::Abort { Input::Abort } else { Input::Host(m.update) };
+            let input = match m.op {
+                HostOp::Abort => Input::Abort,
+                HostOp::Options(options) => Input::Options(options),
+                _ => Input::Host(m.update),
+            };
             let out = self.input(m.flow, &input);
             self.finish(m.flow, &out, msg);
         } else if !rebinds {
@@ -265,8 +269,9 @@ impl Protocol {
             return false;
         };
         // An owed ACK does not wait for the flow's pace; new data with it would run ahead of it.
-        let held = self.sched.holds_back(local, self.now);
-        let max = self.tso_max.max(state.rx.mss.into());
+        let frame_max = self.sched.frame_max(local, self.now);
+        let held = frame_max == 0;
+        let max = self.tso_max.min(frame_max).max(state.rx.mss.into());
         let before = toe_tcp::armed(state);
         let pools = &mut self.pools;
         msg.tx = if held { toe_tcp::emit_owed(state, pools, now, max) } else { toe_tcp::emit(state, pools, now, max) };

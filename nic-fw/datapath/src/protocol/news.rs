@@ -1,4 +1,9 @@
-//! Flows whose rate toed sets, and whose peer has acknowledged something since toed last asked: what it asks costs as much as there is to tell.
+//! Who hears of acknowledgements.
+//!
+//! ```text
+//!   toed sets the rate (RATED) ──► in the list until toed asks: what it asks costs as much as there is to tell
+//!   its window is paced (PACED) ─► the scheduler, if the pace is another now
+//! ```
 
 use crate::{
     flows::{Phase, States},
@@ -7,7 +12,7 @@ use crate::{
 };
 use toe_abi::{
     control::{ControlMsg, RATE_REPORTS_PER_MSG, RateOrder, RateReport},
-    flow::{FlowState, cc, rate_words},
+    flow::{FlowState, flow_flags as ff, rate_words},
 };
 use toe_hal::Instant;
 
@@ -26,8 +31,17 @@ impl News {
 
     /// The flow at `local` has heard from its peer; `before`: snd_una until then.
     #[inline]
-    pub fn heard(&mut self, local: u32, state: &FlowState, before: u32) {
-        if cc::is_rate(state.cc.algorithm) && state.tx.snd_una != before && !self.flows.linked(local) {
+    pub fn heard(&mut self, local: u32, state: &FlowState, before: u32, sched: &mut Sched, now: Instant) {
+        if state.rx.flags & (ff::RATED | ff::PACED) != 0 && state.tx.snd_una != before {
+            self.tell(local, state, sched, now);
+        }
+    }
+
+    #[cold]
+    fn tell(&mut self, local: u32, state: &FlowState, sched: &mut Sched, now: Instant) {
+        if state.rx.flags & ff::RATED == 0 {
+            follow(local, state, sched, now);
+        } else if !self.flows.linked(local) {
             self.flows.push(&mut self.list, local);
         }
     }
@@ -46,7 +60,7 @@ impl News {
         {
             // It may have ended since, or got another algorithm; another flow may have its place.
             let flow = states.at(local).filter(|flow| states.phase(*flow) == Some(Phase::Live));
-            let Some(flow) = flow.filter(|flow| cc::is_rate(states.state(*flow).cc.algorithm)) else { continue };
+            let Some(flow) = flow.filter(|flow| states.state(*flow).rx.flags & ff::RATED != 0) else { continue };
             let s = states.state(flow);
             let report = RateReport {
                 flow,
@@ -65,5 +79,12 @@ impl News {
         }
         answer.args[0] = n as u64;
         answer.args[1] = states.groups().into();
+    }
+}
+
+/// The scheduler keeps to the pace of the window that the flow at `local` has now.
+fn follow(local: u32, state: &FlowState, sched: &mut Sched, now: Instant) {
+    if let Some(kbps) = toe_tcp::cc::pace_kbps(state, sched.pace(local)) {
+        sched.set_pace(local, kbps, now);
     }
 }

@@ -41,8 +41,10 @@ pub enum Place {
 pub struct Flow {
     /// On the clock of `toe_sync::share`.
     clock: u64,
-    /// 0: not paced.
+    /// What it keeps to: the lesser of `limit_kbps` and its window's pace; 0: not paced.
     kbps: u32,
+    /// What it was told to keep to; 0: nothing.
+    limit_kbps: u32,
     /// Bytes left of its turn; below 0: what it has sent beyond.
     credit: i32,
     pub app: u16,
@@ -51,11 +53,26 @@ pub struct Flow {
 
 impl Flow {
     pub const fn new(app: u16) -> Self {
-        Self { clock: 0, kbps: 0, credit: 0, app, place: Place::Out }
+        Self { clock: 0, kbps: 0, limit_kbps: 0, credit: 0, app, place: Place::Out }
+    }
+
+    /// The rate that it was told to keep to, 0: none; and not the pace of its window, until that is told again.
+    pub fn set_limit(&mut self, kbps: u32, now: Instant) {
+        self.limit_kbps = kbps;
+        self.change(kbps, now);
+    }
+
+    /// The pace of its window, not 0.
+    pub fn set_pace(&mut self, kbps: u32, now: Instant) {
+        let limit = if self.limit_kbps == 0 { u32::MAX } else { self.limit_kbps };
+        self.change(kbps.min(limit), now);
     }
 
     /// Another rate: what it still has to wait is as many bytes as before.
-    pub fn set_rate(&mut self, kbps: u32, now: Instant) {
+    fn change(&mut self, kbps: u32, now: Instant) {
+        if kbps == self.kbps {
+            return;
+        }
         let now = units(now.micros());
         let wait = u128::from(self.clock.saturating_sub(now)) * u128::from(self.kbps);
         self.clock = match kbps {
@@ -67,6 +84,19 @@ impl Flow {
 
     pub fn kbps(&self) -> u32 {
         self.kbps
+    }
+
+    pub fn limit_kbps(&self) -> u32 {
+        self.limit_kbps
+    }
+
+    /// What its pace lets it send now as one frame, bytes: a millisecond of it (as Linux sizes its super-frames), or a segment. 0: it has to wait.
+    pub fn frame_max(&self, now: Instant) -> u32 {
+        match self.kbps {
+            0 => u32::MAX,
+            kbps if self.is_due(now) => (kbps / 8).max(1),
+            _ => 0,
+        }
     }
 
     /// Whether its pace lets it send.

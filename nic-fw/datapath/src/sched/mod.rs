@@ -62,17 +62,33 @@ impl Sched {
         self.flows[i] = Flow::new(self.apps.place(app));
     }
 
-    /// The pace of flow `i`; 0: it is not paced.
+    /// What was last set as the rate of flow `i`.
     pub fn rate(&self, i: u32) -> u32 {
+        self.flows[i].limit_kbps()
+    }
+
+    /// What flow `i` keeps to; 0: it is not paced.
+    pub fn pace(&self, i: u32) -> u32 {
         self.flows[i].kbps()
     }
 
-    /// Sets the pace of flow `i`.
+    /// Flow `i` keeps to this rate, 0: to none; the pace of its window counts again when it is set anew.
     pub fn set_rate(&mut self, i: u32, kbps: u32, now: Instant) {
         self.now = now;
-        let flow = &mut self.flows[i];
-        flow.set_rate(kbps, now);
-        if flow.place == Place::Paced {
+        self.flows[i].set_limit(kbps, now);
+        self.requeue(i);
+    }
+
+    /// The pace of flow `i`'s window, not 0: its rate stays a limit.
+    pub fn set_pace(&mut self, i: u32, kbps: u32, now: Instant) {
+        self.now = now;
+        self.flows[i].set_pace(kbps, now);
+        self.requeue(i);
+    }
+
+    /// Flow `i` may be due at another time than before.
+    fn requeue(&mut self, i: u32) {
+        if self.flows[i].place == Place::Paced {
             self.pacing.disarm(i);
             self.queue(i);
         }
@@ -194,10 +210,10 @@ impl Sched {
         self.flows[i].place = Place::Out;
     }
 
-    /// Whether flow `i` must not send new data now, whatever else it sends.
-    pub fn holds_back(&self, i: u32, now: Instant) -> bool {
+    /// Most bytes of one frame of flow `i` now, if that is more than a segment; 0: it must not send new data, whatever else it sends.
+    pub fn frame_max(&self, i: u32, now: Instant) -> u32 {
         let flow = &self.flows[i];
-        !flow.is_due(now) || self.apps.is_aside(flow.app)
+        if self.apps.is_aside(flow.app) { 0 } else { flow.frame_max(now) }
     }
 
     /// Whether something goes before new data.

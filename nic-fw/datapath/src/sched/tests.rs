@@ -226,7 +226,7 @@ fn a_paced_flow_waits_for_its_time() {
     // A byte takes a microsecond; what it has not used makes a burst of a quantum.
     assert_eq!(segments(&mut s, 5, 800), [0, 0, 1, 1, 1]);
     s.forget(1);
-    assert!(s.holds_back(0, NOW) && !s.holds_back(0, NOW.add_micros(600)));
+    assert_eq!([0, 600].map(|us| s.frame_max(0, NOW.add_micros(us))), [0, 1000]);
     assert_eq!(waits(&mut s), Some((0, 608)));
 }
 
@@ -260,6 +260,30 @@ fn another_rate_changes_the_wait() {
     }
 }
 
+/// In any order; and the rate that was set is what is told of it.
+#[test]
+fn of_a_rate_and_the_pace_of_a_window_the_lesser_counts() {
+    for (rate, pace, least) in [(8000, 4000, 4000), (4000, 8000, 4000), (0, 8000, 8000), (8000, u32::MAX, 8000)] {
+        let mut s = sched();
+        s.set_rate(0, rate, NOW);
+        s.set_pace(0, pace, NOW);
+        assert_eq!((s.pace(0), s.rate(0)), (least, rate));
+        s.ready(0, false);
+        assert_eq!(segments(&mut s, 9, least / 8 * 5), [0], "five milliseconds");
+        assert_eq!(waits(&mut s), Some((0, 4000)), "a millisecond's burst less");
+    }
+}
+
+#[test]
+fn a_frame_is_a_millisecond_of_the_pace_at_most() {
+    let mut s = sched();
+    assert_eq!(s.frame_max(0, NOW), u32::MAX);
+    s.set_pace(0, 80_000, NOW);
+    assert_eq!(s.frame_max(0, NOW), 10_000);
+    s.set_pace(0, 1, NOW);
+    assert_eq!(s.frame_max(0, NOW), 1, "or a segment, which is more");
+}
+
 #[test]
 fn a_new_flow_inherits_nothing() {
     let mut s = sched();
@@ -280,7 +304,8 @@ fn an_application_over_its_rate_is_set_aside() {
     s.assign(1, 1);
     s.ready(0, false);
     assert_eq!(segments(&mut s, 9, 65_536), [0, 0]);
-    assert!(s.holds_back(0, NOW) && !s.holds_back(1, NOW) && !s.any_ready(NOW));
+    assert_eq!([0, 1].map(|i| s.frame_max(i, NOW)), [0, u32::MAX]);
+    assert!(!s.any_ready(NOW));
     s.ready(1, false);
     assert_eq!(s.next(NOW), Some(1));
     s.idle(1);

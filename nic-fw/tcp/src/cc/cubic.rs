@@ -176,6 +176,53 @@ mod tests {
         }
     }
 
+    /// RFC 9438 5.1-1: C is 0.4 segments per cubic second.
+    #[test]
+    fn the_curve_is_cubic() {
+        assert_eq!((cube(1000, MSS), cube(10_000, MSS), cube(-1000, MSS)), (584, 584_000, -584));
+    }
+
+    /// RFC 9406, 4; RFC 9438 4.10-2.
+    #[test]
+    fn hystart_ends_the_first_slow_start_and_no_other() {
+        let growth = |ssthresh| {
+            let mut cc = flow().cc;
+            cc.ssthresh = ssthresh;
+            let mut ack = |una, rtt_us| {
+                let grown = Cubic.slow_start(&mut cc, 4000, SeqNum(una), SeqNum(una + 100));
+                (0..8).for_each(|_| Cubic.rtt(&mut cc, rtt_us));
+                grown
+            };
+            [ack(0, 10_000), ack(100, 10_000), ack(200, 50_000), ack(250, 50_000)]
+        };
+        assert_eq!(growth(CWND_MAX), [4000, 4000, 4000, 1000]);
+        assert_eq!(growth(CWND_MAX - 1), [4000; 4]);
+    }
+
+    /// RFC 9438 4.3-2.
+    #[test]
+    fn reno_s_window_grows_by_a_segment_once_it_is_what_it_was() {
+        let grown = |estimate: u32| {
+            let mut cc = flow().cc;
+            cc.cwnd = 100 * MSS;
+            cc.words[W_EST] = estimate;
+            grow_estimate(&mut cc, &acked(100 * MSS, 1, 100 * MSS, 0));
+            cc.words[W_EST] - estimate
+        };
+        assert_eq!((grown(100 * MSS - 1), grown(100 * MSS)), (MSS * 9 / 17, MSS));
+    }
+
+    /// RFC 9438 4.3-1: Reno's window is the guide where it is the larger.
+    #[test]
+    fn where_both_windows_are_equal_the_curve_is_the_guide() {
+        let mut cc = flow().cc;
+        cc.cwnd = 1000 * MSS;
+        cc.words = [cc.cwnd, 0, cc.cwnd, EPOCH];
+        // Far ahead the curve is steep.
+        Cubic.avoid(&mut cc, &acked(100, 100_000, 1000 * MSS, 0));
+        assert_eq!(cc.cwnd, 1000 * MSS + 50);
+    }
+
     /// Acknowledges a full window per round trip for `ms` milliseconds, ten segments at a time.
     fn run(cc: &mut CcState, from_ms: u32, ms: u32, rtt_ms: u32, prior_cwnd: u32) {
         for t in (from_ms..from_ms + ms).step_by(rtt_ms as usize) {
@@ -264,10 +311,12 @@ mod tests {
         assert_eq!(cc.words[W_MAX], 1000 * MSS);
         Cubic.reduce(&mut cc, 700 * MSS);
         assert_eq!(cc.words[W_MAX], 700 * MSS * 17 / 20);
-        // Beyond the last plateau there is nothing to converge.
-        cc.cwnd = 900 * MSS;
-        Cubic.reduce(&mut cc, 900 * MSS);
-        assert_eq!(cc.words[W_MAX], 900 * MSS);
+        // On the last plateau or beyond it there is nothing to converge.
+        for segments in [700 * 17 / 20, 900] {
+            cc.cwnd = segments * MSS;
+            Cubic.reduce(&mut cc, segments * MSS);
+            assert_eq!(cc.words[W_MAX], segments * MSS);
+        }
     }
 
     /// RFC 9438 4.8-1, 4.8-2.
@@ -302,6 +351,12 @@ mod tests {
         run(&mut used, 2000, 1000, 100, 1000 * MSS);
         run(&mut silent, 2150, 1000, 100, 1000 * MSS);
         assert_eq!(used.cwnd, silent.cwnd);
+        // In the first slow start the words are HyStart++'s.
+        let mut first = flow().cc;
+        let grown = Cubic.slow_start(&mut first, 1000, SeqNum(0), SeqNum(100));
+        let words = first.words;
+        Cubic.shift_clock(&mut first, 150);
+        assert_eq!((grown, first.words), (1000, words));
     }
 
     #[test]

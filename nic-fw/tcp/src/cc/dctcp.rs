@@ -151,6 +151,11 @@ mod tests {
         Dctcp.avoid(&mut cc, &acked);
         round(&mut cc, 1);
         assert_eq!(cc.cwnd, WINDOW + MSS);
+        // Begun anew.
+        Dctcp.avoid(&mut cc, &acked);
+        Dctcp.reset(&mut cc);
+        round(&mut cc, 0);
+        assert_eq!(cc.cwnd, WINDOW + MSS);
     }
 
     #[test]

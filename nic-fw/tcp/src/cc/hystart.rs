@@ -40,9 +40,7 @@ pub(super) fn sample(cc: &mut CcState, rtt_us: u32) {
     if cc.words[STATE] & ON == 0 {
         return;
     }
-    if cc.words[MIN] == 0 || rtt_us < cc.words[MIN] {
-        cc.words[MIN] = rtt_us;
-    }
+    cc.words[MIN] = if cc.words[MIN] == 0 { rtt_us } else { rtt_us.min(cc.words[MIN]) };
     if cc.words[STATE] & SAMPLES < SAMPLES {
         cc.words[STATE] += 1;
     }
@@ -160,6 +158,42 @@ mod tests {
         }
         let grown = s.round(50_000);
         assert!((98..=101).contains(&grown), "{grown} %");
+    }
+
+    #[test]
+    fn the_least_of_a_round_is_kept_and_samples_are_counted_up_to_what_there_is_room_for() {
+        let mut cc = flow().cc;
+        sample(&mut cc, 500);
+        assert_eq!(cc.words, [0; 4], "the words are not in use");
+        cc.words[STATE] = ON;
+        let least = [500, 300, 400].map(|us| {
+            sample(&mut cc, us);
+            cc.words[MIN]
+        });
+        assert_eq!((least, cc.words[STATE]), ([500, 300, 300], ON | 3));
+        (0..300).for_each(|_| sample(&mut cc, 400));
+        assert_eq!(cc.words[STATE], ON | SAMPLES);
+    }
+
+    /// RFC 9406, 4.2: N_RTT_SAMPLE.
+    #[test]
+    fn seven_samples_are_no_judgement() {
+        let growth = |samples| {
+            let mut cc = flow().cc;
+            cc.words = [10_000, 50_000, 1000, ON | samples];
+            grow(&mut cc, 4000, SeqNum(0), SeqNum(2000))
+        };
+        assert_eq!((growth(7), growth(8)), (4000, 1000));
+    }
+
+    #[test]
+    fn a_baseline_that_is_undercut_is_the_next_round_s() {
+        let mut cc = flow().cc;
+        for (min, state) in [(60_000, ON | CSS | (2 * ROUND) | 8), (59_999, ON | 8)] {
+            cc.words = [60_000, min, 0, ON | CSS | (2 * ROUND) | 8];
+            judge(&mut cc);
+            assert_eq!(cc.words[STATE], state);
+        }
     }
 
     #[test]

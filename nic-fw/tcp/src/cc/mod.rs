@@ -14,7 +14,10 @@ mod cubic;
 mod dctcp;
 mod hystart;
 mod newreno;
+mod pacing;
 mod rate;
+
+pub use pacing::pace_kbps;
 
 use crate::Now;
 use crate::rtt::rto_ms;
@@ -118,8 +121,17 @@ pub fn choose(s: &mut FlowState, number: u8) -> bool {
         if code::is_rate(number) {
             s.cc.ssthresh = CWND_MAX;
         }
+        admit(s);
     }
     true
+}
+
+/// Says in the flags who is to hear of acknowledgements.
+pub(crate) fn admit(s: &mut FlowState) {
+    s.clear(ff::RATED);
+    if code::is_rate(s.cc.algorithm) {
+        s.set(ff::RATED);
+    }
 }
 
 /// An acknowledgement has delivered `bytes` (each byte once), whatever the flow is doing; snd_una has moved. `ece`: it echoes a
@@ -131,9 +143,15 @@ pub(crate) fn on_delivered(s: &mut FlowState, bytes: u32, ece: bool) {
     }
 }
 
+/// Bytes by which slow start may make the window larger; 0: it is over.
+/// RFC 9438 4.10-1.
+fn slow_start_left(s: &FlowState) -> u32 {
+    s.cc.ssthresh.saturating_sub(s.cc.cwnd)
+}
+
 /// A round-trip time was measured.
 pub(crate) fn on_rtt(s: &mut FlowState, rtt_us: u32) {
-    if s.cc.cwnd < s.cc.ssthresh {
+    if slow_start_left(s) != 0 {
         algorithm(s).rtt(&mut s.cc, rtt_us);
     }
 }
@@ -142,8 +160,7 @@ pub(crate) fn on_rtt(s: &mut FlowState, rtt_us: u32) {
 /// RFC 9293 MUST-19; RFC 5681 3.1-1.
 pub(crate) fn on_ack(s: &mut FlowState, bytes: u32, flight: u32, now: Now) {
     let mss = s.mss();
-    // RFC 9438 4.10-1.
-    let slow_start = s.cc.cwnd < s.cc.ssthresh;
+    let slow_start = slow_start_left(s) != 0;
     // Grow only what is in use (RFC 7661, 4.1; in slow start, as Linux, from half of it): else an application that trickles collects a
     // window that it never tried.
     let slack = if slow_start { s.cc.cwnd / 2 } else { (s.cc.cwnd / 4).max(4 * mss) };
@@ -155,9 +172,9 @@ pub(crate) fn on_ack(s: &mut FlowState, bytes: u32, flight: u32, now: Now) {
         let (una, nxt) = (s.snd_una(), s.snd_nxt());
         let grow = algorithm(s).slow_start(&mut s.cc, bytes, una, nxt);
         // RFC 5681 3.1-11.
-        let grow = grow.min(s.cc.ssthresh.saturating_sub(s.cc.cwnd));
+        let grow = grow.min(slow_start_left(s));
         s.cc.cwnd += grow;
-        acked.bytes = if s.cc.cwnd < s.cc.ssthresh { 0 } else { bytes - grow };
+        acked.bytes = if slow_start_left(s) != 0 { 0 } else { bytes - grow };
     }
     if acked.bytes > 0 {
         algorithm(s).avoid(&mut s.cc, &acked);
@@ -284,6 +301,52 @@ mod tests {
         });
     }
 
+    /// RFC 7661, 4.1: from half of it in slow start, else from all but a quarter or four segments.
+    #[test]
+    fn a_window_grows_from_where_it_is_nearly_used() {
+        let grows = |cwnd, ssthresh, flight| {
+            let mut s = flow();
+            (s.cc.cwnd, s.cc.ssthresh) = (cwnd, ssthresh);
+            on_ack(&mut s, cwnd, flight, Now(0));
+            s.cc.cwnd > cwnd
+        };
+        assert!(!grows(20_000, CWND_MAX, 9999) && grows(20_000, CWND_MAX, 10_000));
+        assert!(!grows(100_000, 50_000, 74_999) && grows(100_000, 50_000, 75_000));
+        assert!(!grows(10_000, 5000, 4159) && grows(10_000, 5000, 4160));
+    }
+
+    /// RFC 5681 3.1-11.
+    #[test]
+    fn what_slow_start_leaves_of_an_acknowledgement_is_for_avoidance() {
+        let after = |ssthresh| {
+            let mut s = flow();
+            (s.cc.cwnd, s.cc.ssthresh) = (10_000, ssthresh);
+            on_ack(&mut s, 2000, 10_000, Now(0));
+            (s.cc.cwnd, s.cc.words[0])
+        };
+        assert_eq!((after(20_000), after(12_000), after(10_500)), ((12_000, 0), (12_000, 0), (10_500, 1500)));
+        // Nothing is left, so its epoch has not begun.
+        let mut s = flow();
+        (s.cc.algorithm, s.cc.cwnd, s.cc.ssthresh) = (code::CUBIC, 10_000, 20_000);
+        on_ack(&mut s, 2000, 10_000, Now(0));
+        assert_eq!(s.cc.words, [0; 4]);
+    }
+
+    /// RFC 9406, 4: slow start looks at round trips.
+    #[test]
+    fn round_trips_are_samples_for_slow_start() {
+        let mut s = flow();
+        (s.cc.algorithm, s.cc.words) = (code::CUBIC, [0; 4]);
+        on_ack(&mut s, 1460, 14_600, Now(0));
+        let before = s.cc.words;
+        on_rtt(&mut s, 1000);
+        assert_ne!(s.cc.words, before);
+        s.cc.cwnd = s.cc.ssthresh;
+        let before = s.cc.words;
+        on_rtt(&mut s, 500);
+        assert_eq!(s.cc.words, before, "it is over");
+    }
+
     /// RFC 2018 5.1-1; RFC 5681 3.1-18, 3.1-19; RFC 8257 3.5-3.
     #[test]
     fn timeout_goes_back_to_one_segment() {
@@ -362,6 +425,11 @@ mod tests {
         s.cc.words = [7; 4];
         assert!(choose(&mut s, code::CUBIC) && s.cc.words == [7; 4], "the same again forgets nothing");
         assert!(!choose(&mut s, code::COUNT) && s.cc.algorithm == code::CUBIC);
+        // toed hears of acknowledgements where it sets the rate.
+        assert!(choose(&mut s, code::TIMELY) && s.has(ff::RATED));
+        s.cc.algorithm = code::CUBIC;
+        admit(&mut s);
+        assert!(!s.has(ff::RATED));
     }
 
     #[test]
@@ -393,6 +461,10 @@ mod tests {
             s.cc.ssthresh = 20_000;
             on_idle(&mut s, Now(10_000_000));
             assert_eq!((s.cc.cwnd, s.cc.ssthresh), (14_600, 750_000));
+            // It is no larger than that already.
+            s.cc.ssthresh = 5000;
+            on_idle(&mut s, Now(10_000_000));
+            assert_eq!((s.cc.cwnd, s.cc.ssthresh), (14_600, 5000));
         });
     }
 }

@@ -49,6 +49,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_over_counts_for_the_next_segment() {
+        let mut cc = flow().cc;
+        cc.cwnd = 10_000;
+        let acked = |bytes| Acked { bytes, srtt_us: 1000, mss: 1000, prior_cwnd: 0, now_ms: 0 };
+        NewReno.avoid(&mut cc, &acked(25_000));
+        assert_eq!((cc.cwnd, cc.words[ACKED]), (12_000, 5000));
+        NewReno.avoid(&mut cc, &acked(7000));
+        assert_eq!((cc.cwnd, cc.words[ACKED]), (13_000, 0));
+        cc.words[ACKED] = 5000;
+        NewReno.reset(&mut cc);
+        assert_eq!(cc.words[ACKED], 0);
+    }
+
+    #[test]
     fn half_on_loss() {
         assert_eq!(NewReno.reduce(&mut flow().cc, 100_000), 50_000);
     }

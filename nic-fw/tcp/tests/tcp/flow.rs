@@ -1,4 +1,4 @@
-//! A flow without a handshake, and a small deterministic random source.
+//! A flow without a handshake.
 
 use toe_abi::flow::{FlowKey, cc, v4_mapped};
 use toe_abi::{CtxId, RegionId};
@@ -34,35 +34,5 @@ pub fn setup() -> Setup {
         rtt_us: 1000,
         ack_now: false,
         now: Now(1_000_000),
-    }
-}
-
-/// Where a test's choices come from.
-pub trait Choices {
-    fn next(&mut self) -> u64;
-
-    /// In `[low, high)`.
-    fn range(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next() % (high - low).max(1)
-    }
-
-    fn pick<T: Copy, const N: usize>(&mut self, of: [T; N]) -> T {
-        of[self.range(0, N as u64) as usize]
-    }
-
-    fn chance(&mut self, percent: u32) -> bool {
-        self.range(0, 100) < percent.into()
-    }
-}
-
-/// splitmix64.
-pub struct Random(pub u64);
-
-impl Choices for Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 }

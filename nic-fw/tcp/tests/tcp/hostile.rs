@@ -1,8 +1,9 @@
 //! Arbitrary segments, host updates and timers: nothing panics, and what must always hold, holds.
 
-use super::flow::{Choices, setup};
+use super::choices::Choices;
+use super::flow::setup;
 use toe_abi::desc::{ev_flags, hc_flags};
-use toe_abi::flow::{FlowState, timer};
+use toe_abi::flow::{FlowOptions, FlowState, timer};
 use toe_tcp::*;
 use toe_wire::{SackBlocks, SeqNum, TcpFlags, Timestamps};
 
@@ -60,13 +61,27 @@ fn event(r: &mut impl Choices, s: &FlowState, now: Now) -> Input {
             flags: (r.next() as u32) & if r.chance(95) { !(hc_flags::FIN | hc_flags::RX_CLOSED) } else { !0 },
             urgent: near(r, &[s.tx.tx_head, tx_tail(s)]),
         }),
-        850..985 => Input::Timer,
+        850..975 => Input::Timer,
+        975..985 => Input::Options(options(r)),
         985..998 => {
             let mtu = r.next() as u16;
             Input::IcmpError(IcmpError { kind: 3, code: 4, mtu, seq: SeqNum(near(r, &[s.tx.snd_una])) })
         }
         998 => Input::Close { unread: r.chance(50) },
         _ => Input::Abort,
+    }
+}
+
+fn options(r: &mut impl Choices) -> FlowOptions {
+    let [any, other] = [0; 2].map(|_| r.next() as u32);
+    FlowOptions {
+        user_timeout_ms: r.pick([0, 1, 1000, any]),
+        keep_idle_s: r.pick([0, 1, any as u16]),
+        keep_interval_s: r.pick([0, 1, other as u16]),
+        keep_count: r.pick([0, 1, other as u8]),
+        tos: any as u8,
+        ttl: other as u8,
+        quick_ack: r.range(0, 4) as u8,
     }
 }
 
@@ -126,13 +141,19 @@ pub fn run(r: &mut impl Choices) {
     let records = r.pick([0, 1, 3, 16, 200]);
     let mut pools = Pools::new(records);
     let all = pools.left();
+    // Something to send was announced since there was last nothing.
+    let mut announced = false;
     for _ in 0..300 {
+        if r.is_over() {
+            break;
+        }
         let due = next_deadline(&s, now).filter(|_| r.chance(30));
         now = due.map_or(Now(now.0 + r.range(0, 20_000)), |d| d.max(now));
         let before = s;
         let event = event(r, &s, now);
         let out = input(&mut s, &mut pools, &event, now);
         check(&s, &before, &out, &event);
+        announced |= out.send;
         if out.closed.is_some() {
             assert_eq!(pools.left(), all, "an ended flow keeps records");
             assert!(!out.send && next_deadline(&s, now).is_none() && emit(&mut s, &mut pools, now, 64_000).is_none());
@@ -141,8 +162,11 @@ pub fn run(r: &mut impl Choices) {
         let max_payload = u32::from(s.rx.mss).max(r.pick([1, 1000, 64_000]));
         for _ in 0..r.range(0, 20) {
             let before = s;
-            let Some(seg) = emit(&mut s, &mut pools, now, max_payload) else { break };
-            assert!(out.send, "something to send that was not announced");
+            let Some(seg) = emit(&mut s, &mut pools, now, max_payload) else {
+                announced = false;
+                break;
+            };
+            assert!(announced, "something to send that was not announced");
             check(&s, &before, &Output::default(), &event);
             assert!(seg.len <= max_payload);
             assert!(seg.len == 0 || seg.pos.wrapping_sub(tx_tail(&s)) < 1 << s.tx.buf_log2, "payload outside the buffer");

@@ -1,6 +1,6 @@
 //! Hostile input by chance. A fuzzer finds more in the same: `tests/fuzz`.
 
-use crate::flow::Random;
+use crate::choices::Random;
 use crate::hostile;
 use proptest::prelude::*;
 

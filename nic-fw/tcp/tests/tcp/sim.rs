@@ -3,7 +3,8 @@
 //! Payload is not carried: the byte at position p of a direction *is* p. So a placement is right if it puts position p of the sender to
 //! position p of the receiver, and complete if every position below rx_head was placed.
 
-use crate::flow::{Choices, Random, setup};
+use crate::choices::{Choices, Random};
+use crate::flow::setup;
 use std::collections::BTreeMap;
 use toe_abi::desc::hc_flags;
 use toe_abi::flow::FlowState;

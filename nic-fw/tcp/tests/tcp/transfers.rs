@@ -1,6 +1,6 @@
 //! Whole connections: every byte arrives, both FINs too, whatever the wire does.
 
-use crate::flow::{Choices, Random};
+use crate::choices::{Choices, Random};
 use crate::sim::{EndConfig, Report, Sim, World};
 use toe_abi::desc::hc_flags;
 use toe_abi::flow::cc;

@@ -9,7 +9,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use bench::{Bench, Fused, Kind, OneCore, peer_segment};
 use std::cell::RefCell;
 use toe_abi::{CtxId, FlowId, HostAddr, RegionId, control::ControlMsg, desc::HostDesc};
-use toe_datapath::Composition;
+use toe_datapath::{CardConfig, Composition};
 use toe_hal::HostMemory;
 use toe_wire::TcpFlags;
 
@@ -85,7 +85,9 @@ pub fn run(data: &[u8]) {
 
 impl World {
     fn new() -> Self {
-        Self { b: OneCore.bench(), flows: vec![], at: vec![], poked: vec![] }
+        // Small pools: what is small is used up soon.
+        let config = CardConfig { tcp_records: 24, pool_messages: 64, posting_entries: 64, ..bench::config() };
+        Self { b: OneCore.bench_with(config, bench::caps()), flows: vec![], at: vec![], poked: vec![] }
     }
 
     fn run(&mut self, data: &[u8]) {

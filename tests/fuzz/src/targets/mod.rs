@@ -1,10 +1,17 @@
 //! One file, one target.
 
 pub mod acpi;
+pub mod app;
+mod bytes;
 pub mod card;
+#[allow(dead_code, reason = "its own source of choices is not used here")]
+#[path = "../../../../nic-fw/tcp/tests/tcp/choices.rs"]
+mod choices;
 pub mod device_tree;
 pub mod engine;
 pub mod frame;
+mod host;
 pub mod ivshmem;
+mod peers;
 pub mod stack;
 pub mod tcp;

@@ -2,8 +2,8 @@
 
 use crate::script::ast::{Call, Errno, Fd, Op, SocketOption};
 use crate::script::cursor::{Cursor, Parsed, alternatives};
-use crate::script::parse::packet;
 use rustix::io::Errno as E;
+use std::net::SocketAddr;
 use toe::socket::ready;
 
 const NAMES: [&str; 16] = [
@@ -128,9 +128,14 @@ fn op(c: &mut Cursor<'_>, name: &str) -> Parsed<Op> {
         "accept" => dots(c).and_then(|()| dots(c)).map(|()| Op::Accept { fd }),
         "connect" => {
             comma(c)?;
-            let conn = if c.eat("...") { 1 } else { packet::conn(c)? };
+            let (mut conn, mut to) = (1, None);
+            if c.eat("@") {
+                conn = c.u8()?;
+            } else if !c.eat("...") {
+                to = Some(socket_address(c)?);
+            }
             dots(c)?;
-            Ok(Op::Connect { fd, conn })
+            Ok(Op::Connect { fd, conn, to })
         }
         "read" | "recv" => {
             dots(c)?;
@@ -158,6 +163,13 @@ fn op(c: &mut Cursor<'_>, name: &str) -> Parsed<Op> {
     }
 }
 
+/// `10.0.0.2:80` or `[fd00::2]:80`
+fn socket_address(c: &mut Cursor<'_>) -> Parsed<SocketAddr> {
+    let mut before = *c;
+    let text = c.take(|ch| ch.is_ascii_hexdigit() || ".:[]".contains(ch));
+    text.parse().or_else(|_| before.fail("an address with its port"))
+}
+
 fn socket(c: &mut Cursor<'_>) -> Parsed<Op> {
     if !c.eat("...") {
         c.want("AF_INET")?;
@@ -172,19 +184,42 @@ fn socket(c: &mut Cursor<'_>) -> Parsed<Op> {
 }
 
 fn set(c: &mut Cursor<'_>, fd: Fd) -> Parsed<Op> {
-    use SocketOption::{Cork, KeepAlive, Linger, NoDelay, OobInline, ReuseAddr};
+    use SocketOption::{Cork, KeepAlive, Linger, NoDelay, Number, OobInline, ReuseAddr};
+    use toe::SocketOption as N;
     comma(c)?;
-    let known: &[(&str, SocketOption)] = match c.one_of(&["SOL_SOCKET", "SOL_TCP", "IPPROTO_TCP"])? {
+    let known: &[(&str, SocketOption)] = match c.one_of(&["SOL_SOCKET", "SOL_IP", "IPPROTO_IP", "SOL_TCP", "IPPROTO_TCP"])? {
         0 => &[("SO_REUSEADDR", ReuseAddr), ("SO_KEEPALIVE", KeepAlive), ("SO_LINGER", Linger), ("SO_OOBINLINE", OobInline)],
-        _ => &[("TCP_NODELAY", NoDelay), ("TCP_CORK", Cork)],
+        // Of both versions: IPV6_TCLASS and IPV6_UNICAST_HOPS are the same words.
+        1 | 2 => &[("IP_TOS", Number(N::Tos)), ("IP_TTL", Number(N::Ttl))],
+        _ => &[
+            ("TCP_NODELAY", NoDelay),
+            ("TCP_CORK", Cork),
+            ("TCP_USER_TIMEOUT", Number(N::UserTimeout)),
+            ("TCP_KEEPIDLE", Number(N::KeepIdle)),
+            ("TCP_KEEPINTVL", Number(N::KeepInterval)),
+            ("TCP_KEEPCNT", Number(N::KeepCount)),
+            ("TCP_QUICKACK", Number(N::QuickAck)),
+            ("TCP_LINGER2", Number(N::Linger2)),
+            ("TCP_NOTSENT_LOWAT", Number(N::NotSentLowWater)),
+            ("TCP_MAXSEG", Number(N::MaxSegment)),
+            ("TCP_SYNCNT", Number(N::SynRetries)),
+            ("TCP_DEFER_ACCEPT", Number(N::DeferAccept)),
+        ],
     };
     comma(c)?;
     let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
     let option = known[c.one_of(&names)?].1;
     comma(c)?;
-    let value = if option == Linger { linger(c)? } else { bracketed(c)? };
+    let value = if option == Linger { linger(c)? } else { bracketed_integer(c)? };
     number_after_comma(c)?;
     Ok(Op::Set { fd, option, value })
+}
+
+fn bracketed_integer(c: &mut Cursor<'_>) -> Parsed<i32> {
+    c.want("[")?;
+    let value = c.integer()?;
+    c.want("]")?;
+    Ok(value)
 }
 
 fn bracketed(c: &mut Cursor<'_>) -> Parsed<u32> {
@@ -195,12 +230,12 @@ fn bracketed(c: &mut Cursor<'_>) -> Parsed<u32> {
 }
 
 /// `{onoff=1, linger=0}`
-fn linger(c: &mut Cursor<'_>) -> Parsed<u32> {
+fn linger(c: &mut Cursor<'_>) -> Parsed<i32> {
     c.want("{")?;
     c.want("onoff=1")?;
     comma(c)?;
     c.want("linger=")?;
-    let seconds = c.u32()?;
+    let seconds = c.integer()?;
     c.want("}")?;
     Ok(seconds)
 }

@@ -17,8 +17,22 @@ pub fn packet(c: &mut Cursor<'_>, inbound: bool) -> Parsed<Packet> {
     Ok(Packet { conn, marks, body })
 }
 
-const MARKS: [&str; 11] =
-    ["ect1", "ect0", "ce", "bad_checksum", "bad_ip_checksum", "src", "dst", "ip_options", "data_offset", "reserved", "cut"];
+const MARKS: [&str; 14] = [
+    "ect1",
+    "ect0",
+    "ce",
+    "tos",
+    "ttl",
+    "bad_checksum",
+    "bad_ip_checksum",
+    "src",
+    "dst",
+    "ip_options",
+    "data_offset",
+    "reserved",
+    "fragments",
+    "cut",
+];
 
 fn address(c: &mut Cursor<'_>) -> Parsed<IpAddr> {
     let mut before = *c;
@@ -33,6 +47,13 @@ fn words(c: &mut Cursor<'_>) -> Parsed<Vec<u8>> {
     if bytes.len().is_multiple_of(4) { Ok(bytes) } else { before.fail("a multiple of 4 bytes") }
 }
 
+/// Bytes of a fragment: whole units of eight.
+fn units(c: &mut Cursor<'_>) -> Parsed<u16> {
+    let mut before = *c;
+    let bytes = c.u16()?;
+    if bytes > 0 && bytes.is_multiple_of(8) { Ok(bytes) } else { before.fail("a multiple of 8 bytes") }
+}
+
 fn marks(c: &mut Cursor<'_>) -> Parsed<Marks> {
     let mut marks = Marks::default();
     if !c.eat("[") {
@@ -43,6 +64,8 @@ fn marks(c: &mut Cursor<'_>) -> Parsed<Marks> {
             "ect1" => marks.ecn = 1,
             "ect0" => marks.ecn = 2,
             "ce" => marks.ecn = 3,
+            "tos" => marks.tos = Some(c.integer()? as u8),
+            "ttl" => marks.ttl = Some(c.u8()?),
             "bad_checksum" => marks.bad_checksum = true,
             "bad_ip_checksum" => marks.bad_ip_checksum = true,
             "src" => marks.src = Some(address(c)?),
@@ -50,6 +73,7 @@ fn marks(c: &mut Cursor<'_>) -> Parsed<Marks> {
             "ip_options" => marks.ip_options = words(c)?,
             "data_offset" => marks.data_offset = Some(c.number(15)? as u8),
             "reserved" => marks.reserved = c.number(15)? as u8,
+            "fragments" => marks.fragments = Some(units(c)?),
             _ => marks.cut = Some(c.u16()?),
         }
         c.eat(",");

@@ -39,6 +39,8 @@ fn every_field_is_compared() {
         ("+0 > P. 1:10(9) ack 2 <...>", "x.pkt:9: ack: expected 2, got 1"),
         ("+0 > P. 1:10(9) ack 1 win 1 <...>", "x.pkt:9: window: expected 1, got 32768"),
         ("+0 > [ect0] P. 1:10(9) ack 1 <...>", "x.pkt:9: ECN: expected ect0, got noecn"),
+        ("+0 > [tos 0x10] P. 1:10(9) ack 1 <...>", "x.pkt:9: type of service: expected 0x10, got 0x00"),
+        ("+0 > [ttl 63] P. 1:10(9) ack 1 <...>", "x.pkt:9: TTL: expected 63, got 64"),
         ("+0 > @2 P. 1:10(9) ack 1 <...>", "x.pkt:9: connection: expected 2, got 1"),
         ("+0 > P. 1:10(9) ack 1", "x.pkt:9: options: expected <>, got <nop,nop,TS val 300 ecr 8>"),
         ("+0 > P. 1:10(9) ack 1 <nop,nop,TS val 200 ecr 8>", "x.pkt:9: options: expected"),

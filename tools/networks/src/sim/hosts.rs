@@ -43,10 +43,11 @@ pub fn ours(side: Side, row: &Row, seed: u64) -> ToeEnd<Bulk> {
     let address = Prefix::new(v4_mapped(side.ip()), PREFIX).expect("a valid prefix");
     let mut config = Config::new(side.mac(), vec![address]);
     config.secret = [seed as u8; 16];
-    (config.cc, config.ecn) = match row.cc {
-        Cc::Cubic => (cc::CUBIC, config.ecn),
-        Cc::CubicEcn => (cc::CUBIC, true),
-        Cc::Dctcp => (cc::DCTCP, true),
+    (config.cc, config.ecn, config.cc_pacing) = match row.cc {
+        Cc::Cubic => (cc::CUBIC, false, false),
+        Cc::CubicEcn => (cc::CUBIC, true, false),
+        Cc::CubicPaced => (cc::CUBIC, false, true),
+        Cc::Dctcp => (cc::DCTCP, true, false),
     };
     let engine = Engine::new(config, 0).expect("a valid configuration");
     let mut core = CoreConfig::new(Some(address));

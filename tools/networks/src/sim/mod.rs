@@ -142,6 +142,7 @@ fn table(rows: &[&Row], all: &[[Figures; PAIRINGS.len()]]) -> String {
         let cc = match row.cc {
             Cc::Cubic => "cubic",
             Cc::CubicEcn => "cubic, ECN",
+            Cc::CubicPaced => "cubic, paced",
             Cc::Dctcp => "dctcp",
         };
         let _ = write!(text, "  {:<64}{:>7}k {:<13}", row.line, (1u32 << row.buffer_log2) / 1024, cc);
@@ -159,7 +160,7 @@ const HEAD: &str = "Networks in virtual time: docs/networks.md, \"In virtual tim
 
 /// Measures the networks with `only` in their words, and makes a table of means over seeds.
 fn measured(only: Option<&str>, seeds: u64) -> String {
-    let rows: Vec<&Row> = ROWS.iter().filter(|row| only.is_none_or(|only| row.line.contains(only))).collect();
+    let rows: Vec<&Row> = ROWS.iter().filter(|row| only.is_none_or(|only| row.group.contains(only) || row.line.contains(only))).collect();
     let all = measure_all(&rows, seeds, |n| eprint!("\r{n} of {} networks", rows.len()));
     eprintln!();
     format!("{HEAD}{}", table(&rows, &all))

@@ -19,11 +19,16 @@ pub enum Cc {
     Cubic,
     /// With ECN.
     CubicEcn,
+    CubicPaced,
     Dctcp,
 }
 
 const fn row(group: &'static str, line: &'static str, buffer_log2: u8, ms: u64) -> Row {
     Row { group, line, buffer_log2, ms, cc: Cc::Cubic }
+}
+
+const fn paced(line: &'static str, buffer_log2: u8, ms: u64) -> Row {
+    Row { group: "pacing", line, buffer_log2, ms, cc: Cc::CubicPaced }
 }
 
 const fn ecn(line: &'static str, ms: u64, cc: Cc) -> Row {
@@ -74,6 +79,16 @@ pub const ROWS: &[Row] = &[
     row("buffers", "rate=100mbit,delay=10ms", 17, 2_000),
     row("buffers", "rate=100mbit,delay=10ms", 18, 2_000),
     row("buffers", "rate=100mbit,delay=10ms,loss=0.1%", 18, 8_000),
+    paced("rate=100mbit,delay=10ms,queue=15k", 20, 8_000),
+    row("pacing", "rate=100mbit,delay=10ms,queue=30k", 20, 8_000),
+    paced("rate=100mbit,delay=10ms,queue=30k", 20, 8_000),
+    paced("rate=100mbit,delay=10ms,queue=64k", 20, 8_000),
+    paced("rate=100mbit,delay=10ms", 20, 4_000),
+    paced("rate=100mbit,delay=10ms,loss=0.1%", 20, 8_000),
+    paced("rate=10mbit,delay=20ms", 20, 20_000),
+    row("pacing", "rate=1gbit,delay=5ms,queue=100k", 22, 8_000),
+    paced("rate=1gbit,delay=5ms,queue=100k", 22, 8_000),
+    paced("rate=10gbit,delay=50us", 20, 40),
     ecn("rate=100mbit,delay=10ms,mark=64k", 8_000, Cc::CubicEcn),
     ecn("rate=10gbit,delay=50us,queue=1m,mark=90k", 100, Cc::CubicEcn),
     ecn("rate=10gbit,delay=50us,queue=1m,mark=90k", 100, Cc::Dctcp),

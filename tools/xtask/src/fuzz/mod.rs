@@ -7,6 +7,7 @@
 //! ```
 
 mod report;
+mod totals;
 
 use std::env::consts::ARCH;
 use std::fs;
@@ -23,17 +24,23 @@ use clap::Args;
 use crate::cargo;
 use crate::progress::{Mark, Step};
 use report::Report;
+use totals::Totals;
 
 /// As the program says them (`toe-fuzz` without arguments).
-const TARGETS: [&str; 8] = ["frame", "tcp", "engine", "card", "stack", "device_tree", "acpi", "ivshmem"];
+const TARGETS: [&str; 9] = ["frame", "tcp", "engine", "card", "stack", "app", "device_tree", "acpi", "ivshmem"];
 
-/// Coverage as libFuzzer wants it, and every check of ours; all of it is in the stable compiler.
-const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-    -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions=yes -Coverflow-checks=yes";
+/// Coverage as libFuzzer wants it, and every check of ours; all of it is in the stable compiler. With frame pointers, perf says who calls.
+const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cforce-frame-pointers=yes \
+    -Cdebug-assertions=yes -Coverflow-checks=yes";
 
-/// Longest input, bytes: a device tree of a small machine fits.
-const INPUT_MAX: usize = 8192;
+/// For `--values`.
+const COMPARES: &str = " -Cllvm-args=-sanitizer-coverage-trace-compares";
+
+/// Longest input, bytes: a device tree of a small machine fits. What comes as events takes as long as it has of them, and some dozens will do.
+fn input_max(name: &str) -> usize {
+    if ["device_tree", "acpi"].contains(&name) { 8192 } else { 1024 }
+}
 
 #[derive(Args, Debug)]
 pub struct Options {
@@ -49,32 +56,37 @@ pub struct Options {
     /// Targets at once [default: as many as there are CPUs]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
+    /// Also watch what is compared: finds the magic numbers of parsers, and makes all else several times slower
+    #[arg(long)]
+    values: bool,
     /// Then make the committed corpus anew: the fewest inputs that reach as much
     #[arg(long)]
     minimize: bool,
 }
 
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let program = build()?;
+    let program = build(options.values)?;
     let chosen: Vec<&str> =
         if options.targets.is_empty() { TARGETS.to_vec() } else { options.targets.iter().map(String::as_str).collect() };
     let jobs = options.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).clamp(1, chosen.len());
+    let totals = folder().join("totals");
+    fs::create_dir_all(&totals).with_context(|| format!("cannot make {}", totals.display()))?;
     let next = AtomicUsize::new(0);
     let reports = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
                 while let Some(name) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let report = fuzz(&program, name, options);
+                    let report = fuzz(&program, name, options).and_then(|run| Ok((run.clone(), Totals::add(&totals.join(name), &run)?)));
                     reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
                 }
             });
         }
     });
     let mut reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect::<Result<Vec<_>>>()?;
-    reports.sort_by_key(|report| TARGETS.iter().position(|name| *name == report.name));
+    reports.sort_by_key(|(report, _)| TARGETS.iter().position(|name| *name == report.name));
     print!("\n{}", report::table(&reports));
-    if reports.iter().any(|report| report.found.is_some()) {
+    if reports.iter().any(|(report, _)| report.found.is_some()) {
         return Ok(ExitCode::FAILURE);
     }
     if options.minimize {
@@ -92,12 +104,12 @@ fn committed(name: &str) -> PathBuf {
     cargo::root().join("tests/fuzz/corpus").join(name)
 }
 
-fn build() -> Result<PathBuf> {
+fn build(values: bool) -> Result<PathBuf> {
     let target = format!("{ARCH}-unknown-linux-gnu");
     let mut command = cargo::cargo(&["build", "--release", "-p", "toe-fuzz", "--target", &target, "--target-dir"]);
     // With a target of its own the flags hold for the program, and not for what runs during the build.
     let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"));
-    command.arg(folder()).env(flags, FLAGS).env_remove("CARGO_TERM_COLOR");
+    command.arg(folder()).env(flags, format!("{FLAGS}{}", if values { COMPARES } else { "" })).env_remove("CARGO_TERM_COLOR");
     let status = command.status().context("cannot run cargo")?;
     ensure!(status.success(), "the build failed");
     Ok(folder().join(target).join("release/toe-fuzz"))
@@ -115,8 +127,10 @@ fn fuzz(program: &Path, name: &str, options: &Options) -> Result<Report> {
         .env("TOE_FUZZ_TARGET", name)
         .arg(format!("-artifact_prefix={}/", found.display()))
         .arg(format!("-max_total_time={}", options.seconds))
-        .arg(format!("-max_len={INPUT_MAX}"))
-        .args(["-timeout=20", "-rss_limit_mb=2048", "-use_value_profile=1"])
+        .arg(format!("-max_len={}", input_max(name)))
+        // Without counts of how rare each feature is: they cost more than most targets do.
+        .args(["-timeout=20", "-rss_limit_mb=2048", "-entropic=0"])
+        .arg(format!("-use_value_profile={}", u8::from(options.values)))
         .args(options.runs.map(|runs| format!("-runs={runs}")))
         .args([&corpus, &committed(name)])
         .stdin(Stdio::null())
@@ -152,7 +166,7 @@ fn minimize(program: &Path, name: &str) -> Result<()> {
     let sources = [folder().join("corpus").join(name), kept.clone()];
     let output = Command::new(program)
         .env("TOE_FUZZ_TARGET", name)
-        .args(["-merge=1".into(), "-set_cover_merge=1".into(), format!("-max_len={INPUT_MAX}")])
+        .args(["-merge=1".into(), "-set_cover_merge=1".into(), format!("-max_len={}", input_max(name))])
         .arg(&chosen)
         .args(&sources)
         .output()?;

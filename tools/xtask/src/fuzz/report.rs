@@ -2,15 +2,17 @@
 
 use std::fmt::{self, Write};
 
+use super::totals::Totals;
+
 /// One target's run.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Report {
     pub name: String,
     pub executions: u64,
     pub per_second: u64,
     /// Edges of the program that were reached.
     pub edges: u64,
-    /// The execution that last reached a new one.
+    /// The execution that last reached one that the corpus had not; 0: none has.
     pub grew_at: u64,
     /// Inputs that are kept.
     pub inputs: u64,
@@ -20,7 +22,7 @@ pub struct Report {
 
 impl Report {
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), executions: 0, per_second: 0, edges: 0, grew_at: 0, inputs: 0, found: None }
+        Self { name: name.to_owned(), ..Self::default() }
     }
 
     /// Takes a line; `false`: it is none of those that are printed while all is well.
@@ -43,7 +45,11 @@ impl Report {
         self.per_second = number("exec/s:").unwrap_or(self.per_second);
         self.inputs = number("corp:").unwrap_or(self.inputs);
         if let Some(edges) = number("cov:").filter(|edges| *edges > self.edges) {
-            (self.edges, self.grew_at) = (edges, executions);
+            self.edges = edges;
+            // What the corpus reaches was new in an earlier run.
+            if !rest.contains("INITED") {
+                self.grew_at = executions;
+            }
         }
         true
     }
@@ -59,13 +65,20 @@ impl fmt::Display for Report {
     }
 }
 
-pub fn table(reports: &[Report]) -> String {
-    let mut out = format!("{:<12} {:>12} {:>9} {:>7} {:>7}  last new edge\n", "target", "executions", "a second", "edges", "inputs");
-    for r in reports {
-        let quiet = (r.executions - r.grew_at) * 100 / r.executions.max(1);
-        let _ = write!(out, "{:<12} {:>12} {:>9} {:>7} {:>7}  {:>12}", r.name, r.executions, r.per_second, r.edges, r.inputs, r.grew_at);
+/// Each target's run, and the sums with all runs before it.
+pub fn table(runs: &[(Report, Totals)]) -> String {
+    let mut out = format!(
+        "{:<12} {:>12} {:>9} {:>7} {:>7} {:>13}  last new edge\n",
+        "target", "executions", "a second", "edges", "inputs", "in all runs"
+    );
+    for (r, all) in runs {
         let _ =
-            writeln!(out, "{}", r.found.as_ref().map_or(format!("  (none in the last {quiet} %)"), |found| format!("  FOUND: {found}")));
+            write!(out, "{:<12} {:>12} {:>9} {:>7} {:>7} {:>13}", r.name, r.executions, r.per_second, r.edges, r.inputs, all.executions);
+        let quiet = (all.executions - all.grew_at) * 100 / all.executions.max(1);
+        let _ = writeln!(out, "  {:>13} (none in the last {quiet} %)", all.grew_at);
+        if let Some(found) = &r.found {
+            let _ = writeln!(out, "{:<12} FOUND: {found}", "");
+        }
     }
     out
 }
@@ -79,6 +92,7 @@ mod tests {
         let mut r = Report::new("frame");
         assert!(r.line("INFO: Seed: 1"));
         assert!(r.line("#2\tINITED cov: 10 ft: 11 corp: 1/1b exec/s: 0 rss: 30Mb"));
+        assert_eq!((r.edges, r.grew_at), (10, 0), "the corpus is nothing new");
         assert!(r.line("#4096\tNEW    cov: 321 ft: 654 corp: 32/1234b lim: 86 exec/s: 2048 rss: 40Mb L: 12/80 MS: 1"));
         assert!(r.line("#9000\tDONE   cov: 321 ft: 700 corp: 40/1500b lim: 86 exec/s: 3000 rss: 40Mb"));
         assert_eq!((r.executions, r.per_second, r.edges, r.grew_at, r.inputs), (9000, 3000, 321, 4096, 40));
@@ -91,6 +105,6 @@ mod tests {
         assert!(!r.line("thread '<unnamed>' panicked at src/lib.rs:1:1:"));
         assert!(!r.line("artifact_prefix='x/'; Test unit written to x/crash-1"));
         assert_eq!(r.found.as_deref(), Some("x/crash-1"));
-        assert!(table(&[r]).contains("FOUND: x/crash-1"));
+        assert!(table(&[(r, Totals::default())]).contains("FOUND: x/crash-1"));
     }
 }

@@ -20,7 +20,7 @@ use counts::Counts;
 
 #[derive(Args, Debug)]
 pub struct Options {
-    /// Also what takes long: 1 GiB each way through a lossy port
+    /// Also what takes long: 1 GiB each way through a lossy port, toed stopped for ten minutes
     #[arg(long)]
     full: bool,
     /// Only steps whose name contains this word (repeatable); --list shows the names

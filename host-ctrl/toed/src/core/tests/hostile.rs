@@ -1,7 +1,7 @@
 //! Applications that lie.
 
 use super::world::*;
-use crate::core::{ClientId, Incoming, Proof};
+use crate::core::{ClientId, Incoming, Proof, slots::last_words};
 use proptest::prelude::*;
 use rustix::io::Errno;
 use toe_abi::{
@@ -10,6 +10,7 @@ use toe_abi::{
     control::{ControlMsg, kind},
     region::{slot_flags, slot_state},
 };
+use toe_engine::FinWait2;
 use zerocopy::{FromBytes, IntoBytes};
 
 #[test]
@@ -45,6 +46,21 @@ fn two_slots_that_claim_one_connection_close_it_once() {
     w.close(server, copy);
     w.close(server, spare);
     assert_eq!((w.b.card.count(kind::CLOSE), w.b.card.count(kind::ABORT)), (1, 0));
+}
+
+/// TCP_LINGER2 of Linux has a limit as well.
+#[test]
+fn nobody_waits_for_ever_in_fin_wait_2() {
+    let mut w = World::new();
+    let client = w.start(Side::A);
+    let slot = w.sockets(client, 1)[0];
+    let mut linger = |linger2_s| {
+        w.a.write_slot(client.region, slot, |s| s.options.linger2_s = linger2_s);
+        let app = w.a.core.apps.values().next().expect("one application");
+        last_words(&app.memory, app.slot_at(slot)).linger
+    };
+    assert_eq!((linger(0), linger(8)), (FinWait2::AsEverybody, FinWait2::Limit(8 * SEC)));
+    assert_eq!((linger(u32::MAX), linger(u32::MAX - 1)), (FinWait2::Limit(0), FinWait2::Limit(120 * SEC)));
 }
 
 #[test]

@@ -54,6 +54,8 @@ pub struct FakeDevice {
     pub control: Control,
     /// What was set by command; 1 at first.
     pub pairs: u16,
+    /// Frames for groups are passed on.
+    pub takes_multicast: bool,
     /// All registers read as ones.
     pub has_gone: bool,
     selects: [u32; 2],
@@ -95,6 +97,7 @@ impl FakeDevice {
             isr: 0,
             control: Control::Obey,
             pairs: 1,
+            takes_multicast: false,
             has_gone: false,
             selects: [0; 2],
             queue_select: 0,
@@ -161,7 +164,7 @@ impl FakeDevice {
             let queue = self.queues.iter().position(|q| q.notify_off == place).expect("no queue is notified there");
             assert_eq!(value as usize, queue, "the register wants the queue's number");
             self.queues[queue].kicks += 1;
-            if queue + 1 == self.queues.len() {
+            if queue == usize::from(self.control_queue()) {
                 self.command();
             }
             return;
@@ -197,7 +200,7 @@ impl FakeDevice {
         self.statuses.push(value);
         if value == 0 {
             self.reset_left = self.reset_reads;
-            (self.commands, self.pairs, self.accepted) = (0, 1, 0);
+            (self.commands, self.pairs, self.takes_multicast, self.accepted) = (0, 1, false, 0);
             for queue in &mut self.queues {
                 *queue = QueueRegisters { max: queue.max, notify_off: queue.notify_off, ..Default::default() };
             }
@@ -211,8 +214,13 @@ impl FakeDevice {
         }
     }
 
+    /// Behind all pairs that the driver knows of (5.1.2).
+    fn control_queue(&self) -> u16 {
+        if self.accepted & Features::MQ.bits() != 0 { self.queues.len() as u16 - 1 } else { 2 }
+    }
+
     fn command(&mut self) {
-        let mut queue = self.queue(self.queues.len() as u16 - 1);
+        let mut queue = self.queue(self.control_queue());
         (queue.last_avail, queue.next_used, queue.published) = (self.commands, self.commands, self.commands);
         let Some(chain) = queue.take() else { return };
         let [(at, len, false), (ack, 1, true)] = chain.parts[..] else { panic!("{chain:?}") };
@@ -222,12 +230,17 @@ impl FakeDevice {
             Control::Refuse => 1,
             Control::Obey | Control::Lie => 0,
         };
-        assert_eq!(bytes[..2], [4, 0], "the one command there is");
-        self.pairs = u16::from_le_bytes([bytes[2], bytes[3]]);
+        match bytes[..] {
+            [4, 0, low, high] => self.pairs = u16::from_le_bytes([low, high]),
+            [0, 1, on] => self.takes_multicast = on == 1,
+            _ => panic!("no such command: {bytes:?}"),
+        }
         self.memory.write(ack, &[answer]);
         self.commands += 1;
         queue.put(if self.control == Control::Lie { 99 } else { chain.head.into() }, 1);
         queue.publish();
+        // The next one is to be told as well.
+        queue.doze();
     }
 }
 

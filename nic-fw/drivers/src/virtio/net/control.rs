@@ -15,6 +15,8 @@ pub(super) mod config {
 }
 
 const STATUS_LINK_UP: u16 = 1;
+const CLASS_RX: u8 = 0;
+const RX_ALL_MULTICAST: u8 = 1;
 const CLASS_MQ: u8 = 4;
 const MQ_PAIRS_SET: u8 = 0;
 const ACK_OK: u8 = 0;
@@ -100,6 +102,18 @@ impl<R: Registers> NetControl<R> {
     pub(super) fn set_pairs(&mut self, pairs: u16, clock: &impl Clock) -> Result<(), CommandError> {
         let [low, high] = pairs.to_le_bytes();
         self.command(&[CLASS_MQ, MQ_PAIRS_SET, low, high], clock)
+    }
+
+    /// Has the device pass on frames for every group (5.1.6.5.1): solicitations of IPv6, router advertisements. The card looks itself at what is
+    /// for it. A device that refuses does not filter, or can't be made not to; all but IPv6 works.
+    pub(super) fn take_multicast(&mut self, clock: &impl Clock) -> Result<(), CommandError> {
+        if !self.features().contains(Features::CTRL_RX) {
+            return Ok(());
+        }
+        match self.command(&[CLASS_RX, RX_ALL_MULTICAST, 1], clock) {
+            Err(CommandError::Refused(_)) => Ok(()),
+            other => other,
+        }
     }
 
     fn command(&mut self, bytes: &[u8], clock: &impl Clock) -> Result<(), CommandError> {

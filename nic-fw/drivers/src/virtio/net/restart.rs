@@ -61,6 +61,7 @@ impl<R: Registers> NetControl<R> {
         if self.pairs > 1 {
             self.set_pairs(self.pairs, clock).map_err(NetError::Pairs)?;
         }
+        self.take_multicast(clock).map_err(NetError::Multicast)?;
         rx.fill();
         Ok(())
     }

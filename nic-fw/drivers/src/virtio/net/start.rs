@@ -1,7 +1,7 @@
 //! From a device on the bus to a running port (VIRTIO 1.1, 5.1.5).
 //!
 //! ```text
-//!   negotiate ─► configuration ─► pairs: rings, buffers ─► control queue ─► start ─► set pairs ─► fill receive queues
+//!   negotiate ─► configuration ─► pairs: rings, buffers ─► control queue ─► start ─► set pairs, multicast ─► fill receive queues
 //! ```
 
 use super::control::{CommandError, NetControl, config};
@@ -31,10 +31,11 @@ const WANTED: Features = OFFLOADS
     .union(Features::MTU)
     .union(Features::MRG_RXBUF)
     .union(Features::STATUS)
+    .union(Features::CTRL_VQ)
+    .union(Features::CTRL_RX)
     .union(Features::EVENT_IDX)
     .union(Features::ACCESS_PLATFORM)
     .union(Features::ORDER_PLATFORM);
-const SEVERAL_PAIRS: Features = Features::CTRL_VQ.union(Features::MQ);
 const LARGE_FRAMES: Features = Features::GUEST_TSO4.union(Features::GUEST_TSO6).union(Features::GUEST_ECN);
 
 const DEFAULT_MTU: u16 = 1500;
@@ -57,6 +58,8 @@ pub enum NetError {
     NoMac,
     /// The number of pairs could not be set.
     Pairs(CommandError),
+    /// The device did not answer when it was asked for multicast.
+    Multicast(CommandError),
 }
 
 impl From<TransportError> for NetError {
@@ -116,6 +119,7 @@ fn bring_up<R: Registers, M>(
     if facts.pairs > 1 {
         control.set_pairs(facts.pairs, clock).map_err(NetError::Pairs)?;
     }
+    control.take_multicast(clock).map_err(NetError::Multicast)?;
     let mut rx = rx;
     rx.fill();
     Ok((rx, tx))
@@ -125,7 +129,7 @@ fn bring_up<R: Registers, M>(
 fn wanted(offered: Features, settings: &Settings) -> Features {
     let mut wanted = WANTED;
     if settings.pairs > 1 {
-        wanted |= SEVERAL_PAIRS;
+        wanted |= Features::MQ;
     }
     // 5.1.6.3.1: without mergeable buffers each must take a whole super-frame.
     if !offered.contains(Features::MRG_RXBUF) && settings.rx_buffer_len < WHOLE_FRAME {

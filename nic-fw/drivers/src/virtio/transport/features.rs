@@ -19,6 +19,7 @@ bitflags! {
         const MRG_RXBUF = 1 << 15;
         const STATUS = 1 << 16;
         const CTRL_VQ = 1 << 17;
+        const CTRL_RX = 1 << 18;
         const MQ = 1 << 22;
         const EVENT_IDX = 1 << 29;
         const VERSION_1 = 1 << 32;
@@ -37,6 +38,7 @@ const NEEDS: &[(Features, Features)] = &[
     (Features::HOST_TSO4, Features::CSUM),
     (Features::HOST_TSO6, Features::CSUM),
     (Features::HOST_ECN, Features::HOST_TSO4.union(Features::HOST_TSO6)),
+    (Features::CTRL_RX, Features::CTRL_VQ),
     (Features::MQ, Features::CTRL_VQ),
 ];
 

@@ -46,7 +46,7 @@ fn features_come_with_what_they_need() {
     assert_eq!(lacks(F::CSUM), F::CSUM | F::HOST_TSO4 | F::HOST_TSO6 | F::HOST_ECN);
     assert_eq!(lacks(F::GUEST_CSUM), F::GUEST_CSUM | F::GUEST_TSO4 | F::GUEST_TSO6 | F::GUEST_ECN);
     assert_eq!(lacks(F::GUEST_TSO6), F::GUEST_TSO6 | F::GUEST_ECN);
-    assert_eq!(lacks(F::CTRL_VQ), F::CTRL_VQ | F::MQ);
+    assert_eq!(lacks(F::CTRL_VQ), F::CTRL_VQ | F::CTRL_RX | F::MQ);
 }
 
 #[test]

@@ -131,6 +131,40 @@ fn simultaneous_close() {
     assert_eq!(t.segment(seg(RX + 1, TX + 1, A, 0)).closed, Some(CloseReason::TimeWait));
 }
 
+/// RFC 9293 3.10.7.4-28, 3.10.7.4-38.
+#[test]
+fn the_last_fin_is_acknowledged_again_after_the_end() {
+    let mut t = Script::new();
+    let _ = t.host(0, 0, hc_flags::FIN);
+    t.emit().unwrap();
+    let _ = t.segment(seg(RX, TX + 1, A, 0));
+    let fin = seg(RX, TX + 1, A | TcpFlags::FIN, 0);
+    assert_eq!(t.segment(fin).closed, Some(CloseReason::TimeWait));
+    assert!(toe_tcp::is_last_fin(&t.s, &fin));
+    let out = t.segment(fin);
+    assert_eq!((out.closed, out.drop, out.notify), (None, Some(Drop::RxClosed), false));
+    assert_eq!(out.reply.map(|r| (r.seq, r.ack, r.flags)), Some((SeqNum(TX + 1), SeqNum(RX + 1), A)));
+    // What may be of another connection, or wants no answer, is not for the card.
+    let others =
+        [(RX + 1, A), (RX + 1, A | TcpFlags::FIN), (RX, TcpFlags::RST | TcpFlags::FIN), (RX, TcpFlags::SYN | TcpFlags::FIN), (RX, A)];
+    for (seq, flags) in others {
+        let other = seg(seq, TX + 1, flags, 0);
+        assert!(!toe_tcp::is_last_fin(&t.s, &other) && t.segment(other).reply.is_none(), "{other:?}");
+    }
+}
+
+#[test]
+fn a_flow_that_ended_otherwise_acknowledges_nothing() {
+    let mut t = Script::new();
+    let fin = seg(RX, TX, A | TcpFlags::FIN, 0);
+    let _ = t.segment(fin);
+    t.emit().unwrap();
+    let _ = t.host(0, 0, hc_flags::FIN);
+    t.emit().unwrap();
+    assert_eq!(t.segment(seg(RX + 1, TX + 1, A, 0)).closed, Some(CloseReason::Done));
+    assert!(!toe_tcp::is_last_fin(&t.s, &fin) && t.segment(fin).reply.is_none());
+}
+
 #[test]
 fn a_half_closed_flow_goes_on_receiving() {
     let mut t = Script::new();

@@ -16,6 +16,16 @@ fn rebase_keeps_time_and_timestamps() {
     assert_eq!(t.emit().unwrap().timestamps.unwrap().val, 1007);
 }
 
+#[test]
+fn rebase_moves_the_curve_of_cubic() {
+    let mut t = Script::with(|s| s.algorithm = toe_abi::flow::cc::CUBIC);
+    // W_max, the time of its plateau, and an epoch that has begun.
+    let words = [50_000, 2000, 40_000, 1 << 31];
+    t.s.cc.words = words;
+    rebase(&mut t.s, Now(1_000_000), Now(77_000_000));
+    assert_eq!(t.s.cc.words, [50_000, 78_000, 40_000, 1 << 31]);
+}
+
 /// What it held of the other group's pools names nothing here.
 #[test]
 fn an_admitted_flow_holds_nothing_of_the_pools_and_recovers_without() {
@@ -25,6 +35,7 @@ fn an_admitted_flow_holds_nothing_of_the_pools_and_recovers_without() {
     let mut sack = SackBlocks::default();
     sack.push(SeqNum(TX + 2000), SeqNum(TX + 10_000));
     let _ = t.segment(SegmentIn { sack, ..seg(RX, TX, A, 0) });
+    assert_eq!(ranges(&t.emit_all())[..2], [(0, 1000), (1000, 1000)]);
     assert_ne!((t.s.tx.board, t.s.cc.sent), (0, 0));
     let now = t.now();
     t.pools = Pools::new(64);

@@ -2,7 +2,7 @@
 
 use super::*;
 use toe_abi::counters::{Counter, Drop};
-use toe_abi::flow::tcp_state as st;
+use toe_abi::flow::{FlowOptions, flow_flags, quick_ack, tcp_state as st};
 
 /// RFC 7323 3.2-2, 3.2-3, 3.2-6.
 #[test]
@@ -325,6 +325,141 @@ fn an_answered_keep_alive_starts_over() {
     }
 }
 
+fn options(change: impl FnOnce(&mut FlowOptions)) -> Input {
+    let mut options = FlowOptions::default();
+    change(&mut options);
+    Input::Options(options)
+}
+
+/// Sums of backed-off timeouts, from the first retransmission on.
+/// RFC 9293 MUST-21, 3.10.8-1.
+#[test]
+fn the_user_timeout_counts_from_the_first_retransmission() {
+    for limit_ms in [1, 999, 1000, 1001, 5000, 200_000, 2_000_000] {
+        let mut t = Script::new();
+        let _ = t.input(options(|o| o.user_timeout_ms = limit_ms));
+        t.write(10);
+        let _ = t.expire();
+        t.emit().expect("at least one retransmission");
+        let first = t.now_us;
+        while t.expire().closed.is_none() {
+            t.emit().expect("a retransmission");
+        }
+        let ms = (t.now_us - first) / 1000;
+        assert!((limit_ms.into()..u64::from(limit_ms) + 30).contains(&ms), "{ms} of {limit_ms} ms");
+    }
+}
+
+/// RFC 9293 MUST-21.
+#[test]
+fn a_timer_that_runs_is_moved_by_what_a_new_user_timeout_differs() {
+    let mut t = Script::new();
+    t.write(10);
+    for _ in 0..3 {
+        let _ = t.expire();
+        t.emit().expect("a retransmission");
+    }
+    let before = next_deadline(&t.s, t.now());
+    let out = t.input(options(|o| o.user_timeout_ms = 1000));
+    assert!(out.deadline && next_deadline(&t.s, t.now()) < before);
+    let _ = t.input(options(|_| ()));
+    assert_eq!(next_deadline(&t.s, t.now()), before);
+}
+
+/// It begins with a retransmission, so the first timeout is what it is.
+#[test]
+fn a_user_timeout_does_not_hasten_the_first_retransmission() {
+    let mut t = Script::new();
+    t.write(10);
+    let before = next_deadline(&t.s, t.now());
+    let _ = t.input(options(|o| o.user_timeout_ms = 50));
+    assert_eq!(next_deadline(&t.s, t.now()), before);
+}
+
+#[test]
+fn another_idle_time_holds_from_when_something_was_last_received() {
+    let mut t = Script::new();
+    let _ = t.host(0, 0, hc_flags::KEEPALIVE);
+    t.now_us += 60_000_000;
+    let out = t.input(options(|o| o.keep_idle_s = 100));
+    assert!(out.deadline && t.expire().counts.has(Counter::TxProbes));
+    assert_eq!(t.now_us, 1_000_000 + 100_000_000 + 1000);
+    // Between probes it is the next interval that is another.
+    let due = next_deadline(&t.s, t.now());
+    let _ = t.input(options(|o| (o.keep_idle_s, o.keep_interval_s) = (10, 3)));
+    assert_eq!(next_deadline(&t.s, t.now()), due);
+}
+
+/// RFC 3168, 5: the last two bits of the type of service are not the application's.
+#[test]
+fn type_of_service_and_hop_limit_are_taken_from_options() {
+    let mut t = Script::new();
+    let ttl = t.s.id.ttl;
+    let _ = t.input(options(|o| o.tos = 0x1f));
+    assert_eq!((t.s.id.tos, t.s.id.ttl), (0x1c, ttl), "0 is no hop limit");
+    let _ = t.input(options(|o| o.ttl = 7));
+    assert_eq!((t.s.id.tos, t.s.id.ttl), (0, 7));
+}
+
+/// However long it takes: the count of retransmissions ends at 255.
+#[test]
+fn the_longest_user_timeout_ends() {
+    let mut t = Script::new();
+    let _ = t.input(options(|o| o.user_timeout_ms = u32::MAX));
+    t.write(10);
+    let expired = (0..300).take_while(|_| t.expire().closed.is_none() && t.emit().is_some()).count();
+    assert_eq!(expired, 255);
+}
+
+#[test]
+fn times_go_back_when_a_flow_is_forgotten() {
+    let mut pools = Pools::new(4);
+    // More than an application may have at a time.
+    for idle in 1..1000 {
+        let mut s = establish(&setup());
+        let _ = input(&mut s, &mut pools, &options(|o| o.keep_idle_s = idle), Now(0));
+        assert_ne!(s.cc.timers, 0, "set {idle}");
+        forget(&mut s, &mut pools);
+        assert_eq!(s.cc.timers, 0);
+    }
+    assert_eq!(pools.take_refused(), 0);
+}
+
+#[test]
+fn what_finds_no_room_is_counted() {
+    let mut pools = Pools::new(4);
+    let mut last = establish(&setup());
+    for idle in 1..=65 {
+        last = establish(&setup());
+        let _ = input(&mut last, &mut pools, &options(|o| o.keep_idle_s = idle), Now(0));
+    }
+    assert_eq!((last.cc.timers, pools.take_refused()), (0, 1));
+}
+
+/// A state from elsewhere names nothing here.
+#[test]
+fn imported_states_have_the_usual_times() {
+    let (mut s, mut pools) = (establish(&setup()), Pools::new(4));
+    s.cc.timers = 200;
+    admit(&mut s, &mut pools, Now(0));
+    assert_eq!(s.cc.timers, 0);
+}
+
+#[test]
+fn quick_ack_acknowledges_what_waits_and_what_comes() {
+    let mut t = Script::new();
+    let p = TcpFlags::PSH | A;
+    let _ = t.segment(seg(RX, TX, p, 10));
+    assert_eq!(t.emit(), None, "delayed");
+    let out = t.input(options(|o| o.quick_ack = quick_ack::ON));
+    assert!(out.send && t.emit().is_some_and(|ack| ack.len == 0));
+    let _ = t.segment(seg(RX + 10, TX, p, 10));
+    assert!(t.emit().is_some());
+    let _ = t.input(options(|o| o.quick_ack = quick_ack::OFF));
+    let _ = t.segment(seg(RX + 20, TX, p, 10));
+    assert_eq!(t.emit(), None);
+}
+
 /// RFC 7323 5.7-1; RFC 1191 3-1, 3-2, 3-3, 3-4, 6.4-2; RFC 5927 4.1-1.
 #[test]
 fn frag_needed_sends_again_in_smaller_segments() {
@@ -336,6 +471,26 @@ fn frag_needed_sends_again_in_smaller_segments() {
     assert!(t.input(error(TX)).send);
     let sent = t.emit_all();
     assert_eq!(ranges(&sent)[..2], [(0, 560), (560, 560)]);
+}
+
+/// RFC 1191 6.4-2. What answers segments that were too long says nothing of a loss.
+#[test]
+fn frag_needed_ends_recovery_and_duplicates_begin_none() {
+    let mut t = Script::with(|s| (s.snd_wnd, s.ecn) = (60_000, true));
+    t.write(10_000);
+    let _ = t.segment(seg(RX, TX, A | TcpFlags::ECE, 0));
+    for _ in 0..3 {
+        let _ = t.segment(seg(RX, TX, A, 0));
+    }
+    t.emit_all();
+    let _ = t.input(Input::IcmpError(IcmpError { kind: 3, code: 4, mtu: 600, seq: SeqNum(TX) }));
+    assert_eq!(t.s.rx.flags & (flow_flags::RECOVERY | flow_flags::ECN_REDUCED), 0);
+    assert_eq!(t.emit_all().iter().map(|s| s.len).sum::<u32>(), 4480, "eight of 560");
+    for _ in 0..5 {
+        assert!(t.segment(seg(RX, TX, A, 0)).counts.is_empty());
+        assert_eq!(t.emit(), None);
+    }
+    assert_eq!((t.s.cc.cwnd, t.s.cc.ssthresh), (5000, 5000));
 }
 
 /// Over IPv6 headers are longer, and no path has less than 1280 bytes (RFC 8201, 4).
@@ -389,10 +544,19 @@ fn other_icmp_errors_change_nothing() {
     }
 }
 
+/// A caller asks for the next deadline if it is told to.
+#[test]
+fn the_deadline_is_new_when_a_timer_has_run_or_is_due_sooner() {
+    let mut t = Script::with(|s| s.snd_wnd = 0);
+    assert!(!t.host(0, 0, 0).deadline);
+    assert!(t.host(10, 0, 0).deadline && !t.host(20, 0, 0).deadline, "for the first probe of a closed window");
+    assert!(t.expire().deadline && t.input(Input::Timer).deadline);
+}
+
 #[test]
 fn impossible_positions_are_refused() {
     let mut t = Script::new();
-    for (tx, rx) in [(65_537, 0), (1 << 30, 0), (0, 1), (10, 5)] {
+    for (tx, rx) in [(65_537, 0), (1 << 30, 0), (1 << 31, 0), (0, 1), (10, 5)] {
         let out = t.host(tx, rx, hc_flags::FIN);
         assert!(out.bad_host && !out.send, "{tx} {rx}");
     }

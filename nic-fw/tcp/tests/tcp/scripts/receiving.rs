@@ -203,6 +203,15 @@ fn reading_opens_a_closed_window() {
 }
 
 #[test]
+fn who_has_read_nothing_says_nothing_of_the_window() {
+    let mut t = Script::with(|s| s.rcv_wnd = 1000);
+    assert!(!t.host(0, 0, 0).send, "although there is more room than was offered");
+    let _ = t.segment(seg(RX, TX, A | TcpFlags::PSH, 10));
+    t.emit().unwrap();
+    assert_eq!(t.s.rx.rcv_adv.wrapping_sub(RX + 10), 65_526);
+}
+
+#[test]
 fn a_keep_alive_of_the_peer_is_answered() {
     let mut t = Script::new();
     let out = t.segment(seg(RX - 1, TX, A, 0));

@@ -136,6 +136,29 @@ fn neighbours_that_have_become_alike_share_a_record() {
 }
 
 #[test]
+fn the_window_grows_while_segments_are_only_overtaken() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    let _ = t.ack(0, &[(1000, 2000)]);
+    t.wait(200);
+    let _ = t.ack(2000, &[]);
+    assert_eq!(t.s.cc.cwnd, 11_000, "by what is new: the second was known");
+}
+
+/// RFC 9293 SHLD-16: the first segment is sent again whatever the window is.
+#[test]
+fn what_a_shrunk_window_has_no_room_for_is_not_sent_again() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    let _ = t.segment(SegmentIn { window: 0, ..sack(0, &[(3000, 10_000)]) });
+    assert_eq!(ranges(&t.emit_all()), [(0, 1000)]);
+    let _ = t.segment(SegmentIn { window: 2000, ..sack(1000, &[(3000, 10_000)]) });
+    assert_eq!(ranges(&t.emit_all()), [(1000, 1000), (2000, 1000)]);
+}
+
+#[test]
 fn where_segments_overtake_each_other_three_are_no_proof() {
     let mut t = script();
     t.write(2000);
@@ -453,6 +476,18 @@ fn each_ack_sends_as_much_as_it_delivers_and_a_segment_more_if_all_is_well() {
     assert_eq!(sent, [2, 2, 1, 1, 1, 1], "until ssthresh is in flight");
 }
 
+/// RFC 9937, 6.2: SafeACK.
+#[test]
+fn an_ack_that_does_not_advance_brings_no_segment_more() {
+    let mut t = script();
+    t.window(20);
+    t.write(40_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(12_000, 20_000)]).len(), 8);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(8000, 9000), (12_000, 20_000)]).len(), 1);
+}
+
 /// RFC 6675 5-9; RFC 8985 9.3-1, 9.3-2; RFC 6937 3-1, 3-2, 3-3, 3-5.
 #[test]
 fn the_window_comes_down_in_proportion_to_what_arrives() {
@@ -506,7 +541,8 @@ fn a_lost_tail_is_probed_after_two_round_trips() {
     let mut t = script();
     t.write(3000);
     let start = t.now_us;
-    assert!(t.expire().counts.has(Counter::TxTailProbes));
+    let out = t.expire();
+    assert!(out.counts.has(Counter::TxTailProbes) && out.send);
     assert!(t.now_us - start <= 6000, "after {} us", t.now_us - start);
     assert_eq!(ranges(&t.emit_all()), [(2000, 1000)]);
     t.wait(RTT_US);
@@ -874,6 +910,18 @@ fn a_recovery_whose_retransmissions_were_all_needless_is_taken_back() {
     t.wait(RTT_US);
     assert!(t.counts(10_000, &[(0, 1000)]).has(Counter::TxSpuriousRecoveries));
     assert_eq!((t.s.cc.cwnd, t.s.cc.ssthresh), (10_000, 1 << 30));
+}
+
+/// Nothing is SACKed or lost any more, but what is sent again is out.
+#[test]
+fn a_recovery_is_taken_back_before_it_has_ended_too() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 4000)]), [(0, 1000)]);
+    let _ = t.ack(4000, &[]);
+    assert!(t.counts(4000, &[(0, 1000)]).has(Counter::TxSpuriousRecoveries));
+    assert_eq!(t.s.cc.cwnd, 10_000);
 }
 
 /// RFC 3168, 6.1.2: CWR tells of a reduction.

@@ -93,7 +93,8 @@ fn timeout_backs_off_and_goes_back() {
     let mut t = Script::new();
     t.write(3000);
     let start = t.now_us;
-    assert!(t.expire().counts.has(Counter::TxTimeouts));
+    let out = t.expire();
+    assert!(out.counts.has(Counter::TxTimeouts) && out.send);
     let first = t.now_us - start;
     assert!((201_000..=204_000).contains(&first), "RTO {first}");
     assert_eq!(ranges(&t.emit_all()), [(0, 1000)]);
@@ -212,7 +213,7 @@ fn a_closed_window_is_probed_for_as_long_as_the_peer_answers() {
     assert_eq!(t.write(10), []);
     for _ in 0..100 {
         let out = t.expire();
-        assert!(out.counts.has(Counter::TxProbes) && out.closed.is_none());
+        assert!(out.counts.has(Counter::TxProbes) && out.send && out.closed.is_none());
         let probe = t.emit().unwrap();
         assert_eq!((probe.seq, probe.len), (SeqNum(TX - 1), 0));
         let _ = t.segment(SegmentIn { window: 0, ..seg(RX, TX, A, 0) });

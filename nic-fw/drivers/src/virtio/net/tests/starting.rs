@@ -51,7 +51,33 @@ fn the_defaults_carry_super_frames() {
     let net = world.start(&settings).unwrap();
     let caps = <NetTx<_, _> as TxPort<Vec<u8>>>::caps(&net.tx);
     assert_eq!(caps.tso_max, 65_000);
-    assert!(!net.control.features().contains(Features::MQ), "one pair needs no commands");
+    assert!(!net.control.features().contains(Features::MQ), "one pair need not be set");
+}
+
+#[test]
+fn multicast_is_asked_for_and_asked_for_again() {
+    for offered in [all(), all() - Features::MQ] {
+        let world = World::new(offered, 3, &small());
+        let mut net = world.start(&small()).unwrap();
+        assert!(world.registers.device().takes_multicast);
+        net.control.restart(&mut net.rx, &mut net.tx, &world.clock).unwrap();
+        assert!(world.registers.device().takes_multicast);
+    }
+    let world = World::new(all() - Features::CTRL_RX, 1, &small());
+    world.start(&small()).unwrap();
+    assert!(!world.registers.device().takes_multicast, "it has no such command");
+}
+
+#[test]
+fn a_device_that_refuses_multicast_carries_the_rest() {
+    let started = |control| {
+        let world = World::new(all(), 1, &small());
+        world.registers.device().control = control;
+        world.start(&small()).map(drop)
+    };
+    assert_eq!(started(Control::Refuse), Ok(()));
+    assert_eq!(started(Control::Lie), Err(NetError::Multicast(CommandError::Broken)));
+    assert!(matches!(started(Control::Ignore), Err(NetError::Multicast(CommandError::TimedOut(_)))));
 }
 
 #[test]
