@@ -100,7 +100,7 @@ pub struct Output {
     pub reply: Option<SegmentOut>,
     /// What the application may see has changed (rx_head, tx_tail, FIN, error).
     pub notify: bool,
-    /// `emit` may have something now.
+    /// `emit` may have something now. Not said again of what it still had when it was last called.
     pub send: bool,
     /// [`next_deadline`](crate::next_deadline) may be sooner than before, or a timer has run.
     pub deadline: bool,

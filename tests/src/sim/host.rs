@@ -26,6 +26,9 @@ pub type AnyCard = Box<dyn Composition<Board = FakeBoard>>;
 const ROUNDS_MAX: u32 = 100_000;
 const CLIENT: ClientId = ClientId(1);
 
+/// What becomes of the card's answers.
+type Lies = Box<dyn FnMut(&mut ControlMsg)>;
+
 /// Card and daemon: what the application's library talks to.
 struct Below {
     card: AnyCard,
@@ -42,7 +45,7 @@ struct Below {
     stopped: Option<Vec<(RegionId, u32)>>,
     /// The application's context as the card numbers it.
     app_ctx: Option<CtxId>,
-    lies: Option<Box<dyn FnMut(&mut ControlMsg)>>,
+    lies: Option<Lies>,
 }
 
 impl Below {
