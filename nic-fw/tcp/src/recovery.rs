@@ -91,8 +91,7 @@ fn advance_state(
         // RFC 6675 5.1-5.
         begin(s, pools, news, out);
         prr::on_ack(s, pools, delivered, false);
-    } else if !ended && (advanced || s.has(ff::REORDERED)) {
-        // Where segments overtake each other snd_una stands still for much of the time, and what was SACKed will not be counted again.
+    } else if advanced && !ended {
         ack::grow(s, delivered, flight, ece, now);
     }
     ask_for_retransmission(s, pools);
