@@ -128,7 +128,7 @@ impl Region {
 
     /// Socket slot `i`.
     pub fn slot(&self, i: u32) -> Option<&Slot> {
-        // SAFETY: `Slot` consists of atomics, any bit pattern is valid; `at` checked the bounds, slots are 384 bytes
+        // SAFETY: `Slot` consists of atomics, any bit pattern is valid; `at` checked the bounds, slots are 448 bytes
         // apart from a page-aligned start, so aligned to 64.
         (i < self.header.n_sockets).then(|| unsafe { self.at::<Slot>(self.header.socket(i)).as_ref() })
     }

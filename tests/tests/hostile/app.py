@@ -12,6 +12,8 @@ MAGIC, VERSION = int.from_bytes(b"FTOEAPPS", "little"), 1 << 16
 HELLO, OPEN_CONTEXT, POOL, BIND, LISTEN, CONNECT, SUBSCRIBE, UNLISTEN, CLOSE_CONTEXT, BYE, IDENTIFY = range(1, 12)
 UPDATE, REBIND, ABORT = 1, 2, 3
 FREE, OPEN, LISTENING, CONNECTING, CONNECTED, FAILED = range(6)
+# Bytes of a socket slot (toe_abi::region::SOCKET_SLOT_LEN).
+SLOT = 448
 rng = random.Random(SEED)
 # What must stay open although the attack has returned.
 KEPT = []
@@ -96,7 +98,7 @@ class App:
         struct.pack_into("=I", self.mem, at, value & 0xFFFFFFFF)
 
     def slot(self, i):
-        return self.sockets + i * 384
+        return self.sockets + i * SLOT
 
     def page(self, c):
         return self.contexts + c * 4096
@@ -220,7 +222,7 @@ def scribble():
 
     def anywhere():
         for _ in range(64):
-            n = rng.choice([4, 64, 384, 4096, 65536])
+            n = rng.choice([4, 64, SLOT, 4096, 65536])
             at = rng.randrange(0, app.payload - n) & ~3
             control[at : at + n] = os.urandom(n)
         # Not all of the buffers: memory that is written to is taken.
@@ -362,7 +364,7 @@ def slots():
     # Every slot claims a flow, whoever has it, and lets go of it in every way.
     many = [s for _ in range(8) for s in app.pool(32)]
     for s, flow in zip(many, some_flows()):
-        app.mem[app.slot(s) : app.slot(s + 1)] = os.urandom(384)
+        app.mem[app.slot(s) : app.slot(s + 1)] = os.urandom(SLOT)
         struct.pack_into("=IIII", app.mem, app.slot(s), CONNECTED, 0, *flow)
         app.word(app.slot(s) + 128 + 20, rng.getrandbits(1))
     for s in many:
@@ -379,7 +381,7 @@ def slots():
     while True:
         for _ in range(32):
             s = app.pool(1)[0]
-            app.mem[app.slot(s) : app.slot(s + 1)] = os.urandom(384)
+            app.mem[app.slot(s) : app.slot(s + 1)] = os.urandom(SLOT)
             struct.pack_into("=IIII", app.mem, app.slot(s), CONNECTED, 0, *rng.choice(some_flows()))
             os.close(app.tokens.pop(s))
         time.sleep(0.005)
