@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use arbitrary::{Arbitrary, Unstructured};
+use arbitrary::Arbitrary;
 use toe::{Context, Event, SocketId};
 use toe_abi::app::{APP_MAGIC, MSG_LEN, Request, op};
 use toe_abi::control::{ControlMsg, kind};
@@ -26,6 +26,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::host;
 use super::peers::{OUR_IP, OUR_IP6, PEER_IP, PEER_IP6, PEER_PORT, Peer, Peers};
+use super::steps::steps;
 
 const STEPS_MAX: usize = 200;
 /// Where the application listens that nobody may disturb, and where the others may.
@@ -157,13 +158,8 @@ struct World {
 }
 
 pub fn run(data: &[u8]) {
-    let mut u = Unstructured::new(data);
     let mut world = World::new();
-    for _ in 0..STEPS_MAX {
-        if u.is_empty() {
-            break;
-        }
-        let Ok(step) = u.arbitrary() else { break };
+    for step in steps(data, STEPS_MAX) {
         world.step(step);
         world.settle();
     }

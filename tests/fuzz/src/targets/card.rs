@@ -5,13 +5,15 @@
 #[path = "../../../../nic-fw/datapath/tests/common/mod.rs"]
 mod bench;
 
-use arbitrary::{Arbitrary, Unstructured};
+use arbitrary::Arbitrary;
 use bench::{Bench, Fused, Kind, OneCore, peer_segment};
 use std::cell::RefCell;
 use toe_abi::{CtxId, FlowId, HostAddr, RegionId, control::ControlMsg, desc::HostDesc};
 use toe_datapath::{CardConfig, Composition};
 use toe_hal::HostMemory;
 use toe_wire::TcpFlags;
+
+use super::steps::steps;
 
 const STEPS_MAX: usize = 200;
 const FLOWS: u16 = 3;
@@ -92,12 +94,7 @@ impl World {
 
     fn run(&mut self, data: &[u8]) {
         self.begin();
-        let mut u = Unstructured::new(data);
-        for _ in 0..STEPS_MAX {
-            if u.is_empty() {
-                break;
-            }
-            let Ok(step) = u.arbitrary() else { break };
+        for step in steps(data, STEPS_MAX) {
             self.step(step);
             self.rest();
         }

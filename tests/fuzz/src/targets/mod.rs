@@ -14,4 +14,5 @@ mod host;
 pub mod ivshmem;
 mod peers;
 pub mod stack;
+mod steps;
 pub mod tcp;

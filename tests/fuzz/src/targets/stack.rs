@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use arbitrary::{Arbitrary, Unstructured};
+use arbitrary::Arbitrary;
 use toe::{Context, Error, Event, SocketId};
 use toe_hal::RxOffload;
 use toe_hal::fake::FakeFrame;
@@ -14,6 +14,7 @@ use toe_wire::{TcpFlags, TcpOptions, Timestamps};
 
 use super::host;
 use super::peers::{PEER_IP, PEER_IP6, PEER_PORT, Peers, blocks};
+use super::steps::steps;
 
 const STEPS_MAX: usize = 300;
 const LISTENS: u16 = 80;
@@ -149,13 +150,8 @@ struct World {
 }
 
 pub fn run(data: &[u8]) {
-    let mut u = Unstructured::new(data);
     let mut world = World::new();
-    for _ in 0..STEPS_MAX {
-        if u.is_empty() {
-            break;
-        }
-        let Ok(step) = u.arbitrary() else { break };
+    for step in steps(data, STEPS_MAX) {
         world.step(step);
         world.settle();
     }
