@@ -67,6 +67,17 @@ impl Handshake {
 }
 
 impl Engine {
+    /// Our initial sequence number; `floor`: beyond that of the previous incarnation, if it was in TIME-WAIT.
+    fn iss_of(&self, key: &FlowKey, floor: Option<SeqNum>) -> SeqNum {
+        let iss = self.keys.isn(key, self.now);
+        match floor {
+            // RFC 1122, 4.2.2.13: beyond the largest number of the previous incarnation, and its window.
+            // RFC 1122 4.2.2.13-1.
+            Some(floor) if !iss.gt(floor) => floor.add(65_537),
+            _ => iss,
+        }
+    }
+
     /// Largest segment we take: the MTU less fixed headers (RFC 6691).
     /// RFC 9293 MUST-67; RFC 1191 3.1-1, 3.1-2.
     fn our_mss(&self, key: &FlowKey) -> u16 {
