@@ -209,7 +209,7 @@ fn forged_descriptors_are_counted_and_change_nothing(kind: &impl Kind) {
     b.update(1, FlowId { generation: flow.generation + 1, ..flow }, 0, 0, 0);
     b.update(1, FlowId { index: u32::MAX - 3, generation: 1 }, 0, 0, 0);
     b.update(3, flow, 100, 0, 0);
-    [hc::CLOSE, hc::ABORT].map(|kind| b.post(3, HostDesc { kind, flow, ..Default::default() }));
+    [hc::CLOSE, hc::ABORT].into_iter().for_each(|kind| b.post(3, HostDesc { kind, flow, ..Default::default() }));
     b.update(1, flow, BUF as u32 + 1, 0, 0);
     b.update(1, flow, 0, 1, 0);
     b.run();
@@ -540,7 +540,25 @@ fn a_full_close_ends_with_both_fins(kind: &impl Kind) {
     assert_eq!(b.sent().last().unwrap().acked(), 1);
 }
 
-/// As above, by the application's own word: nobody else has to be there.
+/// Until the control plane, which may be stopped, has read of the end.
+fn a_peer_that_has_missed_the_reset_gets_it_again(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let flow = b.install(0, 1);
+    b.post(1, HostDesc { kind: hc::ABORT, flow, ..Default::default() });
+    b.run();
+    b.sent();
+    b.segment(0, 0, 0, NO_FLAGS, b"are you there?");
+    b.run();
+    let sent = b.sent();
+    assert_eq!(sent.iter().map(|s| (s.flags().contains(TcpFlags::RST), s.pos())).collect::<Vec<_>>(), [(true, 0)]);
+    // It may be a new connection's.
+    b.segment(0, 0, 0, TcpFlags::SYN, b"");
+    b.run();
+    assert_eq!((b.sent().len(), b.exceptions().len()), (0, 1));
+    accounted(&b);
+}
+
+/// By its own word: nobody else has to be there.
 fn an_application_closes_its_flow_while_the_control_plane_is_silent(kind: &impl Kind) {
     let mut b = kind.bench();
     let close = |flow, tx_head, rx_tail| HostDesc { kind: hc::CLOSE, flow, tx_head, rx_tail, ..Default::default() };
@@ -1076,6 +1094,7 @@ on_every_card! {
     an_unbound_flow_that_is_given_up_is_reported_at_once,
     a_close_with_unread_data_sends_what_was_written_and_then_resets,
     a_full_close_ends_with_both_fins,
+    a_peer_that_has_missed_the_reset_gets_it_again,
     an_application_closes_its_flow_while_the_control_plane_is_silent,
     unmapping_a_region_resets_its_flows_first,
     closing_a_context_unbinds_its_flows,

@@ -214,7 +214,7 @@ impl Protocol {
                 self.counters.drop_many(Drop::Frozen, msg.frames.len() as u64);
                 msg.dropped = true;
             }
-            Some(Phase::Ended) if toe_tcp::is_last_fin(self.states.state(flow), segment) => {
+            Some(Phase::Ended) if toe_tcp::is_owed_answer(self.states.state(flow), segment) => {
                 let out = self.input(flow, &Input::Segment(*segment));
                 self.finish(flow, &out, msg);
             }
