@@ -13,14 +13,14 @@ use crate::urgent;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::io::Errno;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 use toe::link::Region;
 use toe::link::client::{Client, Daemon, OpenError, Proof, Welcome, run_dir, ticket};
-use toe::link::sys::AppFd;
+use toe::link::sys::{AppFd, Copies};
 use toe::socket::own_flags;
 use toe::{Channel, Socket};
 use toe_abi::region::{slot_flags, slot_state};
@@ -484,6 +484,7 @@ pub fn exiting() {
         return;
     }
     let_go();
+    part_from_all();
     if let Ok(mut control) = CONTROL.try_lock()
         && let Some(client) = control.client.as_mut()
     {
@@ -515,4 +516,24 @@ fn let_go() {
             socket.mark_clean(socket.slot().tx.linger.load(Ordering::Relaxed) != 1);
         }
     }
+}
+
+/// Gives all sockets up, and tells the card of those that no other process holds: toed, which sees them go by itself, may be stopped. A thread
+/// that still runs finds a file at their numbers that can neither be read nor written.
+fn part_from_all() {
+    let (Ok(mut hub), Ok(copies)) = (hub::try_lock(), Copies::new()) else { return };
+    let mut last = BTreeMap::new();
+    for (fd, kind) in fdtable::ours(0, u32::MAX) {
+        if let Kind::Socket(slot) = kind
+            && let Some(farewell) = view(slot).ok().and_then(|socket| socket.farewell())
+            && copies.watch(AppFd(fd), slot.into()).is_ok()
+            && AppFd(fd).replace(&copies, true).is_ok()
+        {
+            fdtable::clear(fd);
+            last.insert(u64::from(slot), farewell);
+        }
+    }
+    let Ok(left) = copies.left(last.len().max(1)) else { return };
+    left.iter().for_each(|slot| _ = last.remove(slot));
+    last.into_values().for_each(|farewell| hub.part(farewell));
 }
