@@ -2,7 +2,7 @@
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
-use rustix::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use rustix::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use std::time::Duration;
 
@@ -61,22 +61,22 @@ impl AppFd {
 
 /// Tells of sockets whether a descriptor of them is left, in any process. They must be such that can be written to: an epoll instance forgets
 /// a socket when its last descriptor goes, and until then says that it is ready.
-pub struct Copies(OwnedFd);
+pub struct Copies(AppFd);
 
 impl Copies {
     pub fn new() -> Result<Self, Errno> {
-        epoll::create(epoll::CreateFlags::CLOEXEC).map(Self)
+        epoll::create(epoll::CreateFlags::CLOEXEC).map(|epoll| Self(AppFd(epoll.into_raw_fd())))
     }
 
     /// To be called before the number is closed.
     pub fn watch(&self, socket: AppFd, key: u64) -> Result<(), Errno> {
-        epoll::add(&self.0, socket, epoll::EventData::new_u64(key), epoll::EventFlags::OUT)
+        epoll::add(self.0, socket, epoll::EventData::new_u64(key), epoll::EventFlags::OUT)
     }
 
     /// The keys of sockets of which a descriptor is left, up to `most` (not 0).
     pub fn left(&self, most: usize) -> Result<Vec<u64>, Errno> {
         let mut found = Vec::with_capacity(most);
-        epoll::wait(&self.0, spare_capacity(&mut found), Some(&rustix::time::Timespec::default()))?;
+        epoll::wait(self.0, spare_capacity(&mut found), Some(&rustix::time::Timespec::default()))?;
         Ok(found.iter().map(|event| event.data.u64()).collect())
     }
 }
@@ -85,6 +85,13 @@ impl Copies {
 impl AsFd for Copies {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+impl Drop for Copies {
+    fn drop(&mut self) {
+        // Not by libc's close(), which may be the preloaded one, to which the number may be that of a socket: libc has closed it behind its back.
+        let _ = self.0.close();
     }
 }
 

@@ -12,6 +12,8 @@ use crate::hub::{self, Hub, Link};
 use crate::urgent;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, sockopt};
+use rustix::process::Pid;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -194,13 +196,14 @@ const INHERITED_MAX: i32 = 64;
 
 /// Whether a descriptor may be one of toed's tokens: an end of a socketpair that a process called toed has made.
 fn is_token(fd: AppFd) -> bool {
-    use rustix::net::{AddressFamily, sockopt};
-    if sockopt::socket_domain(fd) != Ok(AddressFamily::UNIX) {
-        return false;
-    }
-    let Ok(maker) = sockopt::socket_peercred(fd) else { return false };
-    let comm = std::fs::read(format!("/proc/{}/comm", maker.pid.as_raw_nonzero()));
-    comm.is_ok_and(|name| name == b"toed\n")
+    let comm = maker(fd).map(|pid| std::fs::read(format!("/proc/{}/comm", pid.as_raw_nonzero())));
+    comm.is_some_and(|comm| comm.is_ok_and(|name| name == b"toed\n"))
+}
+
+/// The process at the other end of a UNIX socket when it was made.
+fn maker(fd: AppFd) -> Option<Pid> {
+    let unix = sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX);
+    unix.then(|| sockopt::socket_peercred(fd)).and_then(Result::ok).map(|cred| cred.pid)
 }
 
 fn required() -> bool {
@@ -522,9 +525,12 @@ fn let_go() {
 /// that still runs finds a file at their numbers that can neither be read nor written.
 fn part_from_all() {
     let (Ok(mut hub), Ok(copies)) = (hub::try_lock(), Copies::new()) else { return };
+    let Some(toed) = hub.conn().and_then(maker) else { return };
     let mut last = BTreeMap::new();
     for (fd, kind) in fdtable::ours(0, u32::MAX) {
+        // libc may have closed the number behind our back, and put a file there whose last bytes are still to be written.
         if let Kind::Socket(slot) = kind
+            && maker(AppFd(fd)) == Some(toed)
             && let Some(farewell) = view(slot).ok().and_then(|socket| socket.farewell())
             && copies.watch(AppFd(fd), slot.into()).is_ok()
             && AppFd(fd).replace(&copies, true).is_ok()
