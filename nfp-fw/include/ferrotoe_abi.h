@@ -29,6 +29,7 @@
 #define TOE_HC_REBIND 2U
 #define TOE_HC_ABORT 3U
 #define TOE_HC_OPTIONS 4U
+#define TOE_HC_CLOSE 5U
 
 /* desc::hc_flags */
 #define TOE_HC_FLAG_FIN 1U

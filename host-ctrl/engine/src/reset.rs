@@ -29,7 +29,11 @@ impl Engine {
         }
     }
 
+    /// Not from an address that is no longer ours (RFC 4862, 5.5.4).
     pub(crate) fn send_rst(&mut self, to: Mac, key: FlowKey, seq: SeqNum, ack: SeqNum, flags: TcpFlags, timestamps: Option<Timestamps>) {
+        if !self.addresses.is_own(&key.local_ip) {
+            return;
+        }
         if !self.limits.rst.take(self.now) {
             self.counters.rsts_limited += 1;
             return;

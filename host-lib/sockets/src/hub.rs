@@ -133,6 +133,11 @@ impl Hub {
         &mut self.slots[i]
     }
 
+    /// The connection to toed.
+    pub fn conn(&self) -> Option<AppFd> {
+        self.link.as_ref().map(|link| AppFd(link.conn))
+    }
+
     // --- towards the card
 
     /// The card is to learn what the slot says. Kicks it if it sleeps.

@@ -160,11 +160,12 @@ impl Channel {
     }
 
     /// Tells the card what [`Socket::farewell`](crate::Socket::farewell) has made, when the socket's last descriptor has gone. It is left to
-    /// toed if the queue is full, if another process has sent something since, or if the slot is another socket's by now, which toed has made
-    /// it. `true`: the card has to be kicked.
+    /// toed if the queue is full, if another process has sent or received something since, or if the slot is another socket's by now, which toed
+    /// has made it. `true`: the card has to be kicked.
     #[must_use = "a card that is not kicked sleeps for ever"]
     pub fn part(&mut self, Farewell(desc): Farewell) -> bool {
-        let is_last_word = |s: &Slot| s.conn.flow() == desc.flow && s.tx.head.load(Ordering::Acquire) == desc.tx_head;
+        let positions = |s: &Slot| (s.tx.head.load(Ordering::Acquire), s.rx.tail.load(Ordering::Acquire));
+        let is_last_word = |s: &Slot| s.conn.flow() == desc.flow && positions(s) == (desc.tx_head, desc.rx_tail);
         let told = self.region.slot(desc.opaque).is_some_and(is_last_word) && self.hc.push(desc).is_ok();
         told && sleep::must_wake(&self.page().card.parked)
     }
@@ -510,13 +511,16 @@ pub(crate) mod tests {
         let sent_since = farewell(&bench);
         slot.tx.head.store(7, Ordering::Release);
         let _ = channel.part(sent_since);
+        let received_since = farewell(&bench);
+        slot.rx.tail.store(7, Ordering::Release);
+        let _ = channel.part(received_since);
         let used_again = farewell(&bench);
         slot.reset();
         let _ = channel.part(used_again);
         assert!(bench.card_in.pop().is_none());
         let good = farewell(&bench);
         let _ = channel.part(good);
-        assert_eq!(bench.card_in.pop().map(|d| d.flags), Some(toe_abi::desc::hc_flags::FIN));
+        assert_eq!(bench.card_in.pop().map(|d| d.kind), Some(hc::CLOSE));
     }
 
     #[test]

@@ -413,7 +413,8 @@ impl<D: Daemon> Context<D> {
         if let Ok(socket) = self.socket(id) {
             socket.mark_clean(clean);
         }
-        let farewell = self.socket(id).ok().and_then(|socket| socket.farewell());
+        // Else the card has been told.
+        let farewell = self.socket(id).ok().filter(|_| clean).and_then(|socket| socket.farewell());
         self.flush();
         self.channel.forget(id.0);
         self.noticed.retain(|&s| s != id.0);

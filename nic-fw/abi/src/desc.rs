@@ -75,6 +75,9 @@ pub mod hc {
     /// The flow's [`FlowOptions`](crate::flow::FlowOptions) from now on. A time that is out of range is cut; where the card has no room for another
     /// set of timers, or the application has too many, the flow keeps those that it has.
     pub const OPTIONS: u32 = 4;
+    /// The last descriptor of the socket has gone: acts as [`UPDATE`], then resets the connection if received bytes are left unread (RFC 2525,
+    /// 2.17), else sends FIN, and answers data that still comes with a reset.
+    pub const CLOSE: u32 = 5;
 }
 
 /// Flags of [`HostDesc`]: the socket's present options, each time.

@@ -2,8 +2,10 @@
 
 use crate::sack::Range;
 use crate::state::View;
-use crate::{Fast, Input, Now, Output, Pools, SegmentIn, ack, board, cc, closing, fast, host, output, receive, send, timers, urgent};
-use toe_abi::counters::Drop;
+use crate::{
+    Fast, Input, Now, Output, Pools, SegmentIn, SegmentOut, ack, board, cc, closing, fast, host, output, receive, send, timers, urgent,
+};
+use toe_abi::counters::{Counter, Drop};
 use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 use toe_wire::{SeqNum, TcpFlags};
 
@@ -61,7 +63,8 @@ pub fn input(s: &mut FlowState, pools: &mut Pools, event: &Input, now: Now) -> O
     out
 }
 
-/// What still comes for a flow that has ended: of TIME-WAIT this much is done here until the control plane takes it over.
+/// What still comes for a flow that has ended: the last ACK or RST was lost. This much of TIME-WAIT and CLOSED is done here until the control
+/// plane takes it over.
 /// RFC 9293 3.10.7.4-28, 3.10.7.4-38.
 #[cold]
 fn ended(s: &mut FlowState, pools: &Pools, event: &Input, now: Now, out: &mut Output) {
@@ -69,6 +72,10 @@ fn ended(s: &mut FlowState, pools: &Pools, event: &Input, now: Now, out: &mut Ou
     out.drop = Some(Drop::RxClosed);
     if closing::is_last_fin(s, seg) {
         challenge(s, pools, now, out);
+    } else if closing::has_missed_reset(s, seg) {
+        // RFC 9293 3.10.7.1-3: what the peer has received tells where it will take it.
+        out.reply = Some(SegmentOut { seq: seg.ack, ..output::reset(s, now) });
+        out.counts.add(Counter::TxResets);
     }
 }
 

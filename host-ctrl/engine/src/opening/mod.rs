@@ -139,11 +139,15 @@ impl Engine {
         }
     }
 
-    /// Sends the SYN or SYN-ACK of a handshake, and arms the timer for the next.
+    /// Sends the SYN or SYN-ACK of a handshake, and arms the timer for the next. The handshake ends if its address is no longer ours.
     pub(crate) fn send_syn(&mut self, id: ConnId) {
         let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         let (key, hop, origin) = (conn.key, conn.hop, conn.origin);
+        // RFC 4862, 5.5.4: an invalid address "MUST NOT be used as a source address".
+        if !self.addresses.is_own(&key.local_ip) {
+            return self.abandon(id, Errno::EADDRNOTAVAIL);
+        }
         let (synack, h) = match &mut conn.phase {
             Phase::SynSent(h) => (false, h),
             Phase::SynReceived(h) => (true, h),
