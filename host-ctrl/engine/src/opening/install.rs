@@ -94,7 +94,7 @@ impl Engine {
             irs: h.irs,
             snd_wnd: h.peer_window,
             snd_wscale: h.options.peer_wscale.unwrap_or(0),
-            rcv_wnd: u32::from(super::first_window(h.buffers)),
+            rcv_wnd: u32::from(h.first_window()),
             rcv_wscale: h.options.peer_wscale.map_or(0, |_| super::scale_of(h.buffers)),
             // RFC 9293 MUST-16; RFC 8201 5.4-2.
             mss: h.open.limit(h.options.peer_mss.min(self.mss_to(&key))).saturating_sub(per_segment),
@@ -107,6 +107,8 @@ impl Engine {
             ack_now,
             now: Now(self.now),
         });
+        // As if so much were unread: see `offered`.
+        state.rx.rx_tail = state.rx.rx_tail.wrapping_sub(h.held_back());
         start_with_care(&mut state, h);
         if self.pacing(&key.remote_ip) {
             state.rx.flags |= flow_flags::PACED;

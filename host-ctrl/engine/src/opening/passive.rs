@@ -112,7 +112,7 @@ impl Engine {
         let origin = conn.origin;
         let Phase::SynReceived(h) = &mut conn.phase else { return };
         let rcv_nxt = h.irs.add(1);
-        let in_window = seg.seq.in_window(rcv_nxt, u32::from(super::first_window(h.buffers)).max(1));
+        let in_window = seg.seq.in_window(rcv_nxt, u32::from(h.first_window()).max(1));
 
         if seg.has(TcpFlags::RST) {
             self.counters.drop_rst += 1;
