@@ -669,7 +669,8 @@ struct toe_slot_options {
     uint32_t quick_ack;           /*  16 */
     uint32_t linger2_s;           /*  20 */
     uint32_t not_sent_low_water;  /*  24 */
-    uint32_t _reserved[9];        /*  28 */
+    uint32_t window_clamp;        /*  28 */
+    uint32_t _reserved[8];        /*  32 */
 } TOE_ALIGNED(64);
 
 /* desc::HostDesc: 64 bytes */

@@ -612,7 +612,7 @@ fn options_with_a_number_are_checked_as_by_linux() {
         i32::from_ne_bytes(value)
     };
     use libc::{IP_TOS, IP_TTL, IPPROTO_IP, IPPROTO_TCP, TCP_DEFER_ACCEPT, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_LINGER2};
-    use libc::{TCP_MAXSEG, TCP_NOTSENT_LOWAT, TCP_QUICKACK, TCP_SYNCNT, TCP_USER_TIMEOUT};
+    use libc::{TCP_MAXSEG, TCP_NOTSENT_LOWAT, TCP_QUICKACK, TCP_SYNCNT, TCP_USER_TIMEOUT, TCP_WINDOW_CLAMP};
     for (level, name, first, good, reads, bad) in [
         (IPPROTO_IP, IP_TOS, 0, 0xbb, 0xb8, None),
         (IPPROTO_IP, IP_TTL, 64, 9, 9, Some(256)),
@@ -626,6 +626,7 @@ fn options_with_a_number_are_checked_as_by_linux() {
         (IPPROTO_TCP, TCP_LINGER2, 60, 1000, 120, None),
         (IPPROTO_TCP, TCP_QUICKACK, 1, 0, 0, None),
         (IPPROTO_TCP, TCP_NOTSENT_LOWAT, 0, -1, -1, None),
+        (IPPROTO_TCP, TCP_WINDOW_CLAMP, 0, 9, 1152, Some(0)),
     ] {
         assert_eq!((get(level, name), set(level, name, good), get(level, name)), (first, Ok(()), reads), "{level} {name}");
         if let Some(bad) = bad {

@@ -381,8 +381,8 @@ impl<D: Daemon> Context<D> {
     pub fn set_option(&mut self, id: SocketId, option: SocketOption, value: i32) -> Result<(), Error> {
         let socket = self.socket(id)?;
         socket.set_option(option, value)?;
-        if option.is_for_card() && socket.state() == slot_state::CONNECTED {
-            self.channel.options(id.0);
+        if socket.state() == slot_state::CONNECTED {
+            self.channel.tell_of(id.0, option);
         }
         Ok(())
     }

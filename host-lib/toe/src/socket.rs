@@ -236,10 +236,10 @@ impl<'a> Socket<'a> {
         self.advance(start.wrapping_add(n.min(len))) && self.owes_window()
     }
 
-    /// Whether the sender could come to wait for room that only we know of. While the card counts more than half of the buffer
-    /// as free, and less than a quarter is news, it cannot: the rest goes with the next update.
+    /// Whether the sender could come to wait for room that only we know of. While the card counts more than half of what it may offer of the
+    /// buffer as free, and less than a quarter is news, it cannot: the rest goes with the next update.
     pub fn owes_window(&self) -> bool {
-        let len = self.slot.conn.rx_len.load(Ordering::Relaxed);
+        let len = self.slot.offered();
         let told = self.slot.rx.told.load(Ordering::Relaxed);
         let news = self.slot.rx.tail.load(Ordering::Relaxed).wrapping_sub(told);
         let used = self.slot.event.rx_head.load(Ordering::Relaxed).wrapping_sub(told);

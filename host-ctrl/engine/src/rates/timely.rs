@@ -71,7 +71,7 @@ impl State {
                 scale(rate, 1.0 - p.beta * gradient.min(1.0))
             }
         };
-        next.max(p.min_kbps).max(i.least_kbps)
+        next.max(p.min_kbps).max(i.least_kbps())
     }
 
     fn grow(&self, p: &Params, rate: u32, steps: u32, i: &Interval) -> u32 {
@@ -86,7 +86,7 @@ mod tests {
     const RATE: u32 = 1_000_000;
 
     fn full(rtt_us: u32) -> Interval {
-        Interval { elapsed_us: 1000, acked: RATE / 8, marked: 0, rtt_us, least_kbps: 0, loss: Loss::None }
+        Interval { elapsed_us: 1000, acked: RATE / 8, marked: 0, rtt_us, queueing_us: 0, mss: 0, loss: Loss::None }
     }
 
     fn run(s: &mut State, rtts: &[u32]) -> Vec<u32> {
@@ -135,8 +135,7 @@ mod tests {
         for round in 0..4000 {
             // Of an interval of 100 us, on a link of 10 Gbit/s.
             queue_us = (queue_us + 100.0 * (f64::from(rate) / 10_000_000.0 - 1.0)).max(0.0);
-            let i =
-                Interval { elapsed_us: 100, acked: rate / 80, marked: 0, rtt_us: 11 + queue_us as u32, least_kbps: 0, loss: Loss::None };
+            let i = Interval { elapsed_us: 100, acked: rate / 80, ..full(11 + queue_us as u32) };
             rate = s.step(&p, rate, &i);
             if round >= 2000 {
                 used += f64::from(rate).min(10_000_000.0) / 10_000_000.0 / 2000.0;
