@@ -29,6 +29,7 @@
 #define TOE_HC_REBIND 2U
 #define TOE_HC_ABORT 3U
 #define TOE_HC_OPTIONS 4U
+#define TOE_HC_CLOSE 5U
 
 /* desc::hc_flags */
 #define TOE_HC_FLAG_FIN 1U
@@ -668,7 +669,8 @@ struct toe_slot_options {
     uint32_t quick_ack;           /*  16 */
     uint32_t linger2_s;           /*  20 */
     uint32_t not_sent_low_water;  /*  24 */
-    uint32_t _reserved[9];        /*  28 */
+    uint32_t window_clamp;        /*  28 */
+    uint32_t _reserved[8];        /*  32 */
 } TOE_ALIGNED(64);
 
 /* desc::HostDesc: 64 bytes */
@@ -938,13 +940,14 @@ struct toe_app_request {
 
 /* app::Reply: 128 bytes */
 struct toe_app_reply {
-    uint32_t errno;         /*   0 */
-    uint32_t count;         /*   4 */
-    uint64_t args[4];       /*   8 */
-    uint8_t ip[16];         /*  40 */
-    uint16_t port;          /*  56 */
-    uint16_t _reserved[3];  /*  58 */
-    uint16_t slots[32];     /*  64 */
+    uint32_t errno;      /*   0 */
+    uint32_t count;      /*   4 */
+    uint64_t args[4];    /*   8 */
+    uint8_t ip[16];      /*  40 */
+    uint16_t port;       /*  56 */
+    uint16_t _reserved;  /*  58 */
+    uint32_t scope;      /*  60 */
+    uint16_t slots[32];  /*  64 */
 } TOE_ALIGNED(8);
 
 #if defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L

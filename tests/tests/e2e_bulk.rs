@@ -36,8 +36,9 @@ fn iperf3_both_ways_with_parallel_streams() {
     let card = pair.card_up().expect("card");
     let mut server = card.place().start(&pair.lab, "iperf3", "iperf3", &["-s", "-B", CARD_IP, "--forceflush"]).expect("starts");
     let log = pair.lab.log_path("iperf3");
-    server.wait_ready(LIMIT, || std::fs::read_to_string(&log).is_ok_and(|t| t.contains("listening"))).expect("listens");
-    for direction in ["-P1", "-R"] {
+    for (test, direction) in [(1, "-P1"), (2, "-R")] {
+        // It listens anew for each test.
+        server.wait_ready(LIMIT, || std::fs::read_to_string(&log).is_ok_and(|t| t.matches("listening").count() >= test)).expect("listens");
         let args = ["-c", CARD_IP, "-t", "1", "-P", "4", "-J", direction];
         let said = pair.peer_place().run("iperf3", &args, LIMIT).expect("measured").stdout();
         assert!(said.contains("sum_received"), "{said}");

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use toe_lab::job::{self, wait_until};
-use toe_lab::{Books, CARD_IP, Card, Host, Job, PEER_IF, PEER_IP, Place, Wired, programs, servers, wired};
+use toe_lab::{Books, CARD_IP, Card, Host, Job, PEER_IF, PEER_IP, Pair, Place, Wired, programs, servers, wired};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const CARD_IP6: &str = "fd77::2";
@@ -124,6 +124,60 @@ fn with_toed_stopped_the_card_does_all_for_open_connections() {
     let words = ["server", &format!("{CARD_IP}:7000")];
     let mut again = card.place().start_built(&wired.pair.lab, "again", "toe-rpc", &words).expect("starts");
     servers::wait_listening(&mut again, peer, CARD_IP, 7000).expect("listens");
+}
+
+/// Ways to end a connection in `closes.py`, and what the peer hears of each.
+const WAYS: [(&str, &str); 9] = [
+    ("plain", "end"),
+    ("unread", "reset"),
+    ("linger_0", "reset"),
+    ("half_closed", "reset"),
+    ("dup2", "end"),
+    ("close_range", "end"),
+    ("late", "reset"),
+    ("exit", "end"),
+    ("exit_at_once", "end"),
+];
+/// One whose process is killed: only the kernel and toed know.
+const KILLED: (&str, &str) = ("killed", "reset");
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn with_toed_stopped_peers_hear_of_every_close_at_once() {
+    let pair = Pair::new().expect("two hosts");
+    let card = pair.card_up().expect("card");
+    let toed = card.pid(&pair.lab, "toed").expect("pid");
+    let script = programs::sources(env!("CARGO_MANIFEST_DIR")).join("stopped/closes.py");
+    let start = |place: &Place, name: &str, words: &[&str]| {
+        let all = [&["-u", script.to_str().expect("a path in UTF-8")], words].concat();
+        place.start(&pair.lab, name, "python3", &all).expect(name)
+    };
+    let said = |job: &mut Job, word: &str| {
+        wait_until(word, LIMIT, || job.log().contains(word)).unwrap_or_else(|e| panic!("{e:#}\n{}", job.log()));
+    };
+    let count = (WAYS.len() + 1).to_string();
+    let mut peer = start(&pair.peer_place(), "peer", &["serve", PORT, &count]);
+    said(&mut peer, "listening");
+    // Whoever ends without closing is a process of its own.
+    let ways = WAYS.map(|(way, _)| way);
+    let (closing, ending) = ways.split_at(7);
+    let mut programs = vec![start(&card.place(), "closing", &[&["close", PEER_IP, PORT], closing].concat())];
+    programs.extend(ending.iter().chain([&KILLED.0]).map(|way| start(&card.place(), way, &["close", PEER_IP, PORT, way])));
+    programs.iter_mut().for_each(|job| said(job, "under way"));
+    said(&mut peer, "under way");
+
+    job::signal(toed, Signal::STOP);
+    let [others @ .., killed] = &mut programs[..] else { unreachable!("there are four") };
+    others.iter().for_each(|job| job.signal(Signal::USR1).expect("signal"));
+    killed.signal(Signal::KILL).expect("signal");
+    for (way, heard) in WAYS {
+        said(&mut peer, &format!("{way}: {heard}."));
+    }
+    others.iter_mut().for_each(|job| assert!(job.wait(LIMIT).expect("ends").success(), "{}", job.log()));
+    job::signal(toed, Signal::CONT);
+    said(&mut peer, &format!("{}: {}.", KILLED.0, KILLED.1));
+    wait_until("the card is empty", LIMIT, || nothing_left(&card)).unwrap_or_else(|e| panic!("{e:#}: {:?}", card.json("status")));
+    print!("{}", peer.log());
 }
 
 fn logs(programs: &[(&'static str, Job)]) -> String {

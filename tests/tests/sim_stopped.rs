@@ -3,13 +3,15 @@
 //! Bytes, acknowledgements, retransmission, keep-alive, neighbours and FINs are the card's; nobody waits for toed, however much there would be
 //! to tell it. A failure names its seed.
 
+use rustix::io::Errno;
+use toe::Error;
 use toe_abi::flow::{as_v4, v4_mapped};
 use toe_datapath::{Card, CardConfig, DeterministicCard, Interleaving};
 use toe_engine::{Config, Engine, Prefix};
 use toe_hal::fake::{Chance, FakeFrame, FakeMemory, FakePort};
 use toe_hal::{PortCaps, RxOffload};
 use toe_link::slot::Addr;
-use toe_tests::sim::apps::Carrier;
+use toe_tests::sim::apps::{Carrier, Early};
 use toe_tests::sim::host::ToeHost;
 use toe_tests::sim::stream::Duplex;
 use toe_tests::sim::wire::Wire;
@@ -202,6 +204,20 @@ fn a_connection_is_carried_and_ended_by_the_card_alone() {
         let over = b.over_us.expect("over");
         assert!(over < 5 * MINUTE_US, "seed {seed}: the peer's connection ended after {} s", over / SECOND_US);
         assert_eq!(count(&mut b, "engine_fin_wait2_timeouts"), 0, "seed {seed}: its last FIN was never acknowledged");
+    }
+}
+
+/// As above, by a reset: the peer hears of it, also if the first one is lost.
+#[test]
+fn a_connection_is_reset_by_the_card_alone() {
+    for seed in 0..SEEDS {
+        let early = if seed % 4 < 2 { Early::Abort } else { Early::Close };
+        let (mut a, mut b) = ends(seed, 10 * MINUTE_US, |a| a.ends(early), |b| b.ends(Early::Peer));
+        play(seed, &mut a, &mut b);
+        let error = &b.end.app.error;
+        assert!(matches!(error, Some(Error::Os(Errno::CONNRESET))), "seed {seed}, {early:?}: {error:?}");
+        let over = b.over_us.expect("over");
+        assert!(over < 5 * MINUTE_US, "seed {seed}, {early:?}: the peer's connection ended after {} s", over / SECOND_US);
     }
 }
 

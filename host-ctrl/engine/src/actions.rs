@@ -74,7 +74,7 @@ pub struct Wishes {
 
 impl Wishes {
     pub const fn new(buffers: BufferLog2) -> Self {
-        let open = OpenOptions { tos: 0, ttl: 0, max_segment: 0, syn_retries: 0, user_timeout_us: 0, defer_accept_us: 0 };
+        let open = OpenOptions { tos: 0, ttl: 0, max_segment: 0, syn_retries: 0, user_timeout_us: 0, defer_accept_us: 0, window_clamp: 0 };
         Self { buffers, cc: None, open }
     }
 }
@@ -100,6 +100,8 @@ pub struct OpenOptions {
     pub user_timeout_us: u64,
     /// TCP_DEFER_ACCEPT: a connection without data is not announced for so long.
     pub defer_accept_us: u64,
+    /// TCP_WINDOW_CLAMP: most of the receive buffer that is offered, bytes.
+    pub window_clamp: u32,
 }
 
 /// How long a connection that nobody holds waits for its peer's FIN.

@@ -41,7 +41,13 @@ impl Engine {
         if !self.time_wait.contains(&key) {
             self.ports.hold(key.local_port);
         }
-        self.time_wait.insert(key, TimeWait::of(state), deadline);
+        self.time_wait.insert(key, TimeWait::of(state), self.now, deadline);
+    }
+
+    /// A connection takes the tuple over.
+    pub(crate) fn reuse_time_wait(&mut self, key: &FlowKey) {
+        self.counters.time_wait_reused += 1;
+        self.end_time_wait(key);
     }
 
     fn end_time_wait(&mut self, key: &FlowKey) {
@@ -72,15 +78,14 @@ impl Engine {
         let timestamp = seg.options.timestamps.filter(|_| self.config.timestamps).map(|ts| ts.val);
         // RFC 9293 MAY-2, SHLD-4.
         if opens && succeeds(&tw, timestamp, seg.seq) && self.ports.listener_for(&seg.key).is_some() {
-            self.counters.time_wait_reused += 1;
-            self.end_time_wait(&seg.key);
+            self.reuse_time_wait(&seg.key);
             return self.listen_or_refuse(seg, Some(tw.snd_nxt));
         }
         let fin_again = seg.has(TcpFlags::FIN) && seg.seq.add(seg.len()) == tw.rcv_nxt;
         if fin_again {
             // RFC 9293 3.10.7.4-28, 3.10.7.4-38: the only thing that can arrive in this state. Acknowledge it, restart 2 MSL.
             let deadline = self.now.saturating_add(self.config.time_wait_us);
-            self.time_wait.insert(seg.key, tw, deadline);
+            self.time_wait.insert(seg.key, tw, self.now, deadline);
         }
         // An ACK that is where it should be wants no answer.
         if seg.len() > 0 || seg.seq != tw.rcv_nxt {

@@ -86,6 +86,8 @@ pub struct Installing {
 pub struct Established {
     pub flow: FlowId,
     pub since_us: u64,
+    /// Frames injected since then that the card had passed on.
+    pub late_frames: u8,
     /// Most payload of a segment that it sends, as far as we know.
     pub mss: u16,
     /// No descriptor any more: how it stood, when it was asked.

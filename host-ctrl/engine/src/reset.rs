@@ -29,7 +29,11 @@ impl Engine {
         }
     }
 
+    /// Not from an address that is no longer ours (RFC 4862, 5.5.4).
     pub(crate) fn send_rst(&mut self, to: Mac, key: FlowKey, seq: SeqNum, ack: SeqNum, flags: TcpFlags, timestamps: Option<Timestamps>) {
+        if !self.addresses.is_own(&key.local_ip) {
+            return;
+        }
         if !self.limits.rst.take(self.now) {
             self.counters.rsts_limited += 1;
             return;
@@ -48,7 +52,7 @@ impl Engine {
         let timestamps = h.options.timestamps.then(|| Timestamps { val: self.ts_val(h.ts_offset), ecr: h.ts_recent });
         let options = TcpOptions { timestamps, ..TcpOptions::default() };
         let scale = h.options.peer_wscale.map_or(0, |_| super::opening::scale_of(h.buffers));
-        let window = super::opening::first_window(h.buffers) >> scale;
+        let window = h.first_window() >> scale;
         self.send_of(h, to, key, h.irs.add(1), TcpFlags::ACK, window, options);
     }
 

@@ -13,9 +13,14 @@ pub struct TimeWait {
     pub window: u16,
     /// Timestamps were in use: the peer's last, and our offset.
     pub timestamps: Option<(u32, u32)>,
+    /// Since when nothing of the connection has been heard or said.
+    pub since_us: u64,
     pub deadline: u64,
     serial: u64,
 }
+
+/// As Linux (tcp_tw_reuse): the clock of timestamps has surely ticked since.
+const REUSE_AFTER_US: u64 = 1_000_000;
 
 impl TimeWait {
     pub fn of(state: &FlowState) -> Self {
@@ -27,9 +32,16 @@ impl TimeWait {
             rcv_nxt,
             window: u16::try_from(window).unwrap_or(u16::MAX),
             timestamps: negotiated.then_some((state.rx.ts_recent, state.rx.ts_offset)),
+            since_us: 0,
             deadline: 0,
             serial: 0,
         }
+    }
+
+    /// Whether a connection that we open may have the tuple: timestamps tell its segments from those of the last one (RFC 6191, 4), if the
+    /// new one has them too.
+    pub fn is_reusable(&self, now: u64) -> bool {
+        self.timestamps.is_some() && now.saturating_sub(self.since_us) >= REUSE_AFTER_US
     }
 }
 
@@ -61,11 +73,11 @@ impl TimeWaits {
         self.by_key.contains_key(key)
     }
 
-    /// Adds an entry, or puts a new one in its place.
-    pub fn insert(&mut self, key: FlowKey, mut entry: TimeWait, deadline: u64) {
+    /// Adds an entry, or puts a new one in its place. Both times in microseconds.
+    pub fn insert(&mut self, key: FlowKey, mut entry: TimeWait, now: u64, deadline: u64) {
         self.remove(&key);
         self.serial += 1;
-        (entry.deadline, entry.serial) = (deadline, self.serial);
+        (entry.since_us, entry.deadline, entry.serial) = (now, deadline, self.serial);
         self.by_deadline.insert((deadline, self.serial), key);
         self.by_key.insert(key, entry);
     }
@@ -95,17 +107,17 @@ mod tests {
     }
 
     fn entry() -> TimeWait {
-        TimeWait { snd_nxt: SeqNum(1), rcv_nxt: SeqNum(2), window: 3, timestamps: None, deadline: 0, serial: 0 }
+        TimeWait { snd_nxt: SeqNum(1), rcv_nxt: SeqNum(2), window: 3, timestamps: None, since_us: 0, deadline: 0, serial: 0 }
     }
 
     #[test]
     fn oldest_first_and_moved_when_renewed() {
         let mut t = TimeWaits::new(Keys::new([0; 16]), 2);
-        t.insert(key(1), entry(), 10);
-        t.insert(key(2), entry(), 10);
+        t.insert(key(1), entry(), 0, 10);
+        t.insert(key(2), entry(), 0, 10);
         assert!(t.is_full());
         assert_eq!(t.oldest(), Some(key(1)));
-        t.insert(key(1), entry(), 20);
+        t.insert(key(1), entry(), 0, 20);
         assert_eq!((t.len(), t.oldest(), t.next_deadline()), (2, Some(key(2)), Some(10)));
         t.remove(&key(2));
         assert_eq!(t.next_deadline(), Some(20));

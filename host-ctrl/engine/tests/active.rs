@@ -2,7 +2,11 @@
 
 mod common;
 use common::*;
-use toe_abi::flow::{FlowState, flow_flags};
+use toe_abi::{
+    app::bind_flags::REUSEADDR,
+    control::close_reason,
+    flow::{FlowState, flow_flags, tcp_state},
+};
 use toe_engine::{Action, ConnId, Endpoint, InstallError, OpenOptions, Wishes};
 use toe_tcp::{HostUpdate, Input, Now, emit, input, next_deadline};
 use toe_wire::{ArpOp, SeqNum, TcpFlags};
@@ -261,7 +265,7 @@ fn after_losses(losses: u32, mut peer: Peer) -> (FlowState, u64) {
     b.now += 20_000;
     let (_, mut state) = only_install(b.frame(&peer.syn_ack()));
     let now = Now(b.now);
-    let mut pools = toe_tcp::Pools::new(8);
+    let mut pools = toe_tcp::Pools::new(8, 1);
     let _ = input(&mut state, &mut pools, &Input::Host(HostUpdate { tx_head: 10, rx_tail: 0, flags: 0, urgent: 0 }), now);
     emit(&mut state, &mut pools, now, 1000).expect("data");
     let first = next_deadline(&state, now).expect("a timeout").0 - b.now;
@@ -369,6 +373,75 @@ fn ephemeral_ports_differ_until_none_is_left() {
     assert_eq!(err.0, EADDRNOTAVAIL);
     // Another destination has ports of its own.
     assert!(b.engine.connect(1, None, Endpoint::v4(PEER_IP, 81), BUF, b.now).is_ok());
+}
+
+/// A connection that we opened and closed first, with a round trip of nothing: its tuple is in TIME-WAIT. Gives its last state.
+fn opened_and_closed(b: &mut Bench, timestamps: bool) -> FlowState {
+    let (conn, local, actions) = connect(b);
+    let syn = only_segment(&actions);
+    let mut peer = Peer { ts: timestamps.then_some(700), ..Peer::modern(80, local.port) };
+    peer.take(&syn);
+    let (id, mut s) = only_install(b.frame(&peer.syn_ack()));
+    assert_eq!(id, conn);
+    let (flow, _) = b.installed(conn);
+    (s.tx.snd_una, s.tx.snd_max) = (s.tx.snd_una.wrapping_add(5_000_000), s.tx.snd_max.wrapping_add(5_000_000));
+    s.rx.state = tcp_state::TIME_WAIT;
+    b.engine.flow_closed(flow, close_reason::TIME_WAIT, &s, b.now);
+    b.actions();
+    *s
+}
+
+/// Ten ports, all in TIME-WAIT towards one destination; gives the last states.
+fn exhausted(timestamps: bool) -> (Bench, Vec<FlowState>) {
+    let mut b = Bench::with(|c| (c.ephemeral, c.arp_expire_us) = ((50_000, 50_009), 10_000 * SEC));
+    b.know_peer();
+    let states = (0..10).map(|_| opened_and_closed(&mut b, timestamps)).collect();
+    (b, states)
+}
+
+/// As with tcp_tw_reuse of Linux. RFC 1122 4.2.2.13-1.
+#[test]
+fn with_all_ports_in_time_wait_one_is_taken_again_where_timestamps_tell_them_apart() {
+    let (mut b, states) = exhausted(true);
+    let refused = |b: &mut Bench| b.engine.connect(1, None, Endpoint::v4(PEER_IP, 80), BUF, b.now).is_err();
+    assert!(refused(&mut b), "the clock of timestamps may not have ticked");
+    b.pass(SEC);
+    let (_, local, actions) = connect(&mut b);
+    let syn = only_segment(&actions);
+    let old = states.iter().find(|s| s.id.key.local_port == local.port).expect("one of the ten");
+    assert!(syn.tcp.seq.gt(SeqNum(old.tx.snd_max)), "beyond the last connection's");
+    assert_eq!(syn.options.timestamps.map(|t| t.val), Some(Now(b.now).ms32().wrapping_add(old.rx.ts_offset)), "they rise");
+    let c = b.engine.counters();
+    assert_eq!((b.engine.time_wait_count(), b.engine.connection_count(), c.time_wait_reused), (9, 1, 1));
+    // Each once: then they are connections.
+    (0..9).for_each(|_| _ = connect(&mut b));
+    assert!(refused(&mut b));
+}
+
+#[test]
+fn a_port_of_the_caller_s_is_taken_again_as_well() {
+    let (mut b, _) = exhausted(true);
+    b.pass(SEC);
+    let at = Endpoint { ip: [0; 16], port: 50_003 };
+    let (bind, _) = b.engine.bind(1, at, REUSEADDR).unwrap();
+    assert_eq!(b.engine.connect(1, Some(bind), Endpoint::v4(PEER_IP, 80), BUF, b.now).map(|(_, local)| local.port), Ok(50_003));
+}
+
+#[test]
+fn ports_that_were_not_used_come_before_those_in_time_wait() {
+    let mut b = Bench::with(|c| (c.ephemeral, c.arp_expire_us) = ((50_000, 50_009), 10_000 * SEC));
+    b.know_peer();
+    (0..5).for_each(|_| _ = opened_and_closed(&mut b, true));
+    b.pass(SEC);
+    (0..5).for_each(|_| _ = connect(&mut b));
+    assert_eq!((b.engine.time_wait_count(), b.engine.counters().time_wait_reused), (5, 0));
+}
+
+#[test]
+fn without_timestamps_time_wait_is_waited_for() {
+    let (mut b, _) = exhausted(false);
+    b.pass(SEC);
+    assert!(b.engine.connect(1, None, Endpoint::v4(PEER_IP, 80), BUF, b.now).is_err());
 }
 
 /// RFC 6056 3.3-1.

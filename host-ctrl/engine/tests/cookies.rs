@@ -4,7 +4,7 @@ mod common;
 use common::*;
 use proptest::prelude::*;
 use toe_abi::flow::{FlowState, flow_flags};
-use toe_engine::{Action, Config, SynCookies};
+use toe_engine::{Action, Config, Endpoint, OpenOptions, SynCookies, Wishes};
 use toe_wire::{SeqNum, TcpFlags, TcpOptions};
 
 const SYN_ACK: TcpFlags = TcpFlags::SYN.union(TcpFlags::ACK);
@@ -67,6 +67,17 @@ fn timestamps_do_not_go_back_after_a_cookie() {
         b.engine.installed(conn, Err(toe_engine::InstallError::Refused), b.now);
         b.actions();
     }
+}
+
+/// As Linux: there is nothing that could wait for data.
+#[test]
+fn a_cookie_is_not_deferred() {
+    let mut b = Bench::dual(|c| c.syn_cookies = SynCookies::Always);
+    let (bind, _) = b.engine.bind(1, Endpoint { ip: [0; 16], port: 80 }, 0).unwrap();
+    let patient = OpenOptions { defer_accept_us: 3 * SEC, ..OpenOptions::default() };
+    b.engine.listen(bind, 5, Wishes { open: patient, ..Wishes::new(BUF) }).unwrap();
+    open(&mut b, &mut Peer::new(4000, 80));
+    assert_eq!(b.engine.counters().ack_deferred, 0);
 }
 
 /// Options have no place without timestamps; the MSS has.

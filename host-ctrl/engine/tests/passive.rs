@@ -250,6 +250,30 @@ fn frames_during_installation_are_injected_in_order() {
     assert_eq!((b.engine.counters().injected_late, b.engine.counters().drop_stale), (1, 1));
 }
 
+/// As often as a stranger likes who knows the tuple, if nothing bounded it: the card gives back what it has no flow for.
+#[test]
+fn a_frame_goes_round_a_bounded_number_of_times_where_the_card_has_no_flow() {
+    let mut b = Bench::new();
+    b.listen(80, 5);
+    let mut peer = Peer::new(4000, 80);
+    b.accept(&mut peer);
+    let mut going_round = vec![peer.data(0, TcpFlags::ACK, b"x"); 10];
+    let mut rounds = 0;
+    while let Some(frame) = going_round.pop() {
+        for action in b.frame(&frame) {
+            let Action::Inject { frame, .. } = action else { panic!("{action:?}") };
+            going_round.push(frame);
+            rounds += 1;
+        }
+        assert!(rounds < 1000);
+    }
+    assert_eq!((rounds, b.engine.counters().drop_stale), (64, 10));
+    // Another connection has frames of its own.
+    let mut other = Peer::new(4001, 80);
+    b.accept(&mut other);
+    assert_eq!(b.frame(&other.data(0, TcpFlags::ACK, b"x")).len(), 1);
+}
+
 #[test]
 fn frames_kept_are_bounded() {
     let mut b = Bench::new();

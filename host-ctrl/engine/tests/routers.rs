@@ -147,6 +147,24 @@ fn addresses_age_and_go() {
     assert_eq!(global(&b), []);
 }
 
+/// RFC 4862, 5.5.4. Found by the fuzzer.
+#[test]
+fn a_handshake_ends_with_its_address() {
+    let mut b = bench();
+    b.frame(&Ra::net(100, 100).frame());
+    b.pass(SEC);
+    let (made, _) = global(&b)[0];
+    b.pass(90 * SEC);
+    let (opened, _) = b.engine.connect(1, None, Endpoint { ip: FAR, port: 80 }, BUF, b.now).unwrap();
+    b.actions();
+    assert_eq!(only_segment(&b.frame(&answer(ROUTER_MAC, ROUTER))).ip.src, made);
+    let actions = b.pass(60 * SEC);
+    let gone = actions.iter().position(|a| matches!(a, Action::Address { add: false, .. })).expect("its time is over");
+    let (before, after) = actions.split_at(gone);
+    assert_eq!((segments(before).len(), segments(after).len()), (3, 0), "after 1, 3 and 7 seconds, not after 15");
+    assert_eq!(failed(&actions), Some((opened, Errno::EADDRNOTAVAIL.0)));
+}
+
 #[test]
 fn a_router_that_resigns_or_is_none_is_not_used() {
     let mut b = bench();

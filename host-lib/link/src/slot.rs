@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use toe_abi::FlowId;
 use toe_abi::context::{CardLine, ContextPage, DaemonLine, HostLine};
 use toe_abi::flow::FlowOptions;
-use toe_abi::region::{AcceptRecord, SlotConn, SlotEvent, SlotListen, SlotNames, SlotOptions, SlotRx, SlotTx, SocketSlot, slot_state};
+use toe_abi::region::{
+    AcceptRecord, SlotConn, SlotEvent, SlotListen, SlotNames, SlotOptions, SlotRx, SlotTx, SocketSlot, offered, slot_state,
+};
 
 /// Asserts that an atomic mirror has the size and field offsets of the plain type.
 macro_rules! mirrors {
@@ -161,7 +163,8 @@ pub struct Options {
     pub quick_ack: AtomicU32,
     pub linger2_s: AtomicU32,
     pub not_sent_low_water: AtomicU32,
-    _reserved: [AtomicU32; 9],
+    pub window_clamp: AtomicU32,
+    _reserved: [AtomicU32; 8],
 }
 
 mirrors!(Slot = SocketSlot, conn @ conn, names @ names, tx @ tx, rx @ rx, event @ event, listen @ listen, options @ options);
@@ -173,7 +176,7 @@ mirrors!(Rx = SlotRx, tail @ tail, lock @ lock, told @ told, timeout_us @ timeou
 mirrors!(Event = SlotEvent, rx_head @ rx_head, tx_tail @ tx_tail, flags @ flags, error @ error, srtt_us @ srtt_us, cwnd @ cwnd);
 mirrors!(Listen = SlotListen, ring @ ring, head @ head, tail @ tail);
 mirrors!(Options = SlotOptions, user_timeout_ms @ user_timeout_ms, keep_idle_s @ keep_idle_s, keep_interval_s @ keep_interval_s, keep_count @ keep_count,
-    quick_ack @ quick_ack, linger2_s @ linger2_s, not_sent_low_water @ not_sent_low_water);
+    quick_ack @ quick_ack, linger2_s @ linger2_s, not_sent_low_water @ not_sent_low_water, window_clamp @ window_clamp);
 
 /// An address and a port, as the slot and the daemon's messages have them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
@@ -264,9 +267,19 @@ impl Names {
 
 impl Options {
     /// All of them.
-    fn words(&self) -> [&AtomicU32; 7] {
-        let Self { user_timeout_ms, keep_idle_s, keep_interval_s, keep_count, quick_ack, linger2_s, not_sent_low_water, _reserved } = self;
-        [user_timeout_ms, keep_idle_s, keep_interval_s, keep_count, quick_ack, linger2_s, not_sent_low_water]
+    fn words(&self) -> [&AtomicU32; 8] {
+        let Self {
+            user_timeout_ms,
+            keep_idle_s,
+            keep_interval_s,
+            keep_count,
+            quick_ack,
+            linger2_s,
+            not_sent_low_water,
+            window_clamp,
+            _reserved,
+        } = self;
+        [user_timeout_ms, keep_idle_s, keep_interval_s, keep_count, quick_ack, linger2_s, not_sent_low_water, window_clamp]
     }
 }
 
@@ -278,6 +291,11 @@ impl Slot {
         for (mine, theirs) in mine.zip(theirs) {
             mine.store(theirs.load(Ordering::Relaxed), Ordering::Relaxed);
         }
+    }
+
+    /// How much of the receive buffer is offered to the peer, bytes (TCP_WINDOW_CLAMP).
+    pub fn offered(&self) -> u32 {
+        offered(self.conn.rx_len.load(Ordering::Relaxed), self.options.window_clamp.load(Ordering::Relaxed))
     }
 
     /// What [`hc::OPTIONS`](toe_abi::desc::hc::OPTIONS) tells the card.

@@ -2,7 +2,7 @@
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
-use rustix::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use rustix::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use std::time::Duration;
 
@@ -31,17 +31,9 @@ impl AppFd {
         if result < 0 { Err(Errno::from_raw_os_error(-result as i32)) } else { Ok(()) }
     }
 
-    /// The same. `true`: no descriptor of the socket is left, in any process; `false`: one is, or it can't be known. The socket must be one
-    /// that can be written to.
-    ///
-    /// An epoll instance forgets a socket when its last descriptor goes, and until then says that it is ready.
+    /// The same. `true`: no descriptor of the socket is left, in any process; `false`: one is, or it can't be known.
     pub fn close_last(self) -> Result<bool, Errno> {
-        let watch = epoll::create(epoll::CreateFlags::CLOEXEC);
-        let watch = watch.and_then(|w| epoll::add(&w, self, epoll::EventData::new_u64(0), epoll::EventFlags::OUT).map(|()| w));
-        self.close()?;
-        let mut found = Vec::with_capacity(1);
-        let looked = watch.and_then(|w| epoll::wait(&w, spare_capacity(&mut found), Some(&rustix::time::Timespec::default())));
-        Ok(looked == Ok(0))
+        self.last_by(|| self.close())
     }
 
     /// Puts `file` at this number, closing what was there.
@@ -53,6 +45,53 @@ impl AppFd {
         let mut target = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.0) });
         let flags = if cloexec { rustix::io::DupFlags::CLOEXEC } else { rustix::io::DupFlags::empty() };
         rustix::io::dup3(file, &mut target, flags)
+    }
+
+    /// The same, and whether that closed a socket's last descriptor: as [`close_last`](Self::close_last).
+    pub fn replace_last(self, file: impl AsFd, cloexec: bool) -> Result<bool, Errno> {
+        self.last_by(|| self.replace(file, cloexec))
+    }
+
+    fn last_by(self, close: impl FnOnce() -> Result<(), Errno>) -> Result<bool, Errno> {
+        let copies = Copies::new().and_then(|copies| copies.watch(self, 0).map(|()| copies));
+        close()?;
+        Ok(copies.and_then(|copies| copies.left(1)).is_ok_and(|left| left.is_empty()))
+    }
+}
+
+/// Tells of sockets whether a descriptor of them is left, in any process. They must be such that can be written to: an epoll instance forgets
+/// a socket when its last descriptor goes, and until then says that it is ready.
+pub struct Copies(AppFd);
+
+impl Copies {
+    pub fn new() -> Result<Self, Errno> {
+        epoll::create(epoll::CreateFlags::CLOEXEC).map(|epoll| Self(AppFd(epoll.into_raw_fd())))
+    }
+
+    /// To be called before the number is closed.
+    pub fn watch(&self, socket: AppFd, key: u64) -> Result<(), Errno> {
+        epoll::add(self.0, socket, epoll::EventData::new_u64(key), epoll::EventFlags::OUT)
+    }
+
+    /// The keys of sockets of which a descriptor is left, up to `most` (not 0).
+    pub fn left(&self, most: usize) -> Result<Vec<u64>, Errno> {
+        let mut found = Vec::with_capacity(most);
+        epoll::wait(self.0, spare_capacity(&mut found), Some(&rustix::time::Timespec::default()))?;
+        Ok(found.iter().map(|event| event.data.u64()).collect())
+    }
+}
+
+/// To put something at a number that takes and gives nothing.
+impl AsFd for Copies {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Drop for Copies {
+    fn drop(&mut self) {
+        // Not by libc's close(), which may be the preloaded one, to which the number may be that of a socket: libc has closed it behind its back.
+        let _ = self.0.close();
     }
 }
 

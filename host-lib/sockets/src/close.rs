@@ -9,6 +9,7 @@ use crate::hub::{self, Watcher};
 use crate::{Errno, Sock, process};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use toe::Farewell;
 use toe::link::sys::{AppFd, ppoll};
 
 pub use crate::process::{exec, exiting, fork_child, fork_parent, fork_prepare, received, start};
@@ -22,23 +23,21 @@ pub fn close(fd: i32) -> Result<(), Errno> {
     match fdtable::kind(fd) {
         // As if it were not open: the application has not opened it.
         Kind::Internal => return Err(Errno::BADF),
-        Kind::Socket(slot) => {
-            Sock { fd, slot }.linger();
-            return close_socket(fd, slot);
-        }
+        Kind::Socket(slot) => return end(fd, slot, || AppFd(fd).close_last()),
         Kind::Epoll(_) => forget(fd),
         Kind::Other => {}
     }
     AppFd(fd).close()
 }
 
-/// Closes a socket's number. If no process has another, the card is told, so that it sends FIN though toed may be stopped.
-fn close_socket(fd: i32, slot: u32) -> Result<(), Errno> {
-    say_goodbye(slot);
-    let farewell = process::view(slot).ok().filter(|_| process::is_attached()).and_then(|socket| socket.farewell());
+/// Closes a socket's number by `close`, which says whether it was the socket's last in any process: then the card is told, as toed may be stopped.
+fn end(fd: i32, slot: u32, close: impl FnOnce() -> Result<bool, Errno>) -> Result<(), Errno> {
+    Sock { fd, slot }.linger();
+    let farewell = say_goodbye(slot);
     forget(fd);
-    let Some(farewell) = farewell else { return AppFd(fd).close() };
-    if AppFd(fd).close_last()? {
+    if close()?
+        && let Some(farewell) = farewell
+    {
         hub::lock().part(farewell);
     }
     Ok(())
@@ -62,16 +61,13 @@ pub(crate) fn forget(fd: i32) {
     }
 }
 
-/// Says in the slot that its close is meant. Only if this process uses it: a child that merely inherited it and exits has no say.
-fn say_goodbye(slot: u32) {
-    if process::is_attached()
-        && let Ok(socket) = process::view(slot)
-    {
-        // toed looks in the slot whether bytes were left unread: then the peer is to get a reset (RFC 2525, 2.17).
-        hub::lock().drain();
-        // SO_LINGER with zero seconds asks for a reset.
-        socket.mark_clean(socket.slot().tx.linger.load(Relaxed) != 1);
-    }
+/// Says in the slot that its close is meant, and what to tell the card if it was the last. Only if this process uses it: a child that merely
+/// inherited it and exits has no say.
+fn say_goodbye(slot: u32) -> Option<Farewell> {
+    let socket = process::view(slot).ok().filter(|_| process::is_attached())?;
+    // SO_LINGER with zero seconds asks for a reset.
+    socket.mark_clean(socket.slot().tx.linger.load(Relaxed) != 1);
+    socket.farewell()
 }
 
 impl Sock {
@@ -128,16 +124,18 @@ pub fn dup3(old: i32, new: i32, flags: i32) -> Result<i32, Errno> {
     }
     // Fails before anything is closed, as the kernel would.
     rustix::io::fcntl_getfd(AppFd(old))?;
-    if let Kind::Socket(slot) = fdtable::kind(new) {
-        say_goodbye(slot);
+    match fdtable::kind(new) {
+        Kind::Socket(slot) => end(new, slot, || AppFd(new).replace_last(AppFd(old), cloexec))?,
+        _ => {
+            forget(new);
+            AppFd(new).replace(AppFd(old), cloexec)?;
+        }
     }
-    forget(new);
-    AppFd(new).replace(AppFd(old), cloexec)?;
     copied(old, new);
     Ok(new)
 }
 
-/// close_range(2) without flags that matter to us: calls `close_kernel` for the stretches between the library's own files.
+/// close_range(2) without flags that matter to us: calls `close_kernel` for the stretches between sockets and the library's own files.
 pub fn close_range(first: u32, last: u32, mut close_kernel: impl FnMut(u32, u32) -> i32) -> i32 {
     if !process::is_own() || first > last {
         return close_kernel(first, last);
@@ -145,16 +143,15 @@ pub fn close_range(first: u32, last: u32, mut close_kernel: impl FnMut(u32, u32)
     let mut from = first;
     for (fd, kind) in fdtable::ours(first, last).collect::<Vec<_>>() {
         match kind {
-            Kind::Internal => {
+            Kind::Internal | Kind::Socket(_) => {
                 let number = fd.unsigned_abs();
                 if number > from {
                     close_kernel(from, number - 1);
                 }
                 from = number + 1;
-            }
-            Kind::Socket(slot) => {
-                say_goodbye(slot);
-                forget(fd);
+                if let Kind::Socket(slot) = kind {
+                    let _ = end(fd, slot, || AppFd(fd).close_last());
+                }
             }
             Kind::Epoll(_) => forget(fd),
             Kind::Other => {}

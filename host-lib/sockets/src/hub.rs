@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard, TryLockResult};
 use toe::link::client::Doorbell;
 use toe::link::sys::AppFd;
 use toe::socket::{own_flags, ready};
-use toe::{Change, Channel, Farewell};
+use toe::{Change, Channel, Farewell, SocketOption};
 use toe_abi::region::slot_state;
 
 /// Events taken from the queue at once.
@@ -133,6 +133,11 @@ impl Hub {
         &mut self.slots[i]
     }
 
+    /// The connection to toed.
+    pub fn conn(&self) -> Option<AppFd> {
+        self.link.as_ref().map(|link| AppFd(link.conn))
+    }
+
     // --- towards the card
 
     /// The card is to learn what the slot says. Kicks it if it sleeps.
@@ -143,10 +148,10 @@ impl Hub {
         self.flush();
     }
 
-    /// The card is to learn options that an update does not tell.
-    pub fn tell_options(&mut self, slot: u32) {
+    /// The card is to learn that an option of a connection was set, if it is one of those that it obeys.
+    pub fn tell_of(&mut self, slot: u32, option: SocketOption) {
         if let Some(link) = &mut self.link {
-            link.channel.options(slot);
+            link.channel.tell_of(slot, option);
         }
         self.flush();
     }

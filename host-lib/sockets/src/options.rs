@@ -9,7 +9,7 @@ use crate::{Errno, Sock, hub, process};
 use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET};
 use std::sync::atomic::Ordering::Relaxed;
 use toe::socket::own_flags;
-use toe::{Socket, SocketOption};
+use toe::{Socket, SocketOption, Tells};
 use toe_abi::desc::hc_flags;
 use toe_abi::region::slot_state;
 
@@ -93,6 +93,7 @@ const OPTIONS: &[(i32, i32, How)] = &[
     (IPPROTO_TCP, libc::TCP_QUICKACK, How::Number(SocketOption::QuickAck, 1)),
     (IPPROTO_TCP, libc::TCP_LINGER2, How::Number(SocketOption::Linger2, 60)),
     (IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, How::Number(SocketOption::NotSentLowWater, 0)),
+    (IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, How::Number(SocketOption::WindowClamp, 0)),
     // Supported as a connection begins; later they change nothing.
     (IPPROTO_TCP, libc::TCP_MAXSEG, How::MaxSegment),
     (IPPROTO_TCP, libc::TCP_SYNCNT, How::Number(SocketOption::SynRetries, 6)),
@@ -116,7 +117,6 @@ const OPTIONS: &[(i32, i32, How)] = &[
     (SOL_SOCKET, libc::SO_MARK, How::Refused(Errno::PERM)),
     (SOL_SOCKET, libc::SO_BINDTODEVICE, How::Refused(Errno::PERM)),
     (SOL_SOCKET, libc::SO_ZEROCOPY, How::Refused(Errno::OPNOTSUPP)),
-    (IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, How::Kept(0)),
     (IPPROTO_IP, libc::IP_MTU_DISCOVER, How::KeptByte(1)),
     (IPPROTO_IP, libc::IP_RECVERR, How::KeptByte(0)),
     (IPPROTO_IP, libc::IP_PKTINFO, How::KeptByte(0)),
@@ -273,9 +273,9 @@ impl Sock {
     fn set_number(self, socket: &Socket<'_>, option: SocketOption, (level, name): (i32, i32), value: i32) -> Result<(), Errno> {
         let shown = socket.set_option(option, value)?;
         self.keep(level, name, shown);
-        if option.is_for_card() && socket.state() == slot_state::CONNECTED {
+        if option.tells() != Tells::Nothing && socket.state() == slot_state::CONNECTED {
             let socket = self.socket()?;
-            hub::lock().tell_options(socket.index());
+            hub::lock().tell_of(socket.index(), option);
         }
         Ok(())
     }

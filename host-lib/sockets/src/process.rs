@@ -12,15 +12,17 @@ use crate::hub::{self, Hub, Link};
 use crate::urgent;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, sockopt};
+use rustix::process::Pid;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 use toe::link::Region;
 use toe::link::client::{Client, Daemon, OpenError, Proof, Welcome, run_dir, ticket};
-use toe::link::sys::AppFd;
+use toe::link::sys::{AppFd, Copies};
 use toe::socket::own_flags;
 use toe::{Channel, Socket};
 use toe_abi::region::{slot_flags, slot_state};
@@ -194,13 +196,14 @@ const INHERITED_MAX: i32 = 64;
 
 /// Whether a descriptor may be one of toed's tokens: an end of a socketpair that a process called toed has made.
 fn is_token(fd: AppFd) -> bool {
-    use rustix::net::{AddressFamily, sockopt};
-    if sockopt::socket_domain(fd) != Ok(AddressFamily::UNIX) {
-        return false;
-    }
-    let Ok(maker) = sockopt::socket_peercred(fd) else { return false };
-    let comm = std::fs::read(format!("/proc/{}/comm", maker.pid.as_raw_nonzero()));
-    comm.is_ok_and(|name| name == b"toed\n")
+    let comm = maker(fd).map(|pid| std::fs::read(format!("/proc/{}/comm", pid.as_raw_nonzero())));
+    comm.is_some_and(|comm| comm.is_ok_and(|name| name == b"toed\n"))
+}
+
+/// The process at the other end of a UNIX socket when it was made.
+fn maker(fd: AppFd) -> Option<Pid> {
+    let unix = sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX);
+    unix.then(|| sockopt::socket_peercred(fd)).and_then(Result::ok).map(|cred| cred.pid)
 }
 
 fn required() -> bool {
@@ -484,6 +487,7 @@ pub fn exiting() {
         return;
     }
     let_go();
+    part_from_all();
     if let Ok(mut control) = CONTROL.try_lock()
         && let Some(client) = control.client.as_mut()
     {
@@ -515,4 +519,27 @@ fn let_go() {
             socket.mark_clean(socket.slot().tx.linger.load(Ordering::Relaxed) != 1);
         }
     }
+}
+
+/// Gives all sockets up, and tells the card of those that no other process holds: toed, which sees them go by itself, may be stopped. A thread
+/// that still runs finds a file at their numbers that can neither be read nor written.
+fn part_from_all() {
+    let (Ok(mut hub), Ok(copies)) = (hub::try_lock(), Copies::new()) else { return };
+    let Some(toed) = hub.conn().and_then(maker) else { return };
+    let mut last = BTreeMap::new();
+    for (fd, kind) in fdtable::ours(0, u32::MAX) {
+        // libc may have closed the number behind our back, and put a file there whose last bytes are still to be written.
+        if let Kind::Socket(slot) = kind
+            && maker(AppFd(fd)) == Some(toed)
+            && let Some(farewell) = view(slot).ok().and_then(|socket| socket.farewell())
+            && copies.watch(AppFd(fd), slot.into()).is_ok()
+            && AppFd(fd).replace(&copies, true).is_ok()
+        {
+            fdtable::clear(fd);
+            last.insert(u64::from(slot), farewell);
+        }
+    }
+    let Ok(left) = copies.left(last.len().max(1)) else { return };
+    left.iter().for_each(|slot| _ = last.remove(slot));
+    last.into_values().for_each(|farewell| hub.part(farewell));
 }

@@ -2,9 +2,12 @@
 
 mod world;
 
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::thread;
 use std::time::Duration;
 use toe::link::slot::Addr;
+use toe::link::sys::AppFd;
+use toe_abi::desc::hc;
 use toe_sockets::epoll;
 use toe_sockets::names::{Family, SockName, encode};
 use toe_sockets::open::{Outcome, socket};
@@ -338,13 +341,49 @@ fn lingering_for_zero_seconds_resets() {
     assert_eq!(b.send(b"x", 0), Err(Errno::PIPE));
 }
 
+#[test]
+fn bytes_left_unread_reset() {
+    let (a, b, _l) = pair();
+    b.send(b"never read", 0).unwrap();
+    assert_eq!(a.poll(IN, LONG), IN);
+    drop(a);
+    assert_eq!(b.recv(1, 0), Err(Errno::CONNRESET));
+}
+
+/// toed, which also sees descriptors go, may be stopped.
+#[test]
+fn the_card_is_told_of_the_last_close_however_it_comes() {
+    let plain = |fd: i32| close::close(fd).unwrap();
+    let range = |fd: i32| {
+        let number = fd.unsigned_abs();
+        let closed = close::close_range(number, number, |_, _| panic!("then the card would not be told"));
+        assert_eq!(closed, 0);
+    };
+    let over = |fd: i32| {
+        let (pipe, _) = rustix::pipe::pipe().unwrap();
+        assert_eq!(close::dup3(pipe.as_raw_fd(), fd, 0), Ok(fd));
+        close::close(fd).unwrap();
+    };
+    for end in [&plain as &dyn Fn(i32), &range, &over] {
+        let (a, b, _l) = pair();
+        let port = port_of(&a.sock().local_name().unwrap());
+        let copy = rustix::io::dup(AppFd(a.0)).unwrap().into_raw_fd();
+        close::duplicated(a.0, copy);
+        end(copy);
+        assert_eq!((b.poll(IN, 20), world::farewells(port)), (0, vec![]), "there is another");
+        end(a.0);
+        std::mem::forget(a);
+        assert_eq!(b.recv(1, 0).unwrap(), b"");
+        assert_eq!(world::farewells(port), [hc::CLOSE]);
+    }
+}
+
 // --- epoll
 
 struct Epoll(Fd);
 
 impl Epoll {
     fn new() -> Self {
-        use std::os::fd::IntoRawFd;
         let fd = rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC).unwrap().into_raw_fd();
         epoll::created(fd);
         Self(Fd(fd))
@@ -573,7 +612,7 @@ fn options_with_a_number_are_checked_as_by_linux() {
         i32::from_ne_bytes(value)
     };
     use libc::{IP_TOS, IP_TTL, IPPROTO_IP, IPPROTO_TCP, TCP_DEFER_ACCEPT, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_LINGER2};
-    use libc::{TCP_MAXSEG, TCP_NOTSENT_LOWAT, TCP_QUICKACK, TCP_SYNCNT, TCP_USER_TIMEOUT};
+    use libc::{TCP_MAXSEG, TCP_NOTSENT_LOWAT, TCP_QUICKACK, TCP_SYNCNT, TCP_USER_TIMEOUT, TCP_WINDOW_CLAMP};
     for (level, name, first, good, reads, bad) in [
         (IPPROTO_IP, IP_TOS, 0, 0xbb, 0xb8, None),
         (IPPROTO_IP, IP_TTL, 64, 9, 9, Some(256)),
@@ -587,6 +626,7 @@ fn options_with_a_number_are_checked_as_by_linux() {
         (IPPROTO_TCP, TCP_LINGER2, 60, 1000, 120, None),
         (IPPROTO_TCP, TCP_QUICKACK, 1, 0, 0, None),
         (IPPROTO_TCP, TCP_NOTSENT_LOWAT, 0, -1, -1, None),
+        (IPPROTO_TCP, TCP_WINDOW_CLAMP, 0, 9, 1152, Some(0)),
     ] {
         assert_eq!((get(level, name), set(level, name, good), get(level, name)), (first, Ok(()), reads), "{level} {name}");
         if let Some(bad) = bad {

@@ -4,7 +4,7 @@
 //! turns the list into descriptors that say what the slot says by then. A full queue only means that the list stays.
 //! Inwards, [`Channel::poll`] copies each event into its slot and says what became of it.
 
-use crate::{Socket, urgent};
+use crate::{Socket, SocketOption, Tells, urgent};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -113,6 +113,15 @@ impl Channel {
         self.enqueue(slot, tell::OPTIONS);
     }
 
+    /// An option of `slot`, which has a connection, was set.
+    pub fn tell_of(&mut self, slot: u32, option: SocketOption) {
+        match option.tells() {
+            Tells::Nothing => {}
+            Tells::Options => self.options(slot),
+            Tells::Update => self.update(slot),
+        }
+    }
+
     /// Resets the connection of `slot`.
     pub fn abort(&mut self, slot: u32) {
         self.enqueue(slot, tell::ABORT);
@@ -151,11 +160,12 @@ impl Channel {
     }
 
     /// Tells the card what [`Socket::farewell`](crate::Socket::farewell) has made, when the socket's last descriptor has gone. It is left to
-    /// toed if the queue is full, if another process has sent something since, or if the slot is another socket's by now, which toed has made
-    /// it. `true`: the card has to be kicked.
+    /// toed if the queue is full, if another process has sent or received something since, or if the slot is another socket's by now, which toed
+    /// has made it. `true`: the card has to be kicked.
     #[must_use = "a card that is not kicked sleeps for ever"]
     pub fn part(&mut self, Farewell(desc): Farewell) -> bool {
-        let is_last_word = |s: &Slot| s.conn.flow() == desc.flow && s.tx.head.load(Ordering::Acquire) == desc.tx_head;
+        let positions = |s: &Slot| (s.tx.head.load(Ordering::Acquire), s.rx.tail.load(Ordering::Acquire));
+        let is_last_word = |s: &Slot| s.conn.flow() == desc.flow && positions(s) == (desc.tx_head, desc.rx_tail);
         let told = self.region.slot(desc.opaque).is_some_and(is_last_word) && self.hc.push(desc).is_ok();
         told && sleep::must_wake(&self.page().card.parked)
     }
@@ -176,6 +186,7 @@ impl Channel {
                 continue;
             }
             // An UPDATE says nothing that the REBIND just before has not said.
+            let tail = s.rx.tail.load(Ordering::Relaxed);
             let desc = describe(s, slot, kind);
             if self.hc.push(desc).is_err() {
                 return false;
@@ -187,7 +198,7 @@ impl Channel {
                 let _ = s.options.quick_ack.compare_exchange(told, 0, Ordering::Relaxed, Ordering::Relaxed);
                 continue;
             }
-            s.rx.told.store(desc.rx_tail, Ordering::Relaxed);
+            s.rx.told.store(tail, Ordering::Relaxed);
             if kind == hc::REBIND {
                 self.tells[i] &= !tell::UPDATE;
             }
@@ -251,19 +262,26 @@ impl Channel {
     }
 }
 
+/// Bytes of the receive buffer that the peer is not offered (TCP_WINDOW_CLAMP): what was read is told so much later.
+fn held_back(slot: &Slot) -> u32 {
+    slot.conn.rx_len.load(Ordering::Relaxed).wrapping_sub(slot.offered())
+}
+
 /// The descriptor that says what `slot` says now.
 pub(crate) fn describe(slot: &Slot, index: u32, kind: u32) -> HostDesc {
     // With the release in `Socket::commit`: the bytes are in the buffer before the card learns of them (the queue's phase carries that
     // on); and with `Socket::set_tx_flags`: no end is told without all bytes before it.
     let (flags, tx_head) = ending::look(&slot.tx.flags, &slot.tx.head);
     let urgent = urgent::to_tell(slot, tx_head);
+    // At the end it counts what was not read.
+    let held_back = if matches!(kind, hc::CLOSE | hc::ABORT) { 0 } else { held_back(slot) };
     HostDesc {
         kind,
         flags: flags | urgent.map_or(0, |_| hc_flags::URGENT),
         flow: slot.conn.flow(),
         tx_head,
         // Acquire: with the release in `Socket::consume`; the bytes were copied out before the card learns that they may be overwritten.
-        rx_tail: slot.rx.tail.load(Ordering::Acquire),
+        rx_tail: slot.rx.tail.load(Ordering::Acquire).wrapping_sub(held_back),
         opaque: index,
         urgent: urgent.unwrap_or(0),
         options: if kind == hc::OPTIONS { slot.flow_options() } else { FlowOptions::default() },
@@ -391,6 +409,32 @@ pub(crate) mod tests {
         assert!(bench.card_in.pop().is_none());
     }
 
+    /// TCP_WINDOW_CLAMP.
+    #[test]
+    fn what_a_clamp_holds_back_of_the_buffer_counts_as_unread() {
+        let mut bench = bench(8);
+        bench.connect(3);
+        let mut channel = Channel::attach(bench.region.clone(), 0).unwrap();
+        let region = bench.region.clone();
+        let (slot, socket) = (region.slot(3).unwrap(), Socket::new(&region, 3).unwrap());
+        let len = 16_384;
+        slot.conn.rx_len.store(len, Ordering::Relaxed);
+        let mut tail_told = |tail: u32, clamp: u32| {
+            slot.options.window_clamp.store(clamp, Ordering::Relaxed);
+            slot.event.rx_head.store(tail, Ordering::Relaxed);
+            slot.rx.tail.store(tail, Ordering::Relaxed);
+            let owes = socket.owes_window();
+            channel.tell_of(3, SocketOption::WindowClamp);
+            let _ = channel.flush();
+            (owes, bench.card_in.pop().map(|d| d.rx_tail))
+        };
+        assert_eq!(tail_told(100, 5000), (false, Some(100u32.wrapping_sub(len - 5000))));
+        assert_eq!(tail_told(100 + 5000 / 4, 5000), (true, Some((100 + 5000 / 4u32).wrapping_sub(len - 5000))), "a quarter of it");
+        assert_eq!(describe(slot, 3, hc::CLOSE).rx_tail, 1350, "and as read at the end");
+        assert_eq!(tail_told(1400, 0), (false, Some(1400)));
+        assert_eq!(tail_told(1400, u32::MAX), (false, Some(1400)), "more than there is");
+    }
+
     #[test]
     fn options_follow_the_rebind_and_quick_ack_is_told_once() {
         let mut bench = bench(8);
@@ -470,13 +514,16 @@ pub(crate) mod tests {
         let sent_since = farewell(&bench);
         slot.tx.head.store(7, Ordering::Release);
         let _ = channel.part(sent_since);
+        let received_since = farewell(&bench);
+        slot.rx.tail.store(7, Ordering::Release);
+        let _ = channel.part(received_since);
         let used_again = farewell(&bench);
         slot.reset();
         let _ = channel.part(used_again);
         assert!(bench.card_in.pop().is_none());
         let good = farewell(&bench);
         let _ = channel.part(good);
-        assert_eq!(bench.card_in.pop().map(|d| d.flags), Some(toe_abi::desc::hc_flags::FIN));
+        assert_eq!(bench.card_in.pop().map(|d| d.kind), Some(hc::CLOSE));
     }
 
     #[test]

@@ -381,8 +381,8 @@ impl<D: Daemon> Context<D> {
     pub fn set_option(&mut self, id: SocketId, option: SocketOption, value: i32) -> Result<(), Error> {
         let socket = self.socket(id)?;
         socket.set_option(option, value)?;
-        if option.is_for_card() && socket.state() == slot_state::CONNECTED {
-            self.channel.options(id.0);
+        if socket.state() == slot_state::CONNECTED {
+            self.channel.tell_of(id.0, option);
         }
         Ok(())
     }
@@ -413,7 +413,8 @@ impl<D: Daemon> Context<D> {
         if let Ok(socket) = self.socket(id) {
             socket.mark_clean(clean);
         }
-        let farewell = self.socket(id).ok().and_then(|socket| socket.farewell());
+        // Else the card has been told.
+        let farewell = self.socket(id).ok().filter(|_| clean).and_then(|socket| socket.farewell());
         self.flush();
         self.channel.forget(id.0);
         self.noticed.retain(|&s| s != id.0);

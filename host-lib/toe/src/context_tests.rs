@@ -5,7 +5,7 @@ use crate::channel::tests::{Bench, bench};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use toe_abi::FlowId;
-use toe_abi::desc::{EventDesc, HostDesc, hc};
+use toe_abi::desc::{EventDesc, HostDesc, ev_flags, hc};
 use toe_abi::region::AcceptRecord;
 use zerocopy::IntoBytes;
 
@@ -158,13 +158,16 @@ fn connection(w: &mut World) -> SocketId {
 }
 
 #[test]
-fn the_last_close_tells_the_card_to_send_fin() {
+fn the_last_close_tells_the_card_how_far_was_written_and_read() {
     let mut w = world();
     let conn = connection(&mut w);
+    w.bench.event(conn.0, EventDesc { rx_head: 5, ..EventDesc::default() });
+    w.poll();
+    w.toe.recv(conn, &mut [0; 2]).unwrap();
     w.toe.send(conn, b"bye").unwrap();
     w.toe.close(conn);
-    let fin: Vec<_> = w.told().iter().map(|d| (d.flags & hc_flags::FIN, d.tx_head)).collect();
-    assert_eq!(fin, [(0, 3), (hc_flags::FIN, 3)]);
+    let told: Vec<_> = w.told().iter().map(|d| (d.kind, d.tx_head, d.rx_tail)).collect();
+    assert_eq!(told, [(hc::UPDATE, 3, 2), (hc::CLOSE, 3, 2)]);
 }
 
 #[test]
@@ -177,22 +180,21 @@ fn a_close_that_is_not_the_last_tells_no_end() {
 }
 
 #[test]
-fn a_close_with_unread_bytes_is_toeds_to_tell() {
+fn a_connection_that_has_ended_is_not_closed_again() {
     let mut w = world();
     let conn = connection(&mut w);
-    w.bench.event(conn.0, EventDesc { rx_head: 3, ..EventDesc::default() });
+    w.bench.event(conn.0, EventDesc { flags: ev_flags::CLOSED, ..EventDesc::default() });
     w.poll();
     w.toe.close(conn);
-    assert!(w.told().is_empty(), "the peer is to get a reset");
+    assert!(w.told().is_empty());
 }
 
 #[test]
-fn an_end_is_not_told_twice() {
+fn a_reset_is_told_once() {
     let mut w = world();
     let conn = connection(&mut w);
-    w.toe.shutdown(conn).unwrap();
-    w.toe.close(conn);
-    assert_eq!(w.told().len(), 1);
+    w.toe.abort(conn).unwrap();
+    assert_eq!(w.told().iter().map(|d| d.kind).collect::<Vec<_>>(), [hc::ABORT]);
 }
 
 #[test]

@@ -27,6 +27,6 @@ mod urgent;
 
 pub use channel::{Change, Channel, Farewell};
 pub use context::{Context, Error, Event, SocketId};
-pub use options::SocketOption;
+pub use options::{SocketOption, Tells};
 pub use socket::Socket;
 pub use toe_link as link;

@@ -10,6 +10,7 @@ use crate::Socket;
 use rustix::io::Errno;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use toe_abi::flow::quick_ack;
+use toe_abi::region::slot_state;
 use toe_link::Slot;
 
 /// The options. Their values have Linux's units.
@@ -43,6 +44,18 @@ pub enum SocketOption {
     SynRetries,
     /// TCP_DEFER_ACCEPT, seconds.
     DeferAccept,
+    /// TCP_WINDOW_CLAMP, bytes.
+    WindowClamp,
+}
+
+/// What the card is told of an option.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tells {
+    Nothing,
+    /// All options: [`Channel::options`](crate::Channel::options).
+    Options,
+    /// The socket's positions, which depend on it: [`Channel::update`](crate::Channel::update).
+    Update,
 }
 
 /// What IP_TTL reads as.
@@ -55,6 +68,8 @@ const COUNT_MAX: i32 = 127;
 /// tcp_fin_timeout, and the most that TCP_LINGER2 makes of it, seconds.
 const FIN_TIMEOUT_S: i32 = 60;
 const LINGER2_MAX_S: i32 = 120;
+/// SOCK_MIN_RCVBUF / 2, bytes.
+const WINDOW_CLAMP_MIN: i32 = 1152;
 
 /// A value as the slot has it (0: as everybody), and as it reads.
 struct Value {
@@ -86,6 +101,8 @@ impl SocketOption {
             Self::MaxSegment if value == 0 => Some(plain(0)),
             Self::MaxSegment => within(88, 32_767),
             Self::DeferAccept => Some(plain(deferral(value))),
+            Self::WindowClamp if value == 0 => Some(plain(0)),
+            Self::WindowClamp => Some(plain(value.max(WINDOW_CLAMP_MIN))),
         }
     }
 
@@ -103,15 +120,17 @@ impl SocketOption {
             Self::MaxSegment => &slot.tx.max_segment,
             Self::SynRetries => &slot.tx.syn_retries,
             Self::DeferAccept => &slot.tx.defer_accept_s,
+            Self::WindowClamp => &slot.options.window_clamp,
         }
     }
 
-    /// Whether the card has to be told, if there is a connection.
-    pub const fn is_for_card(self) -> bool {
+    /// What the card has to be told, if there is a connection.
+    pub const fn tells(self) -> Tells {
         match self {
-            Self::UserTimeout | Self::KeepIdle | Self::KeepInterval | Self::KeepCount | Self::QuickAck => true,
-            Self::Tos | Self::TrafficClass | Self::Ttl | Self::Hops => true,
-            Self::Linger2 | Self::NotSentLowWater | Self::MaxSegment | Self::SynRetries | Self::DeferAccept => false,
+            Self::UserTimeout | Self::KeepIdle | Self::KeepInterval | Self::KeepCount | Self::QuickAck => Tells::Options,
+            Self::Tos | Self::TrafficClass | Self::Ttl | Self::Hops => Tells::Options,
+            Self::WindowClamp => Tells::Update,
+            Self::Linger2 | Self::NotSentLowWater | Self::MaxSegment | Self::SynRetries | Self::DeferAccept => Tells::Nothing,
         }
     }
 }
@@ -132,10 +151,14 @@ fn deferral(seconds: i32) -> i32 {
 
 impl Socket<'_> {
     /// Checks a value as Linux does and leaves it in the slot; gives what the option reads as from now on. EINVAL: out of range. Of a
-    /// connection the card has to be told, if the option [`is_for_card`](SocketOption::is_for_card).
+    /// connection the card has to be told what the option [`tells`](SocketOption::tells).
     /// RFC 9293 SHLD-21, MUST-21, MUST-27, MUST-48.
     pub fn set_option(&self, option: SocketOption, value: i32) -> Result<i32, Errno> {
         let Value { told, shown } = option.value(value).ok_or(Errno::INVAL)?;
+        // As Linux: what bounds a window is taken away before there is one.
+        if option == SocketOption::WindowClamp && value == 0 && self.state() != slot_state::OPEN {
+            return Err(Errno::INVAL);
+        }
         option.word(self.slot()).store(told, Relaxed);
         Ok(shown)
     }
@@ -177,6 +200,9 @@ mod tests {
             (NotSentLowWater, -1, u32::MAX, -1),
             (QuickAck, 0, 2, 0),
             (QuickAck, 7, 1, 1),
+            (WindowClamp, -1, 1152, 1152),
+            (WindowClamp, 1153, 1153, 1153),
+            (WindowClamp, 0, 0, 0),
         ] {
             let got = option.value(value).map(|v| (v.told, v.shown));
             assert_eq!(got, Some((told, shown)), "{option:?} {value}");

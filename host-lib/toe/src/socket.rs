@@ -236,10 +236,10 @@ impl<'a> Socket<'a> {
         self.advance(start.wrapping_add(n.min(len))) && self.owes_window()
     }
 
-    /// Whether the sender could come to wait for room that only we know of. While the card counts more than half of the buffer
-    /// as free, and less than a quarter is news, it cannot: the rest goes with the next update.
+    /// Whether the sender could come to wait for room that only we know of. While the card counts more than half of what it may offer of the
+    /// buffer as free, and less than a quarter is news, it cannot: the rest goes with the next update.
     pub fn owes_window(&self) -> bool {
-        let len = self.slot.conn.rx_len.load(Ordering::Relaxed);
+        let len = self.slot.offered();
         let told = self.slot.rx.told.load(Ordering::Relaxed);
         let news = self.slot.rx.tail.load(Ordering::Relaxed).wrapping_sub(told);
         let used = self.slot.event.rx_head.load(Ordering::Relaxed).wrapping_sub(told);
@@ -415,17 +415,12 @@ impl<'a> Socket<'a> {
         self.set_flag(slot_flags::CLEAN, clean);
     }
 
-    /// What the card is to be told if this was the last descriptor: that no more will be sent. toed sees it go too and tells the card the rest;
-    /// but a peer must not wait for its FIN until a daemon that is stopped goes on. `None`: there is nothing to tell, or it is toed's alone, as
-    /// the peer is to get a reset.
+    /// What the card is to be told if this was the last descriptor: to end the connection, in order if [that is meant](Self::mark_clean). toed
+    /// sees the descriptor go too and says the same; but a peer must not wait for a daemon that is stopped. `None`: there is nothing to tell.
     pub fn farewell(&self) -> Option<Farewell> {
-        let open = self.connected() && !self.is_dead() && self.tx_flags() & hc_flags::FIN == 0;
-        if !open || !self.has_flag(slot_flags::CLEAN) || self.readable() > 0 {
-            return None;
-        }
-        let mut desc = describe(self.slot, self.index, hc::UPDATE);
-        desc.flags |= hc_flags::FIN;
-        Some(Farewell(desc))
+        let ended = self.event_flags() & (ev_flags::ERROR | ev_flags::CLOSED) != 0;
+        let kind = if self.has_flag(slot_flags::CLEAN) { hc::CLOSE } else { hc::ABORT };
+        (self.connected() && !ended).then(|| Farewell(describe(self.slot, self.index, kind)))
     }
 
     // --- readiness

@@ -368,7 +368,8 @@ pub mod flow_flags {
     pub const ECN_REDUCED: u32 = 1 << 21;
     /// Data held back by CORK is to go out now.
     pub const PUSH: u32 = 1 << 22;
-    /// Closed with received data unread: RST follows what may still be sent at once.
+    /// Closed with received data unread: RST follows what may still be sent at once. Of a flow that has ended: by a RST, which a peer that goes
+    /// on gets again.
     pub const RST_DUE: u32 = 1 << 23;
     /// A tail loss probe is to be sent.
     pub const TLP_DUE: u32 = 1 << 24;

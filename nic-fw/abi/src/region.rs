@@ -265,7 +265,7 @@ pub struct SlotListen {
     pub _reserved: [u32; 13],
 }
 
-/// Written by the library, for the card ([`crate::desc::hc::OPTIONS`]) but for the last two; IP_TOS and IP_TTL are in [`SlotTx`]. 0: as everybody.
+/// Written by the library, for the card ([`crate::desc::hc::OPTIONS`]) but for the last three; IP_TOS and IP_TTL are in [`SlotTx`]. 0: as everybody.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct SlotOptions {
@@ -283,7 +283,20 @@ pub struct SlotOptions {
     pub linger2_s: u32,
     /// TCP_NOTSENT_LOWAT, bytes. The library's own.
     pub not_sent_low_water: u32,
-    pub _reserved: [u32; 9],
+    /// TCP_WINDOW_CLAMP, bytes: see [`offered`]. Read by toed at CONNECT and LISTEN.
+    pub window_clamp: u32,
+    pub _reserved: [u32; 8],
+}
+
+/// The least window that TCP_WINDOW_CLAMP makes, bytes: three segments of Ethernet. When less than one is left, what was read is worth an update
+/// (two segments); else a sender that may not fill one would wait for its timers.
+const CLAMP_LEAST: u32 = 4380;
+
+/// How much of a receive buffer of `len` bytes is offered to the peer under a clamp (0: none), bytes. The rest is held back: toed installs the
+/// connection, and the library reports what was read, as if so much less had been read.
+pub fn offered(len: u32, clamp: u32) -> u32 {
+    // Windows are told in units of up to a 32768th of the buffer (RFC 7323, 2.3).
+    if clamp == 0 { len } else { clamp.max(CLAMP_LEAST).max(len >> 13).min(len) }
 }
 
 assert_layout!(SocketSlot, SOCKET_SLOT_LEN, conn @ 0, names @ 64, tx @ 128, rx @ 192, event @ 256, listen @ 320, options @ 384);

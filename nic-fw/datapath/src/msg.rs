@@ -75,6 +75,7 @@ pub enum HostOp {
     },
     Abort,
     Options(FlowOptions),
+    Close,
     /// The card's own: see [`ControlOp::Barrier`].
     Barrier,
 }

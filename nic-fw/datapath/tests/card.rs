@@ -209,14 +209,15 @@ fn forged_descriptors_are_counted_and_change_nothing(kind: &impl Kind) {
     b.update(1, FlowId { generation: flow.generation + 1, ..flow }, 0, 0, 0);
     b.update(1, FlowId { index: u32::MAX - 3, generation: 1 }, 0, 0, 0);
     b.update(3, flow, 100, 0, 0);
+    [hc::CLOSE, hc::ABORT].into_iter().for_each(|kind| b.post(3, HostDesc { kind, flow, ..Default::default() }));
     b.update(1, flow, BUF as u32 + 1, 0, 0);
     b.update(1, flow, 0, 1, 0);
     b.run();
     let c = b.card.counters();
-    assert_eq!(c.get(Counter::HcDescriptors), 7);
+    assert_eq!(c.get(Counter::HcDescriptors), 9);
     assert_eq!(c.get(Counter::HcBadKind), 1);
     assert_eq!(c.get(Counter::HcBadFlow), 3);
-    assert_eq!(c.get(Counter::HcForeignFlow), 1);
+    assert_eq!(c.get(Counter::HcForeignFlow), 3);
     assert_eq!(c.get(Counter::HcBadPosition), 2);
     assert!(b.sent().is_empty());
 }
@@ -537,6 +538,57 @@ fn a_full_close_ends_with_both_fins(kind: &impl Kind) {
     b.segment(0, 0, 4, TcpFlags::FIN, b"");
     assert_eq!(b.closed(), [(flow, close_reason::TIME_WAIT.into())]);
     assert_eq!(b.sent().last().unwrap().acked(), 1);
+}
+
+/// Until the control plane, which may be stopped, has read of the end.
+fn a_peer_that_has_missed_the_reset_gets_it_again(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let flow = b.install(0, 1);
+    b.post(1, HostDesc { kind: hc::ABORT, flow, ..Default::default() });
+    b.run();
+    b.sent();
+    b.segment(0, 0, 0, NO_FLAGS, b"are you there?");
+    b.run();
+    let sent = b.sent();
+    assert_eq!(sent.iter().map(|s| (s.flags().contains(TcpFlags::RST), s.pos())).collect::<Vec<_>>(), [(true, 0)]);
+    // It may be a new connection's.
+    b.segment(0, 0, 0, TcpFlags::SYN, b"");
+    b.run();
+    assert_eq!((b.sent().len(), b.exceptions().len()), (0, 1));
+    accounted(&b);
+}
+
+/// By its own word: nobody else has to be there.
+fn an_application_closes_its_flow_while_the_control_plane_is_silent(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let close = |flow, tx_head, rx_tail| HostDesc { kind: hc::CLOSE, flow, tx_head, rx_tail, ..Default::default() };
+    let [in_order, unread, late] = [0, 1, 2].map(|n| b.install(n, 1));
+    (0..3).for_each(|n| b.segment(n, 0, 0, NO_FLAGS, b"data"));
+    b.run();
+    b.events(1, true);
+    b.sent();
+    (0..3).for_each(|n| b.fill(1, n, 0, b"bye"));
+    b.post(1, close(in_order, 3, 4));
+    b.post(1, close(unread, 3, 3));
+    b.post(1, close(late, 3, 4));
+    b.run();
+    b.events(1, true);
+    let sent = b.sent();
+    for (n, flag) in [(0, TcpFlags::FIN), (1, TcpFlags::RST), (2, TcpFlags::FIN)] {
+        let of: Vec<_> = sent.iter().filter(|s| s.is_of(n)).collect();
+        assert_eq!(of.iter().flat_map(|s| s.payload().to_vec()).collect::<Vec<_>>(), b"bye", "flow {n}");
+        assert!(of.last().unwrap().flags().contains(flag), "flow {n}");
+    }
+    b.segment(0, 4, 4, TcpFlags::FIN, b"");
+    b.segment(2, 4, 4, NO_FLAGS, b"for nobody");
+    b.run();
+    assert!(b.sent().iter().any(|s| s.is_of(2) && s.flags().contains(TcpFlags::RST)));
+    let mut closed = b.closed();
+    closed.sort_by_key(|(flow, _)| flow.index);
+    let reset = close_reason::ABORTED.into();
+    let mut ends = [(in_order, close_reason::TIME_WAIT.into()), (unread, reset), (late, reset)];
+    ends.sort_by_key(|(flow, _)| flow.index);
+    assert_eq!(closed, ends);
 }
 
 fn unmapping_a_region_resets_its_flows_first(kind: &impl Kind) {
@@ -1042,6 +1094,8 @@ on_every_card! {
     an_unbound_flow_that_is_given_up_is_reported_at_once,
     a_close_with_unread_data_sends_what_was_written_and_then_resets,
     a_full_close_ends_with_both_fins,
+    a_peer_that_has_missed_the_reset_gets_it_again,
+    an_application_closes_its_flow_while_the_control_plane_is_silent,
     unmapping_a_region_resets_its_flows_first,
     closing_a_context_unbinds_its_flows,
     what_was_posted_before_a_context_closes_is_sent,

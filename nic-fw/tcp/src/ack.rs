@@ -59,7 +59,7 @@ pub(crate) fn process(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now
         && window_of(s, seg) == s.tx.snd_wnd;
     update_window(s, seg);
     congestion_echo(s, seg);
-    let missing = s.has(ff::SACK) && (s.tx.board != 0 || !seg.sack.is_empty());
+    let missing = s.tx.board != 0 || s.has(ff::SACK) && !seg.sack.is_empty();
     if missing && board::open(s, pools) {
         return recovery::on_ack(s, pools, seg, duplicate, now, out);
     }

@@ -1,5 +1,6 @@
 //! The scoreboard of a flow: what its records add up to, and where recovery stands. A flow has one from the first sign that something is
-//! missing (a SACK block, a probe, a timeout) until all is calm again; without one, all that was sent is in flight.
+//! missing (a SACK block, a probe, a timeout) until all is calm again (without SACK: from a timeout until all is acknowledged that was in
+//! flight then); without one, all that was sent is in flight.
 //!
 //! ```text
 //!   calm ──SACK, probe, timeout──► open ──nothing missing, nothing to undo──► calm

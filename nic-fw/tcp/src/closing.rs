@@ -61,8 +61,19 @@ pub(crate) fn fin_received(s: &mut FlowState, out: &mut Output) {
     }
 }
 
+/// Whether the peer has not got the last that we had to say, and is to get it again though the flow has ended.
+pub fn is_owed_answer(s: &FlowState, seg: &SegmentIn) -> bool {
+    is_last_fin(s, seg) || has_missed_reset(s, seg)
+}
+
+/// A SYN may be of another connection, which is not for us to judge.
+pub(crate) fn has_missed_reset(s: &FlowState, seg: &SegmentIn) -> bool {
+    let flags = seg.flags.contains(TcpFlags::ACK) && !seg.flags.intersects(TcpFlags::SYN | TcpFlags::RST);
+    s.rx.state == st::CLOSED && s.has(ff::RST_DUE) && flags
+}
+
 /// Whether the peer sends its FIN again, as our last ACK was lost, and it is for us to acknowledge: in TIME-WAIT.
-pub fn is_last_fin(s: &FlowState, seg: &SegmentIn) -> bool {
+pub(crate) fn is_last_fin(s: &FlowState, seg: &SegmentIn) -> bool {
     let flags = seg.flags.contains(TcpFlags::FIN) && !seg.flags.intersects(TcpFlags::SYN | TcpFlags::RST);
     // The FIN counts as a byte of sequence space.
     s.rx.state == st::TIME_WAIT && flags && seg.seq.add(seg.payload_len).add(1) == s.rcv_nxt()
@@ -81,6 +92,7 @@ pub(crate) fn peer_reset(s: &mut FlowState, out: &mut Output) {
 pub(crate) fn abort(s: &mut FlowState, now: Now, error: u32, out: &mut Output) {
     out.reply = Some(output::reset(s, now));
     out.counts.add(Counter::TxResets);
+    s.set(ff::RST_DUE);
     end(s, st::CLOSED, CloseReason::Aborted, error, out);
 }
 
@@ -88,5 +100,6 @@ pub(crate) fn abort(s: &mut FlowState, now: Now, error: u32, out: &mut Output) {
 /// RFC 9293 3.10.8-1.
 pub(crate) fn give_up(s: &mut FlowState, error: u32, now: Now, out: &mut Output) {
     out.reply = Some(output::reset(s, now));
+    s.set(ff::RST_DUE);
     end(s, st::CLOSED, CloseReason::Timeout, error, out);
 }

@@ -2,8 +2,10 @@
 
 use crate::sack::Range;
 use crate::state::View;
-use crate::{Fast, Input, Now, Output, Pools, SegmentIn, ack, board, cc, closing, fast, host, output, receive, send, timers, urgent};
-use toe_abi::counters::Drop;
+use crate::{
+    Fast, Input, Now, Output, Pools, SegmentIn, SegmentOut, ack, board, cc, closing, fast, host, output, receive, send, timers, urgent,
+};
+use toe_abi::counters::{Counter, Drop};
 use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 use toe_wire::{SeqNum, TcpFlags};
 
@@ -24,7 +26,7 @@ pub fn admit(s: &mut FlowState, pools: &mut Pools, now: Now) {
 /// The flow is not heard of any more: what it holds of the pools goes back.
 pub fn forget(s: &mut FlowState, pools: &mut Pools) {
     board::forget(s, pools);
-    pools.timers.give_back(core::mem::take(&mut s.cc.timers));
+    pools.timers.give_back(s.id.region, core::mem::take(&mut s.cc.timers));
 }
 
 /// Takes one event into the state and says what is to be done about it.
@@ -61,7 +63,8 @@ pub fn input(s: &mut FlowState, pools: &mut Pools, event: &Input, now: Now) -> O
     out
 }
 
-/// What still comes for a flow that has ended: of TIME-WAIT this much is done here until the control plane takes it over.
+/// What still comes for a flow that has ended: the last ACK or RST was lost. This much of TIME-WAIT and CLOSED is done here until the control
+/// plane takes it over.
 /// RFC 9293 3.10.7.4-28, 3.10.7.4-38.
 #[cold]
 fn ended(s: &mut FlowState, pools: &Pools, event: &Input, now: Now, out: &mut Output) {
@@ -69,6 +72,10 @@ fn ended(s: &mut FlowState, pools: &Pools, event: &Input, now: Now, out: &mut Ou
     out.drop = Some(Drop::RxClosed);
     if closing::is_last_fin(s, seg) {
         challenge(s, pools, now, out);
+    } else if closing::has_missed_reset(s, seg) {
+        // RFC 9293 3.10.7.1-3: what the peer has received tells where it will take it.
+        out.reply = Some(SegmentOut { seq: seg.ack, ..output::reset(s, now) });
+        out.counts.add(Counter::TxResets);
     }
 }
 

@@ -56,7 +56,7 @@ mod undo;
 mod urgent;
 
 pub use api::{CloseReason, Counts, HostUpdate, IcmpError, Input, Now, Output, Placement, SegmentIn, SegmentOut, errno};
-pub use closing::is_last_fin;
+pub use closing::is_owed_answer;
 pub use establish::{Setup, Timestamping, establish, rebase};
 pub use fast::{Fast, fast, is_fast};
 pub use input::{admit, forget, input};

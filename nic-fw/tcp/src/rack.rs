@@ -132,7 +132,8 @@ pub(crate) fn detect(s: &mut FlowState, pools: &mut Pools, now: Now) -> bool {
         board.forget_times();
         board.rack.forget();
     }
-    let Some(latest) = board.rack.latest else { return false };
+    // Without SACK what lies beyond a hole has arrived as far as we know.
+    let Some(latest) = board.rack.latest.filter(|_| s.has(ff::SACK)) else { return false };
     let reo_wnd = reordering_window(s, board);
     let (mut found, mut wait_us, mut before) = (false, 0, NONE);
     let mut at = pools.records.first(s.cc.sent);
@@ -165,18 +166,23 @@ pub(crate) fn detect(s: &mut FlowState, pools: &mut Pools, now: Now) -> bool {
 
 /// A timeout: RFC 8985, 6.3, marks the first that is not acknowledged, and what has been out for RACK.rtt + RACK.reo_wnd.
 /// RFC 2018 5-3.
-pub(crate) fn mark_on_timeout(s: &FlowState, pools: &mut Pools, now: Now) {
+pub(crate) fn mark_on_timeout(s: &mut FlowState, pools: &mut Pools, now: Now) {
     let board = pools.boards.get(s.tx.board);
     // Without a measurement everything has been out for long enough.
-    let patience = board.rack.latest.map_or(0, |l| l.rtt_us.saturating_add(reordering_window(s, board)));
-    let mut at = pools.records.first(s.cc.sent);
+    let latest = board.rack.latest.filter(|_| s.has(ff::SACK));
+    let patience = latest.map_or(0, |l| l.rtt_us.saturating_add(reordering_window(s, board)));
+    let (mut before, mut at) = (NONE, pools.records.first(s.cc.sent));
     while at != NONE {
         let record = *pools.records.get(at);
         let recent = age(record.us, now) < patience && record.start.gt(s.snd_una());
         if !recent && !record.has(mark::SACKED | mark::LOST) {
-            board::set_marks(s, pools, at, record.marks | mark::LOST);
+            // With a scoreboard nothing is timed any more, and one record may stand for all.
+            board::set_marks(s, pools, at, record.marks & !mark::TIMED | mark::LOST);
         }
-        at = pools.records.next(s.cc.sent, at);
+        if !board::merge_next(s, pools, before) {
+            before = at;
+        }
+        at = pools.records.next(s.cc.sent, before);
     }
 }
 
@@ -250,10 +256,10 @@ mod tests {
     fn a_timeout_spares_what_was_sent_within_a_round_trip_and_the_reordering_window() {
         let us = |age| NOW.us32() - age;
         let (mut s, mut pools) = flow_of(&[(us(10), 0), (us(4999), 0), (us(5000), 0), (us(9000), mark::SACKED), (us(10), 0)]);
-        (s.tx.srtt_us, s.tx.min_rtt_us) = (8000, 4000);
+        (s.rx.flags, s.tx.srtt_us, s.tx.min_rtt_us) = (ff::SACK, 8000, 4000);
         let board = pools.boards.get_mut(s.tx.board);
         board.rack.latest = Some(Latest { us: us(9000), end: s.snd_una(), rtt_us: 4000 });
-        mark_on_timeout(&s, &mut pools, NOW);
+        mark_on_timeout(&mut s, &mut pools, NOW);
         let marks: Vec<u8> = pools.records.iter(s.cc.sent).map(|r| r.marks).collect();
         assert_eq!(marks, [mark::LOST, 0, mark::LOST, mark::SACKED, 0]);
     }

@@ -1,4 +1,5 @@
-//! Loss recovery with a scoreboard: what an ACK means, when recovery begins and ends, and what is sent again (RFC 6675, RFC 8985).
+//! Loss recovery with a scoreboard: what an ACK means, when recovery begins and ends, and what is sent again (RFC 6675, RFC 8985). Without
+//! SACK a flow has one after a timeout only.
 //!
 //! ```text
 //!            ┌────────── something is lost (RACK) ──► RECOVERY ──snd_una reaches recover──┐
@@ -8,7 +9,7 @@
 //! ```
 
 use crate::board::Board;
-use crate::frto::Stage;
+use crate::frto::{self, Stage};
 use crate::pool::{NONE, Pools};
 use crate::records::mark;
 use crate::sack::{self, News};
@@ -52,8 +53,8 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dupl
     tlp::on_ack(s, pools, seg, dsack, duplicate && news.sacked == 0, out);
     let ece = seg.flags.contains(TcpFlags::ECE);
     cc::on_delivered(s, news.acked + news.sacked, ece);
-    let spurious = undo::is_due(s, pools.boards.get(s.tx.board), seg, advanced) || frto(s, pools, &news, advanced);
-    if spurious {
+    let spurious = undo::is_due(s, pools.boards.get(s.tx.board), seg, advanced);
+    if spurious || frto::on_ack(s, pools, &news, advanced, duplicate || news.sacked > 0) {
         undo::undo(s, pools, out);
     }
     rack::adapt(s, pools.boards.get_mut(s.tx.board), needless.is_some());
@@ -145,25 +146,6 @@ fn end(s: &mut FlowState, pools: &mut Pools, now: Now) {
     ack::pull_recover(s);
 }
 
-/// RFC 5682, 3.1. True: the timeout was spurious.
-/// RFC 5682 3.1-1, 3.1-2; RFC 9438 4.9.1-1.
-fn frto(s: &mut FlowState, pools: &mut Pools, news: &News, advanced: bool) -> bool {
-    let stage = pools.boards.get(s.tx.board).frto;
-    if stage == Stage::Off || !s.has(ff::LOSS) {
-        return false;
-    }
-    // (3b): "the acknowledgment [...] acknowledges data that was not retransmitted after the timeout".
-    if news.original {
-        return true;
-    }
-    // (2a) and (3a): after duplicate ACKs, of which those with SACKs of the new data only are some, the loss was real.
-    // (2b): "transmit up to two new segments", as slow start allows, if there is something new. It lies beyond the recovery point, which
-    // stays where the timeout has put it: what was sent since then tells nothing of what was sent before.
-    let possible = advanced && send::has_data(s, pools);
-    pools.boards.get_mut(s.tx.board).frto = if possible { Stage::New } else { Stage::Off };
-    false
-}
-
 /// Segments have been out for so long that others which overtook them prove them lost (RFC 8985, 6.2: RACK_reorder_timeout).
 /// RFC 8985 6.2-2.
 pub(crate) fn reordering_timeout(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) {
@@ -181,7 +163,7 @@ pub(crate) fn reordering_timeout(s: &mut FlowState, pools: &mut Pools, now: Now,
 /// The retransmission timer has expired: RFC 8985, 6.3. False: the flow can't have a scoreboard. `again`: the same data has timed out
 /// before.
 pub(crate) fn timeout(s: &mut FlowState, pools: &mut Pools, again: bool, now: Now, out: &mut Output) -> bool {
-    if !s.has(ff::SACK) || !board::open(s, pools) {
+    if !board::open(s, pools) {
         return false;
     }
     // RFC 6675, 5.1: SACK information may be kept over a timeout, unless it shows that the peer has reneged.
@@ -190,8 +172,6 @@ pub(crate) fn timeout(s: &mut FlowState, pools: &mut Pools, again: bool, now: No
         out.counts.add(Counter::RxReneged);
     }
     rack::mark_on_timeout(s, pools, now);
-    // RFC 5682 3.1-3, 3.1-4: not while an earlier loss is being recovered from, or the same data times out again.
-    let first = !again && !s.has(ff::LOSS | ff::RECOVERY);
     let flight = s.outstanding();
     cc::on_timeout(s, flight, again);
     if again {
@@ -201,7 +181,10 @@ pub(crate) fn timeout(s: &mut FlowState, pools: &mut Pools, again: bool, now: No
     let board = pools.boards.get_mut(s.tx.board);
     board.forced = true;
     board.probe = None;
-    board.frto = if first { Stage::Watch } else { Stage::Off };
+    // Not while an earlier loss is being recovered from; but if it is this that times out again.
+    // RFC 5682 2.1-2, 2.1-3, 3.1-3, 3.1-4.
+    let first = !again && !s.has(ff::LOSS | ff::RECOVERY);
+    board.frto = if first || board.frto != Stage::Off { Stage::Watch } else { Stage::Off };
     if first {
         undo::begin(board);
     }

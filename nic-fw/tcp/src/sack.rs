@@ -17,10 +17,15 @@ use toe_wire::{SackBlocks, SeqNum};
 /// Sequence numbers `[start, end)`.
 pub(crate) type Range = (SeqNum, SeqNum);
 
+/// The blocks of a segment, if SACK was agreed on.
+fn agreed(s: &FlowState, seg: &SegmentIn) -> impl Iterator<Item = Range> {
+    seg.sack.iter().filter(|_| s.has(ff::SACK))
+}
+
 /// What the peer says that it received twice: RFC 2883, 4, the first block, if it lies below the acknowledgement or within the second.
 /// RFC 2883 5-1: the segment's own acknowledgement, not snd_una.
 pub(crate) fn duplicate(s: &FlowState, seg: &SegmentIn) -> Option<Range> {
-    let mut blocks = seg.sack.iter();
+    let mut blocks = agreed(s, seg);
     let (start, end) = blocks.next()?;
     // Of what we have sent, and not too long ago (as RFC 5961, 5.2, has it for acknowledgements).
     let oldest = s.snd_una().sub_len(s.max_snd_wnd().max(s.outstanding()));
@@ -33,7 +38,7 @@ pub(crate) fn duplicate(s: &FlowState, seg: &SegmentIn) -> Option<Range> {
 fn plausible(s: &FlowState, seg: &SegmentIn) -> ([Range; SackBlocks::MAX], usize) {
     let mut blocks = [(SeqNum(0), SeqNum(0)); SackBlocks::MAX];
     let mut n = 0;
-    for (start, end) in seg.sack.iter() {
+    for (start, end) in agreed(s, seg) {
         // Also what began below snd_una when the block was made.
         let start = start.max(s.snd_una());
         if start.lt(end) && end.le(s.snd_max()) {
@@ -102,9 +107,11 @@ pub(crate) fn cumulative(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, 
             delivered(s, pools, &part, seg, now, news);
         }
     }
-    // What was sent once may have waited at the peer for what was not: Karn's rule (RFC 6298, 3) is about the acknowledgement.
+    // What was sent once may have waited at the peer for what was not: Karn's rule (RFC 6298, 3) is about the acknowledgement. So is
+    // F-RTO without SACK: only what acknowledges nothing else tells of an original.
     if again {
         news.rtt_us = None;
+        news.original &= s.has(ff::SACK);
     }
 }
 

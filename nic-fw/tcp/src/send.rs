@@ -1,7 +1,7 @@
 //! What is sent next.
 
 use crate::state::View;
-use crate::{Now, Pools, SegmentOut, board, cc, output, prr, recovery, timers, tlp, urgent};
+use crate::{Now, Pools, SegmentOut, board, cc, frto, output, prr, recovery, timers, tlp, urgent};
 use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 use toe_wire::{SeqNum, TcpFlags};
 
@@ -37,7 +37,7 @@ pub(crate) fn room(s: &FlowState, pools: &Pools) -> u32 {
     if s.tx.board != 0 {
         // RFC 6675, 5, (C): "cwnd - pipe".
         // RFC 6675 5-4.
-        return s.cc.cwnd.saturating_sub(board::pipe(s, pools));
+        return frto::window(s, pools).saturating_sub(board::pipe(s, pools));
     }
     // RFC 3042, limited transmit: one segment beyond cwnd for each of the first two duplicate ACKs. With a scoreboard, SACKed data makes
     // room.

@@ -79,7 +79,7 @@ pub(crate) fn on_dsack(board: &mut Board, (start, end): Range) {
 
 /// Recovery has ended, and may still prove to have been for nothing.
 pub(crate) fn recovered(s: &FlowState, board: &mut Board, now: Now) {
-    if board.undo.stage == Stage::Sent {
+    if board.undo.stage == Stage::Sent && s.has(ff::SACK) {
         board.undo.stage = Stage::Waiting;
         board.undo.until_us = now.us32().wrapping_add(s.tx.srtt_us.saturating_mul(2).min(1 << 30));
     }
@@ -112,6 +112,8 @@ pub(crate) fn undo(s: &mut FlowState, pools: &mut Pools, out: &mut Output) {
     cc::undo(s);
     if s.has(ff::LOSS) {
         out.counts.add(Counter::TxSpuriousTimeouts);
+        // RFC 5682, 2.1, (3b): "set the value of the "recover" variable to SND.UNA".
+        s.cc.recover = s.tx.snd_una;
     } else {
         out.counts.add(Counter::TxSpuriousRecoveries);
         // What was sent again is not among what RACK sees arrive in another order (RFC 8985, 6.2, step 3).

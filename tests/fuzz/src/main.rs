@@ -1,14 +1,11 @@
-//! One program for all targets. Built for fuzzing (`cargo xtask fuzz`) it is libFuzzer, with the target's name in `TOE_FUZZ_TARGET`; built
-//! as usual it runs the inputs it is given: `toe-fuzz TARGET FILE...`.
+//! One program for all targets. Built for fuzzing (`cargo xtask fuzz`) it is libFuzzer on the target that `TOE_FUZZ_TARGET` names
+//! then; built as usual it runs the inputs it is given: `toe-fuzz TARGET FILE...`.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    static CHOSEN: std::sync::LazyLock<fn(&[u8])> = std::sync::LazyLock::new(|| {
-        let name = std::env::var("TOE_FUZZ_TARGET").expect("TOE_FUZZ_TARGET names a target");
-        toe_fuzz::target(&name).unwrap_or_else(|| panic!("no target {name}")).run
-    });
-    CHOSEN(data);
+    const RUN: fn(&[u8]) = toe_fuzz::target(env!("TOE_FUZZ_TARGET")).expect("the name of a target").run;
+    RUN(data);
 });
 
 #[cfg(not(fuzzing))]

@@ -385,6 +385,37 @@ static void pacing(void) {
     rates("none", s);
 }
 
+static int clamp(int s, int v) {
+    return setsockopt(s, IPPROTO_TCP, TCP_WINDOW_CLAMP, &v, sizeof v);
+}
+
+static void window_clamp(void) {
+    struct sockaddr_in a = at(there, peer_port());
+    int s = socket(AF_INET, SOCK_STREAM, 0);
+    T(get(s, IPPROTO_TCP, TCP_WINDOW_CLAMP));
+    static const int values[] = {-1, 0, 1, 1152, 0, 10000};
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+        say("%d", values[i]);
+        T(clamp(s, values[i]));
+        T(get(s, IPPROTO_TCP, TCP_WINDOW_CLAMP));
+    }
+    must("connect", connect(s, ADDR(a), sizeof a));
+    peer("accept");
+    T(clamp(s, 0));
+    T(get(s, IPPROTO_TCP, TCP_WINDOW_CLAMP));
+    for (int i = 0; i < 2; i++) {
+        peer("later 1 fill 200000");
+        char bytes[4096];
+        for (int n = 0, r; n < 200000; n += r) {
+            r = read(s, bytes, sizeof bytes);
+            must("read", r);
+        }
+        say("at most %d", get(s, IPPROTO_TCP, TCP_WINDOW_CLAMP));
+        T(atoi(peer("window")) <= get(s, IPPROTO_TCP, TCP_WINDOW_CLAMP));
+        T(clamp(s, 20000));
+    }
+}
+
 const struct test options_tests[] = {
     {"fresh", fresh},
     {"connected", connected},
@@ -406,5 +437,6 @@ const struct test options_tests[] = {
     {"pacing", pacing},
     {"info", info},
     {"low_water", low_water},
+    {"window_clamp", window_clamp},
     {0},
 };

@@ -6,6 +6,7 @@ listen [backlog] -> port         accept / connect PORT -> ok, the new connection
 use N -> ok (0: the first)       port -> the present connection's remote port
 send TEXT / fill N -> ok         recv N -> text    count N -> how many came and whether they are right    end -> how it ends
 drain -> count and end           shutdown wr|rd    close    reset    echo (until the end, on a thread)    avail -> bytes queued
+window -> what the other end offers, bytes
 urgent TEXT    oob -> the urgent byte    mark -> whether it is next    later MS COMMAND...: the same after a while
 """
 import errno, fcntl, os, socket, struct, sys, termios, threading, time
@@ -142,6 +143,10 @@ class Peer:
 
     def avail(self):
         return str(struct.unpack("i", fcntl.ioctl(self.s, termios.FIONREAD, b"    "))[0])
+
+    def window(self):
+        # tcpi_snd_wnd
+        return str(struct.unpack_from("I", self.s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232), 228)[0])
 
     def echo(self):
         def run(s):

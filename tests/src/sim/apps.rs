@@ -18,12 +18,27 @@ pub struct Carrier {
     /// After so many bytes it says nothing until this time, microseconds.
     silence: (u64, u64),
     keepalive: bool,
+    early: Option<Early>,
     closed: bool,
     /// Its socket has been closed: nothing more to do.
     gone: bool,
     /// The error that ended the connection before it was done.
     pub error: Option<Error>,
 }
+
+/// How a connection ends by a reset before all is carried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Early {
+    /// It is aborted.
+    Abort,
+    /// It is closed, and what comes is not read.
+    Close,
+    /// By the peer.
+    Peer,
+}
+
+/// What is received before that.
+const EARLY_BYTES: u64 = 20_000;
 
 enum Role {
     Listen { port: u16, listener: Option<SocketId> },
@@ -48,6 +63,7 @@ impl Carrier {
             now_us: 0,
             silence: (0, 0),
             keepalive: false,
+            early: None,
             closed: false,
             gone: false,
             error: None,
@@ -68,6 +84,12 @@ impl Carrier {
     /// Asks for SO_KEEPALIVE.
     pub fn keeps_alive(mut self) -> Self {
         self.keepalive = true;
+        self
+    }
+
+    /// Ends early, or expects its peer to.
+    pub fn ends(mut self, early: Early) -> Self {
+        self.early = Some(early);
         self
     }
 
@@ -111,11 +133,20 @@ impl Carrier {
             worked = true;
         }
         worked |= self.read(toe, id)?;
-        if self.duplex.done() {
-            toe.close(id);
-            self.gone = true;
-        }
+        self.end(toe, id)?;
         Ok(worked)
+    }
+
+    fn end(&mut self, toe: &mut Context<SimDaemon>, id: SocketId) -> Result<(), Error> {
+        let early = self.early.filter(|_| self.duplex.progress().1 >= EARLY_BYTES);
+        match early {
+            Some(Early::Abort) => toe.abort(id)?,
+            Some(Early::Close) => toe.close(id),
+            _ if self.duplex.done() => toe.close(id),
+            _ => return Ok(()),
+        }
+        self.gone = true;
+        Ok(())
     }
 
     fn read(&mut self, toe: &mut Context<SimDaemon>, id: SocketId) -> Result<bool, Error> {
@@ -160,7 +191,7 @@ impl App for Carrier {
 
 impl Scripted for Carrier {
     fn done(&self) -> bool {
-        self.duplex.done()
+        self.duplex.done() || self.early.is_some() && (self.gone || self.error.is_some())
     }
 
     fn refused(&self) -> bool {

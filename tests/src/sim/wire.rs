@@ -1,6 +1,7 @@
 //! A wire in virtual time that loses, repeats, reorders, delays and corrupts frames, by seed: a [`Line`] each way.
 
 use super::order::InOrder;
+use std::ops::Range;
 use toe_hal::fake::{Chance, FakeFrame};
 use toe_netem::{Arrival, Counts, Flight, Knobs, Line};
 use toe_wire::{SeqNum, parse_frame};
@@ -24,6 +25,8 @@ pub struct Wire {
     frames: u64,
     faults_until: u64,
     order: Option<InOrder>,
+    /// See [`Wire::silent`], nanoseconds.
+    silence: Range<u64>,
     /// What each end has sent.
     pub sent: [Volume; 2],
 }
@@ -32,7 +35,7 @@ impl Wire {
     /// The same both ways.
     pub fn new(knobs: Knobs, seed: u64) -> Self {
         let lines = [1 << 32, 0].map(|way| Line::new(knobs, seed ^ way));
-        Self { lines, flight: Flight::default(), frames: 0, faults_until: u64::MAX, order: None, sent: Default::default() }
+        Self { lines, flight: Flight::default(), frames: 0, faults_until: u64::MAX, order: None, silence: 0..0, sent: Default::default() }
     }
 
     /// Something different for each seed: from perfect to awful.
@@ -44,6 +47,11 @@ impl Wire {
         let jitter_ns = [0, 50_000, 2_000_000, 20_000_000][chance.below(4) as usize];
         let knobs = Knobs { loss, duplicate, corrupt, delay_ns, jitter_ns, ..Knobs::default() };
         Self { faults_until: FAULTS_UNTIL, ..Self::new(knobs, seed) }
+    }
+
+    /// Nothing arrives in these microseconds; what would have arrives, in order, when they are over.
+    pub fn silent(self, us: Range<u64>) -> Self {
+        Self { silence: us.start * 1000..us.end * 1000, ..self }
     }
 
     /// A short wire that only loses frames, `percent` of them.
@@ -79,6 +87,8 @@ impl Wire {
         self.sent[1 - to].count(&frame.bytes);
         let fate = self.lines[to].send(&mut frame.bytes, now_us * 1000);
         let Ok(Arrival { at_ns, again_ns, damage }) = fate else { return };
+        let heard = |at_ns| if self.silence.contains(&at_ns) { self.silence.end } else { at_ns };
+        let (at_ns, again_ns) = (heard(at_ns), again_ns.map(heard));
         if let Some(again_ns) = again_ns {
             self.flight.push(again_ns, Flying { to, frame: frame.clone() });
         }

@@ -10,7 +10,7 @@ SEED = int(sys.argv[3]) if len(sys.argv) > 3 else 1
 RUN_DIR = os.environ["TOE_RUN_DIR"]
 MAGIC, VERSION = int.from_bytes(b"FTOEAPPS", "little"), 1 << 16
 HELLO, OPEN_CONTEXT, POOL, BIND, LISTEN, CONNECT, SUBSCRIBE, UNLISTEN, CLOSE_CONTEXT, BYE, IDENTIFY = range(1, 12)
-UPDATE, REBIND, ABORT = 1, 2, 3
+UPDATE, REBIND, ABORT, CLOSE = 1, 2, 3, 5
 FREE, OPEN, LISTENING, CONNECTING, CONNECTED, FAILED = range(6)
 # Bytes of a socket slot (toe_abi::region::SOCKET_SLOT_LEN).
 SLOT = 448
@@ -287,8 +287,8 @@ def forge():
 
     def all_of_them():
         for flow in some_flows() + [(0xFFFFFFFF, 0), (0xFFFFFFFF, 0xFFFFFFFF), (1 << 20, 1)]:
-            for kind in (UPDATE, REBIND, ABORT, 0, 4, 0xFFFFFFFF):
-                if flow == own and kind == ABORT:
+            for kind in (UPDATE, REBIND, ABORT, CLOSE, 0, 4, 0xFFFFFFFF):
+                if flow == own and kind in (ABORT, CLOSE):
                     continue
                 app.post(c, kind, flow, rng.getrandbits(32), rng.choice(values), rng.choice(values), rng.getrandbits(32))
         for tx in values:

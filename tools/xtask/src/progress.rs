@@ -1,10 +1,19 @@
 //! What the user sees while something takes time: a spinner with the present line on a terminal,
-//! plain lines elsewhere. Either way, one line per step with its time stays.
+//! plain lines elsewhere. Either way, one line per step with its time stays. Steps may run side by side.
 
 use std::io::IsTerminal;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// The spinners of all steps under way, below what stays.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(|| MultiProgress::with_draw_target(ProgressDrawTarget::stdout()));
+
+/// Prints what stays, above all spinners and in one piece.
+fn print(text: &str) {
+    BARS.suspend(|| println!("{text}"));
+}
 
 /// How a step ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,10 +46,10 @@ impl Step {
         let name = name.into();
         let start = Instant::now();
         if !std::io::stdout().is_terminal() {
-            println!("  ...      {name}");
+            print(&format!("  ...      {name}"));
             return Step { name, start, bar: None };
         }
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
+        let bar = BARS.add(ProgressBar::new_spinner());
         if let Ok(style) = ProgressStyle::with_template("  {spinner} {elapsed:>5}  {prefix}  {wide_msg:.dim}") {
             bar.set_style(style);
         }
@@ -56,14 +65,14 @@ impl Step {
         }
     }
 
-    /// Ends it with a line that stays.
+    /// Ends it with a line that stays, or more.
     pub fn end(self, mark: Mark, result: &str) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
         let seconds = self.start.elapsed().as_secs_f64();
         let colon = if result.is_empty() { "" } else { ": " };
-        println!("  {:<7} {seconds:>6.1} s  {}{colon}{result}", mark.word(), self.name);
+        print(&format!("  {:<7} {seconds:>6.1} s  {}{colon}{result}", mark.word(), self.name));
     }
 }
 

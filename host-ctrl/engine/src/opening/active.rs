@@ -7,6 +7,7 @@ use crate::{
     neighbours::Mac,
     resolve::Hop,
     segment::Segment,
+    time_wait::TimeWait,
 };
 use toe_abi::flow::{FlowKey, cc::needs_ecn};
 use toe_wire::{SeqNum, TcpFlags};
@@ -32,12 +33,16 @@ impl Engine {
             return Err(Errno::ENOBUFS);
         }
         let key = self.choose_local(local, remote)?;
+        let previous = self.time_wait.get(&key).copied();
         let cc = wishes.cc.unwrap_or_else(|| self.default_cc(&remote.ip));
-        let handshake = self.our_syn(&key, wishes, cc);
+        let handshake = self.our_syn(&key, wishes, cc, previous);
         let phase = Phase::Resolving(handshake);
         let conn = Conn { key, owner, origin: Origin::Active, phase, hop: None, deadline: None };
         let id = self.conns.insert(conn).ok_or(Errno::EADDRNOTAVAIL)?;
         self.ports.hold(key.local_port);
+        if previous.is_some() {
+            self.reuse_time_wait(&key);
+        }
         let (hop, mac) = match self.use_hop(next_hop, id) {
             Hop::Ready(hop, mac) => (hop, Some(mac)),
             Hop::Waiting(hop) => (hop, None),
@@ -55,7 +60,8 @@ impl Engine {
         Ok((id, Endpoint { ip: key.local_ip, port: key.local_port }))
     }
 
-    /// The tuple: a port of the caller's, or one of ours, such that the tuple is not in use.
+    /// The tuple: a port of the caller's, or one of ours, such that the tuple is not in use. Rather than fail, one in TIME-WAIT is taken whose
+    /// segments can be told from those of a new connection (RFC 6191, 4; tcp_tw_reuse of Linux).
     fn choose_local(&mut self, local: Option<BindId>, remote: Endpoint) -> Result<FlowKey, Errno> {
         // RFC 9293 MUST-44, MUST-45.
         let binding = local.map(|bind| self.ports.binding(bind).ok_or(Errno::EBADF)).transpose()?;
@@ -67,18 +73,24 @@ impl Engine {
             return Err(Errno::ENETUNREACH);
         }
         let key = |local_port| FlowKey { local_ip, remote_ip: remote.ip, local_port, remote_port: remote.port };
-        let (conns, time_wait) = (&self.conns, &self.time_wait);
-        let free = |port| conns.by_key(&key(port)).is_none() && !time_wait.contains(&key(port));
+        let (conns, time_wait, now) = (&self.conns, &self.time_wait, self.now);
+        let reuse = |port| self.config.timestamps && time_wait.get(&key(port)).is_none_or(|tw| tw.is_reusable(now));
+        let free = |port| !time_wait.contains(&key(port));
+        let unused = |port| conns.by_key(&key(port)).is_none();
         let port = match binding {
             Some(b) if b.listener.is_some() => return Err(Errno::EINVAL),
-            Some(b) if b.port != 0 => Some(b.port).filter(|port| free(*port)),
-            _ => self.ports.choose_for(local_ip, remote, free),
+            Some(b) if b.port != 0 => Some(b.port).filter(|&port| unused(port) && (free(port) || reuse(port))),
+            _ => {
+                let ports = &mut self.ports;
+                let first = ports.choose_for(local_ip, remote, |port| unused(port) && free(port));
+                first.or_else(|| ports.choose_for(local_ip, remote, |port| unused(port) && reuse(port)))
+            }
         };
         port.map(key).ok_or(Errno::EADDRNOTAVAIL)
     }
 
     // RFC 9293 3.10.1-1.
-    fn our_syn(&mut self, key: &FlowKey, wishes: Wishes, cc: u8) -> Handshake {
+    fn our_syn(&mut self, key: &FlowKey, wishes: Wishes, cc: u8, previous: Option<TimeWait>) -> Handshake {
         let c = &self.config;
         let options = Options {
             peer_mss: super::default_mss(key),
@@ -91,12 +103,13 @@ impl Engine {
         Handshake {
             buffers: wishes.buffers,
             cc,
-            iss: self.keys.isn(key, self.now),
+            iss: self.iss_of(key, previous.map(|tw| tw.snd_nxt)),
             irs: SeqNum(0),
             options,
             peer_window: 0,
             ts_recent: 0,
-            ts_offset: self.keys.ts_offset(key),
+            // Timestamps go on from those of the previous incarnation.
+            ts_offset: previous.and_then(|tw| tw.timestamps).map_or(self.keys.ts_offset(key), |(_, offset)| offset),
             retries: 0,
             copies: 0,
             rtt_us: 0,

@@ -19,8 +19,10 @@ const HELD_FRAMES: usize = 64;
 const HELD_BYTES: usize = 256 * 1024;
 /// For all connections together.
 const HELD_BYTES_ALL: usize = 16 * 1024 * 1024;
-/// Frames that were on their way to us when the flow was installed are injected as well, this long.
+/// Frames that were on their way to us when the flow was installed are injected as well, this long, and no more than these. One of a flow
+/// that the card does not have comes back, so without a bound a peer could have each of its frames go round at the speed of the queues.
 const LATE_US: u64 = 1_000_000;
+const LATE_FRAMES: u8 = HELD_FRAMES as u8;
 
 impl Engine {
     /// Both SYNs are acknowledged, or will be by the flow's first ACK. `first`: the frame that did it.
@@ -92,7 +94,7 @@ impl Engine {
             irs: h.irs,
             snd_wnd: h.peer_window,
             snd_wscale: h.options.peer_wscale.unwrap_or(0),
-            rcv_wnd: u32::from(super::first_window(h.buffers)),
+            rcv_wnd: u32::from(h.first_window()),
             rcv_wscale: h.options.peer_wscale.map_or(0, |_| super::scale_of(h.buffers)),
             // RFC 9293 MUST-16; RFC 8201 5.4-2.
             mss: h.open.limit(h.options.peer_mss.min(self.mss_to(&key))).saturating_sub(per_segment),
@@ -105,6 +107,8 @@ impl Engine {
             ack_now,
             now: Now(self.now),
         });
+        // As if so much were unread: see `offered`.
+        state.rx.rx_tail = state.rx.rx_tail.wrapping_sub(h.held_back());
         start_with_care(&mut state, h);
         if self.pacing(&key.remote_ip) {
             state.rx.flags |= flow_flags::PACED;
@@ -134,14 +138,15 @@ impl Engine {
 
     /// A frame that the card did not know the flow of yet, but reaches us after its installation.
     pub(crate) fn inject_late(&mut self, id: ConnId, seg: &Segment<'_>) {
-        let since = match self.conns.get(id).map(|c| &c.phase) {
-            Some(Phase::Established(e)) => e.since_us,
-            _ => return,
-        };
-        if self.now.saturating_sub(since) > LATE_US && !seg.reassembled {
-            // The card has just ended the flow and will say so, or it has lost it: injecting would go round in circles.
-            self.counters.drop_stale += 1;
-            return;
+        let Some(Conn { phase: Phase::Established(e), .. }) = self.conns.get_mut(id) else { return };
+        // What was put together of fragments has not been on the card; when it comes back, it is whole.
+        if !seg.reassembled {
+            if self.now.saturating_sub(e.since_us) > LATE_US || e.late_frames == LATE_FRAMES {
+                // The card has just ended the flow and will say so, or it has lost it: injecting would go round in circles.
+                self.counters.drop_stale += 1;
+                return;
+            }
+            e.late_frames += 1;
         }
         self.counters.injected_late += 1;
         self.inject(seg.frame.to_vec(), seg.meta);
@@ -158,7 +163,7 @@ impl Engine {
         let (key, origin, doomed, mss) = (conn.key, conn.origin, i.doomed, i.mss);
         let held = core::mem::take(&mut i.held);
         self.held_bytes = self.held_bytes.saturating_sub(i.held_bytes);
-        self.conns.established(id, Established { flow, since_us: self.now, mss, orphan: None });
+        self.conns.established(id, Established { flow, since_us: self.now, late_frames: 0, mss, orphan: None });
         if doomed {
             self.unqueue(origin);
             self.actions.push_back(Action::AbortFlow { flow });

@@ -13,7 +13,7 @@ use crate::{
     segment::Segment,
     timers::TimerId,
 };
-use toe_abi::flow::FlowKey;
+use toe_abi::{flow::FlowKey, region::offered};
 use toe_tcp::Now;
 use toe_wire::{SeqNum, TcpFlags, TcpOptions, Timestamps, ipv4, ipv6, tcp};
 
@@ -41,11 +41,16 @@ pub(crate) fn scale_of(buffers: BufferLog2) -> u8 {
     buffers.rx.saturating_sub(15).min(14)
 }
 
+/// Bytes of a receive buffer.
+fn room_of(buffers: BufferLog2) -> u32 {
+    1u32.checked_shl(u32::from(buffers.rx)).unwrap_or(u32::MAX)
+}
+
 /// Window of a SYN or SYN-ACK, bytes: never scaled (RFC 7323, 2.2), but a multiple of what scaling can say, so that its edge stays
-/// where it is afterwards.
+/// where it is afterwards. `clamp`: see [`offered`]. The scale is that of the whole buffer, which may be offered later.
 /// RFC 7323 2.2-8.
-pub(crate) fn first_window(buffers: BufferLog2) -> u16 {
-    let bytes = 1u32.checked_shl(u32::from(buffers.rx)).unwrap_or(u32::MAX).min(u32::from(u16::MAX));
+fn first_window(buffers: BufferLog2, clamp: u32) -> u16 {
+    let bytes = offered(room_of(buffers), clamp).min(u32::from(u16::MAX));
     let scale = scale_of(buffers);
     (bytes >> scale << scale) as u16
 }
@@ -54,6 +59,16 @@ pub(crate) fn first_window(buffers: BufferLog2) -> u16 {
 const ECHO_MAX_MS: u32 = 60_000;
 
 impl Handshake {
+    pub(crate) fn first_window(&self) -> u16 {
+        first_window(self.buffers, self.open.window_clamp)
+    }
+
+    /// Bytes of the receive buffer that are not offered.
+    fn held_back(&self) -> u32 {
+        let room = room_of(self.buffers);
+        room - offered(room, self.open.window_clamp)
+    }
+
     /// The round-trip time that `seg`, which acknowledges our SYN or SYN-ACK, tells, microseconds; 0: none. Karn's rule (RFC 6298 3-1, 3-2)
     /// forbids to time what was sent twice, but an echoed timestamp says which copy it answers (RFC 7323, 4.1).
     fn measure(&self, timestamps: bool, seg: &Segment<'_>, now_us: u64) -> u32 {
@@ -67,6 +82,17 @@ impl Handshake {
 }
 
 impl Engine {
+    /// Our initial sequence number; `floor`: beyond that of the previous incarnation, if it was in TIME-WAIT.
+    fn iss_of(&self, key: &FlowKey, floor: Option<SeqNum>) -> SeqNum {
+        let iss = self.keys.isn(key, self.now);
+        match floor {
+            // RFC 1122, 4.2.2.13: beyond the largest number of the previous incarnation, and its window.
+            // RFC 1122 4.2.2.13-1.
+            Some(floor) if !iss.gt(floor) => floor.add(65_537),
+            _ => iss,
+        }
+    }
+
     /// Largest segment we take: the MTU less fixed headers (RFC 6691).
     /// RFC 9293 MUST-67; RFC 1191 3.1-1, 3.1-2.
     fn our_mss(&self, key: &FlowKey) -> u16 {
@@ -113,11 +139,15 @@ impl Engine {
         }
     }
 
-    /// Sends the SYN or SYN-ACK of a handshake, and arms the timer for the next.
+    /// Sends the SYN or SYN-ACK of a handshake, and arms the timer for the next. The handshake ends if its address is no longer ours.
     pub(crate) fn send_syn(&mut self, id: ConnId) {
         let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         let (key, hop, origin) = (conn.key, conn.hop, conn.origin);
+        // RFC 4862, 5.5.4: an invalid address "MUST NOT be used as a source address".
+        if !self.addresses.is_own(&key.local_ip) {
+            return self.abandon(id, Errno::EADDRNOTAVAIL);
+        }
         let (synack, h) = match &mut conn.phase {
             Phase::SynSent(h) => (false, h),
             Phase::SynReceived(h) => (true, h),
@@ -145,7 +175,7 @@ impl Engine {
             let ask = h.options.ecn && h.retries < ECN_SYN_RETRIES;
             let ecn = if ask { TcpFlags::ECE | TcpFlags::CWR } else { TcpFlags::empty() };
             self.counters.syns_sent += 1;
-            self.send_of(&h, to, key, SeqNum(0), TcpFlags::SYN | ecn, first_window(h.buffers), options);
+            self.send_of(&h, to, key, SeqNum(0), TcpFlags::SYN | ecn, h.first_window(), options);
         }
     }
 
@@ -154,7 +184,7 @@ impl Engine {
         // RFC 3168 6.1.1-1, 6.1.1-2, 6.1.1-7.
         let ecn = if h.options.ecn { TcpFlags::ECE } else { TcpFlags::empty() };
         self.counters.syn_acks_sent += 1;
-        self.send_of(h, to, key, h.irs.add(1), TcpFlags::SYN | TcpFlags::ACK | ecn, first_window(h.buffers), options);
+        self.send_of(h, to, key, h.irs.add(1), TcpFlags::SYN | TcpFlags::ACK | ecn, h.first_window(), options);
     }
 
     /// No answer in time (RFC 6298, 5: back off; RFC 9293, 3.8.3: give up).
@@ -233,11 +263,23 @@ mod tests {
     #[test]
     fn first_window_survives_scaling() {
         for rx in 0..=30 {
-            let (w, s) = (first_window(buf(rx)), scale_of(buf(rx)));
+            let (w, s) = (first_window(buf(rx), 0), scale_of(buf(rx)));
             assert_eq!(w >> s << s, w, "2^{rx}");
             assert!(u32::from(w) <= 1 << rx);
             assert!(w > 0);
         }
-        assert_eq!(first_window(buf(12)), 4096);
+        assert_eq!(first_window(buf(12), 0), 4096);
+    }
+
+    /// TCP_WINDOW_CLAMP.
+    #[test]
+    fn no_window_is_above_its_clamp_or_closed_by_it() {
+        for rx in 12..=30 {
+            for clamp in [1, 4380, 10_000, 65_535, 1 << 20, u32::MAX] {
+                let (w, s) = (first_window(buf(rx), clamp), scale_of(buf(rx)));
+                assert!(w > 0 && w >> s << s == w, "2^{rx}, {clamp}: {w}");
+                assert!(u32::from(w) <= clamp.max(4380).max(4 << s), "2^{rx}, {clamp}: {w}");
+            }
+        }
     }
 }

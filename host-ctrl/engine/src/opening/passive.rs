@@ -80,21 +80,13 @@ impl Engine {
     /// RFC 9293 3.10.7.2-3.
     pub(super) fn answer_to(&mut self, seg: &Segment<'_>, wishes: Wishes, iss_floor: Option<SeqNum>) -> Handshake {
         self.serial += 1;
-        let mut iss = self.keys.isn(&seg.key, self.now);
-        if let Some(floor) = iss_floor
-            && !iss.gt(floor)
-        {
-            // RFC 1122, 4.2.2.13: beyond the largest number of the previous incarnation, and its window.
-            // RFC 1122 4.2.2.13-1.
-            iss = floor.add(65_537);
-        }
         // RFC 3168, 6.1.1: ECE and CWR in a SYN ask for ECN.
         let cc = wishes.cc.unwrap_or_else(|| self.default_cc(&seg.key.remote_ip));
         let ecn = (self.config.ecn || needs_ecn(cc)) && seg.has(TcpFlags::ECE | TcpFlags::CWR);
         Handshake {
             buffers: wishes.buffers,
             cc,
-            iss,
+            iss: self.iss_of(&seg.key, iss_floor),
             irs: seg.seq,
             options: self.negotiate(&seg.key, &seg.options, ecn),
             peer_window: u32::from(seg.window),
@@ -120,7 +112,7 @@ impl Engine {
         let origin = conn.origin;
         let Phase::SynReceived(h) = &mut conn.phase else { return };
         let rcv_nxt = h.irs.add(1);
-        let in_window = seg.seq.in_window(rcv_nxt, u32::from(super::first_window(h.buffers)).max(1));
+        let in_window = seg.seq.in_window(rcv_nxt, u32::from(h.first_window()).max(1));
 
         if seg.has(TcpFlags::RST) {
             self.counters.drop_rst += 1;

@@ -351,7 +351,11 @@ impl World {
     }
 
     fn settle(&mut self) {
-        for action in self.b.actions() {
+        let actions = self.b.actions();
+        // Addresses that were ours when some of this was sent.
+        let gone: Vec<_> =
+            actions.iter().filter_map(|a| if let Action::Address { ip, add: false, .. } = a { Some(*ip) } else { None }).collect();
+        for action in actions {
             match action {
                 Action::Install { conn, state, .. } => self.installing.push((conn, state)),
                 Action::ConnectFailed { conn, .. } | Action::Connected { conn, .. } => {
@@ -360,7 +364,7 @@ impl World {
                 }
                 Action::Transmit { frame } => {
                     assert!(frame.len() <= 1500 + 18, "fits the MTU");
-                    self.sent(&frame);
+                    self.sent(&frame, &gone);
                 }
                 Action::NextHop { index, .. } => assert!(index < NEIGHBOURS),
                 Action::AbortFlow { flow } => self.end(flow, close_reason::ABORTED),
@@ -375,11 +379,12 @@ impl World {
     }
 
     /// A peer gets a segment of ours.
-    fn sent(&mut self, frame: &[u8]) {
+    fn sent(&mut self, frame: &[u8], gone: &[[u8; 16]]) {
         let parsed = parse_frame(frame).expect("our frames parse");
         let Some((ip, tcp)) = parsed.tcp() else { return };
         assert!(parsed.tcp_checksum_ok(frame), "a checksum of ours");
-        assert!(self.b.engine.addresses().any(|own| own.prefix.ip == ip.src), "not from an address of ours: {ip:?}");
+        let is_ours = gone.contains(&ip.src) || self.b.engine.addresses().any(|own| own.prefix.ip == ip.src);
+        assert!(is_ours, "not from an address of ours: {ip:?}");
         let peer = self.seen.iter_mut().find(|p| p.ip == ip.dst).filter(|_| tcp.flags.contains(TcpFlags::SYN));
         if let Some(peer) = peer {
             peer.take(&Seg { to: parsed.eth.dst, ip: *ip, tcp: *tcp, options: parsed.tcp_options(frame) });

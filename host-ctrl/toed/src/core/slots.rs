@@ -30,6 +30,7 @@ const MAX_SEGMENT: u64 = at(offset_of!(SocketSlot, tx), offset_of!(SlotTx, max_s
 const SYN_RETRIES: u64 = at(offset_of!(SocketSlot, tx), offset_of!(SlotTx, syn_retries));
 const DEFER_ACCEPT_S: u64 = at(offset_of!(SocketSlot, tx), offset_of!(SlotTx, defer_accept_s));
 const USER_TIMEOUT_MS: u64 = at(offset_of!(SocketSlot, options), offset_of!(SlotOptions, user_timeout_ms));
+const WINDOW_CLAMP: u64 = at(offset_of!(SocketSlot, options), offset_of!(SlotOptions, window_clamp));
 const LINGER2_S: u64 = at(offset_of!(SocketSlot, options), offset_of!(SlotOptions, linger2_s));
 const RX_TAIL: u64 = at(offset_of!(SocketSlot, rx), offset_of!(SlotRx, tail));
 const RX_HEAD: u64 = at(offset_of!(SocketSlot, event), offset_of!(SlotEvent, rx_head));
@@ -106,6 +107,7 @@ pub(super) fn open_options<M: Memory>(memory: &M, slot: u64) -> OpenOptions {
         syn_retries: memory.load(slot + SYN_RETRIES).min(SYN_RETRIES_MOST) as u8,
         user_timeout_us: u64::from(memory.load(slot + USER_TIMEOUT_MS)) * 1000,
         defer_accept_us: u64::from(memory.load(slot + DEFER_ACCEPT_S)) * 1_000_000,
+        window_clamp: memory.load(slot + WINDOW_CLAMP),
     }
 }
 

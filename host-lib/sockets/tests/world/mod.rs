@@ -5,8 +5,8 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use toe::link::slot::Addr;
 use toe::link::sync::queue::{Consumer, Producer};
 use toe::link::user::{Sink, Source};
@@ -36,6 +36,7 @@ struct Flow {
     rx_head: u32,
     rx_tail: u32,
     fin: bool,
+    port: u16,
     flags: u32,
     error: u32,
     news: bool,
@@ -62,6 +63,15 @@ struct World {
     listeners: Vec<u32>,
     next_slot: u32,
     next_port: u16,
+}
+
+/// What the card was told of ends: local port of the connection, kind of the descriptor.
+static FAREWELLS: Mutex<Vec<(u16, u32)>> = Mutex::new(Vec::new());
+
+/// What the card was told of the end of the connection with this local port: kinds of descriptors.
+#[allow(dead_code, reason = "not every test binary needs it")]
+pub fn farewells(port: u16) -> Vec<u32> {
+    FAREWELLS.lock().unwrap().iter().filter(|(p, _)| *p == port).map(|(_, kind)| *kind).collect()
 }
 
 /// Starts the world for this process, once.
@@ -255,7 +265,7 @@ impl World {
     fn flow(&mut self, index: usize, peer: usize, slot: Option<u32>, local: Addr, remote: Addr) -> AcceptRecord {
         let tx_off = self.region.header().payload_off + index as u64 * 2 * u64::from(BUFFER);
         let rx_off = tx_off + u64::from(BUFFER);
-        self.flows.push(Flow { slot, peer, tx_off, rx_off, ..Flow::default() });
+        self.flows.push(Flow { slot, peer, tx_off, rx_off, port: local.port, ..Flow::default() });
         AcceptRecord {
             flow: FlowId { index: index as u32, generation: 1 },
             tx_off,
@@ -326,8 +336,13 @@ impl World {
             let flow = &mut self.flows[index];
             (flow.tx_head, flow.rx_tail) = (desc.tx_head, desc.rx_tail);
             flow.fin |= desc.flags & hc_flags::FIN != 0;
-            if desc.kind == hc::ABORT {
-                self.reset(self.flows[index].peer);
+            if matches!(desc.kind, hc::CLOSE | hc::ABORT) {
+                FAREWELLS.lock().unwrap().push((flow.port, desc.kind));
+                let unread = desc.kind == hc::ABORT || flow.rx_head != flow.rx_tail;
+                flow.fin |= !unread;
+                if unread {
+                    self.reset(self.flows[index].peer);
+                }
             }
         }
         self.hc.publish();

@@ -25,7 +25,7 @@ constants! {
     "" [] { ABI_VERSION }
     "" [desc] { DESC_LEN }
     "DESC_" [desc] { MIN_ENTRIES }
-    "HC_" [desc::hc] { UPDATE, REBIND, ABORT, OPTIONS }
+    "HC_" [desc::hc] { UPDATE, REBIND, ABORT, OPTIONS, CLOSE }
     "HC_FLAG_" [desc::hc_flags] { FIN, NODELAY, CORK, KEEPALIVE, RX_CLOSED, URGENT }
     "EV_" [desc::ev] { FLOW }
     "EV_FLAG_" [desc::ev_flags] { RX_FIN, TX_FIN_ACKED, ERROR, CLOSED, URGENT }

@@ -57,7 +57,7 @@ structs! {
     crate::region::SlotEvent as "toe_slot_event" { rx_head, tx_tail, flags, error, srtt_us, cwnd, _reserved }
     crate::region::SlotListen as "toe_slot_listen" { ring, head, tail, _reserved }
     crate::region::SlotOptions as "toe_slot_options" {
-        user_timeout_ms, keep_idle_s, keep_interval_s, keep_count, quick_ack, linger2_s, not_sent_low_water, _reserved,
+        user_timeout_ms, keep_idle_s, keep_interval_s, keep_count, quick_ack, linger2_s, not_sent_low_water, window_clamp, _reserved,
     }
     crate::desc::HostDesc as "toe_host_desc" { kind, flags, flow, tx_head, rx_tail, opaque, urgent, options, _reserved, phase }
     crate::desc::EventDesc as "toe_event_desc" {
@@ -102,5 +102,5 @@ structs! {
         mss, backoff, probes, _reserved,
     }
     crate::app::Request as "toe_app_request" { op, slot, args, ip, port, flags, _reserved, _reserved2 }
-    crate::app::Reply as "toe_app_reply" { errno, count, args, ip, port, _reserved, slots }
+    crate::app::Reply as "toe_app_reply" { errno, count, args, ip, port, _reserved, scope, slots }
 }

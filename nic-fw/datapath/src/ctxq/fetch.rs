@@ -151,6 +151,7 @@ impl Contexts {
             hc::REBIND => HostOp::Rebind { opaque: desc.opaque },
             hc::ABORT => HostOp::Abort,
             hc::OPTIONS => HostOp::Options(desc.options),
+            hc::CLOSE => HostOp::Close,
             _ => {
                 counters.count(Counter::HcBadKind);
                 return None;

@@ -214,7 +214,7 @@ impl Protocol {
                 self.counters.drop_many(Drop::Frozen, msg.frames.len() as u64);
                 msg.dropped = true;
             }
-            Some(Phase::Ended) if toe_tcp::is_last_fin(self.states.state(flow), segment) => {
+            Some(Phase::Ended) if toe_tcp::is_owed_answer(self.states.state(flow), segment) => {
                 let out = self.input(flow, &Input::Segment(*segment));
                 self.finish(flow, &out, msg);
             }
@@ -244,12 +244,10 @@ impl Protocol {
             _ => false,
         };
         if phase == Phase::Live {
-            let input = match m.op {
-                HostOp::Abort => Input::Abort,
-                HostOp::Options(options) => Input::Options(options),
-                _ => Input::Host(m.update),
+            let out = match m.op {
+                HostOp::Update | HostOp::Rebind { .. } => self.input(m.flow, &Input::Host(m.update)),
+                _ => self.seldom(m),
             };
-            let out = self.input(m.flow, &input);
             self.finish(m.flow, &out, msg);
         } else if !rebinds {
             return false;
@@ -260,6 +258,16 @@ impl Protocol {
         }
         // Most updates change nothing that anybody has to hear of.
         rebinds || msg.tx.is_some() || msg.event.is_some()
+    }
+
+    #[cold]
+    fn seldom(&mut self, m: &HcMsg) -> Output {
+        match m.op {
+            HostOp::Abort => self.input(m.flow, &Input::Abort),
+            HostOp::Options(options) => self.input(m.flow, &Input::Options(options)),
+            HostOp::Close => self.hang_up(m.flow, false, Some(&m.update)),
+            HostOp::Update | HostOp::Rebind { .. } | HostOp::Barrier => Output::default(),
+        }
     }
 
     fn send(&mut self, flow: FlowId, msg: &mut OutMsg) -> Said {

@@ -139,22 +139,25 @@ impl Protocol {
             return;
         }
         let [unread, has_positions, tx_head, rx_tail, _] = *args;
-        let mut before = Output::default();
-        if has_positions == 1 {
-            let flags = options(self.states.state(flow));
-            let update = HostUpdate { tx_head: tx_head as u32, rx_tail: rx_tail as u32, flags, urgent: 0 };
-            before = self.input(flow, &Input::Host(update));
-        }
+        let flags = options(self.states.state(flow));
+        let last = HostUpdate { tx_head: tx_head as u32, rx_tail: rx_tail as u32, flags, urgent: 0 };
+        let out = self.hang_up(flow, unread == 1, (has_positions == 1).then_some(&last));
+        self.finish(flow, &out, msg);
+    }
+
+    /// Nobody holds the socket any more. `last`: how far its application has read and written.
+    pub(super) fn hang_up(&mut self, flow: FlowId, unread: bool, last: Option<&HostUpdate>) -> Output {
+        let before = last.map_or_else(Output::default, |update| self.input(flow, &Input::Host(*update)));
         // What came last may be news to the host, which says how far it has read.
         let state = self.states.state(flow);
-        let unread = unread == 1 || has_positions == 1 && toe_tcp::rx_head(state) != state.rx.rx_tail;
+        let unread = unread || last.is_some() && toe_tcp::rx_head(state) != state.rx.rx_tail;
         let mut out = self.input(flow, &Input::Close { unread });
         out.reply = out.reply.or(before.reply);
         out.notify |= before.notify;
         out.send |= before.send;
         out.deadline |= before.deadline;
         out.bad_host |= before.bad_host;
-        self.finish(flow, &out, msg);
+        out
     }
 }
 

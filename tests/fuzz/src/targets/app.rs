@@ -17,9 +17,9 @@ use toe_abi::region::{RegionHeader, SOCKET_SLOT_LEN};
 use toe_abi::{ABI_VERSION, CtxId, FlowId, RegionId};
 use toe_hal::RxOffload;
 use toe_hal::fake::FakeFrame;
-use toe_link::card::SharedMemory;
 use toe_link::slot::Addr;
 use toe_tests::sim::host::{App, SimDaemon, ToeHost};
+use toe_tests::sim::memory::Pages;
 use toe_wire::{TcpFlags, TcpOptions};
 use toed::core::{Attachment, ClientId, Incoming, Proof};
 use zerocopy::{FromBytes, IntoBytes};
@@ -28,6 +28,8 @@ use super::host;
 use super::peers::{OUR_IP, OUR_IP6, PEER_IP, PEER_IP6, PEER_PORT, Peer, Peers};
 use super::steps::steps;
 
+/// Deadlines in one step at most: time passes for hours, and inputs are many.
+const WAKEUPS: usize = 16;
 const STEPS_MAX: usize = 200;
 /// Where the application listens that nobody may disturb, and where the others may.
 const HONEST: u16 = 80;
@@ -148,7 +150,7 @@ struct World {
     next_client: u64,
     regions: HashMap<ClientId, RegionId>,
     /// As it was mapped, and how it is laid out: what the memory says of that may have been written over.
-    memories: BTreeMap<RegionId, (SharedMemory, RegionHeader)>,
+    memories: BTreeMap<RegionId, (Pages, RegionHeader)>,
     queues: Vec<Queue>,
     /// Which words of the card's answers are to be others.
     lies: Rc<RefCell<Vec<(u8, u32)>>>,
@@ -274,7 +276,7 @@ impl World {
                 let syn = syn(self.peers.get(n), if n < 128 { OTHERS } else { HONEST });
                 self.arrive(syn);
             }
-            Step::Pass(us) => self.pass(us.into()),
+            Step::Pass(us) => self.pass(us.into(), WAKEUPS),
             Step::Lie { word, value } => {
                 self.is_true = false;
                 self.lies.borrow_mut().push((word, value));
@@ -363,9 +365,11 @@ impl World {
         }
     }
 
-    fn pass(&mut self, us: u64) {
+    /// After so many deadlines the host sleeps through the rest, as a machine that was suspended.
+    fn pass(&mut self, us: u64, deadlines: usize) {
         let end = self.now_us + us;
-        while let Some(at) = self.host.next_us(self.now_us).filter(|at| *at <= end) {
+        for _ in 0..deadlines {
+            let Some(at) = self.host.next_us(self.now_us).filter(|at| *at <= end) else { break };
             self.now_us = at.max(self.now_us + 1);
             self.settle();
         }
@@ -374,7 +378,7 @@ impl World {
 
     fn end(&mut self) {
         (0..3).for_each(|n| self.gone(n));
-        self.pass(END_US);
+        self.pass(END_US, usize::MAX);
         self.settle();
         if !self.is_true {
             return;
@@ -426,7 +430,7 @@ fn lie(answer: &mut ControlMsg, word: u8, value: u32) {
     (answer.kind, answer.tag) = (question, tag);
 }
 
-fn geometry(memory: &SharedMemory) -> RegionHeader {
+fn geometry(memory: &Pages) -> RegionHeader {
     let mut header = RegionHeader::default();
     memory.read(0, header.as_mut_bytes());
     header

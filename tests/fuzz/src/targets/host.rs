@@ -15,6 +15,8 @@ pub fn small(applications: u16) -> ToeHost {
     let address = Prefix::new(v4_mapped(OUR_IP), 24).expect("24 bits");
     let mut config = Config::new(OUR_MAC, vec![address, Prefix::new(OUR_IP6, 64).expect("64 bits")]);
     (config.secret, config.ecn, config.dad_transmits) = ([7; 16], true, 0);
+    // Else most of what happens while time passes is that silent neighbours are asked whether they are there.
+    config.arp_expire_us = 1000 * 1_000_000;
     let engine = Engine::new(config, 0).expect("a valid configuration");
     let mut core = CoreConfig::new(Some(address));
     (core.buffers.tx, core.buffers.rx) = (13, 13);

@@ -16,6 +16,8 @@ use super::host;
 use super::peers::{PEER_IP, PEER_IP6, PEER_PORT, Peers, blocks};
 use super::steps::steps;
 
+/// Deadlines in one step at most: time passes for hours, and inputs are many.
+const WAKEUPS: usize = 16;
 const STEPS_MAX: usize = 300;
 const LISTENS: u16 = 80;
 /// All retransmissions of a flow that nobody answers any more are over by then, and so is TIME-WAIT: microseconds.
@@ -198,7 +200,7 @@ impl World {
                 let message = self.peers.get(port).unreachable(code, mtu, seq);
                 self.arrive(message);
             }
-            Step::Pass(us) => self.pass(us.into()),
+            Step::Pass(us) => self.pass(us.into(), WAKEUPS),
             Step::App(call) => {
                 self.calls.borrow_mut().push(call);
                 self.host.wake_app();
@@ -216,9 +218,11 @@ impl World {
         }
     }
 
-    fn pass(&mut self, us: u64) {
+    /// After so many deadlines the host sleeps through the rest, as a machine that was suspended.
+    fn pass(&mut self, us: u64, deadlines: usize) {
         let end = self.now_us + us;
-        while let Some(at) = self.host.next_us(self.now_us).filter(|at| *at <= end) {
+        for _ in 0..deadlines {
+            let Some(at) = self.host.next_us(self.now_us).filter(|at| *at <= end) else { break };
             self.now_us = at.max(self.now_us + 1);
             self.settle();
         }
@@ -231,7 +235,7 @@ impl World {
         }
         self.host.wake_app();
         self.settle();
-        self.pass(END_US);
+        self.pass(END_US, usize::MAX);
         self.settle();
         // Whoever was accepted in the meantime.
         if !self.app.sockets.is_empty() {

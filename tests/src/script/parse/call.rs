@@ -202,6 +202,7 @@ fn set(c: &mut Cursor<'_>, fd: Fd) -> Parsed<Op> {
             ("TCP_LINGER2", Number(N::Linger2)),
             ("TCP_NOTSENT_LOWAT", Number(N::NotSentLowWater)),
             ("TCP_MAXSEG", Number(N::MaxSegment)),
+            ("TCP_WINDOW_CLAMP", Number(N::WindowClamp)),
             ("TCP_SYNCNT", Number(N::SynRetries)),
             ("TCP_DEFER_ACCEPT", Number(N::DeferAccept)),
         ],

@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: libFuzzer on what strangers can write (`tests/fuzz`), by the stable compiler.
 //!
 //! ```text
-//!   toe-fuzz, instrumented ─► one process a target, as many at once as there are CPUs ─► table
+//!   toe-fuzz, instrumented: one program a target ─► as many at once as there are CPUs ─► table
 //!        tests/fuzz/corpus ──►  target/fuzz/corpus (grows from run to run)  ─┬─► --minimize: tests/fuzz/corpus
 //!                                                                            └─► target/fuzz/found: what broke something
 //! ```
@@ -12,7 +12,7 @@ mod totals;
 use std::env::consts::ARCH;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -37,9 +37,18 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer
 /// For `--values`.
 const COMPARES: &str = " -Cllvm-args=-sanitizer-coverage-trace-compares";
 
-/// Longest input, bytes: a device tree of a small machine fits. What comes as events takes as long as it has of them, and some dozens will do.
+/// Longest input that is kept, bytes: a device tree of a small machine fits.
+const KEPT_MAX: usize = 8192;
+
+/// Longest input that is tried, bytes. What comes as events takes as long as it has of them: where a world must be made first, some dozens
+/// will do, since many short inputs find more than few long ones.
 fn input_max(name: &str) -> usize {
-    if ["device_tree", "acpi"].contains(&name) { 8192 } else { 1024 }
+    match name {
+        "device_tree" | "acpi" => KEPT_MAX,
+        "card" | "stack" | "app" => 256,
+        "engine" => 512,
+        _ => 1024,
+    }
 }
 
 #[derive(Args, Debug)]
@@ -65,9 +74,9 @@ pub struct Options {
 }
 
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let program = build(options.values)?;
     let chosen: Vec<&str> =
         if options.targets.is_empty() { TARGETS.to_vec() } else { options.targets.iter().map(String::as_str).collect() };
+    chosen.iter().try_for_each(|name| build(name, options.values))?;
     let jobs = options.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).clamp(1, chosen.len());
     let totals = folder().join("totals");
     fs::create_dir_all(&totals).with_context(|| format!("cannot make {}", totals.display()))?;
@@ -77,7 +86,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         for _ in 0..jobs {
             scope.spawn(|| {
                 while let Some(name) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let report = fuzz(&program, name, options).and_then(|run| Ok((run.clone(), Totals::add(&totals.join(name), &run)?)));
+                    let report = fuzz(name, options).and_then(|run| Ok((run.clone(), Totals::add(&totals.join(name), &run)?)));
                     reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
                 }
             });
@@ -90,7 +99,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     if options.minimize {
-        chosen.iter().try_for_each(|name| minimize(&program, name))?;
+        chosen.iter().try_for_each(|name| minimize(name))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -104,32 +113,44 @@ fn committed(name: &str) -> PathBuf {
     cargo::root().join("tests/fuzz/corpus").join(name)
 }
 
-fn build(values: bool) -> Result<PathBuf> {
+/// Where a target's program is.
+fn program(name: &str) -> PathBuf {
+    folder().join("programs").join(name)
+}
+
+/// Each target has a program of its own: libFuzzer looks at all counters of a program after each input, and many of them are those of
+/// other targets, which the linker leaves out.
+fn build(name: &str, values: bool) -> Result<()> {
     let target = format!("{ARCH}-unknown-linux-gnu");
     let mut command = cargo::cargo(&["build", "--release", "-p", "toe-fuzz", "--target", &target, "--target-dir"]);
     // With a target of its own the flags hold for the program, and not for what runs during the build.
     let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"));
     command.arg(folder()).env(flags, format!("{FLAGS}{}", if values { COMPARES } else { "" })).env_remove("CARGO_TERM_COLOR");
-    let status = command.status().context("cannot run cargo")?;
+    let status = command.env("TOE_FUZZ_TARGET", name).status().context("cannot run cargo")?;
     ensure!(status.success(), "the build failed");
-    Ok(folder().join(target).join("release/toe-fuzz"))
+    let (built, program) = (folder().join(target).join("release/toe-fuzz"), program(name));
+    fs::create_dir_all(folder().join("programs"))?;
+    // Another run may be using the old one.
+    let _ = fs::remove_file(&program);
+    fs::copy(&built, &program).with_context(|| format!("cannot copy {} to {}", built.display(), program.display()))?;
+    Ok(())
 }
 
 /// One target, until its limit or the first thing found.
-fn fuzz(program: &Path, name: &str, options: &Options) -> Result<Report> {
+fn fuzz(name: &str, options: &Options) -> Result<Report> {
+    let program = program(name);
     let step = Step::begin(format!("fuzz {name}"));
     let (corpus, found) = (folder().join("corpus").join(name), folder().join("found").join(name));
     for folder in [&corpus, &found, &committed(name)] {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    let mut command = Command::new(program);
+    let mut command = Command::new(&program);
     command
-        .env("TOE_FUZZ_TARGET", name)
         .arg(format!("-artifact_prefix={}/", found.display()))
         .arg(format!("-max_total_time={}", options.seconds))
         .arg(format!("-max_len={}", input_max(name)))
-        // Without counts of how rare each feature is: they cost more than most targets do.
-        .args(["-timeout=20", "-rss_limit_mb=2048", "-entropic=0"])
+        // Without counts of how rare each feature is: they cost more than most targets do. Nobody else adds to its corpus.
+        .args(["-timeout=20", "-rss_limit_mb=2048", "-entropic=0", "-reload=0"])
         .arg(format!("-use_value_profile={}", u8::from(options.values)))
         .args(options.runs.map(|runs| format!("-runs={runs}")))
         .args([&corpus, &committed(name)])
@@ -159,14 +180,13 @@ fn fuzz(program: &Path, name: &str, options: &Options) -> Result<Report> {
 }
 
 /// Inputs with a name that a person gave stay; the fuzzer's own are chosen anew.
-fn minimize(program: &Path, name: &str) -> Result<()> {
+fn minimize(name: &str) -> Result<()> {
     let (kept, chosen) = (committed(name), folder().join("chosen").join(name));
     let _ = fs::remove_dir_all(&chosen);
     fs::create_dir_all(&chosen)?;
     let sources = [folder().join("corpus").join(name), kept.clone()];
-    let output = Command::new(program)
-        .env("TOE_FUZZ_TARGET", name)
-        .args(["-merge=1".into(), "-set_cover_merge=1".into(), format!("-max_len={}", input_max(name))])
+    let output = Command::new(program(name))
+        .args(["-merge=1".into(), "-set_cover_merge=1".into(), format!("-max_len={KEPT_MAX}")])
         .arg(&chosen)
         .args(&sources)
         .output()?;

@@ -1,5 +1,6 @@
 //! Counting tests in what cargo and the test programs print.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::cargo::Done;
@@ -12,15 +13,21 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Something else than a test failed.
+    pub const FAILED: Counts = Counts { passed: 0, failed: 1, skipped: 0 };
+
     /// Sums the `test result:` lines. A command without tests is one test: its exit status. One
     /// that failed though no test did (it did not compile, or was killed) counts as a failure.
+    /// For libtest a test that says why it is skipped has passed; here it has not.
     pub fn of(done: &Done) -> Counts {
         let mut total = Counts::default();
         let mut has_tests = false;
         for counts in done.output.lines().filter_map(parse) {
             has_tests = true;
-            total.add(counts);
+            total = total.plus(counts);
         }
+        let skipped: u64 = reasons(done).map(|(_, tests)| tests).sum();
+        (total.passed, total.skipped) = (total.passed.saturating_sub(skipped), total.skipped + skipped);
         if !done.success && total.failed == 0 {
             total.failed = 1;
         }
@@ -30,10 +37,8 @@ impl Counts {
         total
     }
 
-    pub fn add(&mut self, other: Counts) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-        self.skipped += other.skipped;
+    pub fn plus(self, other: Counts) -> Counts {
+        Counts { passed: self.passed + other.passed, failed: self.failed + other.failed, skipped: self.skipped + other.skipped }
     }
 }
 
@@ -55,6 +60,15 @@ fn parse(line: &str) -> Option<Counts> {
         before.trim_end().rsplit([' ', ';', '.']).next()?.parse().ok()
     };
     Some(Counts { passed: number("passed")?, failed: number("failed")?, skipped: number("ignored")? })
+}
+
+/// Why tests were skipped, as they said (`skipped: WHY`, seen with `--show-output`), and how many.
+pub fn reasons(done: &Done) -> impl Iterator<Item = (&str, u64)> {
+    let mut reasons = BTreeMap::new();
+    for why in done.output.lines().filter_map(|line| line.strip_prefix("skipped: ")) {
+        *reasons.entry(why).or_insert(0) += 1;
+    }
+    reasons.into_iter()
 }
 
 /// Without the lines that say that all is well.
@@ -102,6 +116,15 @@ mod tests {
     fn a_crash_after_tests_that_passed_is_a_failure() {
         let line = "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s\n";
         assert_eq!(Counts::of(&done(line, false)), Counts { passed: 3, failed: 1, skipped: 0 });
+    }
+
+    #[test]
+    fn who_says_that_it_is_skipped_has_not_passed() {
+        let text = "---- a stdout ----\nskipped: no door\n---- b stdout ----\nskipped: no door\n\
+            test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s\n";
+        let done = done(text, true);
+        assert_eq!(Counts::of(&done), Counts { passed: 1, failed: 0, skipped: 2 });
+        assert_eq!(reasons(&done).collect::<Vec<_>>(), [("no door", 2)]);
     }
 
     #[test]

@@ -20,6 +20,9 @@ use crate::setup::is_root;
 const LIMIT: Duration = Duration::from_secs(600);
 const LIMIT_FULL: Duration = Duration::from_secs(1800);
 
+/// Tests at once: most of their time they wait.
+const AT_ONCE: &str = "2";
+
 /// `nobody`: an ordinary user that every machine has.
 const USER: u32 = 65534;
 
@@ -77,7 +80,7 @@ fn run_all(step: &Step, stage: &Stage, log: &str, options: &Options, command: im
     for program in &stage.programs {
         let name = program.file_name().and_then(|n| n.to_str()).context("a test program without a name")?;
         let mut command = command();
-        command.arg(program).args(["--include-ignored", "--test-threads=1"]);
+        command.arg(program).args(["--include-ignored", "--show-output", "--test-threads", AT_ONCE]);
         command.env(programs::BIN_DIR_ENV, &stage.dir).env(programs::SOURCES_ENV, stage.sources()).current_dir(&stage.dir);
         // Messages name what was done and seen; stacks would hide them.
         command.env("RUST_BACKTRACE", "0");

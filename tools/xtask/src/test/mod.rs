@@ -1,4 +1,10 @@
 //! `cargo xtask test`: every test, in steps, with one count at the end.
+//!
+//! ```text
+//!   what computes:     format ► lint ► ... ► Arm Linux   ─┐
+//!                                                         ├─► count
+//!   what mostly waits: release build ► end to end ► QEMU ─┘
+//! ```
 
 mod arm;
 mod counts;
@@ -6,6 +12,7 @@ mod e2e;
 mod steps;
 
 use std::process::ExitCode;
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -48,15 +55,13 @@ pub struct Part {
 }
 
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let parts: Vec<Part> = steps::all()
-        .into_iter()
-        .filter(|part| options.only.is_empty() || options.only.iter().any(|word| part.name.contains(word.as_str())))
-        .collect();
+    let chosen = |part: &Part| options.only.is_empty() || options.only.iter().any(|word| part.name.contains(word.as_str()));
+    let rows = steps::all().map(|row| row.into_iter().filter(chosen).collect::<Vec<_>>());
     if options.list {
-        parts.iter().for_each(|part| println!("{}", part.name));
+        rows.iter().flatten().for_each(|part| println!("{}", part.name));
         return Ok(ExitCode::SUCCESS);
     }
-    if parts.is_empty() {
+    if rows.iter().all(Vec::is_empty) {
         bail!("no step is named like that; --list shows the names");
     }
     setup::packages()?;
@@ -65,9 +70,12 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     Platform::Aarch64.provide()?;
     let start = Instant::now();
     let mut total = Counts::default();
-    for part in &parts {
-        total.add(one(part, options));
-    }
+    thread::scope(|scope| {
+        let rows = rows.map(|row| scope.spawn(move || row.iter().map(|part| one(part, options)).fold(Counts::default(), Counts::plus)));
+        for row in rows {
+            total = total.plus(row.join().unwrap_or(Counts::FAILED));
+        }
+    });
     println!("\nthe whole took {:.0} s", start.elapsed().as_secs_f64());
     // Read by whoever calls us: alone on the last line.
     println!("{total}");
@@ -85,7 +93,7 @@ fn one(part: &Part, options: &Options) -> Counts {
         Ok(Outcome::RanWithout(done, left_out)) => end(step, &done, &left_out),
         Err(error) => {
             step.end(Mark::Failed, &format!("{error:#}"));
-            Counts { failed: 1, ..Counts::default() }
+            Counts::FAILED
         }
     }
 }
@@ -94,22 +102,22 @@ fn one(part: &Part, options: &Options) -> Counts {
 fn end(step: Step, done: &Done, left_out: &[(&str, &str)]) -> Counts {
     let mut counts = Counts::of(done);
     counts.skipped += left_out.len() as u64;
-    step.end(if counts.failed == 0 { Mark::Ok } else { Mark::Failed }, &counts.to_string());
+    let mut lines = vec![counts.to_string()];
     for reasons in left_out.chunk_by(|a, b| a.1 == b.1) {
         let names: Vec<&str> = reasons.iter().map(|(name, _)| *name).collect();
-        println!("           left out, as {}: {}", reasons[0].1, names.join(", "));
+        lines.push(format!("           left out, as {}: {}", reasons[0].1, names.join(", ")));
     }
+    lines.extend(counts::reasons(done).map(|(why, tests)| format!("           {tests} skipped: {why}")));
     if counts.failed > 0 {
-        report(done);
+        lines.push(report(done));
     }
+    step.end(if counts.failed == 0 { Mark::Ok } else { Mark::Failed }, &lines.join("\n"));
     counts
 }
 
 /// The end of the output of what failed; the log has the rest.
-fn report(done: &Done) {
-    println!("{}", job::tail(&counts::relevant(&done.output), 120));
-    if let Some(problem) = &done.problem {
-        println!("    {problem}");
-    }
-    println!("    all of it: {}\n", done.log.strip_prefix(cargo::root()).unwrap_or(&done.log).display());
+fn report(done: &Done) -> String {
+    let log = done.log.strip_prefix(cargo::root()).unwrap_or(&done.log).display();
+    let problem = done.problem.as_ref().map_or(String::new(), |problem| format!("    {problem}\n"));
+    format!("{}\n{problem}    all of it: {log}\n", job::tail(&counts::relevant(&done.output), 120))
 }

@@ -21,8 +21,9 @@ const FIRMWARE: [&str; 8] = ["toe-abi", "toe-wire", "toe-sync", "toe-tcp", "toe-
 /// The package of what crosses crates; its end-to-end tests are a step of their own.
 pub const TESTS: &str = "toe-tests";
 
-pub fn all() -> Vec<Part> {
-    vec![
+/// Two rows that run side by side: what computes, and what mostly waits for timers and for programs.
+pub fn all() -> [Vec<Part>; 2] {
+    let computes = vec![
         Part { name: "format", run: format },
         Part { name: "lint", run: lint },
         Part { name: "lint of the images", run: lint_images },
@@ -36,12 +37,15 @@ pub fn all() -> Vec<Part> {
         Part { name: "Arm Linux: unit and property tests", run: arm::unit },
         Part { name: "Arm Linux: simulation", run: arm::simulation },
         Part { name: "Arm Linux: archive", run: arm::archive },
+    ];
+    let waits = vec![
         Part { name: "release build", run: release },
         Part { name: "end to end as root", run: e2e::as_root },
         Part { name: "end to end as a user", run: e2e::as_user },
         Part { name: "end to end, pipelined", run: e2e::pipelined },
         Part { name: "end to end in QEMU", run: in_qemu },
-    ]
+    ];
+    [computes, waits]
 }
 
 /// rustfmt and clippy are components that a minimal installation leaves out.
@@ -128,8 +132,20 @@ fn in_qemu(step: &Step, _: &Options) -> Result<Outcome> {
     for format in [Format::Elf, Format::Uefi] {
         Image { cpu: Cpu::A72, format, tests: false }.build()?;
     }
-    let words =
-        ["test", "--release", "-p", TESTS, "--test", "virt", "--test", "virt_failure", "--", "--include-ignored", "--test-threads=1"];
+    let words = [
+        "test",
+        "--release",
+        "-p",
+        TESTS,
+        "--test",
+        "virt",
+        "--test",
+        "virt_failure",
+        "--",
+        "--include-ignored",
+        "--show-output",
+        "--test-threads=1",
+    ];
     ran(step, "in-qemu", cargo(&words))
 }
 
@@ -160,7 +176,7 @@ mod tests {
 
     #[test]
     fn names_of_steps_are_different() {
-        let mut names: Vec<&str> = all().iter().map(|part| part.name).collect();
+        let mut names: Vec<&str> = all().iter().flatten().map(|part| part.name).collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();

@@ -140,7 +140,7 @@ fn the_last_fin_is_acknowledged_again_after_the_end() {
     let _ = t.segment(seg(RX, TX + 1, A, 0));
     let fin = seg(RX, TX + 1, A | TcpFlags::FIN, 0);
     assert_eq!(t.segment(fin).closed, Some(CloseReason::TimeWait));
-    assert!(toe_tcp::is_last_fin(&t.s, &fin));
+    assert!(toe_tcp::is_owed_answer(&t.s, &fin));
     let out = t.segment(fin);
     assert_eq!((out.closed, out.drop, out.notify), (None, Some(Drop::RxClosed), false));
     assert_eq!(out.reply.map(|r| (r.seq, r.ack, r.flags)), Some((SeqNum(TX + 1), SeqNum(RX + 1), A)));
@@ -149,7 +149,7 @@ fn the_last_fin_is_acknowledged_again_after_the_end() {
         [(RX + 1, A), (RX + 1, A | TcpFlags::FIN), (RX, TcpFlags::RST | TcpFlags::FIN), (RX, TcpFlags::SYN | TcpFlags::FIN), (RX, A)];
     for (seq, flags) in others {
         let other = seg(seq, TX + 1, flags, 0);
-        assert!(!toe_tcp::is_last_fin(&t.s, &other) && t.segment(other).reply.is_none(), "{other:?}");
+        assert!(!toe_tcp::is_owed_answer(&t.s, &other) && t.segment(other).reply.is_none(), "{other:?}");
     }
 }
 
@@ -162,7 +162,33 @@ fn a_flow_that_ended_otherwise_acknowledges_nothing() {
     let _ = t.host(0, 0, hc_flags::FIN);
     t.emit().unwrap();
     assert_eq!(t.segment(seg(RX + 1, TX + 1, A, 0)).closed, Some(CloseReason::Done));
-    assert!(!toe_tcp::is_last_fin(&t.s, &fin) && t.segment(fin).reply.is_none());
+    assert!(!toe_tcp::is_owed_answer(&t.s, &fin) && t.segment(fin).reply.is_none());
+}
+
+/// RFC 9293 3.10.7.1-3.
+#[test]
+fn a_peer_that_goes_on_after_our_reset_gets_it_again_where_it_is() {
+    let mut t = Script::new();
+    t.write(100);
+    assert!(t.input(Input::Abort).reply.is_some());
+    let lost = seg(RX, TX + 40, A | TcpFlags::FIN, 10);
+    assert!(toe_tcp::is_owed_answer(&t.s, &lost));
+    let out = t.segment(lost);
+    assert_eq!((out.closed, out.drop, out.notify, out.send), (None, Some(Drop::RxClosed), false, false));
+    assert_eq!(out.reply.map(|r| (r.seq, r.flags)), Some((SeqNum(TX + 40), TcpFlags::RST | A)));
+    // Another connection's, an answer to nothing, and no place to send a RST to.
+    for flags in [A | TcpFlags::SYN, A | TcpFlags::RST, TcpFlags::FIN] {
+        let other = seg(RX, TX + 40, flags, 10);
+        assert!(!toe_tcp::is_owed_answer(&t.s, &other) && t.segment(other).reply.is_none(), "{other:?}");
+    }
+}
+
+#[test]
+fn a_flow_that_the_peer_has_reset_is_silent() {
+    let mut t = Script::new();
+    assert_eq!(t.segment(seg(RX, TX, TcpFlags::RST, 0)).closed, Some(CloseReason::Reset));
+    let late = seg(RX, TX, A, 10);
+    assert!(!toe_tcp::is_owed_answer(&t.s, &late) && t.segment(late).reply.is_none());
 }
 
 #[test]

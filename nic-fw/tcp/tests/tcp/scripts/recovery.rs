@@ -373,7 +373,7 @@ fn a_duplicate_ack_without_sack_is_none() {
 #[test]
 fn without_records_three_duplicate_acks_retransmit() {
     let mut t = script();
-    t.pools = Pools::new(0);
+    t.pools = Pools::new(0, 4);
     t.write(10_000);
     let mut sent = vec![];
     for end in 2..=4 {
@@ -387,7 +387,7 @@ fn without_records_three_duplicate_acks_retransmit() {
 fn records_that_run_out_in_recovery_end_it_as_newreno() {
     let mut t = script();
     // One for what is sent, one for each block and hole: not enough to tell the two lost segments from the rest.
-    t.pools = Pools::new(4);
+    t.pools = Pools::new(4, 4);
     t.window(20);
     t.write(20_000);
     t.wait(RTT_US);
@@ -782,9 +782,9 @@ fn a_timeout_is_over_when_all_that_was_sent_before_it_has_arrived() {
     assert_eq!(t.s.rx.flags & flow_flags::LOSS, 0);
 }
 
-/// RFC 5682 3.1-3, 3.1-4.
+/// RFC 5682 2.1-3, 3.1-3.
 #[test]
-fn neither_a_timeout_in_recovery_nor_a_second_one_is_taken_back() {
+fn a_timeout_in_recovery_is_not_taken_back() {
     let mut t = script();
     t.write(6000);
     t.wait(RTT_US);
@@ -794,11 +794,136 @@ fn neither_a_timeout_in_recovery_nor_a_second_one_is_taken_back() {
     let _ = time_out(&mut t);
     assert_eq!(t.s.rx.flags & flow_flags::RECOVERY, 0);
     assert!(!t.counts(4000, &[]).has(Counter::TxSpuriousTimeouts));
-    let mut t = script();
-    t.write(5000);
+    // Nor if it times out again.
     let _ = time_out(&mut t);
-    let _ = time_out(&mut t);
-    assert!(!t.counts(2000, &[]).has(Counter::TxSpuriousTimeouts));
+    assert!(!t.counts(5000, &[]).has(Counter::TxSpuriousTimeouts));
+}
+
+/// RFC 5682 2.1-2, 3.1-4.
+#[test]
+fn where_it_times_out_again_all_begins_anew() {
+    for with_sack in [true, false] {
+        let mut t = Script::with(|s| (s.sack, s.snd_wnd) = (with_sack, 60_000));
+        t.write(20_000);
+        let (cwnd, ssthresh) = (t.s.cc.cwnd, t.s.cc.ssthresh);
+        let _ = (time_out(&mut t), time_out(&mut t));
+        let sent = t.ack(1000, &[]);
+        assert!(!sent.is_empty() && sent.iter().all(|&(pos, _)| pos >= 10_000), "new data: {sent:?}");
+        assert!(t.counts(2000, &[]).has(Counter::TxSpuriousTimeouts));
+        assert!(t.s.cc.cwnd >= cwnd && t.s.cc.ssthresh == ssthresh, "as before the first: {:?}", t.s.cc);
+        // In the middle of it.
+        let mut t = Script::with(|s| (s.sack, s.snd_wnd) = (with_sack, 60_000));
+        t.write(20_000);
+        let _ = time_out(&mut t);
+        let _ = t.ack(1000, &[]);
+        assert_eq!(time_out(&mut t), [(1000, 1000)], "the first that is missing");
+        let sent = t.ack(2000, &[]);
+        assert!(!sent.is_empty() && sent.iter().all(|&(pos, _)| pos >= 12_000), "new data again: {sent:?}");
+    }
+}
+
+/// A flow without SACK, ten segments of which have timed out, with new data behind them.
+fn timed_out_without_sack() -> Script {
+    let mut t = Script::with(|s| s.snd_wnd = 60_000);
+    t.write(20_000);
+    assert_eq!(time_out(&mut t), [(0, 1000)]);
+    t
+}
+
+/// RFC 5682 2.1-1.
+#[test]
+fn without_sack_an_ack_of_nothing_sent_again_takes_a_timeout_back() {
+    let mut t = timed_out_without_sack();
+    // (2b)
+    assert_eq!(t.ack(2000, &[]), [(10_000, 1000), (11_000, 1000)]);
+    // (3b)
+    assert!(t.counts(4000, &[]).has(Counter::TxSpuriousTimeouts));
+    assert!(t.s.cc.cwnd >= 10_000 && t.s.rx.flags & flow_flags::LOSS == 0, "{:?}", t.s.cc);
+    assert_eq!(t.s.cc.recover, t.s.tx.snd_una, "\"recover\" = SND.UNA");
+    assert!(t.emit_all().iter().all(|s| !s.rexmit));
+    assert_eq!((t.s.tx.board, t.s.id.retransmits), (0, 1), "all is calm again");
+}
+
+/// RFC 5682 2.1-1, (2a): the first ACK is a duplicate, or is for a part of the copy, or for everything.
+#[test]
+fn without_sack_the_first_ack_may_say_that_a_timeout_was_right() {
+    let mut t = timed_out_without_sack();
+    assert_eq!(t.ack(0, &[]), []);
+    assert_eq!(t.ack(1000, &[]), [(1000, 1000), (2000, 1000)]);
+    let mut t = timed_out_without_sack();
+    assert_eq!(t.ack(500, &[])[0], (1000, 1000), "all that is left of the first is in flight");
+    let mut t = timed_out_without_sack();
+    let out = t.segment(sack(10_000, &[]));
+    assert!(!out.counts.has(Counter::TxSpuriousTimeouts));
+    assert!(t.emit_all().iter().all(|s| !s.rexmit));
+    assert!(t.s.cc.cwnd < 10_000);
+}
+
+/// RFC 5682 2.1-1, (3a).
+#[test]
+fn without_sack_a_duplicate_of_new_data_says_that_a_timeout_was_right() {
+    let mut t = timed_out_without_sack();
+    assert_eq!(t.ack(1000, &[]), [(10_000, 1000), (11_000, 1000)]);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(1000, &[]), [(1000, 1000)], "three segments, of which two are the new ones");
+    assert_eq!(t.s.cc.cwnd, 3000);
+    assert_eq!(t.ack(1000, &[]), [], "the other one");
+    // Slow start through the rest, and everything arrives.
+    let mut at = 1000;
+    while at < 12_000 {
+        t.wait(RTT_US);
+        at = (at + 1000).max(if at == 9000 { 12_000 } else { 0 });
+        let sent = t.ack(at, &[]);
+        assert!(sent.iter().all(|&(pos, _)| (at..10_000).contains(&pos) || pos >= 12_000), "not what is new: {sent:?}");
+    }
+    assert_eq!((t.s.rx.flags & flow_flags::LOSS, t.s.tx.board), (0, 0));
+    // Two duplicates are none of a loss.
+    assert!(!t.counts(12_000, &[]).has(Counter::TxSpuriousTimeouts));
+}
+
+/// RFC 5682 2.1-1: what was sent again may be what the ACK was waiting for.
+#[test]
+fn without_sack_an_ack_of_a_copy_tells_nothing_of_what_was_sent_once() {
+    let mut t = timed_out_without_sack();
+    // The first was lost, and the fourth: the copy fills the hole.
+    let out = t.segment(sack(3000, &[]));
+    assert!(!out.counts.has(Counter::TxSpuriousTimeouts));
+    assert_eq!(ranges(&t.emit_all()), [(10_000, 1000), (11_000, 1000)]);
+    assert_eq!(t.ack(3000, &[]), [(3000, 1000)]);
+}
+
+/// RFC 5682 2.1-4.
+#[test]
+fn window_updates_and_the_peer_s_data_are_not_judged() {
+    let mut t = timed_out_without_sack();
+    let _ = t.segment(SegmentIn { window: 50_000, ..sack(0, &[]) });
+    let _ = t.segment(seg(RX, TX, A, 100));
+    let _ = t.segment(seg(RX + 100, TX + 1000, A, 0));
+    assert_eq!(ranges(&t.emit_all()), [(10_000, 1000), (11_000, 1000)]);
+    let _ = t.segment(seg(RX + 100, TX + 1000, A, 100));
+    assert!(t.segment(seg(RX + 200, TX + 2000, A, 0)).counts.has(Counter::TxSpuriousTimeouts));
+}
+
+/// RFC 5682, 2.1, (2b): "skip step 3 of this algorithm and continue with slow start retransmissions".
+#[test]
+fn without_new_data_a_timeout_is_for_a_loss() {
+    for (bytes, window) in [(10_000, 60_000), (20_000, 10_000)] {
+        let mut t = Script::with(|s| s.snd_wnd = window);
+        t.write(bytes);
+        let _ = time_out(&mut t);
+        let _ = t.segment(SegmentIn { window: window as u16 - 1000, ..sack(1000, &[]) });
+        assert_eq!(ranges(&t.emit_all()), [(1000, 1000), (2000, 1000)]);
+    }
+}
+
+/// Blocks mean nothing that were not agreed on, in recovery as well.
+#[test]
+fn blocks_without_sack_are_ignored_after_a_timeout() {
+    let mut t = timed_out_without_sack();
+    let _ = t.ack(1000, &[]);
+    let _ = t.ack(1000, &[(2000, 10_000), (0, 1000)]);
+    assert!(!t.counts(1000, &[(0, 1000)]).has(Counter::RxDsacks));
+    assert_eq!(t.ack(2000, &[]), [(2000, 1000), (3000, 1000)], "they are not taken for arrived");
 }
 
 /// RFC 3168 6.1.2-2.
