@@ -285,6 +285,15 @@ fn rates_make_room_for_who_comes_late() {
     }
 }
 
+/// Where nothing is marked, losses end it: each of them, also while the one before is repaired.
+#[test]
+fn a_rate_above_a_line_that_only_loses_falls() {
+    let crowd = Crowd::on("rate=100mbit,queue=45000,delay=100us", 2);
+    let shares = share(&crowd, &Control::new(cc::DCTCP_RATE, &params()));
+    let Counts { queue_full, frames, .. } = shares.load;
+    assert!(queue_full < frames / 15 && shares.least() > 0.3 && shares.sum() > 75.0, "{:?}, {:?}", shares.mbits, shares.load);
+}
+
 #[test]
 fn rates_by_round_trip_times_are_shared_fairly() {
     for flows in [2, 4, 16] {

@@ -273,13 +273,15 @@ pub(crate) fn describe(slot: &Slot, index: u32, kind: u32) -> HostDesc {
     // on); and with `Socket::set_tx_flags`: no end is told without all bytes before it.
     let (flags, tx_head) = ending::look(&slot.tx.flags, &slot.tx.head);
     let urgent = urgent::to_tell(slot, tx_head);
+    // At the end it counts what was not read.
+    let held_back = if matches!(kind, hc::CLOSE | hc::ABORT) { 0 } else { held_back(slot) };
     HostDesc {
         kind,
         flags: flags | urgent.map_or(0, |_| hc_flags::URGENT),
         flow: slot.conn.flow(),
         tx_head,
         // Acquire: with the release in `Socket::consume`; the bytes were copied out before the card learns that they may be overwritten.
-        rx_tail: slot.rx.tail.load(Ordering::Acquire).wrapping_sub(held_back(slot)),
+        rx_tail: slot.rx.tail.load(Ordering::Acquire).wrapping_sub(held_back),
         opaque: index,
         urgent: urgent.unwrap_or(0),
         options: if kind == hc::OPTIONS { slot.flow_options() } else { FlowOptions::default() },
@@ -428,6 +430,7 @@ pub(crate) mod tests {
         };
         assert_eq!(tail_told(100, 5000), (false, Some(100u32.wrapping_sub(len - 5000))));
         assert_eq!(tail_told(100 + 5000 / 4, 5000), (true, Some((100 + 5000 / 4u32).wrapping_sub(len - 5000))), "a quarter of it");
+        assert_eq!(describe(slot, 3, hc::CLOSE).rx_tail, 1350, "and as read at the end");
         assert_eq!(tail_told(1400, 0), (false, Some(1400)));
         assert_eq!(tail_told(1400, u32::MAX), (false, Some(1400)), "more than there is");
     }

@@ -55,7 +55,6 @@ impl State {
         let next = match () {
             // The paper's network loses nothing; ours may.
             () if i.loss == Loss::Begins => rate / 2,
-            () if i.loss == Loss::GoesOn => rate,
             () if i.rtt_us < p.low_us => self.grow(p, rate, 1, i),
             () if i.rtt_us > p.high_us => {
                 self.calm = 0;
@@ -75,7 +74,7 @@ impl State {
     }
 
     fn grow(&self, p: &Params, rate: u32, steps: u32, i: &Interval) -> u32 {
-        if i.used(rate) { rate.saturating_add(p.step_kbps.saturating_mul(steps)) } else { rate }
+        if i.loss == Loss::None && i.used(rate) { rate.saturating_add(p.step_kbps.saturating_mul(steps)) } else { rate }
     }
 }
 
@@ -118,6 +117,13 @@ mod tests {
         let (p, mut s) = (Params::default(), State::default());
         assert_eq!(s.step(&p, RATE, &Interval { loss: Loss::Begins, ..full(20) }), RATE / 2);
         assert_eq!(s.step(&p, 12_000, &full(100_000)), p.min_kbps);
+    }
+
+    #[test]
+    fn while_a_loss_is_repaired_it_falls_and_does_not_grow() {
+        let (p, mut s) = (Params::default(), State::default());
+        let step = |s: &mut State, rtt_us| s.step(&p, RATE, &Interval { loss: Loss::GoesOn, ..full(rtt_us) });
+        assert_eq!([step(&mut s, 20), step(&mut s, 300)], [RATE, 600_000]);
     }
 
     #[test]

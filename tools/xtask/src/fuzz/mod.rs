@@ -37,9 +37,18 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer
 /// For `--values`.
 const COMPARES: &str = " -Cllvm-args=-sanitizer-coverage-trace-compares";
 
-/// Longest input, bytes: a device tree of a small machine fits. What comes as events takes as long as it has of them, and some dozens will do.
+/// Longest input that is kept, bytes: a device tree of a small machine fits.
+const KEPT_MAX: usize = 8192;
+
+/// Longest input that is tried, bytes. What comes as events takes as long as it has of them: where a world must be made first, some dozens
+/// will do, since many short inputs find more than few long ones.
 fn input_max(name: &str) -> usize {
-    if ["device_tree", "acpi"].contains(&name) { 8192 } else { 1024 }
+    match name {
+        "device_tree" | "acpi" => KEPT_MAX,
+        "card" | "stack" | "app" => 256,
+        "engine" => 512,
+        _ => 1024,
+    }
 }
 
 #[derive(Args, Debug)]
@@ -177,7 +186,7 @@ fn minimize(name: &str) -> Result<()> {
     fs::create_dir_all(&chosen)?;
     let sources = [folder().join("corpus").join(name), kept.clone()];
     let output = Command::new(program(name))
-        .args(["-merge=1".into(), "-set_cover_merge=1".into(), format!("-max_len={}", input_max(name))])
+        .args(["-merge=1".into(), "-set_cover_merge=1".into(), format!("-max_len={KEPT_MAX}")])
         .arg(&chosen)
         .args(&sources)
         .output()?;
