@@ -18,6 +18,8 @@ const STEPS_MAX: usize = 200;
 /// Entries of a queue, and buffers of a pair.
 const SIZE: u16 = 16;
 const PAIRS: u16 = 2;
+/// Bytes of a receive buffer.
+const BUFFER: usize = 2048;
 /// Bytes of an input that say what the device is.
 const FOUND_LEN: usize = 32;
 /// Where the capabilities of the function are, which may be spoilt.
@@ -105,6 +107,8 @@ struct World {
     peers: Vec<Peer>,
     clock: Looks,
     leases: Vec<Lease>,
+    /// As many as the device had at first; spare ones are behind them.
+    buffers: usize,
     /// Whether the last start succeeded.
     runs: bool,
 }
@@ -114,12 +118,11 @@ pub fn run(data: &[u8]) {
     let Ok(found) = Unstructured::new(found).arbitrary() else { return };
     let memory = TestMemory::new(settings().bytes());
     if let Some(mut world) = World::new(&found, &memory) {
-        let buffers = world.net.rx.posted();
         for step in steps(rest, STEPS_MAX) {
             world.step(step);
             world.check();
         }
-        world.end(buffers);
+        world.end();
     }
     assert!(memory.walls_stand(), "something was written outside");
 }
@@ -130,7 +133,7 @@ fn settings() -> Settings {
         pairs: PAIRS,
         queue_size: SIZE,
         rx_buffers: SIZE,
-        rx_buffer_len: 2048,
+        rx_buffer_len: BUFFER,
         spare_buffers: 1,
         tx_buffer_len: 4096,
         ..Settings::default()
@@ -175,7 +178,8 @@ impl World {
             return None;
         }
         let net = start(transport, memory.dma(), &settings(), Bytes, &clock).ok()?;
-        let mut world = Self { net, registers, peers: vec![], clock, leases: vec![], runs: true };
+        let buffers = net.rx.posted();
+        let mut world = Self { net, registers, peers: vec![], clock, leases: vec![], buffers, runs: true };
         world.meet();
         Some(world)
     }
@@ -274,10 +278,15 @@ impl World {
         let frames = self.net.rx.frames();
         for frame in burst {
             let len = frames.frame(&frame.lease).len();
-            assert!(len == frame.len as usize && (14..=FRAME_MAX).contains(&len), "{len} bytes");
+            let room = if self.is_spare(&frame.lease) { FRAME_MAX } else { BUFFER };
+            assert!(len == frame.len as usize && (14..=room).contains(&len), "{len} bytes");
             assert!(frame.offload.csum_ok || !frame.offload.partial_csum, "an unfinished checksum is not good");
             self.leases.push(frame.lease);
         }
+    }
+
+    fn is_spare(&self, lease: &Lease) -> bool {
+        lease.index() as usize >= self.buffers
     }
 
     fn check(&self) {
@@ -287,10 +296,9 @@ impl World {
         assert_eq!(lent.len(), self.leases.len(), "a buffer was lent twice");
     }
 
-    /// `buffers`: as many as the device had at first.
-    fn end(self, buffers: usize) {
-        let Self { net: Net { mut rx, control, .. }, leases, runs, clock, .. } = self;
-        let spares = leases.iter().filter(|lease| lease.index() as usize >= buffers).count();
+    fn end(self) {
+        let spares = self.leases.iter().filter(|lease| self.is_spare(lease)).count();
+        let Self { net: Net { mut rx, control, .. }, leases, buffers, runs, clock, .. } = self;
         assert!(!runs || rx.posted() + leases.len() - spares == buffers, "each buffer is the device's or on loan");
         leases.into_iter().for_each(|lease| rx.release(lease));
         // A device may refuse to stop.
