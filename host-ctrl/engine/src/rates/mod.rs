@@ -78,12 +78,13 @@ pub struct Interval {
     pub rtt_us: u32,
     /// As it is now, see [`queueing_us`].
     pub queueing_us: u64,
+    /// Payload bytes per segment.
     pub mss: u32,
     pub loss: Loss,
 }
 
-/// What was sent again in an interval. What was under way with the first loss, is repaired over many of them and is one occasion to slow down
-/// (as RFC 6582 has it for windows); what was sent behind it is another one.
+/// What was sent again in an interval. All losses of what was under way with the first of them are one occasion to slow down, however long
+/// they take to be repaired (as RFC 6582 has it for windows); one of what was sent behind it is another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Loss {
     None,
@@ -193,6 +194,7 @@ impl Flow {
         self.step(p, &Interval { elapsed_us, acked, marked, rtt_us, queueing_us, mss, loss });
     }
 
+    /// What was sent again between two reports.
     fn loss(&mut self, last: &RateReport, now: &RateReport) -> Loss {
         self.recover = self.recover.filter(|recover| recover.wrapping_sub(last.acked).cast_signed() > 0);
         match self.recover {
