@@ -940,13 +940,14 @@ struct toe_app_request {
 
 /* app::Reply: 128 bytes */
 struct toe_app_reply {
-    uint32_t errno;         /*   0 */
-    uint32_t count;         /*   4 */
-    uint64_t args[4];       /*   8 */
-    uint8_t ip[16];         /*  40 */
-    uint16_t port;          /*  56 */
-    uint16_t _reserved[3];  /*  58 */
-    uint16_t slots[32];     /*  64 */
+    uint32_t errno;      /*   0 */
+    uint32_t count;      /*   4 */
+    uint64_t args[4];    /*   8 */
+    uint8_t ip[16];      /*  40 */
+    uint16_t port;       /*  56 */
+    uint16_t _reserved;  /*  58 */
+    uint32_t scope;      /*  60 */
+    uint16_t slots[32];  /*  64 */
 } TOE_ALIGNED(8);
 
 #if defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use toe_lab::job::wait_until;
 use toe_lab::servers::{self, WWW};
-use toe_lab::{Books, CARD_IF, CARD_IP, Card, PEER_IF, PEER_IP, Pair, Place};
+use toe_lab::{Books, CARD_IF, CARD_IP, Card, Host, PEER_IF, PEER_IP, Pair, Place};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const FILE_LEN: u64 = 32 << 20;
@@ -104,13 +104,14 @@ fn a_peer_that_forgets_its_neighbours_finds_the_card_again() {
 
 /// Says who has connected, from an address as the program gets it.
 const WHO: &str = "import socket\n\
+    show = lambda a: a[0] + ('%' + socket.if_indextoname(a[3]) if a[3] else '')\n\
     s = socket.socket(socket.AF_INET6)\n\
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
     s.bind(('::', 8000))\n\
     s.listen()\n\
     while True:\n\
     \x20   c, peer = s.accept()\n\
-    \x20   print('from', peer[0], 'to', c.getsockname()[0], flush=True)\n\
+    \x20   print('from', show(peer), 'to', show(c.getsockname()), flush=True)\n\
     \x20   c.sendall(b'hello'); c.close()\n";
 
 #[test]
@@ -130,6 +131,97 @@ fn a_listener_of_both_versions_serves_both() {
     for line in [format!("from {PEER_IP6} to {CARD_IP6}"), format!("from ::ffff:{PEER_IP} to ::ffff:{CARD_IP}")] {
         assert!(log.contains(&line), "{line:?} is not in\n{log}");
     }
+}
+
+/// The link-local address of the card, or of the kernel's interface.
+fn link_local_of_card(card: &Card) -> String {
+    let status = card.json("status").expect("status");
+    let all = status["addresses"].as_array().expect("addresses").iter().filter_map(|a| a["ip"].as_str());
+    all.map(|ip| ip.trim_end_matches("/64").to_owned()).find(|ip| ip.starts_with("fe80:")).expect("there is one")
+}
+
+fn link_local_of(host: &Host, interface: &str) -> String {
+    let mut found = String::new();
+    wait_until("the kernel has a link-local address", LIMIT, || {
+        let said =
+            host.run("ip", &["-6", "-o", "addr", "show", "dev", interface, "scope", "link", "-tentative"], LIMIT).expect("ip").stdout();
+        found = said.split_whitespace().find(|word| word.starts_with("fe80:")).unwrap_or_default().trim_end_matches("/64").to_owned();
+        !found.is_empty()
+    })
+    .expect("an address");
+    found
+}
+
+/// Connects to an address with its scope, from one if that is said, and says what it reads and between whom.
+const LOCAL: &str = "import socket, sys\n\
+    show = lambda a: a[0] + ('%' + socket.if_indextoname(a[3]) if a[3] else '')\n\
+    at = lambda text, port: socket.getaddrinfo(text, port, socket.AF_INET6, socket.SOCK_STREAM)[0][4]\n\
+    s = socket.socket(socket.AF_INET6)\n\
+    s.settimeout(20)\n\
+    if len(sys.argv) > 2: s.bind(at(sys.argv[2], 0))\n\
+    s.connect(at(sys.argv[1], 8000))\n\
+    print('from', show(s.getsockname()), 'to', show(s.getpeername()), s.recv(9))\n";
+
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn neighbours_reach_each_other_by_link_local_addresses() {
+    let (pair, card, _) = begin();
+    let (ours, theirs) = (link_local_of_card(&card), link_local_of(pair.peer(), PEER_IF));
+    let near = [format!("{ours}%{CARD_IF}"), format!("{theirs}%{CARD_IF}")];
+    let far = [format!("{ours}%{PEER_IF}"), format!("{theirs}%{PEER_IF}")];
+    let serve = |place: &Place, name: &str| place.start(&pair.lab, name, "python3", &["-u", "-c", WHO]).expect("starts");
+    let mut servers = [serve(&card.place(), "who-card"), serve(&pair.peer_place(), "who-peer")];
+    for (server, ip) in servers.iter_mut().zip([CARD_IP6, PEER_IP6]) {
+        let from = if ip == CARD_IP6 { pair.peer_place() } else { card.place() };
+        server.wait_ready(LIMIT, || from.run("python3", &["-c", LOCAL, ip], LIMIT).is_ok()).expect("listens");
+    }
+    let read = |place: &Place, words: &[&str]| {
+        place.run("python3", &[&["-c", LOCAL], words].concat(), LIMIT).unwrap_or_else(|e| panic!("{words:?}: {e:#}")).stdout()
+    };
+    let [card_here, peer_here] = near.each_ref().map(String::as_str);
+    let [card_there, peer_there] = far.each_ref().map(String::as_str);
+    let all = [
+        (pair.peer_place(), vec![card_there], peer_there),
+        (card.place(), vec![peer_here], card_here),
+        (card.place(), vec![peer_here, card_here], card_here),
+        // The kernel gives the scope of the address that the socket has to one without.
+        (card.place(), vec![&theirs, card_here], card_here),
+    ];
+    let before = flows(&card);
+    for (place, words, from) in &all {
+        let to = if words[0] == theirs { peer_here } else { words[0] };
+        assert_eq!(read(place, words).trim(), format!("from {from} to {to} b'hello'"), "{words:?}");
+    }
+    assert_eq!(flows(&card) - before, 4, "some were not the card's");
+    for (job, line) in servers.iter().zip([format!("from {peer_here} to {card_here}"), format!("from {card_there} to {peer_there}")]) {
+        assert!(job.log().contains(&line), "{line:?} is not in\n{}", job.log());
+    }
+}
+
+/// Connections that the card has had.
+fn flows(card: &Card) -> u64 {
+    card.stats().expect("stats").get("flows_installed").copied().expect("a counter")
+}
+
+/// As far as the card knows: what an address without a scope, or of another link, means is the kernel's to say.
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn link_local_addresses_elsewhere_are_the_kernels() {
+    let (pair, card, _) = begin();
+    let ours = link_local_of_card(&card);
+    let kernels = link_local_of(pair.near(), CARD_IF);
+    let script = format!(
+        "import errno, socket\n\
+        def tries(call, ip, scope):\n\
+        \x20   s = socket.socket(socket.AF_INET6); s.settimeout(5)\n\
+        \x20   try: getattr(s, call)((ip, 9, 0, scope)); return 'done'\n\
+        \x20   except OSError as e: return errno.errorcode.get(e.errno, repr(e))\n\
+        here = socket.if_nametoindex('{CARD_IF}')\n\
+        for call, ip, scope in [('bind', '{ours}', 0), ('bind', '{ours}', here + 1000), ('bind', '{ours}', here), ('connect', '{ours}', 0),\n\
+        \x20   ('connect', '{kernels}', here)]: print(call, tries(call, ip, scope))\n"
+    );
+    let said = card.place().run("python3", &["-c", &script], LIMIT).expect("all of it").stdout();
+    assert_eq!(said, "bind EINVAL\nbind ENODEV\nbind done\nconnect EINVAL\nconnect ECONNREFUSED\n");
 }
 
 #[test]

@@ -92,6 +92,11 @@ fn timely() -> rates::TimelyParams {
     rates::TimelyParams { low_us: 500, high_us: 5000, min_rtt_us: 320, alpha: 0.5, step_kbps: 2000, ..Default::default() }
 }
 
+/// The floor of all flows together must not be above the line's rate.
+fn many_timely() -> rates::TimelyParams {
+    rates::TimelyParams { min_kbps: 1000, init_kbps: 1000, ..timely() }
+}
+
 #[test]
 fn cubic_fills_the_queue_and_the_link() {
     let (load, took_us) = transfer(cc::CUBIC, &params());
@@ -156,9 +161,26 @@ fn slow_start_ends_without_a_loss_paced_or_not() {
     }
 }
 
+/// Who sends over a line, and when.
+#[derive(Clone, Copy, Debug)]
+struct Crowd<'a> {
+    line: &'a str,
+    flows: u64,
+    /// The last one comes so much later than the others, milliseconds. They begin 10 ms apart.
+    late_ms: u64,
+    /// It is measured from here on, and for as long once more.
+    settled_ms: u64,
+}
+
+impl Crowd<'_> {
+    const fn on(line: &str, flows: u64) -> Crowd<'_> {
+        Crowd { line, flows, late_ms: 0, settled_ms: 1000 }
+    }
+}
+
 /// How flows shared a line.
 struct Shares {
-    /// Mbit/s of payload of each, in the second half of the time.
+    /// Mbit/s of payload of each.
     mbits: Vec<f64>,
     load: Counts,
 }
@@ -186,20 +208,21 @@ impl Shares {
     }
 }
 
-/// Flows that begin 10 ms apart share a line for a while. Every second one may have another control.
-fn share(line: &str, flows: u64, control: &Control) -> Shares {
-    const LASTS_US: u64 = 2_000_000;
-    let plan = (0..flows).map(|i| (Addr::v4(B_IPS[(i % 2) as usize], 80), i * 10_000)).collect();
+/// Flows share a line for a while. Every second one may have another control.
+fn share(crowd: &Crowd, control: &Control) -> Shares {
+    let Crowd { line, flows, late_ms, settled_ms } = *crowd;
+    let begins_ms = |i| i * 10 + if i + 1 == flows { late_ms } else { 0 };
+    let plan = (0..flows).map(|i| (Addr::v4(B_IPS[(i % 2) as usize], 80), begins_ms(i) * 1000)).collect();
     let mut a = ToeEnd { host: toe_host(A_IP, control), app: Senders::new(plan) };
-    let mut b = ToeEnd { host: toe_host(B_IP, control), app: Receivers::new(80, LASTS_US / 2) };
+    let mut b = ToeEnd { host: toe_host(B_IP, control), app: Receivers::new(80, settled_ms * 1000) };
     let mut wire = Wire::new(line.parse().expect("valid words"), 3);
-    world::run_until(&mut a, &mut b, &mut wire, LASTS_US);
+    world::run_until(&mut a, &mut b, &mut wire, 2 * settled_ms * 1000);
     assert_eq!(b.app.bytes.len() as u64, flows, "each has been accepted");
-    let mbits = b.app.bytes.iter().map(|bytes| *bytes as f64 * 8.0 / (LASTS_US / 2) as f64).collect();
+    let mbits = b.app.bytes.iter().map(|bytes| *bytes as f64 * 8.0 / 1000.0 / settled_ms as f64).collect();
     let shares = Shares { mbits, load: wire.counts(1) };
     let (name, jain, least, sum) = (cc::name(control.cc), shares.jain(), shares.least(), shares.sum());
     let (queue, full) = (shares.load.mean_queue(), shares.load.queue_full);
-    println!("{name} x {flows}: jain {jain:.3}, least {least:.2}, {sum:.1} Mbit/s, mean queue {queue}, {full} lost there");
+    println!("{line}: {name} x {flows}: jain {jain:.3}, least {least:.2}, {sum:.1} Mbit/s, mean queue {queue}, {full} lost there");
     shares
 }
 
@@ -207,7 +230,7 @@ fn share(line: &str, flows: u64, control: &Control) -> Shares {
 #[test]
 fn cubic_and_reno_share_a_short_path() {
     let control = Control { other_cc: cc::NEWRENO, ..Control::new(cc::CUBIC, &params()) };
-    let shares = share("rate=100mbit,delay=1ms,queue=50000", 4, &control);
+    let shares = share(&Crowd::on("rate=100mbit,delay=1ms,queue=50000", 4), &control);
     let cubic: f64 = shares.mbits.iter().step_by(2).sum();
     let part = cubic / shares.sum();
     assert!((0.35..0.65).contains(&part) && shares.sum() > 85.0, "{part} of {}: {:?}", shares.sum(), shares.mbits);
@@ -217,18 +240,64 @@ fn cubic_and_reno_share_a_short_path() {
 #[test]
 fn windows_by_marks_are_shared_fairly() {
     for flows in [2, 16] {
-        let shares = share(LINE, flows, &Control::new(cc::DCTCP, &params()));
+        let shares = share(&Crowd::on(LINE, flows), &Control::new(cc::DCTCP, &params()));
         assert!(shares.jain() > 0.9 && shares.least() > 0.5 && shares.sum() > 90.0, "{:?}", shares.mbits);
         assert!(shares.load.queue_full == 0 && shares.load.mean_queue() < line().mark * 5 / 3, "{:?}", shares.load);
     }
 }
 
+/// Marks from 90 segments on: the step is FlexTOE's, and on slower lines a window's.
+const FAST_LINE: &str = "rate=1gbit,mark=135000,queue=900000,delay=100us";
+/// Marks from 13 segments on.
+const SLOW_LINE: &str = "rate=10mbit,mark=20000,queue=200000,delay=1ms";
+
+/// Nobody is pushed aside, at least so much of the line is used, and the queue stays below a few of what it begins to mark at, or of the two segments that each flow
+/// has under way at least.
+fn assert_fair(crowd: &Crowd, shares: &Shares, least: f64) {
+    let Knobs { rate, mark, .. } = crowd.line.parse().expect("valid words");
+    let queue = shares.load.mean_queue();
+    assert!(shares.jain() > 0.9 && shares.least() > 0.5, "{crowd:?}: {:?}", shares.mbits);
+    let most = rate as f64 / 1e6 * 1448.0 / 1514.0;
+    assert!(shares.sum() > least * most, "{crowd:?}: {} Mbit/s", shares.sum());
+    assert!(queue < 2 * mark.max(crowd.flows * 2 * 1514), "{crowd:?}: {queue} bytes");
+}
+
+#[test]
+fn rates_by_marks_are_shared_fairly() {
+    let slow = |flows| Crowd { settled_ms: if flows == 16 { 6000 } else { 2000 }, ..Crowd::on(SLOW_LINE, flows) };
+    let fast = |flows| Crowd { settled_ms: 400, ..Crowd::on(FAST_LINE, flows) };
+    let usual = |flows| Crowd::on(LINE, flows);
+    let crowds = [2, 4, 8, 16].into_iter().flat_map(|flows| [slow(flows), usual(flows)]);
+    for crowd in crowds.chain([2, 16].map(fast)) {
+        assert_fair(&crowd, &share(&crowd, &Control::new(cc::DCTCP_RATE, &params())), 0.85);
+    }
+}
+
+/// Who comes to a line that is in use gets its part.
+#[test]
+fn rates_make_room_for_who_comes_late() {
+    let timely = Control::new(cc::TIMELY, &rates::Params { timely: many_timely(), ..params() });
+    for (control, least) in [(Control::new(cc::DCTCP_RATE, &params()), 0.85), (timely, 0.7)] {
+        for flows in [2, 8] {
+            let crowd = Crowd { late_ms: 500, settled_ms: 1500, ..Crowd::on(LINE, flows) };
+            assert_fair(&crowd, &share(&crowd, &control), least);
+        }
+    }
+}
+
+/// Where nothing is marked, losses end it: each of them, also while the one before is repaired.
+#[test]
+fn a_rate_above_a_line_that_only_loses_falls() {
+    let crowd = Crowd::on("rate=100mbit,queue=45000,delay=100us", 2);
+    let shares = share(&crowd, &Control::new(cc::DCTCP_RATE, &params()));
+    let Counts { queue_full, frames, .. } = shares.load;
+    assert!(queue_full < frames / 15 && shares.least() > 0.3 && shares.sum() > 75.0, "{:?}, {:?}", shares.mbits, shares.load);
+}
+
 #[test]
 fn rates_by_round_trip_times_are_shared_fairly() {
-    // The floor of all together must not be above the line's rate.
-    let timely = rates::TimelyParams { min_kbps: 1000, init_kbps: 1000, ..timely() };
-    for flows in [2, 16] {
-        let shares = share(LINE, flows, &Control::new(cc::TIMELY, &rates::Params { timely: timely.clone(), ..params() }));
+    for flows in [2, 4, 16] {
+        let shares = share(&Crowd::on(LINE, flows), &Control::new(cc::TIMELY, &rates::Params { timely: many_timely(), ..params() }));
         assert!(shares.jain() > 0.9 && shares.least() > 0.5 && shares.sum() > 70.0, "{:?}", shares.mbits);
         // Sixteen that begin at once overrun it once.
         let Counts { queue_full, frames, .. } = shares.load;
@@ -238,6 +307,6 @@ fn rates_by_round_trip_times_are_shared_fairly() {
 
 #[test]
 fn constant_rates_make_no_queue_until_they_exceed_the_line() {
-    let shares = share(LINE, 16, &Control::new(cc::CONST_RATE, &rates::Params { const_kbps: 5_000, ..params() }));
+    let shares = share(&Crowd::on(LINE, 16), &Control::new(cc::CONST_RATE, &rates::Params { const_kbps: 5_000, ..params() }));
     assert!(shares.jain() > 0.999 && shares.load.queue_full == 0 && shares.load.mean_queue() < 1514, "{:?}", shares.load);
 }

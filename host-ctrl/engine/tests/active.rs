@@ -265,7 +265,7 @@ fn after_losses(losses: u32, mut peer: Peer) -> (FlowState, u64) {
     b.now += 20_000;
     let (_, mut state) = only_install(b.frame(&peer.syn_ack()));
     let now = Now(b.now);
-    let mut pools = toe_tcp::Pools::new(8);
+    let mut pools = toe_tcp::Pools::new(8, 1);
     let _ = input(&mut state, &mut pools, &Input::Host(HostUpdate { tx_head: 10, rx_tail: 0, flags: 0, urgent: 0 }), now);
     emit(&mut state, &mut pools, now, 1000).expect("data");
     let first = next_deadline(&state, now).expect("a timeout").0 - b.now;

@@ -64,7 +64,7 @@ impl End {
             me,
             engine,
             flows: vec![],
-            pools: Pools::new(256),
+            pools: Pools::new(256, 1),
             installs: vec![],
             out: vec![],
             connected: vec![],

@@ -219,6 +219,9 @@ pub struct Connection {
     pub cwnd: u32,
     /// Bytes.
     pub ssthresh: u32,
+    /// What it is paced at, kbit/s, by its congestion control or the application (SO_MAX_PACING_RATE); 0: by nothing.
+    #[serde(default)]
+    pub rate_kbps: u64,
     pub srtt_us: u32,
     pub rttvar_us: u32,
     /// The shortest round trip of the last minutes.

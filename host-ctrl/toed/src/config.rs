@@ -17,6 +17,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 use congestion::algorithm;
 use opening::Opening;
+use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 use serde::{Deserialize, Serialize};
 use sizes::Sizes;
 use std::{
@@ -200,6 +201,9 @@ pub struct Options {
     /// The 802.1Q VLAN that the card is on, 1 to 4094: what it sends is tagged, what is not of this VLAN it does not hear. [default: none]
     #[arg(long, value_name = "ID", help_heading = "IP")]
     pub vlan: Option<u16>,
+    /// The kernel's interface that the card has taken over: what programs call fe80::1%NAME is on the card's link. [default: none]
+    #[arg(long, value_name = "NAME", help_heading = "IP")]
+    pub interface: Option<String>,
     /// First timeout of an ARP request or neighbour solicitation, microseconds; doubles each time. [default: 250000]
     #[arg(long, value_name = "US", help_heading = "IP")]
     pub arp_timeout: Option<u64>,
@@ -250,7 +254,7 @@ impl Options {
             max_backlog max_contexts app_weight app_rate huge_pages tcp_rtt_init tcp_link_bw tcp_rxbuf_len tcp_txbuf_len
             tcp_handshake_timeout tcp_handshake_retries tcp_max_syn_backlog tcp_syncookies cc cc_pacing cc_control_granularity cc_control_interval cc_dctcp_weight
             cc_dctcp_mimd cc_dctcp_min cc_const_rate cc_timely_tlow cc_timely_thigh cc_timely_step cc_timely_init cc_timely_alpha
-            cc_timely_beta cc_timely_minrtt cc_timely_minrate cc_rexmit_ints tcp_ecn tcp_rto_min time_wait fin_wait2 ip_local_port_range slaac vlan arp_timeout
+            cc_timely_beta cc_timely_minrtt cc_timely_minrate cc_rexmit_ints tcp_ecn tcp_rto_min time_wait fin_wait2 ip_local_port_range slaac vlan interface arp_timeout
             arp_timeout_max arp_expire quiet log_level nic_rx_len nic_tx_len fp_poll_interval_app debug_console);
         if self.ip_addr.is_empty() {
             self.ip_addr = file.ip_addr;
@@ -290,6 +294,7 @@ pub struct Settings {
     pub huge_pages: bool,
     pub log_filter: String,
     share: Share,
+    scope: u32,
     options: Options,
     routes: Vec<Route>,
     cc: u8,
@@ -317,6 +322,7 @@ impl Settings {
         buffers(&options, &sizes)?;
         Ok(Self {
             share: share(&options)?,
+            scope: options.interface.as_deref().map_or(Ok(0), scope)?,
             routes: options.ip_route.iter().map(|r| route(r)).collect::<Result<_>>()?,
             cc: algorithm("--cc", options.cc.as_deref().unwrap_or("cubic"))?,
             opening: Opening::new(&options)?,
@@ -379,6 +385,7 @@ impl Settings {
             linger_us: self.options.fin_wait2.unwrap_or(base.linger_us),
             share: self.share,
             vlan: self.options.vlan.unwrap_or(0),
+            scope: self.scope,
             rates: self.rates.clone(),
             ..base
         })
@@ -447,6 +454,15 @@ fn addresses(o: &Options) -> Result<Vec<Prefix>> {
         all.push(address);
     }
     Ok(all)
+}
+
+/// The number of an interface.
+fn scope(interface: &str) -> Result<u32> {
+    let find = || {
+        let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+        netdevice::name_to_index(&any, interface)
+    };
+    find().with_context(|| format!("--interface {interface}"))
 }
 
 /// A router must be on the same link.
@@ -626,6 +642,14 @@ mod tests {
     }
 
     #[test]
+    fn an_interface_is_a_scope() {
+        let scope = |args: &[&str]| settings(args).expect("fine").core(&CardInfo::default()).expect("fits").scope;
+        assert_eq!(scope(&[]), 0);
+        // The loopback is the first of every machine.
+        assert_eq!(scope(&["--interface", "lo"]), 1);
+    }
+
+    #[test]
     fn a_file_has_one_address_or_several() {
         let file = |text: &str| toml::from_str::<Options>(text).expect("fine").ip_addr;
         assert_eq!(file("ip-addr = \"10.0.0.2/24\""), ["10.0.0.2/24"]);
@@ -722,6 +746,7 @@ mod tests {
             (["--ip-addr", "ff02::1"], "no host"),
             (["--ip-addr", "10.0.0.2/8"], "twice"),
             (["--vlan", "4095"], "4094"),
+            (["--interface", "no-such-if"], "--interface no-such-if"),
             (["--ip-route", "10.0.0.0/8,10.0.0.1,mtu=1"], "cc=ALGORITHM"),
             (["--ip-route", "10.0.0.0/8,10.0.0.1,cc=bbr"], "cc bbr: unknown"),
             (["--ip-route", "10.0.0.0/8,10.0.0.1,pacing=2"], "pacing=BOOL"),

@@ -103,6 +103,8 @@ pub struct Welcome {
     /// The first of the card's addresses (port 0; zeroes: it has none yet) and its prefix length.
     pub addr: Addr,
     pub prefix: u32,
+    /// Link-local addresses of this scope are on the card's link; 0: of none.
+    pub scope: u32,
 }
 
 /// What shows that a process belongs to a family.
@@ -128,7 +130,7 @@ impl Client {
     /// descriptor as well; [`Welcome::offset`] says where in it the region is.
     pub fn open(path: &Path, proof: Option<Proof<'_>>, ticket: u64) -> Result<(Self, OwnedFd), OpenError> {
         let socket = uds::connect(path).map_err(|errno| OpenError::Unreachable { path: path.to_owned(), errno })?;
-        let welcome = Welcome { region: 0, offset: 0, addr: Addr::default(), prefix: 0 };
+        let welcome = Welcome { region: 0, offset: 0, addr: Addr::default(), prefix: 0, scope: 0 };
         let mut client = Self { socket: fdnum::raise(socket), welcome, bells: Vec::new(), dead: false };
         let pid = u64::from(rustix::process::getpid().as_raw_nonzero().get().unsigned_abs());
         let (fd, offset) = match proof {
@@ -152,6 +154,7 @@ impl Client {
             offset: reply.args[3],
             addr: Addr { ip: reply.ip, port: 0 },
             prefix: (reply.args[2] as u32).min(128),
+            scope: reply.scope,
         };
         Ok((client, fdnum::raise(region)))
     }
@@ -386,7 +389,7 @@ mod tests {
     }
 
     fn hello() -> Reply {
-        Reply { args: [toe_abi::ABI_VERSION.into(), 3, 24, 8192], ip: Addr::v4([10, 0, 0, 1], 0).ip, ..Reply::default() }
+        Reply { args: [toe_abi::ABI_VERSION.into(), 3, 24, 8192], ip: Addr::v4([10, 0, 0, 1], 0).ip, scope: 5, ..Reply::default() }
     }
 
     #[test]
@@ -398,7 +401,7 @@ mod tests {
         let answers = vec![(hello(), 1), (pool, 2), (bound, 0), (progress, 0)];
         let (path, thread) = daemon(answers);
         let (mut client, _region) = Client::open(&path, None, 77).unwrap();
-        assert_eq!(client.welcome(), Welcome { region: 3, offset: 8192, addr: Addr::v4([10, 0, 0, 1], 0), prefix: 24 });
+        assert_eq!(client.welcome(), Welcome { region: 3, offset: 8192, addr: Addr::v4([10, 0, 0, 1], 0), prefix: 24, scope: 5 });
         let tokens = client.pool(2).unwrap();
         assert_eq!(tokens.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), [5, 6]);
         assert!(tokens.iter().all(|(_, fd)| fd.as_raw_fd() >= fdnum::floor()));

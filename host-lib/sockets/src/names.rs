@@ -1,8 +1,8 @@
 //! `struct sockaddr` as bytes, of AF_INET and AF_INET6. Inside, an address of IPv4 is mapped, as in the names of IPv6 sockets.
 
-use crate::{Errno, Sock};
+use crate::{Errno, Sock, process};
 use rustix::fd::AsFd;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use toe::Socket;
 use toe::link::slot::Addr;
 use toe::socket::own_flags;
@@ -70,7 +70,11 @@ impl std::ops::Deref for SockName {
 /// What an application's address is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Name {
-    Inet(Addr),
+    Inet {
+        addr: Addr,
+        /// The interface on whose link it is; 0: not said.
+        scope: u32,
+    },
     /// AF_UNSPEC.
     Unspecified,
 }
@@ -91,24 +95,28 @@ pub fn parse(bytes: &[u8], family: Family) -> Result<Name, Errno> {
     }
     match (family, rest) {
         (Family::Inet, &[p0, p1, a, b, c, d, ..]) if bytes.len() >= SOCKADDR_IN_LEN => {
-            Ok(Name::Inet(Addr::v4([a, b, c, d], u16::from_be_bytes([p0, p1]))))
+            Ok(Name::Inet { addr: Addr::v4([a, b, c, d], u16::from_be_bytes([p0, p1])), scope: 0 })
         }
         (Family::Inet6, &[p0, p1, _, _, _, _, ref ip @ ..]) => {
-            let ip = ip.first_chunk().ok_or(Errno::INVAL)?;
-            Ok(Name::Inet(Addr::v6(*ip, u16::from_be_bytes([p0, p1]))))
+            let (ip, rest) = ip.split_first_chunk().ok_or(Errno::INVAL)?;
+            let scope = rest.first_chunk().map_or(0, |scope| u32::from_ne_bytes(*scope));
+            Ok(Name::Inet { addr: Addr::v6(*ip, u16::from_be_bytes([p0, p1])), scope })
         }
         _ => Err(Errno::INVAL),
     }
 }
 
-/// The name of an address for a socket of `family`. No scope: those of the kernel's interfaces are not the card's.
+/// The name of an address of the card's, or of its peer's, for a socket of `family`.
 pub fn encode(addr: Addr, family: Family) -> SockName {
     let mut bytes = [0; SOCKADDR_IN6_LEN];
     bytes[..2].copy_from_slice(&(family.number() as u16).to_ne_bytes());
     bytes[2..4].copy_from_slice(&addr.port.to_be_bytes());
     match family {
         Family::Inet => bytes[4..8].copy_from_slice(&addr.as_v4().unwrap_or([0; 4])),
-        Family::Inet6 => bytes[8..24].copy_from_slice(&addr.ip),
+        Family::Inet6 => {
+            bytes[8..24].copy_from_slice(&addr.ip);
+            bytes[24..].copy_from_slice(&scope_of(addr).to_ne_bytes());
+        }
     }
     SockName { bytes, len: family.name_len() }
 }
@@ -117,7 +125,7 @@ pub fn encode(addr: Addr, family: Family) -> SockName {
 pub(crate) fn to_std(addr: Addr, family: Family) -> SocketAddr {
     match family {
         Family::Inet => SocketAddr::new(Ipv4Addr::from(addr.as_v4().unwrap_or([0; 4])).into(), addr.port),
-        Family::Inet6 => SocketAddr::new(Ipv6Addr::from(addr.ip).into(), addr.port),
+        Family::Inet6 => SocketAddrV6::new(Ipv6Addr::from(addr.ip), addr.port, 0, scope_of(addr)).into(),
     }
 }
 
@@ -126,9 +134,24 @@ pub(crate) fn is_loopback(addr: Addr) -> bool {
     Ipv6Addr::from(addr.ip).to_canonical().is_loopback()
 }
 
-/// fe80::/10: means something on one interface only, and those that programs can name are the kernel's.
+/// fe80::/10: means something on one link only.
 pub(crate) fn is_link_local(addr: Addr) -> bool {
     Ipv6Addr::from(addr.ip).is_unicast_link_local()
+}
+
+/// The scope of addresses on the card's link; 0: no interface of the kernel stands for it.
+fn scope_of_card() -> u32 {
+    process::welcome().map_or(0, |welcome| welcome.scope)
+}
+
+/// The scope of an address of the card's, or of its peer's.
+pub(crate) fn scope_of(addr: Addr) -> u32 {
+    if is_link_local(addr) { scope_of_card() } else { 0 }
+}
+
+/// Whether an address of this scope is on a link where the card is not.
+pub(crate) fn is_elsewhere(addr: Addr, scope: u32) -> bool {
+    is_link_local(addr) && (scope == 0 || scope != scope_of_card())
 }
 
 /// Whether the address is one of IPv4.
@@ -179,7 +202,7 @@ mod tests {
     fn an_address_survives_the_round_trip() {
         for (addr, family, len) in [(V4, Family::Inet, 16), (V4, Family::Inet6, 28), (V6, Family::Inet6, 28)] {
             let name = encode(addr, family);
-            assert_eq!((name.len(), parse(&name, family)), (len, Ok(Name::Inet(addr))));
+            assert_eq!((name.len(), parse(&name, family)), (len, Ok(Name::Inet { addr, scope: 0 })));
         }
     }
 
@@ -189,11 +212,21 @@ mod tests {
         assert_eq!(parse(&[], Family::Inet), Err(Errno::INVAL));
         assert_eq!(parse(&inet[..15], Family::Inet), Err(Errno::INVAL));
         assert_eq!(parse(&inet6[..23], Family::Inet6), Err(Errno::INVAL));
-        assert_eq!(parse(&inet6[..24], Family::Inet6), Ok(Name::Inet(V6)), "without a scope");
+        assert_eq!(parse(&inet6[..24], Family::Inet6), Ok(Name::Inet { addr: V6, scope: 0 }), "without a scope");
         assert_eq!(parse(&inet, Family::Inet6), Err(Errno::INVAL), "too short to be looked at");
         assert_eq!(parse(&inet6, Family::Inet), Err(Errno::AFNOSUPPORT));
         assert_eq!(parse(&(libc::AF_UNIX as u16).to_ne_bytes(), Family::Inet), Err(Errno::AFNOSUPPORT));
         assert_eq!(parse(&(libc::AF_UNSPEC as u16).to_ne_bytes(), Family::Inet), Ok(Name::Unspecified));
+    }
+
+    #[test]
+    fn a_link_local_address_without_a_scope_or_of_another_link_is_elsewhere() {
+        let local = Addr::v6([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7], 8080);
+        let mut name = encode(local, Family::Inet6);
+        name.bytes[24..].copy_from_slice(&5u32.to_ne_bytes());
+        assert_eq!(parse(&name, Family::Inet6), Ok(Name::Inet { addr: local, scope: 5 }));
+        // Here there is no card.
+        assert!(is_elsewhere(local, 5) && is_elsewhere(local, 0) && !is_elsewhere(V6, 5) && !is_elsewhere(V4, 0));
     }
 
     #[test]

@@ -76,18 +76,18 @@ impl Sock {
     pub fn bind(self, name: &[u8]) -> Result<Outcome, Errno> {
         let socket = self.words()?;
         let family = Family::of(&socket);
-        let addr = match names::parse(name, family)? {
-            Name::Inet(addr) => addr,
+        let (addr, scope) = match names::parse(name, family)? {
+            Name::Inet { addr, scope } => (addr, scope),
             // As Linux: AF_UNSPEC stands for AF_INET if the address is the wildcard.
             Name::Unspecified if family == Family::Inet && name.len() >= SOCKADDR_IN_LEN && name[4..8] == [0; 4] => {
-                Addr::v4([0; 4], u16::from_be_bytes([name[2], name[3]]))
+                (Addr::v4([0; 4], u16::from_be_bytes([name[2], name[3]])), 0)
             }
             Name::Unspecified => return Err(Errno::AFNOSUPPORT),
         };
         if names::is_v4(addr) && socket.has_flag(own_flags::V6ONLY) {
             return Err(Errno::INVAL);
         }
-        let foreign = !addr.is_any() && !is_cards(addr)?;
+        let foreign = !addr.is_any() && (names::is_elsewhere(addr, scope) || !is_cards(addr)?);
         // A socket stays the card's, and can be bound again, if the kernel would refuse as well. (Which interface a link-local
         // address is on is in the name, and for the kernel to see.)
         if foreign && !names::is_link_local(addr) && !names::is_kernels_own(addr) {
@@ -195,8 +195,8 @@ impl Sock {
     /// connect(2).
     pub fn connect(self, name: &[u8]) -> Result<Outcome, Errno> {
         let socket = self.socket()?;
-        let addr = match names::parse(name, Family::of(&socket))? {
-            Name::Inet(addr) => addr,
+        let (addr, scope) = match names::parse(name, Family::of(&socket))? {
+            Name::Inet { addr, scope } => (addr, scope),
             Name::Unspecified if socket.state() == slot_state::OPEN => return Ok(Outcome::Done),
             // Dissolving a connection, so that the socket can be used again, is not supported.
             Name::Unspecified => return Err(Errno::OPNOTSUPP),
@@ -219,7 +219,7 @@ impl Sock {
             return Err(Errno::NETUNREACH);
         }
         // The card may have no address of this version.
-        let elsewhere = is_for_kernel(addr)? || self.start_connect(&socket, addr)? == Started::Nowhere;
+        let elsewhere = is_for_kernel(addr, scope_to(&socket, scope))? || self.start_connect(&socket, addr)? == Started::Nowhere;
         if elsewhere {
             kernel::convert(self, &socket)?;
             return Ok(Outcome::Kernel);
@@ -286,10 +286,19 @@ fn is_cards(addr: Addr) -> Result<bool, Errno> {
     Ok(process::welcome().is_some_and(|w| w.addr.ip == addr.ip) || process::ask(|client| client.whose(addr.ip))? == whose::OWN)
 }
 
-/// Whether `addr` is on this machine, where the card does not reach.
-fn is_for_kernel(addr: Addr) -> Result<bool, Errno> {
-    if addr.is_any() || names::is_loopback(addr) || names::is_link_local(addr) {
+/// The scope that a peer's address has: a socket that is bound to a link stays there.
+fn scope_to(socket: &Socket<'_>, said: u32) -> u32 {
+    if said == 0 && socket.has_flag(own_flags::BOUND) { names::scope_of(socket.slot().names.local()) } else { said }
+}
+
+/// Whether `addr` is on this machine, or on a link, where the card does not reach.
+fn is_for_kernel(addr: Addr, scope: u32) -> Result<bool, Errno> {
+    if addr.is_any() || names::is_loopback(addr) || names::is_elsewhere(addr, scope) {
         return Ok(true);
+    }
+    // The kernel's own on the interface that the card has taken over is behind it, and not on its link.
+    if names::is_link_local(addr) {
+        return Ok(names::is_kernels_own(addr));
     }
     // An address of the kernel's in a network of the card is reached from the card, over the wire.
     Ok(names::is_kernels_own(addr) && process::ask(|client| client.whose(addr.ip))? == whose::OTHERS)

@@ -44,12 +44,14 @@ pub struct Reply {
     pub args: [u64; 4],
     pub ip: [u8; 16],
     pub port: u16,
-    pub _reserved: [u16; 3],
+    pub _reserved: u16,
+    /// Number of the kernel's interface on whose link the card is (HELLO); 0: none.
+    pub scope: u32,
     /// Slots of the tokens that came along, in the order of the descriptors (POOL): first slot
     /// each, as 16-bit numbers.
     pub slots: [u16; POOL_MAX],
 }
-assert_layout!(Reply, MSG_LEN, count @ 4, args @ 8, ip @ 40, slots @ 64);
+assert_layout!(Reply, MSG_LEN, count @ 4, args @ 8, ip @ 40, scope @ 60, slots @ 64);
 
 /// A connection as its card sees it now (TCP_INFO).
 #[repr(C)]
@@ -106,6 +108,7 @@ pub mod op {
     /// Answer: a0: ABI_VERSION of toed, a1: region number, a2: prefix length of the card's address, ip: the card's address, the first
     /// if it has several (zeroes: none yet);
     /// a3: where in the descriptor's memory the region begins, bytes, page-aligned (its length is in its header);
+    /// scope: link-local addresses of this scope are on the card's link;
     /// descriptor: the memory. errno EPROTO: version mismatch, ESTALE: toed does not know (any more) what came along.
     pub const HELLO: u32 = 1;
     /// Open a context for this process. Answer: a0: its index in the region; descriptors: kick (an

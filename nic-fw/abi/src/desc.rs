@@ -72,8 +72,8 @@ pub mod hc {
     pub const REBIND: u32 = 2;
     /// Reset the connection now; unsent data is discarded (SO_LINGER 0).
     pub const ABORT: u32 = 3;
-    /// The flow's [`FlowOptions`](crate::flow::FlowOptions) from now on. A time that is out of range is cut; where the card has no room for another
-    /// set of timers, or the application has too many, the flow keeps those that it has.
+    /// The flow's [`FlowOptions`](crate::flow::FlowOptions) from now on. A time that is out of range is cut; where the application has
+    /// too many different sets of timers, the flow keeps those that it has.
     pub const OPTIONS: u32 = 4;
     /// The last descriptor of the socket has gone: acts as [`UPDATE`], then resets the connection if received bytes are left unread (RFC 2525,
     /// 2.17), else sends FIN, and answers data that still comes with a reset.

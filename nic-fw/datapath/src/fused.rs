@@ -129,7 +129,7 @@ impl<B: Board> Card<B> {
         let (view, flows) = (directory.view(), directory.capacity());
         let mut sums = CounterSums::default();
         let frames = rx.frames();
-        let (pool, pools) = (Pool::new(config.pool_messages), Pools::new(config.tcp_records));
+        let (pool, pools) = (Pool::new(config.pool_messages), Pools::new(config.tcp_records, config.max_regions));
         let size = pool.size();
         let shares = Shares::new(config.max_regions);
         let states = States::new(flows, groups, 0);

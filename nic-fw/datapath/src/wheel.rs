@@ -12,7 +12,7 @@
 //! owner arms it again. Retransmission timers move with each ACK and hardly ever expire.
 
 use crate::list::{Links, List};
-use alloc::{boxed::Box, vec};
+use alloc::boxed::Box;
 
 const BITS: u32 = 12;
 const SLOTS: usize = 1 << BITS;
@@ -96,7 +96,7 @@ impl Wheel {
     pub fn new(items: usize) -> Self {
         Self {
             items: Links::with(items, Item::NOT_ARMED),
-            slots: vec![List::default(); LEVELS * SLOTS].into_boxed_slice(),
+            slots: [List::default()].repeat(LEVELS * SLOTS).into_boxed_slice(),
             occupied: [Occupied::NONE; LEVELS],
             expired: List::default(),
             tick: 0,

@@ -26,7 +26,7 @@ pub fn admit(s: &mut FlowState, pools: &mut Pools, now: Now) {
 /// The flow is not heard of any more: what it holds of the pools goes back.
 pub fn forget(s: &mut FlowState, pools: &mut Pools) {
     board::forget(s, pools);
-    pools.timers.give_back(core::mem::take(&mut s.cc.timers));
+    pools.timers.give_back(s.id.region, core::mem::take(&mut s.cc.timers));
 }
 
 /// Takes one event into the state and says what is to be done about it.

@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn without_records_there_are_two_intervals_and_more_only_merge() {
-        let (mut s, mut pools) = (flow(), Pools::new(0));
+        let (mut s, mut pools) = (flow(), Pools::new(0, 4));
         let mut add = |start, end| insert(&mut s.cc, &mut pools, (SeqNum(start), SeqNum(end)), 0);
         assert!(add(10, 20) && add(30, 40) && !add(50, 60));
         assert!(add(40, 50) && !add(60, 70) && add(20, 30) && add(60, 70));
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_number_of_intervals_is_bounded_and_all_records_come_back() {
-        let (mut s, mut pools) = (flow(), Pools::new(1000));
+        let (mut s, mut pools) = (flow(), Pools::new(1000, 4));
         let fits = (0..1000u32).rev().filter(|i| insert(&mut s.cc, &mut pools, (SeqNum(20 * i), SeqNum(20 * i + 10)), 0)).count();
         assert_eq!(fits, INTERVALS_MAX);
         absorb(&mut s.cc, &mut pools, SeqNum(20_000));
@@ -190,7 +190,7 @@ mod tests {
     /// RFC 2018 4-6, 4-8.
     #[test]
     fn blocks_are_reported_newest_first() {
-        let (mut s, mut pools) = (flow(), Pools::new(16));
+        let (mut s, mut pools) = (flow(), Pools::new(16, 4));
         for (us, start) in [(1, 10), (2, 90), (3, 50), (4, 70), (5, 30)] {
             assert!(insert(&mut s.cc, &mut pools, (SeqNum(start), SeqNum(start + 10)), us));
         }
@@ -209,7 +209,7 @@ mod tests {
         /// Against a set of bytes, with more and with fewer records than are needed.
         #[test]
         fn behaves_like_a_set(base: u32, size in 0u32..20, ops in proptest::collection::vec((0u32..400, 1u32..40, any::<bool>()), 1..60)) {
-            let (mut s, mut pools) = (flow(), Pools::new(size));
+            let (mut s, mut pools) = (flow(), Pools::new(size, 4));
             let mut rcv_nxt = 0u32;
             let mut bytes = BTreeSet::new();
             for (at, len, advance) in ops {

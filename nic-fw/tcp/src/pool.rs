@@ -34,11 +34,17 @@ pub struct Pools {
 const RECORDS_PER_BOARD: u32 = 4;
 
 impl Pools {
-    /// Pools of `records`, each of which tells of bytes that were sent at one time, or received beyond a hole; and of scoreboards.
+    /// Pools of `records`, each of which tells of bytes that were sent at one time, or received beyond a hole; and of scoreboards. For flows of
+    /// applications with regions below `regions`.
     #[must_use]
-    pub fn new(records: u32) -> Self {
+    pub fn new(records: u32, regions: u16) -> Self {
         let boards = Pool::new(records.div_ceil(RECORDS_PER_BOARD));
-        Self { records: Pool::new(records), boards, timers: Sets::new(), refused: 0 }
+        Self { records: Pool::new(records), boards, timers: Sets::new(regions), refused: 0 }
+    }
+
+    /// How patient a flow is.
+    pub(crate) fn patience(&self, s: &FlowState) -> Patience {
+        self.timers.get(s.id.region, s.cc.timers)
     }
 
     /// Records and scoreboards that nobody has.
@@ -219,7 +225,7 @@ mod tests {
 
     #[test]
     fn refusals_are_counted_until_somebody_asks() {
-        let mut pools = Pools::new(1);
+        let mut pools = Pools::new(1, 4);
         let mut list = NONE;
         assert!(pools.push(&mut list, Record::default()) && pools.take_board(Board::default()).is_some());
         assert_eq!(pools.take_refused(), 0);

@@ -158,7 +158,7 @@ mod tests {
 
     /// Sends `count` segments of a byte, one every `gap_us`; the round trip is 1600 us. Gives how many records there are.
     fn records_of(count: u32, gap_us: u64) -> usize {
-        let (mut s, mut pools) = (flow(), Pools::new(1000));
+        let (mut s, mut pools) = (flow(), Pools::new(1000, 4));
         (s.tx.srtt_us, s.cc.cwnd) = (1600, 1 << 20);
         for i in 0..count {
             let now = Now(1_000_000 + u64::from(i) * gap_us);
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn what_is_lost_or_has_arrived_stands_for_nothing_that_is_sent_now() {
         for marks in [mark::LOST, mark::SACKED] {
-            let (mut s, mut pools) = (flow(), Pools::new(8));
+            let (mut s, mut pools) = (flow(), Pools::new(8, 4));
             assert_eq!(send_at(&mut s, &mut pools, 100), 1);
             pools.records.get_mut(s.cc.sent).marks = marks;
             assert_eq!(send_at(&mut s, &mut pools, 100), 2);
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn one_segment_at_a_time_is_timed_and_none_in_recovery() {
         let timed = |flags, records| {
-            let (mut s, mut pools) = (flow(), Pools::new(records));
+            let (mut s, mut pools) = (flow(), Pools::new(records, 4));
             s.set(flags);
             let n = send_at(&mut s, &mut pools, 100);
             (n == 1 && pools.records.get(s.cc.sent).has(mark::TIMED), s.has(ff::RTT_PENDING))
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn only_what_is_timed_gives_a_measurement() {
-        let (mut s, mut pools) = (flow(), Pools::new(8));
+        let (mut s, mut pools) = (flow(), Pools::new(8, 4));
         s.set(ff::RTT_PENDING);
         send_at(&mut s, &mut pools, 100);
         s.clear(ff::RTT_PENDING);
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(acked(&mut s, &mut pools, first, Now(1000)), None);
         assert_eq!(acked(&mut s, &mut pools, second, Now(1000)), Some(700));
         // Part of what was sent then has been sent again.
-        let mut pools = Pools::new(8);
+        let mut pools = Pools::new(8, 4);
         (forgotten.cc.sent, forgotten.tx.snd_max) = (NONE, forgotten.tx.snd_una);
         forgotten.clear(ff::RTT_PENDING);
         send_at(&mut forgotten, &mut pools, 300);

@@ -106,7 +106,7 @@ pub(crate) fn rearm(s: &mut FlowState, pools: &Pools, now: Now) {
         timer::RTO | timer::PERSIST => (now.ms32(), rto_ms(s)),
         timer::TLP => (now.ms32(), tlp::timeout_ms(s)),
         timer::CORK => (now.ms32(), CORK_MS),
-        timer::KEEPALIVE => (s.rx.last_rx_ms, pools.timers.get(s.cc.timers).keep_idle_ms()),
+        timer::KEEPALIVE => (s.rx.last_rx_ms, pools.patience(s).keep_idle_ms()),
         _ => return,
     };
     // One more, as the present millisecond has partly gone.
@@ -158,7 +158,7 @@ fn wait_ms(s: &FlowState, user_timeout_ms: u32) -> u32 {
 
 fn wait_again(s: &mut FlowState, pools: &Pools, kind: u8, now: Now) {
     s.tx.timer = kind;
-    let wait_ms = wait_ms(s, pools.timers.get(s.cc.timers).user_timeout_ms);
+    let wait_ms = wait_ms(s, pools.patience(s).user_timeout_ms);
     // One more, as the present millisecond has partly gone.
     s.tx.timer_ms = now.ms32().wrapping_add(wait_ms).wrapping_add(1);
 }
@@ -166,7 +166,7 @@ fn wait_again(s: &mut FlowState, pools: &Pools, kind: u8, now: Now) {
 /// The application's patience has ended: TCP_USER_TIMEOUT, whatever the peer answers, if it is set, else what `otherwise` says.
 /// RFC 9293 MUST-21.
 fn is_over(s: &FlowState, pools: &Pools, otherwise: bool) -> bool {
-    match pools.timers.get(s.cc.timers).user_timeout_ms {
+    match pools.patience(s).user_timeout_ms {
         0 => otherwise,
         // At the latest when retransmissions are not counted any more, after eight hours.
         limit => waited_ms(s, s.tx.backoff) >= limit || s.tx.backoff == u8::MAX,
@@ -175,9 +175,9 @@ fn is_over(s: &FlowState, pools: &Pools, otherwise: bool) -> bool {
 
 /// The flow is to have other times from now on: the timer that runs ends when it would if it had had them as it began.
 pub(crate) fn change(s: &mut FlowState, pools: &mut Pools, patience: Patience) {
-    let before = pools.timers.get(s.cc.timers);
+    let before = pools.patience(s);
     pools.set_timers(s, patience);
-    let after = pools.timers.get(s.cc.timers);
+    let after = pools.patience(s);
     match s.tx.timer {
         timer::RTO | timer::PERSIST if s.tx.backoff > 0 => {
             let [before, after] = [before, after].map(|patience| wait_ms(s, patience.user_timeout_ms));
@@ -244,7 +244,7 @@ fn persist(s: &mut FlowState, pools: &Pools, now: Now, out: &mut Output) {
 
 /// RFC 9293 MUST-27.
 fn keep_alive(s: &mut FlowState, pools: &Pools, now: Now, out: &mut Output) {
-    let patience = pools.timers.get(s.cc.timers);
+    let patience = pools.patience(s);
     let idle_ms = now.ms32().wrapping_sub(s.rx.last_rx_ms);
     if idle_ms < patience.keep_idle_ms() {
         // Something came since; rearm() counts from then.

@@ -64,6 +64,8 @@ int incoming(void);
 /* The peer listens; its port. */
 int peer_port(void);
 
+/* Ends the case if the result is an error: without it the rest means nothing. */
+void must(const char *what, long result);
 void nonblocking(int fd);
 /* Waits until poll reports all of `want`; prints what it reports then. */
 void bits(const char *what, int fd, short want);

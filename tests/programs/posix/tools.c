@@ -94,7 +94,7 @@ struct sockaddr_in at(const char *ip, int port) {
     return a;
 }
 
-static void must(const char *what, long result) {
+void must(const char *what, long result) {
     if (result < 0) {
         say("cannot %s: %s", what, strerrorname_np(errno));
         exit(9);

@@ -1,6 +1,7 @@
 //! A whole host of ours in virtual time: card, daemon and one application, all real code, joined by real shared memory.
 
 use super::machine::{CONTROL_IOVA, CardOp, Machine, Shared};
+use super::memory::Pages;
 use rustix::io::Errno;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -14,7 +15,6 @@ use toe_engine::Engine;
 use toe_hal::fake::{self, FakeBoard, FakeFrame, FakeKick, FakeMemory, FakePort};
 use toe_hal::{HostMemory, Instant, Parts};
 use toe_link::Region;
-use toe_link::card::SharedMemory;
 use toe_link::client::Daemon;
 use toe_link::slot::Addr;
 use toed::core::{Attachment, ClientId, Core, CoreConfig, Incoming, JobId, Report};
@@ -73,10 +73,13 @@ impl Below {
     fn apply_card_ops(&mut self) {
         while let Some(op) = self.pop_card_op() {
             match op {
-                // SAFETY: page-aligned shared memory that lives until the daemon has had it unmapped: the card has let go of it by then
-                // (UNMAP_REGION was answered), which is part of what the simulation checks. Others use it by atomics and raw copies.
+                // SAFETY: page-aligned shared memory that lives in `shared`, which goes after the card. Others use it by atomics and raw copies.
                 CardOp::Map { iova, base, len } => unsafe { self.memory.map_raw(iova, base, len) },
-                CardOp::Unmap { iova } => self.memory.unmap(iova),
+                // UNMAP_REGION was answered: a card that says the truth has let go of it.
+                CardOp::Unmap { iova } => {
+                    let was_let_go = self.memory.unmap(iova);
+                    assert!(was_let_go || self.lies.is_some(), "memory at {iova:#x} is taken away from a card that uses it");
+                }
             }
         }
     }
@@ -421,20 +424,14 @@ impl ToeHost {
         self.below.borrow_mut().card_kicked(ctx);
     }
 
-    /// From now on toed gets the card's answers as `lies` makes them. Memory that is made from now on stays mapped for the card.
+    /// From now on toed gets the card's answers as `lies` makes them.
     pub fn let_card_lie(&mut self, lies: impl FnMut(&mut ControlMsg) + 'static) {
-        let mut below = self.below.borrow_mut();
-        below.lies = Some(Box::new(lies));
-        below.shared.borrow_mut().cards.get_or_insert_default();
+        self.below.borrow_mut().lies = Some(Box::new(lies));
     }
 
     /// The memory of an application's region, as it would map it.
-    pub fn memory(&self, region: RegionId) -> Option<SharedMemory> {
-        let below = self.below.borrow();
-        let shared = below.shared.borrow();
-        let memfd = shared.memfds.get(&region)?.try_clone().expect("a copy");
-        let len = rustix::fs::fstat(&memfd).expect("its size").st_size as u64;
-        Some(SharedMemory::map(memfd, 0, len).expect("it can be mapped"))
+    pub fn memory(&self, region: RegionId) -> Option<Pages> {
+        self.below.borrow().shared.borrow().regions.get(&region).cloned()
     }
 
     /// Tokens whose descriptors somebody has, of regions other than the application's here.
@@ -475,7 +472,10 @@ impl Below {
         let args = [APP_MAGIC, ABI_VERSION.into(), 1, 0];
         let (_, attached) = self.call(&Request { op: op::HELLO, args, ..Request::default() });
         let [Attachment::Region(region)] = attached[..] else { panic!("HELLO brings a region, not {attached:?}") };
-        let map = Region::map(&self.shared.borrow().memfds[&region]).expect("the region can be mapped");
+        let (base, len) = self.shared.borrow().regions.get(&region).map(|m| (m.base(), m.len() as usize)).expect("its memory");
+        // SAFETY: page-aligned; a thread keeps the pages for good, and for this host as long as `shared` lives. Others use them by atomics
+        // and raw copies.
+        let map = unsafe { Region::from_memory(base, len) }.expect("a region");
         let (reply, attached) = self.call(&Request { op: op::OPEN_CONTEXT, ..Request::default() });
         let Some(Attachment::Kick(ctx)) = attached.first() else { panic!("no kick descriptor in {attached:?}") };
         self.app_ctx = Some(*ctx);

@@ -1,6 +1,6 @@
 //! The machine that toed's core runs on in the simulation: memory that is shared for real, everything else in queues.
 
-use rustix::fd::{AsFd, OwnedFd};
+use super::memory::Pages;
 use rustix::io::Errno;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -10,7 +10,7 @@ use toe_abi::app::Reply;
 use toe_abi::control::{CONTROL_REGION_LEN, ControlMsg};
 use toe_abi::frames::FrameRecord;
 use toe_abi::{CtxId, RegionId};
-use toe_link::card::{ControlRegion, MemoryOptions, SharedMemory, iova};
+use toe_link::card::{ControlRegion, SharedMemory, iova};
 use toed::core::{Attachment, ClientId, Created, Host};
 
 /// I/O virtual address of toed's control region.
@@ -31,26 +31,28 @@ pub struct Shared {
     pub replies: VecDeque<(ClientId, Reply, Vec<Attachment>)>,
     /// Contexts interrupted by toed.
     pub interrupts: Vec<CtxId>,
-    /// Memory of each region, for applications to map.
-    pub memfds: HashMap<RegionId, OwnedFd>,
-    /// Mappings of the card's own, if it may go on with memory that toed has had unmapped.
-    pub cards: Option<Vec<SharedMemory>>,
+    /// Memory of each region, for applications.
+    pub regions: HashMap<RegionId, Pages>,
+    /// Memory of regions that were, which a card that lies may go on with, and toed's own.
+    kept: Vec<Pages>,
     /// Tokens whose descriptors are open.
     pub tokens: BTreeSet<(RegionId, u32)>,
 }
 
 impl Shared {
     fn new() -> Self {
-        let memory = SharedMemory::create("sim-control", CONTROL_REGION_LEN, MemoryOptions::default());
-        let memory = memory.expect("memory for the control region");
+        // A control region zeroes what it is made of.
+        let kept = Pages::any(CONTROL_REGION_LEN).expect("memory for the control region");
+        let memfd = kept.memfd().and_then(|fd| fd.try_clone_to_owned().ok()).expect("a descriptor of it");
+        let memory = SharedMemory::map(memfd, 0, kept.len()).expect("a mapping of it");
         Self {
             control: ControlRegion::new(memory).expect("a control region"),
             published: false,
             card_ops: VecDeque::new(),
             replies: VecDeque::new(),
             interrupts: Vec::new(),
-            memfds: HashMap::new(),
-            cards: None,
+            regions: HashMap::new(),
+            kept: vec![kept],
             tokens: BTreeSet::new(),
         }
     }
@@ -73,22 +75,14 @@ impl Machine {
 }
 
 impl Host for Machine {
-    type Memory = SharedMemory;
+    type Memory = Pages;
 
-    fn create_region(&mut self, region: RegionId, len: u64) -> Result<Created<SharedMemory>, Errno> {
+    fn create_region(&mut self, region: RegionId, len: u64) -> Result<Created<Pages>, Errno> {
         let iova = iova(region.0);
-        let memory = SharedMemory::create("sim-region", len, MemoryOptions::default()).map_err(|_| Errno::NOMEM)?;
-        let fd = memory.memfd().ok_or(Errno::NOMEM)?.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE)?;
+        let memory = Pages::zeroed(len).map_err(|_| Errno::NOMEM)?;
         let mut shared = self.0.borrow_mut();
-        let mut base = memory.base();
-        if let Some(cards) = &mut shared.cards {
-            let own = fd.try_clone().map_err(|_| Errno::MFILE)?;
-            let own = SharedMemory::map(own, 0, memory.len()).map_err(|_| Errno::NOMEM)?;
-            base = own.base();
-            cards.push(own);
-        }
-        shared.card_ops.push_back(CardOp::Map { iova, base, len: memory.len() as usize });
-        shared.memfds.insert(region, fd);
+        shared.card_ops.push_back(CardOp::Map { iova, base: memory.base(), len: memory.len() as usize });
+        shared.regions.insert(region, memory.clone());
         Ok(Created { memory, iova, offset: 0 })
     }
 
@@ -96,7 +90,8 @@ impl Host for Machine {
         let iova = iova(region.0);
         let mut shared = self.0.borrow_mut();
         shared.card_ops.push_back(CardOp::Unmap { iova });
-        shared.memfds.remove(&region);
+        let memory = shared.regions.remove(&region);
+        shared.kept.extend(memory);
     }
 
     fn open_context(&mut self, _ctx: CtxId) -> Result<(), Errno> {

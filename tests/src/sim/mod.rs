@@ -12,6 +12,7 @@ pub mod apps;
 pub mod crowd;
 pub mod host;
 pub mod machine;
+pub mod memory;
 pub mod order;
 pub mod smol;
 pub mod stream;

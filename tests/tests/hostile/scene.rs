@@ -173,7 +173,8 @@ impl Scene {
             seen = format!("{:#}", status["applications"]);
             status["applications"].as_array().is_some_and(Vec::is_empty)
         });
-        assert!(gone.is_ok(), "{seen}\n{}", self.card.logs(&self.pair.lab, 40));
+        let connections = || self.card.try_toectl(&["ss"]).map(|done| done.stdout()).unwrap_or_default();
+        assert!(gone.is_ok(), "{seen}\n{}{}", connections(), self.card.logs(&self.pair.lab, 40));
         let mut now = self.start;
         let back = wait_until("descriptors and memory are back", LIMIT, || {
             now = Footprint::of(self.pids);

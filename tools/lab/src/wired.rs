@@ -5,6 +5,12 @@
 //!                                     ╠═ TAP ═► toe-netem: host 2 ═ TAP ═► peer0 ◄ kernel: host 1
 //!   host 3: kernel (rival) ► rival0 ══╝
 //! ```
+//!
+//! Or the bottleneck is Linux's token bucket filter, on a host of its own behind it:
+//!
+//! ```text
+//!                        toe-netem: host 2 ═ TAP ═► wire0 ─ bridge, tbf each way: host 4 ─ out0 ═ veth ═► peer0 ◄ kernel: host 1
+//! ```
 
 use std::time::Duration;
 
@@ -18,8 +24,11 @@ use crate::programs;
 
 pub const RIVAL_IP: &str = "10.77.0.3";
 const RIVAL_IF: &str = "rival0";
+const PEER: usize = 1;
 const WIRE: usize = 2;
 const RIVAL: usize = 3;
+const SHAPER: usize = 4;
+const SHAPER_IFS: [&str; 2] = ["wire0", "out0"];
 
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -39,19 +48,25 @@ pub struct Wired {
 impl Wired {
     /// `line`: words for `toe-netem --line`.
     pub fn new(line: &str, seed: u64) -> Result<Wired> {
-        let lab = Lab::new(4)?;
-        let left = format!("{CARD_IF},{RIVAL_IF}");
-        let mut command = lab.host(WIRE).command(programs::built_dir()?.join("toe-netem"));
-        command.args(["--left", &left, "--right", PEER_IF, "--line", line, "--seed", &seed.to_string()]);
-        let log = lab.log_path("toe-netem");
-        let mut netem = Job::start("toe-netem", command, &log)?;
-        netem.wait_ready(LIMIT, || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("ready")))?;
-        for (name, host) in [(CARD_IF, 0), (PEER_IF, 1), (RIVAL_IF, RIVAL)] {
-            lab.give(lab.host(WIRE), name, lab.host(host))?;
+        let (lab, netem) = wire(4, line, seed, (PEER_IF, PEER))?;
+        finish(lab, netem)
+    }
+
+    /// The same, behind it a token bucket in each way; `bucket`: words for `tc ... tbf`. `line` should have no rate.
+    pub fn shaped(line: &str, bucket: &str, seed: u64) -> Result<Wired> {
+        let (lab, netem) = wire(5, line, seed, (SHAPER_IFS[0], SHAPER))?;
+        let shaper = lab.host(SHAPER);
+        lab.veth((shaper, SHAPER_IFS[1]), (lab.host(PEER), PEER_IF))?;
+        // What the peer sends comes as whole frames too, and not as super-frames.
+        lab.host(PEER).ip(&format!("link set {PEER_IF} gso_max_segs 1"))?;
+        shaper.ip("link add bridge0 up type bridge")?;
+        for port in SHAPER_IFS {
+            shaper.ip(&format!("link set {port} master bridge0"))?;
+            let words = format!("qdisc add dev {port} root tbf {bucket}");
+            let done = shaper.run("tc", &words.split_whitespace().collect::<Vec<_>>(), LIMIT);
+            done.context("a token bucket needs a kernel with sch_tbf (CONFIG_NET_SCH_TBF)")?;
         }
-        lab.host(1).ip(&format!("addr add {PEER_IP}/24 dev {PEER_IF}"))?;
-        lab.host(RIVAL).ip(&format!("addr add {RIVAL_IP}/24 dev {RIVAL_IF}"))?;
-        Ok(Wired { pair: Pair { lab }, netem })
+        finish(lab, netem)
     }
 
     /// The kernel at the near end too, instead of a card.
@@ -72,6 +87,27 @@ impl Wired {
         let log = self.netem.log();
         serde_json::from_str(log.lines().last().unwrap_or_default()).with_context(|| format!("toe-netem printed {log:?}"))
     }
+}
+
+/// A lab with `hosts` hosts, the near one and the rival joined by toe-netem to an interface of `far`.
+fn wire(hosts: usize, line: &str, seed: u64, far: (&str, usize)) -> Result<(Lab, Job)> {
+    let lab = Lab::new(hosts)?;
+    let left = format!("{CARD_IF},{RIVAL_IF}");
+    let mut command = lab.host(WIRE).command(programs::built_dir()?.join("toe-netem"));
+    command.args(["--left", &left, "--right", far.0, "--line", line, "--seed", &seed.to_string()]);
+    let log = lab.log_path("toe-netem");
+    let mut netem = Job::start("toe-netem", command, &log)?;
+    netem.wait_ready(LIMIT, || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("ready")))?;
+    for (name, host) in [(CARD_IF, 0), far, (RIVAL_IF, RIVAL)] {
+        lab.give(lab.host(WIRE), name, lab.host(host))?;
+    }
+    Ok((lab, netem))
+}
+
+fn finish(lab: Lab, netem: Job) -> Result<Wired> {
+    lab.host(PEER).ip(&format!("addr add {PEER_IP}/24 dev {PEER_IF}"))?;
+    lab.host(RIVAL).ip(&format!("addr add {RIVAL_IP}/24 dev {RIVAL_IF}"))?;
+    Ok(Wired { pair: Pair { lab }, netem })
 }
 
 /// The congestion control of a kernel on such a network, and that it remembers nothing of earlier connections.

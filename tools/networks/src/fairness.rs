@@ -3,15 +3,39 @@
 use std::fmt::Write;
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 
 use crate::Repeat;
 use crate::plot;
-use crate::scene::{Load, Scene, Stack, Way};
+use crate::scene::{Load, Network, Scene, Stack, Way};
 use toe_lab::spread::Spread;
 
-/// Its queue is one bandwidth-delay product, as [`toe_netem::Knobs`] have it if nothing is said. Slow enough for nobody's processors to count.
-const LINE: &str = "rate=50mbit,delay=20ms";
-const SEED: u64 = 1;
+/// What limits the flows: 50 Mbit/s, slow enough for nobody's processors to count, with a queue of one bandwidth-delay product.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Bottleneck {
+    /// toe-netem's queue
+    Netem,
+    /// Linux's token bucket filter (sch_tbf)
+    Tbf,
+}
+
+impl Bottleneck {
+    const fn network(self) -> Network {
+        match self {
+            // The queue that Knobs have if nothing is said.
+            Bottleneck::Netem => Network { line: "rate=50mbit,delay=20ms", bucket: None },
+            Bottleneck::Tbf => Network { line: "delay=20ms", bucket: Some("rate 50mbit burst 16k latency 40ms") },
+        }
+    }
+
+    const fn plot(self) -> &'static str {
+        match self {
+            Bottleneck::Netem => "fairness",
+            Bottleneck::Tbf => "fairness-tbf",
+        }
+    }
+}
+
 /// Of each run: shares change from loss to loss, and a flow sees few of them.
 const SECONDS: f64 = 6.0;
 const FLOWS: [u16; 6] = [2, 4, 8, 16, 32, 64];
@@ -27,11 +51,12 @@ pub fn jain(rates: &[f64]) -> f64 {
 }
 
 /// Both tables.
-pub fn run(repeat: &Repeat) -> Result<String> {
-    let mut text = format!("{LINE}, cubic; Jain's index, and the sum of all flows\n");
+pub fn run(repeat: &Repeat, bottleneck: Bottleneck) -> Result<String> {
+    let network = bottleneck.network();
+    let mut text = format!("{network}, cubic; Jain's index, and the sum of all flows\n");
     let _ = writeln!(text, "{:>8}{:>26}{:>26}{:>12}{:>12}", "flows", "FerroTOE", "Linux", "Mbit/s", "Mbit/s");
     let mut bars = Vec::new();
-    let scenes = STACKS.map(|stack| Scene::new(stack, LINE, SEED, "cubic"));
+    let scenes = STACKS.map(|stack| Scene::new(stack, network, "cubic"));
     let [ours, linux] = scenes;
     let scenes = [ours.context("ours")?, linux.context("Linux")?];
     for flows in FLOWS {
@@ -48,7 +73,7 @@ pub fn run(repeat: &Repeat) -> Result<String> {
         bars.push(plot::Bar { name: format!("{flows} flows"), values: index.map(|index| Spread::of(&index).median) });
     }
     drop(scenes);
-    let _ = writeln!(text, "\n{EACH} cubic flows and {EACH} of a rival (Linux) on {LINE}; share of the first, percent of the sum");
+    let _ = writeln!(text, "\n{EACH} cubic flows and {EACH} of a rival (Linux) on {network}; share of the first, percent of the sum");
     let _ = writeln!(text, "{:>8}{:>26}{:>26}", "rival", "FerroTOE first", "Linux first");
     let there = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control").unwrap_or_default();
     for rival in RIVALS {
@@ -56,12 +81,12 @@ pub fn run(repeat: &Repeat) -> Result<String> {
             let _ = writeln!(text, "{rival:>8}  this kernel does not have it");
             continue;
         }
-        let [ours, linux] = STACKS.map(|stack| against(stack, rival, repeat));
+        let [ours, linux] = STACKS.map(|stack| against((stack, network), rival, repeat));
         let (ours, linux) = (Spread::of(&ours?), Spread::of(&linux?));
         let _ = writeln!(text, "{rival:>8}{:>26}{:>26}", ours.to_string(), linux.to_string());
         bars.push(plot::Bar { name: format!("share against {rival}"), values: [ours.median / 100.0, linux.median / 100.0] });
     }
-    plot::bars(&bars, "Jain's index, and share against a rival", ["FerroTOE", "Linux"], &repeat.svg)?;
+    plot::bars(&bars, "Jain's index, and share against a rival", ["FerroTOE", "Linux"], &repeat.plot(bottleneck.plot()))?;
     let _ = writeln!(text, "Median (least - most) of {} runs of {} s, in turns.", repeat.runs, repeat.seconds.unwrap_or(SECONDS));
     Ok(text)
 }
@@ -86,8 +111,8 @@ fn among(scenes: &[Scene; 2], flows: u16, repeat: &Repeat) -> Result<[(Vec<f64>,
 }
 
 /// Percent that the flows of the near end have, of all runs.
-fn against(stack: Stack, rival: &str, repeat: &Repeat) -> Result<Vec<f64>> {
-    let mut scene = Scene::new(stack, LINE, SEED, "cubic")?;
+fn against((stack, network): (Stack, Network), rival: &str, repeat: &Repeat) -> Result<Vec<f64>> {
+    let mut scene = Scene::new(stack, network, "cubic")?;
     scene.add_rival(rival)?;
     let load = Load { way: Way::From, flows: EACH, seconds: repeat.seconds.unwrap_or(SECONDS) };
     let mut shares = Vec::new();

@@ -6,10 +6,8 @@ use anyhow::{Context, Result};
 
 use crate::Repeat;
 use crate::plot;
-use crate::scene::{Load, Scene, Stack, WAYS, Way};
+use crate::scene::{Load, Network, Scene, Stack, WAYS, Way};
 use toe_lab::spread::Spread;
-
-const SEED: u64 = 1;
 
 /// Of each run.
 const SECONDS: f64 = 2.0;
@@ -55,7 +53,7 @@ pub fn run(repeat: &Repeat, only: Option<&str>) -> Result<String> {
         eprint!("\r{:100}\r{}", "", lines(&cell));
         cells.push(cell);
     }
-    plot::bars(&bars(&cells), "Goodput of ours, as a part of Linux's", ["it sends", "it receives"], &repeat.svg)?;
+    plot::bars(&bars(&cells), "Goodput of ours, as a part of Linux's", ["it sends", "it receives"], &repeat.plot("linux"))?;
     let mut text = format!("{:<46}{:<8}{:<14}{:>26}{:>26}{:>9}\n", "", "", "", "FerroTOE, Mbit/s", "Linux, Mbit/s", "ratio");
     cells.iter().for_each(|cell| text += &lines(cell));
     let _ = writeln!(text, "Median (least - most) of {} runs of {} s, in turns.", repeat.runs, repeat.seconds.unwrap_or(SECONDS));
@@ -63,10 +61,9 @@ pub fn run(repeat: &Repeat, only: Option<&str>) -> Result<String> {
 }
 
 fn measure(line: &'static str, congestion: &'static str, repeat: &Repeat) -> Result<Cell> {
-    let scenes = [
-        Scene::new(Stack::Ours, line, SEED, congestion).context("ours")?,
-        Scene::new(Stack::Linux, line, SEED, congestion).context("Linux")?,
-    ];
+    let network = Network { line, bucket: None };
+    let scenes =
+        [Scene::new(Stack::Ours, network, congestion).context("ours")?, Scene::new(Stack::Linux, network, congestion).context("Linux")?];
     let mut cell = Cell { line, congestion, figures: Default::default() };
     for run in 1..=repeat.runs {
         for (way, figures) in WAYS.into_iter().zip(&mut cell.figures) {

@@ -58,6 +58,9 @@ enum Command {
     Fairness {
         #[command(flatten)]
         repeat: Repeat,
+        /// What the bottleneck is
+        #[arg(long, value_enum, default_value = "netem")]
+        bottleneck: fairness::Bottleneck,
     },
 }
 
@@ -69,9 +72,15 @@ struct Repeat {
     /// Seconds of each run [default: 2, of fairness 6]
     #[arg(long)]
     seconds: Option<f64>,
-    /// The picture
-    #[arg(long)]
-    svg: PathBuf,
+    /// Where pictures go
+    #[arg(long, value_name = "FOLDER")]
+    plots: PathBuf,
+}
+
+impl Repeat {
+    fn plot(&self, name: &str) -> PathBuf {
+        self.plots.join(format!("networks-{name}.svg"))
+    }
 }
 
 fn main() -> ExitCode {
@@ -86,11 +95,11 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Sim { only: None, seeds: 1, snapshot, bless } => sim::run(snapshot, *bless),
         Command::Sim { only, seeds, .. } => Ok(sim::show(only.as_deref(), *seeds)),
         Command::Linux { repeat, only } => show(&linux::run(repeat, only.as_deref())?, repeat),
-        Command::Fairness { repeat } => show(&fairness::run(repeat)?, repeat),
+        Command::Fairness { repeat, bottleneck } => show(&fairness::run(repeat, *bottleneck)?, repeat),
     }
 }
 
 fn show(table: &str, repeat: &Repeat) -> Result<ExitCode> {
-    println!("\n{table}Plot: {}", repeat.svg.display());
+    println!("\n{table}Plots: {}", repeat.plots.display());
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,10 @@
 //!                                                       ╠══ toe-netem ══ peer: toe-rpc bulk, always the kernel
 //!   rival: toe-rpc server on the kernel ════════════════╝
 //! ```
+//!
+//! The bottleneck is toe-netem's, or Linux's token bucket filter between it and the peer.
 
+use std::fmt;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -43,6 +46,24 @@ impl Way {
     }
 }
 
+/// What lies between the ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Network {
+    /// Words for toe-netem.
+    pub line: &'static str,
+    /// Words for Linux's token bucket filter, if that is the bottleneck.
+    pub bucket: Option<&'static str>,
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.line)?;
+        self.bucket.map_or(Ok(()), |bucket| write!(f, ", tbf {bucket}"))
+    }
+}
+
+const SEED: u64 = 1;
+
 /// Flows between a server and the peer: how many, which way, for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
@@ -60,8 +81,11 @@ pub struct Scene {
 
 impl Scene {
     /// Congestion control at the near end and at the peer is `congestion`.
-    pub fn new(stack: Stack, line: &str, seed: u64, congestion: &str) -> Result<Scene> {
-        let wired = Wired::new(line, seed)?;
+    pub fn new(stack: Stack, network: Network, congestion: &str) -> Result<Scene> {
+        let wired = match network.bucket {
+            None => Wired::new(network.line, SEED)?,
+            Some(bucket) => Wired::shaped(network.line, bucket, SEED)?,
+        };
         wired::tune(&wired.pair.peer_place(), congestion)?;
         let near = match stack {
             Stack::Ours => wired.pair.card_up_with(&[&format!("--toed-arg=--cc={congestion}")])?.place(),

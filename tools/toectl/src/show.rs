@@ -115,7 +115,7 @@ pub fn print(text: &str) -> Result<()> {
 }
 
 fn ss_text(connections: &[Connection]) -> String {
-    let mut rows = vec![row(["State", "Recv-Q", "Send-Q", "Local", "Peer", "cc", "cwnd", "rtt", "minrtt", "retrans", "pid"])];
+    let mut rows = vec![row(["State", "Recv-Q", "Send-Q", "Local", "Peer", "cc", "cwnd", "rate", "rtt", "minrtt", "retrans", "pid"])];
     for c in connections {
         // Of a listener these mean nothing.
         let listens = c.state == "LISTEN";
@@ -128,6 +128,7 @@ fn ss_text(connections: &[Connection]) -> String {
             c.remote.clone(),
             c.cc.as_ref().map_or_else(|| "-".to_owned(), |cc| format!("{cc}/{}", c.ca_state.as_deref().unwrap_or("-"))),
             unless_listening(bytes(c.cwnd.into())),
+            if c.rate_kbps == 0 { "-".to_owned() } else { rate::text(c.rate_kbps) },
             unless_listening(format!("{}/{}", millis(c.srtt_us), millis(c.rttvar_us))),
             unless_listening(millis(c.min_rtt_us)),
             unless_listening(c.retransmits.map_or_else(|| "-".to_owned(), |n| n.to_string())),
@@ -249,11 +250,23 @@ mod tests {
                 pid: Some(99),
                 ..Default::default()
             },
+            Connection {
+                state: "ESTAB".into(),
+                local: "10.0.0.2:80".into(),
+                remote: "10.0.0.1:40001".into(),
+                cwnd: 1 << 20,
+                rate_kbps: 85_250,
+                cc: Some("dctcp-rate".into()),
+                ca_state: Some("open".into()),
+                retransmits: Some(0),
+                ..Default::default()
+            },
         ];
         let expected = "\
-State   Recv-Q  Send-Q  Local        Peer            cc              cwnd          rtt  minrtt  retrans  pid
-LISTEN       0     511  10.0.0.2:80  0.0.0.0:*       -                  -            -       -        -    -
-ESTAB        7       0  10.0.0.2:80  10.0.0.1:40000  cubic/recovery   14K  1.234/0.056   1.200        2   99
+State   Recv-Q  Send-Q  Local        Peer            cc                cwnd       rate          rtt  minrtt  retrans  pid
+LISTEN       0     511  10.0.0.2:80  0.0.0.0:*       -                    -          -            -       -        -    -
+ESTAB        7       0  10.0.0.2:80  10.0.0.1:40000  cubic/recovery     14K          -  1.234/0.056   1.200        2   99
+ESTAB        0       0  10.0.0.2:80  10.0.0.1:40001  dctcp-rate/open  1024K  85.25mbit  0.000/0.000   0.000        0    -
 ";
         assert_eq!(ss_text(&connections), expected);
     }

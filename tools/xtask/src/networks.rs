@@ -34,7 +34,7 @@ pub fn run(part: Part, bless: bool, args: &[OsString]) -> Result<ExitCode> {
     for (this, name) in [(Part::Linux, "linux"), (Part::Fairness, "fairness")] {
         if part == this || part == Part::All {
             let mut command = first_in_line();
-            command.arg(name).arg("--svg").arg(cargo::target_dir().join(format!("bench/networks-{name}.svg")));
+            command.arg(name).arg("--plots").arg(cargo::target_dir().join("bench"));
             if finish(command, args)? != ExitCode::SUCCESS {
                 return Ok(ExitCode::FAILURE);
             }

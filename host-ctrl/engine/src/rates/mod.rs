@@ -31,6 +31,13 @@ pub struct Params {
 pub use dctcp::Params as DctcpParams;
 pub use timely::Params as TimelyParams;
 
+impl Params {
+    /// Least time between two rates of a flow with such a round-trip time.
+    fn interval_us(&self, rtt_us: u64) -> u64 {
+        rtt_us.saturating_mul(self.interval_rtts.into()).max(self.granularity_us).max(1)
+    }
+}
+
 impl Default for Params {
     fn default() -> Self {
         Self {
@@ -53,8 +60,8 @@ pub struct Flow {
     rate_kbps: u32,
     /// Counts at the last step, and when that was.
     last: Option<(RateReport, u64)>,
-    /// Something was sent again in the last interval.
-    losing: bool,
+    /// While the last loss is repaired: what will have been acknowledged when it is (RFC 6582: recover).
+    recover: Option<u32>,
     dctcp: dctcp::State,
     timely: timely::State,
 }
@@ -67,15 +74,16 @@ pub struct Interval {
     /// Bytes acknowledged, and those of them that were marked.
     pub acked: u32,
     pub marked: u32,
-    /// 0: no sample yet.
+    /// As the card has smoothed it; 0: no sample yet.
     pub rtt_us: u32,
-    /// The slowest rate that makes sense: two segments per round-trip time, as the least window is (RFC 5681, (4)).
-    pub least_kbps: u32,
+    /// As it is now, see [`queueing_us`].
+    pub queueing_us: u64,
+    pub mss: u32,
     pub loss: Loss,
 }
 
-/// What was sent again in an interval. One loss is repaired over many of them, and is one occasion to slow down (as RFC 6582 has it for
-/// windows).
+/// What was sent again in an interval. What was under way with the first loss, is repaired over many of them and is one occasion to slow down
+/// (as RFC 6582 has it for windows); what was sent behind it is another one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Loss {
     None,
@@ -85,6 +93,16 @@ pub enum Loss {
 }
 
 impl Interval {
+    /// So many segments in a round-trip time.
+    fn window_kbps(&self, segments: u32, rtt_us: u64) -> u32 {
+        u32::try_from(u64::from(self.mss) * u64::from(segments) * 8000 / rtt_us.max(1)).unwrap_or(u32::MAX)
+    }
+
+    /// The slowest rate that makes sense: two segments per round-trip time, as the least window is (RFC 5681, (4)).
+    fn least_kbps(&self) -> u32 {
+        self.window_kbps(2, self.queueing_us.max(self.rtt_us.into()))
+    }
+
     /// What was sent, as far as it has arrived.
     fn sent_kbps(&self) -> u64 {
         u64::from(self.acked) * 8000 / self.elapsed_us.max(1)
@@ -123,14 +141,11 @@ fn clamp(p: &Params, kbps: u32) -> u32 {
     kbps.clamp(LEAST_KBPS, link.max(LEAST_KBPS))
 }
 
-/// How long it takes until what is under way will be acknowledged, at the pace of late: nearly the round-trip time now. The estimate of the
-/// card is older by as much; while a queue builds up, rates that fell each two of *those* would fall on and on before it is felt.
+/// How long it takes until what is under way will be acknowledged, at the pace of late: nearly the round-trip time now (Little's law). The
+/// estimate of the card is older by as much; while a queue builds up, rates that fell each two of *those* would fall on and on before it is
+/// felt. And that of a slow flow is too long: it has few samples, each with a delayed acknowledgement's wait for the next segment.
 fn queueing_us(unacked: u32, acked: u32, elapsed_us: u64) -> u64 {
     u64::from(unacked) * elapsed_us.min(1 << 30) / u64::from(acked.max(1))
-}
-
-fn least_kbps(mss: u32, rtt_us: u64) -> u32 {
-    u32::try_from(u64::from(mss) * 2 * 8000 / rtt_us.max(1)).unwrap_or(u32::MAX)
 }
 
 /// `rate` times `factor`, which is not negative.
@@ -141,7 +156,7 @@ fn scale(rate: u32, factor: f64) -> u32 {
 impl Flow {
     pub fn new(p: &Params, algorithm: u8, rtt_us: u32) -> Self {
         let rate_kbps = initial_kbps(p, algorithm, rtt_us);
-        Self { algorithm, rate_kbps, last: None, losing: false, dctcp: dctcp::State::default(), timely: timely::State::default() }
+        Self { algorithm, rate_kbps, last: None, recover: None, dctcp: dctcp::State::default(), timely: timely::State::default() }
     }
 
     pub fn algorithm(&self) -> u8 {
@@ -161,9 +176,8 @@ impl Flow {
         };
         let elapsed_us = now_us.saturating_sub(at_us);
         let acked = report.acked.wrapping_sub(last.acked);
-        let rtt_us = u64::from(report.srtt_us).max(queueing_us(report.unacked, acked, elapsed_us));
-        let rtts = u64::from(report.srtt_us) * u64::from(p.interval_rtts);
-        let interval_us = rtts.max(rtt_us).max(p.granularity_us).max(1);
+        let queueing_us = queueing_us(report.unacked, acked, elapsed_us);
+        let interval_us = p.interval_us(report.srtt_us.into()).max(queueing_us);
         if elapsed_us < interval_us {
             return;
         }
@@ -174,19 +188,27 @@ impl Flow {
         if elapsed_us > interval_us.saturating_mul(STALE_INTERVALS) {
             return;
         }
-        let loss = match (report.retransmits != last.retransmits, self.losing) {
-            (false, _) => Loss::None,
-            (true, false) => Loss::Begins,
-            (true, true) => Loss::GoesOn,
-        };
-        self.losing = loss != Loss::None;
-        self.step(p, &Interval { elapsed_us, acked, marked, rtt_us: report.srtt_us, least_kbps: least_kbps(report.mss, rtt_us), loss });
+        let loss = self.loss(&last, report);
+        let (rtt_us, mss) = (report.srtt_us, report.mss);
+        self.step(p, &Interval { elapsed_us, acked, marked, rtt_us, queueing_us, mss, loss });
+    }
+
+    fn loss(&mut self, last: &RateReport, now: &RateReport) -> Loss {
+        self.recover = self.recover.filter(|recover| recover.wrapping_sub(last.acked).cast_signed() > 0);
+        match self.recover {
+            _ if now.retransmits == last.retransmits => Loss::None,
+            Some(_) => Loss::GoesOn,
+            None => {
+                self.recover = Some(now.acked.wrapping_add(now.unacked));
+                Loss::Begins
+            }
+        }
     }
 
     /// The rate after an interval.
     fn step(&mut self, p: &Params, i: &Interval) {
         let rate = match self.algorithm {
-            cc::DCTCP_RATE => self.dctcp.step(&p.dctcp, self.rate_kbps, i),
+            cc::DCTCP_RATE => self.dctcp.step(p, self.rate_kbps, i),
             cc::TIMELY => self.timely.step(&p.timely, self.rate_kbps, i),
             _ => return,
         };
@@ -258,10 +280,23 @@ mod tests {
         let mut f = Flow::new(&p, cc::DCTCP_RATE, 1000);
         let first = f.rate_kbps();
         for i in 0..20 {
-            let retransmits = i.clamp(5, 15);
-            f.report(&p, &RateReport { retransmits, ..report(i * 1000) }, u64::from(i) * 1000);
+            let retransmits = i.clamp(4, 6);
+            f.report(&p, &RateReport { retransmits, unacked: 10_000, ..report(i * 10_000) }, u64::from(i) * 10_000);
         }
         assert_eq!(f.rate_kbps(), first / 2);
+    }
+
+    /// A rate above the path's loses in each interval.
+    #[test]
+    fn a_loss_behind_what_was_under_way_halves_again() {
+        let p = Params::default();
+        let mut f = Flow::new(&p, cc::DCTCP_RATE, 1000);
+        let first = f.rate_kbps();
+        for i in 0..=5 {
+            f.report(&p, &RateReport { retransmits: i, unacked: 10_000, ..report(i * 10_000) }, u64::from(i) * 10_000);
+        }
+        // With 10,000 acknowledged, 30,000 and 50,000.
+        assert_eq!(f.rate_kbps(), first / 2 / 2 / 2);
     }
 
     #[test]

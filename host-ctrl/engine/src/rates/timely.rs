@@ -55,7 +55,6 @@ impl State {
         let next = match () {
             // The paper's network loses nothing; ours may.
             () if i.loss == Loss::Begins => rate / 2,
-            () if i.loss == Loss::GoesOn => rate,
             () if i.rtt_us < p.low_us => self.grow(p, rate, 1, i),
             () if i.rtt_us > p.high_us => {
                 self.calm = 0;
@@ -71,11 +70,11 @@ impl State {
                 scale(rate, 1.0 - p.beta * gradient.min(1.0))
             }
         };
-        next.max(p.min_kbps).max(i.least_kbps)
+        next.max(p.min_kbps).max(i.least_kbps())
     }
 
     fn grow(&self, p: &Params, rate: u32, steps: u32, i: &Interval) -> u32 {
-        if i.used(rate) { rate.saturating_add(p.step_kbps.saturating_mul(steps)) } else { rate }
+        if i.loss == Loss::None && i.used(rate) { rate.saturating_add(p.step_kbps.saturating_mul(steps)) } else { rate }
     }
 }
 
@@ -86,7 +85,7 @@ mod tests {
     const RATE: u32 = 1_000_000;
 
     fn full(rtt_us: u32) -> Interval {
-        Interval { elapsed_us: 1000, acked: RATE / 8, marked: 0, rtt_us, least_kbps: 0, loss: Loss::None }
+        Interval { elapsed_us: 1000, acked: RATE / 8, marked: 0, rtt_us, queueing_us: 0, mss: 0, loss: Loss::None }
     }
 
     fn run(s: &mut State, rtts: &[u32]) -> Vec<u32> {
@@ -121,6 +120,13 @@ mod tests {
     }
 
     #[test]
+    fn while_a_loss_is_repaired_it_falls_and_does_not_grow() {
+        let (p, mut s) = (Params::default(), State::default());
+        let step = |s: &mut State, rtt_us| s.step(&p, RATE, &Interval { loss: Loss::GoesOn, ..full(rtt_us) });
+        assert_eq!([step(&mut s, 20), step(&mut s, 300)], [RATE, 600_000]);
+    }
+
+    #[test]
     fn what_is_not_used_does_not_grow() {
         let mut s = State::default();
         assert_eq!(s.step(&Params::default(), 2 * RATE, &full(20)), 2 * RATE);
@@ -135,8 +141,7 @@ mod tests {
         for round in 0..4000 {
             // Of an interval of 100 us, on a link of 10 Gbit/s.
             queue_us = (queue_us + 100.0 * (f64::from(rate) / 10_000_000.0 - 1.0)).max(0.0);
-            let i =
-                Interval { elapsed_us: 100, acked: rate / 80, marked: 0, rtt_us: 11 + queue_us as u32, least_kbps: 0, loss: Loss::None };
+            let i = Interval { elapsed_us: 100, acked: rate / 80, ..full(11 + queue_us as u32) };
             rate = s.step(&p, rate, &i);
             if round >= 2000 {
                 used += f64::from(rate).min(10_000_000.0) / 10_000_000.0 / 2000.0;

@@ -97,6 +97,8 @@ pub struct CoreConfig {
     pub first: Option<Prefix>,
     /// 802.1Q VLAN that the card is on; 0: none.
     pub vlan: u16,
+    /// Number of the kernel's interface on whose link the card is; 0: none.
+    pub scope: u32,
     /// Contexts and regions of the card, toed's own included.
     pub card_contexts: u16,
     pub card_regions: u16,
@@ -115,6 +117,7 @@ impl CoreConfig {
             buffers: BufferLog2 { tx: BUFFER_LOG2, rx: BUFFER_LOG2 },
             first,
             vlan: 0,
+            scope: 0,
             card_contexts: 256,
             card_regions: 64,
             linger_us: 60_000_000,

@@ -126,7 +126,7 @@ impl<H: Host> Core<H> {
     /// The answer to a QUERY for a report.
     pub(super) fn sampled(&mut self, id: JobId, flow: FlowId, msg: &ControlMsg) {
         // One that has ended meanwhile is no connection any more.
-        let row = (msg.status == status::OK).then(|| self.flow_row(flow, &msg.flow_state())).flatten();
+        let row = (msg.status == status::OK).then(|| self.flow_row(flow, &msg.flow_state(), msg.args[1])).flatten();
         if let Some(Job::Connections { asked, rows, .. }) = self.jobs.running.get_mut(&id) {
             *asked -= 1;
             rows.extend(row);
@@ -263,7 +263,7 @@ impl<H: Host> Core<H> {
         self.clients.get(client).map(|c| c.pid)
     }
 
-    fn flow_row(&self, id: FlowId, s: &FlowState) -> Option<admin::Connection> {
+    fn flow_row(&self, id: FlowId, s: &FlowState, rate_kbps: u64) -> Option<admin::Connection> {
         let f = self.flows.get(&id)?;
         // Positions count from the first byte after SYN; an unread or unacknowledged FIN is no byte.
         let received = s.rx.rcv_nxt.wrapping_sub(s.rx.irs).wrapping_sub(1);
@@ -277,6 +277,7 @@ impl<H: Host> Core<H> {
             tx_queue: within(s.tx.tx_head.wrapping_sub(acknowledged), s.tx.buf_log2),
             cwnd: s.cc.cwnd,
             ssthresh: s.cc.ssthresh,
+            rate_kbps,
             srtt_us: s.tx.srtt_us,
             rttvar_us: s.tx.rttvar_us,
             min_rtt_us: s.tx.min_rtt_us,

@@ -141,7 +141,8 @@ impl<H: Host> Core<H> {
     fn welcome(&self, region: u16) -> Outcome {
         let offset = self.apps.get(&region).map_or(0, |a| a.offset);
         let (ip, prefix) = self.config.first.map_or(([0; 16], 0), |first| (first.ip, first.written_len()));
-        let reply = Reply { args: [toe_abi::ABI_VERSION.into(), region.into(), prefix.into(), offset], ip, ..Reply::default() };
+        let args = [toe_abi::ABI_VERSION.into(), region.into(), prefix.into(), offset];
+        let reply = Reply { args, ip, scope: self.config.scope, ..Reply::default() };
         Outcome::Answer(reply, vec![Attachment::Region(RegionId(region))])
     }
 

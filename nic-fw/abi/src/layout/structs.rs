@@ -102,5 +102,5 @@ structs! {
         mss, backoff, probes, _reserved,
     }
     crate::app::Request as "toe_app_request" { op, slot, args, ip, port, flags, _reserved, _reserved2 }
-    crate::app::Reply as "toe_app_reply" { errno, count, args, ip, port, _reserved, slots }
+    crate::app::Reply as "toe_app_reply" { errno, count, args, ip, port, _reserved, scope, slots }
 }

@@ -146,7 +146,7 @@ impl<'a, B: Board> Builder<'a, B> {
             let states = States::new(flows, self.groups, g);
             let sched = Sched::new(self.groups.share(flows) as usize, self.config.quantum_bytes, self.shares.clone());
             let pool = Pool::new(self.config.pool_messages);
-            let pools = Pools::new(self.config.tcp_records / u32::from(self.groups.count()));
+            let pools = Pools::new(self.config.tcp_records / u32::from(self.groups.count()), self.config.max_regions);
             let route = self.route(true);
             let ingress = self.links.core(stage::INGRESS, 0);
             let wiring = &mut self.wiring;

@@ -245,10 +245,8 @@ impl Protocol {
         };
         if phase == Phase::Live {
             let out = match m.op {
-                HostOp::Abort => self.input(m.flow, &Input::Abort),
-                HostOp::Options(options) => self.input(m.flow, &Input::Options(options)),
-                HostOp::Close => self.hang_up(m.flow, false, Some(&m.update)),
-                _ => self.input(m.flow, &Input::Host(m.update)),
+                HostOp::Update | HostOp::Rebind { .. } => self.input(m.flow, &Input::Host(m.update)),
+                _ => self.seldom(m),
             };
             self.finish(m.flow, &out, msg);
         } else if !rebinds {
@@ -260,6 +258,16 @@ impl Protocol {
         }
         // Most updates change nothing that anybody has to hear of.
         rebinds || msg.tx.is_some() || msg.event.is_some()
+    }
+
+    #[cold]
+    fn seldom(&mut self, m: &HcMsg) -> Output {
+        match m.op {
+            HostOp::Abort => self.input(m.flow, &Input::Abort),
+            HostOp::Options(options) => self.input(m.flow, &Input::Options(options)),
+            HostOp::Close => self.hang_up(m.flow, false, Some(&m.update)),
+            HostOp::Update | HostOp::Rebind { .. } | HostOp::Barrier => Output::default(),
+        }
     }
 
     fn send(&mut self, flow: FlowId, msg: &mut OutMsg) -> Said {

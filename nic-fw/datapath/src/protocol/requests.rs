@@ -146,7 +146,6 @@ impl Protocol {
     }
 
     /// Nobody holds the socket any more. `last`: how far its application has read and written.
-    #[cold]
     pub(super) fn hang_up(&mut self, flow: FlowId, unread: bool, last: Option<&HostUpdate>) -> Output {
         let before = last.map_or_else(Output::default, |update| self.input(flow, &Input::Host(*update)));
         // What came last may be news to the host, which says how far it has read.

@@ -152,9 +152,13 @@ impl FakeMemory {
         self.inner().areas.push(Area { iova, ptr, len, owned: false, mapped: true });
     }
 
-    /// Takes the area at `iova` away. Regions bound to it keep their names until they are unbound.
-    pub fn unmap(&self, iova: u64) {
-        self.inner().areas.iter_mut().filter(|a| a.iova == iova).for_each(|a| a.mapped = false);
+    /// Takes the area at `iova` away. False: there are regions bound to it, which keep their names until they are unbound.
+    pub fn unmap(&self, iova: u64) -> bool {
+        let Inner { areas, bound, .. } = &mut *self.inner();
+        let Some(area) = areas.iter_mut().find(|a| a.iova == iova && a.mapped) else { return true };
+        area.mapped = false;
+        let has = |at: NonNull<u8>| (0..area.len).contains(&at.addr().get().wrapping_sub(area.ptr.addr().get()));
+        !bound.iter().flatten().any(|b| has(b.ptr))
     }
 
     /// For tests: reads bytes of a bound region.
@@ -468,6 +472,17 @@ mod tests {
         assert_eq!(m.poll(&mut done), 1);
         assert_eq!(done[0], (1, Err(DmaFault)));
         assert_eq!(m.load(HostAddr::new(R, 0)), Err(DmaFault));
+    }
+
+    #[test]
+    fn an_area_may_go_when_nothing_is_bound_to_it() {
+        let mut m = bound();
+        m.map_owned(0x9000, 4096);
+        assert!(m.unmap(0x9000), "nobody has it");
+        assert!(!m.unmap(0x1000), "a region is bound to it");
+        assert_eq!(m.bind(RegionId(2), 0x1000, 8192), Err(DmaFault));
+        m.unbind(R);
+        assert!(m.unmap(0x1000), "it is gone");
     }
 
     #[test]

@@ -139,7 +139,7 @@ pub fn run(r: &mut impl Choices) {
         ..setup()
     });
     let records = r.pick([0, 1, 3, 16, 200]);
-    let mut pools = Pools::new(records);
+    let mut pools = Pools::new(records, 4);
     let all = pools.left();
     // Something to send was announced since there was last nothing.
     let mut announced = false;

@@ -183,7 +183,7 @@ fn make_end(world: &World, me: usize, random: &mut Random, iss: [SeqNum; 2], now
     });
     End {
         s,
-        pools: Pools::new(world.records),
+        pools: Pools::new(world.records, 4),
         tx_head: 0,
         rx_tail: 0,
         rx_head: 0,

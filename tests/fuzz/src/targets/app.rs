@@ -17,9 +17,9 @@ use toe_abi::region::{RegionHeader, SOCKET_SLOT_LEN};
 use toe_abi::{ABI_VERSION, CtxId, FlowId, RegionId};
 use toe_hal::RxOffload;
 use toe_hal::fake::FakeFrame;
-use toe_link::card::SharedMemory;
 use toe_link::slot::Addr;
 use toe_tests::sim::host::{App, SimDaemon, ToeHost};
+use toe_tests::sim::memory::Pages;
 use toe_wire::{TcpFlags, TcpOptions};
 use toed::core::{Attachment, ClientId, Incoming, Proof};
 use zerocopy::{FromBytes, IntoBytes};
@@ -150,7 +150,7 @@ struct World {
     next_client: u64,
     regions: HashMap<ClientId, RegionId>,
     /// As it was mapped, and how it is laid out: what the memory says of that may have been written over.
-    memories: BTreeMap<RegionId, (SharedMemory, RegionHeader)>,
+    memories: BTreeMap<RegionId, (Pages, RegionHeader)>,
     queues: Vec<Queue>,
     /// Which words of the card's answers are to be others.
     lies: Rc<RefCell<Vec<(u8, u32)>>>,
@@ -430,7 +430,7 @@ fn lie(answer: &mut ControlMsg, word: u8, value: u32) {
     (answer.kind, answer.tag) = (question, tag);
 }
 
-fn geometry(memory: &SharedMemory) -> RegionHeader {
+fn geometry(memory: &Pages) -> RegionHeader {
     let mut header = RegionHeader::default();
     memory.read(0, header.as_mut_bytes());
     header

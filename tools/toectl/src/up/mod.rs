@@ -126,8 +126,11 @@ impl Part {
         if options.slaac {
             words.push("--slaac".into());
         }
-        if let Some(vlan) = options.vlan {
-            words.extend(["--vlan".into(), vlan.to_string().into()]);
+        match (options.vlan, options.port.strip_prefix("af_packet:")) {
+            (Some(vlan), _) => words.extend(["--vlan".into(), vlan.to_string().into()]),
+            // What the kernel takes for its own link is the card's.
+            (None, Some(_)) => words.extend(["--interface".into(), interface::of_port(&options.port).unwrap_or_default().into()]),
+            (None, None) => {}
         }
         words.extend(more.into_iter().chain(options.toed_arg.iter().cloned()));
         let socket = dir.file("admin.sock");

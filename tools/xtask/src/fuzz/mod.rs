@@ -27,7 +27,7 @@ use report::Report;
 use totals::Totals;
 
 /// As the program says them (`toe-fuzz` without arguments).
-const TARGETS: [&str; 9] = ["frame", "tcp", "engine", "card", "stack", "app", "device_tree", "acpi", "ivshmem"];
+const TARGETS: [&str; 11] = ["frame", "tcp", "engine", "card", "stack", "app", "device_tree", "acpi", "ivshmem", "vfio_user", "virtio"];
 
 /// Coverage as libFuzzer wants it, and every check of ours; all of it is in the stable compiler. With frame pointers, perf says who calls.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 \
@@ -37,10 +37,22 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer
 /// For `--values`.
 const COMPARES: &str = " -Cllvm-args=-sanitizer-coverage-trace-compares";
 
-/// Longest input, bytes: a device tree of a small machine fits. What comes as events takes as long as it has of them, and some dozens will do.
+/// Longest input that is kept, bytes: a device tree of a small machine fits.
+const KEPT_MAX: usize = 8192;
+
+/// Longest input that is tried, bytes. What comes as events takes as long as it has of them: where a world must be made first, some dozens
+/// will do, since many short inputs find more than few long ones.
 fn input_max(name: &str) -> usize {
-    if ["device_tree", "acpi"].contains(&name) { 8192 } else { 1024 }
+    match name {
+        "device_tree" | "acpi" => KEPT_MAX,
+        "card" | "stack" | "app" => 256,
+        "engine" | "vfio_user" | "virtio" => 512,
+        _ => 1024,
+    }
 }
+
+/// Bytes that malloc keeps.
+const MALLOC_KEEPS: &str = "33554432";
 
 #[derive(Args, Debug)]
 pub struct Options {
@@ -137,6 +149,8 @@ fn fuzz(name: &str, options: &Options) -> Result<Report> {
     }
     let mut command = Command::new(&program);
     command
+        // Memory that is freed is asked for again with the next input: it need not go back to the system meanwhile.
+        .envs(["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"].map(|name| (name, MALLOC_KEEPS)))
         .arg(format!("-artifact_prefix={}/", found.display()))
         .arg(format!("-max_total_time={}", options.seconds))
         .arg(format!("-max_len={}", input_max(name)))
@@ -177,7 +191,7 @@ fn minimize(name: &str) -> Result<()> {
     fs::create_dir_all(&chosen)?;
     let sources = [folder().join("corpus").join(name), kept.clone()];
     let output = Command::new(program(name))
-        .args(["-merge=1".into(), "-set_cover_merge=1".into(), format!("-max_len={}", input_max(name))])
+        .args(["-merge=1".into(), "-set_cover_merge=1".into(), format!("-max_len={KEPT_MAX}")])
         .arg(&chosen)
         .args(&sources)
         .output()?;

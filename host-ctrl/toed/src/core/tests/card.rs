@@ -129,7 +129,10 @@ impl FakeCard {
                     out.extend(ids.into_iter().filter_map(|f| self.end(f, close_reason::REGION_GONE)));
                 }
                 kind::QUERY => match self.flows.get(&msg.flow.index) {
-                    Some((_, state)) => reply.set_flow_state(state),
+                    Some((_, state)) => {
+                        reply.set_flow_state(state);
+                        reply.args[1] = self.rate_of(msg.flow).into();
+                    }
                     None => reply.status = status::NOT_FOUND,
                 },
                 kind::SET_RATE => drop(self.paced.insert((msg.flow.index, msg.flow.generation), msg.args[0])),

@@ -1,6 +1,7 @@
 //! Rates of flows: when the card is asked, what it is told, and what of cards that lie or cannot.
 
 use super::world::*;
+use crate::core::Report;
 use toe_abi::{
     FlowId,
     app::{Request, op},
@@ -42,6 +43,20 @@ fn a_flow_begins_with_a_rate_and_grows_while_it_uses_it() {
     news(&mut w, flow, 1_000_000);
     w.pass(20_000);
     assert_eq!(w.a.card.rate_of(flow), 20_000);
+}
+
+#[test]
+fn operators_see_the_rate_that_the_card_keeps() {
+    let (mut w, client, from, _) = controlled();
+    let shown = |w: &mut World| -> Vec<(String, u64)> {
+        w.a.core.report_connections();
+        w.run();
+        let Some((_, Report::Connections(rows))) = w.a.core.poll_report() else { panic!("a report") };
+        rows.into_iter().map(|r| (r.cc.unwrap_or_default(), r.rate_kbps)).collect()
+    };
+    assert_eq!(shown(&mut w), [("dctcp-rate".into(), 10_000)]);
+    w.ask(Side::A, client.client, congestion(from, cc::CUBIC), None).ok();
+    assert_eq!(shown(&mut w), [("cubic".into(), 0)]);
 }
 
 #[test]

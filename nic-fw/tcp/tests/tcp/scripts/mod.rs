@@ -48,7 +48,7 @@ impl Script {
         change(&mut setup);
         let mut s = establish(&setup);
         s.rx.quickack = 0;
-        Self { s, pools: Pools::new(64), now_us: 1_000_000 }
+        Self { s, pools: Pools::new(64, 4), now_us: 1_000_000 }
     }
 
     fn new() -> Self {

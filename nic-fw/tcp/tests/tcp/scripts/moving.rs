@@ -38,7 +38,7 @@ fn an_admitted_flow_holds_nothing_of_the_pools_and_recovers_without() {
     assert_eq!(ranges(&t.emit_all())[..2], [(0, 1000), (1000, 1000)]);
     assert_ne!((t.s.tx.board, t.s.cc.sent), (0, 0));
     let now = t.now();
-    t.pools = Pools::new(64);
+    t.pools = Pools::new(64, 4);
     admit(&mut t.s, &mut t.pools, now);
     assert_eq!((t.s.tx.board, t.s.cc.sent, t.s.cc.ooo_more), (0, 0, 0));
     assert_eq!(t.emit().map(|s| (s.pos, s.len, s.rexmit)), Some((0, 1000, true)));
@@ -51,7 +51,7 @@ fn an_admitted_flow_measures_its_next_round_trip() {
     let mut t = Script::with(|s| s.rtt_us = 0);
     t.write(1000);
     let now = t.now();
-    t.pools = Pools::new(64);
+    t.pools = Pools::new(64, 4);
     admit(&mut t.s, &mut t.pools, now);
     let _ = t.segment(seg(RX, TX + 1000, A, 0));
     assert_eq!(t.s.tx.srtt_us, 0, "when it was sent is forgotten");
@@ -67,7 +67,7 @@ fn a_probe_that_was_due_elsewhere_is_a_timeout_here() {
     t.write(3000);
     let _ = t.expire();
     let now = t.now();
-    t.pools = Pools::new(64);
+    t.pools = Pools::new(64, 4);
     admit(&mut t.s, &mut t.pools, now);
     assert_eq!(t.emit_all(), [], "nothing tells the probe from what it repeats");
     assert!(!t.input(Input::Timer).send);

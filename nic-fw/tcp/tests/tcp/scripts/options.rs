@@ -413,7 +413,7 @@ fn the_longest_user_timeout_ends() {
 
 #[test]
 fn times_go_back_when_a_flow_is_forgotten() {
-    let mut pools = Pools::new(4);
+    let mut pools = Pools::new(4, 4);
     // More than an application may have at a time.
     for idle in 1..1000 {
         let mut s = establish(&setup());
@@ -427,9 +427,9 @@ fn times_go_back_when_a_flow_is_forgotten() {
 
 #[test]
 fn what_finds_no_room_is_counted() {
-    let mut pools = Pools::new(4);
+    let mut pools = Pools::new(4, 4);
     let mut last = establish(&setup());
-    for idle in 1..=65 {
+    for idle in 1..=256 {
         last = establish(&setup());
         let _ = input(&mut last, &mut pools, &options(|o| o.keep_idle_s = idle), Now(0));
     }
@@ -439,7 +439,7 @@ fn what_finds_no_room_is_counted() {
 /// A state from elsewhere names nothing here.
 #[test]
 fn imported_states_have_the_usual_times() {
-    let (mut s, mut pools) = (establish(&setup()), Pools::new(4));
+    let (mut s, mut pools) = (establish(&setup()), Pools::new(4, 4));
     s.cc.timers = 200;
     admit(&mut s, &mut pools, Now(0));
     assert_eq!(s.cc.timers, 0);

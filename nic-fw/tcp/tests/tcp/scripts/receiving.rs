@@ -120,7 +120,7 @@ fn filling_the_hole_delivers_everything_and_acknowledges_at_once() {
 #[test]
 fn without_records_two_holes_are_remembered_and_a_third_is_not() {
     let mut t = Script::new();
-    t.pools = Pools::new(0);
+    t.pools = Pools::new(0, 4);
     for i in 1..=2 {
         assert!(t.segment(seg(RX + 100 * i, TX, A, 50)).place.is_some());
     }

@@ -373,7 +373,7 @@ fn a_duplicate_ack_without_sack_is_none() {
 #[test]
 fn without_records_three_duplicate_acks_retransmit() {
     let mut t = script();
-    t.pools = Pools::new(0);
+    t.pools = Pools::new(0, 4);
     t.write(10_000);
     let mut sent = vec![];
     for end in 2..=4 {
@@ -387,7 +387,7 @@ fn without_records_three_duplicate_acks_retransmit() {
 fn records_that_run_out_in_recovery_end_it_as_newreno() {
     let mut t = script();
     // One for what is sent, one for each block and hole: not enough to tell the two lost segments from the rest.
-    t.pools = Pools::new(4);
+    t.pools = Pools::new(4, 4);
     t.window(20);
     t.write(20_000);
     t.wait(RTT_US);
