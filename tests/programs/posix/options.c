@@ -399,20 +399,24 @@ static void window_clamp(void) {
         T(clamp(s, values[i]));
         T(get(s, IPPROTO_TCP, TCP_WINDOW_CLAMP));
     }
-    must("connect", connect(s, ADDR(a), sizeof a));
+    /* Linux makes the clamp larger by itself, again and again if nobody has said how large the buffer is to be, else once: when it has seen
+       how much of memory is data. */
+    int buffer = 100000;
+    T(setsockopt(s, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer));
+    T(connect(s, ADDR(a), sizeof a));
     peer("accept");
     T(clamp(s, 0));
     T(get(s, IPPROTO_TCP, TCP_WINDOW_CLAMP));
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         peer("later 1 fill 200000");
         char bytes[4096];
-        for (int n = 0, r; n < 200000; n += r) {
-            r = read(s, bytes, sizeof bytes);
-            must("read", r);
+        int n = 0;
+        for (int r; n < 200000 && (r = read(s, bytes, sizeof bytes)) > 0; n += r) {
         }
-        say("at most %d", get(s, IPPROTO_TCP, TCP_WINDOW_CLAMP));
+        say("%d bytes", n);
         T(atoi(peer("window")) <= get(s, IPPROTO_TCP, TCP_WINDOW_CLAMP));
         T(clamp(s, 20000));
+        T(get(s, IPPROTO_TCP, TCP_WINDOW_CLAMP));
     }
 }
 
