@@ -22,7 +22,7 @@
 //! ```
 //!
 //! Memory comes from the board when a driver starts; nothing is allocated afterwards. May depend on: `toe-hal`.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "fake")), no_std)]
 
 #[cfg(target_endian = "big")]
 compile_error!("devices are little-endian, and so are all machines that this was written for");

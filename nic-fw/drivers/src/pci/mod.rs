@@ -12,7 +12,7 @@ mod assign;
 mod bar;
 mod capability;
 mod config;
-#[cfg(test)]
+#[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod msix;
 mod scan;

@@ -8,8 +8,8 @@ pub mod net;
 pub mod queue;
 pub mod transport;
 
-#[cfg(test)]
-mod fake;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 
 pub use queue::{Alarm, Broken, Queue};
 pub use transport::{Features, Transport, TransportError};

@@ -10,11 +10,14 @@ const ACKED: usize = 0;
 
 impl CongestionControl for NewReno {
     fn avoid(&self, cc: &mut CcState, acked: &Acked) {
-        // RFC 5681, 3.1, the recommended form of (3): one SMSS for each cwnd's worth of acknowledged bytes.
+        // RFC 5681, 3.1, the recommended form of (3): one SMSS for each cwnd's worth of acknowledged bytes. Of a cwnd of two segments and a
+        // half, two are sent in a round trip: where losses keep it small, the half would cost a quarter of the growth.
         // RFC 5681 3.1-12, 3.1-13, 3.1-14, 3.1-15.
+        let mss = acked.mss.max(1);
+        let whole = (cc.cwnd - cc.cwnd % mss).max(mss);
         let total = cc.words[ACKED].saturating_add(acked.bytes);
-        let rounds = total / cc.cwnd.max(1);
-        cc.words[ACKED] = total - rounds * cc.cwnd;
+        let rounds = total / whole;
+        cc.words[ACKED] = total - rounds * whole;
         cc.cwnd = cc.cwnd.saturating_add(rounds.saturating_mul(acked.mss));
     }
 
@@ -46,6 +49,17 @@ mod tests {
         assert_eq!(cc.cwnd, 14_600);
         NewReno.avoid(&mut cc, &acked);
         assert_eq!(cc.cwnd, 16_060);
+    }
+
+    #[test]
+    fn a_part_of_a_segment_is_not_waited_for() {
+        let mut cc = flow().cc;
+        cc.cwnd = 2500;
+        let acked = |bytes| Acked { bytes, srtt_us: 1000, mss: 1000, prior_cwnd: 0, now_ms: 0 };
+        NewReno.avoid(&mut cc, &acked(1000));
+        assert_eq!(cc.cwnd, 2500);
+        NewReno.avoid(&mut cc, &acked(1000));
+        assert_eq!((cc.cwnd, cc.words[ACKED]), (3500, 0));
     }
 
     #[test]

@@ -16,3 +16,5 @@ mod peers;
 pub mod stack;
 mod steps;
 pub mod tcp;
+pub mod vfio_user;
+pub mod virtio;

@@ -27,7 +27,7 @@ use report::Report;
 use totals::Totals;
 
 /// As the program says them (`toe-fuzz` without arguments).
-const TARGETS: [&str; 9] = ["frame", "tcp", "engine", "card", "stack", "app", "device_tree", "acpi", "ivshmem"];
+const TARGETS: [&str; 11] = ["frame", "tcp", "engine", "card", "stack", "app", "device_tree", "acpi", "ivshmem", "vfio_user", "virtio"];
 
 /// Coverage as libFuzzer wants it, and every check of ours; all of it is in the stable compiler. With frame pointers, perf says who calls.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 \
@@ -46,10 +46,13 @@ fn input_max(name: &str) -> usize {
     match name {
         "device_tree" | "acpi" => KEPT_MAX,
         "card" | "stack" | "app" => 256,
-        "engine" => 512,
+        "engine" | "vfio_user" | "virtio" => 512,
         _ => 1024,
     }
 }
+
+/// Bytes that malloc keeps.
+const MALLOC_KEEPS: &str = "33554432";
 
 #[derive(Args, Debug)]
 pub struct Options {
@@ -146,6 +149,8 @@ fn fuzz(name: &str, options: &Options) -> Result<Report> {
     }
     let mut command = Command::new(&program);
     command
+        // Memory that is freed is asked for again with the next input: it need not go back to the system meanwhile.
+        .envs(["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"].map(|name| (name, MALLOC_KEEPS)))
         .arg(format!("-artifact_prefix={}/", found.display()))
         .arg(format!("-max_total_time={}", options.seconds))
         .arg(format!("-max_len={}", input_max(name)))

@@ -167,7 +167,7 @@ impl<R: Registers> NetRx<R> {
     }
 
     /// Buffers that the device has, or that wait to be given to it.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fake"))]
     pub fn posted(&self) -> usize {
         self.pairs.iter().map(|pair| usize::from(pair.queue.in_flight())).sum()
     }
