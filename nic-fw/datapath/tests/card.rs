@@ -540,6 +540,34 @@ fn a_full_close_ends_with_both_fins(kind: &impl Kind) {
     assert_eq!(b.sent().last().unwrap().acked(), 1);
 }
 
+/// Whoever shares the region may end the flow at once, while notices of others are on their way: toed would take it for one that lives.
+fn an_install_is_answered_before_its_flow_is_said_to_have_ended(kind: &impl Kind) {
+    let mut b = kind.bench();
+    (1..4).for_each(|n| _ = b.install(n, 1));
+    let before = b.install(0, 1);
+    b.segment(0, 0, 0, TcpFlags::RST, b"");
+    assert_eq!(b.closed().len(), 1);
+    b.events(1, true);
+    // It gets the place that is free.
+    let flow = FlowId { generation: before.generation + 1, ..before };
+    let mut install = ControlMsg::new(kind::INSTALL, 0);
+    install.set_flow_state(&b.flow_state(0, 1, CtxId::NONE.0));
+    b.submit(install);
+    (1..4).for_each(|n| b.segment(n, 0, 0, TcpFlags::RST, b""));
+    for _ in 0..400 {
+        for kind in [hc::REBIND, hc::ABORT] {
+            if b.has_room(1) {
+                b.post(1, HostDesc { kind, flow, ..Default::default() });
+            }
+        }
+        b.events(1, true);
+        b.card.poll(b.now);
+    }
+    b.run();
+    let told: Vec<_> = std::iter::from_fn(|| b.completion()).filter(|m| m.flow == flow).map(|m| m.kind).collect();
+    assert_eq!(told, [kind::INSTALL | kind::REPLY, kind::FLOW_CLOSED]);
+}
+
 /// Until the control plane, which may be stopped, has read of the end.
 fn a_peer_that_has_missed_the_reset_gets_it_again(kind: &impl Kind) {
     let mut b = kind.bench();
@@ -1094,6 +1122,7 @@ on_every_card! {
     an_unbound_flow_that_is_given_up_is_reported_at_once,
     a_close_with_unread_data_sends_what_was_written_and_then_resets,
     a_full_close_ends_with_both_fins,
+    an_install_is_answered_before_its_flow_is_said_to_have_ended,
     a_peer_that_has_missed_the_reset_gets_it_again,
     an_application_closes_its_flow_while_the_control_plane_is_silent,
     unmapping_a_region_resets_its_flows_first,

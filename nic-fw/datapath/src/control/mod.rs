@@ -435,8 +435,10 @@ impl Control {
         // Notices go first, so what an UNMAP_REGION or a sweep has ended is known when its answer comes; but the last free
         // entry is the answer's.
         let for_answer = u32::from(self.job != Job::Idle);
+        // But toed has to know a flow before it hears of its end, which an application can bring about at once.
+        let installed = answering && self.mail.as_ref().is_some_and(|mail| mail.request.kind == kind::INSTALL);
         let index = self.comp_tail;
-        if free > for_answer && self.notices.any_waiting() {
+        if free > for_answer && self.notices.any_waiting() && !installed {
             self.notice(index)?;
         } else if free > 0 && answering {
             *self.out = self.mail.as_ref()?.answer;
