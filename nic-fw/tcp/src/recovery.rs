@@ -80,8 +80,6 @@ fn advance_state(
     out: &mut Output,
 ) {
     let delivered = news.acked + news.sacked;
-    // As RFC 6582, 3.2, (3): the ACK that ends recovery sets cwnd, and does not raise it.
-    let ended = s.has(ff::RECOVERY) && s.snd_una().ge(SeqNum(s.cc.recover));
     if s.snd_una().ge(SeqNum(s.cc.recover)) {
         end(s, pools, now);
     }
@@ -92,7 +90,8 @@ fn advance_state(
         // RFC 6675 5.1-5.
         begin(s, pools, news, out);
         prr::on_ack(s, pools, delivered, false);
-    } else if advanced && !ended {
+    } else if advanced {
+        // Also by the ACK that has just ended a recovery, as Linux: with a loss in every few round trips it is a good part of all growth.
         ack::grow(s, delivered, flight, ece, now);
     }
     ask_for_retransmission(s, pools);
