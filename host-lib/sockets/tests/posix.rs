@@ -626,7 +626,7 @@ fn options_with_a_number_are_checked_as_by_linux() {
         (IPPROTO_TCP, TCP_LINGER2, 60, 1000, 120, None),
         (IPPROTO_TCP, TCP_QUICKACK, 1, 0, 0, None),
         (IPPROTO_TCP, TCP_NOTSENT_LOWAT, 0, -1, -1, None),
-        (IPPROTO_TCP, TCP_WINDOW_CLAMP, 0, 9, 1152, Some(0)),
+        (IPPROTO_TCP, TCP_WINDOW_CLAMP, 0, 9, 1152, None),
     ] {
         assert_eq!((get(level, name), set(level, name, good), get(level, name)), (first, Ok(()), reads), "{level} {name}");
         if let Some(bad) = bad {
@@ -634,6 +634,9 @@ fn options_with_a_number_are_checked_as_by_linux() {
         }
     }
     assert_eq!((set(IPPROTO_IP, IP_TTL, -1), get(IPPROTO_IP, IP_TTL)), (Ok(()), 64));
+    assert_eq!((set(IPPROTO_TCP, TCP_WINDOW_CLAMP, 0), get(IPPROTO_TCP, TCP_WINDOW_CLAMP)), (Ok(()), 0));
+    let (a, _b, _l) = pair();
+    assert_eq!(a.sock().set_option(IPPROTO_TCP, TCP_WINDOW_CLAMP, &[0; 4]), Err(Errno::INVAL), "only before there is a connection");
 }
 
 #[test]

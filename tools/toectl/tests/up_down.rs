@@ -148,7 +148,7 @@ fn up_passes_the_words_on_and_down_leaves_nothing() {
     let socket = there.run_dir().join("card.sock");
     assert!(toed.contains(&format!("--device vfio-user:{} ", socket.display())), "{toed}");
     assert!(toed.contains(" --ip-addr 10.0.0.2/24 --gateway 10.0.0.1 "), "{toed}");
-    assert!(toed.contains("--gateway 10.0.0.1 --x"), "{toed}");
+    assert!(toed.contains("--gateway 10.0.0.1 --interface none0 --x"), "{toed}");
     there.both_run();
     assert_ok(&there.toectl(&["down"]));
     assert_eq!(there.alive(), 0);
