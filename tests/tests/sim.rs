@@ -60,9 +60,9 @@ fn for_seeds(default: u64, case: impl Fn(u64) -> Outcome + Sync) {
     };
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get());
     std::thread::scope(|s| (0..workers).for_each(|_| drop(s.spawn(worker))));
-    // An error in time is an answer; but on these wires it must stay rare.
+    // An error in time is an answer; but on these wires it must stay rare. One of few seeds is no sign that it is not.
     let refused = refused.into_inner();
-    assert!(refused * 50 <= seeds, "{refused} of {seeds} connections were not opened");
+    assert!(refused * 50 <= seeds.max(50), "{refused} of {seeds} connections were not opened");
 }
 
 struct Setup {
