@@ -28,8 +28,6 @@ use super::host;
 use super::peers::{OUR_IP, OUR_IP6, PEER_IP, PEER_IP6, PEER_PORT, Peer, Peers};
 use super::steps::steps;
 
-/// Deadlines in one step at most: time passes for hours, and inputs are many.
-const WAKEUPS: usize = 16;
 const STEPS_MAX: usize = 200;
 /// Where the application listens that nobody may disturb, and where the others may.
 const HONEST: u16 = 80;
@@ -276,7 +274,7 @@ impl World {
                 let syn = syn(self.peers.get(n), if n < 128 { OTHERS } else { HONEST });
                 self.arrive(syn);
             }
-            Step::Pass(us) => self.pass(us.into(), WAKEUPS),
+            Step::Pass(us) => self.pass(us.into(), host::WAKEUPS),
             Step::Lie { word, value } => {
                 self.is_true = false;
                 self.lies.borrow_mut().push((word, value));

@@ -10,6 +10,9 @@ use toed::core::CoreConfig;
 
 use super::peers::{OUR_IP, OUR_IP6, OUR_MAC};
 
+/// Deadlines in one step of an input at most: time passes for hours, and inputs are many.
+pub const WAKEUPS: usize = 16;
+
 /// With room for as many applications, each with as many contexts.
 pub fn small(applications: u16) -> ToeHost {
     let address = Prefix::new(v4_mapped(OUR_IP), 24).expect("24 bits");

@@ -16,8 +16,6 @@ use super::host;
 use super::peers::{PEER_IP, PEER_IP6, PEER_PORT, Peers, blocks};
 use super::steps::steps;
 
-/// Deadlines in one step at most: time passes for hours, and inputs are many.
-const WAKEUPS: usize = 16;
 const STEPS_MAX: usize = 300;
 const LISTENS: u16 = 80;
 /// All retransmissions of a flow that nobody answers any more are over by then, and so is TIME-WAIT: microseconds.
@@ -200,7 +198,7 @@ impl World {
                 let message = self.peers.get(port).unreachable(code, mtu, seq);
                 self.arrive(message);
             }
-            Step::Pass(us) => self.pass(us.into(), WAKEUPS),
+            Step::Pass(us) => self.pass(us.into(), host::WAKEUPS),
             Step::App(call) => {
                 self.calls.borrow_mut().push(call);
                 self.host.wake_app();
