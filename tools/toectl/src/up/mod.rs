@@ -126,10 +126,11 @@ impl Part {
         if options.slaac {
             words.push("--slaac".into());
         }
-        match (options.vlan, options.port.strip_prefix("af_packet:")) {
+        // What the kernel takes for its own link is the card's.
+        let taken_over = interface::of_port(&options.port).filter(|_| options.port.starts_with("af_packet:"));
+        match (options.vlan, taken_over) {
             (Some(vlan), _) => words.extend(["--vlan".into(), vlan.to_string().into()]),
-            // What the kernel takes for its own link is the card's.
-            (None, Some(_)) => words.extend(["--interface".into(), interface::of_port(&options.port).unwrap_or_default().into()]),
+            (None, Some(name)) => words.extend(["--interface".into(), name.into()]),
             (None, None) => {}
         }
         words.extend(more.into_iter().chain(options.toed_arg.iter().cloned()));
