@@ -47,12 +47,8 @@ impl AppFd {
         rustix::io::dup3(file, &mut target, flags)
     }
 
-    /// The same, and whether that closed a socket's last descriptor: as [`close_last`](Self::close_last).
-    pub fn replace_last(self, file: impl AsFd, cloexec: bool) -> Result<bool, Errno> {
-        self.last_by(|| self.replace(file, cloexec))
-    }
-
-    fn last_by(self, close: impl FnOnce() -> Result<(), Errno>) -> Result<bool, Errno> {
+    /// Does `close`, by which this number is closed. Whether that was a socket's last descriptor: as [`close_last`](Self::close_last).
+    pub fn last_by(self, close: impl FnOnce() -> Result<(), Errno>) -> Result<bool, Errno> {
         let copies = Copies::new().and_then(|copies| copies.watch(self, 0).map(|()| copies));
         close()?;
         Ok(copies.and_then(|copies| copies.left(1)).is_ok_and(|left| left.is_empty()))

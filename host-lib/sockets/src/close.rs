@@ -23,21 +23,21 @@ pub fn close(fd: i32) -> Result<(), Errno> {
     match fdtable::kind(fd) {
         // As if it were not open: the application has not opened it.
         Kind::Internal => return Err(Errno::BADF),
-        Kind::Socket(slot) => return end(fd, slot, || AppFd(fd).close_last()),
+        Kind::Socket(slot) => return end(fd, slot, || AppFd(fd).close()),
         Kind::Epoll(_) => forget(fd),
         Kind::Other => {}
     }
     AppFd(fd).close()
 }
 
-/// Closes a socket's number by `close`, which says whether it was the socket's last in any process: then the card is told, as toed may be stopped.
-fn end(fd: i32, slot: u32, close: impl FnOnce() -> Result<bool, Errno>) -> Result<(), Errno> {
+/// Closes a socket's number by `close`. If it was the socket's last in any process, the card is told, as toed may be stopped.
+fn end(fd: i32, slot: u32, close: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
     Sock { fd, slot }.linger();
     let farewell = say_goodbye(slot);
     forget(fd);
-    if close()?
-        && let Some(farewell) = farewell
-    {
+    // Asking for the last costs some system calls, of which a listener or a socket without connection has no use.
+    let Some(farewell) = farewell else { return close() };
+    if AppFd(fd).last_by(close)? {
         hub::lock().part(farewell);
     }
     Ok(())
@@ -125,7 +125,7 @@ pub fn dup3(old: i32, new: i32, flags: i32) -> Result<i32, Errno> {
     // Fails before anything is closed, as the kernel would.
     rustix::io::fcntl_getfd(AppFd(old))?;
     match fdtable::kind(new) {
-        Kind::Socket(slot) => end(new, slot, || AppFd(new).replace_last(AppFd(old), cloexec))?,
+        Kind::Socket(slot) => end(new, slot, || AppFd(new).replace(AppFd(old), cloexec))?,
         _ => {
             forget(new);
             AppFd(new).replace(AppFd(old), cloexec)?;
@@ -150,7 +150,7 @@ pub fn close_range(first: u32, last: u32, mut close_kernel: impl FnMut(u32, u32)
                 }
                 from = number + 1;
                 if let Kind::Socket(slot) = kind {
-                    let _ = end(fd, slot, || AppFd(fd).close_last());
+                    let _ = end(fd, slot, || AppFd(fd).close());
                 }
             }
             Kind::Epoll(_) => forget(fd),
