@@ -16,6 +16,7 @@ pub mod cli;
 pub mod device;
 pub mod disturb;
 pub mod endpoint;
+pub mod lent;
 pub mod mailbox;
 pub mod memory;
 pub mod pci;

@@ -21,7 +21,8 @@ use toe_abi::control::CONTROL_REGION_LEN;
 use toe_abi::{CtxId, HostAddr, HostSpan, RegionId, regs};
 use toe_hal::{Dma, HostMemory, Kick};
 use toe_nic::device::{Device, Facts, Status};
-use toe_nic::mailbox::{Answer, Command, Mailbox, Signal};
+use toe_nic::lent::Lent;
+use toe_nic::mailbox::{Answer, Command, Mailbox};
 use toe_nic::memory::SoftMemory;
 use toe_nic::signals::{Interrupts, Kicks};
 use vfio_bindings::bindings::vfio::{VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD};
@@ -139,9 +140,7 @@ pub fn run(data: &[u8]) {
 
 /// What the data path does with letters (`toe_nic::run`), without flows.
 struct Obeyer {
-    memory: SoftMemory,
-    interrupts: Interrupts,
-    kicks: Kicks,
+    lent: Lent,
     epoll: OwnedFd,
 }
 
@@ -159,27 +158,24 @@ impl Obeyer {
 
     fn obey(&mut self, command: Command) -> Answer {
         match command {
-            Command::Map(mapping) => self.memory.map(mapping).map_err(|refused| io::Error::from_raw_os_error(refused.errno())),
-            Command::Unmap { iova, len } => Ok(self.memory.unmap(iova, len)),
+            Command::Map(mapping) => self.lent.map(mapping),
+            Command::Unmap { iova, len } => Ok(self.lent.memory.unmap(iova, len)),
             Command::Attach { iova } => {
-                self.memory.unbind(RegionId::CONTROL);
-                let bound = self.memory.bind(RegionId::CONTROL, iova, CONTROL_REGION_LEN);
-                bound.map(|()| vec![]).map_err(|_| rustix::io::Errno::FAULT.into())
+                self.lent.detach();
+                self.lent.attach(iova).map(|()| vec![])
             }
             Command::Detach => {
-                self.memory.unbind(RegionId::CONTROL);
+                self.lent.detach();
                 Ok(vec![])
             }
-            Command::Reset => Ok(self.memory.reset()),
-            Command::EndSession => Ok(self.memory.end_session()),
-            Command::Signals { signal, first, fds } => {
-                for (ctx, fd) in (first.0..).map(CtxId).zip(fds) {
-                    match signal {
-                        Signal::Interrupt => self.interrupts.set(ctx, fd)?,
-                        Signal::Kick => self.kicks.set(&self.epoll, ctx, fd)?,
-                    }
-                }
-                Ok(vec![])
+            Command::Reset => {
+                self.lent.detach();
+                Ok(self.lent.memory.reset())
+            }
+            Command::Signals { signal, first, fds } => self.lent.signals(signal, first, fds, &self.epoll).map(|()| vec![]),
+            Command::EndSession => {
+                self.lent.detach();
+                self.lent.end_session(&self.epoll)
             }
         }
     }
@@ -197,9 +193,7 @@ impl World {
         let mailbox = Arc::new(Mailbox::new()?);
         let (memory_of_card, interrupts) = (SoftMemory::new(REGIONS), Interrupts::new(CONTEXTS));
         let obeyer = Obeyer {
-            memory: memory_of_card.clone(),
-            interrupts: interrupts.clone(),
-            kicks: Kicks::new(CONTEXTS),
+            lent: Lent { memory: memory_of_card.clone(), interrupts: interrupts.clone(), kicks: Kicks::new(CONTEXTS) },
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
         };
         let of_thread = mailbox.clone();

@@ -15,6 +15,7 @@ mod thread;
 use crate::board::SoftBoard;
 use crate::device::Status;
 use crate::disturb::{Disturb, Disturbance};
+use crate::lent::Lent;
 use crate::mailbox::{Answer, Mailbox};
 use crate::memory::SoftMemory;
 use crate::ports::{Port, PortError};
@@ -140,7 +141,8 @@ impl Runner {
             tracing::warn!(cores, "more cores in the placement than CPUs: it works, but slower than with fewer");
         }
         let shared = Shared { wakes, ends: AtomicBool::new(false), failure: Mutex::new(None), spin_us, crowded, cores };
-        let obeyer = Obeyer::new(memory.clone(), interrupts.clone(), kicks, mailbox.clone(), status.clone());
+        let lent = Lent { memory: memory.clone(), interrupts: interrupts.clone(), kicks };
+        let obeyer = Obeyer::new(lent, mailbox.clone(), status.clone());
         Ok(Self { card, memory, interrupts, threads, obeyer, shared, status, mailbox })
     }
 

@@ -3,15 +3,14 @@
 use super::{Engine, Epochs, Reply};
 use crate::board::SoftBoard;
 use crate::device::Status;
-use crate::mailbox::{Answer, Command, Mailbox, Signal};
-use crate::memory::{Retired, SoftMemory};
-use crate::signals::{Interrupts, Kicks};
+use crate::lent::Lent;
+use crate::mailbox::{Answer, Command, Mailbox};
+use crate::memory::Retired;
 use rustix::fd::OwnedFd;
 use std::io;
 use std::sync::Arc;
-use toe_abi::{CtxId, RegionId, control, regs};
+use toe_abi::regs;
 use toe_datapath::host::Host;
-use toe_hal::HostMemory;
 use toe_sync::epoch::Epoch;
 
 /// What became of the letters.
@@ -23,9 +22,7 @@ pub enum Obeyed {
 }
 
 pub struct Obeyer {
-    memory: SoftMemory,
-    interrupts: Interrupts,
-    kicks: Kicks,
+    lent: Lent,
     mailbox: Arc<Mailbox>,
     status: Arc<Status>,
     attached: bool,
@@ -34,8 +31,8 @@ pub struct Obeyer {
 }
 
 impl Obeyer {
-    pub fn new(memory: SoftMemory, interrupts: Interrupts, kicks: Kicks, mailbox: Arc<Mailbox>, status: Arc<Status>) -> Self {
-        Self { memory, interrupts, kicks, mailbox, status, attached: false, waiting: None }
+    pub fn new(lent: Lent, mailbox: Arc<Mailbox>, status: Arc<Status>) -> Self {
+        Self { lent, mailbox, status, attached: false, waiting: None }
     }
 
     /// There may be letters: makes the descriptor that said so quiet again.
@@ -77,33 +74,24 @@ impl Obeyer {
 
     fn obey(&mut self, command: Command, host: &mut Host<SoftBoard>, epoll: &OwnedFd) -> Answer {
         match command {
-            Command::Map(mapping) => self.memory.map(mapping).map_err(|refused| {
-                tracing::warn!("DMA_MAP refused: {refused}");
-                io::Error::from_raw_os_error(refused.errno())
-            }),
-            Command::Unmap { iova, len } => Ok(self.memory.unmap(iova, len)),
+            Command::Map(mapping) => self.lent.map(mapping),
+            Command::Unmap { iova, len } => Ok(self.lent.memory.unmap(iova, len)),
             Command::Attach { iova } => self.attach(iova, host).map(|()| Vec::new()),
             Command::Detach | Command::Reset => {
                 self.detach(host);
                 Ok(Vec::new())
             }
-            Command::Signals { signal, first, fds } => self.signals(signal, first, fds, epoll).map(|()| Vec::new()),
+            Command::Signals { signal, first, fds } => self.lent.signals(signal, first, fds, epoll).map(|()| Vec::new()),
             Command::EndSession => {
                 self.detach(host);
-                // The control region's descriptors belonged to the host; the applications' go on working.
-                self.signals(Signal::Interrupt, CtxId::CONTROL, vec![None], epoll)?;
-                self.signals(Signal::Kick, CtxId::CONTROL, vec![None], epoll)?;
-                Ok(self.memory.end_session())
+                self.lent.end_session(epoll)
             }
         }
     }
 
     fn attach(&mut self, iova: u64, host: &mut Host<SoftBoard>) -> io::Result<()> {
         self.detach(host);
-        self.memory.bind(RegionId::CONTROL, iova, control::CONTROL_REGION_LEN).map_err(|_| {
-            tracing::warn!(iova = format!("{iova:#x}"), len = control::CONTROL_REGION_LEN, "ATTACH: no such control region is mapped");
-            io::Error::from_raw_os_error(libc::EFAULT)
-        })?;
+        self.lent.attach(iova)?;
         host.attach_control();
         self.attached = true;
         self.status.set(regs::status::ATTACHED);
@@ -116,19 +104,7 @@ impl Obeyer {
             host.detach_control();
             tracing::info!("control plane detached");
         }
-        self.memory.unbind(RegionId::CONTROL);
+        self.lent.detach();
         self.status.set(regs::status::DETACHED);
-    }
-
-    fn signals(&mut self, signal: Signal, first: CtxId, fds: Vec<Option<OwnedFd>>, epoll: &OwnedFd) -> io::Result<()> {
-        for (i, fd) in fds.into_iter().enumerate() {
-            let ctx = u16::try_from(usize::from(first.0) + i).map_err(|_| rustix::io::Errno::INVAL)?;
-            let ctx = CtxId(ctx);
-            match signal {
-                Signal::Interrupt => self.interrupts.set(ctx, fd)?,
-                Signal::Kick => self.kicks.set(epoll, ctx, fd)?,
-            }
-        }
-        Ok(())
     }
 }
