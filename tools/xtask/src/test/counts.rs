@@ -71,21 +71,25 @@ pub fn reasons(done: &Done) -> impl Iterator<Item = (&str, u64)> {
     reasons.into_iter()
 }
 
-/// Without the lines that say that all is well.
+/// Without the lines that say that all is well, and what tests printed that passed (`--show-output`).
 pub fn relevant(output: &str) -> String {
-    let noise = |line: &&str| {
+    let mut in_successes = false;
+    let mut is_relevant = |line: &&str| {
         let line = line.trim();
-        !(line.is_empty()
-            || line.ends_with("... ok")
-            || line.ends_with("... ignored")
-            || line.starts_with("Running ")
-            || line.starts_with("Compiling ")
-            || line.starts_with("Checking ")
-            || line.starts_with("Fresh ")
-            || line.starts_with("running ")
-            || line.starts_with("test result: ok"))
+        in_successes = match line {
+            "successes:" => true,
+            "failures:" => false,
+            _ => in_successes && !line.starts_with("test result: "),
+        };
+        !(in_successes || is_noise(line))
     };
-    output.lines().filter(noise).map(|line| format!("{line}\n")).collect()
+    output.lines().filter(|line| is_relevant(line)).map(|line| format!("{line}\n")).collect()
+}
+
+fn is_noise(line: &str) -> bool {
+    let ends = ["... ok", "... ignored"];
+    let starts = ["Running ", "Compiling ", "Checking ", "Fresh ", "running ", "test result: ok"];
+    line.is_empty() || ends.iter().any(|end| line.ends_with(end)) || starts.iter().any(|start| line.starts_with(start))
 }
 
 #[cfg(test)]
@@ -131,5 +135,8 @@ mod tests {
     fn what_is_well_is_not_repeated() {
         let text = "running 2 tests\ntest a ... ok\ntest b ... FAILED\n\nthread 'b' panicked\n";
         assert_eq!(relevant(text), "test b ... FAILED\nthread 'b' panicked\n");
+        let shown = "successes:\n\n---- a stdout ----\nfine\n\nsuccesses:\n    a\n\nfailures:\n\n---- b stdout ----\nbroken\n\n\
+            test result: FAILED. 1 passed\nsuccesses:\n    c\ntest result: ok. 1 passed\nafter\n";
+        assert_eq!(relevant(shown), "failures:\n---- b stdout ----\nbroken\ntest result: FAILED. 1 passed\nafter\n");
     }
 }
