@@ -93,7 +93,8 @@ fn a_peer_that_forgets_its_neighbours_finds_the_card_again() {
     std::thread::scope(|scope| {
         let transfer = scope.spawn(|| (0..4).for_each(|_| fetch(&pair, &pair.peer_place(), CARD_IP6, 80, &hash)));
         while !transfer.is_finished() {
-            pair.peer().ip(&format!("-6 neigh flush dev {PEER_IF}")).expect("flush");
+            // Not one that it asks for just now: then the kernel tells the program at once that there is no way.
+            pair.peer().ip(&format!("-6 neigh flush dev {PEER_IF} nud reachable nud stale nud delay nud probe")).expect("flush");
             std::thread::sleep(Duration::from_millis(20));
         }
         transfer.join().expect("whole");
