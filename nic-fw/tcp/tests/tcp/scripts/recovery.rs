@@ -384,6 +384,28 @@ fn without_records_three_duplicate_acks_retransmit() {
 }
 
 #[test]
+fn without_records_a_loss_lasts_until_all_is_acknowledged_that_was_in_flight() {
+    let mut t = script();
+    t.pools = Pools::new(0, 4);
+    t.write(4000);
+    let _ = time_out(&mut t);
+    let lossy = [1000, 3000, 4000].map(|ack| {
+        let _ = t.ack(ack, &[]);
+        t.s.rx.flags & flow_flags::LOSS != 0
+    });
+    assert_eq!(lossy, [true, true, false]);
+}
+
+/// It has not been negotiated, so they mean nothing.
+#[test]
+fn blocks_of_a_peer_without_sack_are_not_heeded() {
+    let mut t = Script::with(|s| s.snd_wnd = 60_000);
+    t.write(10_000);
+    assert_eq!((2..=3).flat_map(|end| t.ack(0, &[(1000, end * 1000)])).collect::<Vec<_>>(), []);
+    assert_eq!(t.ack(0, &[(1000, 4000)]), [(0, 1000)], "the third duplicate, as without them");
+}
+
+#[test]
 fn records_that_run_out_in_recovery_end_it_as_newreno() {
     let mut t = script();
     // One for what is sent, one for each block and hole: not enough to tell the two lost segments from the rest.
