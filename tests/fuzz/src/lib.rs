@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   bytes ─┬─ as they are ──────► frame · device_tree · acpi · ivshmem
-//!          └─ as events ────────► tcp · engine · card · stack · app · vfio_user · virtio
+//!          └─ as events ────────► tcp · engine · card · stack · app · pci · vfio_user · virtio
 //! ```
 //!
 //! A target returns, or it has found something: a panic, an index out of range, an overflow, a loop, or a rule of ours that does not hold. Inputs
@@ -33,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "device_tree", about: "a device tree (toe-arch)", run: targets::device_tree::run },
     Target { name: "acpi", about: "ACPI tables in physical memory (toe-arch)", run: targets::acpi::run },
     Target { name: "ivshmem", about: "messages of the window's server (toe-link)", run: targets::ivshmem::run },
+    Target { name: "pci", about: "functions on a bus, their BARs and capabilities (toe-drivers)", run: targets::pci::run },
     Target { name: "vfio_user", about: "what a host asks of the soft card's device (toe-nic)", run: targets::vfio_user::run },
     Target { name: "virtio", about: "a network device that says anything (toe-drivers)", run: targets::virtio::run },
 ];

@@ -3,7 +3,7 @@
 //! to the daemon as well, nothing panics or spins.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use arbitrary::Arbitrary;
@@ -146,7 +146,8 @@ struct World {
     peers: Peers,
     clients: [ClientId; 3],
     next_client: u64,
-    regions: HashMap<ClientId, RegionId>,
+    /// Who has mapped which, the latest last: who takes leave keeps the sockets that it had.
+    regions: Vec<(ClientId, RegionId)>,
     /// As it was mapped, and how it is laid out: what the memory says of that may have been written over.
     memories: BTreeMap<RegionId, (Pages, RegionHeader)>,
     queues: Vec<Queue>,
@@ -178,7 +179,7 @@ impl World {
             peers: Peers::new(HONEST),
             clients: [ClientId(0); 3],
             next_client: 2,
-            regions: HashMap::new(),
+            regions: vec![],
             memories: BTreeMap::new(),
             queues: vec![],
             lies: Rc::default(),
@@ -317,13 +318,22 @@ impl World {
         let client = self.clients[n];
         self.host.others(|core, now| core.client_gone(client, now));
         self.queues.retain(|queue| queue.client != client);
-        let region = self.regions.remove(&client);
-        let Some(region) = region.filter(|region| !self.regions.values().any(|other| other == region)) else { return self.connect(n) };
+        let (its, others) = std::mem::take(&mut self.regions).into_iter().partition::<Vec<_>, _>(|(of, _)| *of == client);
+        self.regions = others;
+        for (_, region) in its {
+            if !self.regions.iter().any(|(_, other)| *other == region) {
+                self.forget(region);
+            }
+        }
+        self.connect(n);
+    }
+
+    /// Nobody has it any more.
+    fn forget(&mut self, region: RegionId) {
         self.memories.remove(&region);
         for (_, slot) in self.host.others_tokens().into_iter().filter(|(of, _)| *of == region) {
             self.host.others(|core, now| core.token_closed(region, slot, now));
         }
-        self.connect(n);
     }
 
     fn arrive(&mut self, bytes: Vec<u8>) {
@@ -347,15 +357,16 @@ impl World {
             for attachment in attached {
                 match attachment {
                     Attachment::Region(region) => {
-                        self.regions.insert(client, region);
+                        self.regions.push((client, region));
                         if let Some(memory) = self.host.memory(region) {
                             let header = geometry(&memory);
                             self.memories.insert(region, (memory, header));
                         }
                     }
                     Attachment::Kick(ctx) => {
-                        let (index, region) = (reply.args[0] as u32, self.regions.get(&client).copied());
-                        self.queues.extend(region.map(|region| Queue { client, ctx, region, index, tail: 0 }));
+                        let region = self.regions.iter().rfind(|(of, _)| *of == client);
+                        let index = reply.args[0] as u32;
+                        self.queues.extend(region.map(|&(_, region)| Queue { client, ctx, region, index, tail: 0 }));
                     }
                     Attachment::Irq(_) | Attachment::Token(..) => {}
                 }

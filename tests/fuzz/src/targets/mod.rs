@@ -12,6 +12,7 @@ pub mod engine;
 pub mod frame;
 mod host;
 pub mod ivshmem;
+pub mod pci;
 mod peers;
 pub mod stack;
 mod steps;
