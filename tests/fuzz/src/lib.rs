@@ -13,6 +13,11 @@
 
 mod targets;
 
+/// Has targets of events tell each of them before it happens.
+pub fn show_steps() {
+    targets::steps::SHOWN.store(true, std::sync::atomic::Ordering::Relaxed);
+}
+
 /// Something to fuzz.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {

@@ -15,7 +15,7 @@ pub mod ivshmem;
 pub mod pci;
 mod peers;
 pub mod stack;
-mod steps;
+pub mod steps;
 pub mod tcp;
 pub mod vfio_user;
 pub mod virtio;

@@ -234,8 +234,9 @@ impl World {
         self.host.wake_app();
         self.settle();
         self.pass(END_US, usize::MAX);
+        // Whoever was accepted in the meantime, or could not be as long as there was no socket left.
+        self.host.wake_app();
         self.settle();
-        // Whoever was accepted in the meantime.
         if !self.app.sockets.is_empty() {
             return self.end();
         }

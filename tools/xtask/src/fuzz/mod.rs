@@ -180,7 +180,7 @@ fn fuzz(name: &str, options: &Options) -> Result<Report> {
         report.found.get_or_insert_with(|| status.to_string());
         step.end(Mark::Failed, &report.to_string());
         println!("{}", last_lines.join("\n"));
-        println!("again: cargo run -p toe-fuzz -- {name} FILE; once mended, keep it as tests/fuzz/corpus/{name}/WHAT-IT-WAS");
+        println!("again: cargo run -p toe-fuzz -- --steps {name} FILE; once mended, keep it as tests/fuzz/corpus/{name}/WHAT-IT-WAS");
     } else {
         step.end(Mark::Ok, &report.to_string());
     }
