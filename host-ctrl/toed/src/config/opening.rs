@@ -1,7 +1,7 @@
 //! How connections begin: half-open ones, SYN cookies, and the ports that are chosen.
 
 use super::{Options, count};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow, bail};
 use toe_engine::{Config, SynCookies};
 
 /// What the options say, and the engine's defaults where they say nothing.
@@ -37,10 +37,13 @@ impl Opening {
 }
 
 fn port_range(text: &str) -> Result<(u16, u16)> {
+    let bad = |why: &str| anyhow!("--ip-local-port-range {text}: {why}");
     let range = text.split_once('-').and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
-    range
-        .filter(|(first, last)| *first > 0 && first <= last)
-        .with_context(|| format!("--ip-local-port-range {text}: not FIRST-LAST, such as 32768-60999"))
+    match range.ok_or_else(|| bad("not FIRST-LAST, such as 32768-60999"))? {
+        (0, _) => Err(bad("port 0 cannot be used; the first is 1")),
+        (first, last) if first > last => Err(bad("the first port is above the last")),
+        range => Ok(range),
+    }
 }
 
 #[cfg(test)]
@@ -69,9 +72,11 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for range in ["", "5", "0-9", "9-8", "1-65536", "a-b", "1-2-3"] {
-            assert!(port_range(range).is_err(), "{range}");
+        for range in ["", "5", "1-65536", "a-b", "1-2-3"] {
+            assert!(port_range(range).is_err_and(|e| e.to_string().contains("not FIRST-LAST")), "{range}");
         }
+        assert!(port_range("0-9").is_err_and(|e| e.to_string().contains("port 0")));
+        assert!(port_range("9-8").is_err_and(|e| e.to_string().contains("above the last")));
         assert!(applied(&Options { tcp_syncookies: Some(3), ..Options::default() }).is_err());
         assert!(applied(&Options { tcp_max_syn_backlog: Some(0), ..Options::default() }).is_err());
     }
