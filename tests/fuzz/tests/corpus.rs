@@ -46,4 +46,4 @@ macro_rules! targets {
     };
 }
 
-targets!(frame tcp engine card stack app device_tree acpi ivshmem pci vfio_user virtio);
+targets!(frame tcp engine card stack app library device_tree acpi ivshmem pci vfio_user virtio);

@@ -3,6 +3,7 @@
 pub mod acpi;
 pub mod app;
 mod bytes;
+mod calls;
 pub mod card;
 #[allow(dead_code, reason = "its own source of choices is not used here")]
 #[path = "../../../../nic-fw/tcp/tests/tcp/choices.rs"]
@@ -12,6 +13,7 @@ pub mod engine;
 pub mod frame;
 mod host;
 pub mod ivshmem;
+pub mod library;
 pub mod pci;
 mod peers;
 pub mod stack;

@@ -5,15 +5,16 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use arbitrary::Arbitrary;
-use toe::{Context, Error, Event, SocketId};
+use toe::{Context, Event, SocketId};
 use toe_hal::RxOffload;
 use toe_hal::fake::FakeFrame;
 use toe_link::slot::Addr;
 use toe_tests::sim::host::{App, SimDaemon, ToeHost};
 use toe_wire::{TcpFlags, TcpOptions, Timestamps};
 
+use super::calls::Call;
 use super::host;
-use super::peers::{PEER_IP, PEER_IP6, PEER_PORT, Peers, blocks};
+use super::peers::{Peers, blocks};
 use super::steps::steps;
 
 const STEPS_MAX: usize = 300;
@@ -62,68 +63,11 @@ enum Step<'a> {
     App(Call),
 }
 
-#[derive(Arbitrary, Clone, Copy, Debug)]
-enum Call {
-    Connect { v6: bool },
-    Send { which: u8, len: u16 },
-    Receive { which: u8, len: u16 },
-    Shutdown(u8),
-    Close(u8),
-    Abort(u8),
-    Nodelay(u8, bool),
-    Keepalive(u8, bool),
-    Cork(u8, bool),
-    SendUrgent { which: u8, len: u16 },
-    ReceiveUrgent(u8),
-    OobInline(u8, bool),
-}
-
 /// Does what it is told.
 struct Puppet {
     calls: Rc<RefCell<Vec<Call>>>,
     listener: Option<SocketId>,
     sockets: Vec<SocketId>,
-}
-
-impl Puppet {
-    fn call(&mut self, toe: &mut Context<SimDaemon>, call: Call) -> Result<(), Error> {
-        let pick = |which: u8| usize::from(which).checked_rem(self.sockets.len()).map(|at| (at, self.sockets[at]));
-        let (Call::Send { which, .. }
-        | Call::Receive { which, .. }
-        | Call::Shutdown(which)
-        | Call::Close(which)
-        | Call::Abort(which)
-        | Call::Nodelay(which, _)
-        | Call::Keepalive(which, _)
-        | Call::Cork(which, _)
-        | Call::SendUrgent { which, .. }
-        | Call::ReceiveUrgent(which)
-        | Call::OobInline(which, _)) = call
-        else {
-            let v6 = matches!(call, Call::Connect { v6: true });
-            self.sockets.push(toe.connect(if v6 { Addr::v6(PEER_IP6, PEER_PORT + 1) } else { Addr::v4(PEER_IP, PEER_PORT) })?);
-            return Ok(());
-        };
-        let Some((at, id)) = pick(which) else { return Ok(()) };
-        match call {
-            Call::Send { len, .. } => drop(toe.send(id, &vec![0x55; len.into()])?),
-            Call::Receive { len, .. } => drop(toe.recv(id, &mut vec![0; len.into()])?),
-            Call::Shutdown(_) => toe.shutdown(id)?,
-            Call::Abort(_) => toe.abort(id)?,
-            Call::Nodelay(_, on) => toe.set_nodelay(id, on)?,
-            Call::Keepalive(_, on) => toe.set_keepalive(id, on)?,
-            Call::Cork(_, on) => toe.set_cork(id, on)?,
-            Call::SendUrgent { len, .. } => drop(toe.send_urgent(id, &vec![0x77; len.into()])?),
-            Call::ReceiveUrgent(_) => drop((toe.recv_urgent(id)?, toe.at_mark(id)?)),
-            Call::OobInline(_, on) => toe.set_oob_inline(id, on)?,
-            Call::Close(_) => {
-                self.sockets.remove(at);
-                toe.close(id);
-            }
-            Call::Connect { .. } => {}
-        }
-        Ok(())
-    }
 }
 
 impl App for Puppet {
@@ -135,7 +79,7 @@ impl App for Puppet {
         }
         for call in self.calls.take() {
             // Errors are answers.
-            let _ = self.call(toe, call);
+            let _ = call.make(toe, &mut self.sockets);
         }
         false
     }

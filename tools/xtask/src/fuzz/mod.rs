@@ -27,8 +27,8 @@ use report::Report;
 use totals::Totals;
 
 /// As the program says them (`toe-fuzz` without arguments).
-const TARGETS: [&str; 12] =
-    ["frame", "tcp", "engine", "card", "stack", "app", "device_tree", "acpi", "ivshmem", "pci", "vfio_user", "virtio"];
+const TARGETS: [&str; 13] =
+    ["frame", "tcp", "engine", "card", "stack", "app", "library", "device_tree", "acpi", "ivshmem", "pci", "vfio_user", "virtio"];
 
 /// Coverage as libFuzzer wants it, and every check of ours; all of it is in the stable compiler. With frame pointers, perf says who calls.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 \
@@ -46,7 +46,7 @@ const KEPT_MAX: usize = 8192;
 fn input_max(name: &str) -> usize {
     match name {
         "device_tree" | "acpi" => KEPT_MAX,
-        "card" | "stack" | "app" => 256,
+        "card" | "stack" | "app" | "library" => 256,
         "engine" | "vfio_user" | "virtio" => 512,
         _ => 1024,
     }
