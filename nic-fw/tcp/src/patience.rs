@@ -204,6 +204,7 @@ mod tests {
             let got = (1..100).filter_map(|s| sets.change(0, RegionId(region), idle(s))).count();
             assert_eq!(got, SETS_OF_ONE_LEAST, "region {region}");
         }
+        assert_eq!(sets.get(RegionId(0), SETS_OF_ONE_LEAST as u8 + 1), EVERYBODY, "what is behind them is another's");
         assert_eq!(sets.change(0, RegionId(4096), idle(1)), None);
     }
 

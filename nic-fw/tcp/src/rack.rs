@@ -255,12 +255,13 @@ mod tests {
     #[test]
     fn a_timeout_spares_what_was_sent_within_a_round_trip_and_the_reordering_window() {
         let us = |age| NOW.us32() - age;
-        let (mut s, mut pools) = flow_of(&[(us(10), 0), (us(4999), 0), (us(5000), 0), (us(9000), mark::SACKED), (us(10), 0)]);
+        let (mut s, mut pools) =
+            flow_of(&[(us(10), 0), (us(4999), 0), (us(5000), mark::AGAIN | mark::TIMED), (us(9000), mark::SACKED), (us(10), 0)]);
         (s.rx.flags, s.tx.srtt_us, s.tx.min_rtt_us) = (ff::SACK, 8000, 4000);
         let board = pools.boards.get_mut(s.tx.board);
         board.rack.latest = Some(Latest { us: us(9000), end: s.snd_una(), rtt_us: 4000 });
         mark_on_timeout(&mut s, &mut pools, NOW);
         let marks: Vec<u8> = pools.records.iter(s.cc.sent).map(|r| r.marks).collect();
-        assert_eq!(marks, [mark::LOST, 0, mark::LOST, mark::SACKED, 0]);
+        assert_eq!(marks, [mark::LOST, 0, mark::AGAIN | mark::LOST, mark::SACKED, 0]);
     }
 }
