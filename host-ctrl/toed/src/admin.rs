@@ -219,7 +219,7 @@ pub struct Connection {
     pub cwnd: u32,
     /// Bytes.
     pub ssthresh: u32,
-    /// What it is paced at, kbit/s, by its congestion control or the application (SO_MAX_PACING_RATE); 0: by nothing.
+    /// What it is paced at, kbit/s, by its congestion control, the application (SO_MAX_PACING_RATE) or `--cc-pacing`; 0: by nothing.
     #[serde(default)]
     pub rate_kbps: u64,
     pub srtt_us: u32,

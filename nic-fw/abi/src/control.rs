@@ -157,7 +157,8 @@ pub mod kind {
     /// body: FlowState. The answer's `flow` is the new id. status EXISTS: the tuple is installed already.
     /// a0: what the clock that the state's times are of shows, microseconds: the card moves them to its own (`toe_tcp::rebase`);
     /// 0: they are of the card's clock. a1: its rate, as SET_RATE has it.
-    /// Answers that bring a state have the card's clock in a0 and the flow's rate in a1.
+    /// Answers that bring a state have the card's clock in a0, the flow's rate in a1, and in a2 what it is paced at, which is the pace of its
+    /// window if that is less, or if no rate was set.
     pub const INSTALL: u32 = 5;
     /// flow: forget it without a word to the peer. The answer's body has its last state. No FLOW_CLOSED follows.
     pub const RELEASE: u32 = 6;

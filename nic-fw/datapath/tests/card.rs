@@ -951,7 +951,7 @@ fn a_paced_window_is_spread_over_its_round_trip(kind: &impl Kind) {
         b.run_for(us);
         assert_eq!(progress(&mut b), sent, "{us}");
     }
-    assert_eq!(b.ask(kind::QUERY, flow, [0; 5]).args[1], 0, "nobody has set a rate");
+    assert_eq!(b.ask(kind::QUERY, flow, [0; 5]).args[1..3], [0, 384], "nobody has set a rate; kbit/s of the window");
     // Which is a limit where it is less: a segment in 100 ms, from when the last was sent.
     assert_eq!(b.ask(kind::SET_RATE, flow, [80, 0, 0, 0, 0]).status, status::OK);
     b.segment(0, 0, 7000, NO_FLAGS, b"");
@@ -962,6 +962,7 @@ fn a_paced_window_is_spread_over_its_round_trip(kind: &impl Kind) {
     assert_eq!(progress(&mut b), 0);
     b.run_for(10_000);
     assert_eq!(progress(&mut b), 8000);
+    assert_eq!(b.ask(kind::QUERY, flow, [0; 5]).args[1..3], [80, 80]);
 }
 
 /// Sets rates in the group of `flow`, and what that group has to tell.

@@ -126,7 +126,7 @@ impl<H: Host> Core<H> {
     /// The answer to a QUERY for a report.
     pub(super) fn sampled(&mut self, id: JobId, flow: FlowId, msg: &ControlMsg) {
         // One that has ended meanwhile is no connection any more.
-        let row = (msg.status == status::OK).then(|| self.flow_row(flow, &msg.flow_state(), msg.args[1])).flatten();
+        let row = (msg.status == status::OK).then(|| self.flow_row(flow, &msg.flow_state(), paced_at(msg))).flatten();
         if let Some(Job::Connections { asked, rows, .. }) = self.jobs.running.get_mut(&id) {
             *asked -= 1;
             rows.extend(row);
@@ -291,6 +291,12 @@ impl<H: Host> Core<H> {
             pid: self.pid_of(f.region),
         })
     }
+}
+
+/// What a card that answers with a flow's state says of its pace, kbit/s. (Some tell the rate alone that was set.)
+fn paced_at(answer: &ControlMsg) -> u64 {
+    let [_, rate, pace, ..] = answer.args;
+    if pace == 0 { rate } else { pace }
 }
 
 fn neighbour(n: &toe_engine::NeighbourView) -> admin::Neighbour {

@@ -107,7 +107,8 @@ impl Protocol {
         }
         mail.answer.set_flow_state(self.states.state(flow));
         mail.answer.args[0] = self.now.micros();
-        mail.answer.args[1] = self.sched.rate(self.states.local(flow)).into();
+        let local = self.states.local(flow);
+        (mail.answer.args[1], mail.answer.args[2]) = (self.sched.rate(local).into(), self.sched.pace(local).into());
         (msg.done, msg.mail) = (done, Some(mail));
         if matches!(done, Done::Released(_)) {
             self.states.forget(flow);
