@@ -305,11 +305,11 @@ impl Ports {
         let range = u32::from(last - first) + 1;
         let (offset, which) = self.keys.port_offset(*local_ip, remote.ip, remote.port);
         let which = which as usize % PORT_COUNTERS;
-        for _ in 0..range {
-            let at = offset.wrapping_add(self.next[which]) % range;
+        let start = offset.wrapping_add(self.next[which]) % range;
+        for n in 0..range {
             self.next[which] = self.next[which].wrapping_add(1);
-            // `at` is below the range, so this stays within 16 bits.
-            let port = first + at as u16;
+            // Below the range, so this stays within 16 bits.
+            let port = first + ((start + n) % range) as u16;
             if ok(self, port) {
                 return Some(port);
             }
@@ -575,6 +575,18 @@ mod tests {
                 tenths[usize::from(port - 32_768) * 10 / 28_232] += 1;
             }
             assert!(tenths.iter().all(|n| (300..500).contains(n)), "key {key}: {tenths:?}");
+        }
+    }
+
+    /// A counter that comes to its end within the search begins anew somewhere else in the range.
+    #[test]
+    fn every_port_is_tried_also_where_a_counter_wraps() {
+        let (ip, to) = (v4_mapped(IP), Endpoint::v4([9; 4], 443));
+        for only in 40_000..=40_009 {
+            let mut p = ports();
+            let (offset, which) = p.keys.port_offset(ip, to.ip, to.port);
+            p.next[which as usize % PORT_COUNTERS] = (u32::MAX - 4).wrapping_sub(offset);
+            assert_eq!(p.choose_for(ip, to, |port| port == only), Some(only));
         }
     }
 
