@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Pieces that overlap end their packet, whatever they say (RFC 5722; of IPv4 as Linux): the next piece might decide what a
-//! firewall has seen. All together have [`BYTES_MAX`] and [`PACKETS_MAX`]; beyond, the packet that would end first makes room.
+//! firewall has seen. All together have [`BYTES_MAX`] and [`PACKETS_MAX`]; beyond, the oldest packet makes room.
 
 use crate::{Engine, FrameMeta, addr::is_v4, isn::Keys, timers::TimerId};
 use std::collections::{BTreeMap, HashMap};
@@ -71,8 +71,8 @@ struct Partial {
     ecn: u8,
     /// It has had pieces that overlap: the rest is dropped as well.
     spoiled: bool,
-    /// Its place in `by_age`.
-    age: (u64, u64),
+    /// Its place in `by_deadline`; the number is that in `by_age`.
+    until: (u64, u64),
 }
 
 /// Why a piece, or its packet, comes to nothing.
@@ -144,7 +144,9 @@ impl Partial {
 pub struct Reassembly {
     partial: HashMap<Key, Partial, Keys>,
     /// By deadline and a number.
-    by_age: BTreeMap<(u64, u64), Key>,
+    by_deadline: BTreeMap<(u64, u64), Key>,
+    /// By number alone: packets of the two versions do not live equally long.
+    by_age: BTreeMap<u64, Key>,
     serial: u64,
     cost: usize,
     /// The timer that is armed.
@@ -153,25 +155,28 @@ pub struct Reassembly {
 
 impl Reassembly {
     pub fn new(keys: Keys) -> Self {
-        Self { partial: HashMap::with_hasher(keys), by_age: BTreeMap::new(), serial: 0, cost: 0, deadline: None }
+        let (by_deadline, by_age) = (BTreeMap::new(), BTreeMap::new());
+        Self { partial: HashMap::with_hasher(keys), by_deadline, by_age, serial: 0, cost: 0, deadline: None }
     }
 
     fn remove(&mut self, key: &Key) -> Option<Partial> {
         let gone = self.partial.remove(key)?;
-        self.by_age.remove(&gone.age);
+        self.by_deadline.remove(&gone.until);
+        self.by_age.remove(&gone.until.1);
         self.cost -= gone.cost();
         Some(gone)
     }
 
     /// The packet that a piece is of.
     fn entry(&mut self, key: Key, now: u64) -> &mut Partial {
-        let (serial, cost, by_age) = (&mut self.serial, &mut self.cost, &mut self.by_age);
+        let Self { serial, cost, by_deadline, by_age, .. } = self;
         self.partial.entry(key).or_insert_with(|| {
             *serial += 1;
             let lifetime = if is_v4(&key.src) { LIFETIME_V4_US } else { LIFETIME_V6_US };
-            let age = (now.saturating_add(lifetime), *serial);
-            by_age.insert(age, key);
-            let new = Partial { head: None, pieces: BTreeMap::new(), len: None, have: 0, ecn: 0, spoiled: false, age };
+            let until = (now.saturating_add(lifetime), *serial);
+            by_deadline.insert(until, key);
+            by_age.insert(*serial, key);
+            let new = Partial { head: None, pieces: BTreeMap::new(), len: None, have: 0, ecn: 0, spoiled: false, until };
             *cost += new.cost();
             new
         })
@@ -220,7 +225,7 @@ impl Reassembly {
 
     /// One whose time is over.
     fn expired(&mut self, now: u64) -> Option<Partial> {
-        let key = *self.by_age.first_key_value().filter(|((at, _), _)| *at <= now)?.1;
+        let key = *self.by_deadline.first_key_value().filter(|((at, _), _)| *at <= now)?.1;
         self.remove(&key)
     }
 }
@@ -257,7 +262,7 @@ impl Engine {
     }
 
     fn arm_reassembly(&mut self) {
-        let next = self.reassembly.by_age.first_key_value().map(|((at, _), _)| *at);
+        let next = self.reassembly.by_deadline.first_key_value().map(|((at, _), _)| *at);
         if next != self.reassembly.deadline {
             self.timers.set(TimerId::Reassembly, &mut self.reassembly.deadline, next);
         }

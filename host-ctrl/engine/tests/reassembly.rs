@@ -240,6 +240,18 @@ fn a_flood_of_pieces_costs_bounded_memory_and_nothing_for_long() {
     }
 }
 
+/// The oldest makes room, not the one whose time is over first: pieces of one version do not keep the other's out.
+#[test]
+fn a_flood_of_either_version_leaves_room_for_the_other() {
+    for v6 in [false, true] {
+        let (mut b, whole) = connected(v6, 100);
+        let flood = Peer { ip: if v6 { Peer::new(0, 0).ip } else { PEER_IP6 }, ..Peer::modern(4001, 80) }.data(0, TcpFlags::ACK, &[1; 100]);
+        (0..5000).for_each(|n| _ = b.frame(&raw_piece(&flood, n, 64, true, &[1; 8])));
+        b.frame(&piece(&whole, 7, 0, 64));
+        assert_eq!(injected(&b.frame(&piece(&whole, 7, 64, 1000))).len(), 1);
+    }
+}
+
 #[test]
 fn one_packet_has_few_pieces() {
     let (mut b, whole) = connected(false, 4000);
