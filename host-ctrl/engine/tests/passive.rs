@@ -363,6 +363,20 @@ fn a_listener_may_wait_for_data() {
     assert_eq!(b.engine.counters().ack_deferred, 1);
 }
 
+/// The first acknowledgement tells the round trip, not the data that the listener has waited for; nor does it a second time.
+#[test]
+fn waiting_for_data_is_no_round_trip() {
+    for mut peer in [Peer::new(4000, 80), Peer::modern(4000, 80)] {
+        let mut b = deferring();
+        peer.take(&only_segment(&b.frame(&peer.syn())));
+        b.pass(20_000);
+        assert!(b.frame(&peer.ack()).is_empty());
+        b.pass(2 * SEC);
+        let (_, state) = only_install(b.frame(&peer.data(0, TcpFlags::ACK, b"GET /")));
+        assert_eq!(state.tx.srtt_us, 20_000);
+    }
+}
+
 #[test]
 fn a_listener_does_not_wait_for_data_for_ever() {
     let mut b = deferring();

@@ -156,7 +156,10 @@ impl Engine {
         }
         h.peer_window = u32::from(seg.window) << h.options.peer_wscale.unwrap_or(0);
         h.peer_mac = seg.mac;
-        h.rtt_us = h.measure(h.options.timestamps, seg, now);
+        // The first to come tells it: a later one may have waited for data, or for room here.
+        if h.rtt_us == 0 {
+            h.rtt_us = h.measure(h.options.timestamps, seg, now);
+        }
         self.final_ack(id, origin, seg);
     }
 
