@@ -78,7 +78,6 @@ impl Engine {
         let timestamp = seg.options.timestamps.filter(|_| self.config.timestamps).map(|ts| ts.val);
         // RFC 9293 MAY-2, SHLD-4.
         if opens && succeeds(&tw, timestamp, seg.seq) && self.ports.listener_for(&seg.key).is_some() {
-            self.reuse_time_wait(&seg.key);
             return self.listen_or_refuse(seg, Some(tw.snd_nxt));
         }
         let fin_again = seg.has(TcpFlags::FIN) && seg.seq.add(seg.len()) == tw.rcv_nxt;

@@ -3,9 +3,10 @@
 mod common;
 use common::*;
 use toe_abi::{
+    FlowId,
     app::bind_flags::REUSEADDR,
     control::close_reason,
-    flow::{FlowState, flow_flags, tcp_state},
+    flow::{FlowState, flow_flags, tcp_state, v4_mapped},
 };
 use toe_engine::{Action, ConnId, Endpoint, InstallError, OpenOptions, Wishes};
 use toe_tcp::{HostUpdate, Input, Now, emit, input, next_deadline};
@@ -425,6 +426,19 @@ fn a_port_of_the_caller_s_is_taken_again_as_well() {
     let at = Endpoint { ip: [0; 16], port: 50_003 };
     let (bind, _) = b.engine.bind(1, at, REUSEADDR).unwrap();
     assert_eq!(b.engine.connect(1, Some(bind), Endpoint::v4(PEER_IP, 80), BUF, b.now).map(|(_, local)| local.port), Ok(50_003));
+}
+
+#[test]
+fn an_open_for_which_there_is_no_next_hop_leaves_time_wait() {
+    let state = exhausted(true).1[0];
+    let mut b = Bench::with(|c| c.next_hops = 1);
+    b.listen(81, 5);
+    b.accept(&mut Peer { ip: v4_mapped([10, 0, 0, 3]), ..Peer::modern(4000, 81) });
+    b.engine.flow_closed(FlowId { index: 9, generation: 9 }, close_reason::TIME_WAIT, &state, b.now);
+    b.pass(SEC);
+    let (bind, _) = b.engine.bind(1, Endpoint { ip: [0; 16], port: state.id.key.local_port }, REUSEADDR).unwrap();
+    assert!(b.engine.connect(1, Some(bind), Endpoint::v4(PEER_IP, 80), BUF, b.now).is_err());
+    assert_eq!((b.engine.time_wait_count(), b.engine.counters().time_wait_reused), (1, 0));
 }
 
 #[test]

@@ -110,6 +110,22 @@ fn new_syn_takes_the_tuple_over() {
     }
 }
 
+/// Else the next SYN would find nothing of the old connection, and might get one of its numbers again.
+#[test]
+fn a_syn_that_finds_no_place_leaves_the_old_connection_in_time_wait() {
+    let mut b = Bench::new();
+    let listener = b.listen(80, 0);
+    let mut peer = Peer::modern(4000, 80);
+    let s = time_wait(&mut b, &mut peer, 3_000_000, 0);
+    let again = Peer { ts: Some(900), seq: SeqNum(s.rx.rcv_nxt).add(9), ack: SeqNum(0), ..peer };
+    assert!(b.frame(&again.syn()).is_empty(), "the accept queue is full");
+    assert_eq!((b.engine.time_wait_count(), b.engine.counters().time_wait_reused), (1, 0));
+    b.engine.accepted(listener, 1);
+    let answer = only_segment(&b.frame(&again.syn()));
+    assert!(answer.is(TcpFlags::SYN | TcpFlags::ACK) && answer.tcp.seq.gt(SeqNum(s.tx.snd_max)));
+    assert_eq!((b.engine.time_wait_count(), b.engine.counters().time_wait_reused), (0, 1));
+}
+
 #[test]
 fn without_a_listener_a_syn_is_only_acknowledged() {
     let mut b = Bench::new();

@@ -40,9 +40,6 @@ impl Engine {
         let conn = Conn { key, owner, origin: Origin::Active, phase, hop: None, deadline: None };
         let id = self.conns.insert(conn).ok_or(Errno::EADDRNOTAVAIL)?;
         self.ports.hold(key.local_port);
-        if previous.is_some() {
-            self.reuse_time_wait(&key);
-        }
         let (hop, mac) = match self.use_hop(next_hop, id) {
             Hop::Ready(hop, mac) => (hop, Some(mac)),
             Hop::Waiting(hop) => (hop, None),
@@ -51,6 +48,9 @@ impl Engine {
                 return Err(Errno::ENOBUFS);
             }
         };
+        if previous.is_some() {
+            self.reuse_time_wait(&key);
+        }
         if let Some(conn) = self.conns.get_mut(id) {
             conn.hop = Some(hop);
         }

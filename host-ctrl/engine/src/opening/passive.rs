@@ -55,6 +55,9 @@ impl Engine {
         let conn = Conn { key: seg.key, owner, origin: Origin::Passive(listener), phase: Phase::SynReceived(h), hop: None, deadline: None };
         let Some(id) = self.conns.insert(conn) else { return };
         self.ports.hold(seg.key.local_port);
+        if iss_floor.is_some() {
+            self.reuse_time_wait(&seg.key);
+        }
         self.ports.now_half_open(listener, serial, id);
         self.send_syn(id);
     }
