@@ -116,6 +116,7 @@ impl Engine {
                 if n.state == State::Reachable {
                     self.suppose(index, known);
                 }
+                return true;
             }
             _ if a.solicited => self.heard(index, mac),
             Some(known) if known == mac => {}

@@ -188,6 +188,21 @@ fn a_router_that_resigns_or_is_none_is_not_used() {
     assert_eq!(connects(&mut b), Err(Errno::ENETUNREACH), "its time is over");
 }
 
+/// RFC 4861, 7.2.5: what is not to override and names another station changes nothing else either.
+#[test]
+fn somebody_else_s_answer_does_not_make_a_router_a_host() {
+    let mut b = bench();
+    b.frame(&Ra::net(HOUR, HOUR).frame());
+    b.pass(SEC);
+    b.engine.connect(1, None, Endpoint { ip: FAR, port: 80 }, BUF, b.now).unwrap();
+    b.actions();
+    let a = Advertisement { is_router: true, ..Solicitation::unicast(link_local(&b), OUR_MAC, ROUTER).reply(ROUTER_MAC) };
+    b.frame(&advertisement(ROUTER_MAC, &a));
+    let other = Advertisement { is_router: false, overrides: false, target_mac: Some(PEER_MAC), ..a };
+    b.frame(&advertisement(PEER_MAC, &other));
+    assert_eq!(connects(&mut b), Ok(()));
+}
+
 fn link_local(b: &Bench) -> [u8; 16] {
     b.engine.addresses().map(|a| a.prefix.ip).find(is_link_local).unwrap()
 }
