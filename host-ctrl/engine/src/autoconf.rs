@@ -188,7 +188,9 @@ impl Engine {
             self.suppose(index, mac);
         }
         // What is below the operator's would only cut connections off.
-        self.autoconf.hop_limit = ra.hop_limit.max(self.config.ttl);
+        if ra.hop_limit > 0 {
+            self.autoconf.hop_limit = ra.hop_limit.max(self.config.ttl);
+        }
         if let Some(mtu) = ra.mtu.and_then(|mtu| u16::try_from(mtu).ok()).filter(|mtu| (ipv6::MTU_MIN..=self.config.mtu).contains(mtu)) {
             self.autoconf.mtu = mtu;
         }

@@ -203,6 +203,20 @@ fn somebody_else_s_answer_does_not_make_a_router_a_host() {
     assert_eq!(connects(&mut b), Ok(()));
 }
 
+/// RFC 4861, 6.3.4: zero says nothing.
+#[test]
+fn a_router_that_says_no_hop_limit_leaves_it() {
+    let mut b = bench();
+    b.frame(&Ra { hop_limit: 99, ..Ra::net(HOUR, HOUR) }.frame());
+    b.frame(&Ra { hop_limit: 0, ..Ra::new() }.frame());
+    b.pass(SEC);
+    b.engine.connect(1, None, Endpoint { ip: FAR, port: 80 }, BUF, b.now).unwrap();
+    b.actions();
+    let actions = b.frame(&answer(ROUTER_MAC, ROUTER));
+    let Action::Transmit { frame } = &actions[1] else { panic!("{actions:?}") };
+    assert_eq!(toe_wire::parse_frame(frame).unwrap().tcp().unwrap().0.ttl, 99);
+}
+
 fn link_local(b: &Bench) -> [u8; 16] {
     b.engine.addresses().map(|a| a.prefix.ip).find(is_link_local).unwrap()
 }
