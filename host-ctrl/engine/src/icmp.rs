@@ -88,7 +88,7 @@ impl Engine {
     /// RFC 1122, 3.2.2.6; RFC 4443, 4.2. What would not fit into one packet is not answered: we do not fragment.
     /// RFC 1122 3.2.2.6-1, 3.2.2.6-2.
     fn echo(&mut self, mac: Mac, ip: &Ip, ident: u16, seq: u16, data: &[u8]) {
-        let fits = ip_header(ip) + ICMP_HEADER + data.len() <= usize::from(self.config.mtu);
+        let fits = ip_header(ip) + ICMP_HEADER + data.len() <= usize::from(self.link_mtu(&ip.src));
         if !fits || !self.limits.echo.take(self.now) {
             self.counters.icmp_limited += 1;
             return;

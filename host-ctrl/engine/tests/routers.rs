@@ -217,6 +217,17 @@ fn a_router_that_says_no_hop_limit_leaves_it() {
     assert_eq!(toe_wire::parse_frame(frame).unwrap().tcp().unwrap().0.ttl, 99);
 }
 
+#[test]
+fn nothing_is_longer_than_the_link_takes() {
+    let mut b = bench();
+    b.frame(&Ra { mtu: Some(1280), ..Ra::net(HOUR, HOUR) }.frame());
+    b.pass(SEC);
+    let ours = link_local(&b);
+    let echo = |data| icmpv6(ROUTER_MAC, ROUTER, ours, &[&[128, 0, 0, 0, 1, 2, 3, 4][..], &vec![5; data]].concat());
+    assert_eq!(b.frame(&echo(1232)).len(), 1);
+    assert!(b.frame(&echo(1233)).is_empty());
+}
+
 fn link_local(b: &Bench) -> [u8; 16] {
     b.engine.addresses().map(|a| a.prefix.ip).find(is_link_local).unwrap()
 }

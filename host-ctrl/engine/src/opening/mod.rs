@@ -7,7 +7,7 @@ mod passive;
 
 use crate::{
     BufferLog2, ConnId, Engine, Errno,
-    addr::is_v4,
+    addr::{Ip, is_v4},
     conn::{Conn, Handshake, Options, Origin, Phase},
     neighbours::Mac,
     segment::Segment,
@@ -96,17 +96,18 @@ impl Engine {
     /// Largest segment we take: the MTU less fixed headers (RFC 6691).
     /// RFC 9293 MUST-67; RFC 1191 3.1-1, 3.1-2.
     fn our_mss(&self, key: &FlowKey) -> u16 {
-        self.link_mtu(key).saturating_sub(ip_tcp_headers(key))
+        self.link_mtu(&key.remote_ip).saturating_sub(ip_tcp_headers(key))
     }
 
-    fn link_mtu(&self, key: &FlowKey) -> u16 {
-        if is_v4(&key.remote_ip) { self.config.mtu } else { self.autoconf.mtu }
+    /// Bytes of the largest packet to `ip` that our link takes.
+    pub(crate) fn link_mtu(&self, ip: &Ip) -> u16 {
+        if is_v4(ip) { self.config.mtu } else { self.autoconf.mtu }
     }
 
     /// Largest segment that gets there, as far as is known: less than what we take where an earlier connection has found that out.
     /// RFC 1191 3.1-1, 6.3-2.
     fn mss_to(&self, key: &FlowKey) -> u16 {
-        let link = self.link_mtu(key);
+        let link = self.link_mtu(&key.remote_ip);
         let path = self.path_mtus.get(&key.remote_ip, self.now).unwrap_or(link);
         path.min(link).saturating_sub(ip_tcp_headers(key))
     }
