@@ -163,6 +163,8 @@ impl Engine {
         let Some(n) = self.neighbours.get_mut(index) else { return };
         let waiting = core::mem::take(&mut n.waiting);
         n.state = State::Incomplete;
+        // RFC 4861, 6.3.6: routers take turns until one answers.
+        self.routes.silent(&n.ip);
         if n.mac.take().is_some() {
             self.actions.push_back(Action::NextHop { index, mac: None });
         }

@@ -76,6 +76,13 @@ impl RouteTable {
         self.entries.retain(|e| e.until_us.is_none() || e.route.via != Some(*router));
     }
 
+    /// `router` does not answer: of several routes with one prefix, those through it are tried last.
+    pub fn silent(&mut self, router: &Ip) {
+        let (through, others): (Vec<_>, Vec<_>) = self.entries.drain(..).partition(|e| e.route.via == Some(*router));
+        self.entries = others;
+        through.into_iter().for_each(|entry| self.insert(entry));
+    }
+
     pub fn next_deadline(&self) -> Option<u64> {
         self.entries.iter().filter_map(|e| e.until_us).min()
     }

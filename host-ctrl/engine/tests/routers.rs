@@ -250,6 +250,22 @@ fn of_several_routers_one_that_answers_is_used() {
     assert_eq!(asked(&mut b), Some(second), "the first has not answered");
 }
 
+/// RFC 4861, 6.3.6: in turns, if none is known to answer.
+#[test]
+fn of_several_routers_the_next_is_tried_when_one_has_failed() {
+    let mut b = bench();
+    let mut second = ROUTER;
+    second[15] = 0xfd;
+    b.frame(&Ra::net(HOUR, HOUR).frame());
+    b.frame(&Ra { from: second, ..Ra::new() }.frame());
+    b.pass(SEC);
+    for router in [ROUTER, second, ROUTER] {
+        let (conn, _) = b.engine.connect(1, None, Endpoint { ip: FAR, port: 80 }, BUF, b.now).unwrap();
+        assert_eq!(solicitations(&b.actions())[0].1.target, router);
+        assert_eq!(failed(&b.pass(10 * SEC)), Some((conn, Errno::EHOSTUNREACH.0)));
+    }
+}
+
 #[test]
 fn nothing_is_taken_unless_the_operator_says_so() {
     let mut b = Bench::dual(|_| {});
