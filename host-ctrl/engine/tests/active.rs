@@ -207,6 +207,19 @@ fn next_hop_that_does_not_answer() {
     assert_eq!((b.engine.neighbours().count(), b.engine.next_deadline()), (0, None));
 }
 
+/// Nor does it go on without sending anything, where it had answered before.
+#[test]
+fn next_hop_that_does_not_answer_any_more() {
+    let mut b = Bench::with(|c| c.arp_expire_us = 2 * SEC);
+    b.know_peer();
+    let (conn, ..) = connect(&mut b);
+    let actions = b.pass(7 * SEC - 1);
+    assert_eq!((segments(&actions).len(), failed(&actions)), (2, None), "SYNs after 1 and 3 s");
+    assert_eq!(failed(&b.pass(1)), Some((conn, EHOSTUNREACH)), "there is nowhere to send the third");
+    b.pass(10 * SEC);
+    assert_eq!((b.engine.neighbours().count(), b.engine.next_deadline()), (0, None));
+}
+
 /// RFC 9293 MUST-46, 3.10.1-3.
 #[test]
 fn no_route() {

@@ -166,7 +166,8 @@ impl Engine {
             Origin::Active => self.hop_mac(hop),
             Origin::Passive(_) => Some(h.peer_mac),
         };
-        let Some(to) = to else { return };
+        // It has failed to answer since, so it ends as if it had been waited for.
+        let Some(to) = to else { return self.abandon(id, Errno::EHOSTUNREACH) };
         let options = self.syn_options(&key, &h);
         if synack {
             self.send_syn_ack(&h, to, key, options);
