@@ -136,6 +136,19 @@ fn repeated_syn_gets_the_same_answer_again() {
     assert_eq!(state.tx.srtt_us, 6000);
 }
 
+/// RFC 7323, 4.3: else the peer would take the time that its first SYN took in vain for a round trip.
+#[test]
+fn a_repeated_syn_is_told_its_own_timestamp_back() {
+    let mut b = Bench::new();
+    b.listen(80, 5);
+    let mut peer = Peer::modern(4000, 80);
+    for (ts, echoed) in [(700, 700), (1700, 1700), (700, 1700)] {
+        peer.ts = Some(ts);
+        let answer = only_segment(&b.frame(&peer.syn()));
+        assert_eq!(answer.options.timestamps.map(|t| t.ecr), Some(echoed), "an old copy changes nothing");
+    }
+}
+
 /// RFC 9293 MUST-65; RFC 2018 2-1; RFC 5961 4.2-2.
 #[test]
 fn other_syn_is_challenged() {

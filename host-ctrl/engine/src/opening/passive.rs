@@ -210,7 +210,8 @@ impl Engine {
             h.rtt_us = h.measure(h.options.timestamps, seg, now);
             self.install(id, None);
         } else if !seg.has(TcpFlags::ACK) {
-            // Our SYN-ACK was lost, or has crossed it.
+            // Our SYN-ACK was lost, or has crossed it. An older copy than the last is answered as well.
+            let _ = timestamp(h, seg);
             h.peer_mac = seg.mac;
             self.repeat_syn_ack(id);
         } else {
@@ -255,7 +256,7 @@ enum Timestamp {
     Missing,
 }
 
-/// Judges a segment's timestamp, and takes it if the segment is the next (RFC 7323, 4.3).
+/// Judges a segment's timestamp, and takes it if the segment is the next, or the SYN again (RFC 7323, 4.3).
 fn timestamp(h: &mut Handshake, seg: &Segment<'_>) -> Timestamp {
     match seg.options.timestamps {
         _ if !h.options.timestamps => Timestamp::Fits,
@@ -264,7 +265,7 @@ fn timestamp(h: &mut Handshake, seg: &Segment<'_>) -> Timestamp {
         // RFC 7323, 5.3 R1: older than what the SYN said.
         Some(ts) if SeqNum(ts.val).lt(SeqNum(h.ts_recent)) => Timestamp::Old,
         Some(ts) => {
-            if seg.seq == h.irs.add(1) {
+            if seg.seq.le(h.irs.add(1)) {
                 h.ts_recent = ts.val;
             }
             Timestamp::Fits
