@@ -9,6 +9,7 @@
 
 use crate::epoll::Epoll;
 use crate::fdtable::{self, Kind};
+use crate::waiting::NO_FD;
 use crate::{process, urgent};
 use rustix::fd::AsRawFd;
 use rustix::io::Errno;
@@ -55,7 +56,7 @@ pub(crate) struct Local {
 /// A sleeping thread.
 struct Waiter {
     ticket: u64,
-    /// Its eventfd.
+    /// Its eventfd, or [`NO_FD`].
     wake: i32,
     woken: bool,
     /// An urgent byte alone is not what it waits for.
@@ -488,6 +489,7 @@ impl Hub {
     fn wake(&mut self, ticket: u64) {
         if let Some(waiter) = self.waiters.iter_mut().find(|w| w.ticket == ticket)
             && !std::mem::replace(&mut waiter.woken, true)
+            && waiter.wake != NO_FD
         {
             // Cannot block: the counter is far from full.
             let _ = rustix::io::write(AppFd(waiter.wake), &1u64.to_ne_bytes());

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use toe::link::fdnum;
 use toe::link::sys::{SigMask, ppoll};
 
+/// A thread that has no eventfd; ppoll passes it over.
+pub(crate) const NO_FD: i32 = -1;
 /// How soon a full queue to the card is tried again.
 const BACKLOG: Duration = Duration::from_millis(1);
 /// How often a process that shares sockets with others looks by itself: events go to the process that used a socket last.
@@ -120,13 +122,14 @@ pub(crate) fn sleep(
     timeout: Option<Duration>,
     mask: Option<SigMask>,
 ) -> Result<(), Errno> {
-    let wake = wake_fd()?;
+    // Without a number left for it nobody can wake this thread: then it looks by itself.
+    let wake = wake_fd().unwrap_or(Wake::Own(NO_FD));
     let ticket = hub.register(wake.number(), interest);
     let Ok(led) = hub.lead(ticket) else {
         hub.unregister(ticket, interest);
         return Ok(());
     };
-    let cap = if hub.has_backlog() {
+    let cap = if hub.has_backlog() || wake.number() == NO_FD {
         Some(BACKLOG)
     } else if process::has_forked() {
         Some(SHARED)
@@ -195,7 +198,7 @@ impl Wake {
     fn number(&self) -> i32 {
         match self {
             Wake::Own(number) => *number,
-            Wake::Temporary(wake) => wake.fd.as_ref().map_or(-1, |fd| fd.as_raw_fd()),
+            Wake::Temporary(wake) => wake.fd.as_ref().map_or(NO_FD, |fd| fd.as_raw_fd()),
         }
     }
 }
@@ -213,7 +216,7 @@ fn wake_fd() -> Result<Wake, Errno> {
         if wake.as_ref().is_none_or(|w| w.generation != process::generation()) {
             *wake = Some(make()?);
         }
-        Ok(wake.as_ref().and_then(|w| w.fd.as_ref()).map_or(-1, |fd| fd.as_raw_fd()))
+        Ok(wake.as_ref().and_then(|w| w.fd.as_ref()).map_or(NO_FD, |fd| fd.as_raw_fd()))
     });
     match own {
         Ok(number) => number.map(Wake::Own),
