@@ -140,6 +140,9 @@ impl World {
     }
 
     fn run(mut self, listener: &OwnedFd, ready: &AtomicBool, dir: &std::path::Path) {
+        // As in processes of their own: the daemon does not run out of numbers when the program does.
+        // SAFETY: this thread uses only descriptors that were there already, and those that it makes.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
         ready.store(true, Ordering::Release);
         while !readable(listener.as_fd(), 100).contains(PollFlags::IN) {}
         let client = uds::accept(listener).unwrap();
