@@ -481,6 +481,18 @@ fn the_end_is_reported_with_all_its_bits() {
     assert_eq!(ep.wait(LONG), [(b.0, both | libc::EPOLLHUP as u32)]);
 }
 
+/// As with Linux, where nobody has to ask for EPOLLHUP.
+#[test]
+fn the_end_of_both_directions_is_reported_to_who_asked_for_nothing() {
+    let (a, b, _l) = pair();
+    let ep = Epoll::new();
+    ep.ctl(ADD, &b, 0).unwrap();
+    b.sock().shutdown(libc::SHUT_WR).unwrap();
+    assert_eq!(ep.wait(20), []);
+    a.sock().shutdown(libc::SHUT_WR).unwrap();
+    assert_eq!(ep.wait(LONG), [(b.0, libc::EPOLLHUP as u32)]);
+}
+
 #[test]
 fn a_socket_added_while_a_thread_sleeps_wakes_it() {
     let (a, b, _l) = pair();
