@@ -167,6 +167,8 @@ pub fn start() {
     if attach_with(Some(AppFd(first))).is_err() {
         return;
     }
+    // Who has started this program may use them as well.
+    FORKED.store(1, Ordering::Relaxed);
     tokens.into_iter().for_each(adopt);
 }
 
