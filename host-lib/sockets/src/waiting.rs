@@ -72,6 +72,7 @@ impl Wait {
         }
         let left = self.deadline.map(|d| d.saturating_duration_since(now));
         sleep(hub, interest, kernel, left, self.mask)?;
+        take_back(interest);
         Ok(Step::Again)
     }
 
@@ -111,6 +112,16 @@ impl Wait {
 impl Drop for Wait {
     fn drop(&mut self) {
         self.stop_spinning();
+    }
+}
+
+/// Another process may have used the sockets meanwhile, and does not pass on what the card tells it of them.
+fn take_back(interest: &Interest) {
+    if process::has_forked() {
+        for &slot in &interest.slots {
+            // One that cannot be used any more is found so by who waits for it.
+            let _ = process::touch(slot);
+        }
     }
 }
 

@@ -46,6 +46,8 @@ struct Flow {
 struct Token {
     slot: u32,
     end: OwnedFd,
+    /// What the application's end is to fstat(2).
+    inode: u64,
 }
 
 struct World {
@@ -72,6 +74,18 @@ static FAREWELLS: Mutex<Vec<(u16, u32)>> = Mutex::new(Vec::new());
 #[allow(dead_code, reason = "not every test binary needs it")]
 pub fn farewells(port: u16) -> Vec<u32> {
     FAREWELLS.lock().unwrap().iter().filter(|(p, _)| *p == port).map(|(_, kind)| *kind).collect()
+}
+
+/// Local ports of connections that another process is to take.
+static TAKEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+
+/// Another process uses the connection with this local port: its events go there, until somebody here takes it back.
+#[allow(dead_code, reason = "not every test binary needs it")]
+pub fn take_away(port: u16) {
+    TAKEN.lock().unwrap().push(port);
+    while !TAKEN.lock().unwrap().is_empty() {
+        std::thread::yield_now();
+    }
 }
 
 /// Starts the world for this process, once.
@@ -150,11 +164,11 @@ impl World {
         let _ = std::fs::remove_dir_all(dir);
         loop {
             if readable(client.as_fd(), 0).contains(PollFlags::IN) {
-                let mut buf = [0; MSG_LEN];
-                if uds::recv(&client, &mut buf, &mut Vec::new()) != Ok(MSG_LEN) {
+                let (mut buf, mut proof) = ([0; MSG_LEN], Vec::new());
+                if uds::recv(&client, &mut buf, &mut proof) != Ok(MSG_LEN) {
                     return;
                 }
-                self.answer(&client, &Request::read_from_bytes(&buf).unwrap());
+                self.answer(&client, &Request::read_from_bytes(&buf).unwrap(), proof.first());
             }
             self.card();
             self.reap();
@@ -164,7 +178,7 @@ impl World {
 
     // --- the daemon
 
-    fn answer(&mut self, client: &OwnedFd, request: &Request) {
+    fn answer(&mut self, client: &OwnedFd, request: &Request, proof: Option<&OwnedFd>) {
         let mut reply = Reply::default();
         let mut fds: Vec<OwnedFd> = Vec::new();
         match request.op {
@@ -198,6 +212,11 @@ impl World {
                 let algorithm = self.congestion.get(&request.slot).copied().unwrap_or(cc::CUBIC);
                 reply.set_info(&Info { algorithm, ..Info::default() });
             }
+            op::IDENTIFY => {
+                let inode = proof.map(|fd| rustix::fs::fstat(fd).unwrap().st_ino);
+                let token = self.tokens.iter().find(|token| Some(token.inode) == inode);
+                reply.args[0] = token.map_or(u64::MAX, |token| token.slot.into());
+            }
             op::UNLISTEN => self.bound.retain(|(slot, _)| *slot != request.slot),
             _ => {}
         }
@@ -210,7 +229,8 @@ impl World {
         for i in 0..n {
             let (ours, theirs) = uds::token_pair().unwrap();
             reply.slots[i as usize] = self.next_slot as u16;
-            self.tokens.push(Token { slot: self.next_slot, end: ours });
+            let inode = rustix::fs::fstat(&theirs).unwrap().st_ino;
+            self.tokens.push(Token { slot: self.next_slot, end: ours, inode });
             self.next_slot += 1;
             fds.push(theirs);
         }
@@ -349,6 +369,14 @@ impl World {
             }
         }
         self.hc.publish();
+        let mut taken = TAKEN.lock().unwrap();
+        for flow in self.flows.iter_mut().filter(|flow| taken.contains(&flow.port)) {
+            if let Some(slot) = flow.slot.take() {
+                self.region.slot(slot).unwrap().conn.ctx.store(1, Ordering::Relaxed);
+            }
+        }
+        taken.clear();
+        drop(taken);
         (0..self.flows.len()).for_each(|i| self.carry(i));
         (0..self.flows.len()).for_each(|i| self.post(i));
     }
