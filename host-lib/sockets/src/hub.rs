@@ -365,6 +365,11 @@ impl Hub {
         self.local(slot).kept.iter().find(|(o, _)| *o == option).map(|(_, value)| *value)
     }
 
+    /// All that were set.
+    pub fn all_kept(&mut self, slot: u32) -> Vec<((i32, i32), i32)> {
+        self.local(slot).kept.clone()
+    }
+
     /// An accepted socket starts with its listener's.
     pub fn inherit_kept(&mut self, from: u32, to: u32) {
         self.local(to).kept = self.local(from).kept.clone();

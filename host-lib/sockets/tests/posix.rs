@@ -222,6 +222,39 @@ fn loopback_becomes_a_kernel_socket_at_the_same_number() {
     assert!(rustix::fs::fcntl_getfl(kernel).unwrap().contains(rustix::fs::OFlags::NONBLOCK));
 }
 
+/// Whatever a program has set before it knows where it will connect to.
+#[test]
+fn options_go_with_a_socket_to_the_kernel() {
+    let numbers = [
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+        (libc::SOL_SOCKET, libc::SO_OOBINLINE, 1),
+        (libc::SOL_SOCKET, libc::SO_RCVLOWAT, 77),
+        (libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, 500_000),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 33),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 7),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 4),
+        (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 12_345),
+        (libc::IPPROTO_TCP, libc::TCP_SYNCNT, 3),
+        (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 16_384),
+        (libc::IPPROTO_IP, libc::IP_TOS, 0x10),
+        (libc::IPPROTO_IP, libc::IP_TTL, 9),
+        // IP_TOS sets this one as well.
+        (libc::SOL_SOCKET, libc::SO_PRIORITY, 3),
+        (libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1),
+    ];
+    let fd = fresh(0);
+    for (level, name, value) in numbers {
+        fd.sock().set_option(level, name, &i32::to_ne_bytes(value)).unwrap();
+    }
+    assert_eq!(fd.sock().bind(&name([127, 0, 0, 1], 0)), Ok(Outcome::Kernel));
+    for (level, name, value) in numbers {
+        let (mut got, mut len) = (0i32, 4);
+        // SAFETY: room for a number, and for its length.
+        let result = unsafe { libc::getsockopt(fd.0, level, name, (&raw mut got).cast(), &raw mut len) };
+        assert_eq!((result, got), (0, value), "level {level}, option {name}");
+    }
+}
+
 #[test]
 fn a_port_in_use_is_refused() {
     let (_l, port) = listener();
