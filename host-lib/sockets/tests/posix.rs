@@ -152,6 +152,37 @@ fn timeouts_end_a_wait() {
     assert_eq!(mute.sock().connect(&name([10, 77, 0, 9], 1)), Err(Errno::INPROGRESS));
 }
 
+/// As on Linux: a call waits for so many bytes, unless it has asked for fewer, or its time is over.
+#[test]
+fn a_low_water_mark_holds_for_calls_that_wait() {
+    let (a, b, _l) = pair();
+    let timeout = |ms: i64| {
+        let mut time = [0; 16];
+        time[..8].copy_from_slice(&(ms / 1000).to_ne_bytes());
+        time[8..].copy_from_slice(&(ms % 1000 * 1000).to_ne_bytes());
+        b.sock().set_option(libc::SOL_SOCKET, libc::SO_RCVTIMEO, &time).unwrap();
+    };
+    b.sock().set_option(libc::SOL_SOCKET, libc::SO_RCVLOWAT, &5i32.to_ne_bytes()).unwrap();
+    timeout(5000);
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| b.recv(2, 0));
+        thread::sleep(Duration::from_millis(20));
+        a.send(b"ab", 0).unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), b"ab");
+        let reader = scope.spawn(|| b.recv(3, libc::MSG_WAITALL));
+        a.send(b"cde", 0).unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), b"cde");
+        a.send(b"fgh", 0).unwrap();
+        let reader = scope.spawn(|| b.recv(9, 0));
+        thread::sleep(Duration::from_millis(50));
+        a.send(b"ij", 0).unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), b"fghij");
+    });
+    timeout(20);
+    a.send(b"kl", 0).unwrap();
+    assert_eq!(b.recv(9, 0).unwrap(), b"kl");
+}
+
 /// RFC 9293 3.10.3-1.
 #[test]
 fn a_thread_that_sleeps_is_woken_by_another_threads_bytes() {
