@@ -123,7 +123,7 @@ impl Epoll {
             }
             let now = ready_now(item.target);
             if let Target::Slot(slot) = item.target
-                && item.asked.events & ready::OUT != 0
+                && item.asked.events & (ready::OUT | ready::WRNORM) != 0
                 && now & ready::OUT == 0
             {
                 starved.push(slot);

@@ -69,7 +69,7 @@ fn report(hub: &mut Hub, fds: &mut [libc::pollfd], kernel: &[libc::pollfd]) -> u
         let now = match fdtable::kind(fd.fd) {
             Kind::Socket(slot) => {
                 let now = process::view(slot).map_or(ALWAYS, |s| s.readiness());
-                if asked & ready::OUT != 0 && now & ready::OUT == 0 {
+                if asked & (ready::OUT | ready::WRNORM) != 0 && now & ready::OUT == 0 {
                     hub.note_unwritable(slot);
                 }
                 now & (asked | ALWAYS)

@@ -520,6 +520,30 @@ fn edge_triggered_room_is_reported_after_it_ran_out() {
     assert_eq!(ep.wait(LONG), [(a.0, 4)]);
 }
 
+/// POLLWRNORM alone is as good as POLLOUT.
+#[test]
+fn room_is_news_by_either_name() {
+    let (a, b, _l) = pair();
+    a.sock().set_nonblocking(true).unwrap();
+    let ep = Epoll::new();
+    ep.ctl(ADD, &a, libc::EPOLLWRNORM).unwrap();
+    let mut sent = 0;
+    while sent < 2 * world::BUFFER as usize {
+        sent += a.send(&vec![0; 2 * world::BUFFER as usize - sent], 0).unwrap_or_else(|_| {
+            thread::sleep(Duration::from_millis(1));
+            0
+        });
+    }
+    assert_eq!(ep.wait(20), []);
+    thread::scope(|scope| {
+        let sleeper = scope.spawn(|| a.poll(libc::POLLWRNORM, LONG));
+        thread::sleep(Duration::from_millis(20));
+        assert_eq!(b.recv(sent, libc::MSG_WAITALL).unwrap().len(), sent);
+        assert_eq!(sleeper.join().unwrap(), libc::POLLWRNORM);
+    });
+    assert_eq!(ep.wait(LONG), [(a.0, libc::EPOLLWRNORM as u32)]);
+}
+
 #[test]
 fn oneshot_is_silent_until_modified() {
     let (a, b, _l) = pair();
