@@ -499,7 +499,12 @@ pub fn exiting() {
 
 /// Another program is about to take this process over: it may inherit sockets, but neither queues nor connection.
 pub fn exec() {
-    if !is_attached() || !is_own() {
+    if !is_own() {
+        // A vfork child, in its parent's memory: the parent shares its sockets from now on.
+        FORKED.store(1, Ordering::Relaxed);
+        return;
+    }
+    if !is_attached() {
         return;
     }
     let_go();
