@@ -181,6 +181,13 @@ pub fn received(fd: i32) {
     }
 }
 
+/// A descriptor has gone to another process (SCM_RIGHTS), which may use the socket as well.
+pub fn sent(fd: i32) {
+    if matches!(fdtable::kind(fd), Kind::Socket(_)) {
+        FORKED.store(1, Ordering::Relaxed);
+    }
+}
+
 /// Makes a token that came from elsewhere a socket, if it is one of this family's.
 fn adopt(fd: i32) {
     let slot = ask(|client| client.identify(AppFd(fd).as_fd()));

@@ -4,18 +4,7 @@ mod world;
 
 use std::thread;
 use std::time::Duration;
-use toe::link::slot::Addr;
-use toe_sockets::names::{Family, SockName, encode};
-use toe_sockets::open::{Outcome, socket};
 use toe_sockets::{IoSpan, Sock, close, poll};
-
-fn fresh() -> Sock {
-    Sock::find(socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap().unwrap()).unwrap()
-}
-
-fn port_of(name: &SockName) -> u16 {
-    u16::from_be_bytes([name[2], name[3]])
-}
 
 fn send(sock: Sock, bytes: &[u8]) {
     // SAFETY: the slice outlives the call and is only read.
@@ -34,17 +23,11 @@ fn recv(sock: Sock) -> u8 {
 /// As after exec: whoever has started this program may use its sockets, too. A call that sleeps has its events back before long.
 #[test]
 fn a_call_that_sleeps_takes_its_connection_back() {
-    world::start();
-    let (listener, client) = (fresh(), fresh());
-    assert_eq!(listener.listen(8), Ok(Outcome::Done));
-    let to = encode(Addr::v4(world::CARD, port_of(&listener.local_name().unwrap())), Family::Inet);
-    assert_eq!(client.connect(&to), Ok(Outcome::Done));
-    let (fd, _) = listener.accept(0).unwrap();
-    let server = Sock::find(fd).unwrap();
+    let (client, server) = world::pair();
     // Tokens are known by who made them.
     std::fs::write("/proc/self/comm", "toed").unwrap();
     close::start();
-    let port = port_of(&client.local_name().unwrap());
+    let port = world::port_of(client);
     let taken_while = |sleep: fn(Sock, i32) -> u8, fd| {
         thread::scope(|scope| {
             let sleeper = scope.spawn(move || sleep(client, fd));

@@ -16,6 +16,9 @@ use toe_abi::app::{Info, MSG_LEN, Reply, Request, bind_flags, op, whose};
 use toe_abi::desc::{EventDesc, HostDesc, ev, ev_flags, hc, hc_flags};
 use toe_abi::flow::cc;
 use toe_abi::region::{AcceptRecord, RegionConfig, RegionHeader, SlotNames, slot_flags, slot_state};
+use toe_sockets::names::{Family, encode};
+use toe_sockets::open::{Outcome, socket};
+use toe_sockets::{IoSpan, Sock};
 use zerocopy::{FromBytes, IntoBytes};
 
 pub const CARD: [u8; 4] = [10, 77, 0, 1];
@@ -86,6 +89,36 @@ pub fn take_away(port: u16) {
     while !TAKEN.lock().unwrap().is_empty() {
         std::thread::yield_now();
     }
+}
+
+/// Both ends of a connection.
+#[allow(dead_code, reason = "not every test binary needs it")]
+pub fn pair() -> (Sock, Sock) {
+    start();
+    let fresh = || Sock::find(socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap().unwrap()).unwrap();
+    let (listener, client) = (fresh(), fresh());
+    assert_eq!(listener.listen(8), Ok(Outcome::Done));
+    let to = encode(Addr::v4(CARD, port_of(listener)), Family::Inet);
+    assert_eq!(client.connect(&to), Ok(Outcome::Done));
+    (client, Sock::find(listener.accept(0).unwrap().0).unwrap())
+}
+
+/// The local port of a socket.
+#[allow(dead_code, reason = "not every test binary needs it")]
+pub fn port_of(sock: Sock) -> u16 {
+    let name = sock.local_name().unwrap();
+    u16::from_be_bytes([name[2], name[3]])
+}
+
+/// Another process has used the connection; now a byte comes for somebody here.
+#[allow(dead_code, reason = "not every test binary needs it")]
+pub fn assert_has_it_back(client: Sock, server: Sock) {
+    take_away(port_of(client));
+    let (mut sent, mut got) = (*b"x", [0]);
+    // SAFETY: used up before the bytes go.
+    let span = |bytes: &mut [u8; 1]| [unsafe { IoSpan::new(bytes.as_mut_ptr(), 1) }];
+    assert_eq!(server.send(&span(&mut sent), 0), Ok(1));
+    assert_eq!((client.recv(&span(&mut got), 0), got), (Ok(1), sent));
 }
 
 /// Starts the world for this process, once.
