@@ -511,12 +511,18 @@ impl Hub {
                 fdtable::clear(fd);
             }
         }
-        for (_, kind) in fdtable::ours(0, u32::MAX) {
-            let Kind::Socket(slot) = kind else { continue };
+        for slot in sockets() {
             if let Ok(socket) = process::view(slot) {
                 let connected = socket.state() == slot_state::CONNECTED;
                 socket.fail(if connected { Errno::CONNRESET } else { Errno::NETDOWN });
             }
+        }
+        self.stir();
+    }
+
+    /// Everybody is to look at all sockets again.
+    pub fn stir(&mut self) {
+        for slot in sockets() {
             self.changed(slot, Change::IN.with(Change::OUT).with(Change::END));
         }
         let tickets: Vec<u64> = self.waiters.iter().map(|w| w.ticket).collect();
@@ -542,4 +548,9 @@ impl Hub {
             epoll.forget_parent();
         }
     }
+}
+
+/// Slots of this process's sockets, one for each number.
+fn sockets() -> impl Iterator<Item = u32> {
+    fdtable::ours(0, u32::MAX).filter_map(|(_, kind)| if let Kind::Socket(slot) = kind { Some(slot) } else { None })
 }
