@@ -240,9 +240,14 @@ impl Client {
         uds::send(&self.socket, request.as_bytes(), fds).map_err(|_| Errno::NETDOWN)?;
         self.await_answer()?;
         let (mut buf, mut received) = ([0; MSG_LEN], Vec::new());
-        let n = uds::recv(&self.socket, &mut buf, &mut received).map_err(|_| Errno::NETDOWN)?;
-        if n != MSG_LEN {
-            return Err(Errno::NETDOWN);
+        match uds::recv(&self.socket, &mut buf, &mut received) {
+            Ok(MSG_LEN) => {}
+            // The answer is here, and only its descriptors are lost: toed sees them close.
+            Err(Errno::MFILE) => {
+                self.dead = false;
+                return Err(Errno::MFILE);
+            }
+            _ => return Err(Errno::NETDOWN),
         }
         let reply = Reply::read_from_bytes(&buf).map_err(|_| Errno::NETDOWN)?;
         self.dead = false;

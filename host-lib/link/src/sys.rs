@@ -2,7 +2,7 @@
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
-use rustix::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use std::time::Duration;
 
@@ -45,6 +45,15 @@ impl AppFd {
         let mut target = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.0) });
         let flags = if cloexec { rustix::io::DupFlags::CLOEXEC } else { rustix::io::DupFlags::empty() };
         rustix::io::dup3(file, &mut target, flags)
+    }
+
+    /// setsockopt(2).
+    pub fn set_option(self, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
+        let at = value.as_ptr().expose_provenance();
+        let args = [self.as_fd().as_raw_fd() as usize, level as usize, name as usize, at, value.len()];
+        // SAFETY: SYS_setsockopt only reads the value, which outlives the call.
+        let result = unsafe { raw::call5(libc::SYS_setsockopt as usize, args) };
+        if result < 0 { Err(Errno::from_raw_os_error(-result as i32)) } else { Ok(()) }
     }
 
     /// Does `close`, by which this number is closed. Whether that was a socket's last descriptor: as [`close_last`](Self::close_last).
@@ -225,7 +234,7 @@ mod raw {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::{AsRawFd, IntoRawFd};
+    use std::os::fd::IntoRawFd;
 
     #[test]
     fn ppoll_reports_what_is_ready_and_keeps_to_its_time() {

@@ -73,6 +73,7 @@ pub fn send(socket: impl AsFd, message: &[u8], fds: &[BorrowedFd<'_>]) -> Result
 /// Receives one message into `buf`; its descriptors are appended to `fds`. 0: the other side has gone.
 ///
 /// [`Errno::MSGSIZE`]: the message, or the number of descriptors, was larger than agreed. The descriptors are in `fds` all the same.
+/// [`Errno::MFILE`]: this process had no numbers left for all descriptors, and those that it had some for are in `fds`.
 pub fn recv(socket: impl AsFd, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_ANY))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -90,10 +91,11 @@ pub fn recv(socket: impl AsFd, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result
             fds.extend(received);
         }
     }
-    if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) || fds.len() - before > FDS_MAX {
+    if message.flags.contains(ReturnFlags::TRUNC) || fds.len() - before > FDS_MAX {
         return Err(Errno::MSGSIZE);
     }
-    Ok(message.bytes)
+    // There was room for as many as the kernel lets anybody send.
+    if message.flags.contains(ReturnFlags::CTRUNC) { Err(Errno::MFILE) } else { Ok(message.bytes) }
 }
 
 #[cfg(test)]

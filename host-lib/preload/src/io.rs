@@ -228,12 +228,12 @@ unsafe fn receive_message(sock: Sock, msg: *mut msghdr, flags: c_int) -> Result<
     Ok(n)
 }
 
-/// Sockets of ours may be among descriptors that have come with a message.
+/// Shows `each` the descriptors that go or have come with a message: sockets of ours may be among them.
 ///
 /// # Safety
-/// `msg` is as recvmsg(2) has left it.
-unsafe fn adopt_descriptors(msg: &msghdr) {
-    // SAFETY: the kernel has filled the control data with whole headers; the macros stay inside it.
+/// `msg` is as recvmsg(2) has left it, or as sendmsg(2) has taken it.
+unsafe fn passed_descriptors(msg: &msghdr, each: fn(c_int)) {
+    // SAFETY: the control data are whole headers; the macros stay inside it.
     unsafe {
         let mut head = libc::CMSG_FIRSTHDR(msg);
         while let Some(&libc::cmsghdr { cmsg_level, cmsg_type, cmsg_len, .. }) = head.as_ref() {
@@ -241,7 +241,7 @@ unsafe fn adopt_descriptors(msg: &msghdr) {
                 let bytes = cmsg_len.saturating_sub(libc::CMSG_LEN(0) as usize);
                 let fds = libc::CMSG_DATA(head).cast::<c_int>();
                 for i in 0..bytes / size_of::<c_int>() {
-                    toe_sockets::close::received(fds.add(i).read_unaligned());
+                    each(fds.add(i).read_unaligned());
                 }
             }
             head = libc::CMSG_NXTHDR(msg, head);
@@ -258,7 +258,7 @@ unsafe extern "C" fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize
         None => unsafe {
             let n = real!(recvmsg as fn(c_int, *mut msghdr, c_int) -> ssize_t)(fd, msg, flags);
             if n >= 0 {
-                adopt_descriptors(&*msg);
+                passed_descriptors(&*msg, toe_sockets::close::received);
             }
             n
         },
@@ -274,8 +274,14 @@ unsafe extern "C" fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssi
             // SAFETY: its array.
             send(sock, unsafe { spans(msg.msg_iov, msg.msg_iovlen) }, flags)
         }
-        // SAFETY: its arguments, passed on.
-        None => unsafe { real!(sendmsg as fn(c_int, *const msghdr, c_int) -> ssize_t)(fd, msg, flags) },
+        // SAFETY: its arguments, passed on; after success the message is one.
+        None => unsafe {
+            let n = real!(sendmsg as fn(c_int, *const msghdr, c_int) -> ssize_t)(fd, msg, flags);
+            if n >= 0 {
+                passed_descriptors(&*msg, toe_sockets::close::sent);
+            }
+            n
+        },
     }
 }
 
@@ -292,8 +298,12 @@ fn many(n: c_uint, mut each: impl FnMut(usize) -> ssize_t) -> c_int {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sendmmsg(fd: c_int, messages: *mut mmsghdr, n: c_uint, flags: c_int) -> c_int {
     if Sock::find(fd).is_none() {
-        // SAFETY: its arguments, passed on.
-        return unsafe { real!(sendmmsg as fn(c_int, *mut mmsghdr, c_uint, c_int) -> c_int)(fd, messages, n, flags) };
+        // SAFETY: its arguments, passed on; the messages that it counts were some.
+        return unsafe {
+            let n = real!(sendmmsg as fn(c_int, *mut mmsghdr, c_uint, c_int) -> c_int)(fd, messages, n, flags);
+            (0..n.max(0) as usize).for_each(|i| passed_descriptors(&(*messages.add(i)).msg_hdr, toe_sockets::close::sent));
+            n
+        };
     }
     many(n, |i| {
         // SAFETY: the application's array of `n` messages.

@@ -43,7 +43,7 @@ pub(crate) fn is_nonblocking(socket: &Socket<'_>) -> bool {
 pub(crate) struct Patience {
     /// Bits of [`ready`] that promise `attempt` an outcome.
     pub want: u32,
-    /// Bytes to receive without which there is none, unless the end has come. 0: any will do.
+    /// Bytes to receive without which there is none, unless the end has come. 0: as many as make it readable.
     pub bytes: u32,
     /// Wait at all.
     pub wait: bool,
@@ -51,11 +51,17 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
+    /// Whether what `attempt` needs is there now.
+    fn is_met(&self, socket: &Socket<'_>) -> bool {
+        match self.bytes {
+            0 => socket.readiness() & self.want != 0,
+            bytes => socket.readable() >= bytes || socket.rx_ended() || socket.stops_at_mark(),
+        }
+    }
+
     /// Whether `attempt` has an outcome as the socket is now.
     fn is_over(&self, socket: &Socket<'_>) -> bool {
-        let bits = socket.readiness();
-        let enough = self.bytes == 0 || socket.readable() >= self.bytes || socket.rx_ended() || socket.stops_at_mark();
-        bits & self.want != 0 && enough || bits & (ready::ERR | ready::HUP) != 0
+        self.is_met(socket) || socket.readiness() & (ready::ERR | ready::HUP) != 0
     }
 }
 
@@ -82,7 +88,7 @@ pub(crate) fn block<T>(socket: Socket<'_>, patience: Patience, mut attempt: impl
             hub = hub::lock();
         }
         // Something may have come, or somebody else may have taken what was there, while the lock was not held.
-        if patience.is_over(&socket) && socket.readiness() & patience.want != 0 {
+        if patience.is_met(&socket) {
             continue;
         }
         if patience.want & ready::OUT != 0 {
@@ -116,6 +122,22 @@ fn partly(socket: &Socket<'_>, done: usize, error: Errno) -> Result<usize, Errno
     Ok(done)
 }
 
+/// How many bytes a call that receives up to `len` waits for: as [`Patience`] has it.
+fn least(socket: &Socket<'_>, len: usize, whole: bool, peek: bool) -> u32 {
+    let low_water = socket.slot().rx.low_water.load(Relaxed).max(1);
+    let wanted = match (whole, peek) {
+        // It waits for the rest by itself.
+        (true, false) => 1,
+        (true, true) => u32::MAX,
+        (false, _) => low_water,
+    };
+    if wanted.max(low_water) == 1 {
+        return 0;
+    }
+    let most = socket.slot().conn.rx_len.load(Relaxed);
+    wanted.min(most).min(u32::try_from(len).unwrap_or(u32::MAX)).max(1)
+}
+
 /// Checks what the kernel checks first: too many spans, too many bytes. Answers the bytes.
 fn measure(spans: &[IoSpan], too_many: Errno) -> Result<usize, Errno> {
     if spans.len() > SPANS_MAX {
@@ -138,10 +160,9 @@ impl Sock {
         let whole = flags & libc::MSG_WAITALL != 0;
         let peek = flags & libc::MSG_PEEK != 0;
         let wait = !is_nonblocking(&socket) && flags & libc::MSG_DONTWAIT == 0;
-        let most = socket.slot().conn.rx_len.load(Relaxed);
         let mut patience = Patience {
             want: ready::IN,
-            bytes: if whole && peek && wait { most.min(u32::try_from(len).unwrap_or(u32::MAX)) } else { 0 },
+            bytes: if wait { least(&socket, len, whole, peek) } else { 0 },
             wait,
             timeout: timeout(&socket, Side::Rx),
         };
@@ -159,7 +180,7 @@ impl Sock {
                 self.recv_step(&socket, &mut sink, len - done, flags)
             });
             match step {
-                // What there is of the bytes to be peeked at.
+                // What there is of the bytes to be waited for.
                 Err(Errno::AGAIN | Errno::INTR) if patience.bytes > 0 && socket.readable() > 0 => {
                     patience = Patience { bytes: 0, wait: false, ..patience };
                     continue;

@@ -123,7 +123,7 @@ impl Epoll {
             }
             let now = ready_now(item.target);
             if let Target::Slot(slot) = item.target
-                && item.asked.events & ready::OUT != 0
+                && item.asked.events & (ready::OUT | ready::WRNORM) != 0
                 && now & ready::OUT == 0
             {
                 starved.push(slot);
@@ -246,7 +246,7 @@ impl Hub {
 
     fn readiness(&self, target: Target) -> u32 {
         match target {
-            Target::Slot(slot) => process::view(slot).map_or(ALWAYS, |s| s.readiness()),
+            Target::Slot(slot) => process::readiness(slot),
             Target::Instance(inner) if self.epoll_is_ready(inner) => ready::IN | ready::RDNORM,
             Target::Instance(_) => 0,
         }

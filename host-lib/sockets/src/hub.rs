@@ -9,6 +9,7 @@
 
 use crate::epoll::Epoll;
 use crate::fdtable::{self, Kind};
+use crate::waiting::NO_FD;
 use crate::{process, urgent};
 use rustix::fd::AsRawFd;
 use rustix::io::Errno;
@@ -55,7 +56,7 @@ pub(crate) struct Local {
 /// A sleeping thread.
 struct Waiter {
     ticket: u64,
-    /// Its eventfd.
+    /// Its eventfd, or [`NO_FD`].
     wake: i32,
     woken: bool,
     /// An urgent byte alone is not what it waits for.
@@ -364,6 +365,11 @@ impl Hub {
         self.local(slot).kept.iter().find(|(o, _)| *o == option).map(|(_, value)| *value)
     }
 
+    /// All that were set.
+    pub fn all_kept(&mut self, slot: u32) -> Vec<((i32, i32), i32)> {
+        self.local(slot).kept.clone()
+    }
+
     /// An accepted socket starts with its listener's.
     pub fn inherit_kept(&mut self, from: u32, to: u32) {
         self.local(to).kept = self.local(from).kept.clone();
@@ -488,6 +494,7 @@ impl Hub {
     fn wake(&mut self, ticket: u64) {
         if let Some(waiter) = self.waiters.iter_mut().find(|w| w.ticket == ticket)
             && !std::mem::replace(&mut waiter.woken, true)
+            && waiter.wake != NO_FD
         {
             // Cannot block: the counter is far from full.
             let _ = rustix::io::write(AppFd(waiter.wake), &1u64.to_ne_bytes());
@@ -504,12 +511,18 @@ impl Hub {
                 fdtable::clear(fd);
             }
         }
-        for (_, kind) in fdtable::ours(0, u32::MAX) {
-            let Kind::Socket(slot) = kind else { continue };
+        for slot in sockets() {
             if let Ok(socket) = process::view(slot) {
                 let connected = socket.state() == slot_state::CONNECTED;
                 socket.fail(if connected { Errno::CONNRESET } else { Errno::NETDOWN });
             }
+        }
+        self.stir();
+    }
+
+    /// Everybody is to look at all sockets again.
+    pub fn stir(&mut self) {
+        for slot in sockets() {
             self.changed(slot, Change::IN.with(Change::OUT).with(Change::END));
         }
         let tickets: Vec<u64> = self.waiters.iter().map(|w| w.ticket).collect();
@@ -535,4 +548,9 @@ impl Hub {
             epoll.forget_parent();
         }
     }
+}
+
+/// Slots of this process's sockets, one for each number.
+fn sockets() -> impl Iterator<Item = u32> {
+    fdtable::ours(0, u32::MAX).filter_map(|(_, kind)| if let Kind::Socket(slot) = kind { Some(slot) } else { None })
 }

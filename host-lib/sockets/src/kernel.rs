@@ -4,7 +4,7 @@
 use crate::fdtable::{self, Kind};
 use crate::names::{self, Family};
 use crate::{Errno, Sock, close, data, hub};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::sync::atomic::Ordering::Relaxed;
@@ -54,9 +54,28 @@ fn make(socket: &Socket<'_>) -> Result<OwnedFd, Errno> {
             sockopt::set_socket_timeout(&fd, id, Some(timeout))?;
         }
     }
+    set_numbers(socket, AppFd(fd.as_raw_fd()));
     if socket.has_flag(own_flags::BOUND) {
         // It had the port on the card; the kernel's ports are others, so this may find it taken.
         rustix::net::bind(&fd, &names::to_std(socket.slot().names.local(), family))?;
     }
     Ok(fd)
+}
+
+/// The options that are a number. What this kernel does not know, or does not let everybody set, was advice.
+fn set_numbers(socket: &Socket<'_>, fd: AppFd) {
+    for ((level, name), value) in hub::lock().all_kept(socket.index()) {
+        let _ = fd.set_option(level, name, &value.to_ne_bytes());
+    }
+    for (level, name, flag) in [
+        (libc::SOL_SOCKET, libc::SO_OOBINLINE, own_flags::OOBINLINE),
+        (libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, own_flags::NO_PORT),
+    ] {
+        let _ = fd.set_option(level, name, &i32::from(socket.has_flag(flag)).to_ne_bytes());
+    }
+    let slot = socket.slot();
+    let low_water = slot.rx.low_water.load(Relaxed).max(1);
+    let _ = fd.set_option(libc::SOL_SOCKET, libc::SO_RCVLOWAT, &low_water.to_ne_bytes());
+    let pacing = !slot.tx.pacing.load(Relaxed);
+    let _ = fd.set_option(libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, &pacing.to_ne_bytes());
 }

@@ -39,36 +39,36 @@ pub fn socket(domain: i32, kind: i32, protocol: i32) -> Result<Option<i32>, Errn
         Verdict::Kernel => return Ok(None),
         Verdict::Fail(e) => return Err(e),
     }
-    let (slot, token) = process::take_token()?;
+    let (slot, token, fd) = take(kind & libc::SOCK_CLOEXEC != 0)?;
     if let Ok(socket) = process::view(slot) {
         socket.set_flag(own_flags::INET6, family == Family::Inet6);
         socket.slot().names.set_local(family.any());
     }
-    publish(slot, token, kind & libc::SOCK_NONBLOCK != 0, kind & libc::SOCK_CLOEXEC != 0).map(Some)
+    Ok(Some(publish(slot, token, fd, kind & libc::SOCK_NONBLOCK != 0)))
 }
 
-/// Gives a token the lowest free number, as the application expects.
-fn publish(slot: u32, token: OwnedFd, nonblocking: bool, cloexec: bool) -> Result<i32, Errno> {
-    let lowered = match fdnum::lower(&token, cloexec) {
-        Ok(fd) if fdtable::fits(fd.as_raw_fd()) => Ok(fd),
-        Ok(_) => Err(Errno::MFILE),
-        Err(e) => Err(e),
-    };
-    let fd = match lowered {
-        Ok(fd) => fd.into_raw_fd(),
-        Err(e) => {
-            // toed sees the token close and ends what the slot names.
-            process::close_hidden(token);
-            return Err(e);
+/// A fresh slot, its token, and a copy of that at the lowest free number, as the application expects.
+fn take(cloexec: bool) -> Result<(u32, OwnedFd, OwnedFd), Errno> {
+    let (slot, token) = process::take_token()?;
+    match fdnum::lower(&token, cloexec) {
+        Ok(fd) if fdtable::fits(fd.as_raw_fd()) => Ok((slot, token, fd)),
+        lowered => {
+            process::return_token(slot, token);
+            Err(lowered.err().unwrap_or(Errno::MFILE))
         }
-    };
+    }
+}
+
+/// Makes a token's copy the application's socket.
+fn publish(slot: u32, token: OwnedFd, fd: OwnedFd, nonblocking: bool) -> i32 {
     process::close_hidden(token);
     if let Ok(socket) = process::view(slot) {
         socket.slot().tx.nonblocking.store(nonblocking.into(), Relaxed);
     }
     hub::lock().hold(slot);
+    let fd = fd.into_raw_fd();
     fdtable::set(fd, Kind::Socket(slot));
-    Ok(fd)
+    fd
 }
 
 impl Sock {
@@ -160,14 +160,13 @@ impl Sock {
         }
         let socket = self.socket()?;
         let patience = Patience { want: ready::IN, bytes: 0, wait: !is_nonblocking(&socket), timeout: timeout(&socket, Side::Rx) };
-        let (slot, token) = block(socket, patience, || self.accept_step(&socket))?;
-        let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
-        let fd = publish(slot, token, nonblocking, flags & libc::SOCK_CLOEXEC != 0)?;
+        let (slot, token, fd) = block(socket, patience, || self.accept_step(&socket, flags & libc::SOCK_CLOEXEC != 0))?;
+        let fd = publish(slot, token, fd, flags & libc::SOCK_NONBLOCK != 0);
         Ok((fd, names::encode(process::view(slot)?.slot().names.remote(), Family::of(&socket))))
     }
 
     /// Takes a waiting connection into a slot of the pool.
-    fn accept_step(self, listener: &Socket<'_>) -> Result<Option<(u32, OwnedFd)>, Errno> {
+    fn accept_step(self, listener: &Socket<'_>, cloexec: bool) -> Result<Option<(u32, OwnedFd, OwnedFd)>, Errno> {
         match listener.state() {
             slot_state::LISTENING if !listener.has_flag(own_flags::RX_SHUT) => {}
             slot_state::FAILED => return Err(listener.take_error().unwrap_or(Errno::INVAL)),
@@ -176,8 +175,8 @@ impl Sock {
         if !listener.region().has_accept(listener.slot()) {
             return Ok(None);
         }
-        // The slot first: a connection taken out of the ring without one would be lost.
-        let (slot, token) = process::take_token()?;
+        // The slot and the number first: a connection taken out of the ring without them would be lost.
+        let (slot, token, fd) = take(cloexec)?;
         let Some(record) = listener.region().pop_accept(listener.slot()) else {
             process::return_token(slot, token);
             return Ok(None);
@@ -189,7 +188,7 @@ impl Sock {
         let mut hub = hub::lock();
         hub.inherit_kept(self.slot, slot);
         hub.rebind(slot);
-        Ok(Some((slot, token)))
+        Ok(Some((slot, token, fd)))
     }
 
     /// connect(2).

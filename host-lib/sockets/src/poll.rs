@@ -68,8 +68,8 @@ fn report(hub: &mut Hub, fds: &mut [libc::pollfd], kernel: &[libc::pollfd]) -> u
         let asked = u32::from(fd.events.cast_unsigned());
         let now = match fdtable::kind(fd.fd) {
             Kind::Socket(slot) => {
-                let now = process::view(slot).map_or(ALWAYS, |s| s.readiness());
-                if asked & ready::OUT != 0 && now & ready::OUT == 0 {
+                let now = process::readiness(slot);
+                if asked & (ready::OUT | ready::WRNORM) != 0 && now & ready::OUT == 0 {
                     hub.note_unwritable(slot);
                 }
                 now & (asked | ALWAYS)

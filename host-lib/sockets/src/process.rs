@@ -23,7 +23,7 @@ use std::time::Duration;
 use toe::link::Region;
 use toe::link::client::{Client, Daemon, OpenError, Proof, Welcome, run_dir, ticket};
 use toe::link::sys::{AppFd, Copies};
-use toe::socket::own_flags;
+use toe::socket::{own_flags, ready};
 use toe::{Channel, Socket};
 use toe_abi::region::{slot_flags, slot_state};
 
@@ -65,7 +65,7 @@ static STATE: AtomicU8 = AtomicU8::new(state::UNTRIED);
 mod state {
     pub const UNTRIED: u8 = 0;
     pub const ATTACHED: u8 = 1;
-    /// No daemon: sockets are the kernel's.
+    /// No daemon, or no place at it: sockets are the kernel's.
     pub const REFUSED: u8 = 2;
     /// After fork: region and tokens are there, queues are not.
     pub const INHERITED: u8 = 3;
@@ -167,6 +167,8 @@ pub fn start() {
     if attach_with(Some(AppFd(first))).is_err() {
         return;
     }
+    // Who has started this program may use them as well.
+    FORKED.store(1, Ordering::Relaxed);
     tokens.into_iter().for_each(adopt);
 }
 
@@ -176,6 +178,13 @@ pub fn received(fd: i32) {
         // The sender may use it as well.
         FORKED.store(1, Ordering::Relaxed);
         adopt(fd);
+    }
+}
+
+/// A descriptor has gone to another process (SCM_RIGHTS), which may use the socket as well.
+pub fn sent(fd: i32) {
+    if matches!(fdtable::kind(fd), Kind::Socket(_)) {
+        FORKED.store(1, Ordering::Relaxed);
     }
 }
 
@@ -256,9 +265,9 @@ fn attach_with(token: Option<AppFd>) -> Result<(), Errno> {
         Err(message) => {
             complain(&message);
             STATE.store(state::REFUSED, Ordering::Release);
-            // A child whose parent's sockets can't be used any more must not wait for them.
+            // A child that can't use its parent's sockets must not wait for them. They are as good as ever to others.
             if FAMILY.get().is_some() {
-                hub::lock().lose();
+                hub::lock().stir();
             }
             Err(Errno::NETDOWN)
         }
@@ -359,6 +368,15 @@ pub(crate) fn return_token(slot: u32, token: OwnedFd) {
 /// The words of a slot.
 pub(crate) fn view(slot: u32) -> Result<Socket<'static>, Errno> {
     Socket::new(&family()?.region, slot).ok_or(Errno::BADF)
+}
+
+/// As poll(2) would report the slot to this process.
+pub(crate) fn readiness(slot: u32) -> u32 {
+    if STATE.load(Ordering::Relaxed) == state::REFUSED {
+        // A child that has no place at toed's: every call fails at once.
+        return ready::IN | ready::OUT | ready::ERR | ready::HUP;
+    }
+    view(slot).map_or(ready::ERR | ready::HUP, |socket| socket.readiness())
 }
 
 /// Notes that this process gets the slot's events (or notices) already.
@@ -497,7 +515,12 @@ pub fn exiting() {
 
 /// Another program is about to take this process over: it may inherit sockets, but neither queues nor connection.
 pub fn exec() {
-    if !is_attached() || !is_own() {
+    if !is_own() {
+        // A vfork child, in its parent's memory: the parent shares its sockets from now on.
+        FORKED.store(1, Ordering::Relaxed);
+        return;
+    }
+    if !is_attached() {
         return;
     }
     let_go();

@@ -100,7 +100,7 @@ fn run() {
         hub.drain();
         let urgent = hub.take_urgent();
         if urgent.is_empty() {
-            // An error is a lack of descriptors.
+            // An error is a lack of memory.
             if waiting::sleep(hub, &interest, &mut [], None, None).is_err() {
                 STARTED.store(0, Ordering::Relaxed);
                 return;

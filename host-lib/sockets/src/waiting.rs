@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use toe::link::fdnum;
 use toe::link::sys::{SigMask, ppoll};
 
+/// A thread that has no eventfd; ppoll passes it over.
+pub(crate) const NO_FD: i32 = -1;
 /// How soon a full queue to the card is tried again.
 const BACKLOG: Duration = Duration::from_millis(1);
 /// How often a process that shares sockets with others looks by itself: events go to the process that used a socket last.
@@ -70,6 +72,7 @@ impl Wait {
         }
         let left = self.deadline.map(|d| d.saturating_duration_since(now));
         sleep(hub, interest, kernel, left, self.mask)?;
+        take_back(interest);
         Ok(Step::Again)
     }
 
@@ -112,6 +115,16 @@ impl Drop for Wait {
     }
 }
 
+/// Another process may have used the sockets meanwhile, and does not pass on what the card tells it of them.
+fn take_back(interest: &Interest) {
+    if process::has_forked() {
+        for &slot in &interest.slots {
+            // One that cannot be used any more is found so by who waits for it.
+            let _ = process::touch(slot);
+        }
+    }
+}
+
 /// Sleeps until a watched socket changes, a kernel descriptor is ready, a signal comes or the time is over.
 pub(crate) fn sleep(
     mut hub: MutexGuard<'static, Hub>,
@@ -120,13 +133,14 @@ pub(crate) fn sleep(
     timeout: Option<Duration>,
     mask: Option<SigMask>,
 ) -> Result<(), Errno> {
-    let wake = wake_fd()?;
+    // Without a number left for it nobody can wake this thread: then it looks by itself.
+    let wake = wake_fd().unwrap_or(Wake::Own(NO_FD));
     let ticket = hub.register(wake.number(), interest);
     let Ok(led) = hub.lead(ticket) else {
         hub.unregister(ticket, interest);
         return Ok(());
     };
-    let cap = if hub.has_backlog() {
+    let cap = if hub.has_backlog() || wake.number() == NO_FD {
         Some(BACKLOG)
     } else if process::has_forked() {
         Some(SHARED)
@@ -195,7 +209,7 @@ impl Wake {
     fn number(&self) -> i32 {
         match self {
             Wake::Own(number) => *number,
-            Wake::Temporary(wake) => wake.fd.as_ref().map_or(-1, |fd| fd.as_raw_fd()),
+            Wake::Temporary(wake) => wake.fd.as_ref().map_or(NO_FD, |fd| fd.as_raw_fd()),
         }
     }
 }
@@ -213,7 +227,7 @@ fn wake_fd() -> Result<Wake, Errno> {
         if wake.as_ref().is_none_or(|w| w.generation != process::generation()) {
             *wake = Some(make()?);
         }
-        Ok(wake.as_ref().and_then(|w| w.fd.as_ref()).map_or(-1, |fd| fd.as_raw_fd()))
+        Ok(wake.as_ref().and_then(|w| w.fd.as_ref()).map_or(NO_FD, |fd| fd.as_raw_fd()))
     });
     match own {
         Ok(number) => number.map(Wake::Own),

@@ -152,6 +152,37 @@ fn timeouts_end_a_wait() {
     assert_eq!(mute.sock().connect(&name([10, 77, 0, 9], 1)), Err(Errno::INPROGRESS));
 }
 
+/// As on Linux: a call waits for so many bytes, unless it has asked for fewer, or its time is over.
+#[test]
+fn a_low_water_mark_holds_for_calls_that_wait() {
+    let (a, b, _l) = pair();
+    let timeout = |ms: i64| {
+        let mut time = [0; 16];
+        time[..8].copy_from_slice(&(ms / 1000).to_ne_bytes());
+        time[8..].copy_from_slice(&(ms % 1000 * 1000).to_ne_bytes());
+        b.sock().set_option(libc::SOL_SOCKET, libc::SO_RCVTIMEO, &time).unwrap();
+    };
+    b.sock().set_option(libc::SOL_SOCKET, libc::SO_RCVLOWAT, &5i32.to_ne_bytes()).unwrap();
+    timeout(5000);
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| b.recv(2, 0));
+        thread::sleep(Duration::from_millis(20));
+        a.send(b"ab", 0).unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), b"ab");
+        let reader = scope.spawn(|| b.recv(3, libc::MSG_WAITALL));
+        a.send(b"cde", 0).unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), b"cde");
+        a.send(b"fgh", 0).unwrap();
+        let reader = scope.spawn(|| b.recv(9, 0));
+        thread::sleep(Duration::from_millis(50));
+        a.send(b"ij", 0).unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), b"fghij");
+    });
+    timeout(20);
+    a.send(b"kl", 0).unwrap();
+    assert_eq!(b.recv(9, 0).unwrap(), b"kl");
+}
+
 /// RFC 9293 3.10.3-1.
 #[test]
 fn a_thread_that_sleeps_is_woken_by_another_threads_bytes() {
@@ -220,6 +251,39 @@ fn loopback_becomes_a_kernel_socket_at_the_same_number() {
     assert_eq!(rustix::net::sockopt::socket_domain(kernel), Ok(rustix::net::AddressFamily::INET));
     assert_eq!(rustix::net::sockopt::tcp_nodelay(kernel), Ok(true));
     assert!(rustix::fs::fcntl_getfl(kernel).unwrap().contains(rustix::fs::OFlags::NONBLOCK));
+}
+
+/// Whatever a program has set before it knows where it will connect to.
+#[test]
+fn options_go_with_a_socket_to_the_kernel() {
+    let numbers = [
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+        (libc::SOL_SOCKET, libc::SO_OOBINLINE, 1),
+        (libc::SOL_SOCKET, libc::SO_RCVLOWAT, 77),
+        (libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, 500_000),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 33),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 7),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 4),
+        (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 12_345),
+        (libc::IPPROTO_TCP, libc::TCP_SYNCNT, 3),
+        (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 16_384),
+        (libc::IPPROTO_IP, libc::IP_TOS, 0x10),
+        (libc::IPPROTO_IP, libc::IP_TTL, 9),
+        // IP_TOS sets this one as well.
+        (libc::SOL_SOCKET, libc::SO_PRIORITY, 3),
+        (libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1),
+    ];
+    let fd = fresh(0);
+    for (level, name, value) in numbers {
+        fd.sock().set_option(level, name, &i32::to_ne_bytes(value)).unwrap();
+    }
+    assert_eq!(fd.sock().bind(&name([127, 0, 0, 1], 0)), Ok(Outcome::Kernel));
+    for (level, name, value) in numbers {
+        let (mut got, mut len) = (0i32, 4);
+        // SAFETY: room for a number, and for its length.
+        let result = unsafe { libc::getsockopt(fd.0, level, name, (&raw mut got).cast(), &raw mut len) };
+        assert_eq!((result, got), (0, value), "level {level}, option {name}");
+    }
 }
 
 #[test]
@@ -456,6 +520,30 @@ fn edge_triggered_room_is_reported_after_it_ran_out() {
     assert_eq!(ep.wait(LONG), [(a.0, 4)]);
 }
 
+/// POLLWRNORM alone is as good as POLLOUT.
+#[test]
+fn room_is_news_by_either_name() {
+    let (a, b, _l) = pair();
+    a.sock().set_nonblocking(true).unwrap();
+    let ep = Epoll::new();
+    ep.ctl(ADD, &a, libc::EPOLLWRNORM).unwrap();
+    let mut sent = 0;
+    while sent < 2 * world::BUFFER as usize {
+        sent += a.send(&vec![0; 2 * world::BUFFER as usize - sent], 0).unwrap_or_else(|_| {
+            thread::sleep(Duration::from_millis(1));
+            0
+        });
+    }
+    assert_eq!(ep.wait(20), []);
+    thread::scope(|scope| {
+        let sleeper = scope.spawn(|| a.poll(libc::POLLWRNORM, LONG));
+        thread::sleep(Duration::from_millis(20));
+        assert_eq!(b.recv(sent, libc::MSG_WAITALL).unwrap().len(), sent);
+        assert_eq!(sleeper.join().unwrap(), libc::POLLWRNORM);
+    });
+    assert_eq!(ep.wait(LONG), [(a.0, libc::EPOLLWRNORM as u32)]);
+}
+
 #[test]
 fn oneshot_is_silent_until_modified() {
     let (a, b, _l) = pair();
@@ -479,6 +567,18 @@ fn the_end_is_reported_with_all_its_bits() {
     assert_eq!(ep.wait(LONG), [(b.0, both)]);
     b.sock().shutdown(libc::SHUT_WR).unwrap();
     assert_eq!(ep.wait(LONG), [(b.0, both | libc::EPOLLHUP as u32)]);
+}
+
+/// As with Linux, where nobody has to ask for EPOLLHUP.
+#[test]
+fn the_end_of_both_directions_is_reported_to_who_asked_for_nothing() {
+    let (a, b, _l) = pair();
+    let ep = Epoll::new();
+    ep.ctl(ADD, &b, 0).unwrap();
+    b.sock().shutdown(libc::SHUT_WR).unwrap();
+    assert_eq!(ep.wait(20), []);
+    a.sock().shutdown(libc::SHUT_WR).unwrap();
+    assert_eq!(ep.wait(LONG), [(b.0, libc::EPOLLHUP as u32)]);
 }
 
 #[test]

@@ -324,6 +324,10 @@ fn apply(slot: &Slot, event: &EventDesc) -> Change {
     let news = event.flags & !slot.event.flags.fetch_or(event.flags, Ordering::Release);
     if news & ev_flags::RX_FIN != 0 {
         change = change.with(Change::IN);
+        // Our own was first: that is the end of both directions.
+        if slot.tx.flags.load(Ordering::Relaxed) & hc_flags::FIN != 0 {
+            change = change.with(Change::END);
+        }
     }
     if news & (ev_flags::ERROR | ev_flags::CLOSED) != 0 {
         change = change.with(Change::IN).with(Change::OUT).with(Change::END);

@@ -139,12 +139,8 @@ impl<H: Host> Core<H> {
 
     /// A client's connection has ended. Without BYE before, its process has died.
     pub fn client_gone(&mut self, client: ClientId, now_us: u64) {
-        let region = self.clients.get(&client).and_then(|c| c.region);
         self.leave(client, now_us);
         self.clients.remove(&client);
-        if let Some(app) = region.and_then(|r| self.apps.get_mut(&r)) {
-            app.sweep_at_us.get_or_insert(now_us + STRAY_AFTER_US);
-        }
         self.act(now_us);
     }
 
@@ -153,6 +149,8 @@ impl<H: Host> Core<H> {
         let Some(region) = self.clients.get_mut(&client).and_then(|c| c.region.take()) else { return };
         let Some(app) = self.apps.get_mut(&region) else { return };
         app.clients.remove(&client);
+        // It may have taken a connection and not said so, even if it leaves in order: other threads of it were at work.
+        app.sweep_at_us.get_or_insert(now_us + STRAY_AFTER_US);
         // A context that is being opened is closed when the card has answered.
         let own: Vec<u32> = (0..).zip(&app.contexts).filter(|(_, c)| is_open_for(c, client)).map(|(i, _)| i).collect();
         for index in own {

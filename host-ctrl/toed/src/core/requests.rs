@@ -111,6 +111,9 @@ impl<H: Host> Core<H> {
         if magic != APP_MAGIC || !toe_abi::compatible(version) {
             return Err(Errno::PROTO);
         }
+        if self.stopping {
+            return Err(Errno::SHUTDOWN);
+        }
         match incoming.proof {
             None => self.new_application(incoming.client, ticket),
             Some(Proof::Region(region) | Proof::Token(region, _)) => self.join(incoming.client, region.0),
@@ -147,9 +150,6 @@ impl<H: Host> Core<H> {
     }
 
     fn new_application(&mut self, client: ClientId, ticket: u64) -> Result {
-        if self.stopping {
-            return Err(Errno::SHUTDOWN);
-        }
         let share = match ticket {
             0 => self.config.share,
             // Of an earlier toed: an application that is to be limited does not start without its limit.
@@ -196,6 +196,11 @@ impl<H: Host> Core<H> {
             self.remove_app(region, now_us);
             self.answer_later(client, failure(Errno::NOMEM), &[]);
             return;
+        }
+        if self.stopping {
+            app.stage = Stage::Ending { until_us: now_us };
+            self.answer_later(client, failure(Errno::SHUTDOWN), &[]);
+            return self.try_unmap(region, now_us);
         }
         app.stage = Stage::Running;
         self.begin_share(region);

@@ -16,6 +16,9 @@ use toe_abi::app::{Info, MSG_LEN, Reply, Request, bind_flags, op, whose};
 use toe_abi::desc::{EventDesc, HostDesc, ev, ev_flags, hc, hc_flags};
 use toe_abi::flow::cc;
 use toe_abi::region::{AcceptRecord, RegionConfig, RegionHeader, SlotNames, slot_flags, slot_state};
+use toe_sockets::names::{Family, encode};
+use toe_sockets::open::{Outcome, socket};
+use toe_sockets::{IoSpan, Sock};
 use zerocopy::{FromBytes, IntoBytes};
 
 pub const CARD: [u8; 4] = [10, 77, 0, 1];
@@ -46,6 +49,8 @@ struct Flow {
 struct Token {
     slot: u32,
     end: OwnedFd,
+    /// What the application's end is to fstat(2).
+    inode: u64,
 }
 
 struct World {
@@ -72,6 +77,48 @@ static FAREWELLS: Mutex<Vec<(u16, u32)>> = Mutex::new(Vec::new());
 #[allow(dead_code, reason = "not every test binary needs it")]
 pub fn farewells(port: u16) -> Vec<u32> {
     FAREWELLS.lock().unwrap().iter().filter(|(p, _)| *p == port).map(|(_, kind)| *kind).collect()
+}
+
+/// Local ports of connections that another process is to take.
+static TAKEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+
+/// Another process uses the connection with this local port: its events go there, until somebody here takes it back.
+#[allow(dead_code, reason = "not every test binary needs it")]
+pub fn take_away(port: u16) {
+    TAKEN.lock().unwrap().push(port);
+    while !TAKEN.lock().unwrap().is_empty() {
+        std::thread::yield_now();
+    }
+}
+
+/// Both ends of a connection.
+#[allow(dead_code, reason = "not every test binary needs it")]
+pub fn pair() -> (Sock, Sock) {
+    start();
+    let fresh = || Sock::find(socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap().unwrap()).unwrap();
+    let (listener, client) = (fresh(), fresh());
+    assert_eq!(listener.listen(8), Ok(Outcome::Done));
+    let to = encode(Addr::v4(CARD, port_of(listener)), Family::Inet);
+    assert_eq!(client.connect(&to), Ok(Outcome::Done));
+    (client, Sock::find(listener.accept(0).unwrap().0).unwrap())
+}
+
+/// The local port of a socket.
+#[allow(dead_code, reason = "not every test binary needs it")]
+pub fn port_of(sock: Sock) -> u16 {
+    let name = sock.local_name().unwrap();
+    u16::from_be_bytes([name[2], name[3]])
+}
+
+/// Another process has used the connection; now a byte comes for somebody here.
+#[allow(dead_code, reason = "not every test binary needs it")]
+pub fn assert_has_it_back(client: Sock, server: Sock) {
+    take_away(port_of(client));
+    let (mut sent, mut got) = (*b"x", [0]);
+    // SAFETY: used up before the bytes go.
+    let span = |bytes: &mut [u8; 1]| [unsafe { IoSpan::new(bytes.as_mut_ptr(), 1) }];
+    assert_eq!(server.send(&span(&mut sent), 0), Ok(1));
+    assert_eq!((client.recv(&span(&mut got), 0), got), (Ok(1), sent));
 }
 
 /// Starts the world for this process, once.
@@ -140,6 +187,9 @@ impl World {
     }
 
     fn run(mut self, listener: &OwnedFd, ready: &AtomicBool, dir: &std::path::Path) {
+        // As in processes of their own: the daemon does not run out of numbers when the program does.
+        // SAFETY: this thread uses only descriptors that were there already, and those that it makes.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
         ready.store(true, Ordering::Release);
         while !readable(listener.as_fd(), 100).contains(PollFlags::IN) {}
         let client = uds::accept(listener).unwrap();
@@ -147,11 +197,11 @@ impl World {
         let _ = std::fs::remove_dir_all(dir);
         loop {
             if readable(client.as_fd(), 0).contains(PollFlags::IN) {
-                let mut buf = [0; MSG_LEN];
-                if uds::recv(&client, &mut buf, &mut Vec::new()) != Ok(MSG_LEN) {
+                let (mut buf, mut proof) = ([0; MSG_LEN], Vec::new());
+                if uds::recv(&client, &mut buf, &mut proof) != Ok(MSG_LEN) {
                     return;
                 }
-                self.answer(&client, &Request::read_from_bytes(&buf).unwrap());
+                self.answer(&client, &Request::read_from_bytes(&buf).unwrap(), proof.first());
             }
             self.card();
             self.reap();
@@ -161,7 +211,7 @@ impl World {
 
     // --- the daemon
 
-    fn answer(&mut self, client: &OwnedFd, request: &Request) {
+    fn answer(&mut self, client: &OwnedFd, request: &Request, proof: Option<&OwnedFd>) {
         let mut reply = Reply::default();
         let mut fds: Vec<OwnedFd> = Vec::new();
         match request.op {
@@ -195,6 +245,11 @@ impl World {
                 let algorithm = self.congestion.get(&request.slot).copied().unwrap_or(cc::CUBIC);
                 reply.set_info(&Info { algorithm, ..Info::default() });
             }
+            op::IDENTIFY => {
+                let inode = proof.map(|fd| rustix::fs::fstat(fd).unwrap().st_ino);
+                let token = self.tokens.iter().find(|token| Some(token.inode) == inode);
+                reply.args[0] = token.map_or(u64::MAX, |token| token.slot.into());
+            }
             op::UNLISTEN => self.bound.retain(|(slot, _)| *slot != request.slot),
             _ => {}
         }
@@ -207,7 +262,8 @@ impl World {
         for i in 0..n {
             let (ours, theirs) = uds::token_pair().unwrap();
             reply.slots[i as usize] = self.next_slot as u16;
-            self.tokens.push(Token { slot: self.next_slot, end: ours });
+            let inode = rustix::fs::fstat(&theirs).unwrap().st_ino;
+            self.tokens.push(Token { slot: self.next_slot, end: ours, inode });
             self.next_slot += 1;
             fds.push(theirs);
         }
@@ -346,6 +402,14 @@ impl World {
             }
         }
         self.hc.publish();
+        let mut taken = TAKEN.lock().unwrap();
+        for flow in self.flows.iter_mut().filter(|flow| taken.contains(&flow.port)) {
+            if let Some(slot) = flow.slot.take() {
+                self.region.slot(slot).unwrap().conn.ctx.store(1, Ordering::Relaxed);
+            }
+        }
+        taken.clear();
+        drop(taken);
         (0..self.flows.len()).for_each(|i| self.carry(i));
         (0..self.flows.len()).for_each(|i| self.post(i));
     }

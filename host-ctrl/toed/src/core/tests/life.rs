@@ -1,7 +1,7 @@
 //! Endings, in every order; nothing may be left behind.
 
 use super::world::*;
-use crate::core::{Limits, Memory, Proof};
+use crate::core::{Incoming, Limits, Memory, Proof};
 use rustix::io::Errno;
 use toe_abi::{
     FlowId, RegionId,
@@ -220,7 +220,7 @@ fn death_at_every_step_leaves_nothing() {
             if by_bye {
                 let now = w.now;
                 let bye = req(op::BYE);
-                w.b.core.request(&crate::core::Incoming { client: server.client, request: &bye, proof: None }, now);
+                w.b.core.request(&Incoming { client: server.client, request: &bye, proof: None }, now);
                 w.run();
             }
             w.kill(server);
@@ -243,7 +243,7 @@ fn the_process_dies_before_the_card_has_answered() {
         w.a.card.mute = true;
         let request = if op == op::HELLO { hello() } else { req(op) };
         let now = w.now;
-        w.a.core.request(&crate::core::Incoming { client, request: &request, proof: None }, now);
+        w.a.core.request(&Incoming { client, request: &request, proof: None }, now);
         assert!(w.a.core.busy(client));
         w.a.core.client_gone(client, now);
         w.a.card.mute = false;
@@ -303,6 +303,22 @@ fn a_connection_taken_by_a_process_that_died_is_found() {
     assert_eq!((w.b.card.flows.len(), w.b.card.count(kind::ABORT)), (0, 1));
     assert_eq!(w.b.core.status().applications[0].memory_bytes, 0);
     let _ = spare;
+}
+
+/// A thread had taken it just when another one ended the process in order.
+#[test]
+fn a_connection_taken_by_a_process_that_has_taken_its_leave_is_found() {
+    let mut w = World::new();
+    let (_, server, _, listening, _) = w.connected();
+    let child = w.b.connect_client();
+    w.ask(Side::B, child, hello(), Some(Proof::Region(RegionId(server.region)))).ok();
+    w.b.take_record(server.region, listening).expect("one waits");
+    let now = w.now;
+    w.b.core.request(&Incoming { client: child, request: &req(op::BYE), proof: None }, now);
+    w.b.core.client_gone(child, now);
+    w.pass(11 * SEC);
+    assert_eq!((w.b.card.flows.len(), w.b.card.count(kind::ABORT)), (0, 1));
+    assert_eq!(w.b.core.status().applications[0].memory_bytes, 0);
 }
 
 #[test]
@@ -375,6 +391,22 @@ fn shutdown_resets_everything() {
     w.b.core.token_closed(RegionId(server.region), spare, now);
     w.b.core.client_gone(server.client, now);
     w.b.assert_clean();
+}
+
+#[test]
+fn who_comes_while_toed_ends_does_not_hold_it_up() {
+    let mut w = World::new();
+    let (client, late) = (w.a.connect_client(), w.a.connect_client());
+    let app = w.start(Side::A);
+    w.a.card.mute = true;
+    let now = w.now;
+    w.a.core.request(&Incoming { client, request: &hello(), proof: None }, now);
+    w.a.core.shutdown(now);
+    // A child of the family.
+    w.a.core.request(&Incoming { client: late, request: &hello(), proof: Some(Proof::Region(RegionId(app.region))) }, now);
+    w.a.card.mute = false;
+    w.run();
+    assert!(w.a.core.is_drained());
 }
 
 #[test]
