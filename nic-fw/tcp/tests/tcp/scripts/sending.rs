@@ -361,6 +361,27 @@ fn nagle_holds_a_second_small_segment() {
     assert_eq!(ranges(&t.emit_all()), [(100, 100)]);
 }
 
+/// RFC 9293 SHLD-7: the mark of the last small segment may be more than half of the sequence space behind.
+#[test]
+fn a_small_segment_goes_after_gigabytes_of_whole_ones() {
+    let mut t = Script::with(|s| s.tx_buf_log2 = 30);
+    let most = 1_000_000 * MSS;
+    for head in [most, 2 * most, 3 * most] {
+        let _ = t.host(head, 0, 0);
+        while tx_tail(&t.s) != head {
+            (t.s.tx.snd_wnd, t.s.cc.cwnd) = (most, most);
+            let now = t.now();
+            while emit(&mut t.s, &mut t.pools, now, 60_000).is_some() {}
+            let _ = t.segment(seg(RX, t.s.tx.snd_max, A, 0));
+        }
+    }
+    let _ = t.host(3 * most + 10, 0, 0);
+    assert_eq!(ranges(&t.emit_all()), [(3 * most, 10)]);
+    // One more small one waits for it, as ever.
+    let _ = t.host(3 * most + 20, 0, 0);
+    assert_eq!(ranges(&t.emit_all()), []);
+}
+
 /// RFC 9293 MUST-17.
 #[test]
 fn nodelay_does_not_hold() {
