@@ -1074,6 +1074,51 @@ fn what_was_taken_back_is_not_told() {
     assert!(!t.write(1000)[0].flags.contains(TcpFlags::CWR));
 }
 
+/// A flow with SACK and ECN, 10 segments in flight for a round trip.
+fn script_with_ecn() -> Script {
+    let mut t = Script::with(|s| (s.sack, s.ecn, s.snd_wnd) = (true, true, 60_000));
+    t.write(10_000);
+    t.wait(RTT_US);
+    t
+}
+
+fn marked(ack: SegmentIn) -> SegmentIn {
+    SegmentIn { flags: A | TcpFlags::ECE, ..ack }
+}
+
+/// RFC 3168, 6.1.2; RFC 4015, 3: nothing was lost, but there is congestion.
+#[test]
+fn a_mark_in_recovery_lets_its_reduction_stand() {
+    let mut t = script_with_ecn();
+    assert_eq!(t.ack(0, &[(1000, 4000)]), [(0, 1000)]);
+    let _ = t.segment(marked(sack(10_000, &[])));
+    t.wait(RTT_US);
+    assert!(t.counts(10_000, &[(0, 1000)]).has(Counter::TxSpuriousRecoveries));
+    assert_eq!((t.s.cc.ssthresh, t.s.cc.cwnd), (5000, 5000));
+    assert!(t.write(1000)[0].flags.contains(TcpFlags::CWR), "it is told");
+}
+
+/// RFC 3168, 6.1.2.
+#[test]
+fn a_reduction_for_a_mark_is_not_taken_back_with_a_recovery() {
+    // Before recovery, and between its end and the proof that it was for nothing.
+    for before in [true, false] {
+        let mut t = script_with_ecn();
+        let mark = |t: &mut Script, ack| {
+            let _ = t.segment(marked(sack(ack, &[])));
+            t.s.cc.ssthresh
+        };
+        let first = if before { mark(&mut t, 1000) } else { 0 };
+        assert_eq!(t.ack(1000, &[(2000, 5000)])[0], (1000, 1000));
+        let _ = t.ack(10_000, &[]);
+        t.write(4000);
+        let ssthresh = if before { first } else { mark(&mut t, 11_000) };
+        assert!(t.counts(t.s.tx.snd_una - TX, &[(1000, 2000)]).has(Counter::TxSpuriousRecoveries));
+        assert_eq!(t.s.cc.ssthresh, ssthresh, "{before}");
+        assert!(t.s.cc.cwnd <= ssthresh + 1000, "{before}: {}", t.s.cc.cwnd);
+    }
+}
+
 #[test]
 fn a_recovery_with_one_real_loss_stands() {
     let mut t = script();
