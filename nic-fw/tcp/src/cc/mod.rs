@@ -225,6 +225,10 @@ pub(crate) fn on_timeout(s: &mut FlowState, flight: u32, again: bool) {
     // RFC 5681, 3.1: "no more than the loss window, LW, which equals 1 full-sized segment".
     // RFC 8257 3.5-3.
     s.cc.cwnd = s.mss();
+    if s.has(ff::ECN) {
+        // RFC 3168, 6.1.2: told to the peer for any reduction. Else it goes on echoing a mark, and no ACK makes the window larger.
+        s.set(ff::CWR);
+    }
 }
 
 /// RFC 3168 5-2.

@@ -1119,6 +1119,21 @@ fn a_reduction_for_a_mark_is_not_taken_back_with_a_recovery() {
     }
 }
 
+/// RFC 3168, 6.1.2: for any reason, and a retransmission timeout is the first that it names.
+#[test]
+fn a_timeout_is_told_on_the_first_new_data() {
+    for sack in [true, false] {
+        let mut t = Script::with(|s| (s.sack, s.ecn, s.snd_wnd) = (sack, true, 60_000));
+        t.write(3000);
+        assert_eq!(time_out(&mut t)[0], (0, 1000));
+        let _ = t.segment(marked(seg(RX, TX + 1000, A, 0)));
+        let sent = t.write(2000);
+        let _ = t.segment(seg(RX, t.s.tx.snd_max, A, 0));
+        let told = t.write(2000).iter().chain(&sent).filter(|s| s.flags.contains(TcpFlags::CWR)).count();
+        assert_eq!(told, 1, "with SACK: {sack}");
+    }
+}
+
 #[test]
 fn a_recovery_with_one_real_loss_stands() {
     let mut t = script();
