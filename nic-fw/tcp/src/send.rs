@@ -174,7 +174,7 @@ pub(crate) fn next(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: 
         s.clear(ff::PROBE);
         return Some(probe(s, pools, now, max_payload));
     }
-    if s.outstanding() == 0 {
+    if new_data && s.outstanding() == 0 && has_data(s, pools) {
         cc::on_idle(s, now);
     }
     // What was sent before is no new data.

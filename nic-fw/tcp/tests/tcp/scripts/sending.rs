@@ -269,6 +269,25 @@ fn a_segment_without_ack_is_dropped() {
     assert_eq!((out.place, out.drop, out.reply), (None, Some(Drop::NoAck), None));
 }
 
+/// RFC 9438 4.2-1: time in which nothing is sent is not on the curve, but counts once, however many acknowledgements leave meanwhile.
+#[test]
+fn silence_is_counted_once() {
+    let mut t = Script::with(|s| (s.snd_wnd, s.algorithm) = (60_000, cc::CUBIC));
+    t.s.cc.ssthresh = t.s.cc.cwnd;
+    t.write(10_000);
+    let _ = t.segment(seg(RX, TX + 10_000, A, 0));
+    let curve = t.s.cc.words;
+    for i in 0..50 {
+        t.now_us += 1000;
+        let _ = t.segment(seg(RX + 1000 * i, TX + 10_000, A, MSS));
+        t.emit_all();
+    }
+    assert_eq!(t.s.cc.words, curve);
+    t.write(1000);
+    let moved: Vec<u32> = t.s.cc.words.iter().zip(curve).map(|(now, before)| now.wrapping_sub(before)).collect();
+    assert_eq!(moved, [0, 50, 0, 0]);
+}
+
 /// RFC 9293 3.10.7.4-24.
 #[test]
 fn an_overtaken_window_is_not_taken_back() {
