@@ -4,7 +4,7 @@
 
 use super::*;
 use toe_abi::counters::Counter;
-use toe_abi::flow::{flow_flags, timer};
+use toe_abi::flow::{cc, flow_flags, timer};
 
 const RTT_US: u64 = 1000;
 
@@ -540,6 +540,20 @@ fn a_reduction_for_ecn_is_not_repeated_for_a_loss_in_the_same_window() {
     let ssthresh = t.s.cc.ssthresh;
     assert_eq!(t.ack(1000, &[(2000, 10_000)])[0], (1000, 1000));
     assert_eq!(t.s.cc.ssthresh, ssthresh);
+}
+
+#[test]
+fn recovery_leaves_the_window_of_a_flow_with_a_rate_as_it_was() {
+    let mut t = Script::with(|s| (s.sack, s.ecn, s.snd_wnd, s.algorithm) = (true, true, 60_000, cc::DCTCP_RATE));
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 10_000)])[0], (0, 1000));
+    let _ = t.ack(10_000, &[]);
+    assert_eq!(t.s.cc.cwnd, 10_000);
+    // It grows as before.
+    t.write(10_000);
+    let _ = t.ack(20_000, &[]);
+    assert_eq!(t.s.cc.cwnd, 20_000);
 }
 
 // RFC 8985, 7: tail loss probes.
