@@ -804,6 +804,20 @@ fn a_timeout_for_a_loss_is_not_taken_back() {
     }
 }
 
+#[test]
+fn a_timeout_for_a_lost_fin_is_not_taken_back() {
+    for sack in [true, false] {
+        let mut t = Script::with(|s| (s.sack, s.snd_wnd) = (sack, 60_000));
+        let _ = t.host(0, 0, hc_flags::FIN);
+        t.emit_all();
+        assert_eq!(time_out(&mut t), [(0, 0)]);
+        assert!(!t.segment(seg(RX, TX, A, 100)).counts.has(Counter::TxSpuriousTimeouts));
+        t.wait(RTT_US);
+        let counts = t.segment(seg(RX + 100, TX + 1, A, 0)).counts;
+        assert!(!counts.has(Counter::TxSpuriousTimeouts), "with SACK: {sack}");
+    }
+}
+
 /// RFC 5682 3.1-2. What is sent since then says nothing of what was sent before.
 #[test]
 fn a_timeout_is_over_when_all_that_was_sent_before_it_has_arrived() {
