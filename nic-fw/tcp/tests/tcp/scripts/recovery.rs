@@ -668,6 +668,23 @@ fn new_data_puts_a_probe_off() {
     assert_eq!(second.0 - first.0, 3000);
 }
 
+/// RFC 8985 7.2-4: a trickle into the void is noticed when the first of it has been out for a timeout.
+#[test]
+fn new_data_puts_a_probe_off_until_a_timeout_at_most() {
+    let mut t = script();
+    let start = t.now_us;
+    let due = |t: &Script| next_deadline(&t.s, t.now()).unwrap();
+    for _ in 0..1000 {
+        t.write(1);
+        t.wait(2000);
+        if due(&t) <= t.now() {
+            break;
+        }
+    }
+    assert_eq!(t.s.tx.timer, timer::TLP);
+    assert!((190_000..=215_000).contains(&(t.now_us - start)), "{} us", t.now_us - start);
+}
+
 /// RFC 8985 7.4.2-1, 7.4.2-2.
 #[test]
 fn a_loss_that_a_probe_repairs_reduces_the_window() {
