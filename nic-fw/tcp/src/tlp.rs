@@ -128,6 +128,8 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dsac
         // The probe has repaired a loss that nothing else tells of: "invoke a congestion control response equivalent to a fast recovery".
         let cwnd = s.cc.cwnd;
         cc::on_loss(s, cwnd);
+        // What was sent again before it says nothing of this one.
+        cc::stand(s);
         s.cc.cwnd = s.cc.cwnd.min(s.cc.ssthresh);
         if s.has(ff::ECN) {
             s.set(ff::CWR);

@@ -1180,6 +1180,24 @@ fn a_timeout_is_told_on_the_first_new_data() {
 }
 
 #[test]
+fn what_a_probe_has_repaired_is_not_taken_back_with_an_earlier_recovery() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 4000)]), [(0, 1000)]);
+    let _ = t.ack(10_000, &[]);
+    t.write(3000);
+    let _ = t.expire();
+    assert_eq!(ranges(&t.emit_all()), [(12_000, 1000)]);
+    let _ = t.ack(13_000, &[]);
+    t.write(1000);
+    let before = t.s.cc.cwnd;
+    let counts = t.counts(14_000, &[(0, 1000)]);
+    assert!(counts.has(Counter::TxTailRepairs) && counts.has(Counter::TxSpuriousRecoveries));
+    assert!(t.s.cc.cwnd <= before / 2 + 1000, "{} of {before}", t.s.cc.cwnd);
+}
+
+#[test]
 fn a_recovery_with_one_real_loss_stands() {
     let mut t = script();
     t.window(20);
