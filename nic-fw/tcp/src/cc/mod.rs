@@ -118,7 +118,8 @@ pub fn choose(s: &mut FlowState, number: u8) -> bool {
     }
     if number != s.cc.algorithm {
         (s.cc.algorithm, s.cc.words) = (number, [0; 4]);
-        if code::is_rate(number) {
+        // In recovery it is where that ends.
+        if code::is_rate(number) && !s.has(ff::RECOVERY) {
             s.cc.ssthresh = CWND_MAX;
         }
         admit(s);

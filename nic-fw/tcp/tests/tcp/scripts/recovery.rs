@@ -556,6 +556,20 @@ fn recovery_leaves_the_window_of_a_flow_with_a_rate_as_it_was() {
     assert_eq!(t.s.cc.cwnd, 20_000);
 }
 
+#[test]
+fn a_recovery_in_which_the_flow_gets_a_rate_ends_where_it_would_have() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 10_000)])[0], (0, 1000));
+    assert!(toe_tcp::cc::choose(&mut t.s, cc::CONST_RATE));
+    let _ = t.ack(10_000, &[]);
+    assert_eq!((t.s.cc.ssthresh, t.s.cc.cwnd), (5000, 6000));
+    t.write(5000);
+    let _ = t.ack(15_000, &[]);
+    assert_eq!(t.s.cc.cwnd, 6000 + 5000, "it grows");
+}
+
 // RFC 8985, 7: tail loss probes.
 
 /// RFC 8985 7.2-1, 7.2-4, 7.3-4, 7.3-5.
