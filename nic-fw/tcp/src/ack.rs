@@ -75,7 +75,13 @@ pub(crate) fn process(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now
 /// ECN echo from the peer (RFC 3168, 6.1.2): reduce once per window of data.
 /// RFC 9293 SHLD-8; RFC 3168 6.1.1-5.
 fn congestion_echo(s: &mut FlowState, seg: &SegmentIn) {
-    if s.has(ff::ECN) && seg.flags.contains(TcpFlags::ECE) && !s.has(ff::RECOVERY | ff::LOSS | ff::ECN_REDUCED) && s.outstanding() > 0 {
+    if !s.has(ff::ECN) || !seg.flags.contains(TcpFlags::ECE) || s.outstanding() == 0 {
+        return;
+    }
+    if s.has(ff::RECOVERY | ff::LOSS) {
+        // This window has been reduced already, and for congestion, whether there was a loss or not.
+        cc::stand(s);
+    } else if !s.has(ff::ECN_REDUCED) {
         let flight = s.outstanding();
         cc::on_ecn(s, flight);
         s.cc.recover = s.tx.snd_max;

@@ -11,7 +11,7 @@ use crate::Now;
 use crate::pool::{Handle, NONE, Pools};
 use crate::prr::Prr;
 use crate::rack::Rack;
-use crate::records::{self, Record, is_later, mark};
+use crate::records::{self, Record, age, is_later, mark};
 use crate::state::View;
 use crate::undo::Undo;
 use toe_abi::flow::{FlowState, flow_flags as ff};
@@ -42,6 +42,9 @@ pub(crate) struct Board {
 /// A flow keeps no more records than this while it has a scoreboard: what an ACK can cost is bounded by it.
 const RECORDS_MAX: u32 = 512;
 
+/// A quarter of the clock's circle, 18 minutes: whatever was sent before has long timed out.
+const OLD_US: u32 = 1 << 30;
+
 impl Board {
     /// A record has come into being, or has got its marks.
     pub(crate) fn add(&mut self, record: &Record) {
@@ -58,6 +61,11 @@ impl Board {
     /// Nothing is in flight: what was sent last was sent before all that comes.
     pub(crate) fn forget_times(&mut self) {
         self.again = None;
+    }
+
+    /// What was sent again long ago is not to lie ahead one day: the clock is a circle.
+    pub(crate) fn forget_old_times(&mut self, now: Now) {
+        self.again = self.again.filter(|&(us, _)| age(us, now) < OLD_US);
     }
 }
 
@@ -229,6 +237,7 @@ pub(crate) fn is_sound(s: &FlowState, pools: &Pools) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rack;
     use crate::testing::flow_of;
     use std::vec::Vec;
 
@@ -305,6 +314,19 @@ mod tests {
         assert_eq!(grow(&mut s, &mut pools, Now(390)), 1);
         assert_eq!(times(&s, &pools), [400, 200, 400], "no sooner than that");
         assert_eq!(grow(&mut s, &mut pools, Now(500)), 0);
+    }
+
+    #[test]
+    fn a_retransmission_of_long_ago_is_not_taken_for_one_to_come() {
+        let (mut s, mut pools) = flow_of(&[(100, mark::LOST), (200, 0)]);
+        let at = pools.records.first(s.cc.sent);
+        sent_again(&s, &mut pools, at, Now(400));
+        // For more than half of the clock's circle there is never a time without a hole, but nothing is lost any more.
+        for us in [500, 1 << 30, 3 << 29, 1 << 31, 3 << 30] {
+            rack::detect(&mut s, &mut pools, Now(us));
+            grow(&mut s, &mut pools, Now(us));
+            assert_eq!(times(&s, &pools).last().copied(), Some(us as u32));
+        }
     }
 
     #[test]

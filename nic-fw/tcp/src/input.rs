@@ -15,6 +15,8 @@ pub fn admit(s: &mut FlowState, pools: &mut Pools, now: Now) {
     if matches!(s.tx.timer, timer::REORDER | timer::TLP) {
         s.tx.timer = timer::NONE;
     }
+    // They were counted for a scoreboard, and three may have come and gone by.
+    s.tx.dup_acks = 0;
     if s.has(ff::RECOVERY | ff::LOSS) {
         board::give_up(s, pools);
     }

@@ -127,6 +127,7 @@ pub(crate) fn detect(s: &mut FlowState, pools: &mut Pools, now: Now) -> bool {
         s.tx.timer = timer::NONE;
     }
     let board = pools.boards.get_mut(s.tx.board);
+    board.forget_old_times(now);
     if s.outstanding() == 0 {
         // Times mean nothing any more when the flow has been idle for long.
         board.forget_times();

@@ -183,7 +183,10 @@ fn out_of_order(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, len: u32,
             out.place = Some(Placement { from: 0, pos: s.rx_pos(seg.seq), len, in_order: false });
         }
     }
-    out.reply = Some(output::ack_for(s, pools, again, Some(seg.seq), now));
+    // What must be said before it, of other marks (RFC 8257, 3.2), is not said by it as well: it leaves by emit() then.
+    if out.reply.is_none() {
+        out.reply = Some(output::ack_for(s, pools, again, Some(seg.seq), now));
+    }
 }
 
 /// In-order data has come: acknowledge now, or soon (RFC 5681, 4.2; RFC 9293, 3.8.6.3).

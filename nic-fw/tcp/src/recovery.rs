@@ -218,7 +218,9 @@ pub(crate) fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, max_pay
     board::sent_again(s, pools, handle, now);
     let board = pools.boards.get_mut(s.tx.board);
     board.forced = false;
-    undo::sent(s, board, (record.start, record.start.add(take)), now);
+    // With FIN, which may be all there is: nothing sent again would be reported as soon as recovery has begun.
+    let end = if take == len { record.end } else { record.start.add(take) };
+    undo::sent(s, board, (record.start, end), now);
     let out = send::again(s, pools, now, record.start, take, fin && take == len);
     ask_for_retransmission(s, pools);
     Some(out)

@@ -81,7 +81,7 @@ fn whole(s: &FlowState, len: u32, fin: bool, mss: u32) -> Verdict {
     let free = tail == 0 || s.has(ff::TX_FIN | ff::PUSH) || s.snd_nxt().lt(s.snd_max()) || urgent::is_pending(s);
     // RFC 896, in the form of Minshall and of Linux: only one partial segment may be unacknowledged.
     // RFC 9293 SHLD-7, MUST-17.
-    let nagle = !s.has(ff::NODELAY) && SeqNum(s.rx.snd_sml).gt(s.snd_una());
+    let nagle = !s.has(ff::NODELAY) && is_partial_in_flight(s);
     let held = match () {
         () if free => None,
         // RFC 9293 MAY-16.
@@ -94,6 +94,12 @@ fn whole(s: &FlowState, len: u32, fin: bool, mss: u32) -> Verdict {
         Some(_) => Verdict::Send { len: len - tail, fin: false },
         None => Verdict::Send { len, fin },
     }
+}
+
+/// Whether a partial segment is unacknowledged. A mark that has lain behind for 2 GiB seems to lie ahead: what was not sent is none.
+fn is_partial_in_flight(s: &FlowState) -> bool {
+    let mark = SeqNum(s.rx.snd_sml);
+    mark.gt(s.snd_una()) && mark.le(s.snd_max())
 }
 
 /// The window has room for less than a segment (RFC 9293, 3.8.6.2.1: silly window syndrome, sender).
@@ -168,7 +174,7 @@ pub(crate) fn next(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: 
         s.clear(ff::PROBE);
         return Some(probe(s, pools, now, max_payload));
     }
-    if s.outstanding() == 0 {
+    if new_data && s.outstanding() == 0 && has_data(s, pools) {
         cc::on_idle(s, now);
     }
     // What was sent before is no new data.
@@ -251,7 +257,8 @@ pub(crate) fn data(s: &mut FlowState, pools: &mut Pools, now: Now, len: u32, fin
         s.set(ff::FIN_SENT);
     }
     if !len.is_multiple_of(s.mss()) {
-        s.rx.snd_sml = SeqNum(s.rx.snd_sml).max(payload_end).0;
+        let later = if is_partial_in_flight(s) { SeqNum(s.rx.snd_sml).max(payload_end) } else { payload_end };
+        s.rx.snd_sml = later.0;
     }
     if payload_end == s.tx_end() {
         s.clear(ff::PUSH);

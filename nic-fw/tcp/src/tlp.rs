@@ -7,6 +7,7 @@
 
 use crate::board::{self, Board};
 use crate::pool::{NONE, Pools};
+use crate::records::age;
 use crate::rtt::rto_ms;
 use crate::sack::Range;
 use crate::send::{self, Verdict};
@@ -49,6 +50,15 @@ pub(crate) fn timeout_ms(s: &FlowState) -> u32 {
     let pto = (s.tx.srtt_us.saturating_mul(2) / 1000).saturating_add(ack_delay);
     // "If the RTO expires before: PTO = RTO_expiration - Now()".
     pto.min(rto_ms(s))
+}
+
+/// What is left of the retransmission timer, that new data does not start anew: milliseconds. It would run since the first of what is in
+/// flight was sent, or something was last received.
+/// RFC 8985 7.2-4.
+pub(crate) fn rto_left_ms(s: &FlowState, pools: &Pools, now: Now) -> u32 {
+    let first = pools.records.get(pools.records.first(s.cc.sent));
+    let silent_ms = now.ms32().wrapping_sub(s.rx.last_rx_ms);
+    rto_ms(s).saturating_sub(silent_ms.min(age(first.us, now) / 1000))
 }
 
 /// The timer has expired. False: without a scoreboard there is no probe.
@@ -118,6 +128,8 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dsac
         // The probe has repaired a loss that nothing else tells of: "invoke a congestion control response equivalent to a fast recovery".
         let cwnd = s.cc.cwnd;
         cc::on_loss(s, cwnd);
+        // What was sent again before it says nothing of this one.
+        cc::stand(s);
         s.cc.cwnd = s.cc.cwnd.min(s.cc.ssthresh);
         if s.has(ff::ECN) {
             s.set(ff::CWR);

@@ -109,7 +109,9 @@ pub(crate) fn undo(s: &mut FlowState, pools: &mut Pools, out: &mut Output) {
     let board = pools.boards.get_mut(s.tx.board);
     (board.undo, board.frto, board.forced) = (Undo::default(), crate::frto::Stage::Off, false);
     board.rack.forget();
-    cc::undo(s);
+    if cc::undo(s) {
+        s.clear(ff::CWR);
+    }
     if s.has(ff::LOSS) {
         out.counts.add(Counter::TxSpuriousTimeouts);
         // RFC 5682, 2.1, (3b): "set the value of the "recover" variable to SND.UNA".
@@ -119,7 +121,7 @@ pub(crate) fn undo(s: &mut FlowState, pools: &mut Pools, out: &mut Output) {
         // What was sent again is not among what RACK sees arrive in another order (RFC 8985, 6.2, step 3).
         s.set(ff::REORDERED);
     }
-    s.clear(ff::RECOVERY | ff::LOSS | ff::CWR);
+    s.clear(ff::RECOVERY | ff::LOSS);
 }
 
 #[cfg(test)]

@@ -140,8 +140,10 @@ impl CongestionControl for Cubic {
     /// RFC 9438 4.2-1.
     fn unused(&self, cc: &mut CcState) {
         // RFC 9438, 4.2: "t MUST NOT include periods when cwnd has not been updated due to application-limited behavior": a new epoch goes
-        // on from the window that there is.
-        cc.words[FRACTION] = 0;
+        // on from the window that there is. In the first slow start the words are HyStart++'s, which goes on as well.
+        if cc.words[FRACTION] & EPOCH != 0 {
+            cc.words[FRACTION] = 0;
+        }
     }
 
     fn undo(&self, cc: &mut CcState, prior_cwnd: u32) {
@@ -357,6 +359,20 @@ mod tests {
         let words = first.words;
         Cubic.shift_clock(&mut first, 150);
         assert_eq!((grown, first.words), (1000, words));
+    }
+
+    /// RFC 9406, 4: what round-trip times have told is not forgotten.
+    #[test]
+    fn an_unused_window_does_not_begin_the_first_slow_start_anew() {
+        let mut cc = flow().cc;
+        cc.ssthresh = CWND_MAX;
+        let mut ack = |una, rtt_us| {
+            let grown = Cubic.slow_start(&mut cc, 4000, SeqNum(una), SeqNum(una + 100));
+            (0..8).for_each(|_| Cubic.rtt(&mut cc, rtt_us));
+            Cubic.unused(&mut cc);
+            grown
+        };
+        assert_eq!([ack(0, 10_000), ack(100, 10_000), ack(200, 50_000), ack(250, 50_000)], [4000, 4000, 4000, 1000]);
     }
 
     #[test]

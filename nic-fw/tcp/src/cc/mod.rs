@@ -118,7 +118,8 @@ pub fn choose(s: &mut FlowState, number: u8) -> bool {
     }
     if number != s.cc.algorithm {
         (s.cc.algorithm, s.cc.words) = (number, [0; 4]);
-        if code::is_rate(number) {
+        // In recovery it is where that ends.
+        if code::is_rate(number) && !s.has(ff::RECOVERY) {
             s.cc.ssthresh = CWND_MAX;
         }
         admit(s);
@@ -198,6 +199,12 @@ fn remember(s: &mut FlowState) {
     (s.id.prior_cwnd, s.id.prior_ssthresh) = (s.cc.cwnd, s.cc.ssthresh);
 }
 
+/// [`undo`] is not to take the last reduction back: the path is congested, whatever else it was for (RFC 4015, 3: an ACK with ECN-Echo reverses
+/// nothing; as Linux).
+pub(crate) fn stand(s: &mut FlowState) {
+    s.id.prior_ssthresh = 0;
+}
+
 /// Recovery begins. It sets cwnd by the new ssthresh, at once (RFC 6582) or bit by bit (RFC 6937).
 pub(crate) fn on_loss(s: &mut FlowState, flight: u32) {
     remember(s);
@@ -219,6 +226,10 @@ pub(crate) fn on_timeout(s: &mut FlowState, flight: u32, again: bool) {
     // RFC 5681, 3.1: "no more than the loss window, LW, which equals 1 full-sized segment".
     // RFC 8257 3.5-3.
     s.cc.cwnd = s.mss();
+    if s.has(ff::ECN) {
+        // RFC 3168, 6.1.2: told to the peer for any reduction. Else it goes on echoing a mark, and no ACK makes the window larger.
+        s.set(ff::CWR);
+    }
 }
 
 /// RFC 3168 5-2.
@@ -226,14 +237,20 @@ pub(crate) fn on_ecn(s: &mut FlowState, flight: u32) {
     remember(s);
     reduce(s, flight, |algorithm, cc, flight| algorithm.reduce_marked(cc, flight));
     s.cc.cwnd = s.cc.cwnd.min(s.cc.ssthresh);
+    stand(s);
 }
 
-/// The last [`on_loss`] or [`on_timeout`] was for nothing: nothing was lost (RFC 3522, RFC 4015, RFC 5682).
-pub(crate) fn undo(s: &mut FlowState) {
+/// The last [`on_loss`] or [`on_timeout`] was for nothing: nothing was lost (RFC 3522, RFC 4015, RFC 5682). False: it stands all the same.
+pub(crate) fn undo(s: &mut FlowState) -> bool {
+    if s.id.prior_ssthresh == 0 {
+        s.cc.cwnd = s.cc.cwnd.max(s.cc.ssthresh);
+        return false;
+    }
     let prior_cwnd = s.id.prior_cwnd;
     s.cc.cwnd = s.cc.cwnd.max(prior_cwnd);
     s.cc.ssthresh = s.cc.ssthresh.max(s.id.prior_ssthresh).min(CWND_MAX);
     algorithm(s).undo(&mut s.cc, prior_cwnd);
+    true
 }
 
 /// About to send new data with nothing in flight.
@@ -369,7 +386,7 @@ mod tests {
             s.cc.cwnd = s.cc.ssthresh;
             on_timeout(&mut s, 40_000, false);
             on_timeout(&mut s, 1460, true);
-            undo(&mut s);
+            assert!(undo(&mut s));
             assert_eq!((s.cc.cwnd, s.cc.ssthresh), (100_000, CWND_MAX));
         });
     }

@@ -9,10 +9,13 @@ use toe_abi::flow::{CcState, rate_words};
 pub(super) struct Rate;
 
 impl CongestionControl for Rate {
-    fn avoid(&self, _cc: &mut CcState, _acked: &Acked) {}
+    fn avoid(&self, cc: &mut CcState, acked: &Acked) {
+        cc.cwnd = cc.cwnd.saturating_add(acked.bytes);
+    }
 
-    fn reduce(&self, _cc: &mut CcState, _flight: u32) -> u32 {
-        CWND_MAX
+    fn reduce(&self, cc: &mut CcState, _flight: u32) -> u32 {
+        // Where recovery ends.
+        cc.cwnd
     }
 
     fn delivered(&self, cc: &mut CcState, bytes: u32, marked: bool, _flight: u32, _mss: u32) {
@@ -21,5 +24,7 @@ impl CongestionControl for Rate {
         }
     }
 
-    fn reset(&self, _cc: &mut CcState) {}
+    fn reset(&self, cc: &mut CcState) {
+        cc.ssthresh = CWND_MAX;
+    }
 }

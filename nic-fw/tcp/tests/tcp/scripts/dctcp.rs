@@ -35,6 +35,17 @@ fn a_change_of_marks_acknowledges_both_sides_apart() {
     assert_eq!((said(out.reply), said(t.emit())), (Some((1500, true)), Some((2000, false))));
 }
 
+/// RFC 8257 3.2-2.
+#[test]
+fn a_mark_beyond_a_hole_is_not_echoed_for_what_came_before_it() {
+    let mut t = dctcp();
+    let _ = t.segment(plain(RX, 500));
+    let out = t.segment(marked(RX + 1000, 500));
+    assert_eq!((said(out.reply), said(t.emit()), said(t.emit())), (Some((500, false)), Some((500, true)), None));
+    let out = t.segment(marked(RX + 1500, 500));
+    assert_eq!((said(out.reply), said(t.emit())), (Some((500, true)), None));
+}
+
 #[test]
 fn nothing_is_acknowledged_twice() {
     let mut t = dctcp();

@@ -73,3 +73,27 @@ fn a_probe_that_was_due_elsewhere_is_a_timeout_here() {
     assert!(!t.input(Input::Timer).send);
     assert!(t.expire().counts.has(toe_abi::counters::Counter::TxTimeouts));
 }
+
+/// RFC 5681 3.2-7: where segments overtake each other, three were no proof there.
+#[test]
+fn three_duplicates_are_counted_anew_here() {
+    let mut t = Script::with(|s| (s.sack, s.snd_wnd) = (true, 60_000));
+    t.s.rx.flags |= toe_abi::flow::flow_flags::REORDERED;
+    t.write(10_000);
+    t.now_us += 1000;
+    let sacked = |end| {
+        let mut sack = SackBlocks::default();
+        sack.push(SeqNum(TX + 1000), SeqNum(TX + end));
+        SegmentIn { sack, ..seg(RX, TX, A, 0) }
+    };
+    for end in [2000, 3000, 4000, 5000] {
+        assert!(t.segment(sacked(end)).counts.is_empty());
+    }
+    let now = t.now();
+    t.pools = Pools::new(64, 4);
+    admit(&mut t.s, &mut t.pools, now);
+    for end in [6000, 7000, 8000] {
+        let _ = t.segment(sacked(end));
+    }
+    assert_eq!(t.emit().map(|s| (s.pos, s.rexmit)), Some((0, true)));
+}

@@ -4,7 +4,7 @@
 
 use super::*;
 use toe_abi::counters::Counter;
-use toe_abi::flow::{flow_flags, timer};
+use toe_abi::flow::{cc, flow_flags, timer};
 
 const RTT_US: u64 = 1000;
 
@@ -542,6 +542,34 @@ fn a_reduction_for_ecn_is_not_repeated_for_a_loss_in_the_same_window() {
     assert_eq!(t.s.cc.ssthresh, ssthresh);
 }
 
+#[test]
+fn recovery_leaves_the_window_of_a_flow_with_a_rate_as_it_was() {
+    let mut t = Script::with(|s| (s.sack, s.ecn, s.snd_wnd, s.algorithm) = (true, true, 60_000, cc::DCTCP_RATE));
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 10_000)])[0], (0, 1000));
+    let _ = t.ack(10_000, &[]);
+    assert_eq!(t.s.cc.cwnd, 10_000);
+    // It grows as before.
+    t.write(10_000);
+    let _ = t.ack(20_000, &[]);
+    assert_eq!(t.s.cc.cwnd, 20_000);
+}
+
+#[test]
+fn a_recovery_in_which_the_flow_gets_a_rate_ends_where_it_would_have() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 10_000)])[0], (0, 1000));
+    assert!(toe_tcp::cc::choose(&mut t.s, cc::CONST_RATE));
+    let _ = t.ack(10_000, &[]);
+    assert_eq!((t.s.cc.ssthresh, t.s.cc.cwnd), (5000, 6000));
+    t.write(5000);
+    let _ = t.ack(15_000, &[]);
+    assert_eq!(t.s.cc.cwnd, 6000 + 5000, "it grows");
+}
+
 // RFC 8985, 7: tail loss probes.
 
 /// RFC 8985 7.2-1, 7.2-4, 7.3-4, 7.3-5.
@@ -652,6 +680,23 @@ fn new_data_puts_a_probe_off() {
     t.write(1000);
     let second = next_deadline(&t.s, t.now()).unwrap();
     assert_eq!(second.0 - first.0, 3000);
+}
+
+/// RFC 8985 7.2-4: a trickle into the void is noticed when the first of it has been out for a timeout.
+#[test]
+fn new_data_puts_a_probe_off_until_a_timeout_at_most() {
+    let mut t = script();
+    let start = t.now_us;
+    let due = |t: &Script| next_deadline(&t.s, t.now()).unwrap();
+    for _ in 0..1000 {
+        t.write(1);
+        t.wait(2000);
+        if due(&t) <= t.now() {
+            break;
+        }
+    }
+    assert_eq!(t.s.tx.timer, timer::TLP);
+    assert!((190_000..=215_000).contains(&(t.now_us - start)), "{} us", t.now_us - start);
 }
 
 /// RFC 8985 7.4.2-1, 7.4.2-2.
@@ -787,6 +832,20 @@ fn a_timeout_for_a_loss_is_not_taken_back() {
         let out = t.segment(SegmentIn { sack: sack(0, &[(start, end)]).sack, ..seg(RX, TX + 1000, A, data) });
         assert!(!out.counts.has(Counter::TxSpuriousTimeouts));
         assert_eq!(ranges(&t.emit_all())[0], (1000, 1000), "with {data} bytes");
+    }
+}
+
+#[test]
+fn a_timeout_for_a_lost_fin_is_not_taken_back() {
+    for sack in [true, false] {
+        let mut t = Script::with(|s| (s.sack, s.snd_wnd) = (sack, 60_000));
+        let _ = t.host(0, 0, hc_flags::FIN);
+        t.emit_all();
+        assert_eq!(time_out(&mut t), [(0, 0)]);
+        assert!(!t.segment(seg(RX, TX, A, 100)).counts.has(Counter::TxSpuriousTimeouts));
+        t.wait(RTT_US);
+        let counts = t.segment(seg(RX + 100, TX + 1, A, 0)).counts;
+        assert!(!counts.has(Counter::TxSpuriousTimeouts), "with SACK: {sack}");
     }
 }
 
@@ -1072,6 +1131,84 @@ fn what_was_taken_back_is_not_told() {
     t.wait(RTT_US);
     assert!(t.counts(10_000, &[(0, 1000)]).has(Counter::TxSpuriousRecoveries));
     assert!(!t.write(1000)[0].flags.contains(TcpFlags::CWR));
+}
+
+/// A flow with SACK and ECN, 10 segments in flight for a round trip.
+fn script_with_ecn() -> Script {
+    let mut t = Script::with(|s| (s.sack, s.ecn, s.snd_wnd) = (true, true, 60_000));
+    t.write(10_000);
+    t.wait(RTT_US);
+    t
+}
+
+fn marked(ack: SegmentIn) -> SegmentIn {
+    SegmentIn { flags: A | TcpFlags::ECE, ..ack }
+}
+
+/// RFC 3168, 6.1.2; RFC 4015, 3: nothing was lost, but there is congestion.
+#[test]
+fn a_mark_in_recovery_lets_its_reduction_stand() {
+    let mut t = script_with_ecn();
+    assert_eq!(t.ack(0, &[(1000, 4000)]), [(0, 1000)]);
+    let _ = t.segment(marked(sack(10_000, &[])));
+    t.wait(RTT_US);
+    assert!(t.counts(10_000, &[(0, 1000)]).has(Counter::TxSpuriousRecoveries));
+    assert_eq!((t.s.cc.ssthresh, t.s.cc.cwnd), (5000, 5000));
+    assert!(t.write(1000)[0].flags.contains(TcpFlags::CWR), "it is told");
+}
+
+/// RFC 3168, 6.1.2.
+#[test]
+fn a_reduction_for_a_mark_is_not_taken_back_with_a_recovery() {
+    // Before recovery, and between its end and the proof that it was for nothing.
+    for before in [true, false] {
+        let mut t = script_with_ecn();
+        let mark = |t: &mut Script, ack| {
+            let _ = t.segment(marked(sack(ack, &[])));
+            t.s.cc.ssthresh
+        };
+        let first = if before { mark(&mut t, 1000) } else { 0 };
+        assert_eq!(t.ack(1000, &[(2000, 5000)])[0], (1000, 1000));
+        let _ = t.ack(10_000, &[]);
+        t.write(4000);
+        let ssthresh = if before { first } else { mark(&mut t, 11_000) };
+        assert!(t.counts(t.s.tx.snd_una - TX, &[(1000, 2000)]).has(Counter::TxSpuriousRecoveries));
+        assert_eq!(t.s.cc.ssthresh, ssthresh, "{before}");
+        assert!(t.s.cc.cwnd <= ssthresh + 1000, "{before}: {}", t.s.cc.cwnd);
+    }
+}
+
+/// RFC 3168, 6.1.2: for any reason, and a retransmission timeout is the first that it names.
+#[test]
+fn a_timeout_is_told_on_the_first_new_data() {
+    for sack in [true, false] {
+        let mut t = Script::with(|s| (s.sack, s.ecn, s.snd_wnd) = (sack, true, 60_000));
+        t.write(3000);
+        assert_eq!(time_out(&mut t)[0], (0, 1000));
+        let _ = t.segment(marked(seg(RX, TX + 1000, A, 0)));
+        let sent = t.write(2000);
+        let _ = t.segment(seg(RX, t.s.tx.snd_max, A, 0));
+        let told = t.write(2000).iter().chain(&sent).filter(|s| s.flags.contains(TcpFlags::CWR)).count();
+        assert_eq!(told, 1, "with SACK: {sack}");
+    }
+}
+
+#[test]
+fn what_a_probe_has_repaired_is_not_taken_back_with_an_earlier_recovery() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 4000)]), [(0, 1000)]);
+    let _ = t.ack(10_000, &[]);
+    t.write(3000);
+    let _ = t.expire();
+    assert_eq!(ranges(&t.emit_all()), [(12_000, 1000)]);
+    let _ = t.ack(13_000, &[]);
+    t.write(1000);
+    let before = t.s.cc.cwnd;
+    let counts = t.counts(14_000, &[(0, 1000)]);
+    assert!(counts.has(Counter::TxTailRepairs) && counts.has(Counter::TxSpuriousRecoveries));
+    assert!(t.s.cc.cwnd <= before / 2 + 1000, "{} of {before}", t.s.cc.cwnd);
 }
 
 #[test]

@@ -269,6 +269,25 @@ fn a_segment_without_ack_is_dropped() {
     assert_eq!((out.place, out.drop, out.reply), (None, Some(Drop::NoAck), None));
 }
 
+/// RFC 9438 4.2-1: time in which nothing is sent is not on the curve, but counts once, however many acknowledgements leave meanwhile.
+#[test]
+fn silence_is_counted_once() {
+    let mut t = Script::with(|s| (s.snd_wnd, s.algorithm) = (60_000, cc::CUBIC));
+    t.s.cc.ssthresh = t.s.cc.cwnd;
+    t.write(10_000);
+    let _ = t.segment(seg(RX, TX + 10_000, A, 0));
+    let curve = t.s.cc.words;
+    for i in 0..50 {
+        t.now_us += 1000;
+        let _ = t.segment(seg(RX + 1000 * i, TX + 10_000, A, MSS));
+        t.emit_all();
+    }
+    assert_eq!(t.s.cc.words, curve);
+    t.write(1000);
+    let moved: Vec<u32> = t.s.cc.words.iter().zip(curve).map(|(now, before)| now.wrapping_sub(before)).collect();
+    assert_eq!(moved, [0, 50, 0, 0]);
+}
+
 /// RFC 9293 3.10.7.4-24.
 #[test]
 fn an_overtaken_window_is_not_taken_back() {
@@ -359,6 +378,27 @@ fn nagle_holds_a_second_small_segment() {
     assert!(!t.host(200, 0, 0).send);
     assert!(t.segment(seg(RX, TX + 100, A, 0)).send);
     assert_eq!(ranges(&t.emit_all()), [(100, 100)]);
+}
+
+/// RFC 9293 SHLD-7: the mark of the last small segment may be more than half of the sequence space behind.
+#[test]
+fn a_small_segment_goes_after_gigabytes_of_whole_ones() {
+    let mut t = Script::with(|s| s.tx_buf_log2 = 30);
+    let most = 1_000_000 * MSS;
+    for head in [most, 2 * most, 3 * most] {
+        let _ = t.host(head, 0, 0);
+        while tx_tail(&t.s) != head {
+            (t.s.tx.snd_wnd, t.s.cc.cwnd) = (most, most);
+            let now = t.now();
+            while emit(&mut t.s, &mut t.pools, now, 60_000).is_some() {}
+            let _ = t.segment(seg(RX, t.s.tx.snd_max, A, 0));
+        }
+    }
+    let _ = t.host(3 * most + 10, 0, 0);
+    assert_eq!(ranges(&t.emit_all()), [(3 * most, 10)]);
+    // One more small one waits for it, as ever.
+    let _ = t.host(3 * most + 20, 0, 0);
+    assert_eq!(ranges(&t.emit_all()), []);
 }
 
 /// RFC 9293 MUST-17.
