@@ -179,7 +179,8 @@ fn seq_len(seg: &SegmentIn) -> u32 {
 fn acceptable(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &mut Output) -> bool {
     let edge = s.rcv_adv().max(s.rcv_nxt());
     let end = seg.seq.add(seq_len(seg));
-    if seg.seq.le(edge) && end.ge(SeqNum(s.rx.last_ack_sent)) {
+    let within = seg.seq.le(edge) && end.ge(SeqNum(s.rx.last_ack_sent));
+    if within || seg.flags.contains(TcpFlags::RST) && is_exact(s, seg) {
         return true;
     }
     let old = end.lt(s.rcv_nxt());
@@ -192,15 +193,17 @@ fn acceptable(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, o
     false
 }
 
+/// Whether a RST is at the sequence number that is expected. After its FIN a peer may count the FIN or not, acknowledged or not (as in Linux).
+fn is_exact(s: &FlowState, seg: &SegmentIn) -> bool {
+    seg.seq == s.rcv_nxt() || (s.fin_received() && seg.seq.add(1) == s.rcv_nxt())
+}
+
 /// Second: check the RST bit, by RFC 5961, 3.2.
 /// RFC 9293 3.10.7.4-6, 3.10.7.4-7, 3.10.7.4-8; RFC 5961 3.2-1, 3.2-2, 3.2-3, 3.2-4, 3.2-5.
 fn reset(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &mut Output) {
-    let expected = s.rcv_nxt();
-    // After its FIN a peer may count the FIN or not.
-    let exact = seg.seq == expected || (s.fin_received() && seg.seq == expected.sub_len(1));
-    if exact {
+    if is_exact(s, seg) {
         closing::peer_reset(s, out);
-    } else if seg.seq.gt(expected) {
+    } else if seg.seq.gt(s.rcv_nxt()) {
         // (3): "MUST send an acknowledgment (challenge ACK)".
         out.drop = Some(Drop::RstChallenged);
         challenge(s, pools, now, out);

@@ -39,10 +39,13 @@ fn a_rst_at_what_was_received_is_ignored_unless_that_was_a_fin() {
     let _ = t.segment(seg(RX, TX, A | TcpFlags::PSH, 10));
     let out = t.segment(seg(RX + 9, TX, TcpFlags::RST, 0));
     assert_eq!((out.closed, out.drop, out.reply), (None, Some(Drop::OutOfWindow), None));
-    // After its FIN a peer may count the FIN or not.
-    for uncounted in [0, 1] {
+    // After its FIN a peer may count the FIN or not, whether we have acknowledged it or not.
+    for (uncounted, acknowledged) in [(0, false), (1, false), (0, true), (1, true)] {
         let mut t = Script::new();
         let _ = t.segment(seg(RX, TX, A | TcpFlags::FIN, 10));
+        if acknowledged {
+            assert_eq!(t.emit().map(|ack| ack.ack), Some(SeqNum(RX + 11)));
+        }
         let out = t.segment(seg(RX + 11 - uncounted, TX, TcpFlags::RST, 0));
         assert_eq!(out.closed, Some(CloseReason::Reset));
     }
