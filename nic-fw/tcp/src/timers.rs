@@ -104,7 +104,7 @@ pub(crate) fn rearm(s: &mut FlowState, pools: &Pools, now: Now) {
     s.tx.timer = want;
     let (from_ms, wait_ms) = match want {
         timer::RTO | timer::PERSIST => (now.ms32(), rto_ms(s)),
-        timer::TLP => (now.ms32(), tlp::timeout_ms(s).min(tlp::rto_left_ms(s, pools, now))),
+        timer::TLP => (now.ms32(), tlp::timeout_ms(s, pools, now)),
         timer::CORK => (now.ms32(), CORK_MS),
         timer::KEEPALIVE => (s.rx.last_rx_ms, pools.patience(s).keep_idle_ms()),
         _ => return,

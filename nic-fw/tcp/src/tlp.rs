@@ -45,20 +45,21 @@ pub(crate) fn is_wanted(s: &FlowState, pools: &Pools) -> bool {
 
 /// RFC 8985, 7.2, TLP_calc_PTO(), milliseconds.
 /// RFC 8985 7.2-3, 7.2-4.
-pub(crate) fn timeout_ms(s: &FlowState) -> u32 {
-    let ack_delay = if s.outstanding() <= s.mss() { MAX_ACK_DELAY_MS } else { SLACK_MS };
-    let pto = (s.tx.srtt_us.saturating_mul(2) / 1000).saturating_add(ack_delay);
-    // "If the RTO expires before: PTO = RTO_expiration - Now()".
-    pto.min(rto_ms(s))
+pub(crate) fn timeout_ms(s: &FlowState, pools: &Pools, now: Now) -> u32 {
+    let (pto, rto) = (pto_ms(s), rto_ms(s));
+    // "If the RTO expires before: PTO = RTO_expiration - Now()". It would run since the first of what is in flight was sent, or something was
+    // last received: new data does not start it anew.
+    let silent_ms = now.ms32().wrapping_sub(s.rx.last_rx_ms);
+    if silent_ms <= rto.saturating_sub(pto) {
+        return pto.min(rto);
+    }
+    let first = pools.records.get(pools.records.first(s.cc.sent));
+    pto.min(rto.saturating_sub(silent_ms.min(age(first.us, now) / 1000)))
 }
 
-/// What is left of the retransmission timer, that new data does not start anew: milliseconds. It would run since the first of what is in
-/// flight was sent, or something was last received.
-/// RFC 8985 7.2-4.
-pub(crate) fn rto_left_ms(s: &FlowState, pools: &Pools, now: Now) -> u32 {
-    let first = pools.records.get(pools.records.first(s.cc.sent));
-    let silent_ms = now.ms32().wrapping_sub(s.rx.last_rx_ms);
-    rto_ms(s).saturating_sub(silent_ms.min(age(first.us, now) / 1000))
+fn pto_ms(s: &FlowState) -> u32 {
+    let ack_delay = if s.outstanding() <= s.mss() { MAX_ACK_DELAY_MS } else { SLACK_MS };
+    (s.tx.srtt_us.saturating_mul(2) / 1000).saturating_add(ack_delay)
 }
 
 /// The timer has expired. False: without a scoreboard there is no probe.
@@ -171,7 +172,8 @@ mod tests {
     /// RFC 8985 7.2-3, 7.2-4.
     #[test]
     fn it_comes_after_two_round_trips_and_before_the_retransmission_timer() {
-        let (mut s, _) = flow_of(&[(0, 0), (0, 0)]);
+        let (mut s, pools) = flow_of(&[(0, 0), (0, 0)]);
+        let timeout_ms = |s: &FlowState| timeout_ms(s, &pools, Now(0));
         (s.tx.srtt_us, s.tx.rttvar_us) = (30_000, 0);
         assert_eq!(timeout_ms(&s), 2 * 30 + SLACK_MS);
         s.tx.snd_max = s.snd_una().add(s.mss()).0;

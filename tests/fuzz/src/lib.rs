@@ -35,11 +35,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "card", about: "wire, control plane and application against the data path (toe-datapath)", run: targets::card::run },
     Target { name: "stack", about: "a peer that says anything against card, daemon, library and application", run: targets::stack::run },
     Target { name: "app", about: "applications and a card that say anything against daemon and card", run: targets::app::run },
-    Target {
-        name: "library",
-        about: "a daemon, a card and a family that say anything to an application's library (toe)",
-        run: targets::library::run,
-    },
+    Target { name: "library", about: "daemon, card and family against an application's library (toe)", run: targets::library::run },
     Target { name: "device_tree", about: "a device tree (toe-arch)", run: targets::device_tree::run },
     Target { name: "acpi", about: "ACPI tables in physical memory (toe-arch)", run: targets::acpi::run },
     Target { name: "ivshmem", about: "messages of the window's server (toe-link)", run: targets::ivshmem::run },
