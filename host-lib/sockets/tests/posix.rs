@@ -256,11 +256,10 @@ fn loopback_becomes_a_kernel_socket_at_the_same_number() {
 /// Whatever a program has set before it knows where it will connect to.
 #[test]
 fn options_go_with_a_socket_to_the_kernel() {
-    let numbers = [
+    go_to_the_kernel(&[
         (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
         (libc::SOL_SOCKET, libc::SO_OOBINLINE, 1),
         (libc::SOL_SOCKET, libc::SO_RCVLOWAT, 77),
-        (libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, 500_000),
         (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 33),
         (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 7),
         (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 4),
@@ -272,13 +271,21 @@ fn options_go_with_a_socket_to_the_kernel() {
         // IP_TOS sets this one as well.
         (libc::SOL_SOCKET, libc::SO_PRIORITY, 3),
         (libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1),
-    ];
+    ]);
+}
+
+#[test]
+fn a_rate_goes_with_a_socket_to_the_kernel() {
+    go_to_the_kernel(&[(libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, 500_000)]);
+}
+
+fn go_to_the_kernel(numbers: &[(i32, i32, i32)]) {
     let fd = fresh(0);
-    for (level, name, value) in numbers {
+    for &(level, name, value) in numbers {
         fd.sock().set_option(level, name, &i32::to_ne_bytes(value)).unwrap();
     }
     assert_eq!(fd.sock().bind(&name([127, 0, 0, 1], 0)), Ok(Outcome::Kernel));
-    for (level, name, value) in numbers {
+    for &(level, name, value) in numbers {
         let (mut got, mut len) = (0i32, 4);
         // SAFETY: room for a number, and for its length.
         let result = unsafe { libc::getsockopt(fd.0, level, name, (&raw mut got).cast(), &raw mut len) };
