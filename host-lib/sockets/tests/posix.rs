@@ -270,13 +270,12 @@ fn options_go_with_a_socket_to_the_kernel() {
         (libc::IPPROTO_IP, libc::IP_TTL, 9),
         // IP_TOS sets this one as well.
         (libc::SOL_SOCKET, libc::SO_PRIORITY, 3),
-        (libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1),
     ]);
 }
 
 #[test]
-fn a_rate_goes_with_a_socket_to_the_kernel() {
-    go_to_the_kernel(&[(libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, 500_000)]);
+fn a_rate_and_a_late_port_go_with_a_socket_to_the_kernel() {
+    go_to_the_kernel(&[(libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, 500_000), (libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)]);
 }
 
 fn go_to_the_kernel(numbers: &[(i32, i32, i32)]) {
