@@ -232,14 +232,20 @@ fn link_local(b: &Bench) -> [u8; 16] {
     b.engine.addresses().map(|a| a.prefix.ip).find(is_link_local).unwrap()
 }
 
-#[test]
-fn of_several_routers_one_that_answers_is_used() {
+/// The usual one, and another.
+fn with_two_routers() -> (Bench, [u8; 16]) {
     let mut b = bench();
     let mut second = ROUTER;
     second[15] = 0xfd;
     b.frame(&Ra::net(HOUR, HOUR).frame());
     b.frame(&Ra { from: second, ..Ra::new() }.frame());
     b.pass(SEC);
+    (b, second)
+}
+
+#[test]
+fn of_several_routers_one_that_answers_is_used() {
+    let (mut b, second) = with_two_routers();
     let asked = |b: &mut Bench| {
         b.engine.connect(1, None, Endpoint { ip: FAR, port: 80 }, BUF, b.now).unwrap();
         solicitations(&b.actions()).first().map(|(_, s)| s.target)
@@ -253,12 +259,7 @@ fn of_several_routers_one_that_answers_is_used() {
 /// RFC 4861, 6.3.6: in turns, if none is known to answer.
 #[test]
 fn of_several_routers_the_next_is_tried_when_one_has_failed() {
-    let mut b = bench();
-    let mut second = ROUTER;
-    second[15] = 0xfd;
-    b.frame(&Ra::net(HOUR, HOUR).frame());
-    b.frame(&Ra { from: second, ..Ra::new() }.frame());
-    b.pass(SEC);
+    let (mut b, second) = with_two_routers();
     for router in [ROUTER, second, ROUTER] {
         let (conn, _) = b.engine.connect(1, None, Endpoint { ip: FAR, port: 80 }, BUF, b.now).unwrap();
         assert_eq!(solicitations(&b.actions())[0].1.target, router);

@@ -2,7 +2,7 @@
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use rustix::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ impl AppFd {
     /// setsockopt(2).
     pub fn set_option(self, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
         let at = value.as_ptr().expose_provenance();
-        let args = [self.as_fd().as_raw_fd() as usize, level as usize, name as usize, at, value.len()];
+        let args = [self.0 as usize, level as usize, name as usize, at, value.len()];
         // SAFETY: SYS_setsockopt only reads the value, which outlives the call.
         let result = unsafe { raw::call5(libc::SYS_setsockopt as usize, args) };
         if result < 0 { Err(Errno::from_raw_os_error(-result as i32)) } else { Ok(()) }
@@ -234,7 +234,7 @@ mod raw {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::IntoRawFd;
+    use std::os::fd::{AsRawFd, IntoRawFd};
 
     #[test]
     fn ppoll_reports_what_is_ready_and_keeps_to_its_time() {

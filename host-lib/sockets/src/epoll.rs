@@ -13,6 +13,7 @@
 
 use crate::fdtable::{self, Kind};
 use crate::hub::{self, Hub, Interest, Watcher};
+use crate::process::ALWAYS;
 use crate::waiting::{SHARED, Step, Wait};
 use crate::{Errno, Sock, process};
 use rustix::event::epoll::{self as kernel_epoll, EventData, EventFlags};
@@ -27,8 +28,6 @@ const ET: u32 = 1 << 31;
 const ONESHOT: u32 = 1 << 30;
 const WAKEUP: u32 = 1 << 29;
 const EXCLUSIVE: u32 = 1 << 28;
-/// Always reported.
-const ALWAYS: u32 = ready::ERR | ready::HUP;
 /// How many times events of ours may go first before the kernel's are looked at as well.
 const FAIRNESS: u32 = 8;
 
@@ -426,7 +425,7 @@ pub fn wait(epfd: i32, out: &mut [Event], timeout: Option<Duration>, mask: Optio
 /// In a process that shares sockets with others: events go to the process that used a socket last, so one that waits for them
 /// asks for them from time to time.
 fn look_after(index: u32) {
-    if !process::has_forked() {
+    if !process::is_shared() {
         return;
     }
     let strays = hub::lock().strays(index);

@@ -3,14 +3,11 @@
 use crate::Errno;
 use crate::fdtable::{self, Kind};
 use crate::hub::{self, Hub, Interest};
-use crate::process;
+use crate::process::{self, ALWAYS};
 use crate::waiting::{Step, Wait};
 use std::time::Duration;
 use toe::link::sys::{SigMask, ppoll};
 use toe::socket::ready;
-
-/// Always reported.
-const ALWAYS: u32 = ready::ERR | ready::HUP;
 
 /// Whether a set contains anything that the kernel alone cannot answer for.
 pub fn concerns_us(mut fds: impl Iterator<Item = i32>) -> bool {

@@ -77,8 +77,8 @@ mod state {
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 /// This process, to tell a vfork child, which shares our memory.
 static PID: AtomicU32 = AtomicU32::new(0);
-/// The process has forked or is a child: others may hold its sockets.
-static FORKED: AtomicU8 = AtomicU8::new(0);
+/// Others may hold this process's sockets: it has forked, is a child, or sockets have come or gone by exec or in a message.
+static SHARED: AtomicU8 = AtomicU8::new(0);
 
 fn lock() -> MutexGuard<'static, Control> {
     CONTROL.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -98,8 +98,12 @@ pub(crate) fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-pub(crate) fn has_forked() -> bool {
-    FORKED.load(Ordering::Relaxed) != 0
+pub(crate) fn is_shared() -> bool {
+    SHARED.load(Ordering::Relaxed) != 0
+}
+
+fn set_shared() {
+    SHARED.store(1, Ordering::Relaxed);
 }
 
 pub(crate) fn is_attached() -> bool {
@@ -168,7 +172,7 @@ pub fn start() {
         return;
     }
     // Who has started this program may use them as well.
-    FORKED.store(1, Ordering::Relaxed);
+    set_shared();
     tokens.into_iter().for_each(adopt);
 }
 
@@ -176,7 +180,7 @@ pub fn start() {
 pub fn received(fd: i32) {
     if fdtable::kind(fd) == Kind::Other && is_own() && is_token(AppFd(fd)) && attach_with(Some(AppFd(fd))).is_ok() {
         // The sender may use it as well.
-        FORKED.store(1, Ordering::Relaxed);
+        set_shared();
         adopt(fd);
     }
 }
@@ -184,7 +188,7 @@ pub fn received(fd: i32) {
 /// A descriptor has gone to another process (SCM_RIGHTS), which may use the socket as well.
 pub fn sent(fd: i32) {
     if matches!(fdtable::kind(fd), Kind::Socket(_)) {
-        FORKED.store(1, Ordering::Relaxed);
+        set_shared();
     }
 }
 
@@ -370,13 +374,16 @@ pub(crate) fn view(slot: u32) -> Result<Socket<'static>, Errno> {
     Socket::new(&family()?.region, slot).ok_or(Errno::BADF)
 }
 
+/// What poll(2) and epoll report though nobody has asked for it.
+pub(crate) const ALWAYS: u32 = ready::ERR | ready::HUP;
+
 /// As poll(2) would report the slot to this process.
 pub(crate) fn readiness(slot: u32) -> u32 {
     if STATE.load(Ordering::Relaxed) == state::REFUSED {
         // A child that has no place at toed's: every call fails at once.
-        return ready::IN | ready::OUT | ready::ERR | ready::HUP;
+        return ready::IN | ready::OUT | ALWAYS;
     }
-    view(slot).map_or(ready::ERR | ready::HUP, |socket| socket.readiness())
+    view(slot).map_or(ALWAYS, |socket| socket.readiness())
 }
 
 /// Notes that this process gets the slot's events (or notices) already.
@@ -394,7 +401,7 @@ pub(crate) fn touch(slot: u32) -> Result<Socket<'static>, Errno> {
     let bits = family.local.get(slot as usize).ok_or(Errno::BADF)?;
     // The other process may have taken it back since: then the slot names its context.
     let bound = bits.load(Ordering::Relaxed) & local::BOUND != 0;
-    if bound && (!has_forked() || socket.slot().conn.ctx.load(Ordering::Relaxed) == hub::ctx()) {
+    if bound && (!is_shared() || socket.slot().conn.ctx.load(Ordering::Relaxed) == hub::ctx()) {
         return Ok(socket);
     }
     bind_here(socket, bits)?;
@@ -405,7 +412,7 @@ pub(crate) fn touch(slot: u32) -> Result<Socket<'static>, Errno> {
 pub(crate) fn is_here(slot: u32) -> bool {
     let bits = FAMILY.get().and_then(|f| f.local.get(slot as usize)).map_or(0, |bits| bits.load(Ordering::Relaxed));
     let ctx = || view(slot).is_ok_and(|socket| socket.slot().conn.ctx.load(Ordering::Relaxed) == hub::ctx());
-    bits & local::BOUND != 0 && (!has_forked() || ctx())
+    bits & local::BOUND != 0 && (!is_shared() || ctx())
 }
 
 #[cold]
@@ -467,7 +474,7 @@ pub fn fork_prepare() {
 pub fn fork_parent() {
     let held = HELD.try_with(|held| held.borrow_mut().take()).ok().flatten();
     if held.is_some() {
-        FORKED.store(1, Ordering::Relaxed);
+        set_shared();
     }
 }
 
@@ -478,7 +485,7 @@ pub fn fork_child() {
         PID.store(pid(), Ordering::Relaxed);
     }
     let Some((mut control, mut hub)) = HELD.try_with(|held| held.borrow_mut().take()).ok().flatten() else { return };
-    FORKED.store(1, Ordering::Relaxed);
+    set_shared();
     let fds = FAMILY.get().map(|f| [Some(&f.region_fd), f.keeper.as_ref()]);
     let keep = fds.map(|fds| fds.map(|fd| fd.map(AsRawFd::as_raw_fd)));
     for (fd, kind) in fdtable::ours(0, u32::MAX) {
@@ -517,7 +524,7 @@ pub fn exiting() {
 pub fn exec() {
     if !is_own() {
         // A vfork child, in its parent's memory: the parent shares its sockets from now on.
-        FORKED.store(1, Ordering::Relaxed);
+        set_shared();
         return;
     }
     if !is_attached() {

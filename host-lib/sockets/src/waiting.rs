@@ -117,7 +117,7 @@ impl Drop for Wait {
 
 /// Another process may have used the sockets meanwhile, and does not pass on what the card tells it of them.
 fn take_back(interest: &Interest) {
-    if process::has_forked() {
+    if process::is_shared() {
         for &slot in &interest.slots {
             // One that cannot be used any more is found so by who waits for it.
             let _ = process::touch(slot);
@@ -142,7 +142,7 @@ pub(crate) fn sleep(
     };
     let cap = if hub.has_backlog() || wake.number() == NO_FD {
         Some(BACKLOG)
-    } else if process::has_forked() {
+    } else if process::is_shared() {
         Some(SHARED)
     } else {
         None

@@ -215,7 +215,7 @@ impl World {
             Step::View { which, sends, done } => self.view(which, sends, done),
             Step::Lie(value) => self.lies.borrow_mut().push(value),
             Step::Connected { slot, off, len } => {
-                let (off, len) = buffers(slot, off, len);
+                let (off, len) = self.buffers(slot, off, len);
                 let conn = &self.slot(slot).conn;
                 conn.tx_off.store(off.0, Relaxed);
                 conn.rx_off.store(off.1, Relaxed);
@@ -225,7 +225,7 @@ impl World {
                 conn.store_state(slot_state::CONNECTED);
             }
             Step::Waits { ring, off, len } => {
-                let (off, len) = buffers(ring, off, len);
+                let (off, len) = self.buffers(ring, off, len);
                 let names = SlotNames::default();
                 let record = AcceptRecord {
                     flow: flow(ring),
@@ -261,19 +261,10 @@ impl World {
                 let _ = self.events.push(event);
             }
             Step::Slot { slot, word, value } => {
-                let at = usize::from(word) * 4 % SOCKET_SLOT_LEN;
-                if !LOCKS.contains(&at) {
-                    poke(memfd, header().socket(u32::from(slot) % SOCKETS) + at as u64, value);
-                }
+                let within = u64::from(word) * 4 % SOCKET_SLOT_LEN as u64;
+                self.poke(memfd, self.memory.header().socket(u32::from(slot) % SOCKETS) + within, value);
             }
-            Step::Poke { at, value } => {
-                let at = u64::from(at) * 4 % header().len;
-                let first = header().socket(0);
-                let is_lock = (first..header().socket(SOCKETS)).contains(&at) && LOCKS.contains(&((at - first) as usize % SOCKET_SLOT_LEN));
-                if !is_lock {
-                    poke(memfd, at, value);
-                }
-            }
+            Step::Poke { at, value } => self.poke(memfd, u64::from(at) * 4 % self.memory.header().len, value),
             Step::Notice => drop(self.page().daemon.notices.fetch_add(1, Release)),
             Step::Failed(card) => {
                 let page = self.page();
@@ -283,8 +274,26 @@ impl World {
         }
     }
 
+    /// Writes a word, unless it is a lock.
+    fn poke(&self, memfd: &OwnedFd, at: u64, value: u32) {
+        let header = self.memory.header();
+        let slots = header.socket(0)..header.socket(SOCKETS);
+        let is_lock = slots.contains(&at) && LOCKS.contains(&((at - slots.start) as usize % SOCKET_SLOT_LEN));
+        if !is_lock {
+            rustix::io::pwrite(memfd, &value.to_ne_bytes(), at).expect("memory");
+        }
+    }
+
     fn page(&self) -> &toe_link::slot::Page {
         self.memory.page(0).expect("a context")
+    }
+
+    /// Offsets and lengths of the two buffers of a connection.
+    fn buffers(&self, slot: u8, off: Option<(u32, u32)>, len: Option<(u32, u32)>) -> ((u64, u64), (u32, u32)) {
+        let own = self.memory.header().payload_off + u64::from(slot) % u64::from(SOCKETS) * (PAYLOAD / u64::from(SOCKETS));
+        let half = PAYLOAD / u64::from(SOCKETS) / 2;
+        let off = off.map_or((own, own + half), |(tx, rx)| (tx.into(), rx.into()));
+        (off, len.unwrap_or((half as u32, half as u32)))
     }
 
     /// Each span lies inside the payload area.
@@ -292,7 +301,7 @@ impl World {
         let Some(at) = usize::from(which).checked_rem(self.sockets.len()) else { return };
         let id = self.sockets[at];
         let view = if sends { self.toe.send_view(id) } else { self.toe.recv_view(id) };
-        let base = self.toe.region().base().as_ptr().addr() as u64 + header().payload_off;
+        let base = self.toe.region().base().as_ptr().addr() as u64 + self.memory.header().payload_off;
         for span in view.into_iter().flatten().filter(|span| span.len > 0) {
             let from = span.ptr.as_ptr().addr() as u64;
             assert!(base <= from && from + u64::from(span.len as u32) <= base + PAYLOAD, "a view outside of the buffers");
@@ -309,18 +318,6 @@ impl World {
     }
 }
 
-fn poke(memfd: &OwnedFd, at: u64, value: u32) {
-    rustix::io::pwrite(memfd, &value.to_ne_bytes(), at).expect("memory");
-}
-
 fn flow(slot: u8) -> FlowId {
     FlowId { index: u32::from(slot) % SOCKETS, generation: 1 }
-}
-
-/// Offsets and lengths of the two buffers of a connection.
-fn buffers(slot: u8, off: Option<(u32, u32)>, len: Option<(u32, u32)>) -> ((u64, u64), (u32, u32)) {
-    let own = header().payload_off + u64::from(slot) % u64::from(SOCKETS) * (PAYLOAD / u64::from(SOCKETS));
-    let half = PAYLOAD / u64::from(SOCKETS) / 2;
-    let off = off.map_or((own, own + half), |(tx, rx)| (tx.into(), rx.into()));
-    (off, len.unwrap_or((half as u32, half as u32)))
 }

@@ -291,8 +291,7 @@ fn closes_in_order_outlive_the_application_for_a_while() {
 fn a_connection_taken_by_a_process_that_died_is_found() {
     let mut w = World::new();
     let (_, server, _, listening, spare) = w.connected();
-    let child = w.b.connect_client();
-    w.ask(Side::B, child, hello(), Some(Proof::Region(RegionId(server.region)))).ok();
+    let child = w.sibling(server);
     // It took the record and died before its slot said so; the parent holds the listener.
     w.b.take_record(server.region, listening).expect("one waits");
     let now = w.now;
@@ -310,8 +309,7 @@ fn a_connection_taken_by_a_process_that_died_is_found() {
 fn a_connection_taken_by_a_process_that_has_taken_its_leave_is_found() {
     let mut w = World::new();
     let (_, server, _, listening, _) = w.connected();
-    let child = w.b.connect_client();
-    w.ask(Side::B, child, hello(), Some(Proof::Region(RegionId(server.region)))).ok();
+    let child = w.sibling(server);
     w.b.take_record(server.region, listening).expect("one waits");
     let now = w.now;
     w.b.core.request(&Incoming { client: child, request: &req(op::BYE), proof: None }, now);
@@ -326,8 +324,7 @@ fn an_accepted_connection_survives_the_death_of_a_sibling() {
     let mut w = World::new();
     let (_, server, _, listening, spare) = w.connected();
     w.b.accept(server.region, listening, spare).expect("one waits");
-    let child = w.b.connect_client();
-    w.ask(Side::B, child, hello(), Some(Proof::Region(RegionId(server.region)))).ok();
+    let child = w.sibling(server);
     let now = w.now;
     w.b.core.client_gone(child, now);
     w.pass(60 * SEC);

@@ -295,8 +295,7 @@ fn a_subscriber_hears_of_what_waits_already() {
     use crate::core::Memory;
     let mut w = World::new();
     let (_, server, _, listening, _) = w.connected();
-    let child = w.b.connect_client();
-    w.ask(Side::B, child, hello(), Some(Proof::Region(RegionId(server.region)))).ok();
+    let child = w.sibling(server);
     let ctx = w.ask(Side::B, child, req(op::OPEN_CONTEXT), None).ok().args[0];
     let subscribe = Request { slot: listening, args: [ctx, 0, 0, 0], ..req(op::SUBSCRIBE) };
     w.ask(Side::B, child, subscribe, None).ok();

@@ -411,6 +411,13 @@ impl World {
         (attacker, slot)
     }
 
+    /// One more process of an application's family.
+    pub fn sibling(&mut self, app: App) -> ClientId {
+        let client = self.node(app.side).connect_client();
+        self.ask(app.side, client, hello(), Some(Proof::Region(RegionId(app.region)))).ok();
+        client
+    }
+
     /// A connection from A to a listener of B: the applications, A's slot, B's listening slot, and a free slot of B.
     pub fn connected(&mut self) -> (App, App, u32, u32, u32) {
         let (client, server) = (self.start(Side::A), self.start(Side::B));
