@@ -321,3 +321,58 @@ fn an_advertised_prefix_makes_an_address_that_works() {
     servers::wait_listening(&mut far, pair.peer(), "fd55::1", 80).expect("listens");
     fetch(&pair, &card.place(), "fd55::1", 80, &hash);
 }
+
+/// Sends bytes one by one, and hears each come back: "alive N" for every tenth.
+const TALKS: &str = "import socket, sys, time\n\
+    c = socket.create_connection((sys.argv[1], 7), 10)\n\
+    c.settimeout(60)\n\
+    n = 0\n\
+    while True:\n\
+    \x20   c.sendall(b'x'); assert c.recv(1) == b'x'\n\
+    \x20   n += 1; n % 10 or print('alive', n, flush=True); time.sleep(0.01)\n";
+
+const ECHOES: &str = "import socket, sys\n\
+    s = socket.create_server((sys.argv[1], 7), family=socket.AF_INET6)\n\
+    while True:\n\
+    \x20   c, _ = s.accept()\n\
+    \x20   while data := c.recv(100): c.sendall(data)\n";
+
+/// Two routers, each with a MAC address of its own: the kernel's, which forwards to itself.
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn a_connection_survives_its_router() {
+    const FAR: &str = "fd55::1";
+    const ROUTERS: [(&str, &str); 2] = [("router-1", "fd77::a"), ("router-2", "fd77::b")];
+    let pair = pair();
+    let peer = |words: String| pair.peer().ip(&words).expect("ip");
+    peer(format!("addr add {FAR}/128 dev lo"));
+    for (name, ip) in ROUTERS {
+        peer(format!("link add link {PEER_IF} name {name} type macvlan mode bridge"));
+        peer(format!("addr add {ip}/128 dev {name} nodad"));
+        peer(format!("link set {name} up"));
+    }
+    let gateways = ROUTERS.map(|(_, ip)| ip).join(",");
+    let ip = format!("{CARD_IP6}/64");
+    let card = pair.card_up_with(&["--ip", &ip, "--gateway", &gateways, "--toed-arg=--arp-expire=1000000"]).expect("card");
+    let mut echo = at(pair.peer_place(), FAR).start(&pair.lab, "echo", "python3", &["-u", "-c", ECHOES, FAR]).expect("starts");
+    servers::wait_listening(&mut echo, pair.peer(), FAR, 7).expect("listens");
+    let talk = card.place().start(&pair.lab, "talk", "python3", &["-u", "-c", TALKS, FAR]).expect("starts");
+    let said = || talk.log().matches("alive").count();
+    let goes_on = |what: &str| {
+        let before = said();
+        wait_until(what, LIMIT, || said() > before + 5).unwrap_or_else(|e| panic!("{e:#}\n{}", talk.log()));
+    };
+    goes_on("words through the first router");
+    for (dead, alive) in [(0, 1), (1, 0)] {
+        peer(format!("link set {} up", ROUTERS[alive].0));
+        // Down, an interface loses its addresses of IPv6.
+        peer(format!("addr replace {}/128 dev {} nodad", ROUTERS[alive].1, ROUTERS[alive].0));
+        goes_on("words while both are there");
+        peer(format!("link set {} down", ROUTERS[dead].0));
+        std::thread::sleep(Duration::from_secs(1));
+        goes_on("words through the other router");
+    }
+    assert!(card.stats().expect("stats")["engine_router_failovers"] >= 1);
+    drop(talk);
+    books_balance(&card);
+}

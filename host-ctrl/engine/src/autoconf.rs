@@ -113,6 +113,7 @@ impl Engine {
             self.step(own);
         }
         self.routes.expire(self.now);
+        self.routers_changed();
         if self.autoconf.solicit_us <= self.now {
             self.solicit_routers();
         }

@@ -114,6 +114,8 @@ counters! {
     arp_conflicts,
     /// Next hops that did not answer.
     arp_failures,
+    /// Routers that did not answer any more, whose connections go through another one since.
+    router_failovers,
     /// Neighbours refused or evicted because the next-hop table is full.
     arp_table_full,
     /// Neighbour solicitations sent.

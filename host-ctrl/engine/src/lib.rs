@@ -42,6 +42,7 @@ mod reset;
 mod resolve;
 pub mod route;
 mod segment;
+mod stand_in;
 mod time_wait;
 mod timers;
 mod views;

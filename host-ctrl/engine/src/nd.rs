@@ -124,6 +124,7 @@ impl Engine {
         }
         if !a.is_router {
             self.routes.no_router(&a.target);
+            self.routers_changed();
         }
         true
     }

@@ -37,9 +37,19 @@ impl State {
     }
 }
 
+/// What connections reach by it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    Host,
+    Router,
+    /// One that was a router when they began.
+    Resigned,
+}
+
 #[derive(Debug)]
 pub struct Neighbour {
     pub ip: Ip,
+    pub role: Role,
     pub mac: Option<Mac>,
     pub state: State,
     /// Flows and handshakes that use it.
@@ -51,6 +61,8 @@ pub struct Neighbour {
     pub heard_us: u64,
     /// Active opens that wait for the MAC.
     pub waiting: Vec<ConnId>,
+    /// While it is silent or no router: the router that has its frames instead, and counts this as a reference.
+    pub stand_in: Option<u16>,
 }
 
 impl Neighbour {
@@ -88,7 +100,7 @@ impl Neighbours {
     }
 
     /// Adds an entry without a MAC. None: the table is full. The caller has made sure that `ip` is not there.
-    pub fn insert(&mut self, ip: Ip, now: u64) -> Option<u16> {
+    pub fn insert(&mut self, ip: Ip, role: Role, now: u64) -> Option<u16> {
         let vacant = self.entries.iter().position(Option::is_none);
         let index = match vacant {
             Some(i) => i,
@@ -101,6 +113,7 @@ impl Neighbours {
         let index = u16::try_from(index).ok()?;
         *self.entries.get_mut(usize::from(index))? = Some(Neighbour {
             ip,
+            role,
             mac: None,
             state: State::Incomplete,
             refs: 0,
@@ -109,6 +122,7 @@ impl Neighbours {
             deadline: None,
             heard_us: now,
             waiting: Vec::new(),
+            stand_in: None,
         });
         self.by_ip.insert(ip, index);
         Some(index)
@@ -136,9 +150,9 @@ mod tests {
     #[test]
     fn indices_stay_below_the_maximum_and_are_used_again() {
         let mut n = Neighbours::new(Keys::new([0; 16]), 2);
-        assert_eq!(n.insert([1; 16], 5), Some(0));
-        assert_eq!(n.insert([2; 16], 4), Some(1));
-        assert_eq!(n.insert([3; 16], 6), None);
+        assert_eq!(n.insert([1; 16], Role::Host, 5), Some(0));
+        assert_eq!(n.insert([2; 16], Role::Host, 4), Some(1));
+        assert_eq!(n.insert([3; 16], Role::Host, 6), None);
         assert_eq!(n.evictable(), Some(1));
         n.get_mut(1).unwrap().refs = 1;
         assert_eq!(n.evictable(), Some(0));
@@ -150,7 +164,7 @@ mod tests {
         assert_eq!(n.evictable(), None);
         n.remove(0);
         assert_eq!(n.find([1; 16]), None);
-        assert_eq!(n.insert([3; 16], 7), Some(0));
+        assert_eq!(n.insert([3; 16], Role::Host, 7), Some(0));
         assert_eq!(n.find([3; 16]), Some(0));
     }
 }

@@ -4,7 +4,7 @@
 use crate::{
     Action, ConnId, Engine,
     addr::{Ip, is_host},
-    neighbours::{Mac, Neighbour, State},
+    neighbours::{Mac, Neighbour, Role, State},
     timers::TimerId,
 };
 use toe_abi::flow::as_v4;
@@ -92,7 +92,8 @@ impl Engine {
         if let Some(index) = self.neighbours.find(ip) {
             return Some(index);
         }
-        if let Some(index) = self.neighbours.insert(ip, self.now) {
+        let role = if self.routes.is_router(&ip) { Role::Router } else { Role::Host };
+        if let Some(index) = self.neighbours.insert(ip, role, self.now) {
             return Some(index);
         }
         self.counters.arp_table_full += 1;
@@ -102,20 +103,20 @@ impl Engine {
             self.unreachable(conn);
         }
         self.forget_neighbour(old);
-        self.neighbours.insert(ip, self.now)
+        self.neighbours.insert(ip, role, self.now)
     }
 
     /// RFC 1122 2.3.2.1-1.
     fn forget_neighbour(&mut self, index: u16) {
+        let before = self.hop_mac(Some(index));
+        self.drop_stand_in(index);
         let Some(mut gone) = self.neighbours.remove(index) else { return };
         self.timers.set(TimerId::Neighbour(index), &mut gone.deadline, None);
-        if gone.mac.is_some() {
-            self.actions.push_back(Action::NextHop { index, mac: None });
-        }
+        self.announce_hop(index, before);
     }
 
     /// Sends a request and arms the timer for the next one.
-    fn ask(&mut self, index: u16) {
+    pub(crate) fn ask(&mut self, index: u16) {
         let first = self.config.arp_timeout_us;
         let Some(n) = self.neighbours.get_mut(index) else { return };
         if n.timeout_us == 0 {
@@ -160,24 +161,25 @@ impl Engine {
 
     fn hop_failed(&mut self, index: u16) {
         self.counters.arp_failures += 1;
+        let before = self.hop_mac(Some(index));
         let Some(n) = self.neighbours.get_mut(index) else { return };
         let waiting = core::mem::take(&mut n.waiting);
         n.state = State::Incomplete;
         // RFC 4861, 6.3.6: routers take turns until one answers.
         self.routes.silent(&n.ip);
-        if n.mac.take().is_some() {
-            self.actions.push_back(Action::NextHop { index, mac: None });
-        }
         for conn in waiting {
             self.unreachable(conn);
         }
+        let Some(n) = self.neighbours.get_mut(index).filter(|n| n.refs > 0) else { return self.forget_neighbour(index) };
         // Flows that still use it may outlive the outage: they go on asking, slowly.
-        match self.neighbours.get_mut(index) {
-            Some(n) if n.refs > 0 => {
-                n.timeout_us = self.config.arp_timeout_max_us.max(self.config.arp_timeout_us);
-                self.ask(index);
-            }
-            _ => self.forget_neighbour(index),
+        n.mac = None;
+        n.timeout_us = self.config.arp_timeout_max_us.max(self.config.arp_timeout_us);
+        self.ask(index);
+        self.choose_stand_in(index);
+        self.announce_hop(index, before);
+        for other in self.stood_in_for(index) {
+            self.choose_stand_in(other);
+            self.announce_hop(other, before);
         }
     }
 
@@ -196,22 +198,25 @@ impl Engine {
 
     fn learn(&mut self, index: u16, mac: Mac, state: State) {
         let deadline = self.now.saturating_add(self.config.arp_expire_us);
+        let before = self.hop_mac(Some(index));
         let Some(n) = self.neighbours.get_mut(index) else { return };
         let changed = n.mac.replace(mac) != Some(mac);
         n.state = state;
         (n.tries, n.timeout_us, n.heard_us) = (0, 0, self.now);
+        let has_resigned = n.role == Role::Resigned;
         self.timers.set(TimerId::Neighbour(index), &mut n.deadline, Some(deadline));
         let waiting = core::mem::take(&mut n.waiting);
+        if !has_resigned {
+            self.drop_stand_in(index);
+        }
+        self.announce_hop(index, before);
         if changed {
-            self.actions.push_back(Action::NextHop { index, mac: Some(mac) });
+            for other in self.stood_in_for(index) {
+                self.actions.push_back(Action::NextHop { index: other, mac: Some(mac) });
+            }
         }
         for conn in waiting {
             self.hop_ready(conn, mac);
         }
-    }
-
-    /// MAC address of a connection's next hop, while known.
-    pub(crate) fn hop_mac(&self, hop: Option<u16>) -> Option<Mac> {
-        self.neighbours.get(hop?).and_then(|n: &Neighbour| n.mac)
     }
 }

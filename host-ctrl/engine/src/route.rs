@@ -35,6 +35,8 @@ struct Entry {
 #[derive(Clone, Debug, Default)]
 pub struct RouteTable {
     entries: Vec<Entry>,
+    /// A router has come or gone.
+    changed: bool,
 }
 
 /// Whether `a` can be the address of one host: not "this network", loopback, multicast, reserved or broadcast.
@@ -57,23 +59,37 @@ impl RouteTable {
     pub fn advertised(&mut self, route: Route, until_us: u64, now: u64) -> bool {
         let known = self.entries.iter().position(|e| e.until_us.is_some() && e.route == route);
         match known {
-            Some(at) if until_us <= now => drop(self.entries.remove(at)),
+            Some(_) if until_us <= now => self.retain(|e| e.until_us.is_none() || e.route != route),
             Some(at) => self.entries[at].until_us = Some(until_us),
             None if until_us <= now => {}
             None if self.entries.iter().filter(|e| e.until_us.is_some()).count() >= ADVERTISED_MAX => return false,
-            None => self.insert(Entry { route, until_us: Some(until_us) }),
+            None => {
+                self.insert(Entry { route, until_us: Some(until_us) });
+                self.changed = true;
+            }
         }
         true
     }
 
     /// Forgets what routers have advertised for no longer than until now.
     pub fn expire(&mut self, now: u64) {
-        self.entries.retain(|e| e.until_us.is_none_or(|until| until > now));
+        self.retain(|e| e.until_us.is_none_or(|until| until > now));
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Entry) -> bool) {
+        let before = self.entries.len();
+        self.entries.retain(keep);
+        self.changed |= self.entries.len() < before;
+    }
+
+    /// Whether routers have come or gone since this was asked last.
+    pub fn take_changed(&mut self) -> bool {
+        core::mem::take(&mut self.changed)
     }
 
     /// Forgets what has been advertised to lead through `router`.
     pub fn no_router(&mut self, router: &Ip) {
-        self.entries.retain(|e| e.until_us.is_none() || e.route.via != Some(*router));
+        self.retain(|e| e.until_us.is_none() || e.route.via != Some(*router));
     }
 
     /// `router` does not answer: of several routes with one prefix, those through it are tried last.
@@ -81,6 +97,23 @@ impl RouteTable {
         let (through, others): (Vec<_>, Vec<_>) = self.entries.drain(..).partition(|e| e.route.via == Some(*router));
         self.entries = others;
         through.into_iter().for_each(|entry| self.insert(entry));
+    }
+
+    /// Routers that lead to all that `router` leads to, in the order in which they are to be tried.
+    pub fn instead_of(&self, router: &Ip) -> Vec<Ip> {
+        let mut through: Vec<Prefix> = self.routes().filter(|r| r.via == Some(*router)).map(|r| r.dest).collect();
+        // It has resigned: only what was advertised goes.
+        if through.is_empty() {
+            through.push(Prefix::ALL_V6);
+        }
+        let leads = |other: &Ip| through.iter().all(|dest| self.routes().any(|r| r.dest == *dest && r.via == Some(*other)));
+        let others = self.routes().filter(|r| through.first() == Some(&r.dest)).filter_map(|r| r.via);
+        others.filter(|other| other != router && leads(other)).collect()
+    }
+
+    /// Whether a route leads through it.
+    pub fn is_router(&self, ip: &Ip) -> bool {
+        self.routes().any(|r| r.via == Some(*ip))
     }
 
     pub fn next_deadline(&self) -> Option<u64> {

@@ -44,6 +44,8 @@ pub struct NeighbourView {
     pub state: &'static str,
     /// Connections that use it.
     pub refs: u32,
+    /// The router that has its frames instead, as it is silent or has resigned.
+    pub stand_in: Option<[u8; 16]>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,6 +107,9 @@ impl Engine {
     }
 
     pub fn neighbours(&self) -> impl Iterator<Item = NeighbourView> {
-        self.neighbours.iter().map(|(index, n)| NeighbourView { index, ip: n.ip, mac: n.mac, state: n.state.name(), refs: n.refs })
+        self.neighbours.iter().map(|(index, n)| {
+            let stand_in = n.stand_in.and_then(|i| self.neighbours.get(i)).map(|other| other.ip);
+            NeighbourView { index, ip: n.ip, mac: n.mac, state: n.state.name(), refs: n.refs, stand_in }
+        })
     }
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 #[test]
 fn bounded_and_without_leaks() {
     let mut reached = BTreeMap::new();
-    for seed in 0..300 {
+    for seed in 0..500 {
         println!("seed {seed}");
         for (name, n, _) in world::run(&mut choices::Random(seed)).all() {
             *reached.entry(name).or_insert(0) += n;
@@ -38,6 +38,7 @@ fn bounded_and_without_leaks() {
         "fin_wait2_timeouts",
         "arp_table_full",
         "router_advertisements",
+        "router_failovers",
         "addresses_duplicate",
         "nd_advertisements_sent",
         "icmp_errors_received",

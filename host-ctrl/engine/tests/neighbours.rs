@@ -11,10 +11,6 @@ use toe_wire::ArpOp;
 
 const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
-fn hops(actions: &[Action]) -> Vec<(u16, Option<[u8; 6]>)> {
-    actions.iter().filter_map(|a| if let Action::NextHop { index, mac } = a { Some((*index, *mac)) } else { None }).collect()
-}
-
 fn state(b: &Bench) -> Option<(&'static str, u32)> {
     b.engine.neighbours().next().map(|n| (n.state, n.refs))
 }

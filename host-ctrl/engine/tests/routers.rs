@@ -267,6 +267,59 @@ fn of_several_routers_the_next_is_tried_when_one_has_failed() {
     }
 }
 
+/// A connection through the first of two routers, whose entry in the card is the first.
+fn through_the_first() -> (Bench, [u8; 16]) {
+    let mut b = Bench::dual(|c| c.slaac = true);
+    let second = [&ROUTER[..15], &[0xfd]].concat().try_into().unwrap();
+    for from in [ROUTER, second] {
+        b.frame(&Ra { from, ..Ra::new() }.frame());
+    }
+    b.listen(80, 5);
+    b.accept(&mut Peer { ip: FAR, mac: ROUTER_MAC, ..Peer::v6(4000, 80) });
+    b.frame(&router_answers(ROUTER_MAC, ROUTER));
+    (b, second)
+}
+
+fn router_answers(mac: [u8; 6], ip: [u8; 16]) -> Vec<u8> {
+    advertisement(mac, &Advertisement { is_router: true, ..Solicitation::unicast(OUR_IP6, OUR_MAC, ip).reply(mac) })
+}
+
+fn asked(actions: &[Action]) -> Vec<[u8; 16]> {
+    solicitations(actions).iter().map(|(_, s)| s.target).collect()
+}
+
+/// RFC 4861, 7.3.3.
+#[test]
+fn a_connection_leaves_a_router_that_has_died() {
+    let (mut b, second) = through_the_first();
+    assert!(asked(&b.pass(60 * SEC)).contains(&second));
+    assert_eq!(hops(&b.frame(&router_answers(PEER_MAC, second))), [(1, Some(PEER_MAC)), (0, Some(PEER_MAC))]);
+    assert_eq!(hops(&b.frame(&router_answers(ROUTER_MAC, ROUTER))), [(0, Some(ROUTER_MAC))]);
+}
+
+/// RFC 4861, 6.3.5: as radvd does that is stopped, and a machine that no longer forwards.
+#[test]
+fn a_connection_leaves_a_router_that_resigns() {
+    for resigns in [Ra { lifetime_s: 0, ..Ra::new() }.frame(), answer(ROUTER_MAC, ROUTER)] {
+        let (mut b, second) = through_the_first();
+        let actions = b.frame(&resigns);
+        assert_eq!((asked(&actions), hops(&actions)), (vec![second], vec![]), "it is used until the other has answered");
+        assert_eq!(hops(&b.frame(&router_answers(PEER_MAC, second))), [(1, Some(PEER_MAC)), (0, Some(PEER_MAC))]);
+        assert_eq!(hops(&b.frame(&answer(ROUTER_MAC, ROUTER))), [], "it answers, but is none");
+        assert_eq!(hops(&b.frame(&Ra::new().frame())), [(0, Some(ROUTER_MAC))], "it is one again");
+    }
+}
+
+#[test]
+fn the_last_router_is_used_though_it_has_resigned() {
+    let (mut b, second) = through_the_first();
+    b.frame(&Ra { lifetime_s: 0, from: second, ..Ra::new() }.frame());
+    let actions = b.frame(&Ra { lifetime_s: 0, ..Ra::new() }.frame());
+    assert_eq!((asked(&actions), hops(&actions)), (vec![], vec![]));
+    let actions = b.frame(&Ra { from: second, ..Ra::new() }.frame());
+    assert_eq!(asked(&actions), [second], "one that comes is used");
+}
+
 #[test]
 fn nothing_is_taken_unless_the_operator_says_so() {
     let mut b = Bench::dual(|_| {});

@@ -202,6 +202,8 @@ pub struct Neighbour {
     /// Absent: not resolved.
     pub mac: Option<String>,
     pub state: String,
+    /// The router that has its frames instead, as it is silent or has resigned.
+    pub stand_in: Option<String>,
 }
 
 /// A connection or a listener, as `ss` shows it.

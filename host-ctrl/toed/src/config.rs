@@ -191,7 +191,7 @@ pub struct Options {
     /// A route, of IPv4 or IPv6, and the congestion control of connections over it; may be given more than once. [default: none]
     #[arg(long, value_name = "DEST[/PREFIX],NEXTHOP[,cc=ALGORITHM][,pacing=BOOL]", help_heading = "IP")]
     pub ip_route: Vec<String>,
-    /// Default router; one of IPv4 and one of IPv6 with a comma or by repetition. [default: none]
+    /// Default routers, of IPv4 and IPv6, with commas or by repetition; of several of one version the first that answers is used. [default: none]
     #[arg(long, value_name = "ADDR", value_delimiter = ',', help_heading = "IP")]
     #[serde(deserialize_with = "one_or_more")]
     pub gateway: Vec<IpAddr>,

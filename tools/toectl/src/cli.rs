@@ -66,7 +66,8 @@ pub struct Up {
     /// The card's own addresses, of IPv4 and IPv6, with commas between; the kernel must not have them too
     #[arg(long, value_name = "ADDR/PREFIX", value_delimiter = ',', required_unless_present = "slaac")]
     pub ip: Vec<String>,
-    /// Router for all that is not on the card's network; one of IPv4 and one of IPv6 with a comma between
+    /// Routers for all that is not on the card's network, of IPv4 and IPv6, with commas between; of several of one version
+    /// the first that answers is used
     #[arg(long, value_name = "ADDR", value_delimiter = ',')]
     pub gateway: Vec<String>,
     /// Take IPv6 addresses and routers from router advertisements

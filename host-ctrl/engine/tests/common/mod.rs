@@ -332,6 +332,11 @@ pub fn only_install(actions: Vec<Action>) -> (ConnId, Box<FlowState>) {
     }
 }
 
+/// What the card is told of next hops.
+pub fn hops(actions: &[Action]) -> Vec<(u16, Option<[u8; 6]>)> {
+    actions.iter().filter_map(|a| if let Action::NextHop { index, mac } = a { Some((*index, *mac)) } else { None }).collect()
+}
+
 pub fn failed(actions: &[Action]) -> Option<(ConnId, u32)> {
     actions.iter().find_map(|a| if let Action::ConnectFailed { conn, errno } = a { Some((*conn, errno.0)) } else { None })
 }

@@ -29,7 +29,9 @@ const BACKLOG: u32 = 3;
 const STEPS_MAX: u32 = 250;
 /// Longer than anything that a router can promise: lifetimes are seconds in 32 bits.
 const FOR_EVER: u64 = (1 << 33) * SEC;
-const ROUTER6: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+/// Each at the MAC address with its last byte.
+const ROUTERS6: [[u8; 16]; 2] =
+    [[0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9], [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8]];
 const FAR6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
 /// A daemon and card that keep the books.
@@ -42,6 +44,8 @@ struct World {
     installing: Vec<(ConnId, Box<FlowState>)>,
     flows: Vec<(FlowId, Box<FlowState>)>,
     next_flow: u32,
+    /// The card's table.
+    hops: [Option<[u8; 6]>; NEIGHBOURS as usize],
     /// What answers the last SYN or SYN-ACK that each peer got.
     seen: [Peer; 8],
 }
@@ -92,14 +96,29 @@ impl World {
             (c.syn_backlog_max, c.connections_max) = (HALF_OPEN, CONNECTIONS);
             (c.next_hops, c.time_wait_max) = (NEIGHBOURS, TIME_WAITS);
             c.syn_cookies = cookies;
-            (c.ecn, c.gateways) = (true, vec![v4_mapped([10, 0, 0, 9])]);
+            (c.ecn, c.gateways) = (true, vec![v4_mapped([10, 0, 0, 9]), v4_mapped([10, 0, 0, 8])]);
             (c.vlan, c.slaac, c.answer_arp, c.dad_transmits) = (vlan, slaac, answers, probes);
         });
         let seen = core::array::from_fn(|n| {
-            let ip = if n < 5 { v4_mapped([10, 0, 0, n as u8]) } else { v6(n as u64 - 3) };
+            let ip = match n {
+                0..4 => v4_mapped([10, 0, 0, n as u8]),
+                4 => v4_mapped([1, 1, 1, 1]),
+                5..7 => v6(n as u64 - 3),
+                _ => FAR6,
+            };
             Peer { ip, mac: mac(n as u64), ..Peer::modern(4000, 80) }
         });
-        Self { b, vlan, listener: None, opening: vec![], installing: vec![], flows: vec![], next_flow: 0, seen }
+        Self {
+            b,
+            vlan,
+            listener: None,
+            opening: vec![],
+            installing: vec![],
+            flows: vec![],
+            next_flow: 0,
+            hops: [None; NEIGHBOURS as usize],
+            seen,
+        }
     }
 
     fn step(&mut self, r: &mut impl Choices) {
@@ -225,7 +244,12 @@ impl World {
             0 => solicitation(mac(from), &Solicitation::multicast(v6(from), mac(from), target)),
             1 => solicitation(mac(from), &Solicitation::probe(target)),
             2 => solicitation(mac(from), &Solicitation::unicast(v6(from), mac(from), target)),
-            3 => answer(mac(from), v6(from)),
+            3 if r.chance(50) => answer(mac(from), v6(from)),
+            3 => {
+                let router = r.pick(ROUTERS6);
+                let a = Solicitation::unicast(OUR_IP6, OUR_MAC, router).reply(mac(router[15].into()));
+                advertisement(mac(from), &Advertisement { is_router: r.chance(80), ..a })
+            }
             4 => {
                 let [is_router, solicited, overrides] = [0; 3].map(|_| r.chance(50));
                 let dst = if solicited { OUR_IP6 } else { ALL_NODES };
@@ -267,7 +291,7 @@ impl World {
         let kind = if r.chance(50) { r.pick([8, 128, 133, 134, 135, 136, 137]) } else { r.range(0, 256) as u8 };
         let message = [&[kind, r.pick([0, 0, 1]), 0, 0][..], &body].concat();
         let frame = if is_v6 {
-            icmpv6(mac(peer), r.pick([v6(peer), ROUTER6, [0; 16]]), if to_all { ALL_NODES } else { OUR_IP6 }, &message)
+            icmpv6(mac(peer), r.pick([v6(peer), ROUTERS6[0], [0; 16]]), if to_all { ALL_NODES } else { OUR_IP6 }, &message)
         } else {
             icmp(mac(peer), [10, 0, 0, peer as u8], &message)
         };
@@ -366,7 +390,7 @@ impl World {
                     assert!(frame.len() <= 1500 + 18, "fits the MTU");
                     self.sent(&frame, &gone);
                 }
-                Action::NextHop { index, .. } => assert!(index < NEIGHBOURS),
+                Action::NextHop { index, mac } => self.hops[usize::from(index)] = mac,
                 Action::AbortFlow { flow } => self.end(flow, close_reason::ABORTED),
                 Action::QueryFlow { flow } => {
                     if let Some((_, s)) = self.flows.iter().find(|(f, _)| *f == flow) {
@@ -399,8 +423,14 @@ impl World {
         for l in e.listeners() {
             assert!(l.half_open <= HALF_OPEN && l.waiting <= l.backlog + 1, "{l:?}");
         }
-        let refs: u32 = e.neighbours().map(|n| n.refs).sum();
-        assert!(refs as usize <= e.connection_count(), "{refs} references");
+        let (refs, stand_ins) =
+            (e.neighbours().map(|n| n.refs).sum::<u32>() as usize, e.neighbours().filter(|n| n.stand_in.is_some()).count());
+        assert!(refs <= e.connection_count() + stand_ins, "{refs} references");
+        for n in e.neighbours() {
+            let other = n.stand_in.and_then(|ip| e.neighbours().find(|other| other.ip == ip)).and_then(|other| other.mac);
+            let told = self.hops[usize::from(n.index)];
+            assert!(told == n.mac || n.stand_in.is_some() && told == other, "{n:?}, and the card has {told:?}");
+        }
         assert!(self.flows.len() + self.installing.len() <= e.connection_count());
     }
 
@@ -473,5 +503,6 @@ fn router_says(r: &mut impl Choices) -> Vec<u8> {
         message.push(r.range(0, 4) as u8);
         message.extend([0; 8]);
     }
-    icmpv6(mac(9), if r.chance(90) { ROUTER6 } else { FAR6 }, ALL_NODES, &message)
+    let from = if r.chance(90) { r.pick(ROUTERS6) } else { FAR6 };
+    icmpv6(mac(from[15].into()), from, ALL_NODES, &message)
 }

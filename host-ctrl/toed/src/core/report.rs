@@ -300,7 +300,8 @@ fn paced_at(answer: &ControlMsg) -> u64 {
 }
 
 fn neighbour(n: &toe_engine::NeighbourView) -> admin::Neighbour {
-    admin::Neighbour { ip: ip_text(&n.ip), mac: n.mac.map(|m| mac_text(&m)), state: n.state.into() }
+    let stand_in = n.stand_in.map(|ip| ip_text(&ip));
+    admin::Neighbour { ip: ip_text(&n.ip), mac: n.mac.map(|m| mac_text(&m)), state: n.state.into(), stand_in }
 }
 
 /// `02:00:00:00:00:01`.
