@@ -93,7 +93,8 @@ impl Engine {
     }
 
     fn acknowledge_again(&mut self, seg: &Segment<'_>, tw: &TimeWait) {
-        if !self.limits.challenge.take(self.now) {
+        let now = self.now;
+        if !seg.is_sent_again() && !self.time_wait.get_mut(&seg.key).is_some_and(|tw| tw.answered.may(now)) {
             self.counters.challenge_limited += 1;
             return;
         }

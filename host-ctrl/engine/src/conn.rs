@@ -7,7 +7,7 @@
 //!   passive:                       SYN ──►  SynReceived ──final ACK──┘
 //! ```
 
-use crate::{BufferLog2, ConnId, FinWait2, FrameMeta, ListenerId, OpenOptions, Owner, isn::Keys};
+use crate::{BufferLog2, ConnId, FinWait2, FrameMeta, ListenerId, OpenOptions, Owner, isn::Keys, limit::Answered};
 use std::collections::{HashMap, VecDeque};
 use toe_abi::{FlowId, flow::FlowKey};
 use toe_wire::SeqNum;
@@ -54,6 +54,7 @@ pub struct Handshake {
     pub peer_mac: [u8; 6],
     /// Age among the half-open connections of a listener.
     pub serial: u64,
+    pub answered: Answered,
 }
 
 /// Options in force.

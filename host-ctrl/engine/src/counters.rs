@@ -88,7 +88,7 @@ counters! {
     rsts_limited,
     /// Challenge ACKs sent (RFC 5961).
     challenge_acks,
-    /// Challenge ACKs not sent: over the limit.
+    /// Challenge ACKs, and SYN-ACKs once more, not sent: the connection has just answered.
     challenge_limited,
     /// Handshake segments dropped by PAWS.
     drop_paws,

@@ -24,7 +24,6 @@ use toe_abi::{FlowId, flow::FlowState};
 /// Each kind of answer that strangers can provoke.
 pub(crate) struct Limits {
     pub rst: Bucket,
-    pub challenge: Bucket,
     pub echo: Bucket,
     pub unreachable: Bucket,
     /// Questions to flows about what they have found out.
@@ -78,7 +77,7 @@ impl Engine {
             path_mtus: PathMtus::new(keys),
             reassembly: Reassembly::new(keys),
             timers: Timers::default(),
-            limits: Limits { rst: bucket(), challenge: bucket(), echo: bucket(), unreachable: bucket(), query: bucket() },
+            limits: Limits { rst: bucket(), echo: bucket(), unreachable: bucket(), query: bucket() },
             counters: Counters::default(),
             actions: VecDeque::new(),
             held_bytes: 0,

@@ -1,4 +1,4 @@
-//! Limits on what strangers can make us send: a token bucket for each kind of reply.
+//! Limits on what strangers can make us send: a token bucket for each kind of reply, and a pace for each connection.
 
 /// Fills at `per_second`, holds a tenth of a second's worth (at least 10).
 #[derive(Clone, Debug)]
@@ -32,6 +32,25 @@ impl Bucket {
     }
 }
 
+/// Between two answers of one connection to what does not belong there (as Linux: tcp_invalid_ratelimit).
+const INTERVAL_US: u64 = 500_000;
+
+/// When a connection last answered a segment that does not belong there: each has a limit of its own, as one for all would tell a stranger
+/// what others have been answered (RFC 5961, 7; CVE-2016-5696).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Answered(Option<u64>);
+
+impl Answered {
+    /// Whether one more may be answered.
+    pub fn may(&mut self, now: u64) -> bool {
+        let may = self.0.is_none_or(|last| now.saturating_sub(last) >= INTERVAL_US);
+        if may {
+            self.0 = Some(now);
+        }
+        may
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,6 +62,13 @@ mod tests {
         assert_eq!(burst, 100);
         let second = (0..1_000_000u64).filter(|i| b.take(5 + i)).count();
         assert_eq!(second, 999);
+    }
+
+    #[test]
+    fn two_answers_a_second() {
+        let mut a = Answered::default();
+        assert_eq!((0..10_000u64).filter(|n| a.may(n * 1000)).count(), 20);
+        assert!(!a.may(0), "nor if time goes backwards");
     }
 
     #[test]

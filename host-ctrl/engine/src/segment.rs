@@ -50,6 +50,11 @@ impl<'a> Segment<'a> {
         let fin = u32::from(self.has(TcpFlags::FIN));
         self.payload_len.saturating_add(syn + fin)
     }
+
+    /// Data or a FIN, which a peer that hears nothing sends again: each is answered (as Linux), one for one.
+    pub fn is_sent_again(&self) -> bool {
+        self.len() > 0 && !self.has(TcpFlags::SYN)
+    }
 }
 
 impl Engine {

@@ -1,6 +1,6 @@
 //! The TIME-WAIT table: what is left of a connection that we closed first (RFC 9293, 3.4.2).
 
-use crate::isn::Keys;
+use crate::{isn::Keys, limit::Answered};
 use std::collections::{BTreeMap, HashMap};
 use toe_abi::flow::{FlowKey, FlowState, flow_flags};
 use toe_wire::SeqNum;
@@ -16,6 +16,7 @@ pub struct TimeWait {
     /// Since when nothing of the connection has been heard or said.
     pub since_us: u64,
     pub deadline: u64,
+    pub answered: Answered,
     serial: u64,
 }
 
@@ -34,6 +35,7 @@ impl TimeWait {
             timestamps: negotiated.then_some((state.rx.ts_recent, state.rx.ts_offset)),
             since_us: 0,
             deadline: 0,
+            answered: Answered::default(),
             serial: 0,
         }
     }
@@ -67,6 +69,10 @@ impl TimeWaits {
 
     pub fn get(&self, key: &FlowKey) -> Option<&TimeWait> {
         self.by_key.get(key)
+    }
+
+    pub fn get_mut(&mut self, key: &FlowKey) -> Option<&mut TimeWait> {
+        self.by_key.get_mut(key)
     }
 
     pub fn contains(&self, key: &FlowKey) -> bool {
@@ -107,7 +113,8 @@ mod tests {
     }
 
     fn entry() -> TimeWait {
-        TimeWait { snd_nxt: SeqNum(1), rcv_nxt: SeqNum(2), window: 3, timestamps: None, since_us: 0, deadline: 0, serial: 0 }
+        let answered = Answered::default();
+        TimeWait { snd_nxt: SeqNum(1), rcv_nxt: SeqNum(2), window: 3, timestamps: None, since_us: 0, deadline: 0, answered, serial: 0 }
     }
 
     #[test]

@@ -144,6 +144,7 @@ fn a_repeated_syn_is_told_its_own_timestamp_back() {
     let mut peer = Peer::modern(4000, 80);
     for (ts, echoed) in [(700, 700), (1700, 1700), (700, 1700)] {
         peer.ts = Some(ts);
+        b.pass(SEC / 2);
         let answer = only_segment(&b.frame(&peer.syn()));
         assert_eq!(answer.options.timestamps.map(|t| t.ecr), Some(echoed), "an old copy changes nothing");
     }
@@ -509,6 +510,25 @@ fn listening_ports_refuse_what_is_no_syn() {
         assert!(b.frame(&peer.data(0, flags, b"x")).is_empty(), "{flags:?}");
     }
     assert_eq!(b.engine.connection_count(), 0);
+}
+
+/// RFC 5961 7-2: a stranger must not learn from what it is not answered whether others have been (CVE-2016-5696).
+#[test]
+fn challenges_are_limited_for_each_connection_alone() {
+    let mut b = Bench::new();
+    b.listen(80, 5);
+    let (one, other) = (Peer::new(4000, 80), Peer::new(4001, 80));
+    for p in [&one, &other] {
+        b.frame(&p.syn());
+    }
+    let outside = |p: &Peer| p.data(1 << 30, TcpFlags::ACK, &[]);
+    let sent: usize = (0..500).map(|_| segments(&b.frame(&outside(&one))).len()).sum();
+    assert_eq!((sent, b.engine.counters().challenge_limited), (1, 499));
+    assert_eq!(segments(&b.frame(&outside(&other))).len(), 1, "of this one nobody has asked");
+    let again = one.data(1 << 30, TcpFlags::ACK, b"x");
+    assert_eq!([&again, &again].map(|data| segments(&b.frame(data)).len()), [1, 1], "what a peer sends again is answered");
+    b.pass(SEC / 2);
+    assert!(segments(&b.frame(&outside(&one))).iter().any(|s| s.is(TcpFlags::ACK)));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use toe_abi::{
     control::close_reason,
     flow::{FlowState, v4_mapped},
 };
-use toe_engine::{Action, Prefix, route::Route};
+use toe_engine::{Prefix, route::Route};
 use toe_wire::ArpOp;
 
 /// By its number: .254 has the first index in the card's table, as the flow came through it.

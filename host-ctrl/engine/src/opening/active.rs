@@ -4,6 +4,7 @@ use crate::{
     BindId, ConnId, Endpoint, Engine, Errno, Owner, Wishes,
     addr::{is_any, is_v4, same_scope},
     conn::{Conn, Handshake, Options, Origin, Phase},
+    limit::Answered,
     neighbours::Mac,
     resolve::Hop,
     segment::Segment,
@@ -120,6 +121,7 @@ impl Engine {
             sent_us: self.now,
             peer_mac: [0; 6],
             serial: self.serial,
+            answered: Answered::default(),
         }
     }
 

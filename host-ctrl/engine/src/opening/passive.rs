@@ -3,6 +3,7 @@
 use crate::{
     ConnId, Engine, Errno, ListenerId, Wishes,
     conn::{Conn, Handshake, Origin, Phase},
+    limit::Answered,
     segment::Segment,
 };
 use toe_abi::flow::cc::needs_ecn;
@@ -105,6 +106,7 @@ impl Engine {
             sent_us: self.now,
             peer_mac: seg.mac,
             serial: self.serial,
+            answered: Answered::default(),
         }
     }
 
@@ -222,17 +224,24 @@ impl Engine {
 
     /// One SYN-ACK for one SYN, within the limit of such answers; the timer goes on from here.
     fn repeat_syn_ack(&mut self, id: ConnId) {
-        if self.limits.challenge.take(self.now) {
+        if self.may_answer(id) {
             self.send_syn(id);
-        } else {
-            self.counters.challenge_limited += 1;
         }
     }
 
     fn challenge_by(&mut self, id: ConnId, seg: &Segment<'_>) {
-        if let Some(h) = self.conns.get_mut(id).and_then(|c| c.phase.handshake()).map(|h| h.clone()) {
+        if (seg.is_sent_again() || self.may_answer(id))
+            && let Some(h) = self.conns.get_mut(id).and_then(|c| c.phase.handshake()).map(|h| h.clone())
+        {
             self.challenge(seg.mac, seg.key, &h);
         }
+    }
+
+    fn may_answer(&mut self, id: ConnId) -> bool {
+        let now = self.now;
+        let may = self.conns.get_mut(id).and_then(|c| c.phase.handshake()).is_some_and(|h| h.answered.may(now));
+        self.counters.challenge_limited += u64::from(!may);
+        may
     }
 
     /// The listener goes, and its half-open connections with it. (What is being installed is aborted afterwards.)
