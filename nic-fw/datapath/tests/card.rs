@@ -15,7 +15,7 @@ use toe_abi::{
 use toe_datapath::Composition;
 use toe_hal::{
     HostMemory, PortCaps, RxOffload,
-    fake::{FakeFrame, PortKnobs},
+    fake::{FakeFrame, MemoryKnobs, PortKnobs},
 };
 use toe_wire::{
     Arp, ArpOp, TcpFlags,
@@ -680,6 +680,32 @@ fn a_context_that_never_runs_dry_closes(kind: &impl Kind) {
     let entries = b.header.hc_entries;
     let read = b.card.counters().get(Counter::HcDescriptors) - before;
     assert!(read <= 2 * u64::from(entries), "{read} of queues of {entries}");
+}
+
+/// Fused only: it is known when its context is parked, which is as soon as what was found in its queue has been handed on.
+#[test]
+fn a_context_that_is_written_to_without_a_kick_closes() {
+    let mut b = OneCore.bench();
+    let flow = b.install(0, 1);
+    let update = HostDesc { kind: hc::UPDATE, flow, ..Default::default() };
+    let parked = b.page(1).add(64 + 8);
+    b.run();
+    assert!(b.card.park(b.now));
+    b.post_without_kick(1, update);
+    b.memory.set_knobs(MemoryKnobs { min_delay: 4, max_delay: 4, ..Default::default() });
+    let close = ControlMsg { args: [1, 0, 0, 0, 0], ..ControlMsg::new(kind::CLOSE_CONTEXT, 0) };
+    let read = |b: &Bench<Fused>| b.card.counters().get(Counter::HcDescriptors);
+    let mut written = false;
+    let answer = b.request_while(close, |b| {
+        b.now = b.now.add_micros(config().spin_us);
+        b.card.poll(b.now);
+        if read(b) == 1 && b.memory.load(parked) == Ok(1) && !written {
+            b.post_without_kick(1, update);
+            written = true;
+        }
+    });
+    assert_eq!((written, read(&b)), (true, 2));
+    assert_eq!(answer.status, status::OK);
 }
 
 fn flows_are_enumerated_frozen_released_and_installed_again(kind: &impl Kind) {
