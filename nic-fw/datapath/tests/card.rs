@@ -816,6 +816,27 @@ fn a_new_control_plane_hears_of_flows_that_ended_meanwhile(kind: &impl Kind) {
     assert_eq!(b.closed(), [(flow, close_reason::RESET.into())]);
 }
 
+/// Two applications, one of which never reads its events.
+fn a_full_event_queue_delays_no_other(kind: &impl Kind) {
+    let mut b = kind.bench();
+    b.map_region(2);
+    b.open_context(3, 2, 0);
+    b.install(0, 1);
+    assert_eq!(b.install_state(&b.flow_state(1, 2, 3)).status, status::OK);
+    let overflow = |b: &mut Bench<_>, n: u16| {
+        for i in 0..6 {
+            b.segment(n, i, 0, NO_FLAGS, b"x");
+            b.run_for(100);
+        }
+    };
+    overflow(&mut b, 0);
+    b.run_for(1_000_000);
+    overflow(&mut b, 1);
+    b.events(3, true);
+    b.run_for(2_000);
+    assert_eq!(b.events(3, true).iter().map(|e| e.rx_head).collect::<Vec<_>>(), [6]);
+}
+
 fn parked_contexts_cost_nothing_until_kicked(kind: &impl Kind) {
     let mut b = kind.bench();
     let flow = b.install(0, 1);
@@ -1160,6 +1181,7 @@ on_every_card! {
     requests_that_make_no_sense_are_refused,
     counters_are_read_in_parts,
     a_new_control_plane_hears_of_flows_that_ended_meanwhile,
+    a_full_event_queue_delays_no_other,
     parked_contexts_cost_nothing_until_kicked,
     a_busy_port_loses_nothing,
     an_unknown_next_hop_is_counted_and_retransmission_goes_on_when_it_is_known,

@@ -179,16 +179,26 @@ impl Contexts {
     }
 
     fn block(&mut self, ctx: u16, now: Instant, counters: &mut Counters) {
-        let c = &mut self.contexts[usize::from(ctx)];
-        c.blocked = true;
-        if !core::mem::replace(&mut c.full, true) {
+        let newly = !core::mem::replace(&mut self.contexts[usize::from(ctx)].full, true);
+        if newly {
             counters.count(Counter::EventQueueFull);
         }
-        if self.retry_at <= now {
-            self.retry_us = RETRY_MIN_US;
-            self.retry_at = now.add_micros(RETRY_MIN_US);
+        self.await_room(CtxId(ctx), newly, now);
+    }
+
+    /// The queue of `ctx` is full, `newly` or still: it is tried again soon, then at growing intervals.
+    fn await_room(&mut self, ctx: CtxId, newly: bool, now: Instant) {
+        let c = &mut self.contexts[usize::from(ctx.0)];
+        if core::mem::replace(&mut c.blocked, true) {
+            return;
         }
         self.blocked += 1;
+        let (soon, is_over) = (now.add_micros(RETRY_MIN_US), self.retry_at <= now);
+        if newly || is_over {
+            // One that has been full for long makes no other wait as long.
+            self.retry_us = RETRY_MIN_US;
+            self.retry_at = if is_over { soon } else { self.retry_at.min(soon) };
+        }
     }
 
     /// Tries a full queue again.
