@@ -5,7 +5,7 @@ mod common;
 use common::*;
 use toe_abi::{
     CtxId, FlowId,
-    control::{ControlMsg, RateOrder, RateReport, close_reason, kind, status},
+    control::{CONTROL_ENTRIES, ControlMsg, RateOrder, RateReport, close_reason, kind, status},
     counters::{Counter, Drop, Exception},
     desc::{HostDesc, ev_flags, hc, hc_flags},
     flow::{cc, flow_flags},
@@ -816,6 +816,24 @@ fn a_new_control_plane_hears_of_flows_that_ended_meanwhile(kind: &impl Kind) {
     assert_eq!(b.closed(), [(flow, close_reason::RESET.into())]);
 }
 
+/// The control plane kicks for what it submits, and not for the room that it makes by reading.
+fn notices_that_found_no_room_come_when_there_is_some(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let flow = b.install(0, 1);
+    for _ in 0..CONTROL_ENTRIES {
+        b.submit(ControlMsg::new(kind::COUNTERS, 0));
+    }
+    b.run();
+    b.segment(0, 0, 0, TcpFlags::RST, b"");
+    b.run_for(10_000);
+    let answers = core::iter::from_fn(|| b.completion()).count();
+    assert_eq!(answers, CONTROL_ENTRIES as usize);
+    let due = b.card.next_deadline(b.now);
+    b.now = due.expect("the card looks for room");
+    assert_eq!(b.closed(), [(flow, close_reason::RESET.into())]);
+    assert_eq!(b.card.next_deadline(b.now), None);
+}
+
 /// Two applications, one of which never reads its events.
 fn a_full_event_queue_delays_no_other(kind: &impl Kind) {
     let mut b = kind.bench();
@@ -1181,6 +1199,7 @@ on_every_card! {
     requests_that_make_no_sense_are_refused,
     counters_are_read_in_parts,
     a_new_control_plane_hears_of_flows_that_ended_meanwhile,
+    notices_that_found_no_room_come_when_there_is_some,
     a_full_event_queue_delays_no_other,
     parked_contexts_cost_nothing_until_kicked,
     a_busy_port_loses_nothing,

@@ -187,7 +187,7 @@ impl Contexts {
     }
 
     /// The queue of `ctx` is full, `newly` or still: it is tried again soon, then at growing intervals.
-    fn await_room(&mut self, ctx: CtxId, newly: bool, now: Instant) {
+    pub fn await_room(&mut self, ctx: CtxId, newly: bool, now: Instant) {
         let c = &mut self.contexts[usize::from(ctx.0)];
         if core::mem::replace(&mut c.blocked, true) {
             return;
