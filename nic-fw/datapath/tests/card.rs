@@ -939,6 +939,8 @@ fn a_flow_that_is_not_acknowledged_is_given_up_in_the_end(kind: &impl Kind) {
     b.run_for(2 * 3600 * 1_000_000);
     assert_eq!(b.closed(), [(flow, close_reason::TIMEOUT.into())]);
     assert!(b.card.counters().get(Counter::TxTimeouts) > 5);
+    let resets = b.sent().iter().filter(|s| s.flags().contains(TcpFlags::RST)).count();
+    assert_eq!((resets, b.card.counters().get(Counter::TxResets)), (1, 1));
     assert_eq!(b.events(1, true).last().unwrap().error, toe_tcp::errno::ETIMEDOUT);
 }
 
