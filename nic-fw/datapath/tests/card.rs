@@ -768,7 +768,7 @@ fn requests_that_make_no_sense_are_refused(kind: &impl Kind) {
         assert_eq!(b.ask(kind, FlowId::NONE, args).status, expected, "case {i}");
     }
     let good = b.flow_state(0, 1, 1);
-    let cases: [&dyn Fn(&mut toe_abi::flow::FlowState); 9] = [
+    let cases: [&dyn Fn(&mut toe_abi::flow::FlowState); 12] = [
         &|s| s.cc.algorithm = cc::COUNT,
         &|s| s.rx.buf = u32::MAX,
         &|s| s.tx.buf_log2 = 31,
@@ -778,6 +778,9 @@ fn requests_that_make_no_sense_are_refused(kind: &impl Kind) {
         &|s| s.id.ctx = CtxId(7),
         &|s| s.rx.state = 7,
         &|s| s.tx.snd_max = s.tx.snd_una.wrapping_sub(1),
+        &|s| s.tx.tx_head = BUF as u32 + 1,
+        &|s| s.rx.mss = u16::MAX - 39,
+        &|s| (s.rx.mss, s.rx.flags) = (u16::MAX - 51, flow_flags::TIMESTAMPS),
     ];
     for (i, change) in cases.iter().enumerate() {
         let mut state = good;
@@ -785,7 +788,10 @@ fn requests_that_make_no_sense_are_refused(kind: &impl Kind) {
         assert_eq!(b.install_state(&state).status, status::INVALID, "install {i}");
     }
     let refused = b.card.counters().get(Counter::ControlRefused);
-    assert_eq!(refused, 23 + 9);
+    assert_eq!(refused, 23 + 12);
+    let mut full = good;
+    (full.tx.tx_head, full.rx.mss) = (BUF as u32, u16::MAX - 40);
+    assert_eq!(b.install_state(&full).status, status::OK);
 }
 
 fn counters_are_read_in_parts(kind: &impl Kind) {
