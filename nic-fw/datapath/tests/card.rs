@@ -5,7 +5,7 @@ mod common;
 use common::*;
 use toe_abi::{
     CtxId, FlowId,
-    control::{ControlMsg, RateOrder, RateReport, close_reason, kind, status},
+    control::{CONTROL_ENTRIES, ControlMsg, RateOrder, RateReport, close_reason, kind, status},
     counters::{Counter, Drop, Exception},
     desc::{HostDesc, ev_flags, hc, hc_flags},
     flow::{cc, flow_flags},
@@ -15,7 +15,7 @@ use toe_abi::{
 use toe_datapath::Composition;
 use toe_hal::{
     HostMemory, PortCaps, RxOffload,
-    fake::{FakeFrame, PortKnobs},
+    fake::{FakeFrame, MemoryKnobs, PortKnobs},
 };
 use toe_wire::{
     Arp, ArpOp, TcpFlags,
@@ -682,6 +682,32 @@ fn a_context_that_never_runs_dry_closes(kind: &impl Kind) {
     assert!(read <= 2 * u64::from(entries), "{read} of queues of {entries}");
 }
 
+/// Fused only: it is known when its context is parked, which is as soon as what was found in its queue has been handed on.
+#[test]
+fn a_context_that_is_written_to_without_a_kick_closes() {
+    let mut b = OneCore.bench();
+    let flow = b.install(0, 1);
+    let update = HostDesc { kind: hc::UPDATE, flow, ..Default::default() };
+    let parked = b.page(1).add(64 + 8);
+    b.run();
+    assert!(b.card.park(b.now));
+    b.post_without_kick(1, update);
+    b.memory.set_knobs(MemoryKnobs { min_delay: 4, max_delay: 4, ..Default::default() });
+    let close = ControlMsg { args: [1, 0, 0, 0, 0], ..ControlMsg::new(kind::CLOSE_CONTEXT, 0) };
+    let read = |b: &Bench<Fused>| b.card.counters().get(Counter::HcDescriptors);
+    let mut written = false;
+    let answer = b.request_while(close, |b| {
+        b.now = b.now.add_micros(config().spin_us);
+        b.card.poll(b.now);
+        if read(b) == 1 && b.memory.load(parked) == Ok(1) && !written {
+            b.post_without_kick(1, update);
+            written = true;
+        }
+    });
+    assert_eq!((written, read(&b)), (true, 2));
+    assert_eq!(answer.status, status::OK);
+}
+
 fn flows_are_enumerated_frozen_released_and_installed_again(kind: &impl Kind) {
     let mut b = kind.bench();
     let (first, second) = (b.install(0, 1), b.install(1, 1));
@@ -742,7 +768,7 @@ fn requests_that_make_no_sense_are_refused(kind: &impl Kind) {
         assert_eq!(b.ask(kind, FlowId::NONE, args).status, expected, "case {i}");
     }
     let good = b.flow_state(0, 1, 1);
-    let cases: [&dyn Fn(&mut toe_abi::flow::FlowState); 9] = [
+    let cases: [&dyn Fn(&mut toe_abi::flow::FlowState); 12] = [
         &|s| s.cc.algorithm = cc::COUNT,
         &|s| s.rx.buf = u32::MAX,
         &|s| s.tx.buf_log2 = 31,
@@ -752,6 +778,9 @@ fn requests_that_make_no_sense_are_refused(kind: &impl Kind) {
         &|s| s.id.ctx = CtxId(7),
         &|s| s.rx.state = 7,
         &|s| s.tx.snd_max = s.tx.snd_una.wrapping_sub(1),
+        &|s| s.tx.tx_head = BUF as u32 + 1,
+        &|s| s.rx.mss = u16::MAX - 39,
+        &|s| (s.rx.mss, s.rx.flags) = (u16::MAX - 51, flow_flags::TIMESTAMPS),
     ];
     for (i, change) in cases.iter().enumerate() {
         let mut state = good;
@@ -759,7 +788,10 @@ fn requests_that_make_no_sense_are_refused(kind: &impl Kind) {
         assert_eq!(b.install_state(&state).status, status::INVALID, "install {i}");
     }
     let refused = b.card.counters().get(Counter::ControlRefused);
-    assert_eq!(refused, 23 + 9);
+    assert_eq!(refused, 23 + 12);
+    let mut full = good;
+    (full.tx.tx_head, full.rx.mss) = (BUF as u32, u16::MAX - 40);
+    assert_eq!(b.install_state(&full).status, status::OK);
 }
 
 fn counters_are_read_in_parts(kind: &impl Kind) {
@@ -788,6 +820,45 @@ fn a_new_control_plane_hears_of_flows_that_ended_meanwhile(kind: &impl Kind) {
     b.run();
     b.reattach();
     assert_eq!(b.closed(), [(flow, close_reason::RESET.into())]);
+}
+
+/// The control plane kicks for what it submits, and not for the room that it makes by reading.
+fn notices_that_found_no_room_come_when_there_is_some(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let flow = b.install(0, 1);
+    for _ in 0..CONTROL_ENTRIES {
+        b.submit(ControlMsg::new(kind::COUNTERS, 0));
+    }
+    b.run();
+    b.segment(0, 0, 0, TcpFlags::RST, b"");
+    b.run_for(10_000);
+    let answers = core::iter::from_fn(|| b.completion()).count();
+    assert_eq!(answers, CONTROL_ENTRIES as usize);
+    let due = b.card.next_deadline(b.now);
+    b.now = due.expect("the card looks for room");
+    assert_eq!(b.closed(), [(flow, close_reason::RESET.into())]);
+    assert_eq!(b.card.next_deadline(b.now), None);
+}
+
+/// Two applications, one of which never reads its events.
+fn a_full_event_queue_delays_no_other(kind: &impl Kind) {
+    let mut b = kind.bench();
+    b.map_region(2);
+    b.open_context(3, 2, 0);
+    b.install(0, 1);
+    assert_eq!(b.install_state(&b.flow_state(1, 2, 3)).status, status::OK);
+    let overflow = |b: &mut Bench<_>, n: u16| {
+        for i in 0..6 {
+            b.segment(n, i, 0, NO_FLAGS, b"x");
+            b.run_for(100);
+        }
+    };
+    overflow(&mut b, 0);
+    b.run_for(1_000_000);
+    overflow(&mut b, 1);
+    b.events(3, true);
+    b.run_for(2_000);
+    assert_eq!(b.events(3, true).iter().map(|e| e.rx_head).collect::<Vec<_>>(), [6]);
 }
 
 fn parked_contexts_cost_nothing_until_kicked(kind: &impl Kind) {
@@ -874,6 +945,8 @@ fn a_flow_that_is_not_acknowledged_is_given_up_in_the_end(kind: &impl Kind) {
     b.run_for(2 * 3600 * 1_000_000);
     assert_eq!(b.closed(), [(flow, close_reason::TIMEOUT.into())]);
     assert!(b.card.counters().get(Counter::TxTimeouts) > 5);
+    let resets = b.sent().iter().filter(|s| s.flags().contains(TcpFlags::RST)).count();
+    assert_eq!((resets, b.card.counters().get(Counter::TxResets)), (1, 1));
     assert_eq!(b.events(1, true).last().unwrap().error, toe_tcp::errno::ETIMEDOUT);
 }
 
@@ -1134,6 +1207,8 @@ on_every_card! {
     requests_that_make_no_sense_are_refused,
     counters_are_read_in_parts,
     a_new_control_plane_hears_of_flows_that_ended_meanwhile,
+    notices_that_found_no_room_come_when_there_is_some,
+    a_full_event_queue_delays_no_other,
     parked_contexts_cost_nothing_until_kicked,
     a_busy_port_loses_nothing,
     an_unknown_next_hop_is_counted_and_retransmission_goes_on_when_it_is_known,

@@ -100,6 +100,7 @@ pub(crate) fn abort(s: &mut FlowState, now: Now, error: u32, out: &mut Output) {
 /// RFC 9293 3.10.8-1.
 pub(crate) fn give_up(s: &mut FlowState, error: u32, now: Now, out: &mut Output) {
     out.reply = Some(output::reset(s, now));
+    out.counts.add(Counter::TxResets);
     s.set(ff::RST_DUE);
     end(s, st::CLOSED, CloseReason::Timeout, error, out);
 }

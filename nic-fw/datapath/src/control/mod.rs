@@ -444,6 +444,10 @@ impl Control {
             *self.out = self.mail.as_ref()?.answer;
             self.job = Job::Idle;
         } else {
+            if free <= for_answer {
+                // Toed makes room without a kick.
+                env.contexts.await_room(CtxId::CONTROL, false, env.now);
+            }
             return None;
         }
         self.comp_tail = index.wrapping_add(1);

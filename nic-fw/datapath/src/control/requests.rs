@@ -14,7 +14,7 @@ use toe_abi::{
     CtxId, FlowId, RegionId,
     control::{COUNTERS_PER_MSG, kind, status},
     counters,
-    flow::{FlowState, cc, tcp_state, timer},
+    flow::{FlowState, cc, flow_flags, tcp_state, timer},
     observe::{STAGES_PER_MSG, TRACES_PER_MSG, trace_op},
 };
 use toe_hal::HostMemory;
@@ -24,6 +24,9 @@ use toe_sync::share::WEIGHT_MAX;
 const OFFSET_BITS: u32 = 56;
 /// RFC 9293, 3.7.1: no path has less than 536 less options; half of it leaves room for whatever a peer announces.
 const MIN_MSS: u16 = 64;
+/// Headers of IPv4 and TCP without options, and what timestamps take: with a whole segment they are one packet.
+const HEADERS: u16 = 40;
+const TIMESTAMPS: u16 = 12;
 /// VLANs have numbers below this (IEEE 802.1Q, 9.6).
 const VLAN_MAX: u16 = 4095;
 
@@ -235,15 +238,19 @@ fn check_install<M>(s: &FlowState, env: &Env<'_, M>) -> u32 {
     let bound = id.ctx == CtxId::NONE || (id.ctx != CtxId::CONTROL && env.contexts.region(id.ctx) == Some(id.region));
     let sequence = s.tx.snd_max.wrapping_sub(s.tx.snd_una) <= (1 << 30) + 1
         && s.tx.snd_nxt.wrapping_sub(s.tx.snd_una) <= s.tx.snd_max.wrapping_sub(s.tx.snd_una);
+    // What is not acknowledged lies in its buffer. A FIN that is acknowledged counts as one byte more than there are.
+    let unacked = s.tx.iss.wrapping_add(1).wrapping_add(s.tx.tx_head).wrapping_sub(s.tx.snd_una);
+    let headers = HEADERS + if s.rx.flags & flow_flags::TIMESTAMPS != 0 { TIMESTAMPS } else { 0 };
     let sane = buffer(s.rx.buf, s.rx.buf_log2)
         && buffer(s.tx.buf, s.tx.buf_log2)
+        && unacked.wrapping_add(1) <= (1 << s.tx.buf_log2) + 1
         && bound
         && sequence
         && env.tables.next_hop_in_range(id.next_hop)
         // RFC 7323, 2.3: a shift is at most 14.
         && s.rx.wscale <= 14
         && s.tx.wscale <= 14
-        && s.rx.mss >= MIN_MSS
+        && (MIN_MSS..=u16::MAX - headers).contains(&s.rx.mss)
         && s.cc.algorithm < cc::COUNT
         && s.tx.timer <= timer::CORK
         && (tcp_state::ESTABLISHED..=tcp_state::LAST_ACK).contains(&s.rx.state)

@@ -78,19 +78,25 @@ impl Contexts {
         Some(self.shown[i as usize].event.flow)
     }
 
-    /// The next event that has room in its queue.
+    /// The next event that has room in its queue, of each context by turns.
     pub fn next_event<M: HostMemory>(&mut self, now: Instant, memory: &M, counters: &mut Counters) -> Option<Posting> {
-        while let Some(&ctx) = self.backlog.front() {
-            let c = &self.contexts[usize::from(ctx)];
-            if c.state == State::Open && !c.pending.is_empty() {
-                match self.room(ctx, memory) {
-                    Ok(true) => return self.post(ctx, counters),
-                    Ok(false) => self.block(ctx, now, counters),
-                    Err(DmaFault) => self.fail(CtxId(ctx), memory, counters),
-                }
+        while let Some(ctx) = self.backlog.pop_front() {
+            let c = &mut self.contexts[usize::from(ctx)];
+            c.in_backlog = false;
+            if c.state != State::Open || c.pending.is_empty() {
+                continue;
             }
-            self.backlog.pop_front();
-            self.contexts[usize::from(ctx)].in_backlog = false;
+            match self.room(ctx, memory) {
+                Ok(true) => {
+                    let posting = self.post(ctx, counters);
+                    if !self.contexts[usize::from(ctx)].pending.is_empty() {
+                        self.backlog(ctx);
+                    }
+                    return posting;
+                }
+                Ok(false) => self.block(ctx, now, counters),
+                Err(DmaFault) => self.fail(CtxId(ctx), memory, counters),
+            }
         }
         None
     }
@@ -179,16 +185,26 @@ impl Contexts {
     }
 
     fn block(&mut self, ctx: u16, now: Instant, counters: &mut Counters) {
-        let c = &mut self.contexts[usize::from(ctx)];
-        c.blocked = true;
-        if !core::mem::replace(&mut c.full, true) {
+        let newly = !core::mem::replace(&mut self.contexts[usize::from(ctx)].full, true);
+        if newly {
             counters.count(Counter::EventQueueFull);
         }
-        if self.retry_at <= now {
-            self.retry_us = RETRY_MIN_US;
-            self.retry_at = now.add_micros(RETRY_MIN_US);
+        self.await_room(CtxId(ctx), newly, now);
+    }
+
+    /// The queue of `ctx` is full, `newly` or still: it is tried again soon, then at growing intervals.
+    pub fn await_room(&mut self, ctx: CtxId, newly: bool, now: Instant) {
+        let c = &mut self.contexts[usize::from(ctx.0)];
+        if core::mem::replace(&mut c.blocked, true) {
+            return;
         }
         self.blocked += 1;
+        let (soon, is_over) = (now.add_micros(RETRY_MIN_US), self.retry_at <= now);
+        if newly || is_over {
+            // One that has been full for long makes no other wait as long.
+            self.retry_us = RETRY_MIN_US;
+            self.retry_at = if is_over { soon } else { self.retry_at.min(soon) };
+        }
     }
 
     /// Tries a full queue again.
@@ -215,5 +231,60 @@ impl Contexts {
     /// When to try full queues again.
     pub fn next_retry(&self) -> Option<Instant> {
         (self.blocked > 0).then_some(self.retry_at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        counters::CounterSums,
+        ctxq::Geometry,
+        msg::{CtxOpaque, RegionOrNone},
+        tables::Tables,
+    };
+    use alloc::vec::Vec;
+    use toe_abi::{RegionId, control::status};
+    use toe_hal::fake::FakeMemory;
+
+    const NOW: Instant = Instant(0);
+
+    /// Contexts 1 and 2, of regions 1 and 2, with large queues.
+    fn contexts() -> (Contexts, FakeMemory) {
+        let (mut contexts, mut memory, mut tables) = (Contexts::new(3, 8, 0, 32), FakeMemory::new(0), Tables::new(3, 1, 1));
+        for i in 1..3 {
+            let (region, len) = (RegionId(i), 1 << 16);
+            memory.map_owned(u64::from(i) << 20, len);
+            memory.bind(region, u64::from(i) << 20, len as u64).unwrap();
+            tables.set_region(region, Some(len as u64));
+            let geometry = Geometry { region, page: 0, hc_off: 4096, hc_log2: 3, ev_off: 8192, ev_log2: 8 };
+            assert_eq!(contexts.open(CtxId(i), &geometry, NOW, &tables, &memory), status::OK);
+        }
+        (contexts, memory)
+    }
+
+    fn event(index: u32, ctx: u16) -> Event {
+        let flow = FlowId { index, generation: 1 };
+        let ctx_opaque = CtxOpaque { ctx: CtxId(ctx), opaque: 0 };
+        Event { flow, ctx_opaque, region: RegionOrNone(RegionId(ctx)), ..Event::default() }
+    }
+
+    /// Events of one, of which there are new ones all the time, do not keep back another's.
+    #[test]
+    fn contexts_are_told_by_turns() {
+        let (mut contexts, memory) = contexts();
+        let mut counters = CounterSums::default().stage();
+        for (index, ctx) in [(0, 1), (1, 1), (2, 1), (3, 2), (4, 2)] {
+            contexts.notify(&event(index, ctx));
+        }
+        let mut told = Vec::new();
+        for _ in 0..6 {
+            let Some(Item::Event { ctx, flow, .. }) = contexts.next_event(NOW, &memory, &mut counters).map(|p| p.item) else { break };
+            told.push(ctx.0);
+            if ctx == CtxId(1) {
+                contexts.notify(&event(flow.index, 1));
+            }
+        }
+        assert_eq!(told, [1, 2, 1, 2, 1, 1]);
     }
 }

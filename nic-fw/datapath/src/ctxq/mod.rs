@@ -289,8 +289,11 @@ impl Contexts {
             return true;
         }
         let ready = c.hc.is_ready(c.hc_head, memory);
-        if ready.is_err() {
-            self.fail(ctx, memory, counters);
+        match ready {
+            // It may have been parked meanwhile, and its owner need not kick.
+            Ok(true) => self.activate(ctx),
+            Ok(false) => {}
+            Err(DmaFault) => self.fail(ctx, memory, counters),
         }
         ready == Ok(false)
     }
