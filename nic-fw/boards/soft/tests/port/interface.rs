@@ -79,6 +79,18 @@ fn an_interface_that_is_down_is_brought_up() {
 }
 
 #[test]
+fn the_interface_takes_every_multicast_while_the_card_runs() {
+    in_namespace("interface::the_interface_takes_every_multicast_while_the_card_runs", || {
+        veth();
+        let takes_all = || run("ip", "-d link show dev card0").contains("allmulti 1");
+        let port = open("af_packet:card0");
+        assert!(takes_all(), "else hardware keeps solicitations of neighbours from the card");
+        drop(port);
+        assert!(!takes_all());
+    });
+}
+
+#[test]
 fn unusable_interfaces_are_refused() {
     in_namespace("interface::unusable_interfaces_are_refused", || {
         veth();
