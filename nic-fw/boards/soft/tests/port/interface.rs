@@ -46,6 +46,22 @@ fn what_others_attached_to_the_interface_stays() {
 }
 
 #[test]
+fn what_others_attach_while_the_card_runs_stays() {
+    in_namespace("interface::what_others_attach_while_the_card_runs_stays", || {
+        veth();
+        for direction in ["ingress", "egress"] {
+            let port = open("af_packet:card0");
+            let filter = ["filter", "add", "dev", "card0", direction, "pref", "7", "protocol", "all", "bpf", "da", "bytecode", "1,6 0 0 0"];
+            assert!(std::process::Command::new("tc").args(filter).status().unwrap().success());
+            drop(port);
+            let left = |direction: &str| run("tc", &format!("filter show dev card0 {direction}")).matches("direct-action").count();
+            assert_eq!((left(direction), left("ingress") + left("egress")), (1, 1), "{direction}: theirs alone");
+            run("tc", "qdisc del dev card0 clsact");
+        }
+    });
+}
+
+#[test]
 fn a_killed_cards_filter_is_taken_over() {
     in_namespace("interface::a_killed_cards_filter_is_taken_over", || {
         veth();
