@@ -3,6 +3,7 @@
 use crate::common::{CARD_MAC, PEER_MAC, in_namespace, run, veth};
 use crate::ends::{PATIENCE, is_numbered, next, numbered, open, receive, send, wire};
 use std::time::Duration;
+use toe_nic::ports::netif::Interface;
 use toe_nic::ports::{Port, PortError};
 
 #[test]
@@ -91,6 +92,22 @@ fn an_interface_that_is_down_is_brought_up() {
         port.rx.check().expect("down is not gone");
         run("ip", "link del card0");
         assert!(matches!(port.rx.check(), Err(PortError::Gone(_))));
+    });
+}
+
+#[test]
+fn an_interface_that_gets_another_name_is_the_same() {
+    in_namespace("interface::an_interface_that_gets_another_name_is_the_same", || {
+        veth();
+        let (mut port, interface) = (open("af_packet:card0"), Interface::open("card0").unwrap());
+        for what in ["down", "name other0", "up"] {
+            run("ip", &format!("link set card0 {what}").replace("card0 up", "other0 up"));
+        }
+        port.rx.check().expect("it is there");
+        assert!(interface.is_up().unwrap());
+        run("ip", "link del other0");
+        assert!(matches!(port.rx.check(), Err(PortError::Gone(_))));
+        assert!(matches!(interface.is_up(), Err(PortError::NoInterface(_))));
     });
 }
 
