@@ -165,6 +165,14 @@ fn probes_that_break_their_rules_are_refused() {
     assert!(!probe(US, &[]));
 }
 
+/// RFC 4291, 2.7: the answer would go to all of the group.
+#[test]
+fn who_asks_is_no_group() {
+    for kind in [135, 136] {
+        assert!(Nd::parse(&ip(ALL_NODES, solicited_node(&US)), &neighbour(kind, 0, US, &[])).is_err());
+    }
+}
+
 #[test]
 fn multicast_targets_and_solicited_multicasts_are_refused() {
     for kind in [135, 136] {
