@@ -73,7 +73,7 @@ pub struct Egress<T, M> {
     turn: usize,
     /// Generation of each flow that has lost payload: nothing it says may leave any more.
     poisoned: Box<[u32]>,
-    /// Something was queued at the port since the last flush.
+    /// Something was queued at the port since the last flush, or found no room there.
     unflushed: bool,
     rule: Order,
     counters: Counters,
@@ -223,11 +223,12 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Egress<T, M> {
     }
 
     fn transmit_frame(&mut self, frame: &TxFrame<'_, M::Slice>) -> Result<(), TxBusy> {
+        // Also if there is no room: a port without stays so until it is flushed, and there may be nothing else to flush.
+        self.unflushed = true;
         if self.port.transmit(frame).is_err() {
             self.counters.count(Counter::TxPortBusy);
             return Err(TxBusy);
         }
-        self.unflushed = true;
         self.counters.count(Counter::TxFrames);
         self.counters.add(Counter::TxBytes, frame.header.len() as u64 + u64::from(frame.payload_len));
         Ok(())

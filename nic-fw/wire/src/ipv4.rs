@@ -63,6 +63,8 @@ pub struct Ip {
     pub ttl: u8,
     /// One of several fragments: there is no whole payload here.
     pub fragment: bool,
+    /// It has a fragment header of IPv6, also if it is a whole packet (RFC 6946).
+    pub fragment_header: bool,
     /// The header has options.
     pub options: bool,
     pub header: Span,
@@ -106,6 +108,7 @@ impl Ip {
             ecn: tos & 3,
             ttl,
             fragment,
+            fragment_header: false,
             // RFC 9293 MUST-50.
             options: header_len > HEADER_LEN,
             header: Span::new(at, at + header_len),

@@ -68,7 +68,7 @@ impl Ip {
         if is_mapped(&src) || is_mapped(&dst) {
             return Err(FrameError::BadIpHeader);
         }
-        let Walked { proto, payload, fragment } = walk(packet, fixed[6])?;
+        let Walked { proto, payload, fragment, fragment_header } = walk(packet, fixed[6])?;
         let class = (word >> 4) as u8;
         Ok(Self {
             src,
@@ -78,6 +78,7 @@ impl Ip {
             ecn: class & 3,
             ttl: fixed[7],
             fragment,
+            fragment_header,
             options: payload > HEADER_LEN,
             header: Span::new(at, at + payload),
             payload: Span::new(at + payload, at + end),
@@ -90,11 +91,12 @@ struct Walked {
     /// Where it begins in the packet.
     payload: usize,
     fragment: bool,
+    fragment_header: bool,
 }
 
 /// Walks the extension headers of a packet (RFC 8200, 4).
 fn walk(packet: &[u8], first: u8) -> Result<Walked, FrameError> {
-    let (mut proto, mut at) = (first, HEADER_LEN);
+    let (mut proto, mut at, mut fragment_header) = (first, HEADER_LEN, false);
     for n in 0..=EXTENSIONS_MAX {
         let header = packet.get(at..).unwrap_or_default();
         let len = match proto {
@@ -114,13 +116,14 @@ fn walk(packet: &[u8], first: u8) -> Result<Walked, FrameError> {
             }
             next_header::FRAGMENT => {
                 let [next, _, o0, o1, ..]: [u8; 8] = bytes::array(header, 0).ok_or(FrameError::BadExtension)?;
+                fragment_header = true;
                 // RFC 6946: a packet in one fragment is a whole packet.
                 if u16::from_be_bytes([o0, o1]) & 0xfff9 != 0 {
-                    return Ok(Walked { proto: next, payload: at + 8, fragment: true });
+                    return Ok(Walked { proto: next, payload: at + 8, fragment: true, fragment_header });
                 }
                 8
             }
-            _ => return Ok(Walked { proto, payload: at, fragment: false }),
+            _ => return Ok(Walked { proto, payload: at, fragment: false, fragment_header }),
         };
         if n == EXTENSIONS_MAX || len > header.len() {
             return Err(FrameError::BadExtension);

@@ -55,8 +55,11 @@ impl Query {
         }
         let code = bytes::be16(message, 4).ok_or(FrameError::Truncated)?;
         let group = bytes::array(message, 8).ok_or(FrameError::Truncated)?;
-        // RFC 3810, 8.1: version 1 has no more than the group.
-        let is_v1 = message.len() < 28;
+        // RFC 3810, 8.1: version 1 has no more than the group, version 2 at least four bytes more.
+        let is_v1 = message.len() == 24;
+        if !is_v1 && message.len() < 28 {
+            return Err(FrameError::Truncated);
+        }
         let max_delay_ms = if is_v1 { code.into() } else { delay_ms(code) };
         if group != UNSPECIFIED && !is_multicast(&group) {
             return Err(FrameError::BadIpHeader);

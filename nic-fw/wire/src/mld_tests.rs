@@ -83,6 +83,13 @@ fn a_query_from_elsewhere_or_for_no_group_is_none() {
     assert!(Query::parse(&ip, &message[..23]).is_err());
 }
 
+#[test]
+fn a_query_of_no_version_is_none() {
+    for rest in [&[0][..], &[2, 125, 0]] {
+        assert_eq!(parsed(&query(GROUP, 100, rest)), Some(Icmpv6::Other), "{} bytes", 24 + rest.len());
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes(message in proptest::collection::vec(any::<u8>(), 0..60)) {

@@ -111,7 +111,9 @@ impl<'a> Nd<'a> {
     /// `message`: the payload of `ip`, its checksum checked.
     pub(crate) fn parse(ip: &Ip, message: &'a [u8]) -> Result<Self, FrameError> {
         let [kind, code, ..]: [u8; 8] = bytes::array(message, 0).ok_or(FrameError::Truncated)?;
-        if ip.ttl != HOP_LIMIT || code != 0 {
+        // RFC 6980, 5: whoever looks at the first packet alone, as switches do, must see all of it.
+        // RFC 4291, 2.7: no group sends.
+        if ip.ttl != HOP_LIMIT || code != 0 || ip.fragment_header || is_multicast(&ip.src) {
             return Err(FrameError::BadIpHeader);
         }
         match kind {

@@ -138,6 +138,21 @@ fn what_came_through_a_router_is_refused() {
     assert!(Nd::parse(&ip(ROUTER, ALL_NODES), &m[..15]).is_err());
 }
 
+/// RFC 6980, 5: also if it is a whole packet (RFC 6946). All messages are, here.
+#[test]
+fn what_has_a_fragment_header_is_refused() {
+    let mut out = [0; FRAME_MAX];
+    let len = Solicitation::multicast(PEER, MAC, US).write(MAC, MAC, None, &mut out).unwrap();
+    let (headers, message) = out[..len].split_at(ethernet::HEADER_LEN + ipv6::HEADER_LEN);
+    let behind = |next: u8, extension: [u8; 8]| {
+        let mut frame = [headers, &extension, message].concat();
+        (frame[19], frame[20]) = (frame[19] + 8, next);
+        receive(&frame).2 == Icmpv6::BadNd
+    };
+    assert!(behind(44, [ip_proto::ICMPV6, 0, 0, 0, 0, 0, 0, 1]));
+    assert!(!behind(60, [ip_proto::ICMPV6, 0, 1, 4, 0, 0, 0, 0]), "other headers do no harm");
+}
+
 fn neighbour(kind: u8, flags: u8, target: [u8; 16], options: &[u8]) -> Vec<u8> {
     [&[kind, 0, 0, 0, flags, 0, 0, 0][..], &target, options].concat()
 }
@@ -148,6 +163,14 @@ fn probes_that_break_their_rules_are_refused() {
     assert!(probe(solicited_node(&US), &[]));
     assert!(!probe(solicited_node(&US), &[1, 1, 7, 7, 7, 7, 7, 7]), "who has no address has no station to name");
     assert!(!probe(US, &[]));
+}
+
+/// RFC 4291, 2.7: the answer would go to all of the group.
+#[test]
+fn who_asks_is_no_group() {
+    for kind in [135, 136] {
+        assert!(Nd::parse(&ip(ALL_NODES, solicited_node(&US)), &neighbour(kind, 0, US, &[])).is_err());
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 use toe_abi::CtxId;
 
@@ -71,19 +71,18 @@ impl Letter {
 }
 
 pub struct Mailbox {
-    queue: Mutex<VecDeque<Letter>>,
+    /// `None`: the data path has ended. Under the lock, so that no letter comes into a queue that nobody looks at any more.
+    queue: Mutex<Option<VecDeque<Letter>>>,
     /// There may be letters: spares the lock in rounds without.
     waiting: AtomicBool,
-    closed: AtomicBool,
     wake: OwnedFd,
 }
 
 impl Mailbox {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
-            queue: Mutex::default(),
+            queue: Mutex::new(Some(VecDeque::new())),
             waiting: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
             wake: rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
         })
     }
@@ -91,11 +90,10 @@ impl Mailbox {
     /// Asks and waits for the answer.
     pub fn call(&self, command: Command) -> Answer {
         let (reply, answer) = mpsc::sync_channel(1);
-        // Acquire: pairs with `close`.
-        if self.closed.load(Ordering::Acquire) {
-            return Err(io::Error::from_raw_os_error(libc::EIO));
+        match &mut *self.queue() {
+            Some(queue) => queue.push_back(Letter { command, reply }),
+            None => return Err(io::Error::from_raw_os_error(libc::EIO)),
         }
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(Letter { command, reply });
         // Release: pairs with the acquire in `take`. The eventfd stays readable until `clear`, so no wake-up is lost.
         self.waiting.store(true, Ordering::Release);
         rustix::io::write(&self.wake, &1u64.to_ne_bytes())?;
@@ -103,6 +101,10 @@ impl Mailbox {
             mpsc::RecvTimeoutError::Timeout => io::Error::from_raw_os_error(libc::ETIMEDOUT),
             mpsc::RecvTimeoutError::Disconnected => io::Error::from_raw_os_error(libc::EIO),
         })?
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Option<VecDeque<Letter>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Becomes readable with the first letter.
@@ -123,7 +125,8 @@ impl Mailbox {
         if !self.waiting.load(Ordering::Acquire) {
             return None;
         }
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.queue();
+        let queue = queue.as_mut()?;
         let letter = queue.pop_front();
         if queue.is_empty() {
             // Under the lock: a letter that comes later sets it again.
@@ -134,9 +137,8 @@ impl Mailbox {
 
     /// The data path has ended: every call fails from now on.
     pub fn close(&self) {
-        self.closed.store(true, Ordering::Release);
         // Letters that wait lose their way back, which their askers notice.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        drop(self.queue().take());
     }
 }
 
@@ -163,6 +165,26 @@ mod tests {
         reply(Ok(Vec::new()));
         assert_eq!(asker.join().unwrap().unwrap(), 0);
         assert!(mailbox.take().is_none());
+    }
+
+    #[test]
+    fn a_call_that_comes_with_the_end_fails_at_once() {
+        for _ in 0..500 {
+            let mailbox = Mailbox::new().unwrap();
+            let go = AtomicBool::new(false);
+            let error = std::thread::scope(|scope| {
+                let asker = scope.spawn(|| {
+                    go.store(true, Ordering::Release);
+                    mailbox.call(Command::Detach)
+                });
+                while !go.load(Ordering::Acquire) {
+                    std::hint::spin_loop();
+                }
+                mailbox.close();
+                asker.join().unwrap().unwrap_err()
+            });
+            assert_eq!(error.raw_os_error(), Some(libc::EIO), "nobody is left who could answer");
+        }
     }
 
     #[test]

@@ -65,6 +65,8 @@ struct Inner {
     rx: VecDeque<FakeFrame>,
     leases: Vec<Option<Box<[u8]>>>,
     queued: Vec<Queued>,
+    /// It has said so: until the next flush.
+    busy: bool,
     sent: VecDeque<SentFrame>,
 }
 
@@ -82,6 +84,7 @@ impl FakePort {
             rx: VecDeque::new(),
             leases: Vec::new(),
             queued: Vec::new(),
+            busy: false,
             sent: VecDeque::new(),
         })))
     }
@@ -175,7 +178,8 @@ impl TxPort<FakeSlice> for FakePort {
 
     fn transmit(&mut self, frame: &TxFrame<'_, FakeSlice>) -> Result<(), TxBusy> {
         let inner = &mut *self.inner();
-        if inner.queued.len() >= inner.knobs.tx_room || inner.chance.percent(inner.knobs.busy_percent) {
+        inner.busy |= inner.queued.len() >= inner.knobs.tx_room || inner.chance.percent(inner.knobs.busy_percent);
+        if inner.busy {
             return Err(TxBusy);
         }
         let slices: u32 = frame.payload.iter().map(|s| s.len).sum();
@@ -193,6 +197,7 @@ impl TxPort<FakeSlice> for FakePort {
     fn flush(&mut self) -> usize {
         let inner = &mut *self.inner();
         let mut lost = 0;
+        inner.busy = false;
         for q in inner.queued.drain(..) {
             let mut bytes = q.header;
             bytes.reserve(q.payload_len as usize);
@@ -240,5 +245,10 @@ mod tests {
         assert_eq!(p.flush(), 0);
         assert_eq!(p.transmit(&tx(b"b")), Ok(()));
         assert_eq!(p.take_sent().unwrap().bytes, b"a");
+        p.set_knobs(PortKnobs { tx_room: 0, ..Default::default() });
+        assert_eq!((p.flush(), p.transmit(&tx(b"c"))), (0, Err(TxBusy)));
+        p.set_knobs(PortKnobs::default());
+        assert_eq!(p.transmit(&tx(b"c")), Err(TxBusy), "whatever has become free");
+        assert_eq!((p.flush(), p.transmit(&tx(b"c"))), (0, Ok(())));
     }
 }

@@ -22,12 +22,15 @@ pub const PREF: u16 = 0xf707;
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_ACK: u16 = 0x4;
 const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_CREATE: u16 = 0x400;
 const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
 const RTM_NEWQDISC: u16 = 36;
 const RTM_DELQDISC: u16 = 37;
 const RTM_NEWTFILTER: u16 = 44;
 const RTM_DELTFILTER: u16 = 45;
+const RTM_GETTFILTER: u16 = 46;
 const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
 const TCA_BPF_OPS_LEN: u16 = 4;
@@ -38,6 +41,7 @@ const NLA_F_NESTED: u16 = 0x8000;
 const CLSACT_HANDLE: u32 = 0xffff_0000;
 const CLSACT_PARENT: u32 = 0xffff_fff1;
 const CLSACT_INGRESS: u32 = 0xffff_fff2;
+const CLSACT_EGRESS: u32 = 0xffff_fff3;
 /// Bytes of a netlink message header.
 const NLMSG_HDR_LEN: usize = 16;
 
@@ -72,7 +76,7 @@ pub struct IngressDrop {
     socket: OwnedFd,
     index: u32,
     interface: String,
-    /// The queueing discipline was made by a card, so a card removes it.
+    /// The queueing discipline was made by a card, so a card removes it, unless others have come to use it.
     owns_qdisc: bool,
 }
 
@@ -100,27 +104,47 @@ impl IngressDrop {
         Ok(this)
     }
 
-    /// Sends one request and waits for the kernel's answer, which it gives within the call.
     fn request(&self, kind: u16, flags: u16, object: Object) -> Result<(), Errno> {
-        let message = object.message(kind, flags | NLM_F_REQUEST | NLM_F_ACK, self.index);
-        rustix::net::send(&self.socket, &message, SendFlags::empty())?;
-        let mut answer = [0u8; 1024];
-        let (len, _) = rustix::net::recv(&self.socket, &mut answer, RecvFlags::empty())?;
-        let answer = answer.get(..len).unwrap_or(&[]);
+        let answer = self.ask(&object.message(kind, flags | NLM_F_REQUEST | NLM_F_ACK, self.index))?;
         let word = |at: usize| answer.get(at..at + 4).and_then(|b| b.try_into().ok()).map(i32::from_ne_bytes);
-        let is_error = answer.get(4..6) == Some(&NLMSG_ERROR.to_ne_bytes());
-        match word(NLMSG_HDR_LEN).filter(|_| is_error) {
+        match word(NLMSG_HDR_LEN).filter(|_| kind_of(&answer) == Some(NLMSG_ERROR)) {
             Some(0) => Ok(()),
             Some(code) => Err(Errno::from_raw_os_error(code.saturating_neg())),
             None => Err(Errno::PROTO),
         }
     }
+
+    /// Whether there is a filter, anybody's. Then more answers wait than are read: nothing else is asked afterwards.
+    fn has_filters(&self, parent: u32) -> Result<bool, Errno> {
+        let answer = self.ask(&Object::FiltersOf(parent).message(RTM_GETTFILTER, NLM_F_REQUEST | NLM_F_DUMP, self.index))?;
+        Ok(kind_of(&answer) != Some(NLMSG_DONE))
+    }
+
+    /// Sends one request and waits for the kernel's answer, which it gives within the call: the begin of it.
+    fn ask(&self, message: &[u8]) -> Result<Vec<u8>, Errno> {
+        rustix::net::send(&self.socket, message, SendFlags::empty())?;
+        let mut answer = vec![0; 1024];
+        let (len, _) = rustix::net::recv(&self.socket, &mut answer[..], RecvFlags::empty())?;
+        answer.truncate(len);
+        Ok(answer)
+    }
+
+    fn remove(&self) -> Result<(), Errno> {
+        match self.request(RTM_DELTFILTER, 0, Object::Filter) {
+            // Not made, or others have taken it away.
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error),
+        }
+        if self.owns_qdisc && !self.has_filters(CLSACT_INGRESS)? && !self.has_filters(CLSACT_EGRESS)? {
+            self.request(RTM_DELQDISC, 0, Object::Qdisc)?;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for IngressDrop {
     fn drop(&mut self) {
-        let object = if self.owns_qdisc { (RTM_DELQDISC, Object::Qdisc) } else { (RTM_DELTFILTER, Object::Filter) };
-        match self.request(object.0, 0, object.1) {
+        match self.remove() {
             // An interface that has gone took its filter along.
             Ok(()) | Err(Errno::NODEV) => {}
             Err(error) => tracing::warn!(interface = self.interface, %error, "removing the ingress filter"),
@@ -128,10 +152,16 @@ impl Drop for IngressDrop {
     }
 }
 
+/// The kind of a netlink message.
+fn kind_of(message: &[u8]) -> Option<u16> {
+    message.get(4..6)?.try_into().ok().map(u16::from_ne_bytes)
+}
+
 #[derive(Clone, Copy)]
 enum Object {
     Qdisc,
     Filter,
+    FiltersOf(u32),
 }
 
 impl Object {
@@ -141,12 +171,14 @@ impl Object {
             Self::Qdisc => (CLSACT_HANDLE, CLSACT_PARENT, 0),
             // Priority in the upper half, ETH_P_ALL in network order in the lower.
             Self::Filter => (1, CLSACT_INGRESS, u32::from(PREF) << 16 | u32::from((libc::ETH_P_ALL as u16).to_be())),
+            Self::FiltersOf(parent) => (0, parent, 0),
         };
         let mut out = vec![0; NLMSG_HDR_LEN + 4];
         for word in [index, handle, parent, info] {
             out.extend_from_slice(&word.to_ne_bytes());
         }
         match self {
+            Self::FiltersOf(_) => {}
             Self::Qdisc => attribute(&mut out, TCA_KIND, b"clsact\0"),
             Self::Filter => {
                 attribute(&mut out, TCA_KIND, b"bpf\0");
@@ -180,7 +212,7 @@ mod tests {
 
     #[test]
     fn messages_say_their_length_and_are_whole_words() {
-        for object in [Object::Qdisc, Object::Filter] {
+        for object in [Object::Qdisc, Object::Filter, Object::FiltersOf(CLSACT_EGRESS)] {
             let m = object.message(RTM_NEWTFILTER, NLM_F_REQUEST, 7);
             assert_eq!(m[0..4], (m.len() as u32).to_ne_bytes());
             assert_eq!(m[4..6], RTM_NEWTFILTER.to_ne_bytes());

@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 /// An interface of the network namespace the process was in when it opened it.
 #[derive(Debug)]
 pub struct Interface {
+    /// When it was opened: it may be given another.
     name: String,
     index: u32,
     /// Any socket serves as the handle for interface ioctls.
@@ -31,9 +32,12 @@ impl Interface {
         self.index
     }
 
-    /// Whether the interface still is the one that was opened.
     pub fn exists(&self) -> bool {
-        rustix::net::netdevice::name_to_index(&self.socket, &self.name) == Ok(self.index)
+        self.name_now().is_ok()
+    }
+
+    fn name_now(&self) -> Result<String, PortError> {
+        rustix::net::netdevice::index_to_name(&self.socket, self.index).map_err(|_| PortError::NoInterface(self.name.clone()))
     }
 
     pub fn mac(&self) -> Result<[u8; 6], PortError> {
@@ -96,8 +100,8 @@ impl Interface {
     fn ioctl(&self, number: libc::c_ulong, step: &'static str, fill: impl FnOnce(&mut libc::ifreq)) -> Result<libc::ifreq, PortError> {
         // SAFETY: ifreq is plain integers and a union of them: all zero is valid.
         let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        // The last byte stays zero: the name was accepted by name_to_index, so it is at most 15 bytes.
-        for (to, from) in request.ifr_name.iter_mut().zip(self.name.bytes().take(libc::IFNAMSIZ - 1)) {
+        // The last byte stays zero: the kernel's names have at most 15 bytes.
+        for (to, from) in request.ifr_name.iter_mut().zip(self.name_now()?.bytes().take(libc::IFNAMSIZ - 1)) {
             *to = from as libc::c_char;
         }
         fill(&mut request);

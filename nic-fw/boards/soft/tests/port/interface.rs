@@ -3,6 +3,7 @@
 use crate::common::{CARD_MAC, PEER_MAC, in_namespace, run, veth};
 use crate::ends::{PATIENCE, is_numbered, next, numbered, open, receive, send, wire};
 use std::time::Duration;
+use toe_nic::ports::netif::Interface;
 use toe_nic::ports::{Port, PortError};
 
 #[test]
@@ -46,6 +47,22 @@ fn what_others_attached_to_the_interface_stays() {
 }
 
 #[test]
+fn what_others_attach_while_the_card_runs_stays() {
+    in_namespace("interface::what_others_attach_while_the_card_runs_stays", || {
+        veth();
+        for direction in ["ingress", "egress"] {
+            let port = open("af_packet:card0");
+            let filter = ["filter", "add", "dev", "card0", direction, "pref", "7", "protocol", "all", "bpf", "da", "bytecode", "1,6 0 0 0"];
+            assert!(std::process::Command::new("tc").args(filter).status().unwrap().success());
+            drop(port);
+            let left = |direction: &str| run("tc", &format!("filter show dev card0 {direction}")).matches("direct-action").count();
+            assert_eq!((left(direction), left("ingress") + left("egress")), (1, 1), "{direction}: theirs alone");
+            run("tc", "qdisc del dev card0 clsact");
+        }
+    });
+}
+
+#[test]
 fn a_killed_cards_filter_is_taken_over() {
     in_namespace("interface::a_killed_cards_filter_is_taken_over", || {
         veth();
@@ -75,6 +92,34 @@ fn an_interface_that_is_down_is_brought_up() {
         port.rx.check().expect("down is not gone");
         run("ip", "link del card0");
         assert!(matches!(port.rx.check(), Err(PortError::Gone(_))));
+    });
+}
+
+#[test]
+fn an_interface_that_gets_another_name_is_the_same() {
+    in_namespace("interface::an_interface_that_gets_another_name_is_the_same", || {
+        veth();
+        let (mut port, interface) = (open("af_packet:card0"), Interface::open("card0").unwrap());
+        for what in ["down", "name other0", "up"] {
+            run("ip", &format!("link set card0 {what}").replace("card0 up", "other0 up"));
+        }
+        port.rx.check().expect("it is there");
+        assert!(interface.is_up().unwrap());
+        run("ip", "link del other0");
+        assert!(matches!(port.rx.check(), Err(PortError::Gone(_))));
+        assert!(matches!(interface.is_up(), Err(PortError::NoInterface(_))));
+    });
+}
+
+#[test]
+fn the_interface_takes_every_multicast_while_the_card_runs() {
+    in_namespace("interface::the_interface_takes_every_multicast_while_the_card_runs", || {
+        veth();
+        let takes_all = || run("ip", "-d link show dev card0").contains("allmulti 1");
+        let port = open("af_packet:card0");
+        assert!(takes_all(), "else hardware keeps solicitations of neighbours from the card");
+        drop(port);
+        assert!(!takes_all());
     });
 }
 

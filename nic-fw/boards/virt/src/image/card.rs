@@ -40,9 +40,9 @@ pub fn run(platform: &'static Platform, devices: Devices, secret: &Secret) -> ! 
     let core_of = |kind| placement.core_of(StageId::new(kind, 0)).unwrap_or(0);
     let (ingress, ctxq) = (core_of(stage::INGRESS), core_of(stage::CTXQ));
     let contexts = connect(platform, &mut kicks, 0..config.max_contexts, ctxq).map(|(event, lpi)| (lpi, CtxId(event))).collect();
-    let pairs = port.control.pairs();
-    let _: Vec<_> = connect(platform, &mut port_signals, 0..pairs, ingress).collect();
-    let link = connect(platform, &mut port_signals, pairs..pairs + 1, ctxq).map(|(_, lpi)| lpi).next();
+    let _: Vec<_> = connect(platform, &mut port_signals, 0..port.control.pairs(), ingress).collect();
+    let connect_link = |vector| connect(platform, &mut port_signals, vector..vector + 1, ctxq).map(|(_, lpi)| lpi).next();
+    let link = port.control.config_vector().and_then(connect_link);
     let kicks = Kicks { contexts, link };
     let memory = WindowMemory::new(window, config.max_regions);
     let facts = facts(&config, TxPort::<WindowSlice>::caps(&port.tx));

@@ -67,6 +67,11 @@ impl<R: Registers> NetControl<R> {
         self.pairs
     }
 
+    /// The vector for changes of the link, which does not depend on how many pairs there are.
+    pub fn config_vector(&self) -> Option<u16> {
+        self.settings.config_vector
+    }
+
     /// Reads the link's state. A device that does not tell is up.
     pub fn link(&self) -> Result<Link, TransportError> {
         if !self.features().contains(Features::STATUS) {

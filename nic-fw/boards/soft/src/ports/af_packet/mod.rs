@@ -76,6 +76,7 @@ pub(super) fn open(spec: &PortSpec) -> Result<Port, PortError> {
     let ring = ring::RxRing::new(&socket, rx_frames as usize)?;
     let filter = if drop_copy { Some(IngressDrop::install(&interface)?) } else { None };
     bind(&socket, interface.index())?;
+    take_multicast(&socket, interface.index())?;
     let queue = send::TxQueue::new(usize::from(mtu));
     let caps = PortCaps { mac, mtu, tx_csum: true, tso_max: TSO_MAX };
     tracing::info!(interface = interface.name(), mtu, rx_frames, ring_kib = ring.len_bytes() >> 10, "af_packet port");
@@ -137,6 +138,15 @@ fn bind(socket: &OwnedFd, index: u32) -> Result<(), PortError> {
     // SAFETY: the address is a sockaddr_ll of the length passed; the kernel only reads it.
     let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t) };
     if result < 0 { Err(PortError::os("binding the packet socket", io::Error::last_os_error())) } else { Ok(()) }
+}
+
+/// Every multicast, as long as the socket is open: the kernel has told the hardware of its own groups only, and solicitations of IPv6
+/// neighbours (RFC 4861, 7.2.1) come to groups of the card's addresses.
+fn take_multicast(socket: &OwnedFd, index: u32) -> Result<(), PortError> {
+    // The address is of no meaning for ALLMULTI.
+    let all =
+        libc::packet_mreq { mr_ifindex: index as libc::c_int, mr_type: libc::PACKET_MR_ALLMULTI as _, mr_alen: 0, mr_address: [0; 8] };
+    set_option(socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &all).map_err(|e| PortError::os("PACKET_ADD_MEMBERSHIP", e))
 }
 
 impl RxPort for Rx {
