@@ -12,6 +12,7 @@ use toe::Socket;
 use toe::link::sys::AppFd;
 use toe::socket::own_flags;
 use toe_abi::desc::hc_flags;
+use toe_abi::flow::cc;
 
 /// Makes every number of this process that means `sock` a kernel socket.
 pub(crate) fn convert(sock: Sock, socket: &Socket<'_>) -> Result<(), Errno> {
@@ -65,7 +66,10 @@ fn make(socket: &Socket<'_>) -> Result<OwnedFd, Errno> {
 /// The options that are a number. What this kernel does not know, or does not let everybody set, was advice.
 fn set_numbers(socket: &Socket<'_>, fd: AppFd) {
     for ((level, name), value) in hub::lock().all_kept(socket.index()) {
-        let _ = fd.set_option(level, name, &value.to_ne_bytes());
+        let _ = match (level, name) {
+            (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => fd.set_option(level, name, cc::name(value as u8).as_bytes()),
+            _ => fd.set_option(level, name, &value.to_ne_bytes()),
+        };
     }
     for (level, name, flag) in [
         (libc::SOL_SOCKET, libc::SO_OOBINLINE, own_flags::OOBINLINE),
