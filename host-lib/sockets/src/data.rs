@@ -217,6 +217,10 @@ impl Sock {
         if !plausible(spans) {
             return Err(Errno::FAULT);
         }
+        if flags & libc::MSG_FASTOPEN != 0 {
+            // As Linux where TCP Fast Open is switched off: the program connects first, then.
+            return Err(Errno::OPNOTSUPP);
+        }
         let urgent = flags & libc::MSG_OOB != 0;
         self.hold_back(&socket, flags & libc::MSG_MORE != 0);
         let mut source = Source::new(spans);

@@ -314,6 +314,14 @@ fn go_to_the_kernel(numbers: &[(i32, i32, i32)]) {
     }
 }
 
+/// As by a kernel whose TCP Fast Open is switched off: programs connect first, then.
+#[test]
+fn a_send_that_is_to_connect_is_refused() {
+    assert_eq!(fresh(0).send(b"x", libc::MSG_FASTOPEN), Err(Errno::OPNOTSUPP));
+    let (client, _server, _listener) = pair();
+    assert_eq!(client.send(b"x", libc::MSG_FASTOPEN), Err(Errno::OPNOTSUPP));
+}
+
 #[test]
 fn a_port_in_use_is_refused() {
     let (_l, port) = listener();
