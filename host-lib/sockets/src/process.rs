@@ -542,6 +542,14 @@ pub fn exec() {
     let_go();
 }
 
+/// Another program is about to be started by a function of libc's (posix_spawn, system, popen), out of this library's sight: it may have sockets
+/// of this process, which shares them from now on.
+pub fn spawn() {
+    if fdtable::ours(0, u32::MAX).any(|(_, kind)| matches!(kind, Kind::Socket(_))) {
+        set_shared();
+    }
+}
+
 /// Tells the card what it does not know yet, and says in the slots that their closing is meant. The card reads the queue to its end before it
 /// closes it.
 fn let_go() {

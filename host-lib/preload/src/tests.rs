@@ -1,0 +1,19 @@
+//! Calls by their names in libc, which are this library's in the test's program as well.
+
+#[path = "../../sockets/tests/world/mod.rs"]
+mod world;
+
+use std::ptr::{null, null_mut};
+
+/// What the other program has used is its parent's again once it is needed there.
+#[test]
+fn who_spawns_a_program_has_its_connection_back() {
+    let (client, server) = world::pair();
+    let (mut pid, argv) = (0, [c"true".as_ptr().cast_mut(), null_mut()]);
+    // SAFETY: all arguments are as in the manual page.
+    let error = unsafe { libc::posix_spawnp(&raw mut pid, c"true".as_ptr(), null(), null(), argv.as_ptr(), null()) };
+    assert_eq!(error, 0);
+    // SAFETY: no status is asked for.
+    assert_eq!(unsafe { libc::waitpid(pid, null_mut(), 0) }, pid);
+    world::assert_has_it_back(client, server);
+}
