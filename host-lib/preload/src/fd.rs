@@ -158,11 +158,15 @@ unsafe extern "C" fn sockatmark(fd: c_int) -> c_int {
     }
 }
 
-/// Raw system calls: some programs (libuv) close descriptors this way.
+/// Raw system calls: some programs (libuv) close descriptors this way, and make rings.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long {
     if number == libc::SYS_close && kind(a as c_int) != Kind::Other {
         return status(closing::close(a as c_int)).into();
+    }
+    if number == libc::SYS_io_uring_setup {
+        // As a kernel without it: libuv (Node.js) would tell the kernel's epoll instance of our sockets by a ring, and not hear of them.
+        return status(Err(Errno::NOSYS)).into();
     }
     let real = real!(syscall as fn(c_long, usize, usize, usize, usize, usize, usize) -> c_long);
     // SAFETY: its arguments, passed on; a call with fewer finds junk in the rest, as it would in libc.

@@ -17,3 +17,12 @@ fn who_spawns_a_program_has_its_connection_back() {
     assert_eq!(unsafe { libc::waitpid(pid, null_mut(), 0) }, pid);
     world::assert_has_it_back(client, server);
 }
+
+/// The kernel does not know our sockets: who would use a ring for them is to use epoll instead.
+#[test]
+fn there_is_no_io_uring() {
+    let mut parameters = [0u8; 120];
+    // SAFETY: the size of an io_uring_params.
+    let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 8, parameters.as_mut_ptr()) };
+    assert_eq!((ring, std::io::Error::last_os_error().raw_os_error()), (-1, Some(libc::ENOSYS)));
+}
