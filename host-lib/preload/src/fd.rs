@@ -2,6 +2,7 @@
 
 use crate::real::{answer, status};
 use libc::{FILE, c_char, c_int, c_long, c_uint, c_ulong, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t};
+use std::os::fd::AsRawFd;
 use toe_sockets::{Errno, Kind, Sock, close as closing, kind};
 
 #[unsafe(no_mangle)]
@@ -103,6 +104,8 @@ const F_SETOWN_EX: c_int = 15;
 const FIOSETOWN: c_ulong = 0x8901;
 const SIOCSPGRP: c_ulong = 0x8902;
 const SIOCATMARK: c_ulong = 0x8905;
+/// Of interfaces, routes and neighbours, from SIOCADDRT to the last of wireless ones. They ask a token, which is a UNIX socket, in vain.
+const OF_INTERFACES: std::ops::RangeInclusive<c_ulong> = 0x890b..=0x8bff;
 
 /// The third argument, if there is one, is an int or a pointer: in a register either way on the ABIs of this library.
 #[unsafe(no_mangle)]
@@ -137,6 +140,14 @@ unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_int) ->
         (Some(sock), libc::FIONBIO) => status(sock.set_nonblocking(unsafe { *argument } != 0)),
         // Signal-driven I/O is not there; programs that only switch it off must not notice.
         (Some(_), libc::FIOASYNC) => 0,
+        (Some(sock), _) if OF_INTERFACES.contains(&request) => {
+            let kernel = match sock.kernels() {
+                Ok(kernel) => kernel,
+                Err(e) => return status(Err(e)),
+            };
+            // SAFETY: the other two arguments, passed on.
+            unsafe { real(kernel.as_raw_fd(), request, argument) }
+        }
         (sock, _) => {
             // SAFETY: its arguments, passed on.
             let result = unsafe { real(fd, request, argument) };

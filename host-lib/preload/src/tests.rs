@@ -4,6 +4,15 @@
 mod world;
 
 use std::ptr::{null, null_mut};
+use toe_sockets::Sock;
+
+fn fresh() -> libc::c_int {
+    world::start();
+    // SAFETY: numbers only.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) };
+    assert!(Sock::find(fd).is_some());
+    fd
+}
 
 /// What the other program has used is its parent's again once it is needed there.
 #[test]
@@ -16,6 +25,19 @@ fn who_spawns_a_program_has_its_connection_back() {
     // SAFETY: no status is asked for.
     assert_eq!(unsafe { libc::waitpid(pid, null_mut(), 0) }, pid);
     world::assert_has_it_back(client, server);
+}
+
+/// Programs ask about interfaces through any socket that they have.
+#[test]
+fn interfaces_are_asked_about_through_a_socket() {
+    // SAFETY: zeroes are an ifreq.
+    let mut asked: libc::ifreq = unsafe { std::mem::zeroed() };
+    asked.ifr_name[..2].copy_from_slice(&[b'l' as libc::c_char, b'o' as libc::c_char]);
+    // SAFETY: the request takes an ifreq.
+    let result = unsafe { libc::ioctl(fresh(), libc::SIOCGIFADDR, &raw mut asked) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: the answer is an address.
+    assert_eq!(unsafe { asked.ifr_ifru.ifru_addr.sa_family }, libc::AF_INET as libc::sa_family_t);
 }
 
 /// The kernel does not know our sockets: who would use a ring for them is to use epoll instead.

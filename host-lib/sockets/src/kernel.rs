@@ -30,13 +30,24 @@ pub(crate) fn convert(sock: Sock, socket: &Socket<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
+impl Sock {
+    /// A kernel socket of the same family: what is asked about interfaces by ioctl(2) is asked there.
+    pub fn kernels(self) -> Result<OwnedFd, Errno> {
+        plain(Family::of(&self.words()?), SocketFlags::CLOEXEC)
+    }
+}
+
+fn plain(family: Family, flags: SocketFlags) -> Result<OwnedFd, Errno> {
+    let of_kernel = if family == Family::Inet { AddressFamily::INET } else { AddressFamily::INET6 };
+    rustix::net::socket_with(of_kernel, SocketType::STREAM, flags, None)
+}
+
 /// A kernel socket with the options of ours.
 fn make(socket: &Socket<'_>) -> Result<OwnedFd, Errno> {
     let mut flags = SocketFlags::CLOEXEC;
     flags.set(SocketFlags::NONBLOCK, data::is_nonblocking(socket));
     let family = Family::of(socket);
-    let of_kernel = if family == Family::Inet { AddressFamily::INET } else { AddressFamily::INET6 };
-    let fd = rustix::net::socket_with(of_kernel, SocketType::STREAM, flags, None)?;
+    let fd = plain(family, flags)?;
     if family == Family::Inet6 {
         sockopt::set_ipv6_v6only(&fd, socket.has_flag(own_flags::V6ONLY))?;
     }
