@@ -319,8 +319,12 @@ unsafe extern "C" fn sendmmsg(fd: c_int, messages: *mut mmsghdr, n: c_uint, flag
 #[unsafe(no_mangle)]
 unsafe extern "C" fn recvmmsg(fd: c_int, messages: *mut mmsghdr, n: c_uint, flags: c_int, time: *mut timespec) -> c_int {
     if Sock::find(fd).is_none() {
-        // SAFETY: its arguments, passed on.
-        return unsafe { real!(recvmmsg as fn(c_int, *mut mmsghdr, c_uint, c_int, *mut timespec) -> c_int)(fd, messages, n, flags, time) };
+        // SAFETY: its arguments, passed on; the messages that it counts have come.
+        return unsafe {
+            let n = real!(recvmmsg as fn(c_int, *mut mmsghdr, c_uint, c_int, *mut timespec) -> c_int)(fd, messages, n, flags, time);
+            (0..n.max(0) as usize).for_each(|i| passed_descriptors(&(*messages.add(i)).msg_hdr, toe_sockets::close::received));
+            n
+        };
     }
     many(n, |i| {
         // Only the first message of a stream is worth waiting for.
