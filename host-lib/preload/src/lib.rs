@@ -18,6 +18,7 @@
 
 #[macro_use]
 mod real;
+mod cancel;
 mod fd;
 mod io;
 mod net;

@@ -3,6 +3,7 @@
 #[path = "../../sockets/tests/world/mod.rs"]
 mod world;
 
+use std::ffi::c_void;
 use std::ptr::{null, null_mut};
 use std::sync::Once;
 use toe_sockets::Sock;
@@ -76,6 +77,51 @@ fn sockets_come_in_several_messages() {
         libc::CMSG_DATA(cmsg).cast::<libc::c_int>().read_unaligned()
     };
     assert!(got != fd && Sock::find(got).is_some());
+}
+
+unsafe extern "C-unwind" {
+    fn pthread_create(thread: &mut libc::pthread_t, attributes: *const c_void, run: Run, argument: *mut c_void) -> libc::c_int;
+    fn recv(fd: libc::c_int, buf: *mut c_void, len: usize, flags: libc::c_int) -> isize;
+    fn epoll_wait(epfd: libc::c_int, events: *mut libc::epoll_event, max: libc::c_int, timeout: libc::c_int) -> libc::c_int;
+}
+
+type Run = unsafe extern "C-unwind" fn(*mut c_void) -> *mut c_void;
+
+unsafe extern "C-unwind" fn receives(fd: *mut c_void) -> *mut c_void {
+    let mut byte = 0u8;
+    // SAFETY: room for a byte.
+    unsafe { recv(fd.addr() as libc::c_int, (&raw mut byte).cast(), 1, 0) };
+    null_mut()
+}
+
+unsafe extern "C-unwind" fn waits(set: *mut c_void) -> *mut c_void {
+    let mut event = libc::epoll_event { events: 0, u64: 0 };
+    // SAFETY: room for one.
+    unsafe { epoll_wait(set.addr() as libc::c_int, &raw mut event, 1, -1) };
+    null_mut()
+}
+
+/// A thread that waits ends when it is told to.
+#[test]
+fn threads_that_wait_can_be_cancelled() {
+    spawn_first();
+    let (client, _server) = world::pair();
+    let fd = (0..1000).find(|&fd| Sock::find(fd) == Some(client)).unwrap();
+    // SAFETY: numbers only.
+    let set = unsafe { libc::epoll_create1(0) };
+    for (run, fd) in [(receives as Run, fd), (waits, set)] {
+        let (mut thread, mut result) = (0, null_mut());
+        // SAFETY: the thread is waited for, and holds nothing when it ends.
+        unsafe {
+            assert_eq!(pthread_create(&mut thread, null(), run, std::ptr::without_provenance_mut(fd as usize)), 0);
+            // It sleeps by then, or ends before it does.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert_eq!(libc::pthread_cancel(thread), 0);
+            assert_eq!(libc::pthread_join(thread, &raw mut result), 0);
+        }
+        // PTHREAD_CANCELED
+        assert_eq!(result.addr(), usize::MAX);
+    }
 }
 
 /// The kernel does not know our sockets: who would use a ring for them is to use epoll instead.

@@ -116,7 +116,7 @@ fn partly(socket: &Socket<'_>, done: usize, error: Errno) -> Result<usize, Errno
     if done == 0 {
         return Err(error);
     }
-    if !matches!(error, Errno::AGAIN | Errno::INTR | Errno::BADF) {
+    if !matches!(error, Errno::AGAIN | Errno::INTR | Errno::BADF | Errno::CANCELED) {
         socket.return_error();
     }
     Ok(done)
