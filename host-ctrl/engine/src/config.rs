@@ -176,6 +176,10 @@ impl Config {
         if self.handshake_timeout_us == 0 || self.arp_timeout_us == 0 || self.dad_interval_us == 0 || self.replies_per_second == 0 {
             return fail("handshake_timeout_us, arp_timeout_us, dad_interval_us and replies_per_second must be at least 1");
         }
+        // Neighbours would be asked without a pause, and what a program has closed would be reset before its last bytes had gone.
+        if self.arp_expire_us == 0 || self.fin_wait2_us == 0 {
+            return fail("arp_expire_us and fin_wait2_us must be at least 1");
+        }
         Ok(())
     }
 }
@@ -191,3 +195,25 @@ impl fmt::Display for ConfigError {
 }
 
 impl core::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A time of nothing is over before anybody can have answered, and would be measured again and again.
+    #[test]
+    fn a_time_of_zero_is_refused() {
+        let sound = Config::new([2; 6], vec![Prefix { ip: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 2], len: 120 }]);
+        assert_eq!(sound.check(), Ok(()));
+        let refused = |zero: fn(&mut Config)| {
+            let mut config = sound.clone();
+            zero(&mut config);
+            config.check().is_err()
+        };
+        assert!(refused(|c| c.handshake_timeout_us = 0));
+        assert!(refused(|c| c.arp_timeout_us = 0));
+        assert!(refused(|c| c.arp_expire_us = 0));
+        assert!(refused(|c| c.fin_wait2_us = 0));
+        assert!(refused(|c| c.dad_interval_us = 0));
+    }
+}

@@ -1,7 +1,8 @@
 //! Descriptors: close, dup, fcntl, ioctl, and the end of the program (exit, exec).
 
 use crate::real::{answer, status};
-use libc::{c_char, c_int, c_long, c_uint, c_ulong};
+use libc::{FILE, c_char, c_int, c_long, c_uint, c_ulong, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t};
+use std::os::fd::AsRawFd;
 use toe_sockets::{Errno, Kind, Sock, close as closing, kind};
 
 #[unsafe(no_mangle)]
@@ -103,6 +104,8 @@ const F_SETOWN_EX: c_int = 15;
 const FIOSETOWN: c_ulong = 0x8901;
 const SIOCSPGRP: c_ulong = 0x8902;
 const SIOCATMARK: c_ulong = 0x8905;
+/// Of interfaces, routes and neighbours, from SIOCADDRT to the last of wireless ones. They ask a token, which is a UNIX socket, in vain.
+const OF_INTERFACES: std::ops::RangeInclusive<c_ulong> = 0x890b..=0x8bff;
 
 /// The third argument, if there is one, is an int or a pointer: in a register either way on the ABIs of this library.
 #[unsafe(no_mangle)]
@@ -127,6 +130,7 @@ unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_int) ->
         // SAFETY: these requests take a pointer to an int.
         status(value.map(|v| unsafe { *argument = v }))
     };
+    let real = real!(ioctl as fn(c_int, c_ulong, *mut c_int) -> c_int);
     match (Sock::find(fd), request) {
         (Some(sock), libc::FIONREAD) => put(sock.queued_in()),
         (Some(sock), libc::TIOCOUTQ) => put(sock.queued_out()),
@@ -136,9 +140,17 @@ unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_int) ->
         (Some(sock), libc::FIONBIO) => status(sock.set_nonblocking(unsafe { *argument } != 0)),
         // Signal-driven I/O is not there; programs that only switch it off must not notice.
         (Some(_), libc::FIOASYNC) => 0,
+        (Some(sock), _) if OF_INTERFACES.contains(&request) => {
+            let kernel = match sock.kernels() {
+                Ok(kernel) => kernel,
+                Err(e) => return status(Err(e)),
+            };
+            // SAFETY: the other two arguments, passed on.
+            unsafe { real(kernel.as_raw_fd(), request, argument) }
+        }
         (sock, _) => {
             // SAFETY: its arguments, passed on.
-            let result = unsafe { real!(ioctl as fn(c_int, c_ulong, *mut c_int) -> c_int)(fd, request, argument) };
+            let result = unsafe { real(fd, request, argument) };
             if matches!(request, FIOSETOWN | SIOCSPGRP) && result == 0 {
                 sock.into_iter().for_each(Sock::owned);
             }
@@ -157,11 +169,15 @@ unsafe extern "C" fn sockatmark(fd: c_int) -> c_int {
     }
 }
 
-/// Raw system calls: some programs (libuv) close descriptors this way.
+/// Raw system calls: some programs (libuv) close descriptors this way, and make rings.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long {
     if number == libc::SYS_close && kind(a as c_int) != Kind::Other {
         return status(closing::close(a as c_int)).into();
+    }
+    if number == libc::SYS_io_uring_setup {
+        // As a kernel without it: libuv (Node.js) would tell the kernel's epoll instance of our sockets by a ring, and not hear of them.
+        return status(Err(Errno::NOSYS)).into();
     }
     let real = real!(syscall as fn(c_long, usize, usize, usize, usize, usize, usize) -> c_long);
     // SAFETY: its arguments, passed on; a call with fewer finds junk in the rest, as it would in libc.
@@ -203,6 +219,60 @@ unsafe extern "C" fn fexecve(fd: c_int, argv: Strings, envp: Strings) -> c_int {
     closing::exec();
     // SAFETY: its arguments, passed on.
     unsafe { real!(fexecve as fn(c_int, Strings, Strings) -> c_int)(fd, argv, envp) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn execveat(dir: c_int, path: *const c_char, argv: Strings, envp: Strings, flags: c_int) -> c_int {
+    closing::exec();
+    // SAFETY: its arguments, passed on.
+    unsafe { real!(execveat as fn(c_int, *const c_char, Strings, Strings, c_int) -> c_int)(dir, path, argv, envp, flags) }
+}
+
+type Actions = *const posix_spawn_file_actions_t;
+type Attributes = *const posix_spawnattr_t;
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn posix_spawn(
+    pid: *mut pid_t,
+    path: *const c_char,
+    actions: Actions,
+    attributes: Attributes,
+    argv: Strings,
+    envp: Strings,
+) -> c_int {
+    closing::spawn();
+    let real = real!(posix_spawn as fn(*mut pid_t, *const c_char, Actions, Attributes, Strings, Strings) -> c_int);
+    // SAFETY: its arguments, passed on.
+    unsafe { real(pid, path, actions, attributes, argv, envp) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn posix_spawnp(
+    pid: *mut pid_t,
+    file: *const c_char,
+    actions: Actions,
+    attributes: Attributes,
+    argv: Strings,
+    envp: Strings,
+) -> c_int {
+    closing::spawn();
+    let real = real!(posix_spawnp as fn(*mut pid_t, *const c_char, Actions, Attributes, Strings, Strings) -> c_int);
+    // SAFETY: its arguments, passed on.
+    unsafe { real(pid, file, actions, attributes, argv, envp) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn system(command: *const c_char) -> c_int {
+    closing::spawn();
+    // SAFETY: its argument, passed on.
+    unsafe { real!(system as fn(*const c_char) -> c_int)(command) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn popen(command: *const c_char, mode: *const c_char) -> *mut FILE {
+    closing::spawn();
+    // SAFETY: its arguments, passed on.
+    unsafe { real!(popen as fn(*const c_char, *const c_char) -> *mut FILE)(command, mode) }
 }
 
 #[unsafe(no_mangle)]

@@ -1,5 +1,6 @@
 //! Bytes: read, write, send, recv and their kin.
 
+use crate::cancel::point;
 use crate::real::{answer, length, set_errno};
 use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t, timespec};
 use toe_sockets::{Errno, IoSpan, Sock};
@@ -22,12 +23,16 @@ unsafe fn one(buf: *const c_void, len: usize) -> [IoSpan; 1] {
 
 /// Sends; EPIPE comes with SIGPIPE unless the call said no.
 fn send(sock: Sock, spans: &[IoSpan], flags: c_int) -> ssize_t {
-    let sent = sock.send(spans, flags);
+    let sent = point(|| sock.send(spans, flags));
     if sent == Err(Errno::PIPE) && flags & libc::MSG_NOSIGNAL == 0 {
         // SAFETY: no memory involved; the handler is the application's business.
         unsafe { libc::raise(libc::SIGPIPE) };
     }
     length(sent)
+}
+
+fn receive(sock: Sock, spans: &[IoSpan], flags: c_int) -> Result<usize, Errno> {
+    point(|| sock.recv(spans, flags))
 }
 
 /// The iovecs of readv() and writev(), as the kernel takes them.
@@ -46,11 +51,11 @@ unsafe fn vector<'a>(iov: *const iovec, n: c_int) -> Result<&'a [IoSpan], Errno>
 
 /// read(2) and readv(2): unlike recv(2), they do not wait for room of no bytes to be filled.
 fn read_into(sock: Sock, spans: &[IoSpan]) -> Result<usize, Errno> {
-    if toe_sockets::is_empty(spans) { Ok(0) } else { sock.recv(spans, 0) }
+    if toe_sockets::is_empty(spans) { Ok(0) } else { receive(sock, spans, 0) }
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
+unsafe extern "C-unwind" fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
     match Sock::find(fd) {
         // SAFETY: the application's buffer.
         Some(sock) => length(read_into(sock, &unsafe { one(buf, len) })),
@@ -60,7 +65,7 @@ unsafe extern "C" fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __read_chk(fd: c_int, buf: *mut c_void, len: size_t, buflen: size_t) -> ssize_t {
+unsafe extern "C-unwind" fn __read_chk(fd: c_int, buf: *mut c_void, len: size_t, buflen: size_t) -> ssize_t {
     match Sock::find(fd) {
         // SAFETY: the application's buffer. A length beyond it is left to libc's check.
         Some(sock) if len <= buflen => length(read_into(sock, &unsafe { one(buf, len) })),
@@ -70,7 +75,7 @@ unsafe extern "C" fn __read_chk(fd: c_int, buf: *mut c_void, len: size_t, buflen
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn write(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t {
+unsafe extern "C-unwind" fn write(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t {
     match Sock::find(fd) {
         // SAFETY: the application's buffer.
         Some(sock) => send(sock, &unsafe { one(buf, len) }, 0),
@@ -80,7 +85,7 @@ unsafe extern "C" fn write(fd: c_int, buf: *const c_void, len: size_t) -> ssize_
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn readv(fd: c_int, iov: *const iovec, n: c_int) -> ssize_t {
+unsafe extern "C-unwind" fn readv(fd: c_int, iov: *const iovec, n: c_int) -> ssize_t {
     match Sock::find(fd) {
         // SAFETY: the application's array.
         Some(sock) => length(unsafe { vector(iov, n) }.and_then(|spans| read_into(sock, spans))),
@@ -90,7 +95,7 @@ unsafe extern "C" fn readv(fd: c_int, iov: *const iovec, n: c_int) -> ssize_t {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn writev(fd: c_int, iov: *const iovec, n: c_int) -> ssize_t {
+unsafe extern "C-unwind" fn writev(fd: c_int, iov: *const iovec, n: c_int) -> ssize_t {
     match Sock::find(fd) {
         // SAFETY: the application's array.
         Some(sock) => match unsafe { vector(iov, n) } {
@@ -103,20 +108,20 @@ unsafe extern "C" fn writev(fd: c_int, iov: *const iovec, n: c_int) -> ssize_t {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
+unsafe extern "C-unwind" fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
     match Sock::find(fd) {
         // SAFETY: the application's buffer.
-        Some(sock) => length(sock.recv(&unsafe { one(buf, len) }, flags)),
+        Some(sock) => length(receive(sock, &unsafe { one(buf, len) }, flags)),
         // SAFETY: its arguments, passed on.
         None => unsafe { real!(recv as fn(c_int, *mut c_void, size_t, c_int) -> ssize_t)(fd, buf, len, flags) },
     }
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __recv_chk(fd: c_int, buf: *mut c_void, len: size_t, buflen: size_t, flags: c_int) -> ssize_t {
+unsafe extern "C-unwind" fn __recv_chk(fd: c_int, buf: *mut c_void, len: size_t, buflen: size_t, flags: c_int) -> ssize_t {
     match Sock::find(fd) {
         // SAFETY: the application's buffer.
-        Some(sock) if len <= buflen => length(sock.recv(&unsafe { one(buf, len) }, flags)),
+        Some(sock) if len <= buflen => length(receive(sock, &unsafe { one(buf, len) }, flags)),
         // SAFETY: its arguments, passed on.
         _ => unsafe { real!(__recv_chk as fn(c_int, *mut c_void, size_t, size_t, c_int) -> ssize_t)(fd, buf, len, buflen, flags) },
     }
@@ -134,7 +139,7 @@ unsafe fn no_name(len: *mut socklen_t) {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn recvfrom(
+unsafe extern "C-unwind" fn recvfrom(
     fd: c_int,
     buf: *mut c_void,
     len: size_t,
@@ -147,7 +152,7 @@ unsafe extern "C" fn recvfrom(
             // SAFETY: the application's buffer and length.
             let got = unsafe {
                 no_name(addrlen);
-                sock.recv(&one(buf, len), flags)
+                receive(sock, &one(buf, len), flags)
             };
             length(got)
         }
@@ -161,7 +166,7 @@ unsafe extern "C" fn recvfrom(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __recvfrom_chk(
+unsafe extern "C-unwind" fn __recvfrom_chk(
     fd: c_int,
     buf: *mut c_void,
     len: size_t,
@@ -183,7 +188,7 @@ unsafe extern "C" fn __recvfrom_chk(
 }
 
 #[unsafe(export_name = "send")]
-unsafe extern "C" fn send_symbol(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
+unsafe extern "C-unwind" fn send_symbol(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
     match Sock::find(fd) {
         // SAFETY: the application's buffer.
         Some(sock) => send(sock, &unsafe { one(buf, len) }, flags),
@@ -193,7 +198,7 @@ unsafe extern "C" fn send_symbol(fd: c_int, buf: *const c_void, len: size_t, fla
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn sendto(
+unsafe extern "C-unwind" fn sendto(
     fd: c_int,
     buf: *const c_void,
     len: size_t,
@@ -221,7 +226,7 @@ unsafe fn receive_message(sock: Sock, msg: *mut msghdr, flags: c_int) -> Result<
     // SAFETY: the caller's promise.
     let msg = unsafe { msg.as_mut() }.ok_or(Errno::FAULT)?;
     // SAFETY: the application's array.
-    let n = sock.recv(unsafe { spans(msg.msg_iov, msg.msg_iovlen) }, flags)?;
+    let n = receive(sock, unsafe { spans(msg.msg_iov, msg.msg_iovlen) }, flags)?;
     msg.msg_namelen = 0;
     msg.msg_controllen = 0;
     msg.msg_flags = flags & libc::MSG_OOB;
@@ -250,7 +255,7 @@ unsafe fn passed_descriptors(msg: &msghdr, each: fn(c_int)) {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
+unsafe extern "C-unwind" fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
     match Sock::find(fd) {
         // SAFETY: the application's message.
         Some(sock) => length(unsafe { receive_message(sock, msg, flags) }),
@@ -266,7 +271,7 @@ unsafe extern "C" fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
+unsafe extern "C-unwind" fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
     match Sock::find(fd) {
         Some(sock) => {
             // SAFETY: the application's message.
@@ -296,7 +301,7 @@ fn many(n: c_uint, mut each: impl FnMut(usize) -> ssize_t) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn sendmmsg(fd: c_int, messages: *mut mmsghdr, n: c_uint, flags: c_int) -> c_int {
+unsafe extern "C-unwind" fn sendmmsg(fd: c_int, messages: *mut mmsghdr, n: c_uint, flags: c_int) -> c_int {
     if Sock::find(fd).is_none() {
         // SAFETY: its arguments, passed on; the messages that it counts were some.
         return unsafe {
@@ -317,10 +322,14 @@ unsafe extern "C" fn sendmmsg(fd: c_int, messages: *mut mmsghdr, n: c_uint, flag
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn recvmmsg(fd: c_int, messages: *mut mmsghdr, n: c_uint, flags: c_int, time: *mut timespec) -> c_int {
+unsafe extern "C-unwind" fn recvmmsg(fd: c_int, messages: *mut mmsghdr, n: c_uint, flags: c_int, time: *mut timespec) -> c_int {
     if Sock::find(fd).is_none() {
-        // SAFETY: its arguments, passed on.
-        return unsafe { real!(recvmmsg as fn(c_int, *mut mmsghdr, c_uint, c_int, *mut timespec) -> c_int)(fd, messages, n, flags, time) };
+        // SAFETY: its arguments, passed on; the messages that it counts have come.
+        return unsafe {
+            let n = real!(recvmmsg as fn(c_int, *mut mmsghdr, c_uint, c_int, *mut timespec) -> c_int)(fd, messages, n, flags, time);
+            (0..n.max(0) as usize).for_each(|i| passed_descriptors(&(*messages.add(i)).msg_hdr, toe_sockets::close::received));
+            n
+        };
     }
     many(n, |i| {
         // Only the first message of a stream is worth waiting for.
@@ -336,11 +345,11 @@ unsafe extern "C" fn recvmmsg(fd: c_int, messages: *mut mmsghdr, n: c_uint, flag
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn sendfile(out: c_int, file: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
+unsafe extern "C-unwind" fn sendfile(out: c_int, file: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
     match Sock::find(out) {
         Some(sock) => {
             // SAFETY: null or the application's offset.
-            let sent = sock.sendfile(file, unsafe { offset.as_mut() }, count);
+            let sent = point(|| sock.sendfile(file, unsafe { offset.as_mut() }, count));
             if sent == Err(Errno::PIPE) {
                 // SAFETY: as in `send`.
                 unsafe { libc::raise(libc::SIGPIPE) };
@@ -354,13 +363,13 @@ unsafe extern "C" fn sendfile(out: c_int, file: c_int, offset: *mut off_t, count
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn sendfile64(out: c_int, file: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
+unsafe extern "C-unwind" fn sendfile64(out: c_int, file: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
     // SAFETY: off_t and off64_t are the same on 64-bit Linux.
     unsafe { sendfile(out, file, offset, count) }
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn splice(from: c_int, from_at: *mut off_t, to: c_int, to_at: *mut off_t, len: size_t, flags: c_uint) -> ssize_t {
+unsafe extern "C-unwind" fn splice(from: c_int, from_at: *mut off_t, to: c_int, to_at: *mut off_t, len: size_t, flags: c_uint) -> ssize_t {
     if Sock::find(from).is_some() || Sock::find(to).is_some() {
         // As for any descriptor that cannot: programs fall back to copying.
         set_errno(Errno::INVAL);

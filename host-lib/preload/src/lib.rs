@@ -18,10 +18,13 @@
 
 #[macro_use]
 mod real;
+mod cancel;
 mod fd;
 mod io;
 mod net;
 mod ready;
+#[cfg(test)]
+mod tests;
 
 use toe_sockets::close::{exiting, fork_child, fork_parent, fork_prepare, start};
 
@@ -50,7 +53,7 @@ extern "C" fn init() {
     }
 }
 
-/// Runs when the library is loaded. What comes before works too, except that a fork would not be noticed.
+/// Runs when the library is loaded. What comes before works too, except that a fork would not be noticed. (A test says first where toed is.)
 #[used]
-#[unsafe(link_section = ".init_array")]
+#[cfg_attr(not(test), unsafe(link_section = ".init_array"))]
 static INIT: extern "C" fn() = init;

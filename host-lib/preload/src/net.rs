@@ -1,5 +1,6 @@
 //! Sockets: socket, bind, listen, accept, connect, names and options.
 
+use crate::cancel::point;
 use crate::real::{answer, status};
 use libc::{c_int, c_void, sockaddr, socklen_t};
 use toe_sockets::open::Outcome;
@@ -68,7 +69,7 @@ fn done(outcome: Result<Outcome, Errno>) -> Option<c_int> {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
+unsafe extern "C-unwind" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     match toe_sockets::open::socket(domain, kind, protocol) {
         Ok(Some(fd)) => fd,
         // SAFETY: its arguments, passed on.
@@ -78,7 +79,7 @@ unsafe extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_in
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
+unsafe extern "C-unwind" fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
     // SAFETY: the application's address.
     let outcome = Sock::find(fd).and_then(|sock| done(unsafe { address(addr, len) }.and_then(|name| sock.bind(name))));
     // SAFETY: its arguments, passed on.
@@ -86,24 +87,24 @@ unsafe extern "C" fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
+unsafe extern "C-unwind" fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
     // SAFETY: the application's address.
-    let outcome = Sock::find(fd).and_then(|sock| done(unsafe { address(addr, len) }.and_then(|name| sock.connect(name))));
+    let outcome = Sock::find(fd).and_then(|sock| done(unsafe { address(addr, len) }.and_then(|name| point(|| sock.connect(name)))));
     // SAFETY: its arguments, passed on.
     outcome.unwrap_or_else(|| unsafe { real!(connect as fn(c_int, *const sockaddr, socklen_t) -> c_int)(fd, addr, len) })
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn listen(fd: c_int, backlog: c_int) -> c_int {
+unsafe extern "C-unwind" fn listen(fd: c_int, backlog: c_int) -> c_int {
     let outcome = Sock::find(fd).and_then(|sock| done(sock.listen(backlog)));
     // SAFETY: its arguments, passed on.
     outcome.unwrap_or_else(|| unsafe { real!(listen as fn(c_int, c_int) -> c_int)(fd, backlog) })
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn accept4(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> c_int {
+unsafe extern "C-unwind" fn accept4(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> c_int {
     match Sock::find(fd) {
-        Some(sock) => answer(sock.accept(flags).and_then(|(new, name)| {
+        Some(sock) => answer(point(|| sock.accept(flags)).and_then(|(new, name)| {
             if addr.is_null() {
                 return Ok(new);
             }
@@ -121,7 +122,7 @@ unsafe extern "C" fn accept4(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn accept(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int {
+unsafe extern "C-unwind" fn accept(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int {
     match Sock::find(fd) {
         // SAFETY: same arguments.
         Some(_) => unsafe { accept4(fd, addr, len, 0) },
@@ -131,7 +132,7 @@ unsafe extern "C" fn accept(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t)
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
+unsafe extern "C-unwind" fn shutdown(fd: c_int, how: c_int) -> c_int {
     match Sock::find(fd) {
         Some(sock) => status(sock.shutdown(how)),
         // SAFETY: its arguments, passed on.
@@ -140,7 +141,7 @@ unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn getsockname(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int {
+unsafe extern "C-unwind" fn getsockname(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int {
     match Sock::find(fd) {
         // SAFETY: the application's room for an address.
         Some(sock) => status(sock.local_name().and_then(|name| unsafe { put(&name, addr, len) })),
@@ -150,7 +151,7 @@ unsafe extern "C" fn getsockname(fd: c_int, addr: *mut sockaddr, len: *mut sockl
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn getpeername(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int {
+unsafe extern "C-unwind" fn getpeername(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int {
     match Sock::find(fd) {
         // SAFETY: the application's room for an address.
         Some(sock) => status(sock.peer_name().and_then(|name| unsafe { put(&name, addr, len) })),
@@ -160,7 +161,7 @@ unsafe extern "C" fn getpeername(fd: c_int, addr: *mut sockaddr, len: *mut sockl
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, len: socklen_t) -> c_int {
+unsafe extern "C-unwind" fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, len: socklen_t) -> c_int {
     match Sock::find(fd) {
         Some(sock) => {
             // SAFETY: the application's value.
@@ -173,7 +174,7 @@ unsafe extern "C" fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *co
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, len: *mut socklen_t) -> c_int {
+unsafe extern "C-unwind" fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, len: *mut socklen_t) -> c_int {
     match Sock::find(fd) {
         Some(sock) => {
             if len.is_null() {

@@ -1,5 +1,6 @@
 //! Readiness: poll, select, epoll.
 
+use crate::cancel::point;
 use crate::real::{count, set_errno, status};
 use libc::{c_int, epoll_event, fd_set, nfds_t, pollfd, sigset_t, size_t, timespec, timeval};
 use std::time::{Duration, Instant};
@@ -44,18 +45,18 @@ fn ours(fds: &[pollfd]) -> bool {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn poll(fds: *mut pollfd, n: nfds_t, timeout: c_int) -> c_int {
+unsafe extern "C-unwind" fn poll(fds: *mut pollfd, n: nfds_t, timeout: c_int) -> c_int {
     // SAFETY: the application's array.
     let list = unsafe { slice(fds, n) };
     if !ours(list) {
         // SAFETY: its arguments, passed on.
         return unsafe { real!(poll as fn(*mut pollfd, nfds_t, c_int) -> c_int)(fds, n, timeout) };
     }
-    count(toe_sockets::poll::poll(list, millis(timeout), None))
+    count(point(|| toe_sockets::poll::poll(list, millis(timeout), None)))
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __poll_chk(fds: *mut pollfd, n: nfds_t, timeout: c_int, len: size_t) -> c_int {
+unsafe extern "C-unwind" fn __poll_chk(fds: *mut pollfd, n: nfds_t, timeout: c_int, len: size_t) -> c_int {
     if len / size_of::<pollfd>() >= n as usize {
         // SAFETY: same arguments.
         return unsafe { poll(fds, n, timeout) };
@@ -65,7 +66,7 @@ unsafe extern "C" fn __poll_chk(fds: *mut pollfd, n: nfds_t, timeout: c_int, len
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn ppoll(fds: *mut pollfd, n: nfds_t, time: *const timespec, mask: *const sigset_t) -> c_int {
+unsafe extern "C-unwind" fn ppoll(fds: *mut pollfd, n: nfds_t, time: *const timespec, mask: *const sigset_t) -> c_int {
     // SAFETY: the application's array.
     let list = unsafe { slice(fds, n) };
     if !ours(list) {
@@ -75,11 +76,11 @@ unsafe extern "C" fn ppoll(fds: *mut pollfd, n: nfds_t, time: *const timespec, m
     }
     // SAFETY: the application's time and mask.
     let (timeout, mask) = unsafe { (from_timespec(time), from_sigset(mask)) };
-    count(timeout.and_then(|timeout| toe_sockets::poll::poll(list, timeout, mask)))
+    count(timeout.and_then(|timeout| point(|| toe_sockets::poll::poll(list, timeout, mask))))
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __ppoll_chk(fds: *mut pollfd, n: nfds_t, time: *const timespec, mask: *const sigset_t, len: size_t) -> c_int {
+unsafe extern "C-unwind" fn __ppoll_chk(fds: *mut pollfd, n: nfds_t, time: *const timespec, mask: *const sigset_t, len: size_t) -> c_int {
     if len / size_of::<pollfd>() >= n as usize {
         // SAFETY: same arguments.
         return unsafe { ppoll(fds, n, time, mask) };
@@ -97,11 +98,11 @@ unsafe fn sets<'a>(n: usize, pointers: [*mut fd_set; 3]) -> Sets<'a> {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn select(n: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, time: *mut timeval) -> c_int {
+unsafe extern "C-unwind" fn select(n: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, time: *mut timeval) -> c_int {
     let number = usize::try_from(n).unwrap_or(0);
     // SAFETY: the application's sets.
-    let sets = unsafe { sets(number, [read, write, except]) };
-    if !concerns_us(members(&sets, number)) {
+    let sets = || unsafe { sets(number, [read, write, except]) };
+    if !concerns_us(members(&sets(), number)) {
         let real = real!(select as fn(c_int, *mut fd_set, *mut fd_set, *mut fd_set, *mut timeval) -> c_int);
         // SAFETY: its arguments, passed on.
         return unsafe { real(n, read, write, except, time) };
@@ -116,7 +117,7 @@ unsafe extern "C" fn select(n: c_int, read: *mut fd_set, write: *mut fd_set, exc
         },
     };
     let start = Instant::now();
-    let result = toe_sockets::poll::select(number, sets, timeout, None);
+    let result = point(|| toe_sockets::poll::select(number, sets(), timeout, None));
     if let (Some(time), Some(timeout)) = (time, timeout) {
         // Linux leaves the time that was not used.
         let left = timeout.saturating_sub(start.elapsed());
@@ -127,7 +128,7 @@ unsafe extern "C" fn select(n: c_int, read: *mut fd_set, write: *mut fd_set, exc
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn pselect(
+unsafe extern "C-unwind" fn pselect(
     n: c_int,
     read: *mut fd_set,
     write: *mut fd_set,
@@ -137,19 +138,19 @@ unsafe extern "C" fn pselect(
 ) -> c_int {
     let number = usize::try_from(n).unwrap_or(0);
     // SAFETY: the application's sets.
-    let sets = unsafe { sets(number, [read, write, except]) };
-    if !concerns_us(members(&sets, number)) {
+    let sets = || unsafe { sets(number, [read, write, except]) };
+    if !concerns_us(members(&sets(), number)) {
         let real = real!(pselect as fn(c_int, *mut fd_set, *mut fd_set, *mut fd_set, *const timespec, *const sigset_t) -> c_int);
         // SAFETY: its arguments, passed on.
         return unsafe { real(n, read, write, except, time, mask) };
     }
     // SAFETY: the application's time and mask.
     let (timeout, mask) = unsafe { (from_timespec(time), from_sigset(mask)) };
-    count(timeout.and_then(|timeout| toe_sockets::poll::select(number, sets, timeout, mask)))
+    count(timeout.and_then(|timeout| point(|| toe_sockets::poll::select(number, sets(), timeout, mask))))
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn epoll_create(size: c_int) -> c_int {
+unsafe extern "C-unwind" fn epoll_create(size: c_int) -> c_int {
     // SAFETY: its argument, passed on.
     let fd = unsafe { real!(epoll_create as fn(c_int) -> c_int)(size) };
     epoll::created(fd);
@@ -157,7 +158,7 @@ unsafe extern "C" fn epoll_create(size: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn epoll_create1(flags: c_int) -> c_int {
+unsafe extern "C-unwind" fn epoll_create1(flags: c_int) -> c_int {
     // SAFETY: its argument, passed on.
     let fd = unsafe { real!(epoll_create1 as fn(c_int) -> c_int)(flags) };
     epoll::created(fd);
@@ -165,7 +166,7 @@ unsafe extern "C" fn epoll_create1(flags: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_event) -> c_int {
+unsafe extern "C-unwind" fn epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_event) -> c_int {
     if kind(fd) != Kind::Other {
         // SAFETY: null or the application's event.
         let event = (!event.is_null()).then(|| unsafe { event.read_unaligned() });
@@ -207,7 +208,7 @@ unsafe fn wait(
     }
     // SAFETY: the caller's promise.
     let out = unsafe { std::slice::from_raw_parts_mut(events, max) };
-    count(timeout.and_then(|timeout| epoll::wait(epfd, out, timeout, mask)))
+    count(timeout.and_then(|timeout| point(|| epoll::wait(epfd, out, timeout, mask))))
 }
 
 /// Whether an epoll descriptor is one that may hold sockets of ours.
@@ -216,7 +217,7 @@ fn known(epfd: c_int) -> bool {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn epoll_wait(epfd: c_int, events: *mut epoll_event, max: c_int, timeout: c_int) -> c_int {
+unsafe extern "C-unwind" fn epoll_wait(epfd: c_int, events: *mut epoll_event, max: c_int, timeout: c_int) -> c_int {
     if !known(epfd) {
         let real = real!(epoll_wait as fn(c_int, *mut epoll_event, c_int, c_int) -> c_int);
         // SAFETY: its arguments, passed on.
@@ -227,7 +228,7 @@ unsafe extern "C" fn epoll_wait(epfd: c_int, events: *mut epoll_event, max: c_in
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn epoll_pwait(epfd: c_int, events: *mut epoll_event, max: c_int, timeout: c_int, mask: *const sigset_t) -> c_int {
+unsafe extern "C-unwind" fn epoll_pwait(epfd: c_int, events: *mut epoll_event, max: c_int, timeout: c_int, mask: *const sigset_t) -> c_int {
     if !known(epfd) {
         let real = real!(epoll_pwait as fn(c_int, *mut epoll_event, c_int, c_int, *const sigset_t) -> c_int);
         // SAFETY: its arguments, passed on.
@@ -238,7 +239,7 @@ unsafe extern "C" fn epoll_pwait(epfd: c_int, events: *mut epoll_event, max: c_i
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn epoll_pwait2(
+unsafe extern "C-unwind" fn epoll_pwait2(
     epfd: c_int,
     events: *mut epoll_event,
     max: c_int,

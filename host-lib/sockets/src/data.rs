@@ -116,7 +116,7 @@ fn partly(socket: &Socket<'_>, done: usize, error: Errno) -> Result<usize, Errno
     if done == 0 {
         return Err(error);
     }
-    if !matches!(error, Errno::AGAIN | Errno::INTR | Errno::BADF) {
+    if !matches!(error, Errno::AGAIN | Errno::INTR | Errno::BADF | Errno::CANCELED) {
         socket.return_error();
     }
     Ok(done)
@@ -216,6 +216,10 @@ impl Sock {
         let len = measure(spans, Errno::MSGSIZE)?.min(CALL_MAX);
         if !plausible(spans) {
             return Err(Errno::FAULT);
+        }
+        if flags & libc::MSG_FASTOPEN != 0 {
+            // As Linux where TCP Fast Open is switched off: the program connects first, then.
+            return Err(Errno::OPNOTSUPP);
         }
         let urgent = flags & libc::MSG_OOB != 0;
         self.hold_back(&socket, flags & libc::MSG_MORE != 0);

@@ -87,6 +87,8 @@ pub(crate) struct Hub {
     /// Owned slots with news of urgent data, and the thread that sends signals, while it sleeps.
     urgent: Vec<(u32, Change)>,
     signaller: Option<u64>,
+    /// Threads that are to end, and have not noticed yet.
+    cancelled: Vec<usize>,
     /// Scratch for `drain`.
     changes: Vec<(u32, Change)>,
 }
@@ -101,6 +103,7 @@ static HUB: Mutex<Hub> = Mutex::new(Hub {
     epolls: Vec::new(),
     urgent: Vec::new(),
     signaller: None,
+    cancelled: Vec::new(),
     changes: Vec::new(),
 });
 
@@ -501,6 +504,27 @@ impl Hub {
         }
     }
 
+    /// A thread is to end: if it sleeps, it is among those that are woken.
+    pub fn cancel(&mut self, thread: usize) {
+        if !self.cancelled.contains(&thread) {
+            self.cancelled.push(thread);
+        }
+        self.wake_all();
+    }
+
+    /// Whether a thread is to end. Says so once.
+    pub fn take_cancelled(&mut self, thread: usize) -> bool {
+        let found = self.cancelled.iter().position(|t| *t == thread);
+        found.map(|i| self.cancelled.swap_remove(i)).is_some()
+    }
+
+    fn wake_all(&mut self) {
+        let tickets: Vec<u64> = self.waiters.iter().map(|w| w.ticket).collect();
+        for ticket in tickets {
+            self.wake(ticket);
+        }
+    }
+
     // --- ends
 
     /// toed or the card has gone: every socket of this process ends, everybody is woken.
@@ -525,10 +549,7 @@ impl Hub {
         for slot in sockets() {
             self.changed(slot, Change::IN.with(Change::OUT).with(Change::END));
         }
-        let tickets: Vec<u64> = self.waiters.iter().map(|w| w.ticket).collect();
-        for ticket in tickets {
-            self.wake(ticket);
-        }
+        self.wake_all();
     }
 
     /// In a forked child: threads and queues were the parent's. Epoll items are the child's as well.
@@ -540,6 +561,7 @@ impl Hub {
         self.leader = None;
         self.signaller = None;
         self.urgent.clear();
+        self.cancelled.clear();
         self.noticed.clear();
         for local in &mut self.slots {
             local.watchers.retain(|w| matches!(w, Watcher::Item(..)));

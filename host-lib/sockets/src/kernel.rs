@@ -12,6 +12,7 @@ use toe::Socket;
 use toe::link::sys::AppFd;
 use toe::socket::own_flags;
 use toe_abi::desc::hc_flags;
+use toe_abi::flow::cc;
 
 /// Makes every number of this process that means `sock` a kernel socket.
 pub(crate) fn convert(sock: Sock, socket: &Socket<'_>) -> Result<(), Errno> {
@@ -29,13 +30,24 @@ pub(crate) fn convert(sock: Sock, socket: &Socket<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
+impl Sock {
+    /// A kernel socket of the same family: what is asked about interfaces by ioctl(2) is asked there.
+    pub fn kernels(self) -> Result<OwnedFd, Errno> {
+        plain(Family::of(&self.words()?), SocketFlags::CLOEXEC)
+    }
+}
+
+fn plain(family: Family, flags: SocketFlags) -> Result<OwnedFd, Errno> {
+    let of_kernel = if family == Family::Inet { AddressFamily::INET } else { AddressFamily::INET6 };
+    rustix::net::socket_with(of_kernel, SocketType::STREAM, flags, None)
+}
+
 /// A kernel socket with the options of ours.
 fn make(socket: &Socket<'_>) -> Result<OwnedFd, Errno> {
     let mut flags = SocketFlags::CLOEXEC;
     flags.set(SocketFlags::NONBLOCK, data::is_nonblocking(socket));
     let family = Family::of(socket);
-    let of_kernel = if family == Family::Inet { AddressFamily::INET } else { AddressFamily::INET6 };
-    let fd = rustix::net::socket_with(of_kernel, SocketType::STREAM, flags, None)?;
+    let fd = plain(family, flags)?;
     if family == Family::Inet6 {
         sockopt::set_ipv6_v6only(&fd, socket.has_flag(own_flags::V6ONLY))?;
     }
@@ -65,7 +77,10 @@ fn make(socket: &Socket<'_>) -> Result<OwnedFd, Errno> {
 /// The options that are a number. What this kernel does not know, or does not let everybody set, was advice.
 fn set_numbers(socket: &Socket<'_>, fd: AppFd) {
     for ((level, name), value) in hub::lock().all_kept(socket.index()) {
-        let _ = fd.set_option(level, name, &value.to_ne_bytes());
+        let _ = match (level, name) {
+            (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => fd.set_option(level, name, cc::name(value as u8).as_bytes()),
+            _ => fd.set_option(level, name, &value.to_ne_bytes()),
+        };
     }
     for (level, name, flag) in [
         (libc::SOL_SOCKET, libc::SO_OOBINLINE, own_flags::OOBINLINE),

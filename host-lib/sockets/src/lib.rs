@@ -8,6 +8,7 @@
 //!   data      recv send sendfile                     control   fcntl ioctl names shutdown
 //!   urgent    MSG_OOB SIOCATMARK F_SETOWN
 //!   close     close dup exit fork                    kernel    what is not ours becomes a kernel socket
+//!   cancel    pthread_cancel
 //!   poll      poll select            epoll  epoll_*
 //!      ▼
 //!   hub       the process's queues, who watches which socket, who sleeps      fdtable  number -> what it is
@@ -29,6 +30,7 @@
 //! through libc's names: those are ours.
 #![forbid(unsafe_code)]
 
+pub mod cancel;
 pub mod close;
 pub mod control;
 pub mod data;

@@ -262,8 +262,9 @@ impl Sock {
             How::Number(option, _) => self.set_number(&socket, option, (level, name), int(value)?)?,
             How::NumberByte(option, _) => self.set_number(&socket, option, (level, name), byte_or_int(value)?)?,
             How::MaxSegment => self.set_number(&socket, SocketOption::MaxSegment, (level, name), int(value)?)?,
-            How::TxBuffer | How::RxBuffer => drop(int(value)?),
-            How::Congestion => self.set_congestion(value)?,
+            // For the kernel, should the socket become its own.
+            How::TxBuffer | How::RxBuffer => self.keep(level, name, int(value)?),
+            How::Congestion => self.keep(level, name, self.set_congestion(value)?.into()),
             How::Error | How::Value(_) | How::Domain | How::Listening | How::Info => return Err(Errno::NOPROTOOPT),
             How::Refused(errno) => return Err(errno),
         }

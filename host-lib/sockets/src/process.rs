@@ -199,7 +199,12 @@ fn adopt(fd: i32) {
         && view(slot).is_ok()
         && fdtable::fits(fd)
     {
-        hub::lock().hold(slot);
+        let mut hub = hub::lock();
+        if hub.holders(slot) == 0 {
+            // What this process had done for it ended with its last close here.
+            set_unbound(slot);
+        }
+        hub.hold(slot);
         fdtable::set(fd, Kind::Socket(slot));
     }
 }
@@ -354,9 +359,7 @@ pub(crate) fn take_token() -> Result<(u32, OwnedFd), Errno> {
     }
     let (slot, token) = control.pool.pop_front().ok_or(Errno::NFILE)?;
     drop(control);
-    if let Some(local) = family.local.get(slot as usize) {
-        local.store(0, Ordering::Relaxed);
-    }
+    set_unbound(slot);
     view(slot)?.slot().reset();
     Ok((slot, token))
 }
@@ -390,6 +393,12 @@ pub(crate) fn readiness(slot: u32) -> u32 {
 pub(crate) fn set_bound(slot: u32) {
     if let Some(bits) = FAMILY.get().and_then(|f| f.local.get(slot as usize)) {
         bits.fetch_or(local::BOUND, Ordering::Relaxed);
+    }
+}
+
+fn set_unbound(slot: u32) {
+    if let Some(bits) = FAMILY.get().and_then(|f| f.local.get(slot as usize)) {
+        bits.store(0, Ordering::Relaxed);
     }
 }
 
@@ -531,6 +540,14 @@ pub fn exec() {
         return;
     }
     let_go();
+}
+
+/// Another program is about to be started by a function of libc's (posix_spawn, system, popen), out of this library's sight: it may have sockets
+/// of this process, which shares them from now on.
+pub fn spawn() {
+    if fdtable::ours(0, u32::MAX).any(|(_, kind)| matches!(kind, Kind::Socket(_))) {
+        set_shared();
+    }
 }
 
 /// Tells the card what it does not know yet, and says in the slots that their closing is meant. The card reads the queue to its end before it

@@ -30,10 +30,10 @@ fn number(value: &[u8]) -> Result<u8, Errno> {
 }
 
 impl Sock {
-    /// TCP_CONGESTION is set.
-    pub(crate) fn set_congestion(self, value: &[u8]) -> Result<(), Errno> {
+    /// TCP_CONGESTION is set. The algorithm's number.
+    pub(crate) fn set_congestion(self, value: &[u8]) -> Result<u8, Errno> {
         let number = number(value)?;
-        process::ask(|client| client.set_congestion(self.slot, number))
+        process::ask(|client| client.set_congestion(self.slot, number)).map(|()| number)
     }
 
     /// TCP_CONGESTION as it is read.

@@ -1,7 +1,7 @@
 //! Waiting: spin for a little while, as answers on a local wire take microseconds, then sleep.
 
 use crate::hub::{self, Hub, Interest};
-use crate::process;
+use crate::{cancel, process};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::io::Errno;
@@ -52,8 +52,11 @@ impl Wait {
     }
 
     /// Waits some, having found nothing under `hub`. `kernel` are descriptors to be watched besides; their `revents` are set.
-    /// EINTR: a signal was handled.
-    pub fn step(&mut self, hub: MutexGuard<'static, Hub>, interest: &Interest, kernel: &mut [libc::pollfd]) -> Result<Step, Errno> {
+    /// EINTR: a signal was handled. ECANCELED: the thread may have to end.
+    pub fn step(&mut self, mut hub: MutexGuard<'static, Hub>, interest: &Interest, kernel: &mut [libc::pollfd]) -> Result<Step, Errno> {
+        if hub.take_cancelled(cancel::this()) {
+            return Err(Errno::CANCELED);
+        }
         let now = Instant::now();
         if self.deadline.is_some_and(|d| now >= d) {
             drop(hub);

@@ -278,6 +278,28 @@ fn a_rate_and_a_late_port_go_with_a_socket_to_the_kernel() {
     go_to_the_kernel(&[(libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, 500_000), (libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)]);
 }
 
+/// The kernel's own buffers are as large as was asked for (and twice that, as it says).
+#[test]
+fn sizes_of_buffers_go_with_a_socket_to_the_kernel() {
+    let fd = fresh(0);
+    for name in [libc::SO_SNDBUF, libc::SO_RCVBUF] {
+        fd.sock().set_option(libc::SOL_SOCKET, name, &10_000i32.to_ne_bytes()).unwrap();
+    }
+    assert_eq!(fd.sock().bind(&name([127, 0, 0, 1], 0)), Ok(Outcome::Kernel));
+    let kernel = AppFd(fd.0);
+    assert_eq!(rustix::net::sockopt::socket_send_buffer_size(kernel), Ok(20_000));
+    assert_eq!(rustix::net::sockopt::socket_recv_buffer_size(kernel), Ok(20_000));
+}
+
+#[test]
+fn congestion_control_goes_with_a_socket_to_the_kernel() {
+    let fd = fresh(0);
+    // The one that every kernel has.
+    fd.sock().set_option(libc::IPPROTO_TCP, libc::TCP_CONGESTION, b"reno").unwrap();
+    assert_eq!(fd.sock().bind(&name([127, 0, 0, 1], 0)), Ok(Outcome::Kernel));
+    assert_eq!(rustix::net::sockopt::tcp_congestion(AppFd(fd.0)).as_deref(), Ok("reno"));
+}
+
 fn go_to_the_kernel(numbers: &[(i32, i32, i32)]) {
     let fd = fresh(0);
     for &(level, name, value) in numbers {
@@ -290,6 +312,14 @@ fn go_to_the_kernel(numbers: &[(i32, i32, i32)]) {
         let result = unsafe { libc::getsockopt(fd.0, level, name, (&raw mut got).cast(), &raw mut len) };
         assert_eq!((result, got), (0, value), "level {level}, option {name}");
     }
+}
+
+/// As by a kernel whose TCP Fast Open is switched off: programs connect first, then.
+#[test]
+fn a_send_that_is_to_connect_is_refused() {
+    assert_eq!(fresh(0).send(b"x", libc::MSG_FASTOPEN), Err(Errno::OPNOTSUPP));
+    let (client, _server, _listener) = pair();
+    assert_eq!(client.send(b"x", libc::MSG_FASTOPEN), Err(Errno::OPNOTSUPP));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use toe::link::slot::Addr;
 use toe::link::sync::queue::{Consumer, Producer};
@@ -119,6 +119,14 @@ pub fn assert_has_it_back(client: Sock, server: Sock) {
     let span = |bytes: &mut [u8; 1]| [unsafe { IoSpan::new(bytes.as_mut_ptr(), 1) }];
     assert_eq!(server.send(&span(&mut sent), 0), Ok(1));
     assert_eq!((client.recv(&span(&mut got), 0), got), (Ok(1), sent));
+}
+
+/// How often somebody has asked for the notices of a listener that another process may have.
+static SUBSCRIPTIONS: AtomicU32 = AtomicU32::new(0);
+
+#[allow(dead_code, reason = "not every test binary needs it")]
+pub fn subscriptions() -> u32 {
+    SUBSCRIPTIONS.load(Ordering::Relaxed)
 }
 
 /// Starts the world for this process, once.
@@ -250,6 +258,7 @@ impl World {
                 let token = self.tokens.iter().find(|token| Some(token.inode) == inode);
                 reply.args[0] = token.map_or(u64::MAX, |token| token.slot.into());
             }
+            op::SUBSCRIBE => _ = SUBSCRIPTIONS.fetch_add(1, Ordering::Relaxed),
             op::UNLISTEN => self.bound.retain(|(slot, _)| *slot != request.slot),
             _ => {}
         }
