@@ -14,6 +14,43 @@ unsafe extern "C" fn close(fd: c_int) -> c_int {
     }
 }
 
+/// Does what closes a stream's descriptor inside libc, where it does not come by here.
+///
+/// # Safety
+/// `stream` is the application's.
+unsafe fn closing_stream<T>(stream: *mut FILE, close: impl Fn() -> T) -> T {
+    // SAFETY: the caller's promise.
+    let fd = unsafe { libc::fileno(stream) };
+    let mut result = None;
+    if kind(fd) != Kind::Other {
+        let _ = closing::close_by(fd, || {
+            result = Some(close());
+            Ok(())
+        });
+    }
+    result.unwrap_or_else(close)
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fclose(stream: *mut FILE) -> c_int {
+    let real = real!(fclose as fn(*mut FILE) -> c_int);
+    // SAFETY: the application's stream.
+    unsafe { closing_stream(stream, || real(stream)) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn freopen(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE {
+    let real = real!(freopen as fn(*const c_char, *const c_char, *mut FILE) -> *mut FILE);
+    // SAFETY: its arguments, passed on.
+    unsafe { closing_stream(stream, || real(path, mode, stream)) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn freopen64(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE {
+    // SAFETY: its arguments, passed on. On 64-bit Linux it is the same function.
+    unsafe { freopen(path, mode, stream) }
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     let real = real!(close_range as fn(c_uint, c_uint, c_int) -> c_int);
