@@ -5,6 +5,8 @@ use libc::{FILE, c_char, c_int, c_long, c_uint, c_ulong, pid_t, posix_spawn_file
 use std::os::fd::AsRawFd;
 use toe_sockets::{Errno, Kind, Sock, close as closing, kind};
 
+pub use toe_sockets::close::exec as before_exec;
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn close(fd: c_int) -> c_int {
     match kind(fd) {

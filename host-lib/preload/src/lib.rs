@@ -25,6 +25,7 @@ mod net;
 mod ready;
 #[cfg(test)]
 mod tests;
+mod variadic;
 
 use toe_sockets::close::{exiting, fork_child, fork_parent, fork_prepare, start};
 
