@@ -150,3 +150,22 @@ fn a_socket_that_stdio_has_closed_is_gone() {
         assert_ne!(Sock::find(fd), socket);
     }
 }
+
+/// As many as do not fit into registers.
+#[test]
+fn arguments_go_on_to_execl() {
+    // SAFETY: the child has its parent's memory, and does nothing but to call a function that takes C strings up to a null.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let n = c"n".as_ptr();
+        // SAFETY: as above.
+        unsafe {
+            libc::execl(c"/bin/sh".as_ptr(), n, c"-c".as_ptr(), c"exit $#".as_ptr(), n, n, n, n, n, n, n, n, null::<libc::c_char>());
+            libc::_exit(100);
+        }
+    }
+    let mut status = 0;
+    // SAFETY: room for a status.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    assert_eq!((libc::WIFEXITED(status), libc::WEXITSTATUS(status)), (true, 7));
+}
