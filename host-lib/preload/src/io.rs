@@ -1,7 +1,7 @@
 //! Bytes: read, write, send, recv and their kin.
 
 use crate::cancel::point;
-use crate::real::{answer, length, set_errno};
+use crate::real::{answer, length};
 use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t, timespec};
 use toe_sockets::{Errno, IoSpan, Sock};
 
@@ -23,7 +23,10 @@ unsafe fn one(buf: *const c_void, len: usize) -> [IoSpan; 1] {
 
 /// Sends; EPIPE comes with SIGPIPE unless the call said no.
 fn send(sock: Sock, spans: &[IoSpan], flags: c_int) -> ssize_t {
-    let sent = point(|| sock.send(spans, flags));
+    sent(point(|| sock.send(spans, flags)), flags)
+}
+
+fn sent(sent: Result<usize, Errno>, flags: c_int) -> ssize_t {
     if sent == Err(Errno::PIPE) && flags & libc::MSG_NOSIGNAL == 0 {
         // SAFETY: no memory involved; the handler is the application's business.
         unsafe { libc::raise(libc::SIGPIPE) };
@@ -347,15 +350,8 @@ unsafe extern "C-unwind" fn recvmmsg(fd: c_int, messages: *mut mmsghdr, n: c_uin
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn sendfile(out: c_int, file: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
     match Sock::find(out) {
-        Some(sock) => {
-            // SAFETY: null or the application's offset.
-            let sent = point(|| sock.sendfile(file, unsafe { offset.as_mut() }, count));
-            if sent == Err(Errno::PIPE) {
-                // SAFETY: as in `send`.
-                unsafe { libc::raise(libc::SIGPIPE) };
-            }
-            length(sent)
-        }
+        // SAFETY: null or the application's offset.
+        Some(sock) => sent(point(|| sock.sendfile(file, unsafe { offset.as_mut() }, count)), 0),
         None if Sock::find(file).is_some() => answer(Err(Errno::INVAL)),
         // SAFETY: its arguments, passed on.
         None => unsafe { real!(sendfile as fn(c_int, c_int, *mut off_t, size_t) -> ssize_t)(out, file, offset, count) },
@@ -370,10 +366,18 @@ unsafe extern "C-unwind" fn sendfile64(out: c_int, file: c_int, offset: *mut off
 
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn splice(from: c_int, from_at: *mut off_t, to: c_int, to_at: *mut off_t, len: size_t, flags: c_uint) -> ssize_t {
-    if Sock::find(from).is_some() || Sock::find(to).is_some() {
+    if Sock::find(from).is_some() {
         // As for any descriptor that cannot: programs fall back to copying.
-        set_errno(Errno::INVAL);
-        return -1;
+        return length(Err(Errno::INVAL));
+    }
+    if let Some(sock) = Sock::find(to) {
+        // Of what is in a pipe already, programs have no other way to get rid.
+        let done = match (from_at.is_null(), to_at.is_null()) {
+            (true, true) => point(|| sock.splice_from(from, len, flags)),
+            (false, _) => Err(Errno::SPIPE),
+            (_, false) => Err(Errno::INVAL),
+        };
+        return sent(done, 0);
     }
     // SAFETY: its arguments, passed on.
     unsafe { real!(splice as fn(c_int, *mut off_t, c_int, *mut off_t, size_t, c_uint) -> ssize_t)(from, from_at, to, to_at, len, flags) }

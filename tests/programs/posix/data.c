@@ -386,6 +386,53 @@ static void splices(void) {
     T(pipe(pipes));
     T(write(pipes[1], "abc", 3));
     T(splice(pipes[0], NULL, s, NULL, 3, 0));
+    P("recv 3");
+    T(splice(pipes[0], NULL, s, NULL, 3, SPLICE_F_NONBLOCK));
+    T(write(pipes[1], "def", 3));
+    T(splice(pipes[0], NULL, s, NULL, 100, SPLICE_F_MORE));
+    T(splice(pipes[1], NULL, s, NULL, 3, 0));
+    loff_t at = 0;
+    T(splice(pipes[0], &at, s, NULL, 3, 0));
+    T(splice(pipes[0], NULL, s, &at, 3, 0));
+    T(splice(pipes[0], NULL, s, NULL, 0, 0));
+    T(splice(open("/dev/null", O_RDONLY), NULL, s, NULL, 3, 0));
+    fcntl(pipes[0], F_SETFL, O_NONBLOCK);
+    T(splice(pipes[0], NULL, s, NULL, 3, 0));
+    T(close(pipes[1]));
+    T(splice(pipes[0], NULL, s, NULL, 3, 0));
+    T(write(s, "g", 1));
+    P("recv 4");
+    signal(SIGPIPE, count_signal);
+    T(pipe(pipes));
+    T(write(pipes[1], "abc", 3));
+    T(shutdown(s, SHUT_WR));
+    T(splice(pipes[0], NULL, s, NULL, 3, 0));
+    T(signals_seen);
+}
+
+/* More than there is room for, while more comes. */
+static void splices_large(void) {
+    int s = outgoing(), pipes[2];
+    static char block[50000];
+    T(pipe(pipes));
+    pid_t child = fork();
+    if (child == 0) {
+        close(pipes[0]);
+        for (int i = 0; i < 40; i++) {
+            write(pipes[1], block, sizeof block);
+        }
+        _exit(0);
+    }
+    close(pipes[1]);
+    peer("later 10 drain");
+    long n, sum = 0;
+    while ((n = splice(pipes[0], NULL, s, NULL, 1 << 20, 0)) > 0) {
+        sum += n;
+    }
+    T(n);
+    T(sum);
+    T(close(s));
+    waitpid(child, NULL, 0);
 }
 
 const struct test data_tests[] = {
@@ -414,5 +461,6 @@ const struct test data_tests[] = {
     {"blocking_write_waits_for_room", blocking_write_waits_for_room},
     {"large_both_ways", large_both_ways},
     {"splices", splices},
+    {"splices_large", splices_large},
     {0},
 };
