@@ -191,6 +191,9 @@ static void messages(void) {
     T(recvmsg(s, &r, MSG_DONTWAIT));
     T(sendmsg(s, NULL, 0));
     T(recvmsg(s, NULL, 0));
+    struct msghdr nowhere = {.msg_iovlen = 1};
+    T(sendmsg(s, &nowhere, 0));
+    T(recvmsg(s, &nowhere, MSG_DONTWAIT));
 }
 
 static void many_messages(void) {
@@ -218,8 +221,12 @@ static void names_of_senders(void) {
     char b[8] = {0};
     struct sockaddr_in a = at("1.2.3.4", 5);
     socklen_t len = sizeof a;
+    T(recvfrom(s, b, 8, MSG_DONTWAIT, ADDR(a), &len));
+    T(len);
     P("send abc");
     queued(s, 3);
+    T(recvfrom(s, b, 8, MSG_PEEK, NULL, &len));
+    T(len);
     T(recvfrom(s, b, 8, 0, ADDR(a), &len));
     T(len);
     a = at("1.2.3.4", 5);
