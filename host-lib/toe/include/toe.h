@@ -21,6 +21,7 @@ struct toe_event {
 
 /* Opens a context at toed's socket; NULL for the one in the run folder. NULL: failed, the reason is on stderr. */
 struct toe_context *toe_open(const char *path);
+/* Closes all its sockets, as toe_close. (A program that ends without this resets its connections.) */
 void toe_close_context(struct toe_context *);
 
 /* `ip` in network order (as in struct in_addr), `port` in host order. A socket (>= 0) or a negative errno. */

@@ -74,7 +74,7 @@ pub unsafe extern "C" fn toe_open(path: *const c_char) -> *mut ToeContext {
     }
 }
 
-/// Closes the context and all its sockets.
+/// Closes the context and all its sockets, as [`toe_close`].
 ///
 /// # Safety
 /// `toe` comes from `toe_open` and is not used again.
@@ -82,7 +82,7 @@ pub unsafe extern "C" fn toe_open(path: *const c_char) -> *mut ToeContext {
 pub unsafe extern "C" fn toe_close_context(toe: *mut ToeContext) {
     if !toe.is_null() {
         // SAFETY: made by `Box::into_raw` in `toe_open`.
-        drop(unsafe { Box::from_raw(toe) });
+        unsafe { Box::from_raw(toe) }.0.close_all();
     }
 }
 

@@ -409,6 +409,14 @@ impl<D: Daemon> Context<D> {
         self.drop_socket(id, true);
     }
 
+    /// Done with the context and with all its sockets, as by [`close`](Self::close). (One that is only dropped ends as that of a program that was
+    /// killed: by resets.)
+    pub fn close_all(mut self) {
+        for slot in self.sockets.keys().copied().collect::<Vec<_>>() {
+            self.close(SocketId(slot));
+        }
+    }
+
     fn drop_socket(&mut self, id: SocketId, clean: bool) {
         if let Ok(socket) = self.socket(id) {
             socket.mark_clean(clean);

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use toe_abi::FlowId;
 use toe_abi::desc::{EventDesc, HostDesc, ev_flags, hc};
-use toe_abi::region::AcceptRecord;
+use toe_abi::region::{AcceptRecord, slot_flags};
 use zerocopy::IntoBytes;
 
 /// What the daemon did, and which tokens are gone.
@@ -168,6 +168,20 @@ fn the_last_close_tells_the_card_how_far_was_written_and_read() {
     w.toe.close(conn);
     let told: Vec<_> = w.told().iter().map(|d| (d.kind, d.tx_head, d.rx_tail)).collect();
     assert_eq!(told, [(hc::UPDATE, 3, 2), (hc::CLOSE, 3, 2)]);
+}
+
+#[test]
+fn a_context_that_is_closed_closes_its_sockets() {
+    let mut w = world();
+    let conns = [connection(&mut w), connection(&mut w)];
+    for conn in conns {
+        w.toe.send(conn, b"bye").unwrap();
+    }
+    let World { toe, mut bench, .. } = w;
+    toe.close_all();
+    let told = std::iter::from_fn(|| bench.card_in.pop()).filter(|d| d.kind == hc::CLOSE);
+    assert_eq!(told.map(|d| d.tx_head).collect::<Vec<_>>(), [3, 3]);
+    assert!(conns.iter().all(|conn| Socket::new(&bench.region, conn.0).unwrap().has_flag(slot_flags::CLEAN)));
 }
 
 #[test]
