@@ -48,7 +48,8 @@ int toe_set_oob_inline(struct toe_context *, uint32_t socket, int on);
 int toe_shutdown(struct toe_context *, uint32_t socket);
 void toe_close(struct toe_context *, uint32_t socket);
 
-/* Tells the card what has changed and takes up to `max` events; then sleep with toe_wait (milliseconds, < 0: for ever). */
+/* Tells the card what has changed and takes up to `max` events; then sleep with toe_wait (milliseconds, < 0: for ever; -ENETDOWN:
+ * card or daemon have gone, and every socket was reported). */
 size_t toe_poll(struct toe_context *, struct toe_event *events, size_t max);
 int toe_wait(struct toe_context *, int timeout_ms);
 

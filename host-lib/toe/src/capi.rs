@@ -279,7 +279,8 @@ pub unsafe extern "C" fn toe_poll(toe: *mut ToeContext, events: *mut ToeEvent, m
     n
 }
 
-/// Sleeps until something may have changed, at most `timeout_ms` (negative: for ever).
+/// Sleeps until something may have changed, at most `timeout_ms` (negative: for ever). -ENETDOWN: card or daemon have gone, and every socket was
+/// reported.
 ///
 /// # Safety
 /// As [`context`].

@@ -112,10 +112,10 @@ impl Context<Client> {
         Self::new(client, region, ctx)
     }
 
-    /// Sleeps until something may have changed, at most `timeout`. A signal ends it early.
+    /// Sleeps until something may have changed, at most `timeout`. A signal ends it early. [`Error::Failed`]: nothing will, and every socket
+    /// was reported.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
-        self.flush();
-        if !self.changed.is_empty() || self.failed || !self.channel.arm() {
+        if !self.may_sleep()? {
             return Ok(());
         }
         let timeout = if self.channel.has_backlog() { Some(timeout.map_or(RETRY, |t| t.min(RETRY))) } else { timeout };
@@ -502,6 +502,17 @@ impl<D: Daemon> Context<D> {
     pub fn flush(&mut self) {
         if self.channel.flush() {
             self.daemon.kick(self.channel.ctx());
+        }
+    }
+
+    /// Whether there is nothing to do, and an interrupt is to come when there is.
+    fn may_sleep(&mut self) -> Result<bool, Error> {
+        self.flush();
+        match (self.changed.is_empty(), self.failed) {
+            (false, _) => Ok(false),
+            // Who comes again and again finds nothing to do, and would spin.
+            (true, true) => Err(Error::Failed),
+            (true, false) => Ok(self.channel.arm()),
         }
     }
 

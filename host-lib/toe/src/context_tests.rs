@@ -306,7 +306,9 @@ fn a_failed_card_ends_all_sockets_with_an_event() {
     let conn = w.toe.accept(listener).unwrap().unwrap();
     w.poll();
     w.bench.region.page(0).unwrap().card.failed.store(1, Ordering::Relaxed);
+    assert!(matches!(w.toe.may_sleep(), Ok(false)));
     assert_eq!(w.poll().len(), 2);
+    assert!(matches!(w.toe.may_sleep(), Err(Error::Failed)), "else its loop spins");
     assert!(matches!(w.toe.recv(conn, &mut [0]), Err(Error::Os(Errno::NETDOWN))));
     assert!(matches!(w.toe.connect(Addr::default()), Err(Error::Failed)));
 }
