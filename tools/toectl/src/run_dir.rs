@@ -123,8 +123,10 @@ impl RunDir {
         environment(format!("{what}; name another folder with TOE_RUN_DIR or --run-dir"))
     }
 
-    /// Waits for nobody: two `up`s at a time are a mistake. (toed locks the folder itself.)
+    /// Waits for nobody: two `up`s at a time are a mistake. (toed locks the folder itself.) What is in a folder that is not ours is
+    /// not to be believed: processes to be ended, a machine to be started.
     pub fn lock(&self) -> Result<Locked> {
+        self.check()?;
         let mut hasher = DefaultHasher::new();
         self.path.hash(&mut hasher);
         let name = format!("ferrotoe-toectl-{:016x}", hasher.finish());
@@ -219,8 +221,9 @@ mod tests {
         let dir = scratch("open");
         dir.make().expect("made");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).expect("chmod");
-        let error = dir.make().unwrap_err().to_string();
-        assert!(error.contains("written by others") && error.contains("TOE_RUN_DIR"), "{error}");
+        for error in [dir.make().expect_err("refused"), dir.lock().expect_err("refused")].map(|error| error.to_string()) {
+            assert!(error.contains("written by others") && error.contains("TOE_RUN_DIR"), "{error}");
+        }
         fs::remove_dir(dir.path()).expect("removed");
     }
 
