@@ -397,7 +397,7 @@ static void vfork_and_exec_with_it(void) {
     }
     reap(1);
     P("send xyz");
-    queued(s, 3);
+    queued(s, 6);
     text("still", s, 0);
 }
 
