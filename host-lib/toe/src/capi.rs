@@ -165,8 +165,8 @@ pub unsafe extern "C" fn toe_accept(toe: *mut ToeContext, listener: u32) -> i64 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toe_recv(toe: *mut ToeContext, socket: u32, buf: *mut c_void, len: usize) -> isize {
     // SAFETY: the caller's promise.
-    let (toe, buf) = unsafe { (context(toe), slice_mut(buf, len)) };
-    length(toe.recv(SocketId(socket), buf))
+    let (toe, buf) = unsafe { (context(toe), buffer(buf, len)) };
+    length(buf.and_then(|buf| toe.recv(SocketId(socket), buf)))
 }
 
 /// Sends; -EAGAIN: no room.
@@ -176,8 +176,8 @@ pub unsafe extern "C" fn toe_recv(toe: *mut ToeContext, socket: u32, buf: *mut c
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toe_send(toe: *mut ToeContext, socket: u32, buf: *const c_void, len: usize) -> isize {
     // SAFETY: the caller's promise.
-    let (toe, buf) = unsafe { (context(toe), &*slice_mut(buf.cast_mut(), len)) };
-    length(toe.send(SocketId(socket), buf))
+    let (toe, buf) = unsafe { (context(toe), buffer(buf.cast_mut(), len)) };
+    length(buf.and_then(|buf| toe.send(SocketId(socket), buf)))
 }
 
 /// As [`toe_send`], and all up to there is urgent.
@@ -187,8 +187,8 @@ pub unsafe extern "C" fn toe_send(toe: *mut ToeContext, socket: u32, buf: *const
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toe_send_urgent(toe: *mut ToeContext, socket: u32, buf: *const c_void, len: usize) -> isize {
     // SAFETY: the caller's promise.
-    let (toe, buf) = unsafe { (context(toe), &*slice_mut(buf.cast_mut(), len)) };
-    length(toe.send_urgent(SocketId(socket), buf))
+    let (toe, buf) = unsafe { (context(toe), buffer(buf.cast_mut(), len)) };
+    length(buf.and_then(|buf| toe.send_urgent(SocketId(socket), buf)))
 }
 
 /// Takes the urgent byte; -EINVAL: there is none; -EAGAIN: not yet; -ENODATA: the peer has sent everything.
@@ -233,6 +233,18 @@ unsafe fn slice_mut<'a>(ptr: *mut c_void, len: usize) -> &'a mut [u8] {
     }
     // SAFETY: the caller's promise.
     unsafe { std::slice::from_raw_parts_mut(ptr.cast(), len.min(isize::MAX as usize)) }
+}
+
+/// As [`slice_mut`]. EFAULT: there are no bytes where there should be some. (No bytes would be the end of the stream.)
+///
+/// # Safety
+/// As [`slice_mut`].
+unsafe fn buffer<'a>(ptr: *mut c_void, len: usize) -> Result<&'a mut [u8], Error> {
+    if ptr.is_null() && len > 0 {
+        return Err(Errno::FAULT.into());
+    }
+    // SAFETY: the caller's promise.
+    Ok(unsafe { slice_mut(ptr, len) })
 }
 
 /// Nothing more will be sent.
@@ -306,6 +318,14 @@ mod tests {
         let ip: [u8; 16] = std::array::from_fn(|i| i as u8 + 0x20);
         let v6 = sockaddr(libc::AF_INET6, &[&[0x1f, 0x90, 0xff, 0xff, 0xff, 0xff][..], &ip, &[0; 4]].concat());
         assert_eq!((v6.len(), name(&v6)), (size_of::<libc::sockaddr_in6>(), Ok(Addr::v6(ip, 8080))));
+    }
+
+    #[test]
+    fn a_buffer_that_is_not_there_is_no_empty_one() {
+        let nowhere = std::ptr::null_mut();
+        // SAFETY: no bytes.
+        let (none, some) = unsafe { (buffer(nowhere, 0), buffer(nowhere, 3)) };
+        assert_eq!((length(none.map(|buf| Some(buf.len()))), length(some.map(|buf| Some(buf.len())))), (0, -(libc::EFAULT as isize)));
     }
 
     #[test]
