@@ -5,6 +5,8 @@ use libc::{FILE, c_char, c_int, c_long, c_uint, c_ulong, pid_t, posix_spawn_file
 use std::os::fd::AsRawFd;
 use toe_sockets::{Errno, Kind, Sock, close as closing, kind};
 
+pub use toe_sockets::close::exec as before_exec;
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn close(fd: c_int) -> c_int {
     match kind(fd) {
@@ -12,6 +14,43 @@ unsafe extern "C" fn close(fd: c_int) -> c_int {
         Kind::Other => unsafe { real!(close as fn(c_int) -> c_int)(fd) },
         _ => status(closing::close(fd)),
     }
+}
+
+/// Does what closes a stream's descriptor inside libc, where it does not come by here.
+///
+/// # Safety
+/// `stream` is the application's.
+unsafe fn closing_stream<T>(stream: *mut FILE, close: impl Fn() -> T) -> T {
+    // SAFETY: the caller's promise.
+    let fd = unsafe { libc::fileno(stream) };
+    let mut result = None;
+    if kind(fd) != Kind::Other {
+        let _ = closing::close_by(fd, || {
+            result = Some(close());
+            Ok(())
+        });
+    }
+    result.unwrap_or_else(close)
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fclose(stream: *mut FILE) -> c_int {
+    let real = real!(fclose as fn(*mut FILE) -> c_int);
+    // SAFETY: the application's stream.
+    unsafe { closing_stream(stream, || real(stream)) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn freopen(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE {
+    let real = real!(freopen as fn(*const c_char, *const c_char, *mut FILE) -> *mut FILE);
+    // SAFETY: its arguments, passed on.
+    unsafe { closing_stream(stream, || real(path, mode, stream)) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn freopen64(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE {
+    // SAFETY: its arguments, passed on. On 64-bit Linux it is the same function.
+    unsafe { freopen(path, mode, stream) }
 }
 
 #[unsafe(no_mangle)]

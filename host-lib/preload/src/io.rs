@@ -1,18 +1,9 @@
 //! Bytes: read, write, send, recv and their kin.
 
 use crate::cancel::point;
-use crate::real::{answer, length, set_errno};
+use crate::real::{answer, length};
 use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t, timespec};
 use toe_sockets::{Errno, IoSpan, Sock};
-
-/// The iovecs of a call. More than Linux takes are refused later, by their number.
-///
-/// # Safety
-/// `iov` points to `n` iovecs that describe memory of the caller.
-unsafe fn spans<'a>(iov: *const iovec, n: usize) -> &'a [IoSpan] {
-    // SAFETY: the caller's promise.
-    unsafe { IoSpan::from_iovec(iov, n) }
-}
 
 /// # Safety
 /// `len` bytes at `buf` belong to the call.
@@ -23,7 +14,10 @@ unsafe fn one(buf: *const c_void, len: usize) -> [IoSpan; 1] {
 
 /// Sends; EPIPE comes with SIGPIPE unless the call said no.
 fn send(sock: Sock, spans: &[IoSpan], flags: c_int) -> ssize_t {
-    let sent = point(|| sock.send(spans, flags));
+    sent(point(|| sock.send(spans, flags)), flags)
+}
+
+fn sent(sent: Result<usize, Errno>, flags: c_int) -> ssize_t {
     if sent == Err(Errno::PIPE) && flags & libc::MSG_NOSIGNAL == 0 {
         // SAFETY: no memory involved; the handler is the application's business.
         unsafe { libc::raise(libc::SIGPIPE) };
@@ -35,18 +29,36 @@ fn receive(sock: Sock, spans: &[IoSpan], flags: c_int) -> Result<usize, Errno> {
     point(|| sock.recv(spans, flags))
 }
 
-/// The iovecs of readv() and writev(), as the kernel takes them.
+/// The iovecs of a call, as the kernel takes them.
 ///
 /// # Safety
 /// `iov` is null or points to `n` iovecs that describe memory of the caller.
-unsafe fn vector<'a>(iov: *const iovec, n: c_int) -> Result<&'a [IoSpan], Errno> {
-    match usize::try_from(n) {
-        Ok(0) => Ok(&[]),
-        Ok(_) if iov.is_null() => Err(Errno::FAULT),
+unsafe fn vector<'a>(iov: *const iovec, n: usize, too_many: Errno) -> Result<&'a [IoSpan], Errno> {
+    match n {
+        0 => Ok(&[]),
+        n if n > toe_sockets::data::SPANS_MAX => Err(too_many),
+        _ if iov.is_null() => Err(Errno::FAULT),
         // SAFETY: the caller's promise.
-        Ok(n) if n <= toe_sockets::data::SPANS_MAX => Ok(unsafe { spans(iov, n) }),
-        _ => Err(Errno::INVAL),
+        n => Ok(unsafe { IoSpan::from_iovec(iov, n) }),
     }
+}
+
+/// Of readv(2) and writev(2). (A negative number of them is too many.)
+///
+/// # Safety
+/// As [`vector`].
+unsafe fn of_call<'a>(iov: *const iovec, n: c_int) -> Result<&'a [IoSpan], Errno> {
+    // SAFETY: the caller's promise.
+    unsafe { vector(iov, n as usize, Errno::INVAL) }
+}
+
+/// Of recvmsg(2) and sendmsg(2).
+///
+/// # Safety
+/// As [`vector`].
+unsafe fn of_message<'a>(msg: &msghdr) -> Result<&'a [IoSpan], Errno> {
+    // SAFETY: the caller's promise.
+    unsafe { vector(msg.msg_iov, msg.msg_iovlen, Errno::MSGSIZE) }
 }
 
 /// read(2) and readv(2): unlike recv(2), they do not wait for room of no bytes to be filled.
@@ -88,7 +100,7 @@ unsafe extern "C-unwind" fn write(fd: c_int, buf: *const c_void, len: size_t) ->
 unsafe extern "C-unwind" fn readv(fd: c_int, iov: *const iovec, n: c_int) -> ssize_t {
     match Sock::find(fd) {
         // SAFETY: the application's array.
-        Some(sock) => length(unsafe { vector(iov, n) }.and_then(|spans| read_into(sock, spans))),
+        Some(sock) => length(unsafe { of_call(iov, n) }.and_then(|spans| read_into(sock, spans))),
         // SAFETY: its arguments, passed on.
         None => unsafe { real!(readv as fn(c_int, *const iovec, c_int) -> ssize_t)(fd, iov, n) },
     }
@@ -98,7 +110,7 @@ unsafe extern "C-unwind" fn readv(fd: c_int, iov: *const iovec, n: c_int) -> ssi
 unsafe extern "C-unwind" fn writev(fd: c_int, iov: *const iovec, n: c_int) -> ssize_t {
     match Sock::find(fd) {
         // SAFETY: the application's array.
-        Some(sock) => match unsafe { vector(iov, n) } {
+        Some(sock) => match unsafe { of_call(iov, n) } {
             Ok(spans) => send(sock, spans, 0),
             Err(e) => length(Err(e)),
         },
@@ -127,17 +139,6 @@ unsafe extern "C-unwind" fn __recv_chk(fd: c_int, buf: *mut c_void, len: size_t,
     }
 }
 
-/// A stream's receive names nobody, as on Linux.
-///
-/// # Safety
-/// `len` is null or writable.
-unsafe fn no_name(len: *mut socklen_t) {
-    if !len.is_null() {
-        // SAFETY: the caller's promise.
-        unsafe { *len = 0 };
-    }
-}
-
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn recvfrom(
     fd: c_int,
@@ -149,11 +150,13 @@ unsafe extern "C-unwind" fn recvfrom(
 ) -> ssize_t {
     match Sock::find(fd) {
         Some(sock) => {
-            // SAFETY: the application's buffer and length.
-            let got = unsafe {
-                no_name(addrlen);
-                receive(sock, &one(buf, len), flags)
-            };
+            // SAFETY: the application's buffer.
+            let got = receive(sock, &unsafe { one(buf, len) }, flags);
+            if got.is_ok() && !addr.is_null() && !addrlen.is_null() {
+                // A stream's receive names nobody, as on Linux.
+                // SAFETY: the application's length.
+                unsafe { *addrlen = 0 };
+            }
             length(got)
         }
         // SAFETY: its arguments, passed on.
@@ -226,7 +229,7 @@ unsafe fn receive_message(sock: Sock, msg: *mut msghdr, flags: c_int) -> Result<
     // SAFETY: the caller's promise.
     let msg = unsafe { msg.as_mut() }.ok_or(Errno::FAULT)?;
     // SAFETY: the application's array.
-    let n = receive(sock, unsafe { spans(msg.msg_iov, msg.msg_iovlen) }, flags)?;
+    let n = receive(sock, unsafe { of_message(msg) }?, flags)?;
     msg.msg_namelen = 0;
     msg.msg_controllen = 0;
     msg.msg_flags = flags & libc::MSG_OOB;
@@ -277,7 +280,10 @@ unsafe extern "C-unwind" fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int)
             // SAFETY: the application's message.
             let Some(msg) = (unsafe { msg.as_ref() }) else { return length(Err(Errno::FAULT)) };
             // SAFETY: its array.
-            send(sock, unsafe { spans(msg.msg_iov, msg.msg_iovlen) }, flags)
+            match unsafe { of_message(msg) } {
+                Ok(spans) => send(sock, spans, flags),
+                Err(e) => length(Err(e)),
+            }
         }
         // SAFETY: its arguments, passed on; after success the message is one.
         None => unsafe {
@@ -347,15 +353,8 @@ unsafe extern "C-unwind" fn recvmmsg(fd: c_int, messages: *mut mmsghdr, n: c_uin
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn sendfile(out: c_int, file: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
     match Sock::find(out) {
-        Some(sock) => {
-            // SAFETY: null or the application's offset.
-            let sent = point(|| sock.sendfile(file, unsafe { offset.as_mut() }, count));
-            if sent == Err(Errno::PIPE) {
-                // SAFETY: as in `send`.
-                unsafe { libc::raise(libc::SIGPIPE) };
-            }
-            length(sent)
-        }
+        // SAFETY: null or the application's offset.
+        Some(sock) => sent(point(|| sock.sendfile(file, unsafe { offset.as_mut() }, count)), 0),
         None if Sock::find(file).is_some() => answer(Err(Errno::INVAL)),
         // SAFETY: its arguments, passed on.
         None => unsafe { real!(sendfile as fn(c_int, c_int, *mut off_t, size_t) -> ssize_t)(out, file, offset, count) },
@@ -370,10 +369,18 @@ unsafe extern "C-unwind" fn sendfile64(out: c_int, file: c_int, offset: *mut off
 
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn splice(from: c_int, from_at: *mut off_t, to: c_int, to_at: *mut off_t, len: size_t, flags: c_uint) -> ssize_t {
-    if Sock::find(from).is_some() || Sock::find(to).is_some() {
+    if Sock::find(from).is_some() {
         // As for any descriptor that cannot: programs fall back to copying.
-        set_errno(Errno::INVAL);
-        return -1;
+        return length(Err(Errno::INVAL));
+    }
+    if let Some(sock) = Sock::find(to) {
+        // Of what is in a pipe already, programs have no other way to get rid.
+        let done = match (from_at.is_null(), to_at.is_null()) {
+            (true, true) => point(|| sock.splice_from(from, len, flags)),
+            (false, _) => Err(Errno::SPIPE),
+            (_, false) => Err(Errno::INVAL),
+        };
+        return sent(done, 0);
     }
     // SAFETY: its arguments, passed on.
     unsafe { real!(splice as fn(c_int, *mut off_t, c_int, *mut off_t, size_t, c_uint) -> ssize_t)(from, from_at, to, to_at, len, flags) }

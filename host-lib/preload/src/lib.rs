@@ -25,7 +25,9 @@ mod net;
 mod ready;
 #[cfg(test)]
 mod tests;
+mod variadic;
 
+use libc::c_int;
 use toe_sockets::close::{exiting, fork_child, fork_parent, fork_prepare, start};
 
 extern "C" fn prepare() {
@@ -44,12 +46,17 @@ extern "C" fn at_exit() {
     exiting();
 }
 
+unsafe extern "C" {
+    fn at_quick_exit(function: extern "C" fn()) -> c_int;
+}
+
 extern "C" fn init() {
     start();
     // SAFETY: the handlers are functions of this library, which is never unloaded (preloaded libraries are not).
     unsafe {
         libc::pthread_atfork(Some(prepare), Some(parent), Some(child));
         libc::atexit(at_exit);
+        at_quick_exit(at_exit);
     }
 }
 

@@ -132,3 +132,40 @@ fn there_is_no_io_uring() {
     let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 8, parameters.as_mut_ptr()) };
     assert_eq!((ring, std::io::Error::last_os_error().raw_os_error()), (-1, Some(libc::ENOSYS)));
 }
+
+/// A file that is opened at the number of a socket that stdio has closed is not taken for that.
+#[test]
+fn a_socket_that_stdio_has_closed_is_gone() {
+    let close: [fn(*mut libc::FILE); 2] = [
+        // SAFETY: the stream is not used afterwards.
+        |stream| unsafe { assert_eq!(libc::fclose(stream), 0) },
+        // SAFETY: a stream, and C strings.
+        |stream| unsafe { assert!(!libc::freopen(c"/dev/null".as_ptr(), c"r".as_ptr(), stream).is_null()) },
+    ];
+    for close in close {
+        let fd = fresh();
+        let socket = Sock::find(fd);
+        // SAFETY: the descriptor is the stream's from here on.
+        close(unsafe { libc::fdopen(fd, c"r".as_ptr()) });
+        assert_ne!(Sock::find(fd), socket);
+    }
+}
+
+/// As many as do not fit into registers.
+#[test]
+fn arguments_go_on_to_execl() {
+    // SAFETY: the child has its parent's memory, and does nothing but to call a function that takes C strings up to a null.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let n = c"n".as_ptr();
+        // SAFETY: as above.
+        unsafe {
+            libc::execl(c"/bin/sh".as_ptr(), n, c"-c".as_ptr(), c"exit $#".as_ptr(), n, n, n, n, n, n, n, n, null::<libc::c_char>());
+            libc::_exit(100);
+        }
+    }
+    let mut status = 0;
+    // SAFETY: room for a status.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    assert_eq!((libc::WIFEXITED(status), libc::WEXITSTATUS(status)), (true, 7));
+}

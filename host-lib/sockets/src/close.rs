@@ -16,18 +16,23 @@ pub use crate::process::{exec, exiting, fork_child, fork_parent, fork_prepare, r
 
 /// close(2) of a number that is ours.
 pub fn close(fd: i32) -> Result<(), Errno> {
+    close_by(fd, || AppFd(fd).close())
+}
+
+/// The same where libc closes it, by `close`.
+pub fn close_by(fd: i32, close: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
     if !process::is_own() {
         // A vfork child borrows our memory: its close must not change our table.
-        return AppFd(fd).close();
+        return close();
     }
     match fdtable::kind(fd) {
         // As if it were not open: the application has not opened it.
         Kind::Internal => return Err(Errno::BADF),
-        Kind::Socket(slot) => return end(fd, slot, || AppFd(fd).close()),
+        Kind::Socket(slot) => return end(fd, slot, close),
         Kind::Epoll(_) => forget(fd),
         Kind::Other => {}
     }
-    AppFd(fd).close()
+    close()
 }
 
 /// Closes a socket's number by `close`. If it was the socket's last in any process, the card is told, as toed may be stopped.

@@ -1,4 +1,4 @@
-//! Moving bytes: recv, send and sendfile, blocking or not, with Linux's flags.
+//! Moving bytes: recv, send, sendfile and splice, blocking or not, with Linux's flags.
 
 use crate::hub::{self, Interest};
 use crate::process::thread_id;
@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use toe::Socket;
 use toe::link::lock::SlotLock;
-use toe::link::sys::{AppFd, signals_restart};
+use toe::link::sys::{AppFd, ppoll, signals_restart};
 use toe::link::user::{IoSpan, Sink, Source, plausible, total};
 use toe::socket::{Take, own_flags, ready};
 use toe_abi::desc::hc_flags;
@@ -315,5 +315,47 @@ impl Sock {
             *at += done as i64;
         }
         Ok(done)
+    }
+
+    /// splice(2) from a pipe to this socket.
+    pub fn splice_from(self, pipe: i32, count: usize, flags: u32) -> Result<usize, Errno> {
+        use rustix::fs::{FileType, OFlags};
+        let socket = self.socket()?;
+        if crate::kind(pipe) != crate::Kind::Other {
+            return Err(Errno::INVAL);
+        }
+        let pipe = AppFd(pipe);
+        let of_pipe = rustix::fs::fcntl_getfl(pipe)?;
+        if of_pipe & OFlags::RWMODE == OFlags::WRONLY {
+            return Err(Errno::BADF);
+        }
+        if FileType::from_raw_mode(rustix::fs::fstat(pipe)?.st_mode) != FileType::Fifo {
+            return Err(Errno::INVAL);
+        }
+        if count == 0 {
+            return Ok(0);
+        }
+        let wait = flags & libc::SPLICE_F_NONBLOCK == 0 && !of_pipe.contains(OFlags::NONBLOCK);
+        // No more than there is: nobody is to wait for a pipe who holds the socket's lock.
+        let there = in_pipe(pipe, wait)?.min(count);
+        self.hold_back(&socket, flags & libc::SPLICE_F_MORE != 0);
+        self.send_all(&socket, 0, there, |done| socket.send_file(pipe, None, there - done))
+    }
+}
+
+/// How many bytes are in a pipe. 0: it is at its end.
+fn in_pipe(pipe: AppFd, wait: bool) -> Result<usize, Errno> {
+    loop {
+        let there = rustix::io::ioctl_fionread(pipe)?;
+        if there > 0 {
+            return Ok(there as usize);
+        }
+        let mut fds = [libc::pollfd { fd: pipe.0, events: libc::POLLIN, revents: 0 }];
+        if ppoll(&mut fds, (!wait).then_some(Duration::ZERO), None)? == 0 {
+            return Err(Errno::AGAIN);
+        }
+        if fds[0].revents & libc::POLLIN == 0 {
+            return Ok(0);
+        }
     }
 }

@@ -184,6 +184,11 @@ impl Hub {
         }
     }
 
+    /// Whether the card has taken all that it was told.
+    pub fn is_taken(&mut self) -> bool {
+        self.link.as_mut().is_none_or(|link| link.channel.is_taken())
+    }
+
     // --- from the card
 
     /// Takes what the card and toed have said and passes it on to who watches.

@@ -5,7 +5,7 @@
 //!      │  raw arguments as spans, slices, numbers
 //!      ▼
 //!   open      socket bind listen accept connect      options   one table of socket options
-//!   data      recv send sendfile                     control   fcntl ioctl names shutdown
+//!   data      recv send sendfile splice              control   fcntl ioctl names shutdown
 //!   urgent    MSG_OOB SIOCATMARK F_SETOWN
 //!   close     close dup exit fork                    kernel    what is not ours becomes a kernel socket
 //!   cancel    pthread_cancel

@@ -19,10 +19,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use toe::link::Region;
 use toe::link::client::{Client, Daemon, OpenError, Proof, Welcome, run_dir, ticket};
-use toe::link::sys::{AppFd, Copies};
+use toe::link::sys::{AppFd, Copies, ppoll};
 use toe::socket::{own_flags, ready};
 use toe::{Channel, Socket};
 use toe_abi::region::{slot_flags, slot_state};
@@ -550,6 +550,10 @@ pub fn spawn() {
     }
 }
 
+/// How long the end of a process that shares its sockets waits for the card, at most.
+const TAKEN_WITHIN: Duration = Duration::from_millis(100);
+const TAKEN_LOOK: Duration = Duration::from_micros(20);
+
 /// Tells the card what it does not know yet, and says in the slots that their closing is meant. The card reads the queue to its end before it
 /// closes it.
 fn let_go() {
@@ -557,6 +561,11 @@ fn let_go() {
     if let Ok(mut hub) = hub::try_lock() {
         hub.drain();
         hub.flush();
+        // Who uses its sockets next tells the card so: by a queue of its own, of which the card may read first.
+        let end = Instant::now() + TAKEN_WITHIN;
+        while is_shared() && !hub.is_taken() && Instant::now() < end {
+            let _ = ppoll(&mut [], Some(TAKEN_LOOK), None);
+        }
     }
     for (_, kind) in fdtable::ours(0, u32::MAX) {
         if let Kind::Socket(slot) = kind

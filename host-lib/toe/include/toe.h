@@ -21,6 +21,7 @@ struct toe_event {
 
 /* Opens a context at toed's socket; NULL for the one in the run folder. NULL: failed, the reason is on stderr. */
 struct toe_context *toe_open(const char *path);
+/* Closes all its sockets, as toe_close. (A program that ends without this resets its connections.) */
 void toe_close_context(struct toe_context *);
 
 /* `ip` in network order (as in struct in_addr), `port` in host order. A socket (>= 0) or a negative errno. */
@@ -47,7 +48,8 @@ int toe_set_oob_inline(struct toe_context *, uint32_t socket, int on);
 int toe_shutdown(struct toe_context *, uint32_t socket);
 void toe_close(struct toe_context *, uint32_t socket);
 
-/* Tells the card what has changed and takes up to `max` events; then sleep with toe_wait (milliseconds, < 0: for ever). */
+/* Tells the card what has changed and takes up to `max` events; then sleep with toe_wait (milliseconds, < 0: for ever; -ENETDOWN:
+ * card or daemon have gone, and every socket was reported). */
 size_t toe_poll(struct toe_context *, struct toe_event *events, size_t max);
 int toe_wait(struct toe_context *, int timeout_ms);
 

@@ -74,7 +74,7 @@ pub unsafe extern "C" fn toe_open(path: *const c_char) -> *mut ToeContext {
     }
 }
 
-/// Closes the context and all its sockets.
+/// Closes the context and all its sockets, as [`toe_close`].
 ///
 /// # Safety
 /// `toe` comes from `toe_open` and is not used again.
@@ -82,7 +82,7 @@ pub unsafe extern "C" fn toe_open(path: *const c_char) -> *mut ToeContext {
 pub unsafe extern "C" fn toe_close_context(toe: *mut ToeContext) {
     if !toe.is_null() {
         // SAFETY: made by `Box::into_raw` in `toe_open`.
-        drop(unsafe { Box::from_raw(toe) });
+        unsafe { Box::from_raw(toe) }.0.close_all();
     }
 }
 
@@ -165,8 +165,8 @@ pub unsafe extern "C" fn toe_accept(toe: *mut ToeContext, listener: u32) -> i64 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toe_recv(toe: *mut ToeContext, socket: u32, buf: *mut c_void, len: usize) -> isize {
     // SAFETY: the caller's promise.
-    let (toe, buf) = unsafe { (context(toe), slice_mut(buf, len)) };
-    length(toe.recv(SocketId(socket), buf))
+    let (toe, buf) = unsafe { (context(toe), buffer(buf, len)) };
+    length(buf.and_then(|buf| toe.recv(SocketId(socket), buf)))
 }
 
 /// Sends; -EAGAIN: no room.
@@ -176,8 +176,8 @@ pub unsafe extern "C" fn toe_recv(toe: *mut ToeContext, socket: u32, buf: *mut c
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toe_send(toe: *mut ToeContext, socket: u32, buf: *const c_void, len: usize) -> isize {
     // SAFETY: the caller's promise.
-    let (toe, buf) = unsafe { (context(toe), &*slice_mut(buf.cast_mut(), len)) };
-    length(toe.send(SocketId(socket), buf))
+    let (toe, buf) = unsafe { (context(toe), buffer(buf.cast_mut(), len)) };
+    length(buf.and_then(|buf| toe.send(SocketId(socket), buf)))
 }
 
 /// As [`toe_send`], and all up to there is urgent.
@@ -187,8 +187,8 @@ pub unsafe extern "C" fn toe_send(toe: *mut ToeContext, socket: u32, buf: *const
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toe_send_urgent(toe: *mut ToeContext, socket: u32, buf: *const c_void, len: usize) -> isize {
     // SAFETY: the caller's promise.
-    let (toe, buf) = unsafe { (context(toe), &*slice_mut(buf.cast_mut(), len)) };
-    length(toe.send_urgent(SocketId(socket), buf))
+    let (toe, buf) = unsafe { (context(toe), buffer(buf.cast_mut(), len)) };
+    length(buf.and_then(|buf| toe.send_urgent(SocketId(socket), buf)))
 }
 
 /// Takes the urgent byte; -EINVAL: there is none; -EAGAIN: not yet; -ENODATA: the peer has sent everything.
@@ -235,6 +235,18 @@ unsafe fn slice_mut<'a>(ptr: *mut c_void, len: usize) -> &'a mut [u8] {
     unsafe { std::slice::from_raw_parts_mut(ptr.cast(), len.min(isize::MAX as usize)) }
 }
 
+/// As [`slice_mut`]. EFAULT: there are no bytes where there should be some. (No bytes would be the end of the stream.)
+///
+/// # Safety
+/// As [`slice_mut`].
+unsafe fn buffer<'a>(ptr: *mut c_void, len: usize) -> Result<&'a mut [u8], Error> {
+    if ptr.is_null() && len > 0 {
+        return Err(Errno::FAULT.into());
+    }
+    // SAFETY: the caller's promise.
+    Ok(unsafe { slice_mut(ptr, len) })
+}
+
 /// Nothing more will be sent.
 ///
 /// # Safety
@@ -279,7 +291,8 @@ pub unsafe extern "C" fn toe_poll(toe: *mut ToeContext, events: *mut ToeEvent, m
     n
 }
 
-/// Sleeps until something may have changed, at most `timeout_ms` (negative: for ever).
+/// Sleeps until something may have changed, at most `timeout_ms` (negative: for ever). -ENETDOWN: card or daemon have gone, and every socket was
+/// reported.
 ///
 /// # Safety
 /// As [`context`].
@@ -305,6 +318,14 @@ mod tests {
         let ip: [u8; 16] = std::array::from_fn(|i| i as u8 + 0x20);
         let v6 = sockaddr(libc::AF_INET6, &[&[0x1f, 0x90, 0xff, 0xff, 0xff, 0xff][..], &ip, &[0; 4]].concat());
         assert_eq!((v6.len(), name(&v6)), (size_of::<libc::sockaddr_in6>(), Ok(Addr::v6(ip, 8080))));
+    }
+
+    #[test]
+    fn a_buffer_that_is_not_there_is_no_empty_one() {
+        let nowhere = std::ptr::null_mut();
+        // SAFETY: no bytes.
+        let (none, some) = unsafe { (buffer(nowhere, 0), buffer(nowhere, 3)) };
+        assert_eq!((length(none.map(|buf| Some(buf.len()))), length(some.map(|buf| Some(buf.len())))), (0, -(libc::EFAULT as isize)));
     }
 
     #[test]

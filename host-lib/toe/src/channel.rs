@@ -175,6 +175,11 @@ impl Channel {
         !self.queue.is_empty()
     }
 
+    /// Whether the card has taken all that it was told.
+    pub fn is_taken(&mut self) -> bool {
+        self.queue.is_empty() && self.hc.free() == self.region.header().hc_entries
+    }
+
     /// Pushes the descriptors that `slot` owes; `false`: no room for all of them.
     fn tell(&mut self, slot: u32) -> bool {
         let i = slot as usize;
@@ -471,7 +476,7 @@ pub(crate) mod tests {
             channel.update(i);
         }
         let _ = channel.flush();
-        assert!(channel.has_backlog());
+        assert!(channel.has_backlog() && !channel.is_taken());
         let mut seen = Vec::new();
         while let Some(desc) = bench.card_in.pop() {
             seen.push(desc.opaque);
@@ -479,7 +484,7 @@ pub(crate) mod tests {
             let _ = channel.flush();
         }
         assert_eq!(seen, [0, 1, 2, 3]);
-        assert!(!channel.has_backlog());
+        assert!(!channel.has_backlog() && channel.is_taken());
     }
 
     #[test]

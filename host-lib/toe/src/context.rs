@@ -112,10 +112,10 @@ impl Context<Client> {
         Self::new(client, region, ctx)
     }
 
-    /// Sleeps until something may have changed, at most `timeout`. A signal ends it early.
+    /// Sleeps until something may have changed, at most `timeout`. A signal ends it early. [`Error::Failed`]: nothing will, and every socket
+    /// was reported.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
-        self.flush();
-        if !self.changed.is_empty() || self.failed || !self.channel.arm() {
+        if !self.may_sleep()? {
             return Ok(());
         }
         let timeout = if self.channel.has_backlog() { Some(timeout.map_or(RETRY, |t| t.min(RETRY))) } else { timeout };
@@ -409,6 +409,14 @@ impl<D: Daemon> Context<D> {
         self.drop_socket(id, true);
     }
 
+    /// Done with the context and with all its sockets, as by [`close`](Self::close). (One that is only dropped ends as that of a program that was
+    /// killed: by resets.)
+    pub fn close_all(mut self) {
+        for slot in self.sockets.keys().copied().collect::<Vec<_>>() {
+            self.close(SocketId(slot));
+        }
+    }
+
     fn drop_socket(&mut self, id: SocketId, clean: bool) {
         if let Ok(socket) = self.socket(id) {
             socket.mark_clean(clean);
@@ -494,6 +502,17 @@ impl<D: Daemon> Context<D> {
     pub fn flush(&mut self) {
         if self.channel.flush() {
             self.daemon.kick(self.channel.ctx());
+        }
+    }
+
+    /// Whether there is nothing to do, and an interrupt is to come when there is.
+    fn may_sleep(&mut self) -> Result<bool, Error> {
+        self.flush();
+        match (self.changed.is_empty(), self.failed) {
+            (false, _) => Ok(false),
+            // Who comes again and again finds nothing to do, and would spin.
+            (true, true) => Err(Error::Failed),
+            (true, false) => Ok(self.channel.arm()),
         }
     }
 

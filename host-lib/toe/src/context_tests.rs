@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use toe_abi::FlowId;
 use toe_abi::desc::{EventDesc, HostDesc, ev_flags, hc};
-use toe_abi::region::AcceptRecord;
+use toe_abi::region::{AcceptRecord, slot_flags};
 use zerocopy::IntoBytes;
 
 /// What the daemon did, and which tokens are gone.
@@ -171,6 +171,20 @@ fn the_last_close_tells_the_card_how_far_was_written_and_read() {
 }
 
 #[test]
+fn a_context_that_is_closed_closes_its_sockets() {
+    let mut w = world();
+    let conns = [connection(&mut w), connection(&mut w)];
+    for conn in conns {
+        w.toe.send(conn, b"bye").unwrap();
+    }
+    let World { toe, mut bench, .. } = w;
+    toe.close_all();
+    let told = std::iter::from_fn(|| bench.card_in.pop()).filter(|d| d.kind == hc::CLOSE);
+    assert_eq!(told.map(|d| d.tx_head).collect::<Vec<_>>(), [3, 3]);
+    assert!(conns.iter().all(|conn| Socket::new(&bench.region, conn.0).unwrap().has_flag(slot_flags::CLEAN)));
+}
+
+#[test]
 fn a_close_that_is_not_the_last_tells_no_end() {
     let mut w = world();
     let conn = connection(&mut w);
@@ -292,7 +306,9 @@ fn a_failed_card_ends_all_sockets_with_an_event() {
     let conn = w.toe.accept(listener).unwrap().unwrap();
     w.poll();
     w.bench.region.page(0).unwrap().card.failed.store(1, Ordering::Relaxed);
+    assert!(matches!(w.toe.may_sleep(), Ok(false)));
     assert_eq!(w.poll().len(), 2);
+    assert!(matches!(w.toe.may_sleep(), Err(Error::Failed)), "else its loop spins");
     assert!(matches!(w.toe.recv(conn, &mut [0]), Err(Error::Os(Errno::NETDOWN))));
     assert!(matches!(w.toe.connect(Addr::default()), Err(Error::Failed)));
 }

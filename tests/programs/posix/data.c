@@ -191,6 +191,9 @@ static void messages(void) {
     T(recvmsg(s, &r, MSG_DONTWAIT));
     T(sendmsg(s, NULL, 0));
     T(recvmsg(s, NULL, 0));
+    struct msghdr nowhere = {.msg_iovlen = 1};
+    T(sendmsg(s, &nowhere, 0));
+    T(recvmsg(s, &nowhere, MSG_DONTWAIT));
 }
 
 static void many_messages(void) {
@@ -218,8 +221,12 @@ static void names_of_senders(void) {
     char b[8] = {0};
     struct sockaddr_in a = at("1.2.3.4", 5);
     socklen_t len = sizeof a;
+    T(recvfrom(s, b, 8, MSG_DONTWAIT, ADDR(a), &len));
+    T(len);
     P("send abc");
     queued(s, 3);
+    T(recvfrom(s, b, 8, MSG_PEEK, NULL, &len));
+    T(len);
     T(recvfrom(s, b, 8, 0, ADDR(a), &len));
     T(len);
     a = at("1.2.3.4", 5);
@@ -386,6 +393,53 @@ static void splices(void) {
     T(pipe(pipes));
     T(write(pipes[1], "abc", 3));
     T(splice(pipes[0], NULL, s, NULL, 3, 0));
+    P("recv 3");
+    T(splice(pipes[0], NULL, s, NULL, 3, SPLICE_F_NONBLOCK));
+    T(write(pipes[1], "def", 3));
+    T(splice(pipes[0], NULL, s, NULL, 100, SPLICE_F_MORE));
+    T(splice(pipes[1], NULL, s, NULL, 3, 0));
+    loff_t at = 0;
+    T(splice(pipes[0], &at, s, NULL, 3, 0));
+    T(splice(pipes[0], NULL, s, &at, 3, 0));
+    T(splice(pipes[0], NULL, s, NULL, 0, 0));
+    T(splice(open("/dev/null", O_RDONLY), NULL, s, NULL, 3, 0));
+    fcntl(pipes[0], F_SETFL, O_NONBLOCK);
+    T(splice(pipes[0], NULL, s, NULL, 3, 0));
+    T(close(pipes[1]));
+    T(splice(pipes[0], NULL, s, NULL, 3, 0));
+    T(write(s, "g", 1));
+    P("recv 4");
+    signal(SIGPIPE, count_signal);
+    T(pipe(pipes));
+    T(write(pipes[1], "abc", 3));
+    T(shutdown(s, SHUT_WR));
+    T(splice(pipes[0], NULL, s, NULL, 3, 0));
+    T(signals_seen);
+}
+
+/* More than there is room for, while more comes. */
+static void splices_large(void) {
+    int s = outgoing(), pipes[2];
+    static char block[50000];
+    T(pipe(pipes));
+    pid_t child = fork();
+    if (child == 0) {
+        close(pipes[0]);
+        for (int i = 0; i < 40; i++) {
+            write(pipes[1], block, sizeof block);
+        }
+        _exit(0);
+    }
+    close(pipes[1]);
+    peer("later 10 drain");
+    long n, sum = 0;
+    while ((n = splice(pipes[0], NULL, s, NULL, 1 << 20, 0)) > 0) {
+        sum += n;
+    }
+    T(n);
+    T(sum);
+    T(close(s));
+    waitpid(child, NULL, 0);
 }
 
 const struct test data_tests[] = {
@@ -414,5 +468,6 @@ const struct test data_tests[] = {
     {"blocking_write_waits_for_room", blocking_write_waits_for_room},
     {"large_both_ways", large_both_ways},
     {"splices", splices},
+    {"splices_large", splices_large},
     {0},
 };

@@ -215,6 +215,21 @@ static void exit_closes(void) {
     P("drain");
 }
 
+static void quick_exit_closes(void) {
+    int port, l = listener(&port);
+    pid_t child = fork();
+    if (child == 0) {
+        int s = accept(l, NULL, NULL);
+        write(s, "hello", 5);
+        quick_exit(0);
+    }
+    close(l);
+    P("connect %d", port);
+    P("recv 5");
+    P("end");
+    waitpid(child, NULL, 0);
+}
+
 static void kill_ends(void) {
     int port, l = listener(&port);
     pid_t child = fork();
@@ -260,6 +275,7 @@ const struct test ends_tests[] = {
     {"close_with_unread_bytes", close_with_unread_bytes},
     {"bytes_after_close", bytes_after_close},
     {"exit_closes", exit_closes},
+    {"quick_exit_closes", quick_exit_closes},
     {"kill_ends", kill_ends},
     {"simultaneous_close", simultaneous_close},
     {0},

@@ -385,6 +385,38 @@ static void vfork_and_exec(void) {
     text("still", s, 0);
 }
 
+static void vfork_and_exec_with_it(void) {
+    int s = outgoing();
+    P("send abcdef");
+    queued(s, 6);
+    pid_t child = vfork();
+    if (child == 0) {
+        dup2(s, 0);
+        execl("/usr/bin/head", "head", "-c3", NULL);
+        _exit(127);
+    }
+    reap(1);
+    P("send xyz");
+    queued(s, 6);
+    text("still", s, 0);
+}
+
+static void exec_itself_closes(void) {
+    int port, l = listener(&port);
+    pid_t child = fork();
+    if (child == 0) {
+        int s = accept4(l, NULL, NULL, SOCK_CLOEXEC);
+        write(s, "hello", 5);
+        execl("/bin/true", "true", NULL);
+        _exit(127);
+    }
+    close(l);
+    P("connect %d", port);
+    P("recv 5");
+    P("end");
+    reap(1);
+}
+
 static void exec_closes(void) {
     int s = outgoing();
     fcntl(s, F_SETFD, FD_CLOEXEC);
@@ -542,6 +574,8 @@ const struct test process_tests[] = {
     {"spawned", spawned},
     {"system_and_popen", system_and_popen},
     {"vfork_and_exec", vfork_and_exec},
+    {"vfork_and_exec_with_it", vfork_and_exec_with_it},
+    {"exec_itself_closes", exec_itself_closes},
     {"exec_closes", exec_closes},
     {"killed_after_sending", killed_after_sending},
     {"daemons", daemons},

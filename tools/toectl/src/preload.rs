@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -21,12 +22,23 @@ pub fn library(exe: &Path) -> Option<PathBuf> {
         .and_then(|path| path.canonicalize().ok())
 }
 
+/// Why the loader would not find the library by its path, if so: it would say so, and start the program without.
+pub fn unspeakable(library: &Path) -> Option<String> {
+    let separates = |byte: &u8| matches!(byte, b' ' | b':');
+    library.as_os_str().as_bytes().iter().any(separates).then(|| {
+        format!(
+            "{} has a blank or a colon in its path, where the loader splits LD_PRELOAD; move toectl and the library elsewhere",
+            library.display()
+        )
+    })
+}
+
 /// Finds a program as execvp(3) does.
-pub fn find_program(name: &Path, path: &str) -> Option<PathBuf> {
+pub fn find_program(name: &Path) -> Option<PathBuf> {
     if name.components().count() > 1 {
         return name.exists().then(|| name.to_owned());
     }
-    std::env::split_paths(path)
+    std::env::split_paths(&std::env::var_os("PATH")?)
         .map(|dir| dir.join(name))
         .find(|candidate| candidate.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0))
 }
@@ -64,7 +76,7 @@ fn script_interpreter(head: &[u8]) -> Option<PathBuf> {
     let first = PathBuf::from(words.next()?);
     // `#!/usr/bin/env NAME` runs NAME.
     match (first.file_name()?.to_str()?, words.next()) {
-        ("env", Some(name)) => find_program(Path::new(name), &std::env::var("PATH").unwrap_or_default()),
+        ("env", Some(name)) => find_program(Path::new(name)),
         _ => Some(first),
     }
 }
@@ -101,6 +113,14 @@ mod tests {
         fs::write(&path, bytes).expect("written");
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
         path
+    }
+
+    #[test]
+    fn a_path_that_the_loader_would_split_is_refused() {
+        assert_eq!(unspeakable(Path::new("/opt/toe/lib/libtoe_preload.so")), None);
+        for path in ["/home/me/my projects/libtoe_preload.so", "/srv/a:b/libtoe_preload.so"] {
+            assert!(unspeakable(Path::new(path)).expect("refused").contains(path));
+        }
     }
 
     #[test]

@@ -23,13 +23,15 @@ pub fn run(dir: &RunDir, options: &cli::Run) -> Result<()> {
         let text = format!("{} is neither beside {} nor in ../lib; build it with 'cargo build --release'", preload::LIBRARY, exe.display());
         coded(125, text)
     })?;
+    if let Some(why) = preload::unspeakable(&library) {
+        return Err(coded(125, why));
+    }
     if !options.fallback {
         daemon_listens(&dir.file("admin.sock"), dir)?;
     }
     let ticket = ticket(dir, &options.share)?;
     let name = Path::new(&options.program[0]);
-    let program = preload::find_program(name, &env::var("PATH").unwrap_or_default())
-        .ok_or_else(|| coded(127, format!("{}: program not found", name.display())))?;
+    let program = preload::find_program(name).ok_or_else(|| coded(127, format!("{}: program not found", name.display())))?;
     if let Some(why) = preload::obstacle(&program) {
         eprintln!("toectl: warning: {} will not use the card: {why}", program.display());
     }

@@ -2,15 +2,13 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
@@ -59,11 +57,31 @@ pub struct RunDir {
     path: PathBuf,
 }
 
-/// Held while an instance is started or stopped. The kernel gives it back when the process ends,
-/// and no file is left.
+/// Of the lock. It is there only while the lock is held, or was when its holder was killed.
+const LOCK: &str = "toectl.lock";
+
+/// Held while an instance is started or stopped. The kernel gives it back when the process ends.
 #[derive(Debug)]
 pub struct Locked {
-    _socket: UnixDatagram,
+    path: PathBuf,
+    file: File,
+}
+
+impl Locked {
+    /// Whether its file is the one that others find.
+    fn holds(&self) -> bool {
+        let inode = |found: io::Result<Metadata>| found.map(|found| found.ino()).ok();
+        inode(self.file.metadata()) == inode(self.path.symlink_metadata())
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Not if the folder has been cleared, and another toectl has made its own since.
+        if self.holds() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl RunDir {
@@ -123,16 +141,26 @@ impl RunDir {
         environment(format!("{what}; name another folder with TOE_RUN_DIR or --run-dir"))
     }
 
-    /// Waits for nobody: two `up`s at a time are a mistake. (toed locks the folder itself.)
+    /// Waits for nobody: two `up`s at a time are a mistake. (toed locks the folder itself.) What is in a folder that is not ours is
+    /// not to be believed: processes to be ended, a machine to be started.
     pub fn lock(&self) -> Result<Locked> {
-        let mut hasher = DefaultHasher::new();
-        self.path.hash(&mut hasher);
-        let name = format!("ferrotoe-toectl-{:016x}", hasher.finish());
-        match SocketAddr::from_abstract_name(name).and_then(|address| UnixDatagram::bind_addr(&address)) {
-            Ok(socket) => Ok(Locked { _socket: socket }),
-            Err(e) if e.kind() == io::ErrorKind::AddrInUse => bail!("another toectl is at work in {}", self.path.display()),
-            Err(e) => bail!("cannot lock {}: {e}", self.path.display()),
+        self.check()?;
+        let path = self.file(LOCK);
+        let cannot = |e: io::Error| anyhow!("cannot lock {}: {e}", self.path.display());
+        // Nobody else can open it. An abstract socket's name, or a lock of the folder itself, could be taken by anybody.
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(cannot)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(self.busy()),
+            Err(e) => return Err(cannot(e)),
         }
+        // Who held it may have removed it meanwhile.
+        let locked = Locked { path, file };
+        if locked.holds() { Ok(locked) } else { Err(self.busy()) }
+    }
+
+    fn busy(&self) -> anyhow::Error {
+        anyhow!("another toectl is at work in {}", self.path.display())
     }
 
     pub fn write_undo(&self, undo: &Undo) -> Result<()> {
@@ -155,6 +183,7 @@ impl RunDir {
             }
         }
         if and_folder {
+            let _ = fs::remove_file(self.file(LOCK));
             match fs::remove_dir(&self.path) {
                 Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
                     left.push(format!("{}: has files of somebody else", self.path.display()))
@@ -219,8 +248,9 @@ mod tests {
         let dir = scratch("open");
         dir.make().expect("made");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).expect("chmod");
-        let error = dir.make().unwrap_err().to_string();
-        assert!(error.contains("written by others") && error.contains("TOE_RUN_DIR"), "{error}");
+        for error in [dir.make().expect_err("refused"), dir.lock().expect_err("refused")].map(|error| error.to_string()) {
+            assert!(error.contains("written by others") && error.contains("TOE_RUN_DIR"), "{error}");
+        }
         fs::remove_dir(dir.path()).expect("removed");
     }
 
@@ -248,13 +278,16 @@ mod tests {
         dir.make().expect("made");
         let held = dir.lock().expect("free");
         assert!(dir.lock().unwrap_err().to_string().contains("another toectl"));
+        // Others cannot take it, and so keep us out.
+        assert_eq!(dir.file(LOCK).metadata().expect("there").permissions().mode() & 0o777, 0o600);
         drop(held);
+        assert!(!dir.file(LOCK).exists());
         // A child that another test starts holds what we held, from its fork to its exec.
         let deadline = Instant::now() + Duration::from_secs(10);
         while let Err(e) = dir.lock() {
             assert!(Instant::now() < deadline, "free again: {e}");
             thread::sleep(Duration::from_millis(1));
         }
-        dir.clear(true);
+        assert_eq!(dir.clear(true), Vec::<String>::new());
     }
 }

@@ -26,6 +26,8 @@ pub const CARD: [u8; 4] = [10, 77, 0, 1];
 #[allow(dead_code, reason = "not every test binary needs it")]
 pub const BUFFER: u32 = 16384;
 const SOCKETS: u32 = 256;
+/// Descriptor numbers that the program's tests use.
+const NUMBERS: i32 = 200;
 
 /// One end of a connection.
 #[derive(Clone, Copy, Default)]
@@ -198,6 +200,9 @@ impl World {
         // As in processes of their own: the daemon does not run out of numbers when the program does.
         // SAFETY: this thread uses only descriptors that were there already, and those that it makes.
         assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
+        // Its numbers are none of the program's: close() may be the library's, which knows of one table only.
+        let copies = std::iter::repeat_with(|| rustix::io::dup(listener).unwrap());
+        copies.take_while(|fd| fd.as_raw_fd() < NUMBERS).for_each(std::mem::forget);
         ready.store(true, Ordering::Release);
         while !readable(listener.as_fd(), 100).contains(PollFlags::IN) {}
         let client = uds::accept(listener).unwrap();
