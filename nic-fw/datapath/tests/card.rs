@@ -840,6 +840,25 @@ fn notices_that_found_no_room_come_when_there_is_some(kind: &impl Kind) {
     assert_eq!(b.card.next_deadline(b.now), None);
 }
 
+/// Toed is stopped, with requests in its queue.
+fn the_card_sleeps_while_answers_have_no_room(kind: &impl Kind) {
+    let mut b = kind.bench();
+    for _ in 0..=CONTROL_ENTRIES {
+        b.run();
+        b.submit(ControlMsg::new(kind::COUNTERS, 0));
+    }
+    b.run_for(10_000);
+    assert!(b.card.park(b.now));
+    for n in 0..=CONTROL_ENTRIES {
+        let due = b.card.next_deadline(b.now);
+        assert_eq!(due.is_some(), n == 0, "the card looks for room");
+        b.now = due.unwrap_or(b.now);
+        assert!(b.completion().is_some());
+        b.run();
+    }
+    assert!(b.completion().is_none());
+}
+
 /// Two applications, one of which never reads its events.
 fn a_full_event_queue_delays_no_other(kind: &impl Kind) {
     let mut b = kind.bench();
@@ -1208,6 +1227,7 @@ on_every_card! {
     counters_are_read_in_parts,
     a_new_control_plane_hears_of_flows_that_ended_meanwhile,
     notices_that_found_no_room_come_when_there_is_some,
+    the_card_sleeps_while_answers_have_no_room,
     a_full_event_queue_delays_no_other,
     parked_contexts_cost_nothing_until_kicked,
     a_busy_port_loses_nothing,
