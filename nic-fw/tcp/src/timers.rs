@@ -106,7 +106,8 @@ pub(crate) fn rearm(s: &mut FlowState, pools: &Pools, now: Now) {
         timer::RTO | timer::PERSIST => (now.ms32(), rto_ms(s)),
         timer::TLP => (now.ms32(), tlp::timeout_ms(s, pools, now)),
         timer::CORK => (now.ms32(), CORK_MS),
-        timer::KEEPALIVE => (s.rx.last_rx_ms, pools.patience(s).keep_idle_ms()),
+        // Since something was last received, which may be weeks ago.
+        timer::KEEPALIVE => (now.ms32(), pools.patience(s).keep_idle_ms().saturating_sub(now.ms32().wrapping_sub(s.rx.last_rx_ms))),
         _ => return,
     };
     // One more, as the present millisecond has partly gone.
