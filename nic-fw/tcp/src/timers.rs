@@ -233,7 +233,9 @@ fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) 
 /// RFC 9293, 3.8.6.1: probe a closed window at growing intervals, for as long as the peer answers.
 /// RFC 9293 MUST-37.
 fn persist(s: &mut FlowState, pools: &Pools, now: Now, out: &mut Output) {
-    if is_over(s, pools, s.tx.probes >= retries(s)) {
+    // As Linux: a window that stays closed would keep what nobody holds for as long as the peer likes (RFC 6429).
+    let nobody_s = s.has(ff::ORPHAN) && rto_ms(s) >= RTO_MAX_MS;
+    if is_over(s, pools, s.tx.probes >= retries(s) || nobody_s) {
         return closing::give_up(s, errno::ETIMEDOUT, now, out);
     }
     s.tx.probes = s.tx.probes.saturating_add(1);

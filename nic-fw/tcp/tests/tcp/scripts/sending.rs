@@ -222,6 +222,23 @@ fn a_closed_window_is_probed_for_as_long_as_the_peer_answers() {
     assert_eq!(ranges(&t.emit_all()), [(0, 10)]);
 }
 
+/// As in Linux (RFC 6429): nobody else would ever end it.
+#[test]
+fn a_window_that_stays_closed_ends_a_flow_that_nobody_holds() {
+    let mut t = Script::with(|s| s.snd_wnd = 0);
+    t.write(10);
+    let _ = t.input(Input::Close { unread: false });
+    let start_us = t.now_us;
+    let closed = (0..100).find_map(|_| {
+        let out = t.expire();
+        t.emit_all();
+        let _ = t.segment(SegmentIn { window: 0, ..seg(RX, TX, A, 0) });
+        out.closed
+    });
+    assert_eq!(closed, Some(CloseReason::Timeout));
+    assert!(t.now_us - start_us > 120_000_000, "not before the longest timeout");
+}
+
 #[test]
 fn a_closed_window_and_a_dead_peer_end() {
     let mut t = Script::with(|s| s.snd_wnd = 0);
