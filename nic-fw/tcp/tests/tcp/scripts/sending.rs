@@ -329,6 +329,19 @@ fn a_smaller_window_in_the_same_words_counts_once_data_times_out() {
     assert_eq!(t.s.tx.snd_wnd, 4000);
 }
 
+/// As in Linux: what acknowledges more is newer, though its data was sent before.
+#[test]
+fn the_window_of_a_retransmission_counts_if_it_acknowledges_more() {
+    let mut t = Script::new();
+    t.write(3000);
+    let _ = t.segment(SegmentIn { window: 3000, ..seg(RX + 1000, TX, A, 1000) });
+    let _ = t.segment(SegmentIn { window: 0, ..seg(RX, TX + 3000, A, 1000) });
+    assert_eq!((t.s.tx.snd_wnd, ranges(&t.write(3000))), (0, vec![(3000, 0)]), "an ACK alone");
+    // Nor does an ACK of before it count.
+    let _ = t.segment(SegmentIn { window: 3000, ..seg(RX + 1000, TX, A, 0) });
+    assert_eq!(t.s.tx.snd_wnd, 0);
+}
+
 /// RFC 9293 SHLD-28; RFC 5681 2-1, 3-1.
 #[test]
 fn the_window_limits_what_is_sent() {
