@@ -63,6 +63,13 @@ pub(crate) fn segment(s: &mut FlowState, now: Now, seq: SeqNum) -> SegmentOut {
     }
 }
 
+/// The sequence number of a segment without data. Beyond everything sent: a receiver takes it whatever has been lost; but no further than its
+/// window, if that has shrunk by more than rounding can explain (as in Linux).
+fn acceptable_seq(s: &FlowState) -> SeqNum {
+    let edge = s.snd_una().add(s.tx.snd_wnd.min(1 << 30));
+    if s.snd_max().since_or_zero(edge) >> s.tx.wscale.min(14) == 0 { s.snd_max() } else { edge }
+}
+
 /// A pure ACK, with SACK blocks where there are holes (RFC 2018, 4).
 pub(crate) fn ack(s: &mut FlowState, pools: &Pools, now: Now) -> SegmentOut {
     ack_for(s, pools, None, None, now)
@@ -76,8 +83,7 @@ pub(crate) fn ack_again(s: &mut FlowState, pools: &Pools, again: Option<Range>, 
 /// The ACK of a segment that begins at `latest`, of which `again` was received before.
 /// RFC 2883 4-4, 4-5.
 pub(crate) fn ack_for(s: &mut FlowState, pools: &Pools, again: Option<Range>, latest: Option<SeqNum>, now: Now) -> SegmentOut {
-    // Beyond everything sent: a receiver takes it whatever has been lost.
-    let seq = s.snd_max();
+    let seq = acceptable_seq(s);
     let mut out = segment(s, now, seq);
     // RFC 2018 4-1, 4-3, 4-7.
     if s.has(ff::SACK) && (s.has_holes() || again.is_some()) {
@@ -96,7 +102,7 @@ pub(crate) fn ack_for(s: &mut FlowState, pools: &Pools, again: Option<Range>, la
 /// RST that the peer takes at once (RFC 5961, 3.2: its sequence number must be exact).
 /// RFC 7323 5.2-4.
 pub(crate) fn reset(s: &mut FlowState, now: Now) -> SegmentOut {
-    let seq = s.snd_max();
+    let seq = acceptable_seq(s);
     let mut out = segment(s, now, seq);
     out.flags = TcpFlags::RST | TcpFlags::ACK;
     out

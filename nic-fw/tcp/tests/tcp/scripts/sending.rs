@@ -372,6 +372,19 @@ fn nothing_new_goes_beyond_a_window_that_has_shrunk() {
     assert_eq!(ranges(&t.emit_all()), [(5000, 1000)]);
 }
 
+/// As in Linux: beyond its window a peer would not take them, and what it sends would never be acknowledged.
+#[test]
+fn acknowledgements_and_resets_lie_within_a_window_that_has_shrunk() {
+    for (wscale, window, at) in [(0, 1000, 3000), (0, 3000, 5000), (0, 2999, 4999), (3, 374, 4992), (11, 1, 5000), (11, 0, 2000)] {
+        let mut t = Script::with(|s| (s.snd_wnd, s.snd_wscale) = (5000, wscale));
+        t.write(5000);
+        let _ = t.segment(SegmentIn { window, ..seg(RX, TX + 2000, A, 2000) });
+        let ack = t.emit().unwrap();
+        assert_eq!((ack.seq, ack.ack, ack.len), (SeqNum(TX + at), SeqNum(RX + 2000), 0), "{wscale} {window}");
+        assert_eq!(t.input(Input::Abort).reply.map(|rst| rst.seq), Some(SeqNum(TX + at)));
+    }
+}
+
 /// RFC 9293 SHLD-29, SHLD-30.
 #[test]
 fn probes_of_a_closed_window_begin_after_an_rto_and_back_off() {
