@@ -67,8 +67,8 @@ pub(crate) fn process(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now
     }
     if seg.ack.gt(s.snd_una()) {
         advance(s, pools, seg, now, out);
-    } else if duplicate && !(s.has(ff::SACK) && records::is_complete(s, pools)) {
-        // RFC 6675, 2: from a peer with SACK, only what brings news of SACK is a duplicate ACK.
+    } else if duplicate && (missing || !(s.has(ff::SACK) && records::is_complete(s, pools))) {
+        // RFC 6675, 2: from a peer with SACK, only what brings news of SACK is a duplicate ACK. (Here it does, but there is no scoreboard left.)
         // RFC 3042 2-3; RFC 5681 3.2-6.
         duplicate_ack(s, pools, out);
     }

@@ -383,6 +383,23 @@ fn without_records_three_duplicate_acks_retransmit() {
     assert!(t.pools.take_refused() > 0);
 }
 
+/// Where records are left, but no scoreboard.
+#[test]
+fn without_a_scoreboard_three_duplicate_acks_retransmit() {
+    let mut t = script();
+    t.pools = Pools::new(4, 4);
+    t.write(3000);
+    let _ = t.ack(0, &[(1000, 3000)]);
+    assert_eq!(t.pools.left().1, 0);
+    t.s = script().s;
+    t.write(10_000);
+    let mut sent = vec![];
+    for end in 2..=4 {
+        sent.extend(t.ack(0, &[(1000, end * 1000)]));
+    }
+    assert_eq!(sent, [(0, 1000)]);
+}
+
 #[test]
 fn without_records_a_loss_lasts_until_all_is_acknowledged_that_was_in_flight() {
     let mut t = script();
