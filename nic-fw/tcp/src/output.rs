@@ -20,19 +20,22 @@ fn new_edge(s: &FlowState) -> SeqNum {
     if gain >= (s.rx_size() / 2).min(s.mss()) { s.rcv_edge() } else { s.rcv_adv() }
 }
 
+/// The most that the window field can say of a window: a multiple of its unit, and 16 bits of it.
+/// RFC 7323 2.3-6.
+pub(crate) fn sayable(s: &FlowState, window: u32) -> u32 {
+    let shift = s.rx.wscale.min(14);
+    (window >> shift).min(u16::MAX.into()) << shift
+}
+
 /// The window field of a segment sent now; what it promises is kept in rcv_adv.
 /// RFC 9293 MAY-8.
 fn advertise(s: &mut FlowState) -> u16 {
-    let shift = s.rx.wscale.min(14);
-    let window = new_edge(s).since_or_zero(s.rcv_nxt());
-    // Rounded down. What was promised before and is now cut off by rounding is accepted still: rcv_adv never moves
-    // left (RFC 9293, 3.8.6).
-    // RFC 7323 2.3-6.
-    let field = (window >> shift).min(u32::from(u16::MAX));
-    let edge = s.rcv_nxt().add(field << shift);
+    // What was promised before and is now cut off by rounding is accepted still: rcv_adv never moves left (RFC 9293, 3.8.6).
+    let window = sayable(s, new_edge(s).since_or_zero(s.rcv_nxt()));
+    let edge = s.rcv_nxt().add(window);
     // RFC 9293 SHLD-14, 3.10.7.4-31; RFC 7323 2.4-2, 2.4-3.
     s.rx.rcv_adv = s.rcv_adv().max(edge).0;
-    field as u16
+    (window >> s.rx.wscale.min(14)) as u16
 }
 
 /// A segment at `seq` that acknowledges everything received: no ACK is owed once it is sent.
