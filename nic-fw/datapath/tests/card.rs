@@ -8,11 +8,11 @@ use toe_abi::{
     control::{CONTROL_ENTRIES, ControlMsg, RateOrder, RateReport, close_reason, kind, status},
     counters::{Counter, Drop, Exception},
     desc::{HostDesc, ev_flags, hc, hc_flags},
-    flow::{cc, flow_flags},
+    flow::{FlowOptions, cc, flow_flags},
     frames,
     observe::{STAGES_PER_MSG, StageRecord, TraceRecord, trace_kind, trace_op},
 };
-use toe_datapath::Composition;
+use toe_datapath::{CardConfig, Composition};
 use toe_hal::{
     HostMemory, PortCaps, RxOffload,
     fake::{FakeFrame, MemoryKnobs, PortKnobs},
@@ -912,6 +912,20 @@ fn parking_finds_what_was_published_just_before() {
     b.run();
     assert_eq!(b.sent()[0].payload(), b"hi");
     assert!(b.card.next_deadline(b.now).is_some(), "a retransmission timer");
+}
+
+/// Without a timer that runs.
+#[test]
+fn what_an_application_s_sets_of_times_have_no_room_for_is_counted() {
+    // With so many applications each has 16.
+    let mut b = OneCore.bench_with(CardConfig { max_regions: 1 << 12, ..config() }, caps());
+    for n in 0..17 {
+        let flow = b.install(n, 1);
+        let options = FlowOptions { keep_idle_s: 100 + n, ..FlowOptions::default() };
+        b.post(1, HostDesc { kind: hc::OPTIONS, flow, options, ..Default::default() });
+        b.run();
+        assert_eq!(b.card.counters().get(Counter::RecordsRefused), u64::from(n == 16));
+    }
 }
 
 /// Fused only: the cores of the other one don't wait for the spin time before they sleep.
