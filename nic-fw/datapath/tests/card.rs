@@ -8,11 +8,11 @@ use toe_abi::{
     control::{CONTROL_ENTRIES, ControlMsg, RateOrder, RateReport, close_reason, kind, status},
     counters::{Counter, Drop, Exception},
     desc::{HostDesc, ev_flags, hc, hc_flags},
-    flow::{cc, flow_flags},
+    flow::{FlowOptions, cc, flow_flags},
     frames,
     observe::{STAGES_PER_MSG, StageRecord, TraceRecord, trace_kind, trace_op},
 };
-use toe_datapath::Composition;
+use toe_datapath::{CardConfig, Composition};
 use toe_hal::{
     HostMemory, PortCaps, RxOffload,
     fake::{FakeFrame, MemoryKnobs, PortKnobs},
@@ -840,6 +840,25 @@ fn notices_that_found_no_room_come_when_there_is_some(kind: &impl Kind) {
     assert_eq!(b.card.next_deadline(b.now), None);
 }
 
+/// Toed is stopped, with requests in its queue.
+fn the_card_sleeps_while_answers_have_no_room(kind: &impl Kind) {
+    let mut b = kind.bench();
+    for _ in 0..=CONTROL_ENTRIES {
+        b.run();
+        b.submit(ControlMsg::new(kind::COUNTERS, 0));
+    }
+    b.run_for(10_000);
+    assert!(b.card.park(b.now));
+    for n in 0..=CONTROL_ENTRIES {
+        let due = b.card.next_deadline(b.now);
+        assert_eq!(due.is_some(), n == 0, "the card looks for room");
+        b.now = due.unwrap_or(b.now);
+        assert!(b.completion().is_some());
+        b.run();
+    }
+    assert!(b.completion().is_none());
+}
+
 /// Two applications, one of which never reads its events.
 fn a_full_event_queue_delays_no_other(kind: &impl Kind) {
     let mut b = kind.bench();
@@ -893,6 +912,20 @@ fn parking_finds_what_was_published_just_before() {
     b.run();
     assert_eq!(b.sent()[0].payload(), b"hi");
     assert!(b.card.next_deadline(b.now).is_some(), "a retransmission timer");
+}
+
+/// Without a timer that runs.
+#[test]
+fn what_an_application_s_sets_of_times_have_no_room_for_is_counted() {
+    // With so many applications each has 16.
+    let mut b = OneCore.bench_with(CardConfig { max_regions: 1 << 12, ..config() }, caps());
+    for n in 0..17 {
+        let flow = b.install(n, 1);
+        let options = FlowOptions { keep_idle_s: 100 + n, ..FlowOptions::default() };
+        b.post(1, HostDesc { kind: hc::OPTIONS, flow, options, ..Default::default() });
+        b.run();
+        assert_eq!(b.card.counters().get(Counter::RecordsRefused), u64::from(n == 16));
+    }
 }
 
 /// Fused only: the cores of the other one don't wait for the spin time before they sleep.
@@ -1208,6 +1241,7 @@ on_every_card! {
     counters_are_read_in_parts,
     a_new_control_plane_hears_of_flows_that_ended_meanwhile,
     notices_that_found_no_room_come_when_there_is_some,
+    the_card_sleeps_while_answers_have_no_room,
     a_full_event_queue_delays_no_other,
     parked_contexts_cost_nothing_until_kicked,
     a_busy_port_loses_nothing,

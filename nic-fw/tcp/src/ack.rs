@@ -34,10 +34,12 @@ pub(crate) fn update_window(s: &mut FlowState, seg: &SegmentIn) {
     let (wl1, wl2) = (SeqNum(s.tx.snd_wl1), SeqNum(s.tx.snd_wl2));
     // Segments that differ in nothing but the window may have overtaken each other. A receiver does not take back what it
     // offered (RFC 9293, 3.8.6), so the larger is the newer; unless it lets our data time out.
+    // What acknowledges more is newer, though its data was sent before (as in Linux).
     let newer = wl1.lt(seg.seq)
+        || seg.ack.gt(s.snd_una())
         || (wl1 == seg.seq && (wl2.lt(seg.ack) || (wl2 == seg.ack && (window >= s.tx.snd_wnd || window == 0 || s.tx.backoff > 0))));
     if newer {
-        s.tx.snd_wl1 = seg.seq.0;
+        s.tx.snd_wl1 = seg.seq.max(wl1).0;
         s.tx.snd_wl2 = seg.ack.0;
         if window != s.tx.snd_wnd {
             s.tx.snd_wnd = window;
@@ -65,8 +67,8 @@ pub(crate) fn process(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now
     }
     if seg.ack.gt(s.snd_una()) {
         advance(s, pools, seg, now, out);
-    } else if duplicate && !(s.has(ff::SACK) && records::is_complete(s, pools)) {
-        // RFC 6675, 2: from a peer with SACK, only what brings news of SACK is a duplicate ACK.
+    } else if duplicate && (missing || !(s.has(ff::SACK) && records::is_complete(s, pools))) {
+        // RFC 6675, 2: from a peer with SACK, only what brings news of SACK is a duplicate ACK. (Here it does, but there is no scoreboard left.)
         // RFC 3042 2-3; RFC 5681 3.2-6.
         duplicate_ack(s, pools, out);
     }

@@ -4,7 +4,7 @@ use crate::establish::TOS_ECN;
 use crate::patience::Patience;
 use crate::receive::QUICKACKS;
 use crate::state::{View, rx_head, tx_tail};
-use crate::{HostUpdate, IcmpError, Now, Output, Pools, board, closing, errno, send, timers, urgent};
+use crate::{HostUpdate, IcmpError, Now, Output, Pools, board, closing, errno, output, send, timers, urgent};
 use toe_abi::desc::hc_flags;
 use toe_abi::flow::{FlowOptions, FlowState, as_v4, flow_flags as ff, quick_ack};
 
@@ -103,7 +103,7 @@ fn close_receive(s: &mut FlowState) {
 /// room for, a gain of two segments (or half a small buffer) is announced.
 fn window_update(s: &mut FlowState) {
     let offered = s.rcv_adv().since_or_zero(s.rcv_nxt());
-    let possible = s.rcv_edge().since_or_zero(s.rcv_nxt());
+    let possible = output::sayable(s, s.rcv_edge().since_or_zero(s.rcv_nxt()));
     let gain = possible.saturating_sub(offered);
     let least = (s.rx_size() / 2).min(2 * s.mss()).max(offered);
     if gain >= least && !s.fin_received() {
@@ -196,5 +196,20 @@ mod tests {
         assert!(!told(16, 1999, 3998) && told(16, 1999, 3999));
         assert!(!told(16, 5000, 9999) && told(16, 5000, 10_000));
         assert!(!told(11, 0, 1023) && told(11, 0, 1024));
+    }
+
+    /// Without window scaling it can say no more than 65535, with it only multiples.
+    #[test]
+    fn a_window_update_tells_what_the_field_can_say() {
+        let told = |wscale, offered, possible| {
+            let mut s = flow();
+            (s.rx.mss, s.rx.buf_log2, s.rx.wscale) = (1000, 20, wscale);
+            s.rx.rcv_nxt = s.rcv_edge().sub_len(possible).0;
+            s.rx.rcv_adv = s.rcv_nxt().add(offered).0;
+            window_update(&mut s);
+            s.has(ff::ACK_NOW)
+        };
+        assert!(!told(0, 65_535, 1 << 20) && !told(0, 40_000, 1 << 20) && told(0, 30_000, 1 << 20));
+        assert!(!told(14, 0, (1 << 14) - 1) && told(14, 0, 1 << 14));
     }
 }

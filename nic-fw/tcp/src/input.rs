@@ -111,6 +111,9 @@ fn slow(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &m
     }
     ack::process(s, pools, seg, now, out);
     if out.closed.is_some() {
+        if closing::is_last_fin(s, seg) {
+            challenge(s, pools, now, out);
+        }
         return;
     }
     if seg.flags.contains(TcpFlags::URG) {

@@ -20,19 +20,22 @@ fn new_edge(s: &FlowState) -> SeqNum {
     if gain >= (s.rx_size() / 2).min(s.mss()) { s.rcv_edge() } else { s.rcv_adv() }
 }
 
+/// The most that the window field can say of a window: a multiple of its unit, and 16 bits of it.
+/// RFC 7323 2.3-6.
+pub(crate) fn sayable(s: &FlowState, window: u32) -> u32 {
+    let shift = s.rx.wscale.min(14);
+    (window >> shift).min(u16::MAX.into()) << shift
+}
+
 /// The window field of a segment sent now; what it promises is kept in rcv_adv.
 /// RFC 9293 MAY-8.
 fn advertise(s: &mut FlowState) -> u16 {
-    let shift = s.rx.wscale.min(14);
-    let window = new_edge(s).since_or_zero(s.rcv_nxt());
-    // Rounded down. What was promised before and is now cut off by rounding is accepted still: rcv_adv never moves
-    // left (RFC 9293, 3.8.6).
-    // RFC 7323 2.3-6.
-    let field = (window >> shift).min(u32::from(u16::MAX));
-    let edge = s.rcv_nxt().add(field << shift);
+    // What was promised before and is now cut off by rounding is accepted still: rcv_adv never moves left (RFC 9293, 3.8.6).
+    let window = sayable(s, new_edge(s).since_or_zero(s.rcv_nxt()));
+    let edge = s.rcv_nxt().add(window);
     // RFC 9293 SHLD-14, 3.10.7.4-31; RFC 7323 2.4-2, 2.4-3.
     s.rx.rcv_adv = s.rcv_adv().max(edge).0;
-    field as u16
+    (window >> s.rx.wscale.min(14)) as u16
 }
 
 /// A segment at `seq` that acknowledges everything received: no ACK is owed once it is sent.
@@ -63,6 +66,13 @@ pub(crate) fn segment(s: &mut FlowState, now: Now, seq: SeqNum) -> SegmentOut {
     }
 }
 
+/// The sequence number of a segment without data. Beyond everything sent: a receiver takes it whatever has been lost; but no further than its
+/// window, if that has shrunk by more than rounding can explain (as in Linux).
+fn acceptable_seq(s: &FlowState) -> SeqNum {
+    let edge = s.snd_una().add(s.tx.snd_wnd.min(1 << 30));
+    if s.snd_max().since_or_zero(edge) >> s.tx.wscale.min(14) == 0 { s.snd_max() } else { edge }
+}
+
 /// A pure ACK, with SACK blocks where there are holes (RFC 2018, 4).
 pub(crate) fn ack(s: &mut FlowState, pools: &Pools, now: Now) -> SegmentOut {
     ack_for(s, pools, None, None, now)
@@ -76,8 +86,7 @@ pub(crate) fn ack_again(s: &mut FlowState, pools: &Pools, again: Option<Range>, 
 /// The ACK of a segment that begins at `latest`, of which `again` was received before.
 /// RFC 2883 4-4, 4-5.
 pub(crate) fn ack_for(s: &mut FlowState, pools: &Pools, again: Option<Range>, latest: Option<SeqNum>, now: Now) -> SegmentOut {
-    // Beyond everything sent: a receiver takes it whatever has been lost.
-    let seq = s.snd_max();
+    let seq = acceptable_seq(s);
     let mut out = segment(s, now, seq);
     // RFC 2018 4-1, 4-3, 4-7.
     if s.has(ff::SACK) && (s.has_holes() || again.is_some()) {
@@ -96,7 +105,7 @@ pub(crate) fn ack_for(s: &mut FlowState, pools: &Pools, again: Option<Range>, la
 /// RST that the peer takes at once (RFC 5961, 3.2: its sequence number must be exact).
 /// RFC 7323 5.2-4.
 pub(crate) fn reset(s: &mut FlowState, now: Now) -> SegmentOut {
-    let seq = s.snd_max();
+    let seq = acceptable_seq(s);
     let mut out = segment(s, now, seq);
     out.flags = TcpFlags::RST | TcpFlags::ACK;
     out

@@ -148,7 +148,15 @@ fn end(s: &mut FlowState, pools: &mut Pools, now: Now) {
 /// Segments have been out for so long that others which overtook them prove them lost (RFC 8985, 6.2: RACK_reorder_timeout).
 /// RFC 8985 6.2-2.
 pub(crate) fn reordering_timeout(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) {
-    if s.tx.board == NONE || !rack::detect(s, pools, now) {
+    if s.tx.board == NONE {
+        return;
+    }
+    if s.outstanding() == 0 {
+        // It is D-SACKs that were waited for.
+        tlp::settle(s, pools, out);
+        return board::close_if_calm(s, pools, now);
+    }
+    if !rack::detect(s, pools, now) {
         return;
     }
     out.counts.add(Counter::TxRackLosses);

@@ -268,7 +268,7 @@ pub(crate) fn data(s: &mut FlowState, pools: &mut Pools, now: Now, len: u32, fin
         // RFC 6298 3-1, 3-2.
         s.clear(ff::RTT_PENDING);
         s.id.retransmits = s.id.retransmits.wrapping_add(1);
-    } else if s.tx.timer == timer::TLP {
+    } else if s.tx.timer == timer::TLP || s.tx.timer == timer::REORDER && s.outstanding() == 0 {
         // RFC 8985, 7.2: "start or restart a loss probe PTO timer after transmitting new data".
         s.tx.timer = timer::NONE;
     }

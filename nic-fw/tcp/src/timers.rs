@@ -5,7 +5,7 @@ use crate::patience::Patience;
 use crate::rtt::{RTO_MAX_MS, rto_after_ms, rto_ms};
 use crate::send::{Verdict, plan};
 use crate::state::View;
-use crate::{Now, Output, Pools, cc, closing, errno, records, recovery, send, tlp};
+use crate::{Now, Output, Pools, cc, closing, errno, records, recovery, send, tlp, undo};
 use toe_abi::counters::Counter;
 use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 
@@ -83,6 +83,8 @@ fn wanted(s: &FlowState, pools: &Pools) -> u8 {
     match plan(s, send::room(s, pools), s.mss()) {
         Verdict::WindowClosed => timer::PERSIST,
         Verdict::Corked => timer::CORK,
+        // What D-SACKs may still tell is known then.
+        _ if s.tx.board != 0 => timer::REORDER,
         // RFC 9293 MAY-5, MUST-24, MUST-25, MUST-26.
         _ if s.has(ff::KEEPALIVE) => timer::KEEPALIVE,
         _ => timer::NONE,
@@ -106,7 +108,9 @@ pub(crate) fn rearm(s: &mut FlowState, pools: &Pools, now: Now) {
         timer::RTO | timer::PERSIST => (now.ms32(), rto_ms(s)),
         timer::TLP => (now.ms32(), tlp::timeout_ms(s, pools, now)),
         timer::CORK => (now.ms32(), CORK_MS),
-        timer::KEEPALIVE => (s.rx.last_rx_ms, pools.patience(s).keep_idle_ms()),
+        timer::REORDER => (now.ms32(), undo::wait_us(s).div_ceil(1000)),
+        // Since something was last received, which may be weeks ago.
+        timer::KEEPALIVE => (now.ms32(), pools.patience(s).keep_idle_ms().saturating_sub(now.ms32().wrapping_sub(s.rx.last_rx_ms))),
         _ => return,
     };
     // One more, as the present millisecond has partly gone.
@@ -232,7 +236,9 @@ fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut Output) 
 /// RFC 9293, 3.8.6.1: probe a closed window at growing intervals, for as long as the peer answers.
 /// RFC 9293 MUST-37.
 fn persist(s: &mut FlowState, pools: &Pools, now: Now, out: &mut Output) {
-    if is_over(s, pools, s.tx.probes >= retries(s)) {
+    // As Linux: a window that stays closed would keep what nobody holds for as long as the peer likes (RFC 6429).
+    let nobody_s = s.has(ff::ORPHAN) && rto_ms(s) >= RTO_MAX_MS;
+    if is_over(s, pools, s.tx.probes >= retries(s) || nobody_s) {
         return closing::give_up(s, errno::ETIMEDOUT, now, out);
     }
     s.tx.probes = s.tx.probes.saturating_add(1);

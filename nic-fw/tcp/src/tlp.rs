@@ -125,18 +125,32 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dsac
         return;
     }
     pools.boards.get_mut(s.tx.board).probe = None;
-    if probe.again && !needless && beyond && !s.has(ff::RECOVERY | ff::LOSS) {
-        // The probe has repaired a loss that nothing else tells of: "invoke a congestion control response equivalent to a fast recovery".
-        let cwnd = s.cc.cwnd;
-        cc::on_loss(s, cwnd);
-        // What was sent again before it says nothing of this one.
-        cc::stand(s);
-        s.cc.cwnd = s.cc.cwnd.min(s.cc.ssthresh);
-        if s.has(ff::ECN) {
-            s.set(ff::CWR);
-        }
-        out.counts.add(Counter::TxTailRepairs);
+    if probe.again && !needless && beyond {
+        repaired(s, out);
     }
+}
+
+/// Nothing is in flight, and a D-SACK of the probe would have come by now: the loss was real.
+pub(crate) fn settle(s: &mut FlowState, pools: &mut Pools, out: &mut Output) {
+    if pools.boards.get_mut(s.tx.board).probe.take().is_some_and(|probe| probe.again) {
+        repaired(s, out);
+    }
+}
+
+/// The probe has repaired a loss that nothing else tells of: "invoke a congestion control response equivalent to a fast recovery".
+fn repaired(s: &mut FlowState, out: &mut Output) {
+    if s.has(ff::RECOVERY | ff::LOSS) {
+        return;
+    }
+    let cwnd = s.cc.cwnd;
+    cc::on_loss(s, cwnd);
+    // What was sent again before it says nothing of this one.
+    cc::stand(s);
+    s.cc.cwnd = s.cc.cwnd.min(s.cc.ssthresh);
+    if s.has(ff::ECN) {
+        s.set(ff::CWR);
+    }
+    out.counts.add(Counter::TxTailRepairs);
 }
 
 #[cfg(test)]

@@ -81,8 +81,13 @@ pub(crate) fn on_dsack(board: &mut Board, (start, end): Range) {
 pub(crate) fn recovered(s: &FlowState, board: &mut Board, now: Now) {
     if board.undo.stage == Stage::Sent && s.has(ff::SACK) {
         board.undo.stage = Stage::Waiting;
-        board.undo.until_us = now.us32().wrapping_add(s.tx.srtt_us.saturating_mul(2).min(1 << 30));
+        board.undo.until_us = now.us32().wrapping_add(wait_us(s));
     }
+}
+
+/// How long D-SACKs of what was sent again are waited for, microseconds.
+pub(crate) fn wait_us(s: &FlowState) -> u32 {
+    s.tx.srtt_us.saturating_mul(2).min(1 << 30)
 }
 
 /// Whether the reduction was for nothing. `advanced`: the ACK has moved snd_una.

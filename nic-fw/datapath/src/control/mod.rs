@@ -295,12 +295,15 @@ impl Control {
     }
 
     fn read<M: HostMemory>(&mut self, env: &mut Env<'_, M>) -> Result<Step, DmaFault> {
-        if !self.attached || !env.contexts.control_active() || self.free(env.memory)? == 0 {
+        if !self.attached || !env.contexts.control_active() || !self.submissions.is_ready(self.sub_head, env.memory)? {
             return Ok(Step::Idle);
         }
-        if !self.submissions.is_ready(self.sub_head, env.memory)? {
+        if self.free(env.memory)? == 0 {
+            // Toed makes room without a kick.
+            env.contexts.await_room(CtxId::CONTROL, false, env.now);
             return Ok(Step::Idle);
         }
+        env.contexts.retry_blocked(CtxId::CONTROL);
         let Some(mail) = &mut self.mail else { return Ok(Step::Idle) };
         match env.memory.fetch(self.submissions.slot(self.sub_head), mail.request.as_mut_bytes(), FETCH_SUBMISSION)? {
             Transfer::Full => Ok(Step::Idle),
@@ -444,7 +447,7 @@ impl Control {
             *self.out = self.mail.as_ref()?.answer;
             self.job = Job::Idle;
         } else {
-            if free <= for_answer {
+            if free == 0 {
                 // Toed makes room without a kick.
                 env.contexts.await_room(CtxId::CONTROL, false, env.now);
             }

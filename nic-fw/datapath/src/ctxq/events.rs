@@ -208,7 +208,7 @@ impl Contexts {
     }
 
     /// Tries a full queue again.
-    pub(super) fn retry_blocked(&mut self, ctx: CtxId) {
+    pub fn retry_blocked(&mut self, ctx: CtxId) {
         let c = &mut self.contexts[usize::from(ctx.0)];
         if core::mem::take(&mut c.blocked) {
             self.blocked -= 1;
@@ -217,9 +217,13 @@ impl Contexts {
     }
 
     /// Tries all full queues again if it is time: their owners make room without a kick.
-    pub fn retry_all(&mut self, now: Instant) {
+    pub fn retry_all<M: HostMemory>(&mut self, now: Instant, memory: &M, counters: &mut Counters) {
         if self.blocked == 0 || now < self.retry_at {
             return;
+        }
+        if self.contexts[usize::from(CtxId::CONTROL.0)].blocked {
+            // It may have been parked with submissions in its queue, of which no kick tells any more.
+            self.unpark(CtxId::CONTROL, now, memory, counters);
         }
         self.retry_us = (self.retry_us * 2).min(RETRY_MAX_US);
         self.retry_at = now.add_micros(self.retry_us);

@@ -400,7 +400,10 @@ impl Contexts {
     /// Behind the fence: look at the queue again.
     fn sleep_or_stay<M: HostMemory>(&mut self, ctx: CtxId, now: Instant, memory: &M, counters: &mut Counters) {
         let c = &mut self.contexts[usize::from(ctx.0)];
-        let looked = c.hc.is_ready(c.hc_head, memory).and_then(|found| {
+        // Submissions are not read while their answers have no room: until then there is nothing to stay for.
+        let deaf = ctx == CtxId::CONTROL && c.blocked;
+        let looked = c.hc.is_ready(c.hc_head, memory).and_then(|ready| {
+            let found = ready && !deaf;
             if found {
                 c.idle_since = now;
                 memory.store(c.page.add(CARD_PARKED), 0)?;

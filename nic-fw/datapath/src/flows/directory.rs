@@ -102,23 +102,22 @@ impl Directory {
     pub fn install(&mut self, state: &FlowState) -> Result<FlowId, InstallError> {
         let fixed = Fixed::of(state);
         let hash = self.view.hash(&fixed.place.key);
-        if let Some(old) = self.view.lookup(hash, &fixed.place) {
-            if self.meta[old.index as usize].listing != Listing::Ended {
-                return Err(InstallError::Exists);
-            }
-            self.unlist(old);
+        let old = self.view.lookup(hash, &fixed.place);
+        if old.is_some_and(|old| self.meta[old.index as usize].listing != Listing::Ended) {
+            return Err(InstallError::Exists);
         }
-        let free = &mut self.free[usize::from(self.view.group(hash))];
-        let &i = free.last().ok_or(InstallError::NoSpace)?;
-        let meta = &mut self.meta[i as usize];
-        let id = FlowId { index: i, generation: meta.generation };
+        let group = usize::from(self.view.group(hash));
+        let &i = self.free[group].last().ok_or(InstallError::NoSpace)?;
+        let id = FlowId { index: i, generation: self.meta[i as usize].generation };
         self.fixed.publish(i, id.generation, &fixed);
         if self.table.insert(hash, id).is_err() {
             self.fixed.retract(i);
             return Err(InstallError::NoSpace);
         }
-        free.pop();
-        meta.listing = Listing::Listed;
+        // Not before: if there is no room, the peer of the flow that has ended is still answered.
+        old.into_iter().for_each(|old| self.unlist(old));
+        self.free[group].pop();
+        self.meta[i as usize].listing = Listing::Listed;
         Ok(id)
     }
 
@@ -307,6 +306,18 @@ mod tests {
         d.free(old);
         assert_eq!(lookup(&d, 1), Some(new));
         assert_eq!(d.install(&flow(1)), Err(InstallError::Exists));
+    }
+
+    #[test]
+    fn an_ended_flow_keeps_its_tuple_if_there_is_no_room_for_another() {
+        let mut d = directory();
+        let ids: Vec<FlowId> = (0..4).map(|port| d.install(&flow(port)).unwrap()).collect();
+        d.end(ids[1]);
+        assert_eq!(d.install(&flow(1)), Err(InstallError::NoSpace));
+        assert_eq!(lookup(&d, 1), Some(ids[1]));
+        d.free(ids[0]);
+        let new = d.install(&flow(1)).unwrap();
+        assert_eq!((lookup(&d, 1), d.view().is(ids[1])), (Some(new), true));
     }
 
     #[test]

@@ -200,7 +200,7 @@ impl<B: Board> Host<B> {
 
     /// Parks contexts that have been idle for a while.
     pub fn park_idle(&mut self) {
-        self.contexts.retry_all(self.now);
+        self.contexts.retry_all(self.now, &self.memory, &mut self.counters);
         self.contexts.park_idle(self.now, &self.memory, &mut self.counters);
         if !self.control.is_busy() {
             let control = &self.control;

@@ -264,7 +264,11 @@ impl Protocol {
     fn seldom(&mut self, m: &HcMsg) -> Output {
         match m.op {
             HostOp::Abort => self.input(m.flow, &Input::Abort),
-            HostOp::Options(options) => self.input(m.flow, &Input::Options(options)),
+            HostOp::Options(options) => {
+                let out = self.input(m.flow, &Input::Options(options));
+                self.count_refused();
+                out
+            }
             HostOp::Close => self.hang_up(m.flow, false, Some(&m.update)),
             HostOp::Update | HostOp::Rebind { .. } | HostOp::Barrier => Output::default(),
         }
@@ -302,12 +306,17 @@ impl Protocol {
         false
     }
 
+    /// What is refused while data is in flight is counted by the timers that run then.
+    fn count_refused(&mut self) {
+        self.counters.add(Counter::RecordsRefused, self.pools.take_refused().into());
+    }
+
     fn timer(&mut self, flow: FlowId, msg: &mut OutMsg) -> Said {
         if self.states.phase(flow) != Some(Phase::Live) {
             return false;
         }
         let now = tcp_now(self.now);
-        self.counters.add(Counter::RecordsRefused, self.pools.take_refused().into());
+        self.count_refused();
         if toe_tcp::next_deadline(self.states.state(flow), now).is_none_or(|d| d.0 > now.0) {
             // Moved further away since it was armed.
             self.rearm(flow);

@@ -55,7 +55,9 @@ pub(super) fn grow(cc: &mut CcState, bytes: u32, una: SeqNum, nxt: SeqNum) -> u3
     if cc.words[STATE] & SAMPLES >= SAMPLES_MIN {
         judge(cc);
     }
-    if una.ge(SeqNum(cc.words[END])) {
+    // An end that seems to lie beyond what was sent is of a round of 2 GiB ago: nobody has looked since.
+    let end = SeqNum(cc.words[END]);
+    if una.ge(end) || end.gt(nxt) {
         end_round(cc, nxt);
     }
     match cc.words[STATE] {
@@ -215,5 +217,15 @@ mod tests {
                 assert!(grow(&mut cc, bytes, SeqNum(una), SeqNum(nxt)) <= bytes);
             }
         }
+    }
+
+    /// While the window was not used nobody looked.
+    #[test]
+    fn a_round_that_began_gigabytes_ago_is_over() {
+        let mut cc = flow().cc;
+        grow(&mut cc, 1000, SeqNum(0), SeqNum(1000));
+        let una = SeqNum(1000).add((1 << 31) + 1);
+        grow(&mut cc, 1000, una, una.add(1000));
+        assert_eq!(cc.words[END], una.add(1000).0);
     }
 }

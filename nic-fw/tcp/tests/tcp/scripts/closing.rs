@@ -134,6 +134,18 @@ fn simultaneous_close() {
     assert_eq!(t.segment(seg(RX + 1, TX + 1, A, 0)).closed, Some(CloseReason::TimeWait));
 }
 
+/// Our ACK of its FIN was lost.
+#[test]
+fn a_fin_that_comes_again_as_the_flow_ends_is_acknowledged() {
+    let mut t = Script::new();
+    let _ = t.host(0, 0, hc_flags::FIN);
+    t.emit().unwrap();
+    let _ = t.segment(seg(RX, TX, A | TcpFlags::FIN, 0));
+    t.emit().unwrap();
+    let out = t.segment(seg(RX, TX + 1, A | TcpFlags::FIN, 0));
+    assert_eq!((out.closed, out.reply.map(|r| (r.seq, r.ack))), (Some(CloseReason::TimeWait), Some((SeqNum(TX + 1), SeqNum(RX + 1)))));
+}
+
 /// RFC 9293 3.10.7.4-28, 3.10.7.4-38.
 #[test]
 fn the_last_fin_is_acknowledged_again_after_the_end() {

@@ -302,6 +302,18 @@ fn keep_alive_probes_and_gives_up() {
 }
 
 /// RFC 9293 MUST-25.
+/// The clock's half circle is 25 days.
+#[test]
+fn keep_alive_probes_at_once_after_weeks_of_silence() {
+    for days in [1, 20, 30, 49] {
+        let mut t = Script::new();
+        t.now_us += days * 24 * 3600 * 1_000_000;
+        let _ = t.host(0, 0, hc_flags::KEEPALIVE);
+        assert!(next_deadline(&t.s, t.now()).is_some_and(|due| due.0 - t.now_us <= 2000), "{days}");
+        assert!(t.expire_and_emit().len == 0, "{days}");
+    }
+}
+
 #[test]
 fn keep_alive_is_off_unless_asked_for() {
     let mut t = Script::new();

@@ -383,6 +383,23 @@ fn without_records_three_duplicate_acks_retransmit() {
     assert!(t.pools.take_refused() > 0);
 }
 
+/// Where records are left, but no scoreboard.
+#[test]
+fn without_a_scoreboard_three_duplicate_acks_retransmit() {
+    let mut t = script();
+    t.pools = Pools::new(4, 4);
+    t.write(3000);
+    let _ = t.ack(0, &[(1000, 3000)]);
+    assert_eq!(t.pools.left().1, 0);
+    t.s = script().s;
+    t.write(10_000);
+    let mut sent = vec![];
+    for end in 2..=4 {
+        sent.extend(t.ack(0, &[(1000, end * 1000)]));
+    }
+    assert_eq!(sent, [(0, 1000)]);
+}
+
 #[test]
 fn without_records_a_loss_lasts_until_all_is_acknowledged_that_was_in_flight() {
     let mut t = script();
@@ -711,6 +728,18 @@ fn a_loss_that_a_probe_repairs_reduces_the_window() {
     t.write(1000);
     assert!(t.counts(4000, &[]).has(Counter::TxTailRepairs));
     assert_eq!(t.s.cc.cwnd, 5000);
+}
+
+/// In two round trips a D-SACK would have come.
+#[test]
+fn a_loss_that_a_probe_repairs_is_known_though_nothing_follows() {
+    let mut t = script();
+    t.write(3000);
+    let _ = t.expire();
+    t.emit_all();
+    let _ = t.ack(3000, &[]);
+    assert!(t.expire().counts.has(Counter::TxTailRepairs));
+    assert_eq!((t.s.cc.cwnd, t.pools.left(), next_deadline(&t.s, t.now())), (5000, (64, 16), None));
 }
 
 #[test]
@@ -1107,6 +1136,36 @@ fn a_recovery_whose_retransmissions_were_all_needless_is_taken_back() {
     t.wait(RTT_US);
     assert!(t.counts(10_000, &[(0, 1000)]).has(Counter::TxSpuriousRecoveries));
     assert_eq!((t.s.cc.cwnd, t.s.cc.ssthresh), (10_000, 1 << 30));
+}
+
+/// Those who are silent from then on keep no scoreboard from others.
+#[test]
+fn what_a_flow_waits_for_after_recovery_it_waits_for_two_round_trips() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 4000)]), [(0, 1000)]);
+    let _ = t.ack(10_000, &[]);
+    assert_eq!(t.pools.left(), (64, 15));
+    let start_us = t.now_us;
+    let _ = t.expire();
+    assert!((2000..5000).contains(&(t.now_us - start_us)));
+    assert_eq!((t.pools.left(), next_deadline(&t.s, t.now())), ((64, 16), None));
+}
+
+#[test]
+fn a_wait_after_recovery_puts_off_neither_probe_nor_keep_alive() {
+    let mut t = script();
+    t.write(10_000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 4000)]), [(0, 1000)]);
+    let _ = t.ack(10_000, &[]);
+    t.write(1000);
+    assert_eq!(t.s.tx.timer, timer::TLP);
+    let _ = t.ack(11_000, &[]);
+    let _ = t.host(11_000, 0, hc_flags::KEEPALIVE);
+    let _ = t.expire();
+    assert_eq!((t.s.tx.timer, t.pools.left()), (timer::KEEPALIVE, (64, 16)));
 }
 
 /// Nothing is SACKed or lost any more, but what is sent again is out.

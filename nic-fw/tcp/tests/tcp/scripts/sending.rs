@@ -222,6 +222,23 @@ fn a_closed_window_is_probed_for_as_long_as_the_peer_answers() {
     assert_eq!(ranges(&t.emit_all()), [(0, 10)]);
 }
 
+/// As in Linux (RFC 6429): nobody else would ever end it.
+#[test]
+fn a_window_that_stays_closed_ends_a_flow_that_nobody_holds() {
+    let mut t = Script::with(|s| s.snd_wnd = 0);
+    t.write(10);
+    let _ = t.input(Input::Close { unread: false });
+    let start_us = t.now_us;
+    let closed = (0..100).find_map(|_| {
+        let out = t.expire();
+        t.emit_all();
+        let _ = t.segment(SegmentIn { window: 0, ..seg(RX, TX, A, 0) });
+        out.closed
+    });
+    assert_eq!(closed, Some(CloseReason::Timeout));
+    assert!(t.now_us - start_us > 120_000_000, "not before the longest timeout");
+}
+
 #[test]
 fn a_closed_window_and_a_dead_peer_end() {
     let mut t = Script::with(|s| s.snd_wnd = 0);
@@ -312,6 +329,19 @@ fn a_smaller_window_in_the_same_words_counts_once_data_times_out() {
     assert_eq!(t.s.tx.snd_wnd, 4000);
 }
 
+/// As in Linux: what acknowledges more is newer, though its data was sent before.
+#[test]
+fn the_window_of_a_retransmission_counts_if_it_acknowledges_more() {
+    let mut t = Script::new();
+    t.write(3000);
+    let _ = t.segment(SegmentIn { window: 3000, ..seg(RX + 1000, TX, A, 1000) });
+    let _ = t.segment(SegmentIn { window: 0, ..seg(RX, TX + 3000, A, 1000) });
+    assert_eq!((t.s.tx.snd_wnd, ranges(&t.write(3000))), (0, vec![(3000, 0)]), "an ACK alone");
+    // Nor does an ACK of before it count.
+    let _ = t.segment(SegmentIn { window: 3000, ..seg(RX + 1000, TX, A, 0) });
+    assert_eq!(t.s.tx.snd_wnd, 0);
+}
+
 /// RFC 9293 SHLD-28; RFC 5681 2-1, 3-1.
 #[test]
 fn the_window_limits_what_is_sent() {
@@ -340,6 +370,19 @@ fn nothing_new_goes_beyond_a_window_that_has_shrunk() {
     assert_eq!(ranges(&t.emit_all()), [(2000, 1000)]);
     let _ = t.segment(SegmentIn { window: 1000, ..seg(RX, TX + 5000, A, 0) });
     assert_eq!(ranges(&t.emit_all()), [(5000, 1000)]);
+}
+
+/// As in Linux: beyond its window a peer would not take them, and what it sends would never be acknowledged.
+#[test]
+fn acknowledgements_and_resets_lie_within_a_window_that_has_shrunk() {
+    for (wscale, window, at) in [(0, 1000, 3000), (0, 3000, 5000), (0, 2999, 4999), (3, 374, 4992), (11, 1, 5000), (11, 0, 2000)] {
+        let mut t = Script::with(|s| (s.snd_wnd, s.snd_wscale) = (5000, wscale));
+        t.write(5000);
+        let _ = t.segment(SegmentIn { window, ..seg(RX, TX + 2000, A, 2000) });
+        let ack = t.emit().unwrap();
+        assert_eq!((ack.seq, ack.ack, ack.len), (SeqNum(TX + at), SeqNum(RX + 2000), 0), "{wscale} {window}");
+        assert_eq!(t.input(Input::Abort).reply.map(|rst| rst.seq), Some(SeqNum(TX + at)));
+    }
 }
 
 /// RFC 9293 SHLD-29, SHLD-30.
