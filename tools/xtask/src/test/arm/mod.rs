@@ -72,6 +72,9 @@ const UNIT_OUT: [LeftOut; 10] = [
         names: &[
             "interface::the_kernel_does_not_see_the_cards_frames",
             "interface::what_others_attached_to_the_interface_stays",
+            "interface::what_others_attach_while_the_card_runs_stays",
+            "interface::an_interface_that_gets_another_name_is_the_same",
+            "interface::the_interface_takes_every_multicast_while_the_card_runs",
             "interface::a_killed_cards_filter_is_taken_over",
             "interface::an_interface_that_is_down_is_brought_up",
             "interface::unusable_interfaces_are_refused",
