@@ -190,6 +190,7 @@ fn errno_of(kind: u8, code: u8) -> Errno {
         (icmp_type::DEST_UNREACHABLE, code::PORT) => Errno::ECONNREFUSED,
         (icmp_type::DEST_UNREACHABLE, code::PROTOCOL) => Errno::ENOPROTOOPT,
         (icmp_type::DEST_UNREACHABLE, code::NET | code::NET_UNKNOWN | code::NET_PROHIBITED | code::NET_TOS) => Errno::ENETUNREACH,
+        (icmp_type::PARAMETER_PROBLEM, _) => Errno::EPROTO,
         _ => Errno::EHOSTUNREACH,
     }
 }

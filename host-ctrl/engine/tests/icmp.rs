@@ -88,7 +88,7 @@ fn broken_messages_are_dropped() {
 /// RFC 5927 4.1-1; RFC 1122 3.2.2-1.
 #[test]
 fn errors_end_an_open_that_they_are_about() {
-    for (kind, code, errno) in [(3, 3, 111), (3, 2, 92), (3, 0, 101), (3, 1, 113), (3, 13, 113), (11, 0, 113)] {
+    for (kind, code, errno) in [(3, 3, 111), (3, 2, 92), (3, 0, 101), (3, 1, 113), (3, 13, 113), (11, 0, 113), (12, 0, 71)] {
         let mut b = Bench::new();
         b.know_peer();
         let (conn, local) = b.engine.connect(1, None, Endpoint::v4(PEER_IP, 80), BUF, b.now).unwrap();
@@ -134,6 +134,9 @@ fn errors_about_flows_go_to_the_card() {
     assert_eq!((told, asked), (flow, flow));
     let actions = b.frame(&error(3, 1, 80, SeqNum(1234)));
     assert!(matches!(actions[..], [Action::IcmpError { flow: f, kind: 0x301, .. }] if f == flow), "{actions:?}");
+    // RFC 1122 4.2.3.9.
+    let actions = b.frame(&error(12, 0, 80, SeqNum(1234)));
+    assert!(matches!(actions[..], [Action::IcmpError { flow: f, kind: 0xc00, .. }] if f == flow), "{actions:?}");
 }
 
 /// The largest segment that a connection begins with.

@@ -42,6 +42,8 @@ const BUDGET: usize = 64;
 const LOSSES_EVERY_US: u64 = 100_000;
 /// Longest sleep while the port holds frames back, microseconds.
 const HOLDING_US: u64 = 1000;
+/// Sleep while the port has no room, microseconds: a fraction of what the queues of ports hold, so that the wire does not run dry.
+pub(crate) const STALLED_US: u64 = 250;
 /// IPv4 total length.
 const PACKET_MAX: u32 = 65_535;
 /// IPv4 and TCP headers with all options.
@@ -68,6 +70,8 @@ pub struct Card<B: Board> {
     outs: Outs,
     burst: RxBurst,
     losses_at: Instant,
+    /// When to look again whether the port has room, if something waits for it.
+    again_at: Option<Instant>,
     meter: Meter,
     tracer: Tracer,
     /// Somebody traces, as of the beginning of the round.
@@ -157,6 +161,7 @@ impl<B: Board> Card<B> {
             outs,
             burst: RxBurst::new(),
             losses_at: Instant(0),
+            again_at: None,
             meter,
             tracer,
             tracing: false,
@@ -435,6 +440,7 @@ impl<B: Board> Card<B> {
         any |= self.send(now);
         self.egress.flush();
         any |= self.tell();
+        self.again_at = self.is_stalled().then(|| now.add_micros(STALLED_US));
         self.host.interrupt();
         self.host.park_idle();
         any
@@ -447,6 +453,11 @@ impl<B: Board> Card<B> {
             || self.host.is_busy()
             || !self.outs.host.is_empty()
             || !self.outs.poisoned.is_empty()
+    }
+
+    /// Whether something waits for room at the port, which nobody tells of. All the rest soon waits behind it.
+    fn is_stalled(&self) -> bool {
+        self.egress.is_stalled() || self.host.has_raw()
     }
 
     /// Both halves of the board's port.
@@ -498,6 +509,9 @@ impl<B: Board> Composition for Card<B> {
     }
 
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        if self.again_at.is_some() {
+            return self.again_at;
+        }
         if self.is_busy() || self.protocol.is_ready(now) {
             return Some(now);
         }
@@ -506,6 +520,11 @@ impl<B: Board> Composition for Card<B> {
     }
 
     fn park(&mut self, now: Instant) -> bool {
+        if self.again_at.is_some() {
+            // What it finds can wait for so short a time: only kicks are to come.
+            let _ = self.host.park(now);
+            return true;
+        }
         !self.is_busy() && !self.protocol.is_ready(now) && !self.rx.any() && self.host.park(now)
     }
 

@@ -950,10 +950,28 @@ fn a_busy_port_loses_nothing(kind: &impl Kind) {
         b.card.poll(b.now);
     }
     b.port.set_knobs(PortKnobs { tx_room: 1, busy_percent: 60, ..Default::default() });
-    b.run();
+    b.run_for(10_000);
     let sent = b.sent();
     assert_eq!(sent.iter().flat_map(|s| s.payload().to_vec()).collect::<Vec<_>>(), stream(0, 4000));
     assert!(b.card.counters().get(Counter::TxPortBusy) > 0);
+}
+
+fn behind_a_full_port_the_card_sleeps_and_looks_again(kind: &impl Kind) {
+    let mut b = kind.bench();
+    let flow = b.install(0, 1);
+    b.port.set_knobs(PortKnobs { tx_room: 0, ..Default::default() });
+    let frame = vec![0xab; 100];
+    b.packet(frames::kind::TRANSMIT, &frame, 0);
+    b.fill(1, 0, 0, &stream(0, 4000));
+    b.update(1, flow, 4000, 0, 0);
+    b.run();
+    assert!(b.card.park(b.now), "nothing can be done");
+    let again = b.card.next_deadline(b.now).expect("nobody tells that there is room");
+    assert!(again > b.now && again <= b.now.add_micros(1000), "soon");
+    b.port.set_knobs(PortKnobs::default());
+    b.run_for(10_000);
+    let (control, segments): (Vec<_>, Vec<_>) = std::iter::from_fn(|| b.port.take_sent()).map(|f| f.bytes).partition(|f| *f == frame);
+    assert_eq!((control.len(), segments.len()), (1, 4));
 }
 
 fn an_unknown_next_hop_is_counted_and_retransmission_goes_on_when_it_is_known(kind: &impl Kind) {
@@ -1245,6 +1263,7 @@ on_every_card! {
     a_full_event_queue_delays_no_other,
     parked_contexts_cost_nothing_until_kicked,
     a_busy_port_loses_nothing,
+    behind_a_full_port_the_card_sleeps_and_looks_again,
     an_unknown_next_hop_is_counted_and_retransmission_goes_on_when_it_is_known,
     a_flow_that_is_not_acknowledged_is_given_up_in_the_end,
     a_paced_flow_keeps_its_pace,

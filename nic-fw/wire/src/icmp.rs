@@ -14,6 +14,7 @@ pub mod icmp_type {
     pub const DEST_UNREACHABLE: u8 = 3;
     pub const ECHO_REQUEST: u8 = 8;
     pub const TIME_EXCEEDED: u8 = 11;
+    pub const PARAMETER_PROBLEM: u8 = 12;
 }
 /// Code of DEST_UNREACHABLE: nobody listens there.
 pub const CODE_PORT: u8 = 3;
@@ -36,7 +37,7 @@ pub enum Icmp<'a> {
         seq: u16,
         data: &'a [u8],
     },
-    /// Destination unreachable or time exceeded about a TCP segment.
+    /// Destination unreachable, time exceeded or parameter problem about a TCP segment.
     Error {
         kind: u8,
         code: u8,
@@ -72,7 +73,7 @@ impl<'a> Icmp<'a> {
         Some(match kind {
             icmp_type::ECHO_REQUEST => Icmp::EchoRequest { ident, seq, data: body },
             icmp_type::ECHO_REPLY => Icmp::EchoReply { ident, seq, data: body },
-            icmp_type::DEST_UNREACHABLE | icmp_type::TIME_EXCEEDED => match Quoted::parse(body) {
+            icmp_type::DEST_UNREACHABLE | icmp_type::TIME_EXCEEDED | icmp_type::PARAMETER_PROBLEM => match Quoted::parse(body) {
                 Some(quoted) => {
                     let frag_needed = kind == icmp_type::DEST_UNREACHABLE && code == CODE_FRAG_NEEDED;
                     // RFC 1191, 4: the MTU is in the low half of the second word.
@@ -183,6 +184,11 @@ mod tests {
             Quoted { src: mapped([10, 0, 0, 1]), dst: mapped([10, 0, 0, 2]), src_port: 8080, dst_port: 80, seq: SeqNum(0x0102_0304) };
         let m = with_sum(m);
         assert_eq!(Icmp::parse(&m), Some(Icmp::Error { kind: 3, code: 4, mtu: Some(1400), quoted }));
+        // A later fragment has payload where the first has ports.
+        let later = [&m[..14], &[0x20, 1], &m[16..]].concat();
+        assert_eq!(Icmp::parse(&with_sum(later)), Some(Icmp::Other { kind: 3, code: 4 }));
+        let first = [&m[..14], &[0x20, 0], &m[16..]].concat();
+        assert_eq!(Icmp::parse(&with_sum(first)), Icmp::parse(&m));
         // One byte short of what RFC 792 promises: no tuple to act on.
         let m = with_sum(m[..m.len() - 1].to_vec());
         assert_eq!(Icmp::parse(&m), Some(Icmp::Other { kind: 3, code: 4 }));

@@ -8,6 +8,8 @@ pub const HEADER_LEN: usize = 20;
 
 /// More Fragments, or an offset (RFC 791, 3.1).
 pub(crate) const FRAGMENT: u16 = 0x3fff;
+/// Where a fragment lies in its packet (RFC 791, 3.1).
+const OFFSET: u16 = 0x1fff;
 /// Congestion experienced, in the ECN field (RFC 3168, 5).
 pub(crate) const CE: u8 = 3;
 
@@ -160,11 +162,12 @@ pub(crate) fn write(w: &mut Writer<'_>, ip: &Outgoing) {
 }
 
 /// A header quoted in an ICMP error: checksum and total length are not checked, as routers may have
-/// changed one and cut the other. Returns protocol, source, destination and the header's length.
+/// changed one and cut the other. Returns protocol, source, destination and the header's length; `None` for a later fragment, which has
+/// payload where the first has ports.
 pub(crate) fn parse_quoted(packet: &[u8]) -> Option<(u8, [u8; 4], [u8; 4], usize)> {
     let version_ihl = *packet.first()?;
     let header_len = usize::from(version_ihl & 15) * 4;
-    if version_ihl >> 4 != 4 || header_len < HEADER_LEN {
+    if version_ihl >> 4 != 4 || header_len < HEADER_LEN || bytes::be16(packet, 6)? & OFFSET != 0 {
         return None;
     }
     Some((*packet.get(9)?, bytes::array(packet, 12)?, bytes::array(packet, 16)?, header_len))

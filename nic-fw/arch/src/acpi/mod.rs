@@ -116,8 +116,10 @@ fn mcfg(machine: &mut Machine, table: Bytes<'_>) -> Result<(), Wrong> {
 fn spcr(machine: &mut Machine, table: Bytes<'_>) -> Result<(), Wrong> {
     let damaged = Wrong::Damaged("SPCR");
     let (kind, space) = table.u8(36).zip(table.u8(40)).ok_or(damaged)?;
-    if matches!(kind, 3 | 0xe) && space == 0 {
-        machine.uart = Some(Machine::range("UART", table.u64(44).ok_or(damaged)?, UART_LEN)?);
+    let base = table.u64(44).ok_or(damaged)?;
+    // Address 0: the operator has turned the console off.
+    if matches!(kind, 3 | 0xe) && space == 0 && base != 0 {
+        machine.uart = Some(Machine::range("UART", base, UART_LEN)?);
     }
     Ok(())
 }

@@ -102,6 +102,13 @@ fn all_tables_are_read() {
 }
 
 #[test]
+fn a_console_that_is_turned_off_is_none() {
+    let mut tables = good_tables(1);
+    tables[4] = table(b"SPCR", &[3; 1].into_iter().chain([0; 43]).collect::<Vec<_>>());
+    assert_eq!(machine(&memory(&tables), BASE).unwrap().uart, None);
+}
+
+#[test]
 fn a_redistributor_for_each_core() {
     let mut tables = good_tables(0);
     let mut body = std::vec![0; 8];

@@ -1,10 +1,12 @@
 //! The socket that hosts connect to: appears when the card is ready, goes when it ends.
 
 use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -49,10 +51,14 @@ impl Endpoint {
         let _ = fs::remove_file(&bound);
         let _ = fs::remove_dir(&nursery);
         fs::create_dir(&nursery).map_err(os)?;
-        let made = bind_private(&bound).and_then(|listener| fs::rename(&bound, path).map(|()| listener));
+        // Linked, not renamed: a card that has started at the same moment is not replaced.
+        let made = bind_private(&bound).and_then(|listener| fs::hard_link(&bound, path).map(|()| listener));
         let _ = fs::remove_file(&bound);
         let _ = fs::remove_dir(&nursery);
-        let listener = made.map_err(os)?;
+        let listener = made.map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => EndpointError::InUse(path.to_owned()),
+            _ => os(e),
+        })?;
         let found = fs::symlink_metadata(path).map_err(os)?;
         Ok((Self { path: path.to_owned(), identity: (found.dev(), found.ino()) }, listener.into()))
     }
@@ -72,12 +78,19 @@ fn clear_stale(path: &Path) -> Result<(), EndpointError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(os(e)),
         Ok(found) if !found.file_type().is_socket() => Err(EndpointError::NotASocket(path.to_owned())),
-        Ok(_) => match UnixStream::connect(path) {
-            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(os),
-            Err(e) => Err(os(e)),
-            Ok(_) => Err(EndpointError::InUse(path.to_owned())),
+        Ok(_) => match knock(path) {
+            Err(Errno::CONNREFUSED) => fs::remove_file(path).map_err(os),
+            // AGAIN: it is there, and others wait for it already.
+            Ok(()) | Err(Errno::AGAIN) => Err(EndpointError::InUse(path.to_owned())),
+            Err(e) => Err(os(e.into())),
         },
     }
+}
+
+/// Connects to whoever listens on `path`, without waiting for it.
+fn knock(path: &Path) -> rustix::io::Result<()> {
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
 }
 
 impl Drop for Endpoint {
@@ -92,6 +105,7 @@ impl Drop for Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixStream;
 
     fn folder(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("toe-nic-{name}-{}", std::process::id()));
@@ -135,6 +149,42 @@ mod tests {
         let _other = UnixListener::bind(&path).unwrap();
         drop(endpoint);
         assert!(path.exists());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_card_that_does_not_get_to_accept_is_there() {
+        let folder = folder("stopped");
+        let path = folder.join("card.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let connect = || {
+            let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None)?;
+            rustix::net::connect(&socket, &SocketAddrUnix::new(&path)?).map(|()| socket)
+        };
+        let waiting: Vec<_> = std::iter::from_fn(|| connect().ok()).collect();
+        assert!(!waiting.is_empty());
+        assert!(matches!(Endpoint::open(&path), Err(EndpointError::InUse(_))));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn of_cards_that_start_at_once_one_gets_the_path() {
+        let folder = folder("race");
+        for round in 0..100 {
+            let path = folder.join(format!("card{round}.sock"));
+            let start = std::sync::Barrier::new(3);
+            let open = || {
+                start.wait();
+                Endpoint::open(&path)
+            };
+            let opened: Vec<_> = std::thread::scope(|scope| {
+                let cards = [scope.spawn(open), scope.spawn(open), scope.spawn(open)];
+                cards.into_iter().map(|card| card.join().unwrap()).collect()
+            });
+            assert_eq!(opened.iter().filter(|o| o.is_ok()).count(), 1, "{opened:?}");
+            assert!(opened.iter().all(|o| matches!(o, Ok(_) | Err(EndpointError::InUse(_)))), "{opened:?}");
+        }
         fs::remove_dir_all(&folder).unwrap();
     }
 

@@ -179,9 +179,9 @@ impl Packets {
         }
     }
 
-    /// Whether a packet waits in the ring.
+    /// Whether a packet waits in the ring that could be taken. While one is under way it is in the way of all others.
     pub fn any<M: HostMemory>(&self, memory: &M) -> bool {
-        memory.load(packets(TAIL)).is_ok_and(|tail| frames::ready(FRAME_RING_LEN, self.head, tail) != Some(0))
+        self.state != State::Lent && memory.load(packets(TAIL)).is_ok_and(|tail| frames::ready(FRAME_RING_LEN, self.head, tail) != Some(0))
     }
 
     /// The next packet, when all of it that is needed here is there.

@@ -278,6 +278,11 @@ impl<B: Board> Host<B> {
         self.raw.take()
     }
 
+    /// Whether there is one.
+    pub fn has_raw(&self) -> bool {
+        self.raw.is_some()
+    }
+
     /// Puts back what could not be sent.
     pub fn unget_raw(&mut self, raw: RawFrame) {
         self.raw = Some(raw);

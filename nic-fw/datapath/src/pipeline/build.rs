@@ -194,6 +194,7 @@ impl<'a, B: Board> Builder<'a, B> {
             answers: take(&mut wiring.answers_in),
             control: take(&mut wiring.raw_in),
             control_hand: None,
+            again_at: None,
             outs: EgressOuts::new(take(&mut wiring.host_out), leases, backs, self.groups),
         };
         self.seat(stage::EGRESS, 0, Instance::Egress(Box::new(actor)));

@@ -60,6 +60,11 @@ impl<B: Board> Instance<B> {
             Self::Ctxq(a) => a.deadline(now),
         }
     }
+
+    /// Whether something in hand waits for room at the port.
+    fn is_stalled(&self) -> bool {
+        matches!(self, Self::Egress(a) if a.again_at.is_some())
+    }
 }
 
 /// An instance in its place.
@@ -239,6 +244,6 @@ impl<B: Board> Core<B> {
 
     /// Whether an instance has something in hand or in its rings.
     pub(super) fn has_work(&mut self, now: Instant) -> bool {
-        self.seats.iter_mut().any(|seat| seat.instance.actor().has_work(now))
+        self.seats.iter_mut().any(|seat| seat.instance.actor().has_work(now) || seat.instance.is_stalled())
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     Counters,
     flows::{Phase, States},
     msg::{ControlOp, CtxOpaque, Done, Event, HcMsg, HostOp, OutMsg, RegionOrNone, RxMsg, Work},
-    pool::Pool,
+    pool::{Class, Pool},
     sched::Sched,
     train::Train,
 };
@@ -127,9 +127,12 @@ impl Protocol {
         self.sched.timers.next_tick().map(|tick| Instant(tick.saturating_mul(1000)))
     }
 
-    /// When the next timer expires, or a flow that is paced or limited may go on.
+    /// When the next timer expires, or a flow that is paced or limited may go on. Without credit nothing is due before a message has come
+    /// home.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.next_timeout().into_iter().chain(self.sched.next_due()).min()
+        let timeout = self.next_timeout().filter(|_| self.pool.has(Class::Urgent));
+        let due = self.sched.next_due().filter(|_| self.pool.has(Class::Data));
+        timeout.into_iter().chain(due).min()
     }
 
     /// Forgets all flows.

@@ -346,6 +346,12 @@ impl<C: Fake> Bench<C> {
         self.now = next.max(self.now.add_micros(100));
     }
 
+    /// Lets a card that waits for room at its port look again.
+    pub fn look_again(&mut self) {
+        let soon = self.now.add_micros(1000);
+        self.now = self.card.next_deadline(self.now).filter(|&at| at <= soon).map_or(self.now, |at| at.max(self.now));
+    }
+
     // ---- control plane ----
 
     /// Publishes a submission.
@@ -379,7 +385,11 @@ impl<C: Fake> Bench<C> {
 
     /// Sends a request and waits for its answer; notices are kept.
     pub fn request(&mut self, msg: ControlMsg) -> ControlMsg {
-        self.request_while(msg, |b| _ = b.card.poll(b.now))
+        self.request_while(msg, |b| {
+            if !b.card.poll(b.now) {
+                b.look_again();
+            }
+        })
     }
 
     /// The same, while something else goes on that polls the card.

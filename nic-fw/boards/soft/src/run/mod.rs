@@ -192,6 +192,7 @@ impl Runner {
     pub fn fail(&mut self, patience: Duration) {
         self.status.set(regs::status::FAILED);
         self.mailbox.close();
+        self.obeyer.end();
         self.interrupts.interrupt(CtxId::CONTROL);
         let deadline = std::time::Instant::now() + patience;
         while self.status.is_untold() && std::time::Instant::now() < deadline {

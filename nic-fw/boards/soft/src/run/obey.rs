@@ -45,6 +45,13 @@ impl Obeyer {
         self.waiting.is_some()
     }
 
+    /// Nobody runs any more, so what an answer waits for never comes.
+    pub fn end(&mut self) {
+        if let Some((_, reply, retired)) = self.waiting.take() {
+            reply(Ok(retired));
+        }
+    }
+
     /// Does what the device thread asks for.
     pub fn letters(&mut self, engine: &mut dyn Engine, epoll: &OwnedFd, epochs: &mut Epochs<'_>) -> Obeyed {
         if let Some((epoch, reply, retired)) = self.waiting.take() {

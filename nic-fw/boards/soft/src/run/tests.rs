@@ -14,7 +14,12 @@ use toe_hal::{Lease, PortCaps, RxBurst, RxPort, TxBusy, TxFrame, TxPort};
 enum Mood {
     Quiet,
     Panics,
+    /// Until the test says [`HANGS_NO_LONGER`]: then it panics.
+    Hangs,
 }
+
+/// Instead of a number of rounds.
+const HANGS_NO_LONGER: u32 = u32::MAX;
 
 struct Moody {
     mood: Mood,
@@ -31,6 +36,12 @@ impl RxPort for Moody {
     fn receive(&mut self, _burst: &mut RxBurst) -> usize {
         self.rounds.fetch_add(1, Ordering::Relaxed);
         assert!(self.mood != Mood::Panics, "told to");
+        if self.mood == Mood::Hangs {
+            while self.rounds.load(Ordering::Relaxed) != HANGS_NO_LONGER {
+                std::thread::yield_now();
+            }
+            panic!("it hung");
+        }
         0
     }
     fn any(&mut self) -> bool {
@@ -88,6 +99,10 @@ fn bench_with(mood: Mood, port_fd: OwnedFd, placement: Option<Placement>, distur
             let ended = runner.run().map_err(|e| format!("{:#}", anyhow::Error::from(e)));
             if ended.is_err() {
                 runner.fail(Duration::ZERO);
+            }
+            if mood == Mood::Hangs {
+                // As long as the test looks, the runner stays, as in `main`.
+                let _ = rustix::io::read(&stopped, &mut [0; 1]);
             }
             ended
         }
@@ -184,6 +199,26 @@ fn a_panic_in_the_data_path_shows_in_status() {
         assert_eq!(b.status.get(), regs::status::FAILED);
         assert!(b.mailbox.call(Command::Reset).is_err(), "calls fail instead of waiting");
     }
+}
+
+#[test]
+fn a_card_that_fails_answers_who_waits_for_its_cores() {
+    let b = bench(Mood::Hangs, quiet_fd(), Some(Placement::spread(1, 1, 1, 1)));
+    let fd = rustix::fs::memfd_create("region", rustix::fs::MemfdFlags::ALLOW_SEALING).unwrap();
+    rustix::fs::ftruncate(&fd, 4096).unwrap();
+    rustix::fs::fcntl_add_seals(&fd, rustix::fs::SealFlags::SHRINK).unwrap();
+    b.mailbox.call(Command::Map(crate::memory::Mapping::new(&fd, 0, 0x1000, 4096).unwrap())).unwrap();
+    let unmapped = std::thread::scope(|scope| {
+        let asker = scope.spawn(|| b.mailbox.call(Command::Unmap { iova: 0x1000, len: 4096 }));
+        // Until the letter has been read: its answer waits for the core that hangs.
+        std::thread::sleep(Duration::from_millis(100));
+        b.rounds.store(HANGS_NO_LONGER, Ordering::Relaxed);
+        asker.join().unwrap()
+    });
+    let late = unmapped.is_err_and(|e| e.raw_os_error() == Some(libc::ETIMEDOUT));
+    assert!(!late, "toed asks nothing else meanwhile, so it does not read that the card has failed");
+    drop(b.stop);
+    assert!(b.thread.join().unwrap().unwrap_err().contains("has panicked: it hung"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::super::{
 };
 use crate::{
     egress::{Egress, EgressOut, Release},
+    fused::STALLED_US,
     msg::{Event, HostIn, OutMsg, Raw, RawFrame},
 };
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
@@ -33,6 +34,8 @@ pub struct EgressActor<T, M> {
     /// One that the port had no room for.
     pub control_hand: Option<RawFrame>,
     pub outs: EgressOuts,
+    /// When to look again whether the port has room, if something waits for it.
+    pub again_at: Option<Instant>,
 }
 
 /// What has been let out, on its way.
@@ -114,6 +117,10 @@ impl EgressOut for EgressOuts {
 }
 
 impl<T: TxPort<M::Slice>, M: HostMemory> EgressActor<T, M> {
+    fn is_stalled(&self) -> bool {
+        self.stage.is_stalled() || self.control_hand.is_some()
+    }
+
     /// Control frames go before all others. True: some were sent.
     fn raw_frames(&mut self, budget: usize) -> bool {
         let mut any = false;
@@ -167,21 +174,20 @@ impl<T: TxPort<M::Slice>, M: HostMemory> Actor for EgressActor<T, M> {
         self.messages.publish();
         self.answers.publish();
         self.control.publish();
+        self.again_at = self.is_stalled().then(|| step.now.add_micros(STALLED_US));
         any
     }
 
+    /// What only waits for room at the port is no work: nobody tells of room, so it is looked for at the [`deadline`](Self::deadline).
     fn has_work(&mut self, _now: Instant) -> bool {
         !self.outs.is_empty()
-            || self.stage.is_stalled()
-            || self.control_hand.is_some()
-            || self.stage.is_ready()
             || !self.messages.is_empty()
-            || !self.control.is_empty()
             || !self.answers.is_empty()
+            || self.again_at.is_none() && (self.stage.is_ready() || !self.control.is_empty())
     }
 
     fn deadline(&self, now: Instant) -> Option<Instant> {
-        self.stage.is_holding().then(|| now.add_micros(HOLDING_US))
+        self.again_at.or_else(|| self.stage.is_holding().then(|| now.add_micros(HOLDING_US)))
     }
 
     fn gauges(&mut self) -> Gauges {

@@ -4,6 +4,8 @@
 const ETHERTYPE: usize = 12;
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
+const VLAN: [u8; 2] = [0x81, 0x00];
+const VLAN_LEN: usize = 4;
 /// Where addresses and ports lie (without IPv4 options, which we never send), one after the other.
 const IPV4_TUPLE: core::ops::Range<usize> = 26..38;
 const IPV6_TUPLE: core::ops::Range<usize> = 22..58;
@@ -13,6 +15,9 @@ pub fn pair_of(header: &[u8], pairs: usize) -> usize {
     if pairs <= 1 {
         return 0;
     }
+    let tagged = header.get(ETHERTYPE..).is_some_and(|rest| rest.starts_with(&VLAN));
+    // Without the tag, all lies where it does else.
+    let header = if tagged { header.get(VLAN_LEN..).unwrap_or_default() } else { header };
     let tuple = match header.get(ETHERTYPE..ETHERTYPE + 2) {
         Some(kind) if kind == IPV4 => header.get(IPV4_TUPLE),
         Some(kind) if kind == IPV6 => header.get(IPV6_TUPLE),
@@ -29,17 +34,20 @@ mod tests {
 
     #[test]
     fn flows_are_spread_and_stay() {
-        let mut header = [0u8; 66];
-        header[12..14].copy_from_slice(&IPV4);
-        let mut hits = [0; 4];
-        for port in 0..4000u16 {
-            header[36..38].copy_from_slice(&port.to_be_bytes());
-            let pair = pair_of(&header, 4);
-            header[38..42].fill(port as u8);
-            assert_eq!(pair_of(&header, 4), pair, "sequence numbers do not count");
-            hits[pair] += 1;
+        for tag in [0, VLAN_LEN] {
+            let mut header = [0u8; 70];
+            header[12..14].copy_from_slice(&VLAN);
+            header[tag + 12..tag + 14].copy_from_slice(&IPV4);
+            let mut hits = [0; 4];
+            for port in 0..4000u16 {
+                header[tag + 36..tag + 38].copy_from_slice(&port.to_be_bytes());
+                let pair = pair_of(&header, 4);
+                header[tag + 38..tag + 42].fill(port as u8);
+                assert_eq!(pair_of(&header, 4), pair, "sequence numbers do not count");
+                hits[pair] += 1;
+            }
+            assert!(hits.iter().all(|n| (700..1300).contains(n)), "{hits:?}");
         }
-        assert!(hits.iter().all(|n| (700..1300).contains(n)), "{hits:?}");
     }
 
     #[test]

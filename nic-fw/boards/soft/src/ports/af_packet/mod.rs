@@ -201,7 +201,7 @@ impl TxPort<SoftSlice> for Tx {
     }
 
     fn transmit(&mut self, frame: &TxFrame<'_, SoftSlice>) -> Result<(), TxBusy> {
-        self.queue.push(frame)
+        self.queue.push(frame, self.attached.socket.as_fd())
     }
 
     fn flush(&mut self) -> usize {

@@ -5,11 +5,11 @@
 //!                  iovec[i][1..=2]                           (host memory, not copied by us)
 //! ```
 //!
-//! What the kernel refuses is lost: a socket without room says so once, then `transmit` answers busy until there is room again.
+//! A frame is taken only if the socket has room for it, else `transmit` answers busy: after the flush its bytes belong to others again, so
+//! what the socket had no room for would be lost, and with it the rest of the batch.
 
-use super::super::{is_ready, vnet};
+use super::super::vnet;
 use crate::memory::SoftSlice;
-use rustix::event::PollFlags;
 use rustix::fd::{AsRawFd, BorrowedFd};
 use std::io;
 use toe_hal::{TxBusy, TxFrame};
@@ -22,6 +22,8 @@ const IOVECS: usize = 1 + PAYLOADS;
 /// Headers of a frame with payload; frames of the control plane have all their bytes here: an MTU and a bit.
 const HEADER_MIN: usize = 2048;
 const HEADER_SPARE: usize = 64;
+/// Bytes that the kernel may add to a frame: its own headers, and those of its buffer.
+const OVERHEAD: usize = 2048;
 
 pub struct TxQueue {
     /// `header_len` bytes per frame.
@@ -32,7 +34,9 @@ pub struct TxQueue {
     len: usize,
     /// Frames that never got into the queue: too large for it.
     oversized: usize,
-    /// The socket had no room the last time.
+    /// Bytes that the socket still has room for, at least.
+    room: usize,
+    /// It had no room: until the next flush.
     full: bool,
 }
 
@@ -53,14 +57,21 @@ impl TxQueue {
             messages: vec![message; QUEUE].into_boxed_slice(),
             len: 0,
             oversized: 0,
+            room: 0,
             full: false,
         }
     }
 
-    pub fn push(&mut self, frame: &TxFrame<'_, SoftSlice>) -> Result<(), TxBusy> {
+    pub fn push(&mut self, frame: &TxFrame<'_, SoftSlice>, socket: BorrowedFd<'_>) -> Result<(), TxBusy> {
         if self.len == QUEUE || self.full {
             return Err(TxBusy);
         }
+        let cost = cost_of(frame.header.len() + frame.payload_len as usize);
+        if self.room < cost && !self.make_room(cost, socket) {
+            self.full = true;
+            return Err(TxBusy);
+        }
+        self.room = self.room.saturating_sub(cost);
         let at = self.len * self.header_len;
         let header = &mut self.headers[at..at + self.header_len];
         let Some(bytes) = header.get_mut(vnet::LEN..vnet::LEN + frame.header.len()).filter(|_| frame.payload.len() <= PAYLOADS) else {
@@ -83,12 +94,22 @@ impl TxQueue {
         Ok(())
     }
 
+    /// Asks the kernel how much room there is. True: enough.
+    fn make_room(&mut self, cost: usize, socket: BorrowedFd<'_>) -> bool {
+        // What is in the queue is not in the socket yet.
+        if self.len > 0 {
+            return false;
+        }
+        let (size, used) = (send_buffer(socket), unsent(socket));
+        self.room = size.saturating_sub(used);
+        // One frame goes into an empty socket, however small that is.
+        self.room >= cost || used == 0
+    }
+
     /// Sends all of the queue. Returns the number of frames lost.
     pub fn flush(&mut self, socket: BorrowedFd<'_>) -> usize {
         let mut lost = std::mem::take(&mut self.oversized);
-        if self.full {
-            self.full = !is_ready(socket, PollFlags::OUT);
-        }
+        self.full = false;
         let mut sent = 0;
         while sent < self.len {
             let rest = &mut self.messages[sent..self.len];
@@ -99,8 +120,9 @@ impl TxQueue {
                 Ok(count) => sent += count.max(1),
                 Err(_) => match io::Error::last_os_error().raw_os_error() {
                     Some(libc::EINTR) => {}
+                    // The kernel needs more for a frame than we think.
                     Some(libc::EAGAIN) => {
-                        self.full = true;
+                        self.room = 0;
                         lost += self.len - sent;
                         break;
                     }
@@ -114,5 +136,89 @@ impl TxQueue {
         }
         self.len = 0;
         lost
+    }
+}
+
+/// Most memory that the kernel counts for a frame: a buffer of the next power of two.
+fn cost_of(len: usize) -> usize {
+    (vnet::LEN + len + OVERHEAD).next_power_of_two() + OVERHEAD
+}
+
+/// Bytes that may wait in a socket.
+fn send_buffer(socket: BorrowedFd<'_>) -> usize {
+    // As the kernel counts: twice what was asked for.
+    rustix::net::sockopt::socket_send_buffer_size(socket).unwrap_or(0)
+}
+
+/// Bytes of buffers that wait in a socket.
+fn unsent(socket: BorrowedFd<'_>) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ, the same number as TIOCOUTQ, takes a pointer to an int.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fd::{AsFd, OwnedFd};
+    use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
+    use toe_hal::TxOffload;
+
+    /// A socket that takes little before somebody reads at its other end.
+    fn slow_wire() -> (OwnedFd, OwnedFd) {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        rustix::net::sockopt::set_socket_send_buffer_size(&ours, 1 << 16).unwrap();
+        (ours, theirs)
+    }
+
+    /// The numbers of the frames that have come out.
+    fn read(wire: &OwnedFd) -> Vec<u32> {
+        let mut buffer = [0; 4096];
+        let number = |buffer: &[u8]| buffer[vnet::LEN..vnet::LEN + 4].try_into().map(u32::from_be_bytes).unwrap();
+        std::iter::from_fn(|| rustix::net::recv(wire, &mut buffer[..], RecvFlags::empty()).ok().map(|_| number(&buffer))).collect()
+    }
+
+    #[test]
+    fn a_socket_that_is_full_loses_nothing() {
+        const FRAMES: u32 = 500;
+        let (socket, wire) = slow_wire();
+        let mut queue = TxQueue::new(1500);
+        let (mut next, mut busy, mut came) = (0u32, 0, Vec::new());
+        while came.len() < FRAMES as usize {
+            let mut header = [0; 1514];
+            header[..4].copy_from_slice(&next.to_be_bytes());
+            let frame = TxFrame { header: &header, payload: &[], payload_len: 0, offload: TxOffload::default() };
+            if next < FRAMES && queue.push(&frame, socket.as_fd()).is_ok() {
+                next += 1;
+                continue;
+            }
+            assert_eq!(queue.flush(socket.as_fd()), 0, "of a batch that ends with frame {next}");
+            if next == FRAMES || queue.push(&frame, socket.as_fd()).map(|()| next += 1).is_err() {
+                busy += 1;
+                came.extend(read(&wire));
+                queue.flush(socket.as_fd());
+            }
+        }
+        assert_eq!(came, (0..FRAMES).collect::<Vec<_>>());
+        assert!(busy > 2, "it has been full");
+    }
+
+    #[test]
+    fn a_socket_smaller_than_a_frame_takes_one_at_a_time() {
+        let (socket, wire) = slow_wire();
+        rustix::net::sockopt::set_socket_send_buffer_size(&socket, 1).unwrap();
+        let mut queue = TxQueue::new(1500);
+        let header = [0; 1514];
+        let frame = TxFrame { header: &header, payload: &[], payload_len: 0, offload: TxOffload::default() };
+        for _ in 0..3 {
+            assert!(queue.push(&frame, socket.as_fd()).is_ok());
+            assert!(queue.push(&frame, socket.as_fd()).is_err());
+            assert_eq!(queue.flush(socket.as_fd()), 0);
+            assert!(queue.push(&frame, socket.as_fd()).is_err(), "the first is still there");
+            queue.flush(socket.as_fd());
+            assert_eq!(read(&wire).len(), 1);
+        }
     }
 }
