@@ -203,10 +203,13 @@ impl Engine {
         let changed = n.mac.replace(mac) != Some(mac);
         n.state = state;
         (n.tries, n.timeout_us, n.heard_us) = (0, 0, self.now);
-        let has_resigned = n.role == Role::Resigned;
+        let needs_stand_in = n.role == Role::Resigned && n.refs > 0;
         self.timers.set(TimerId::Neighbour(index), &mut n.deadline, Some(deadline));
         let waiting = core::mem::take(&mut n.waiting);
-        if !has_resigned {
+        if needs_stand_in {
+            // Nobody could when it resigned, or nobody it has asked since has answered: one may by now.
+            self.choose_stand_in(index);
+        } else {
             self.drop_stand_in(index);
         }
         self.announce_hop(index, before);

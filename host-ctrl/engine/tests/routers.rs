@@ -320,6 +320,31 @@ fn the_last_router_is_used_though_it_has_resigned() {
     assert_eq!(asked(&actions), [second], "one that comes is used");
 }
 
+/// Those of them that are alive answer, for so long, or until the card has no way to `until`; what the card was told meanwhile.
+fn pass(b: &mut Bench, alive: &[([u8; 6], [u8; 16])], us: u64, until: Option<u16>) -> Vec<(u16, Option<[u8; 6]>)> {
+    let (end, mut told) = (b.now + us, vec![]);
+    while b.now < end && !told.iter().any(|(index, mac)| Some(*index) == until && *mac == None) {
+        let mut actions = b.pass(SEC / 100);
+        while !actions.is_empty() {
+            told.extend(hops(&actions));
+            let asked = asked(&actions);
+            let answers = alive.iter().filter(|(_, ip)| asked.contains(ip));
+            actions = answers.flat_map(|(mac, ip)| b.frame(&router_answers(*mac, *ip))).collect();
+        }
+    }
+    told
+}
+
+#[test]
+fn a_router_that_was_silent_when_another_resigned_takes_over_once_it_answers() {
+    let (mut b, second) = through_the_first();
+    b.frame(&Ra { lifetime_s: 0, ..Ra::new() }.frame());
+    // The other is being started anew, say.
+    pass(&mut b, &[(ROUTER_MAC, ROUTER)], 100 * SEC, None);
+    let told = pass(&mut b, &[(ROUTER_MAC, ROUTER), (PEER_MAC, second)], 40 * SEC, None);
+    assert_eq!(told.last(), Some(&(0, Some(PEER_MAC))), "within --arp-expire");
+}
+
 #[test]
 fn nothing_is_taken_unless_the_operator_says_so() {
     let mut b = Bench::dual(|_| {});
