@@ -162,6 +162,8 @@ impl Engine {
     fn hop_failed(&mut self, index: u16) {
         self.counters.arp_failures += 1;
         let before = self.hop_mac(Some(index));
+        // Not all of them need have its own: one that has just resigned stands in by itself, but has another's meanwhile.
+        let others: Vec<_> = self.stood_in_for(index).into_iter().map(|other| (other, self.hop_mac(Some(other)))).collect();
         let Some(n) = self.neighbours.get_mut(index) else { return };
         let waiting = core::mem::take(&mut n.waiting);
         n.state = State::Incomplete;
@@ -177,7 +179,7 @@ impl Engine {
         self.ask(index);
         self.choose_stand_in(index);
         self.announce_hop(index, before);
-        for other in self.stood_in_for(index) {
+        for (other, before) in others {
             self.choose_stand_in(other);
             self.announce_hop(other, before);
         }

@@ -346,6 +346,34 @@ fn a_router_that_was_silent_when_another_resigned_takes_over_once_it_answers() {
 }
 
 #[test]
+fn a_connection_leaves_a_stand_in_that_resigns_and_falls_silent() {
+    let third = [&ROUTER[..15], &[0xfc]].concat().try_into().unwrap();
+    let third_mac = [2, 0, 0, 0, 0, 0xfc];
+    // The second of three routers stands in for the first, and has just died.
+    let dying = || {
+        let (mut b, second) = through_the_first();
+        b.frame(&Ra { from: third, ..Ra::new() }.frame());
+        let told = pass(&mut b, &[(PEER_MAC, second), (third_mac, third)], 60 * SEC, None);
+        assert_eq!(told.last(), Some(&(0, Some(PEER_MAC))));
+        (b, second)
+    };
+    let alive = [(third_mac, third)];
+    let (mut b, _) = dying();
+    let begun = b.now;
+    pass(&mut b, &alive, 60 * SEC, Some(1));
+    let known_after = b.now - begun;
+    // Its last word, right before its death is known.
+    let (mut b, second) = dying();
+    pass(&mut b, &alive, known_after - SEC / 50, None);
+    let none_any_more =
+        Advertisement { is_router: false, solicited: false, ..Solicitation::unicast(OUR_IP6, OUR_MAC, second).reply(PEER_MAC) };
+    b.frame(&advertisement(PEER_MAC, &none_any_more));
+    b.frame(&router_answers(third_mac, third));
+    let told = pass(&mut b, &alive, 30 * SEC, None);
+    assert_eq!(told.iter().rfind(|(index, _)| *index == 0), Some(&(0, Some(third_mac))), "{told:?}");
+}
+
+#[test]
 fn nothing_is_taken_unless_the_operator_says_so() {
     let mut b = Bench::dual(|_| {});
     assert!(b.frame(&Ra { mtu: Some(1280), ..Ra::net(HOUR, HOUR) }.frame()).is_empty());
