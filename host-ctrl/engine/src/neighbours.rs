@@ -70,6 +70,11 @@ impl Neighbour {
     pub fn is_silent(&self) -> bool {
         self.state == State::Incomplete && self.tries > 1
     }
+
+    /// Not only openers that wait for its MAC refer to it.
+    pub fn has_flows(&self) -> bool {
+        self.refs as usize > self.waiting.len()
+    }
 }
 
 pub struct Neighbours {
@@ -131,7 +136,7 @@ impl Neighbours {
     /// The entry that nobody refers to and that was heard longest ago; or else the one that has been asked longest in vain
     /// and has no flows. An honest neighbour answers at once, and somebody who tries every address must not keep others out.
     pub fn evictable(&self) -> Option<u16> {
-        let in_vain = |n: &Neighbour| n.state == State::Incomplete && n.refs as usize == n.waiting.len();
+        let in_vain = |n: &Neighbour| n.state == State::Incomplete && !n.has_flows();
         let candidates = self.iter().filter(|(_, n)| n.refs == 0 || in_vain(n));
         candidates.min_by_key(|(_, n)| (n.refs > 0, n.heard_us)).map(|(i, _)| i)
     }

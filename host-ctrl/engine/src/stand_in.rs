@@ -37,7 +37,7 @@ impl Engine {
                 Role::Router | Role::Resigned => Role::Resigned,
             };
             match n.role {
-                Role::Resigned if n.refs > 0 => self.choose_stand_in(index),
+                Role::Resigned if n.has_flows() => self.choose_stand_in(index),
                 Role::Router if n.mac.is_none() => {}
                 _ => self.drop_stand_in(index),
             }

@@ -322,8 +322,8 @@ fn the_last_router_is_used_though_it_has_resigned() {
 
 /// Those of them that are alive answer, for so long, or until the card has no way to `until`; what the card was told meanwhile.
 fn pass(b: &mut Bench, alive: &[([u8; 6], [u8; 16])], us: u64, until: Option<u16>) -> Vec<(u16, Option<[u8; 6]>)> {
-    let (end, mut told) = (b.now + us, vec![]);
-    while b.now < end && !told.iter().any(|(index, mac)| Some(*index) == until && *mac == None) {
+    let (end, mut told) = (b.now + us, Vec::<(u16, Option<[u8; 6]>)>::new());
+    while b.now < end && !told.iter().any(|(index, mac)| Some(*index) == until && mac.is_none()) {
         let mut actions = b.pass(SEC / 100);
         while !actions.is_empty() {
             told.extend(hops(&actions));
@@ -371,6 +371,20 @@ fn a_connection_leaves_a_stand_in_that_resigns_and_falls_silent() {
     b.frame(&router_answers(third_mac, third));
     let told = pass(&mut b, &alive, 30 * SEC, None);
     assert_eq!(told.iter().rfind(|(index, _)| *index == 0), Some(&(0, Some(third_mac))), "{told:?}");
+}
+
+#[test]
+fn who_waits_for_a_router_whose_time_ends_goes_on_waiting() {
+    let mut b = Bench::dual(|c| (c.slaac, c.next_hops) = (true, 2));
+    let second = [&ROUTER[..15], &[0xfd]].concat().try_into().unwrap();
+    b.frame(&Ra { lifetime_s: 1, ..Ra::new() }.frame());
+    b.frame(&Ra { from: second, ..Ra::new() }.frame());
+    // The other of two places in the card's table is that of a neighbour with a connection.
+    b.listen(80, 5);
+    b.accept(&mut Peer::v6(4000, 80));
+    b.engine.connect(1, None, Endpoint { ip: FAR, port: 80 }, BUF, b.now).unwrap();
+    assert_eq!(failed(&b.pass(SEC)), None);
+    assert_eq!(segments(&b.frame(&router_answers(ROUTER_MAC, ROUTER))).len(), 1, "its SYN");
 }
 
 #[test]
