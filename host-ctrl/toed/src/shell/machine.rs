@@ -19,17 +19,21 @@ use toe_link::{
 };
 use zerocopy::IntoBytes;
 
-/// What a file descriptor is, whoever holds it: device and inode.
+/// What a file descriptor is, whoever holds it: device and inode, and of a socket its cookie: its inode's number has 32 bits, so whoever
+/// makes sockets for some hours has one with the number of somebody else's token.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct FileId {
     dev: u64,
     ino: u64,
+    /// No other socket ever has it; 0: no socket.
+    cookie: u64,
 }
 
 /// As far as the kernel knows without asking: a file system in user space would answer when it likes.
 fn file_id(fd: impl AsFd) -> Result<FileId, Errno> {
-    let s = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::INO)?;
-    Ok(FileId { dev: u64::from(s.stx_dev_major) << 32 | u64::from(s.stx_dev_minor), ino: s.stx_ino })
+    let s = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::INO)?;
+    let cookie = rustix::net::sockopt::socket_cookie(&fd).unwrap_or(0);
+    Ok(FileId { dev: u64::from(s.stx_dev_major) << 32 | u64::from(s.stx_dev_minor), ino: s.stx_ino, cookie })
 }
 
 /// Something in the epoll instance.
@@ -506,5 +510,20 @@ impl Host for Machine {
             tracing::debug!(client = client.0, "disconnected: it does not take its answer ({e})");
             self.broken.push(client);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_known_by_more_than_a_number_that_comes_again() {
+        let (one, other) = uds::token_pair().expect("a pair");
+        let id = file_id(&one).expect("known");
+        assert_eq!(file_id(rustix::io::dup(&one).expect("a copy")), Ok(id));
+        // As if so many sockets had been made in between that the other has the number of the first.
+        let FileId { dev, ino, .. } = id;
+        assert_ne!(FileId { dev, ino, ..file_id(&other).expect("known") }, id);
     }
 }
