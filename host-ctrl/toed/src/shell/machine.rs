@@ -63,7 +63,7 @@ pub(super) struct Watch {
 pub(super) struct Key(u64);
 
 impl Watch {
-    fn new() -> Result<Self, Errno> {
+    pub fn new() -> Result<Self, Errno> {
         Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?, next: 1, entries: HashMap::new() })
     }
 
