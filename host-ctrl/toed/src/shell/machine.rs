@@ -413,6 +413,9 @@ impl Host for Machine {
     type Memory = SharedMemory;
 
     fn create_region(&mut self, region: RegionId, len: u64) -> Result<Created<SharedMemory>, Errno> {
+        if !self.has_descriptors_for(2) {
+            return Err(Errno::NFILE);
+        }
         let options = MemoryOptions { huge_pages: self.huge_pages };
         let CardMemory { iova, memory } = self.card.make_memory(region, len, options).map_err(|e| errno_of(self, e))?;
         let offset = memory.offset();
@@ -516,6 +519,58 @@ impl Host for Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::event::{EventfdFlags, eventfd};
+
+    /// A card that says nothing, and whose memory may be used up.
+    struct Mute {
+        info: CardInfo,
+        has_room: bool,
+    }
+
+    impl Card for Mute {
+        fn info(&self) -> &CardInfo {
+            &self.info
+        }
+        fn status(&mut self) -> Result<u32, CardError> {
+            Ok(regs::status::ATTACHED)
+        }
+        fn port_link(&mut self) -> Result<PortLink, CardError> {
+            Ok(PortLink::Unknown)
+        }
+        fn make_memory(&mut self, region: RegionId, len: u64, options: MemoryOptions) -> Result<CardMemory, CardError> {
+            if region != RegionId::CONTROL && !self.has_room {
+                return Err(CardError::NoRoom { wanted: len, used: 0, len: 0, largest: 0 });
+            }
+            Ok(CardMemory { iova: toe_link::card::iova(region.0), memory: SharedMemory::create("test", len, options)? })
+        }
+        fn drop_memory(&mut self, _iova: u64) -> Result<(), CardError> {
+            Ok(())
+        }
+        fn make_signals(&mut self, _ctx: CtxId) -> Result<Signals, CardError> {
+            let new = || eventfd(0, EventfdFlags::CLOEXEC).map_err(os("eventfd"));
+            Ok(Signals { interrupt: new()?, kick: new()? })
+        }
+        fn drop_signals(&mut self, _ctx: CtxId) -> Result<(), CardError> {
+            Ok(())
+        }
+        fn enable(&mut self, _control_iova: u64, _what: u32) -> Result<(), CardError> {
+            Ok(())
+        }
+        fn watch(&self) -> Option<(BorrowedFd<'_>, epoll::EventFlags)> {
+            None
+        }
+        fn look(&mut self) -> Result<(), CardError> {
+            Ok(())
+        }
+        fn report(&self) -> LinkReport {
+            LinkReport::default()
+        }
+    }
+
+    fn machine(has_room: bool, descriptors_max: usize) -> Machine {
+        let card = Mute { info: CardInfo::default(), has_room };
+        Machine::new(Box::new(card), false, descriptors_max).unwrap_or_else(|e| panic!("{e}"))
+    }
 
     #[test]
     fn a_socket_is_known_by_more_than_a_number_that_comes_again() {
@@ -525,5 +580,12 @@ mod tests {
         // As if so many sockets had been made in between that the other has the number of the first.
         let FileId { dev, ino, .. } = id;
         assert_ne!(FileId { dev, ino, ..file_id(&other).expect("known") }, id);
+    }
+    #[test]
+    fn regions_leave_the_descriptors_of_operators_alone() {
+        let mut m = machine(true, 128);
+        let made = (1..64).map(|region| m.create_region(RegionId(region), 1 << 16).map(drop)).take_while(Result::is_ok).count();
+        assert_eq!(2 * made, descriptors_lent(128));
+        assert_eq!(m.create_region(RegionId(63), 1 << 16).err(), Some(Errno::NFILE));
     }
 }
