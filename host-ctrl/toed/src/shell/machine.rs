@@ -154,7 +154,12 @@ pub struct Machine {
     /// Descriptors that this process may have open.
     descriptors_max: usize,
     failure: Option<CardError>,
+    /// Nothing more that an application can cause is logged before.
+    complain_again_us: u64,
 }
+
+/// Complaints about what applications can cause as often as they like are at least that far apart.
+const COMPLAIN_EVERY_US: u64 = 10_000_000;
 
 /// Of `max` descriptors, those that applications can use up. The rest is for operators, the card, and what comes with requests.
 pub(super) fn descriptors_lent(max: usize) -> usize {
@@ -201,6 +206,7 @@ impl Machine {
             closer: Closer::start().map_err(|error| CardError::Os { step: "starting threads", error })?,
             descriptors_max,
             failure: None,
+            complain_again_us: 0,
         })
     }
 
@@ -257,6 +263,16 @@ impl Machine {
     /// Why the card can't be used any more.
     pub(super) fn take_failure(&mut self) -> Option<CardError> {
         self.failure.take()
+    }
+
+    /// Logs what has become of an application's request.
+    fn complain(&mut self, what: &str) {
+        let now = super::now_us();
+        if now < self.complain_again_us {
+            return tracing::debug!("{what}");
+        }
+        self.complain_again_us = now + COMPLAIN_EVERY_US;
+        tracing::warn!("{what}");
     }
 
     fn fail(&mut self, e: CardError) {
@@ -395,11 +411,11 @@ fn region_file(memory: &SharedMemory, iova: u64) -> Result<RegionFile, Errno> {
 fn errno_of(machine: &mut Machine, e: CardError) -> Errno {
     match e {
         CardError::Os { step, error } => {
-            tracing::warn!("{step}: {error}");
+            machine.complain(&format!("{step}: {error}"));
             Errno::from_io_error(&error).unwrap_or(Errno::NOMEM)
         }
         full @ CardError::NoRoom { .. } => {
-            tracing::warn!("an application could not start: {full}");
+            machine.complain(&format!("an application could not start: {full}"));
             Errno::NOMEM
         }
         gone => {
@@ -587,5 +603,15 @@ mod tests {
         let made = (1..64).map(|region| m.create_region(RegionId(region), 1 << 16).map(drop)).take_while(Result::is_ok).count();
         assert_eq!(2 * made, descriptors_lent(128));
         assert_eq!(m.create_region(RegionId(63), 1 << 16).err(), Some(Errno::NFILE));
+    }
+    #[test]
+    fn the_log_cannot_be_flooded_by_those_who_find_no_room() {
+        let log = tempfile::NamedTempFile::new().expect("a file");
+        let writer = std::sync::Arc::new(log.reopen().expect("open"));
+        let mut m = machine(false, 1024);
+        tracing::subscriber::with_default(tracing_subscriber::fmt().with_writer(writer).finish(), || {
+            (0..100).for_each(|_| assert_eq!(m.create_region(RegionId(1), 1 << 16).err(), Some(Errno::NOMEM)));
+        });
+        assert_eq!(std::fs::read_to_string(log.path()).expect("readable").lines().count(), 1);
     }
 }
