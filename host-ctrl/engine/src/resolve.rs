@@ -202,7 +202,7 @@ impl Engine {
         let deadline = self.now.saturating_add(self.config.arp_expire_us);
         let before = self.hop_mac(Some(index));
         let Some(n) = self.neighbours.get_mut(index) else { return };
-        let changed = n.mac.replace(mac) != Some(mac);
+        let known = n.mac.replace(mac);
         n.state = state;
         (n.tries, n.timeout_us, n.heard_us) = (0, 0, self.now);
         let needs_stand_in = n.role == Role::Resigned && n.refs > 0;
@@ -215,8 +215,9 @@ impl Engine {
             self.drop_stand_in(index);
         }
         self.announce_hop(index, before);
-        if changed {
+        if known != Some(mac) {
             for other in self.stood_in_for(index) {
+                self.counters.router_failovers += u64::from(known.is_none());
                 self.actions.push_back(Action::NextHop { index: other, mac: Some(mac) });
             }
         }

@@ -57,12 +57,13 @@ impl Engine {
         let chosen = self.routes.instead_of(&n.ip).into_iter().find(|other| !is_known_unfit(*other));
         self.drop_stand_in(index);
         let Some(other) = chosen.and_then(|ip| self.neighbour(ip)) else { return };
-        self.counters.router_failovers += 1;
         if let Some(n) = self.neighbours.get_mut(index) {
             n.stand_in = Some(other);
         }
         let Some(n) = self.neighbours.get_mut(other) else { return };
         n.refs = n.refs.saturating_add(1);
+        // Of one that is still to be found it is one when it is.
+        self.counters.router_failovers += u64::from(n.mac.is_some());
         match n.state {
             State::Stale => self.probe(other),
             State::Incomplete if n.deadline.is_none() => self.ask(other),
