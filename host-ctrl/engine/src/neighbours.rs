@@ -40,6 +40,7 @@ impl State {
 /// What connections reach by it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
+    /// Itself.
     Host,
     Router,
     /// One that was a router when they began.
@@ -79,7 +80,8 @@ impl Neighbour {
 
 pub struct Neighbours {
     entries: Vec<Option<Neighbour>>,
-    by_ip: HashMap<Ip, u16, Keys>,
+    /// Of a router, one for connections through it and one for those with itself, which do not leave it for another router.
+    by_ip: HashMap<(Ip, bool), u16, Keys>,
     max: u16,
 }
 
@@ -88,8 +90,19 @@ impl Neighbours {
         Self { entries: Vec::new(), by_ip: HashMap::with_hasher(keys), max }
     }
 
+    /// As a router, if there is such an entry.
     pub fn find(&self, ip: Ip) -> Option<u16> {
-        self.by_ip.get(&ip).copied()
+        self.all(ip).into_iter().next()
+    }
+
+    /// The entry of the one that has connections through it (`is_router`), or with itself.
+    pub fn find_as(&self, ip: Ip, is_router: bool) -> Option<u16> {
+        self.by_ip.get(&(ip, is_router)).copied()
+    }
+
+    /// Both entries.
+    pub fn all(&self, ip: Ip) -> Vec<u16> {
+        [true, false].into_iter().filter_map(|is_router| self.find_as(ip, is_router)).collect()
     }
 
     pub fn get(&self, index: u16) -> Option<&Neighbour> {
@@ -129,7 +142,7 @@ impl Neighbours {
             waiting: Vec::new(),
             stand_in: None,
         });
-        self.by_ip.insert(ip, index);
+        self.by_ip.insert((ip, role != Role::Host), index);
         Some(index)
     }
 
@@ -143,7 +156,7 @@ impl Neighbours {
 
     pub fn remove(&mut self, index: u16) -> Option<Neighbour> {
         let gone = self.entries.get_mut(usize::from(index))?.take()?;
-        self.by_ip.remove(&gone.ip);
+        self.by_ip.remove(&(gone.ip, gone.role != Role::Host));
         Some(gone)
     }
 }

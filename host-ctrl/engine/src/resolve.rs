@@ -46,7 +46,8 @@ impl Engine {
 
     /// Takes a reference to the next hop `ip` for `conn`, and asks for its MAC if need be.
     pub(crate) fn use_hop(&mut self, ip: Ip, conn: ConnId) -> Hop {
-        let Some(index) = self.neighbour(ip) else { return Hop::NoSpace };
+        let is_router = self.conns.get(conn).is_some_and(|c| c.key.remote_ip != ip);
+        let Some(index) = self.neighbour(ip, is_router) else { return Hop::NoSpace };
         let Some(n) = self.neighbours.get_mut(index) else { return Hop::NoSpace };
         n.refs = n.refs.saturating_add(1);
         if let Some(mac) = n.mac {
@@ -65,10 +66,10 @@ impl Engine {
         Hop::Waiting(index)
     }
 
-    /// Takes a reference to the next hop `ip` for a peer whose handshake came from `mac`: usable at once, confirmed
+    /// Takes a reference to the next hop `ip` for `peer`, whose handshake came from `mac`: usable at once, confirmed
     /// by a request if it was not known.
-    pub(crate) fn use_hop_of_peer(&mut self, ip: Ip, mac: Mac) -> Option<u16> {
-        let index = self.neighbour(ip)?;
+    pub(crate) fn use_hop_of_peer(&mut self, ip: Ip, peer: Ip, mac: Mac) -> Option<u16> {
+        let index = self.neighbour(ip, peer != ip)?;
         let n = self.neighbours.get_mut(index)?;
         n.refs = n.refs.saturating_add(1);
         match (n.mac, n.state) {
@@ -88,11 +89,11 @@ impl Engine {
     }
 
     /// The entry for `ip`; a new one may push out one that nobody uses, or one that does not answer.
-    pub(crate) fn neighbour(&mut self, ip: Ip) -> Option<u16> {
-        if let Some(index) = self.neighbours.find(ip) {
+    pub(crate) fn neighbour(&mut self, ip: Ip, is_router: bool) -> Option<u16> {
+        if let Some(index) = self.neighbours.find_as(ip, is_router) {
             return Some(index);
         }
-        let role = if self.routes.is_router(&ip) { Role::Router } else { Role::Host };
+        let role = if is_router { Role::Router } else { Role::Host };
         if let Some(index) = self.neighbours.insert(ip, role, self.now) {
             return Some(index);
         }

@@ -32,8 +32,8 @@ impl Engine {
             let before = self.hop_mac(Some(index));
             let Some(n) = self.neighbours.get_mut(index) else { continue };
             n.role = match n.role {
+                Role::Host => continue,
                 _ if self.routes.is_router(&n.ip) => Role::Router,
-                Role::Host => Role::Host,
                 Role::Router | Role::Resigned => Role::Resigned,
             };
             match n.role {
@@ -56,7 +56,7 @@ impl Engine {
         let is_known_unfit = |ip| self.neighbours.find(ip).and_then(|i| self.neighbours.get(i)).is_some_and(|n| !is_fit(n));
         let chosen = self.routes.instead_of(&n.ip).into_iter().find(|other| !is_known_unfit(*other));
         self.drop_stand_in(index);
-        let Some(other) = chosen.and_then(|ip| self.neighbour(ip)) else { return };
+        let Some(other) = chosen.and_then(|ip| self.neighbour(ip, true)) else { return };
         if let Some(n) = self.neighbours.get_mut(index) {
             n.stand_in = Some(other);
         }

@@ -387,6 +387,19 @@ fn who_waits_for_a_router_whose_time_ends_goes_on_waiting() {
     assert_eq!(segments(&b.frame(&router_answers(ROUTER_MAC, ROUTER))).len(), 1, "its SYN");
 }
 
+/// Its own addresses are not to be had through another, link-local ones least of all.
+#[test]
+fn a_connection_with_a_router_itself_stays_with_it() {
+    let (mut b, second) = through_the_first();
+    b.accept(&mut Peer { ip: ROUTER, mac: ROUTER_MAC, ..Peer::v6(4001, 80) });
+    assert_eq!(hops(&b.frame(&router_answers(ROUTER_MAC, ROUTER))), []);
+    let moved = [2, 0, 0, 0, 9, 9];
+    assert_eq!(hops(&b.frame(&router_answers(moved, ROUTER))), [(0, Some(moved)), (1, Some(moved))]);
+    b.frame(&Ra { lifetime_s: 0, ..Ra::new() }.frame());
+    let told = hops(&b.frame(&router_answers(PEER_MAC, second)));
+    assert_eq!(told, [(2, Some(PEER_MAC)), (0, Some(PEER_MAC))]);
+}
+
 #[test]
 fn nothing_is_taken_unless_the_operator_says_so() {
     let mut b = Bench::dual(|_| {});
