@@ -39,16 +39,11 @@ impl Engine {
             return;
         }
         if !probe {
-            match self.neighbours.find(ip) {
-                Some(index) => self.heard(index, mac),
-                // Who asks for us will be talked to. Answers that nobody asked for add nothing.
-                None if asks_us => {
-                    if let Some(index) = self.neighbour(ip) {
-                        self.heard(index, mac);
-                    }
-                }
-                None => {}
+            // Who asks for us will be talked to. Answers that nobody asked for add nothing.
+            if asks_us && self.neighbours.find(ip).is_none() {
+                self.neighbour(ip, self.routes.is_router(&ip));
             }
+            self.neighbours.all(ip).into_iter().for_each(|index| self.heard(index, mac));
         }
         if asks_us && self.config.answer_arp {
             self.counters.arp_replies_sent += 1;

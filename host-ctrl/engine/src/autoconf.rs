@@ -182,11 +182,8 @@ impl Engine {
             self.autoconf.solicit_us = FOREVER;
         }
         self.advertised(Route::new(Prefix::ALL_V6, Some(ra.src)), self.until(ra.lifetime_s.into()));
-        if let Some(mac) = ra.source_mac.filter(|mac| self.is_station(*mac))
-            && let Some(index) = self.neighbours.find(ra.src)
-            && self.neighbours.get(index).is_some_and(|n| n.mac != Some(mac))
-        {
-            self.suppose(index, mac);
+        if let Some(mac) = ra.source_mac.filter(|mac| self.is_station(*mac)) {
+            self.named(ra.src, mac);
         }
         // What is below the operator's would only cut connections off.
         if ra.hop_limit > 0 {

@@ -84,13 +84,22 @@ impl Engine {
             return false;
         }
         // One that asks the station it knows names none of its own, and is not learned from (RFC 4861, 7.2.3).
-        if s.source_mac.is_some()
-            && let Some(index) = self.neighbour(s.src)
-            && self.neighbours.get(index).is_some_and(|n| n.mac != Some(named))
-        {
-            self.suppose(index, named);
+        if s.source_mac.is_some() {
+            if self.neighbours.find(s.src).is_none() {
+                self.neighbour(s.src, self.routes.is_router(&s.src));
+            }
+            self.named(s.src, named);
         }
         true
+    }
+
+    /// One that we know, or have just begun to, says that its MAC address is this.
+    pub(crate) fn named(&mut self, ip: Ip, mac: Mac) {
+        for index in self.neighbours.all(ip) {
+            if self.neighbours.get(index).is_some_and(|n| n.mac != Some(mac)) {
+                self.suppose(index, mac);
+            }
+        }
     }
 
     /// RFC 4861, 7.2.5; RFC 4862, 5.4.4. False: nothing for us.
@@ -107,25 +116,30 @@ impl Engine {
             None => {}
         }
         // Answers that nobody asked for add nothing.
-        let Some(index) = self.neighbours.find(a.target) else { return false };
-        let Some(n) = self.neighbours.get(index) else { return false };
-        let Some(mac) = a.target_mac.or(n.mac).filter(|mac| self.is_station(*mac)) else { return false };
+        let heeded: Vec<_> = self.neighbours.all(a.target).into_iter().filter_map(|index| self.advertised_at(index, a)).collect();
+        if !a.is_router && heeded.contains(&true) {
+            self.routes.no_router(&a.target);
+            self.routers_changed();
+        }
+        !heeded.is_empty()
+    }
+
+    /// Whether the neighbour at `index` is believed to have said so. None: it says nothing.
+    fn advertised_at(&mut self, index: u16, a: &Advertisement) -> Option<bool> {
+        let n = self.neighbours.get(index)?;
+        let mac = a.target_mac.or(n.mac).filter(|mac| self.is_station(*mac))?;
         match n.mac {
             Some(known) if known != mac && !a.overrides => {
                 // Not believed, but no longer is what we had.
                 if n.state == State::Reachable {
                     self.suppose(index, known);
                 }
-                return true;
+                return Some(false);
             }
             _ if a.solicited => self.heard(index, mac),
             Some(known) if known == mac => {}
             _ => self.suppose(index, mac),
         }
-        if !a.is_router {
-            self.routes.no_router(&a.target);
-            self.routers_changed();
-        }
-        true
+        Some(true)
     }
 }

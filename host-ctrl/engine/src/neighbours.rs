@@ -40,6 +40,7 @@ impl State {
 /// What connections reach by it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
+    /// Itself.
     Host,
     Router,
     /// One that was a router when they began.
@@ -70,11 +71,17 @@ impl Neighbour {
     pub fn is_silent(&self) -> bool {
         self.state == State::Incomplete && self.tries > 1
     }
+
+    /// Not only openers that wait for its MAC refer to it.
+    pub fn has_flows(&self) -> bool {
+        self.refs as usize > self.waiting.len()
+    }
 }
 
 pub struct Neighbours {
     entries: Vec<Option<Neighbour>>,
-    by_ip: HashMap<Ip, u16, Keys>,
+    /// Of a router, one for connections through it and one for those with itself, which do not leave it for another router.
+    by_ip: HashMap<(Ip, bool), u16, Keys>,
     max: u16,
 }
 
@@ -83,8 +90,19 @@ impl Neighbours {
         Self { entries: Vec::new(), by_ip: HashMap::with_hasher(keys), max }
     }
 
+    /// As a router, if there is such an entry.
     pub fn find(&self, ip: Ip) -> Option<u16> {
-        self.by_ip.get(&ip).copied()
+        self.all(ip).into_iter().next()
+    }
+
+    /// The entry of the one that has connections through it (`is_router`), or with itself.
+    pub fn find_as(&self, ip: Ip, is_router: bool) -> Option<u16> {
+        self.by_ip.get(&(ip, is_router)).copied()
+    }
+
+    /// Both entries.
+    pub fn all(&self, ip: Ip) -> Vec<u16> {
+        [true, false].into_iter().filter_map(|is_router| self.find_as(ip, is_router)).collect()
     }
 
     pub fn get(&self, index: u16) -> Option<&Neighbour> {
@@ -124,21 +142,21 @@ impl Neighbours {
             waiting: Vec::new(),
             stand_in: None,
         });
-        self.by_ip.insert(ip, index);
+        self.by_ip.insert((ip, role != Role::Host), index);
         Some(index)
     }
 
     /// The entry that nobody refers to and that was heard longest ago; or else the one that has been asked longest in vain
     /// and has no flows. An honest neighbour answers at once, and somebody who tries every address must not keep others out.
     pub fn evictable(&self) -> Option<u16> {
-        let in_vain = |n: &Neighbour| n.state == State::Incomplete && n.refs as usize == n.waiting.len();
+        let in_vain = |n: &Neighbour| n.state == State::Incomplete && !n.has_flows();
         let candidates = self.iter().filter(|(_, n)| n.refs == 0 || in_vain(n));
         candidates.min_by_key(|(_, n)| (n.refs > 0, n.heard_us)).map(|(i, _)| i)
     }
 
     pub fn remove(&mut self, index: u16) -> Option<Neighbour> {
         let gone = self.entries.get_mut(usize::from(index))?.take()?;
-        self.by_ip.remove(&gone.ip);
+        self.by_ip.remove(&(gone.ip, gone.role != Role::Host));
         Some(gone)
     }
 }

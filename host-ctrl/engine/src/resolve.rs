@@ -46,7 +46,8 @@ impl Engine {
 
     /// Takes a reference to the next hop `ip` for `conn`, and asks for its MAC if need be.
     pub(crate) fn use_hop(&mut self, ip: Ip, conn: ConnId) -> Hop {
-        let Some(index) = self.neighbour(ip) else { return Hop::NoSpace };
+        let is_router = self.conns.get(conn).is_some_and(|c| c.key.remote_ip != ip);
+        let Some(index) = self.neighbour(ip, is_router) else { return Hop::NoSpace };
         let Some(n) = self.neighbours.get_mut(index) else { return Hop::NoSpace };
         n.refs = n.refs.saturating_add(1);
         if let Some(mac) = n.mac {
@@ -65,10 +66,10 @@ impl Engine {
         Hop::Waiting(index)
     }
 
-    /// Takes a reference to the next hop `ip` for a peer whose handshake came from `mac`: usable at once, confirmed
+    /// Takes a reference to the next hop `ip` for `peer`, whose handshake came from `mac`: usable at once, confirmed
     /// by a request if it was not known.
-    pub(crate) fn use_hop_of_peer(&mut self, ip: Ip, mac: Mac) -> Option<u16> {
-        let index = self.neighbour(ip)?;
+    pub(crate) fn use_hop_of_peer(&mut self, ip: Ip, peer: Ip, mac: Mac) -> Option<u16> {
+        let index = self.neighbour(ip, peer != ip)?;
         let n = self.neighbours.get_mut(index)?;
         n.refs = n.refs.saturating_add(1);
         match (n.mac, n.state) {
@@ -88,11 +89,11 @@ impl Engine {
     }
 
     /// The entry for `ip`; a new one may push out one that nobody uses, or one that does not answer.
-    pub(crate) fn neighbour(&mut self, ip: Ip) -> Option<u16> {
-        if let Some(index) = self.neighbours.find(ip) {
+    pub(crate) fn neighbour(&mut self, ip: Ip, is_router: bool) -> Option<u16> {
+        if let Some(index) = self.neighbours.find_as(ip, is_router) {
             return Some(index);
         }
-        let role = if self.routes.is_router(&ip) { Role::Router } else { Role::Host };
+        let role = if is_router { Role::Router } else { Role::Host };
         if let Some(index) = self.neighbours.insert(ip, role, self.now) {
             return Some(index);
         }
@@ -162,6 +163,8 @@ impl Engine {
     fn hop_failed(&mut self, index: u16) {
         self.counters.arp_failures += 1;
         let before = self.hop_mac(Some(index));
+        // Not all of them need have its own: one that has just resigned stands in by itself, but has another's meanwhile.
+        let others: Vec<_> = self.stood_in_for(index).into_iter().map(|other| (other, self.hop_mac(Some(other)))).collect();
         let Some(n) = self.neighbours.get_mut(index) else { return };
         let waiting = core::mem::take(&mut n.waiting);
         n.state = State::Incomplete;
@@ -177,7 +180,7 @@ impl Engine {
         self.ask(index);
         self.choose_stand_in(index);
         self.announce_hop(index, before);
-        for other in self.stood_in_for(index) {
+        for (other, before) in others {
             self.choose_stand_in(other);
             self.announce_hop(other, before);
         }
@@ -200,18 +203,22 @@ impl Engine {
         let deadline = self.now.saturating_add(self.config.arp_expire_us);
         let before = self.hop_mac(Some(index));
         let Some(n) = self.neighbours.get_mut(index) else { return };
-        let changed = n.mac.replace(mac) != Some(mac);
+        let known = n.mac.replace(mac);
         n.state = state;
         (n.tries, n.timeout_us, n.heard_us) = (0, 0, self.now);
-        let has_resigned = n.role == Role::Resigned;
+        let needs_stand_in = n.role == Role::Resigned && n.refs > 0;
         self.timers.set(TimerId::Neighbour(index), &mut n.deadline, Some(deadline));
         let waiting = core::mem::take(&mut n.waiting);
-        if !has_resigned {
+        if needs_stand_in {
+            // Nobody could when it resigned, or nobody it has asked since has answered: one may by now.
+            self.choose_stand_in(index);
+        } else {
             self.drop_stand_in(index);
         }
         self.announce_hop(index, before);
-        if changed {
+        if known != Some(mac) {
             for other in self.stood_in_for(index) {
+                self.counters.router_failovers += u64::from(known.is_none());
                 self.actions.push_back(Action::NextHop { index: other, mac: Some(mac) });
             }
         }

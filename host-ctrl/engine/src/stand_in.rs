@@ -32,12 +32,12 @@ impl Engine {
             let before = self.hop_mac(Some(index));
             let Some(n) = self.neighbours.get_mut(index) else { continue };
             n.role = match n.role {
+                Role::Host => continue,
                 _ if self.routes.is_router(&n.ip) => Role::Router,
-                Role::Host => Role::Host,
                 Role::Router | Role::Resigned => Role::Resigned,
             };
             match n.role {
-                Role::Resigned if n.refs > 0 => self.choose_stand_in(index),
+                Role::Resigned if n.has_flows() => self.choose_stand_in(index),
                 Role::Router if n.mac.is_none() => {}
                 _ => self.drop_stand_in(index),
             }
@@ -56,13 +56,14 @@ impl Engine {
         let is_known_unfit = |ip| self.neighbours.find(ip).and_then(|i| self.neighbours.get(i)).is_some_and(|n| !is_fit(n));
         let chosen = self.routes.instead_of(&n.ip).into_iter().find(|other| !is_known_unfit(*other));
         self.drop_stand_in(index);
-        let Some(other) = chosen.and_then(|ip| self.neighbour(ip)) else { return };
-        self.counters.router_failovers += 1;
+        let Some(other) = chosen.and_then(|ip| self.neighbour(ip, true)) else { return };
         if let Some(n) = self.neighbours.get_mut(index) {
             n.stand_in = Some(other);
         }
         let Some(n) = self.neighbours.get_mut(other) else { return };
         n.refs = n.refs.saturating_add(1);
+        // Of one that is still to be found it is one when it is.
+        self.counters.router_failovers += u64::from(n.mac.is_some());
         match n.state {
             State::Stale => self.probe(other),
             State::Incomplete if n.deadline.is_none() => self.ask(other),

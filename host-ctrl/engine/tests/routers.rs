@@ -320,6 +320,86 @@ fn the_last_router_is_used_though_it_has_resigned() {
     assert_eq!(asked(&actions), [second], "one that comes is used");
 }
 
+/// Those of them that are alive answer, for so long, or until the card has no way to `until`; what the card was told meanwhile.
+fn pass(b: &mut Bench, alive: &[([u8; 6], [u8; 16])], us: u64, until: Option<u16>) -> Vec<(u16, Option<[u8; 6]>)> {
+    let (end, mut told) = (b.now + us, Vec::<(u16, Option<[u8; 6]>)>::new());
+    while b.now < end && !told.iter().any(|(index, mac)| Some(*index) == until && mac.is_none()) {
+        let mut actions = b.pass(SEC / 100);
+        while !actions.is_empty() {
+            told.extend(hops(&actions));
+            let asked = asked(&actions);
+            let answers = alive.iter().filter(|(_, ip)| asked.contains(ip));
+            actions = answers.flat_map(|(mac, ip)| b.frame(&router_answers(*mac, *ip))).collect();
+        }
+    }
+    told
+}
+
+#[test]
+fn a_router_that_was_silent_when_another_resigned_takes_over_once_it_answers() {
+    let (mut b, second) = through_the_first();
+    b.frame(&Ra { lifetime_s: 0, ..Ra::new() }.frame());
+    // The other is being started anew, say.
+    pass(&mut b, &[(ROUTER_MAC, ROUTER)], 100 * SEC, None);
+    let told = pass(&mut b, &[(ROUTER_MAC, ROUTER), (PEER_MAC, second)], 40 * SEC, None);
+    assert_eq!(told.last(), Some(&(0, Some(PEER_MAC))), "within --arp-expire");
+}
+
+#[test]
+fn a_connection_leaves_a_stand_in_that_resigns_and_falls_silent() {
+    let third = [&ROUTER[..15], &[0xfc]].concat().try_into().unwrap();
+    let third_mac = [2, 0, 0, 0, 0, 0xfc];
+    // The second of three routers stands in for the first, and has just died.
+    let dying = || {
+        let (mut b, second) = through_the_first();
+        b.frame(&Ra { from: third, ..Ra::new() }.frame());
+        let told = pass(&mut b, &[(PEER_MAC, second), (third_mac, third)], 60 * SEC, None);
+        assert_eq!(told.last(), Some(&(0, Some(PEER_MAC))));
+        (b, second)
+    };
+    let alive = [(third_mac, third)];
+    let (mut b, _) = dying();
+    let begun = b.now;
+    pass(&mut b, &alive, 60 * SEC, Some(1));
+    let known_after = b.now - begun;
+    // Its last word, right before its death is known.
+    let (mut b, second) = dying();
+    pass(&mut b, &alive, known_after - SEC / 50, None);
+    let none_any_more =
+        Advertisement { is_router: false, solicited: false, ..Solicitation::unicast(OUR_IP6, OUR_MAC, second).reply(PEER_MAC) };
+    b.frame(&advertisement(PEER_MAC, &none_any_more));
+    b.frame(&router_answers(third_mac, third));
+    let told = pass(&mut b, &alive, 30 * SEC, None);
+    assert_eq!(told.iter().rfind(|(index, _)| *index == 0), Some(&(0, Some(third_mac))), "{told:?}");
+}
+
+#[test]
+fn who_waits_for_a_router_whose_time_ends_goes_on_waiting() {
+    let mut b = Bench::dual(|c| (c.slaac, c.next_hops) = (true, 2));
+    let second = [&ROUTER[..15], &[0xfd]].concat().try_into().unwrap();
+    b.frame(&Ra { lifetime_s: 1, ..Ra::new() }.frame());
+    b.frame(&Ra { from: second, ..Ra::new() }.frame());
+    // The other of two places in the card's table is that of a neighbour with a connection.
+    b.listen(80, 5);
+    b.accept(&mut Peer::v6(4000, 80));
+    b.engine.connect(1, None, Endpoint { ip: FAR, port: 80 }, BUF, b.now).unwrap();
+    assert_eq!(failed(&b.pass(SEC)), None);
+    assert_eq!(segments(&b.frame(&router_answers(ROUTER_MAC, ROUTER))).len(), 1, "its SYN");
+}
+
+/// Its own addresses are not to be had through another, link-local ones least of all.
+#[test]
+fn a_connection_with_a_router_itself_stays_with_it() {
+    let (mut b, second) = through_the_first();
+    b.accept(&mut Peer { ip: ROUTER, mac: ROUTER_MAC, ..Peer::v6(4001, 80) });
+    assert_eq!(hops(&b.frame(&router_answers(ROUTER_MAC, ROUTER))), []);
+    let moved = [2, 0, 0, 0, 9, 9];
+    assert_eq!(hops(&b.frame(&router_answers(moved, ROUTER))), [(0, Some(moved)), (1, Some(moved))]);
+    b.frame(&Ra { lifetime_s: 0, ..Ra::new() }.frame());
+    let told = hops(&b.frame(&router_answers(PEER_MAC, second)));
+    assert_eq!(told, [(2, Some(PEER_MAC)), (0, Some(PEER_MAC))]);
+}
+
 #[test]
 fn nothing_is_taken_unless_the_operator_says_so() {
     let mut b = Bench::dual(|_| {});

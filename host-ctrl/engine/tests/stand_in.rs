@@ -117,3 +117,13 @@ fn nothing_is_kept_once_its_connections_have_ended() {
     let told = pass(&mut b, &[SECOND], 200 * SEC);
     assert_eq!((told.contains(&(0, None)), refs(&b).len()), (true, 0), "{told:?}");
 }
+
+/// The counter is of connections that have gone elsewhere, not of hopes.
+#[test]
+fn routers_that_are_all_silent_are_no_failovers() {
+    let (mut b, ..) = with_flow(|_| {});
+    pass(&mut b, &[], 600 * SEC);
+    assert_eq!(b.engine.counters().router_failovers, 0);
+    pass(&mut b, &[SECOND], 10 * SEC);
+    assert_eq!(b.engine.counters().router_failovers, 1);
+}

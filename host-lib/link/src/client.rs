@@ -8,6 +8,7 @@ use crate::sys::AppFd;
 use crate::{fdnum, sys, uds};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use rustix::io::Errno;
+use rustix::process::Uid;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use toe_abi::app::{APP_MAGIC, Info, MSG_LEN, POOL_MAX, Reply, Request, op};
@@ -46,6 +47,8 @@ pub trait Daemon {
 pub enum OpenError {
     #[error("cannot reach toed at {}: {errno} (is it running? `toectl up` starts it; TOE_RUN_DIR names its folder)", path.display())]
     Unreachable { path: PathBuf, errno: Errno },
+    #[error("{} belongs to somebody else, and so may the toed there: name another folder with TOE_RUN_DIR", folder.display())]
+    Stranger { folder: PathBuf },
     #[error("toed has ABI version {theirs:#x}, this library {ours:#x}: use the libraries that came with it", ours = toe_abi::ABI_VERSION)]
     Version { theirs: u32 },
     #[error("toed refused at {step}: {errno}")]
@@ -129,6 +132,9 @@ impl Client {
     /// Says HELLO at `path` (`toed.sock`). `proof` shows membership in a family; `ticket` is [`ticket()`]'s. Returns the region's
     /// descriptor as well; [`Welcome::offset`] says where in it the region is.
     pub fn open(path: &Path, proof: Option<Proof<'_>>, ticket: u64) -> Result<(Self, OwnedFd), OpenError> {
+        if let Some(folder) = path.parent().filter(|folder| is_strangers(folder, rustix::process::geteuid())) {
+            return Err(OpenError::Stranger { folder: folder.to_owned() });
+        }
         let socket = uds::connect(path).map_err(|errno| OpenError::Unreachable { path: path.to_owned(), errno })?;
         let welcome = Welcome { region: 0, offset: 0, addr: Addr::default(), prefix: 0, scope: 0 };
         let mut client = Self { socket: fdnum::raise(socket), welcome, bells: Vec::new(), dead: false };
@@ -339,17 +345,27 @@ fn status(reply: &Reply) -> Result<(), Errno> {
 
 /// The folder with the daemon's socket: `$TOE_RUN_DIR`, else by user (docs/architecture.md).
 pub fn run_dir() -> PathBuf {
-    if let Some(dir) = std::env::var_os("TOE_RUN_DIR").filter(|dir| !dir.is_empty()) {
-        return dir.into();
+    std::env::var_os("TOE_RUN_DIR").filter(|dir| !dir.is_empty()).map_or_else(default_run_dir, PathBuf::from)
+}
+
+/// The same, if nobody has named one.
+pub fn default_run_dir() -> PathBuf {
+    default_for(rustix::process::geteuid(), std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))
+}
+
+fn default_for(user: Uid, xdg_runtime_dir: Option<PathBuf>) -> PathBuf {
+    match xdg_runtime_dir {
+        _ if user.is_root() => "/run/toe".into(),
+        // Of a relative one the specification says that it is to be ignored.
+        Some(dir) if dir.is_absolute() => dir.join("toe"),
+        _ => format!("/tmp/toe-{}", user.as_raw()).into(),
     }
-    let uid = rustix::process::getuid();
-    if uid.is_root() {
-        return "/run/toe".into();
-    }
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
-        Some(dir) => Path::new(&dir).join("toe"),
-        None => format!("/tmp/toe-{}", uid.as_raw()).into(),
-    }
+}
+
+/// Whether `folder` is where `user`'s toed is looked for if nobody says where, but somebody else has made it: in /tmp whoever comes first can.
+fn is_strangers(folder: &Path, user: Uid) -> bool {
+    let owner = || rustix::fs::lstat(folder).map(|found| found.st_uid);
+    folder == default_for(user, None) && owner().is_ok_and(|owner| owner != user.as_raw())
 }
 
 /// What `toectl run` has reserved for this program (`TOE_TICKET`); 0: nothing.
@@ -433,6 +449,27 @@ mod tests {
     fn a_daemon_that_is_not_there_is_named() {
         let error = Client::open(Path::new("/nonexistent/toed.sock"), None, 0).err().unwrap();
         assert!(error.to_string().contains("/nonexistent/toed.sock"), "{error}");
+    }
+
+    #[test]
+    fn root_and_others_have_their_folders() {
+        let folder = |user, xdg: Option<&str>| default_for(Uid::from_raw(user), xdg.map(PathBuf::from));
+        assert_eq!(folder(0, Some("/run/user/0")), Path::new("/run/toe"));
+        assert_eq!(folder(1000, Some("/run/user/1000")), Path::new("/run/user/1000/toe"));
+        assert_eq!(folder(1000, Some("relative")), Path::new("/tmp/toe-1000"));
+        assert_eq!(folder(1000, None), Path::new("/tmp/toe-1000"));
+    }
+
+    #[test]
+    fn a_folder_that_somebody_else_has_made_in_tmp_is_not_believed() {
+        // A user whom nobody is.
+        let user = Uid::from_raw(0x7000_0000 + std::process::id());
+        let folder = default_for(user, None);
+        assert!(!is_strangers(&folder, user), "it is not there");
+        std::fs::create_dir(&folder).unwrap();
+        assert!(is_strangers(&folder, user));
+        assert!(!is_strangers(&folder, rustix::process::geteuid()), "who says so may use any folder");
+        std::fs::remove_dir(folder).unwrap();
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The folder of one instance: sockets, pid files, logs, and what `down` has to know.
 
-use std::env;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io;
@@ -89,7 +88,7 @@ impl RunDir {
     pub fn chosen(asked: Option<&Path>) -> Result<RunDir> {
         let path = match asked {
             Some(path) => std::path::absolute(path).context("the run-time folder")?,
-            None => default_path(geteuid().as_raw(), env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)),
+            None => toe_link::client::default_run_dir(),
         };
         Ok(RunDir { path })
     }
@@ -196,17 +195,10 @@ impl RunDir {
     }
 }
 
-fn default_path(uid: u32, xdg_runtime_dir: Option<PathBuf>) -> PathBuf {
-    match xdg_runtime_dir {
-        _ if uid == 0 => PathBuf::from("/run/toe"),
-        Some(dir) if dir.is_absolute() => dir.join("toe"),
-        _ => PathBuf::from(format!("/tmp/toe-{uid}")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::env;
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::thread;
     use std::time::{Duration, Instant};
@@ -216,14 +208,6 @@ mod tests {
         let _ = fs::remove_dir_all(&path);
         let _ = fs::remove_file(&path);
         RunDir { path }
-    }
-
-    #[test]
-    fn root_and_others_have_their_defaults() {
-        assert_eq!(default_path(0, Some("/run/user/0".into())), Path::new("/run/toe"));
-        assert_eq!(default_path(1000, Some("/run/user/1000".into())), Path::new("/run/user/1000/toe"));
-        assert_eq!(default_path(1000, Some("relative".into())), Path::new("/tmp/toe-1000"));
-        assert_eq!(default_path(1000, None), Path::new("/tmp/toe-1000"));
     }
 
     #[test]

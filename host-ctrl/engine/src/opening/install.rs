@@ -70,8 +70,9 @@ impl Engine {
         }
         let Phase::SynReceived(h) = &conn.phase else { return None };
         let mac = h.peer_mac;
-        let next_hop = self.next_hop(conn.key.remote_ip)?;
-        self.use_hop_of_peer(next_hop, mac)
+        let peer = conn.key.remote_ip;
+        let next_hop = self.next_hop(peer)?;
+        self.use_hop_of_peer(next_hop, peer, mac)
     }
 
     fn flow_of(&self, key: FlowKey, h: &Handshake, next_hop: u16, ack_now: bool) -> FlowState {

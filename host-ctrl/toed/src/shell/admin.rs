@@ -139,6 +139,13 @@ impl Admin {
         self.settle(id, watch);
     }
 
+    /// Nobody reads an answer any more. One that waits for a report would be reported in every turn until that is there.
+    pub fn hung_up(&mut self, id: u64, watch: &mut Watch) {
+        if self.sessions.get(&id).is_some_and(|s| s.ended && s.waiting.is_some()) {
+            self.close(id, watch);
+        }
+    }
+
     /// Sets what to wait for; closes a session that is through.
     fn settle(&mut self, id: u64, watch: &mut Watch) {
         let Some(s) = self.sessions.get(&id) else { return };
@@ -159,5 +166,61 @@ impl Admin {
         if let Some(s) = self.sessions.remove(&id) {
             watch.remove(&s.socket, s.key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::{io::Write, net::Shutdown};
+
+    /// A session whose request waits for a report, and the operator's end.
+    fn waiting(watch: &mut Watch) -> (Admin, UnixStream, u64) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("admin.sock");
+        let listener = UnixListener::bind(&path).expect("a socket");
+        listener.set_nonblocking(true).expect("a flag");
+        let mut operator = UnixStream::connect(&path).expect("connects");
+        operator.write_all(b"{\"cmd\":\"stats\"}\n").expect("sent");
+        let mut admin = Admin::default();
+        admin.accept(&listener.into(), watch);
+        let id = admin.next;
+        admin.read(id, watch);
+        assert!(matches!(admin.next_request(id, watch), Some(Request::Stats)));
+        admin.wait_for(id, JobId(1));
+        (admin, operator, id)
+    }
+
+    /// Events that are there, as the daemon heeds them.
+    fn turn(admin: &mut Admin, watch: &mut Watch) -> usize {
+        let mut found = Vec::new();
+        watch.wait(Some(0), &mut found).expect("waits");
+        for (what, flags) in &found {
+            let Watched::Admin(id) = *what else { panic!("{what:?}") };
+            admin.read(id, watch);
+            if flags.contains(EventFlags::HUP) {
+                admin.hung_up(id, watch);
+            }
+        }
+        found.len()
+    }
+
+    #[test]
+    fn an_operator_who_goes_before_the_answer_is_forgotten() {
+        let mut watch = Watch::new().expect("epoll");
+        let (mut admin, operator, _) = waiting(&mut watch);
+        drop(operator);
+        assert_eq!([turn(&mut admin, &mut watch), turn(&mut admin, &mut watch)], [1, 0], "nothing keeps us awake");
+    }
+
+    #[test]
+    fn an_operator_who_says_no_more_is_answered() {
+        let mut watch = Watch::new().expect("epoll");
+        let (mut admin, operator, id) = waiting(&mut watch);
+        operator.shutdown(Shutdown::Write).expect("said all");
+        assert_eq!([turn(&mut admin, &mut watch), turn(&mut admin, &mut watch)], [1, 0]);
+        assert_eq!(admin.finish(JobId(1), &1, &mut watch), Some(id));
+        assert_eq!(std::io::read_to_string(operator).expect("answered"), "1\n");
     }
 }

@@ -19,17 +19,21 @@ use toe_link::{
 };
 use zerocopy::IntoBytes;
 
-/// What a file descriptor is, whoever holds it: device and inode.
+/// What a file descriptor is, whoever holds it: device and inode, and of a socket its cookie: its inode's number has 32 bits, so whoever
+/// makes sockets for some hours has one with the number of somebody else's token.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct FileId {
     dev: u64,
     ino: u64,
+    /// No other socket ever has it; 0: no socket.
+    cookie: u64,
 }
 
 /// As far as the kernel knows without asking: a file system in user space would answer when it likes.
 fn file_id(fd: impl AsFd) -> Result<FileId, Errno> {
-    let s = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::INO)?;
-    Ok(FileId { dev: u64::from(s.stx_dev_major) << 32 | u64::from(s.stx_dev_minor), ino: s.stx_ino })
+    let s = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::INO)?;
+    let cookie = rustix::net::sockopt::socket_cookie(&fd).unwrap_or(0);
+    Ok(FileId { dev: u64::from(s.stx_dev_major) << 32 | u64::from(s.stx_dev_minor), ino: s.stx_ino, cookie })
 }
 
 /// Something in the epoll instance.
@@ -59,7 +63,7 @@ pub(super) struct Watch {
 pub(super) struct Key(u64);
 
 impl Watch {
-    fn new() -> Result<Self, Errno> {
+    pub fn new() -> Result<Self, Errno> {
         Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?, next: 1, entries: HashMap::new() })
     }
 
@@ -150,7 +154,12 @@ pub struct Machine {
     /// Descriptors that this process may have open.
     descriptors_max: usize,
     failure: Option<CardError>,
+    /// Nothing more that an application can cause is logged before.
+    complain_again_us: u64,
 }
+
+/// Complaints about what applications can cause as often as they like are at least that far apart.
+const COMPLAIN_EVERY_US: u64 = 10_000_000;
 
 /// Of `max` descriptors, those that applications can use up. The rest is for operators, the card, and what comes with requests.
 pub(super) fn descriptors_lent(max: usize) -> usize {
@@ -197,6 +206,7 @@ impl Machine {
             closer: Closer::start().map_err(|error| CardError::Os { step: "starting threads", error })?,
             descriptors_max,
             failure: None,
+            complain_again_us: 0,
         })
     }
 
@@ -253,6 +263,16 @@ impl Machine {
     /// Why the card can't be used any more.
     pub(super) fn take_failure(&mut self) -> Option<CardError> {
         self.failure.take()
+    }
+
+    /// Logs what has become of an application's request.
+    fn complain(&mut self, what: &str) {
+        let now = super::now_us();
+        if now < self.complain_again_us {
+            return tracing::debug!("{what}");
+        }
+        self.complain_again_us = now + COMPLAIN_EVERY_US;
+        tracing::warn!("{what}");
     }
 
     fn fail(&mut self, e: CardError) {
@@ -391,11 +411,11 @@ fn region_file(memory: &SharedMemory, iova: u64) -> Result<RegionFile, Errno> {
 fn errno_of(machine: &mut Machine, e: CardError) -> Errno {
     match e {
         CardError::Os { step, error } => {
-            tracing::warn!("{step}: {error}");
+            machine.complain(&format!("{step}: {error}"));
             Errno::from_io_error(&error).unwrap_or(Errno::NOMEM)
         }
         full @ CardError::NoRoom { .. } => {
-            tracing::warn!("an application could not start: {full}");
+            machine.complain(&format!("an application could not start: {full}"));
             Errno::NOMEM
         }
         gone => {
@@ -409,6 +429,9 @@ impl Host for Machine {
     type Memory = SharedMemory;
 
     fn create_region(&mut self, region: RegionId, len: u64) -> Result<Created<SharedMemory>, Errno> {
+        if !self.has_descriptors_for(2) {
+            return Err(Errno::NFILE);
+        }
         let options = MemoryOptions { huge_pages: self.huge_pages };
         let CardMemory { iova, memory } = self.card.make_memory(region, len, options).map_err(|e| errno_of(self, e))?;
         let offset = memory.offset();
@@ -506,5 +529,89 @@ impl Host for Machine {
             tracing::debug!(client = client.0, "disconnected: it does not take its answer ({e})");
             self.broken.push(client);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::{EventfdFlags, eventfd};
+
+    /// A card that says nothing, and whose memory may be used up.
+    struct Mute {
+        info: CardInfo,
+        has_room: bool,
+    }
+
+    impl Card for Mute {
+        fn info(&self) -> &CardInfo {
+            &self.info
+        }
+        fn status(&mut self) -> Result<u32, CardError> {
+            Ok(regs::status::ATTACHED)
+        }
+        fn port_link(&mut self) -> Result<PortLink, CardError> {
+            Ok(PortLink::Unknown)
+        }
+        fn make_memory(&mut self, region: RegionId, len: u64, options: MemoryOptions) -> Result<CardMemory, CardError> {
+            if region != RegionId::CONTROL && !self.has_room {
+                return Err(CardError::NoRoom { wanted: len, used: 0, len: 0, largest: 0 });
+            }
+            Ok(CardMemory { iova: toe_link::card::iova(region.0), memory: SharedMemory::create("test", len, options)? })
+        }
+        fn drop_memory(&mut self, _iova: u64) -> Result<(), CardError> {
+            Ok(())
+        }
+        fn make_signals(&mut self, _ctx: CtxId) -> Result<Signals, CardError> {
+            let new = || eventfd(0, EventfdFlags::CLOEXEC).map_err(os("eventfd"));
+            Ok(Signals { interrupt: new()?, kick: new()? })
+        }
+        fn drop_signals(&mut self, _ctx: CtxId) -> Result<(), CardError> {
+            Ok(())
+        }
+        fn enable(&mut self, _control_iova: u64, _what: u32) -> Result<(), CardError> {
+            Ok(())
+        }
+        fn watch(&self) -> Option<(BorrowedFd<'_>, epoll::EventFlags)> {
+            None
+        }
+        fn look(&mut self) -> Result<(), CardError> {
+            Ok(())
+        }
+        fn report(&self) -> LinkReport {
+            LinkReport::default()
+        }
+    }
+
+    fn machine(has_room: bool, descriptors_max: usize) -> Machine {
+        let card = Mute { info: CardInfo::default(), has_room };
+        Machine::new(Box::new(card), false, descriptors_max).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    #[test]
+    fn a_socket_is_known_by_more_than_a_number_that_comes_again() {
+        let (one, other) = uds::token_pair().expect("a pair");
+        let id = file_id(&one).expect("known");
+        assert_eq!(file_id(rustix::io::dup(&one).expect("a copy")), Ok(id));
+        // As if so many sockets had been made in between that the other has the number of the first.
+        let FileId { dev, ino, .. } = id;
+        assert_ne!(FileId { dev, ino, ..file_id(&other).expect("known") }, id);
+    }
+    #[test]
+    fn regions_leave_the_descriptors_of_operators_alone() {
+        let mut m = machine(true, 128);
+        let made = (1..64).map(|region| m.create_region(RegionId(region), 1 << 16).map(drop)).take_while(Result::is_ok).count();
+        assert_eq!(2 * made, descriptors_lent(128));
+        assert_eq!(m.create_region(RegionId(63), 1 << 16).err(), Some(Errno::NFILE));
+    }
+    #[test]
+    fn the_log_cannot_be_flooded_by_those_who_find_no_room() {
+        let log = tempfile::NamedTempFile::new().expect("a file");
+        let writer = std::sync::Arc::new(log.reopen().expect("open"));
+        let mut m = machine(false, 1024);
+        tracing::subscriber::with_default(tracing_subscriber::fmt().with_writer(writer).finish(), || {
+            (0..100).for_each(|_| assert_eq!(m.create_region(RegionId(1), 1 << 16).err(), Some(Errno::NOMEM)));
+        });
+        assert_eq!(std::fs::read_to_string(log.path()).expect("readable").lines().count(), 1);
     }
 }

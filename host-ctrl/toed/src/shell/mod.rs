@@ -258,7 +258,7 @@ impl<'a> Daemon<'a> {
             }
             Watched::AppListener => self.accept_clients(),
             Watched::AdminListener => self.admin.accept(&self.admin_listener, &mut self.core.host().watch),
-            Watched::Client(client) => self.serve_client(client),
+            Watched::Client(client) => self.serve_client(client, flags),
             Watched::Admin(id) => {
                 let watch = &mut self.core.host().watch;
                 if flags.contains(EventFlags::OUT) {
@@ -269,6 +269,9 @@ impl<'a> Daemon<'a> {
                 } else if flags.intersects(EventFlags::IN | EventFlags::HUP) {
                     self.admin.read(id, watch);
                     self.serve_admin(id);
+                    if flags.contains(EventFlags::HUP) {
+                        self.admin.hung_up(id, &mut self.core.host().watch);
+                    }
                 }
             }
             Watched::Token(region, slot) => self.core.token_closed(region, slot, now_us()),
@@ -342,10 +345,10 @@ impl<'a> Daemon<'a> {
     }
 
     /// Takes one request of a client. The next one is reported again, together with what was closed before it was sent.
-    fn serve_client(&mut self, client: ClientId) {
+    fn serve_client(&mut self, client: ClientId, flags: EventFlags) {
         if self.core.busy(client) {
-            self.hold(client);
-            return;
+            // Whose process has gone is reported in every turn, wanted or not, and the card may take long to answer.
+            return if flags.intersects(EventFlags::HUP | EventFlags::ERR) { self.end_client(client) } else { self.hold(client) };
         }
         let machine = self.core.host();
         let Some(connection) = machine.clients.get(&client) else { return };

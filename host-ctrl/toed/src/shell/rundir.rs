@@ -35,6 +35,11 @@ impl RunDir {
         };
         let lock = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .with_context(|| format!("run directory {show}"))?;
+        // Who owns it may put sockets of theirs in place of ours, and links in place of what we write.
+        let (us, owner) = (rustix::process::geteuid().as_raw(), rustix::fs::fstat(&lock)?.st_uid);
+        if owner != us && owner != 0 {
+            bail!("run directory {show} belongs to somebody else; choose another one with --run-dir");
+        }
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _lock: lock, made: Vec::new(), path: path.to_owned(), ours }),
             Err(Errno::WOULDBLOCK) => bail!("another toed runs in {show}; stop it (toectl down) or choose another --run-dir"),
@@ -163,6 +168,16 @@ mod tests {
         assert!(run.listen_apps().is_err());
         drop(run);
         assert!(app_socket(dir.path()).exists());
+    }
+
+    #[test]
+    fn a_folder_that_somebody_else_has_made_is_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        // Only root can give one away.
+        if std::os::unix::fs::chown(dir.path(), Some(12_345), None).is_ok() {
+            let e = RunDir::lock(dir.path()).err().expect("not ours").to_string();
+            assert!(e.contains("somebody else") && e.contains("--run-dir"), "{e}");
+        }
     }
 
     #[test]
