@@ -148,6 +148,8 @@ counters! {
     icmp_errors_sent,
     /// ICMP messages not sent: over the limit, or too large.
     icmp_limited,
+    /// ICMP errors about connections not heeded: over the limit.
+    icmp_errors_limited,
     /// ICMP errors received about our connections.
     icmp_errors_received,
     /// ICMP messages ignored.

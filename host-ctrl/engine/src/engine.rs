@@ -28,6 +28,8 @@ pub(crate) struct Limits {
     pub unreachable: Bucket,
     /// Questions to flows about what they have found out.
     pub query: Bucket,
+    /// Errors that are passed on to flows: the card takes one after the other.
+    pub errors: Bucket,
 }
 
 /// The control plane. See the crate's first lines.
@@ -77,7 +79,7 @@ impl Engine {
             path_mtus: PathMtus::new(keys),
             reassembly: Reassembly::new(keys),
             timers: Timers::default(),
-            limits: Limits { rst: bucket(), echo: bucket(), unreachable: bucket(), query: bucket() },
+            limits: Limits { rst: bucket(), echo: bucket(), unreachable: bucket(), query: bucket(), errors: bucket() },
             counters: Counters::default(),
             actions: VecDeque::new(),
             held_bytes: 0,

@@ -154,8 +154,13 @@ impl Engine {
         let too_big = kind == icmp_type::DEST_UNREACHABLE && code == code::FRAG_NEEDED;
         match &conn.phase {
             Phase::Established(e) => {
-                // Whether its sequence number is in flight is for the flow to say (RFC 5927, 4.1).
                 let flow = e.flow;
+                // One that is not passed on comes again with what is retransmitted.
+                if !self.limits.errors.take(self.now) {
+                    self.counters.icmp_errors_limited += 1;
+                    return;
+                }
+                // Whether its sequence number is in flight is for the flow to say (RFC 5927, 4.1).
                 self.counters.icmp_errors_received += 1;
                 self.actions.push_back(Action::IcmpError { flow, kind: u16::from_be_bytes([kind, code]), mtu, seq: quoted.seq.0 });
                 // What it makes of it is good to know for others. If there is too much of that, it will be known at its end.

@@ -139,6 +139,18 @@ fn errors_about_flows_go_to_the_card() {
     assert!(matches!(actions[..], [Action::IcmpError { flow: f, kind: 0xc00, .. }] if f == flow), "{actions:?}");
 }
 
+/// Whoever knows a connection can forge as many as the wire carries, and the card takes one after the other.
+#[test]
+fn errors_about_flows_are_limited() {
+    let mut b = Bench::with(|c| c.replies_per_second = 100);
+    b.listen(80, 5);
+    b.accept(&mut Peer::new(80, 80));
+    let passed = (0..500).filter(|_| !b.frame(&error(3, 1, 80, SeqNum(1234))).is_empty()).count();
+    assert_eq!((passed, b.engine.counters().icmp_errors_limited), (10, 490));
+    b.pass(SEC / 10);
+    assert_eq!(b.frame(&error(3, 1, 80, SeqNum(1234))).len(), 1);
+}
+
 /// The largest segment that a connection begins with.
 fn first_mss(b: &mut Bench, mut peer: Peer) -> u16 {
     let synack = only_segment(&b.frame(&peer.syn()));
