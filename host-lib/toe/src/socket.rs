@@ -271,6 +271,8 @@ impl<'a> Socket<'a> {
         }
         match len {
             0 if !ended => Ok(None),
+            // As on Linux: the peer has said all it had to say, whatever happened then. An error waits for the writer.
+            0 if self.event_flags() & ev_flags::RX_FIN != 0 => Ok(Some(0)),
             0 => self.take_error().map_or(Ok(Some(0)), Err),
             _ => Ok(Some(n as usize)),
         }

@@ -377,6 +377,8 @@ pub mod flow_flags {
     pub const REORDERED: u32 = 1 << 25;
     /// A tail loss probe was sent, and no round trip has been measured since (RFC 8985, 7.3).
     pub const PROBED: u32 = 1 << 26;
+    /// `rttvar_us` keeps a timeout as long as losses have made it: the next round trip that is measured replaces both estimates (RFC 6298, 5).
+    pub const BACKED_OFF: u32 = 1 << 27;
     /// Urgent data has been sent, or is to be (RFC 9293, 3.8.5): its end is in `snd_sml`.
     pub const URGENT: u32 = 1 << 28;
     /// The window is spread over the round trip: the scheduler keeps to its pace.

@@ -97,9 +97,10 @@ pub(crate) fn advance(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now
     let flight = s.snd_nxt().since_or_zero(s.snd_una());
     // What was sent again is not among the records.
     let untimed = s.cc.sent == 0 || s.has(ff::RECOVERY | ff::LOSS);
-    records::acked(s, pools, seg.ack, now);
-    if untimed {
-        rtt::echoed(s, seg.timestamps, now);
+    let measured = records::acked(s, pools, seg.ack, now).is_some();
+    let echoed = untimed && rtt::echoed(s, seg.timestamps, now);
+    if !measured && !echoed {
+        rtt::keep_backoff(s, pools);
     }
     let bytes = move_una(s, seg.ack, out);
     let ece = seg.flags.contains(TcpFlags::ECE);

@@ -29,6 +29,9 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dupl
     s.clear(ff::TLP_DUE);
     sack::cumulative(s, pools, seg, now, &mut news);
     if advanced {
+        if news.rtt_us.or(news.again_rtt_us).is_none() {
+            rtt::keep_backoff(s, pools);
+        }
         ack::move_una(s, seg.ack, out);
     }
     sack::selective(s, pools, seg, now, &mut news);

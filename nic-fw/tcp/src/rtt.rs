@@ -1,6 +1,7 @@
 //! Round-trip time and retransmission timeout (RFC 6298).
 
 use crate::Now;
+use crate::pool::Pools;
 use crate::state::View;
 use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::Timestamps;
@@ -10,6 +11,9 @@ const RTO_INITIAL_US: u32 = 1_000_000;
 /// RFC 6298, 2.5 allows 60 s or more; Linux has 120.
 // RFC 6298 2-9.
 pub(crate) const RTO_MAX_MS: u32 = 120_000;
+/// What a backoff is kept up to, as after losses of the handshake (RFC 6298, 5.7): few round trips are longer, and on a path that loses much
+/// one that can be measured may be long in coming.
+const RTO_KEPT_US: u32 = 3_000_000;
 /// An echoed timestamp that says more than this was made up.
 const ECHO_MAX_MS: u32 = 60_000;
 
@@ -17,8 +21,10 @@ const ECHO_MAX_MS: u32 = 60_000;
 /// RFC 9293 MUST-18; RFC 6298 2-3, 2-4, 2-5, 2-6.
 pub(crate) fn sample(s: &mut FlowState, rtt_us: u32) {
     let rtt = rtt_us.clamp(1, ECHO_MAX_MS * 1000);
-    s.clear(ff::PROBED);
-    if s.tx.srtt_us == 0 {
+    // RFC 6298 5-5.
+    let anew = s.tx.srtt_us == 0 || s.has(ff::BACKED_OFF);
+    s.clear(ff::PROBED | ff::BACKED_OFF);
+    if anew {
         s.tx.srtt_us = rtt;
         s.tx.rttvar_us = rtt / 2;
         return;
@@ -40,6 +46,17 @@ fn base_us(s: &FlowState) -> u32 {
     let min_us = u32::from(s.tx.rto_min_4ms) * 4000;
     // RFC 6298 2-7, 4-1.
     s.tx.srtt_us.saturating_add(s.tx.rttvar_us.saturating_mul(4).max(min_us))
+}
+
+/// Data that was sent more than once is acknowledged, which measures nothing: the timeout stays as long as it has become until a round trip is
+/// measured, if that is possible. Where they have become longer than it was, every segment would be sent twice, and none ever measured.
+/// RFC 6298 3-1, 5-6.
+pub(crate) fn keep_backoff(s: &mut FlowState, pools: &Pools) {
+    if s.tx.backoff > 0 && !pools.is_out_of_records() {
+        let us = (rto_ms(s) * 1000).min(RTO_KEPT_US.max(base_us(s)));
+        s.tx.rttvar_us = us.saturating_sub(s.tx.srtt_us) / 4;
+        s.set(ff::BACKED_OFF);
+    }
 }
 
 /// The timeout now, with exponential backoff (RFC 6298, 5.5), milliseconds.
@@ -68,18 +85,19 @@ pub(crate) fn measured(s: &mut FlowState, rtt_us: u32, now: Now) {
     sample(s, rtt_us);
 }
 
-/// Takes the sample that an echoed timestamp gives, where there is nothing better: its clock ticks in milliseconds.
+/// Takes the sample that an echoed timestamp gives, where there is nothing better: its clock ticks in milliseconds. Whether it gives one.
 /// RFC 7323 4.1-2.
-pub(crate) fn echoed(s: &mut FlowState, timestamps: Option<Timestamps>, now: Now) {
+pub(crate) fn echoed(s: &mut FlowState, timestamps: Option<Timestamps>, now: Now) -> bool {
     // Karn's rule (RFC 6298, 3) forbids timing what was sent twice, but an echoed timestamp says which copy it answers (RFC 7323, 4.1). If
     // only the ACK was lost, the echo is that of the first copy, and a whole timeout too old: no sample may count more than the present
     // timeout.
-    if let Some(ts) = timestamps.filter(|ts| s.has(ff::TIMESTAMPS) && ts.ecr != 0) {
-        let ms = crate::output::ts_now(s, now).wrapping_sub(ts.ecr);
-        if ms <= ECHO_MAX_MS {
-            sample(s, (ms.max(1) * 1000).min(base_us(s)));
-        }
+    let Some(ts) = timestamps.filter(|ts| s.has(ff::TIMESTAMPS) && ts.ecr != 0) else { return false };
+    let ms = crate::output::ts_now(s, now).wrapping_sub(ts.ecr);
+    let sane = ms <= ECHO_MAX_MS;
+    if sane {
+        sample(s, (ms.max(1) * 1000).min(base_us(s)));
     }
+    sane
 }
 
 #[cfg(test)]

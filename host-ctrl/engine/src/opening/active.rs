@@ -9,9 +9,13 @@ use crate::{
     resolve::Hop,
     segment::Segment,
     time_wait::TimeWait,
+    timers::TimerId,
 };
 use toe_abi::flow::{FlowKey, cc::needs_ecn};
 use toe_wire::{SeqNum, TcpFlags};
+
+/// How long after a RST for an old connection the SYN that finds it gone is sent: the network may let one overtake the other. As Linux.
+const SYN_BEHIND_RST_US: u64 = 2000;
 
 impl Engine {
     pub(crate) fn open_active(
@@ -151,6 +155,11 @@ impl Engine {
         let acceptable = seg.has(TcpFlags::ACK) && seg.ack == h.iss.add(1);
         if seg.has(TcpFlags::ACK) && !acceptable {
             self.counters.drop_unacceptable += 1;
+            // An ACK of an old connection that the peer still has, and that our RST ends (RFC 9293, 3.5.1): the SYN goes again behind it, once.
+            if h.retries == 0 && !seg.has(TcpFlags::RST) {
+                let soon = self.now.saturating_add(SYN_BEHIND_RST_US);
+                self.timers.set(TimerId::Conn(id), &mut conn.deadline, Some(soon));
+            }
             return self.refuse(seg);
         }
         // Second: a RST is acceptable if it acknowledges the SYN. RFC 9293 3.10.7.3-3, 3.10.7.3-4.

@@ -1106,19 +1106,30 @@ fn news_of_sack_does_not_put_a_timeout_off() {
     assert_eq!(next_deadline(&t.s, t.now()), due);
 }
 
-/// RFC 6298 3-1. What was sent once has waited at the peer, which does not say what it has, for what was sent again.
+/// How long the timeout of data that is sent now would be.
+fn rto_ms(t: &Script) -> u32 {
+    (t.s.tx.srtt_us + (4 * t.s.tx.rttvar_us).max(200_000)).div_ceil(1000)
+}
+
+/// RFC 6298 3-1, 5-6. What was sent once has waited at the peer, which does not say what it has, for what was sent again. The timeout stays as
+/// long as it has become, until a round trip is measured.
+/// RFC 6298 5-5.
 #[test]
 fn an_acknowledgement_of_a_filled_hole_measures_no_round_trip() {
     let mut t = script();
     t.write(1000);
     t.wait(RTT_US);
     let _ = t.ack(1000, &[]);
-    let before = (t.s.tx.srtt_us, t.s.tx.rttvar_us);
+    let (srtt_us, before_ms) = (t.s.tx.srtt_us, rto_ms(&t));
     t.write(4000);
     assert_eq!(time_out(&mut t)[0], (1000, 1000));
     t.wait(RTT_US);
     let _ = t.ack(5000, &[]);
-    assert_eq!((t.s.tx.srtt_us, t.s.tx.rttvar_us), before);
+    assert_eq!((t.s.tx.srtt_us, rto_ms(&t)), (srtt_us, 2 * before_ms));
+    t.write(1000);
+    t.wait(50_000);
+    let _ = t.ack(6000, &[]);
+    assert_eq!((t.s.tx.srtt_us, t.s.tx.rttvar_us), (50_000, 25_000));
 }
 
 // RFC 2883, RFC 3522, RFC 4015: taking back.
