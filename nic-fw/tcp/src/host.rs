@@ -39,10 +39,10 @@ pub(crate) fn update(s: &mut FlowState, update: &HostUpdate, out: &mut Output) {
         out.bad_host = true;
         return;
     }
-    switches(s, update.flags);
     if let Moved::To(head) = tx {
         s.tx.tx_head = head;
     }
+    switches(s, update.flags);
     if let Moved::To(tail) = rx {
         s.rx.rx_tail = tail;
         window_update(s);
@@ -60,6 +60,11 @@ pub(crate) fn update(s: &mut FlowState, update: &HostUpdate, out: &mut Output) {
 }
 
 fn switches(s: &mut FlowState, flags: u32) {
+    // As Linux (tcp(7)): TCP_NODELAY, when it is set, lets go what TCP_CORK has held back.
+    const BOTH: u32 = hc_flags::CORK | hc_flags::NODELAY;
+    if flags & BOTH == BOTH && !s.has(ff::NODELAY) && s.snd_nxt().lt(s.tx_end()) {
+        s.set(ff::PUSH);
+    }
     for (asked, bit) in [(hc_flags::NODELAY, ff::NODELAY), (hc_flags::CORK, ff::CORK), (hc_flags::KEEPALIVE, ff::KEEPALIVE)] {
         if flags & asked != 0 {
             s.set(bit);
