@@ -222,6 +222,10 @@ impl Sock {
                     // From now on it is the program's.
                     socket.set_flag(own_flags::MORE, false);
                 }
+                if bit == hc_flags::NODELAY && on && socket.renew_nodelay() {
+                    let socket = self.socket()?;
+                    hub::lock().update(socket.index());
+                }
                 if socket.set_tx_flags(bit, on) && socket.state() == slot_state::CONNECTED {
                     let socket = self.socket()?;
                     hub::lock().update(socket.index());

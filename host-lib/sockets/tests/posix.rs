@@ -722,6 +722,20 @@ fn a_file_is_sent_from_its_place() {
     assert_eq!(a.sock().sendfile(a.0, None, 1), Err(Errno::INVAL));
 }
 
+/// What waits for more does so for 200 ms, unless it is let go.
+#[test]
+fn nodelay_lets_go_what_waits_for_more() {
+    let (a, b, _l) = pair();
+    let at_once = (0..10).filter(|_| {
+        assert_eq!(a.send(b"held", libc::MSG_MORE), Ok(4));
+        a.sock().set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32.to_ne_bytes()).unwrap();
+        let quick = b.poll(IN, 100) == IN;
+        assert_eq!(b.recv(4, libc::MSG_WAITALL).unwrap(), b"held");
+        quick
+    });
+    assert!(at_once.count() >= 3, "each time, but for a machine that has other things to do");
+}
+
 #[test]
 fn options_read_back() {
     let (a, _b, _l) = pair();

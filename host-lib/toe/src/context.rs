@@ -353,8 +353,12 @@ impl<D: Daemon> Context<D> {
 
     // --- options and ends
 
-    /// TCP_NODELAY.
+    /// TCP_NODELAY. As on Linux: when it is set, what TCP_CORK holds back goes out.
     pub fn set_nodelay(&mut self, id: SocketId, on: bool) -> Result<(), Error> {
+        if on && self.socket(id)?.renew_nodelay() {
+            self.channel.update(id.0);
+            self.flush();
+        }
         self.set_switch(id, hc_flags::NODELAY, on)
     }
 

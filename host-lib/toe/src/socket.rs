@@ -127,6 +127,13 @@ impl<'a> Socket<'a> {
         (was & bits == bits) != on
     }
 
+    /// TCP_NODELAY is to be set. If it is already, it lets go what TCP_CORK holds back all the same (tcp(7)), which the card does as it sees it
+    /// change. `true`: the card has to be told first that it is off.
+    pub fn renew_nodelay(&self) -> bool {
+        const BOTH: u32 = hc_flags::NODELAY | hc_flags::CORK;
+        self.tx_flags() & BOTH == BOTH && self.set_tx_flags(hc_flags::NODELAY, false) && self.connected()
+    }
+
     /// What the events said; acquire: positions and error are at least as new.
     fn event_flags(&self) -> u32 {
         self.slot.event.flags.load(Ordering::Acquire)

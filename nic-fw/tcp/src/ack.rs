@@ -51,7 +51,7 @@ pub(crate) fn update_window(s: &mut FlowState, seg: &SegmentIn) {
 /// A validated acknowledgement on the slow path.
 pub(crate) fn process(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &mut Output) {
     if seg.ack.lt(s.snd_una()) {
-        return;
+        return overtaken(s, pools, seg, now, out);
     }
     // RFC 5681, 2, "duplicate acknowledgment": (a) to (e). SYN never comes here.
     let duplicate = seg.ack == s.snd_una()
@@ -71,6 +71,14 @@ pub(crate) fn process(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now
         // RFC 6675, 2: from a peer with SACK, only what brings news of SACK is a duplicate ACK. (Here it does, but there is no scoreboard left.)
         // RFC 3042 2-3; RFC 5681 3.2-6.
         duplicate_ack(s, pools, out);
+    }
+}
+
+/// An ACK that a later one has overtaken: what it says of SACK nothing else may say, a D-SACK comes once (as in Linux).
+/// RFC 6675 5-1; RFC 2883 5-1.
+fn overtaken(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &mut Output) {
+    if s.tx.board != 0 && s.has(ff::SACK) && !seg.sack.is_empty() {
+        recovery::on_ack(s, pools, seg, false, now, out);
     }
 }
 

@@ -60,8 +60,9 @@ pub(crate) fn update(s: &mut FlowState, update: &HostUpdate, out: &mut Output) {
 }
 
 fn switches(s: &mut FlowState, flags: u32) {
-    // As tcp(7) has it, TCP_NODELAY sends what there is, though TCP_CORK is set and stays so.
-    if flags & hc_flags::NODELAY != 0 && !s.has(ff::NODELAY) && s.snd_nxt() != s.tx_end() {
+    // As Linux (tcp(7)): TCP_NODELAY, when it is set, lets go what TCP_CORK has held back.
+    const BOTH: u32 = hc_flags::CORK | hc_flags::NODELAY;
+    if flags & BOTH == BOTH && !s.has(ff::NODELAY) && s.snd_nxt().lt(s.tx_end()) {
         s.set(ff::PUSH);
     }
     for (asked, bit) in [(hc_flags::NODELAY, ff::NODELAY), (hc_flags::CORK, ff::CORK), (hc_flags::KEEPALIVE, ff::KEEPALIVE)] {

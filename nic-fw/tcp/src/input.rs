@@ -3,7 +3,7 @@
 use crate::sack::Range;
 use crate::state::View;
 use crate::{
-    Fast, Input, Now, Output, Pools, SegmentIn, SegmentOut, ack, board, cc, closing, fast, host, output, receive, send, timers, urgent,
+    Fast, Input, Now, Output, Pools, SegmentIn, SegmentOut, ack, board, cc, closing, fast, host, ooo, output, receive, send, timers, urgent,
 };
 use toe_abi::counters::{Counter, Drop};
 use toe_abi::flow::{FlowState, flow_flags as ff, timer};
@@ -183,7 +183,7 @@ fn acceptable(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, o
     let edge = s.rcv_adv().max(s.rcv_nxt());
     let end = seg.seq.add(seq_len(seg));
     let within = seg.seq.le(edge) && end.ge(SeqNum(s.rx.last_ack_sent));
-    if within || seg.flags.contains(TcpFlags::RST) && is_exact(s, seg) {
+    if within || seg.flags.contains(TcpFlags::RST) && is_exact(s, pools, seg) {
         return true;
     }
     let old = end.lt(s.rcv_nxt());
@@ -196,15 +196,18 @@ fn acceptable(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, o
     false
 }
 
-/// Whether a RST is at the sequence number that is expected. After its FIN a peer may count the FIN or not, acknowledged or not (as in Linux).
-fn is_exact(s: &FlowState, seg: &SegmentIn) -> bool {
-    seg.seq == s.rcv_nxt() || (s.fin_received() && seg.seq.add(1) == s.rcv_nxt())
+/// Whether a RST is at the sequence number that is expected. As in Linux: after its FIN a peer may count the FIN or not, acknowledged or not;
+/// and where something is missing, it may come behind the last that has arrived, as the peer knows by SACK.
+fn is_exact(s: &FlowState, pools: &Pools, seg: &SegmentIn) -> bool {
+    let behind_fin = s.has(ff::FIN_SEEN) && seg.seq == SeqNum(s.rx.fin_seq).add(1);
+    let behind_all = || s.has(ff::SACK) && (behind_fin || ooo::highest(&s.cc, pools) == Some(seg.seq));
+    seg.seq == s.rcv_nxt() || (s.fin_received() && seg.seq.add(1) == s.rcv_nxt()) || behind_all()
 }
 
 /// Second: check the RST bit, by RFC 5961, 3.2.
 /// RFC 9293 3.10.7.4-6, 3.10.7.4-7, 3.10.7.4-8; RFC 5961 3.2-1, 3.2-2, 3.2-3, 3.2-4, 3.2-5.
 fn reset(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &mut Output) {
-    if is_exact(s, seg) {
+    if is_exact(s, pools, seg) {
         closing::peer_reset(s, out);
     } else if seg.seq.gt(s.rcv_nxt()) {
         // (3): "MUST send an acknowledgment (challenge ACK)".

@@ -272,7 +272,7 @@ fn an_overtaken_ack_reports_no_duplicate() {
     let mut t = script();
     t.write(10_000);
     t.wait(RTT_US);
-    let _ = t.ack(5000, &[]);
+    let _ = t.ack(5000, &[(6000, 7000)]);
     // Sent before, and true then: 2000 lay beyond a hole.
     assert!(!t.counts(1000, &[(2000, 3000)]).has(Counter::RxDsacks));
     assert!(t.counts(5000, &[(2000, 3000)]).has(Counter::RxDsacks));
