@@ -131,6 +131,13 @@ impl CongestionControl for Cubic {
         (u64::from(flight) * 7 / 10) as u32
     }
 
+    fn reduce_timed_out(&self, cc: &mut CcState, _flight: u32) -> u32 {
+        // RFC 9438, 4.6: of cwnd (as Linux), else the loss of an answer's last segment, with little else in flight, would cost the next answers
+        // the window. [`super::on_ack`] sees to it that cwnd is no more than what has been used.
+        // RFC 9438 4.6-3.
+        self.reduce(cc, cc.cwnd)
+    }
+
     fn reset(&self, cc: &mut CcState) {
         // RFC 9438, 4.8: the next epoch has K = 0 and W_max = its own cwnd.
         // RFC 9438 4.8-1.

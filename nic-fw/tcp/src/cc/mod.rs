@@ -56,6 +56,11 @@ pub trait CongestionControl {
     /// Congestion was seen with `flight` bytes in flight: the new ssthresh.
     fn reduce(&self, cc: &mut CcState, flight: u32) -> u32;
 
+    /// A retransmission timed out with `flight` bytes in flight: the new ssthresh.
+    fn reduce_timed_out(&self, cc: &mut CcState, flight: u32) -> u32 {
+        self.reduce(cc, flight)
+    }
+
     /// The peer echoed congestion marks, which happens once a window: the new ssthresh and cwnd.
     fn reduce_marked(&self, cc: &mut CcState, flight: u32) -> u32 {
         // RFC 3168, 6.1.2: as if a packet had been lost.
@@ -220,7 +225,7 @@ pub(crate) fn on_timeout(s: &mut FlowState, flight: u32, again: bool) {
         if !s.has(ff::RECOVERY) {
             remember(s);
         }
-        reduce(s, flight, |algorithm, cc, flight| algorithm.reduce(cc, flight));
+        reduce(s, flight, |algorithm, cc, flight| algorithm.reduce_timed_out(cc, flight));
     }
     algorithm(s).reset(&mut s.cc);
     // RFC 5681, 3.1: "no more than the loss window, LW, which equals 1 full-sized segment".
