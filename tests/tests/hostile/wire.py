@@ -191,6 +191,9 @@ def storms():
         send(arp(2, os.urandom(6), "10.77.0.200", CARD_MAC, card))
         send(ethernet(ipv4(icmp(8, 0, 7, bytes(56)), 1)))
         send(ethernet(ipv4(os.urandom(8), 6, fragment=0x2000, ident=6)))
+        ping = icmp(8, 0, 8, bytes(1400))
+        send(ethernet(ipv4(ping[:800], 1, fragment=0x2000, ident=7)))
+        send(ethernet(ipv4(ping[800:], 1, fragment=100, ident=7)))
 
 
 def answers(port):
