@@ -40,10 +40,10 @@ impl Engine {
         }
         if !probe {
             // Who asks for us will be talked to. Answers that nobody asked for add nothing.
-            if asks_us && self.neighbours.find(ip).is_none() {
-                self.neighbour(ip, self.routes.is_router(&ip));
+            if asks_us {
+                self.meet(ip);
             }
-            self.neighbours.all(ip).into_iter().for_each(|index| self.heard(index, mac));
+            self.neighbours.all(ip).for_each(|index| self.heard(index, mac));
         }
         if asks_us && self.config.answer_arp {
             self.counters.arp_replies_sent += 1;

@@ -85,9 +85,7 @@ impl Engine {
         }
         // One that asks the station it knows names none of its own, and is not learned from (RFC 4861, 7.2.3).
         if s.source_mac.is_some() {
-            if self.neighbours.find(s.src).is_none() {
-                self.neighbour(s.src, self.routes.is_router(&s.src));
-            }
+            self.meet(s.src);
             self.named(s.src, named);
         }
         true
@@ -116,7 +114,7 @@ impl Engine {
             None => {}
         }
         // Answers that nobody asked for add nothing.
-        let heeded: Vec<_> = self.neighbours.all(a.target).into_iter().filter_map(|index| self.advertised_at(index, a)).collect();
+        let heeded: Vec<_> = self.neighbours.all(a.target).filter_map(|index| self.advertised_at(index, a)).collect();
         if !a.is_router && heeded.contains(&true) {
             self.routes.no_router(&a.target);
             self.routers_changed();

@@ -92,7 +92,7 @@ impl Neighbours {
 
     /// As a router, if there is such an entry.
     pub fn find(&self, ip: Ip) -> Option<u16> {
-        self.all(ip).into_iter().next()
+        self.all(ip).next()
     }
 
     /// The entry of the one that has connections through it (`is_router`), or with itself.
@@ -101,8 +101,8 @@ impl Neighbours {
     }
 
     /// Both entries.
-    pub fn all(&self, ip: Ip) -> Vec<u16> {
-        [true, false].into_iter().filter_map(|is_router| self.find_as(ip, is_router)).collect()
+    pub fn all(&self, ip: Ip) -> impl Iterator<Item = u16> + use<> {
+        [true, false].map(|is_router| self.find_as(ip, is_router)).into_iter().flatten()
     }
 
     pub fn get(&self, index: u16) -> Option<&Neighbour> {

@@ -88,6 +88,13 @@ impl Engine {
         }
     }
 
+    /// Somebody who asks for us has an entry, as what connections will probably reach by it.
+    pub(crate) fn meet(&mut self, ip: Ip) {
+        if self.neighbours.find(ip).is_none() {
+            self.neighbour(ip, self.routes.is_router(&ip));
+        }
+    }
+
     /// The entry for `ip`; a new one may push out one that nobody uses, or one that does not answer.
     pub(crate) fn neighbour(&mut self, ip: Ip, is_router: bool) -> Option<u16> {
         if let Some(index) = self.neighbours.find_as(ip, is_router) {
