@@ -19,14 +19,12 @@ use toe_abi::{
 };
 use toe_hal::HostMemory;
 use toe_sync::share::WEIGHT_MAX;
+use toe_wire::{ipv4, tcp};
 
 /// Of an offset in OPEN_CONTEXT: the upper byte is log2 of the queue's entries.
 const OFFSET_BITS: u32 = 56;
 /// RFC 9293, 3.7.1: no path has less than 536 less options; half of it leaves room for whatever a peer announces.
 const MIN_MSS: u16 = 64;
-/// Headers of IPv4 and TCP without options, and what timestamps take: with a whole segment they are one packet.
-const HEADERS: u16 = 40;
-const TIMESTAMPS: u16 = 12;
 /// VLANs have numbers below this (IEEE 802.1Q, 9.6).
 const VLAN_MAX: u16 = 4095;
 
@@ -240,7 +238,9 @@ fn check_install<M>(s: &FlowState, env: &Env<'_, M>) -> u32 {
         && s.tx.snd_nxt.wrapping_sub(s.tx.snd_una) <= s.tx.snd_max.wrapping_sub(s.tx.snd_una);
     // What is not acknowledged lies in its buffer. A FIN that is acknowledged counts as one byte more than there are.
     let unacked = s.tx.iss.wrapping_add(1).wrapping_add(s.tx.tx_head).wrapping_sub(s.tx.snd_una);
-    let headers = HEADERS + if s.rx.flags & flow_flags::TIMESTAMPS != 0 { TIMESTAMPS } else { 0 };
+    // With its headers (of IPv4, which are the shorter) a whole segment is one packet.
+    let timestamps = if s.rx.flags & flow_flags::TIMESTAMPS != 0 { tcp::TIMESTAMPS_LEN } else { 0 };
+    let headers = (ipv4::HEADER_LEN + tcp::HEADER_LEN + timestamps) as u16;
     let sane = buffer(s.rx.buf, s.rx.buf_log2)
         && buffer(s.tx.buf, s.tx.buf_log2)
         && unacked.wrapping_add(1) <= (1 << s.tx.buf_log2) + 1
