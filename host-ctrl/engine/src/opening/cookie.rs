@@ -9,8 +9,8 @@
 //! ```
 //!
 //! What our SYN-ACK said for ourselves is what the listener would say now: of one whose buffers have changed in between, windows may be scaled
-//! by another shift than the peer was told (as Linux). A peer without timestamps gets a connection without options, and with an MSS of the classes. A final ACK that is lost is
-//! made up for by the peer's first data alone: we have nothing to repeat a SYN-ACK from.
+//! by another shift than the peer was told (as Linux). A peer without timestamps gets a connection without options, and with an MSS of the
+//! classes. A final ACK that is lost is made up for by the peer's first data alone: we have nothing to repeat a SYN-ACK from.
 //!
 //! A cookie is good for one to two minutes, so one of 2^28 guesses is. Its key is that of all the engine's hashes, in a domain of its
 //! own: new with each start, and not changed in between, as the minute is hashed already and 128 bits are not found out.

@@ -597,6 +597,7 @@ mod tests {
         let FileId { dev, ino, .. } = id;
         assert_ne!(FileId { dev, ino, ..file_id(&other).expect("known") }, id);
     }
+
     #[test]
     fn regions_leave_the_descriptors_of_operators_alone() {
         let mut m = machine(true, 128);
@@ -604,6 +605,7 @@ mod tests {
         assert_eq!(2 * made, descriptors_lent(128));
         assert_eq!(m.create_region(RegionId(63), 1 << 16).err(), Some(Errno::NFILE));
     }
+
     #[test]
     fn the_log_cannot_be_flooded_by_those_who_find_no_room() {
         let log = tempfile::NamedTempFile::new().expect("a file");
