@@ -41,7 +41,7 @@ impl Engine {
         if !self.time_wait.contains(&key) {
             self.ports.hold(key.local_port);
         }
-        self.time_wait.insert(key, TimeWait::of(state), self.now, deadline);
+        self.time_wait.insert(key, TimeWait::of(state, self.now), self.now, deadline);
     }
 
     /// A connection takes the tuple over.

@@ -24,7 +24,9 @@ pub struct TimeWait {
 const REUSE_AFTER_US: u64 = 1_000_000;
 
 impl TimeWait {
-    pub fn of(state: &FlowState) -> Self {
+    /// `state` as it is at `now`, microseconds.
+    pub fn of(state: &FlowState, now: u64) -> Self {
+        let now = toe_tcp::Now(now);
         let rcv_nxt = SeqNum(state.rx.rcv_nxt);
         let window = SeqNum(state.rx.rcv_adv).since_or_zero(rcv_nxt) >> state.rx.wscale.min(14);
         let negotiated = state.rx.flags & flow_flags::TIMESTAMPS != 0;
@@ -32,7 +34,8 @@ impl TimeWait {
             snd_nxt: SeqNum(state.tx.snd_max),
             rcv_nxt,
             window: u16::try_from(window).unwrap_or(u16::MAX),
-            timestamps: negotiated.then_some((state.rx.ts_recent, state.rx.ts_offset)),
+            // The clock goes on from what the flow's shows, whose ticks may be longer.
+            timestamps: negotiated.then(|| (state.rx.ts_recent, toe_tcp::ts_now(state, now).wrapping_sub(now.ms32()))),
             since_us: 0,
             deadline: 0,
             answered: Answered::default(),

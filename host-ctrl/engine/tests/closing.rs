@@ -6,7 +6,7 @@ use toe_abi::{
     FlowId,
     app::bind_flags::REUSEADDR,
     control::close_reason,
-    flow::{FlowState, tcp_state},
+    flow::{FlowState, flow_flags, tcp_state},
 };
 use toe_engine::{Action, Endpoint, Errno, FinWait2};
 use toe_wire::{SeqNum, TcpFlags};
@@ -43,6 +43,23 @@ fn repeated_fin_is_acknowledged_and_restarts_the_wait() {
     assert_eq!(b.engine.time_wait_count(), 1);
     b.pass(SEC);
     assert_eq!(b.engine.time_wait_count(), 0);
+}
+
+/// RFC 7323 5.4-3.
+#[test]
+fn timestamps_go_on_from_those_of_a_flow_whose_clock_ticks_slowly() {
+    for ms in 0..64 {
+        let mut b = Bench::new();
+        b.listen(80, 5);
+        let mut peer = Peer::modern(4000, 80);
+        let (flow, mut s) = b.accept(&mut peer);
+        b.pass(ms * 1000);
+        (s.rx.state, s.rx.flags) = (tcp_state::TIME_WAIT, s.rx.flags | flow_flags::REORDERED);
+        b.engine.flow_closed(flow, close_reason::TIME_WAIT, &s, b.now);
+        let ack = only_segment(&b.frame(&peer.data(0, TcpFlags::ACK, b"again")));
+        let last = toe_tcp::ts_now(&s, toe_tcp::Now(b.now));
+        assert_eq!(ack.options.timestamps.map(|ts| ts.val), Some(last), "after {ms} ms");
+    }
 }
 
 #[test]

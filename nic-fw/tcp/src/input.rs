@@ -1,5 +1,6 @@
 //! Dispatch, and the order in which a segment is judged (RFC 9293, 3.10.7.4).
 
+use crate::output::SLOW_TICK_MS;
 use crate::sack::Range;
 use crate::state::View;
 use crate::{
@@ -163,10 +164,10 @@ fn paws(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &m
 }
 
 /// Where segments overtake each other, one that comes late has an old timestamp: an ACK with news of SACK, or what a retransmission has
-/// overtaken, which would be lost too. In a round trip no more than a window is sent, so one that is no older than that is not from before a
-/// wrap. (Clocks of timestamps tick in milliseconds, or more slowly.)
+/// overtaken, which would be lost too. In a round trip no more than a window is sent, so one that is no older than that, and a tick of a slow
+/// clock, is not from before a wrap.
 fn is_overtaken(s: &FlowState, val: u32) -> bool {
-    s.rx.ts_recent.wrapping_sub(val) <= s.tx.srtt_us.div_ceil(1000)
+    s.tx.srtt_us != 0 && s.rx.ts_recent.wrapping_sub(val) <= s.tx.srtt_us.div_ceil(1000) + SLOW_TICK_MS
 }
 
 /// Sequence numbers that the segment takes up.

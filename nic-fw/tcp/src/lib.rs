@@ -60,6 +60,7 @@ pub use closing::is_owed_answer;
 pub use establish::{Setup, Timestamping, establish, rebase};
 pub use fast::{Fast, fast, is_fast};
 pub use input::{admit, forget, input};
+pub use output::ts_now;
 pub use pool::Pools;
 pub use send::{emit, emit_owed, is_reset_due};
 pub use state::{event_flags, rx_head, tx_tail};

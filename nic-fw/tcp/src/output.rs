@@ -6,10 +6,24 @@ use crate::{Now, Pools, SegmentOut, ooo};
 use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::{SackBlocks, SeqNum, TcpFlags, Timestamps};
 
-/// Our timestamp clock: milliseconds from where the handshake's began (RFC 7323, 5.4).
-/// RFC 7323 4.1-1, 5.4-1, 5.4-2, 5.4-3.
-pub(crate) fn ts_now(s: &FlowState, now: Now) -> u32 {
-    now.ms32().wrapping_add(s.rx.ts_offset)
+/// The slowest timestamp clock that ticks once for each 2^31 bytes, up to 268 Gbit/s (RFC 7323, 5.4), milliseconds.
+pub(crate) const SLOW_TICK_MS: u32 = 64;
+
+/// Ticks of the timestamp clock of a flow, milliseconds: a power of two.
+///
+/// A receiver that keeps to RFC 7323, 5.3 drops what a retransmission has overtaken (PAWS), if it is older than that by a tick or two. So where
+/// segments overtake each other, each recovery would make the losses for the next one, and goodput sank to a third: there the clock ticks
+/// as slowly as it may, once for each 2^31 bytes at 268 Gbit/s. Round trips are not measured by it where there is SACK, which alone shows the order.
+/// RFC 7323 5.4-1, 5.4-2.
+pub(crate) fn ts_tick_ms(s: &FlowState) -> u32 {
+    if s.has(ff::REORDERED) { SLOW_TICK_MS } else { 1 }
+}
+
+/// Our timestamp clock: milliseconds from where the handshake's began (RFC 7323, 5.4). Ticks are rounded up, so that it does not go back when they
+/// become longer.
+/// RFC 7323 4.1-1, 5.4-3.
+pub fn ts_now(s: &FlowState, now: Now) -> u32 {
+    now.ms32().wrapping_add(s.rx.ts_offset) | (ts_tick_ms(s) - 1)
 }
 
 /// The window that the application has made room for, if it is worth telling: RFC 9293, 3.8.6.2.2
@@ -115,6 +129,19 @@ pub(crate) fn reset(s: &mut FlowState, now: Now) -> SegmentOut {
 mod tests {
     use super::*;
     use crate::testing::flow;
+
+    /// RFC 7323 5.4-1, 5.4-2.
+    #[test]
+    fn where_segments_overtake_each_other_timestamps_tick_slowly_and_never_go_back() {
+        let at = |s: &FlowState, ms: u64| ts_now(s, Now(ms * 1000));
+        let mut s = flow();
+        s.rx.ts_offset = 0u32.wrapping_sub(200);
+        assert_eq!([0, 1, 70, 210].map(|ms| at(&s, ms)), [0, 1, 70, 210].map(|ms| s.rx.ts_offset.wrapping_add(ms)));
+        let before = at(&s, 210);
+        s.set(ff::REORDERED);
+        assert!([210, 263].iter().all(|&ms| at(&s, ms) == 63), "one tick, wherever it begins in it");
+        assert_eq!((at(&s, 263 + 1), at(&s, 199), before), (127, u32::MAX, 10));
+    }
 
     /// RFC 9293 MUST-39.
     #[test]

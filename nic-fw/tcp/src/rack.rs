@@ -7,7 +7,7 @@
 //! ```
 
 use crate::board::{self, Board};
-use crate::output::ts_now;
+use crate::output::{ts_now, ts_tick_ms};
 use crate::pool::{NONE, Pools};
 use crate::records::{Record, age, is_later, mark};
 use crate::state::View;
@@ -75,9 +75,9 @@ pub(crate) fn delivered(s: &mut FlowState, board: &mut Board, record: &Record, s
 /// "ACK.ts_option.echo_reply < Segment.xmit_ts": the echo is of something sent before the last copy, `rtt_us` ago.
 fn echoes_earlier(s: &FlowState, seg: &SegmentIn, rtt_us: u32, now: Now) -> bool {
     let Some(ts) = seg.timestamps.filter(|ts| s.has(ff::TIMESTAMPS) && ts.ecr != 0) else { return false };
-    // Both clocks tick in milliseconds: one more than the difference of ticks can be.
+    // A tick more than the time that has passed the difference can be.
     let age_ms = ts_now(s, now).wrapping_sub(ts.ecr);
-    age_ms > rtt_us / 1000 + 1
+    age_ms > rtt_us / 1000 + ts_tick_ms(s)
 }
 
 /// Recoveries that a wider reordering window outlives (RFC 8985, 6.2, step 4: RACK.reo_wnd_persist).
@@ -210,6 +210,8 @@ mod tests {
         assert!(!of_earlier(&s, 0) && !of_earlier(&s, 6) && of_earlier(&s, 7) && of_earlier(&s, 900));
         assert!(!echoes_earlier(&s, &echo(&s, 0), 5999, NOW), "no echo");
         assert!(!echoes_earlier(&s, &ack(&s), 5999, NOW));
+        s.set(ff::REORDERED);
+        assert!(!of_earlier(&s, 64) && of_earlier(&s, 128), "ticks are longer");
         s.clear(ff::TIMESTAMPS);
         assert!(!of_earlier(&s, 7), "it means nothing");
     }

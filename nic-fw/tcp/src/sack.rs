@@ -27,8 +27,10 @@ fn agreed(s: &FlowState, seg: &SegmentIn) -> impl Iterator<Item = Range> {
 pub(crate) fn duplicate(s: &FlowState, seg: &SegmentIn) -> Option<Range> {
     let mut blocks = agreed(s, seg);
     let (start, end) = blocks.next()?;
-    // Of what we have sent, and not too long ago (as RFC 5961, 5.2, has it for acknowledgements).
-    let oldest = s.snd_una().sub_len(s.max_snd_wnd().max(s.outstanding()));
+    // Of what we have sent, and not too long ago: the answer to a copy comes a round trip after it, or several, and in each a window may have
+    // been acknowledged.
+    let window = s.max_snd_wnd().max(s.outstanding());
+    let oldest = s.snd_una().sub_len(window.saturating_mul(4).min(1 << 30));
     let ours = start.lt(end) && start.ge(oldest) && end.le(s.snd_max());
     let within = |(outer_start, outer_end): Range| outer_start.le(start) && end.le(outer_end);
     (ours && (end.le(seg.ack) || blocks.next().is_some_and(within))).then_some((start, end))

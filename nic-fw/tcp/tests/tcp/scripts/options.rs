@@ -4,6 +4,9 @@ use super::*;
 use toe_abi::counters::{Counter, Drop};
 use toe_abi::flow::{FlowOptions, flow_flags, quick_ack, tcp_state as st};
 
+/// A timestamp from before the last one, by more than segments can have overtaken each other.
+const OLD: u32 = 100u32.wrapping_sub(10_000);
+
 /// RFC 7323 3.2-2, 3.2-3, 3.2-6.
 #[test]
 fn timestamps_are_ours_and_the_peers_latest() {
@@ -16,7 +19,7 @@ fn timestamps_are_ours_and_the_peers_latest() {
 #[test]
 fn paws_drops_old_segments_with_an_ack() {
     let mut t = with_timestamps();
-    let out = t.segment(stamped(seg(RX, TX, A, 10), 98, 0));
+    let out = t.segment(stamped(seg(RX, TX, A, 10), OLD, 0));
     assert_eq!((out.place, out.drop), (None, Some(Drop::Paws)));
     assert!(out.reply.is_some());
 }
@@ -31,7 +34,6 @@ fn paws_does_not_hold_for_rst() {
 /// RFC 7323 5.5-1.
 #[test]
 fn paws_forgets_after_24_days() {
-    const OLD: u32 = 100u32.wrapping_sub(10_000);
     let mut t = with_timestamps();
     t.now_us += 24 * 24 * 3600 * 1_000_000;
     assert!(t.segment(stamped(seg(RX, TX, A, 10), OLD, 0)).place.is_none());
@@ -77,7 +79,7 @@ fn the_segment_that_fills_a_hole_is_echoed() {
 /// RFC 7323 5.3-2.
 #[test]
 fn paws_comes_before_the_window() {
-    let out = with_timestamps().segment(stamped(seg(RX + 100_000, TX, A, 10), 98, 0));
+    let out = with_timestamps().segment(stamped(seg(RX + 100_000, TX, A, 10), OLD, 0));
     assert_eq!(out.drop, Some(Drop::Paws));
 }
 
@@ -85,14 +87,14 @@ fn paws_comes_before_the_window() {
 fn what_was_overtaken_within_a_round_trip_is_not_old() {
     let mut t = with_timestamps();
     t.s.tx.srtt_us = 20_000;
-    // The first of three is sent again, and overtakes the other two.
-    let _ = t.segment(stamped(seg(RX, TX, A, 10), 140, 0));
-    assert!(t.segment(stamped(seg(RX + 10, TX, A, 10), 120, 0)).place.is_some());
-    let out = t.segment(stamped(seg(RX + 20, TX, A, 10), 119, 0));
+    // The first of three is sent again, and overtakes the other two; the clock may tick slowly.
+    let _ = t.segment(stamped(seg(RX, TX, A, 10), 340, 0));
+    assert!(t.segment(stamped(seg(RX + 10, TX, A, 10), 340 - 20 - 64, 0)).place.is_some());
+    let out = t.segment(stamped(seg(RX + 20, TX, A, 10), 340 - 20 - 64 - 1, 0));
     assert_eq!((out.place, out.drop), (None, Some(Drop::Paws)));
     // Without a measurement nothing is known of round trips.
     t.s.tx.srtt_us = 0;
-    assert_eq!(t.segment(stamped(seg(RX + 20, TX, A, 10), 139, 0)).drop, Some(Drop::Paws));
+    assert_eq!(t.segment(stamped(seg(RX + 20, TX, A, 10), 339, 0)).drop, Some(Drop::Paws));
 }
 
 /// RFC 7323 4.3-2.
