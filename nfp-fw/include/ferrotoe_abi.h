@@ -18,7 +18,7 @@
 #endif
 
 /* toe_abi */
-#define TOE_ABI_VERSION 0x10004U
+#define TOE_ABI_VERSION 0x10005U
 
 /* desc */
 #define TOE_DESC_LEN 64U

@@ -19,7 +19,7 @@ use toe_wire::{SeqNum, TcpFlags, TcpOptions, Timestamps};
 const ORPHAN_INTERVAL_MIN_US: u64 = 250_000;
 
 impl Engine {
-    pub(crate) fn closed(&mut self, flow: FlowId, reason: u32, state: &FlowState) {
+    pub(crate) fn closed(&mut self, flow: FlowId, reason: u32, state: &FlowState, clock: u64) {
         self.learn_path_mtu(flow, state);
         if let Some(id) = self.conns.by_flow(flow) {
             self.remove_conn(id);
@@ -41,7 +41,7 @@ impl Engine {
         if !self.time_wait.contains(&key) {
             self.ports.hold(key.local_port);
         }
-        self.time_wait.insert(key, TimeWait::of(state, self.now), self.now, deadline);
+        self.time_wait.insert(key, TimeWait::of(state, clock, self.now), self.now, deadline);
     }
 
     /// A connection takes the tuple over.

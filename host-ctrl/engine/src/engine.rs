@@ -208,10 +208,11 @@ impl Engine {
         }
     }
 
-    /// The card's FLOW_CLOSED: `reason` is `toe_abi::control::close_reason`, `state` the flow's last. Also to be called after RELEASE.
-    pub fn flow_closed(&mut self, flow: FlowId, reason: u32, state: &FlowState, now: u64) {
+    /// The card's FLOW_CLOSED: `reason` is `toe_abi::control::close_reason`, `state` the flow's last, with times of a clock that shows `clock`
+    /// at `now`. Also to be called after RELEASE.
+    pub fn flow_closed(&mut self, flow: FlowId, reason: u32, state: &FlowState, clock: u64, now: u64) {
         self.advance(now);
-        self.closed(flow, reason, state);
+        self.closed(flow, reason, state, clock);
     }
 
     /// CLOSE was sent for the flow: it has no descriptor any more, and is reset if it makes no progress for `fin_wait2_us`, or `limit` in

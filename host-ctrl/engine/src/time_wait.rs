@@ -3,6 +3,7 @@
 use crate::{isn::Keys, limit::Answered};
 use std::collections::{BTreeMap, HashMap};
 use toe_abi::flow::{FlowKey, FlowState, flow_flags};
+use toe_tcp::Now;
 use toe_wire::SeqNum;
 
 #[derive(Clone, Copy, Debug)]
@@ -24,18 +25,18 @@ pub struct TimeWait {
 const REUSE_AFTER_US: u64 = 1_000_000;
 
 impl TimeWait {
-    /// `state` as it is at `now`, microseconds.
-    pub fn of(state: &FlowState, now: u64) -> Self {
-        let now = toe_tcp::Now(now);
+    /// `state` has times of a clock that shows `clock` at `now`, microseconds.
+    pub fn of(state: &FlowState, clock: u64, now: u64) -> Self {
         let rcv_nxt = SeqNum(state.rx.rcv_nxt);
         let window = SeqNum(state.rx.rcv_adv).since_or_zero(rcv_nxt) >> state.rx.wscale.min(14);
+        // Our timestamps go on from the flow's, whose clock is another one, and may tick slowly.
+        let ts_offset = toe_tcp::ts_now(state, Now(clock)).wrapping_sub(Now(now).ms32());
         let negotiated = state.rx.flags & flow_flags::TIMESTAMPS != 0;
         Self {
             snd_nxt: SeqNum(state.tx.snd_max),
             rcv_nxt,
             window: u16::try_from(window).unwrap_or(u16::MAX),
-            // The clock goes on from what the flow's shows, whose ticks may be longer.
-            timestamps: negotiated.then(|| (state.rx.ts_recent, toe_tcp::ts_now(state, now).wrapping_sub(now.ms32()))),
+            timestamps: negotiated.then_some((state.rx.ts_recent, ts_offset)),
             since_us: 0,
             deadline: 0,
             answered: Answered::default(),

@@ -400,7 +400,7 @@ fn opened_and_closed(b: &mut Bench, timestamps: bool) -> FlowState {
     let (flow, _) = b.installed(conn);
     (s.tx.snd_una, s.tx.snd_max) = (s.tx.snd_una.wrapping_add(5_000_000), s.tx.snd_max.wrapping_add(5_000_000));
     s.rx.state = tcp_state::TIME_WAIT;
-    b.engine.flow_closed(flow, close_reason::TIME_WAIT, &s, b.now);
+    b.engine.flow_closed(flow, close_reason::TIME_WAIT, &s, b.now, b.now);
     b.actions();
     *s
 }
@@ -447,7 +447,7 @@ fn an_open_for_which_there_is_no_next_hop_leaves_time_wait() {
     let mut b = Bench::with(|c| c.next_hops = 1);
     b.listen(81, 5);
     b.accept(&mut Peer { ip: v4_mapped([10, 0, 0, 3]), ..Peer::modern(4000, 81) });
-    b.engine.flow_closed(FlowId { index: 9, generation: 9 }, close_reason::TIME_WAIT, &state, b.now);
+    b.engine.flow_closed(FlowId { index: 9, generation: 9 }, close_reason::TIME_WAIT, &state, b.now, b.now);
     b.pass(SEC);
     let (bind, _) = b.engine.bind(1, Endpoint { ip: [0; 16], port: state.id.key.local_port }, REUSEADDR).unwrap();
     assert!(b.engine.connect(1, Some(bind), Endpoint::v4(PEER_IP, 80), BUF, b.now).is_err());

@@ -19,7 +19,7 @@ fn time_wait(b: &mut Bench, peer: &mut Peer, sent: u32, received: u32) -> FlowSt
     s.rx.rcv_nxt = s.rx.rcv_nxt.wrapping_add(received + 1);
     s.rx.rcv_adv = s.rx.rcv_nxt.wrapping_add(8000);
     s.rx.state = tcp_state::TIME_WAIT;
-    b.engine.flow_closed(flow, close_reason::TIME_WAIT, &s, b.now);
+    b.engine.flow_closed(flow, close_reason::TIME_WAIT, &s, b.now, b.now);
     assert!(b.actions().is_empty());
     *s
 }
@@ -47,18 +47,19 @@ fn repeated_fin_is_acknowledged_and_restarts_the_wait() {
 
 /// RFC 7323 5.4-3.
 #[test]
-fn timestamps_go_on_from_those_of_a_flow_whose_clock_ticks_slowly() {
-    for ms in 0..64 {
+fn timestamps_go_on_from_what_the_card_sent() {
+    for (ms, ahead, flags) in (0..64).flat_map(|ms| [(ms, 0, flow_flags::REORDERED), (ms, 5_000_123_456, 0)]) {
         let mut b = Bench::new();
         b.listen(80, 5);
         let mut peer = Peer::modern(4000, 80);
         let (flow, mut s) = b.accept(&mut peer);
         b.pass(ms * 1000);
-        (s.rx.state, s.rx.flags) = (tcp_state::TIME_WAIT, s.rx.flags | flow_flags::REORDERED);
-        b.engine.flow_closed(flow, close_reason::TIME_WAIT, &s, b.now);
+        (s.rx.state, s.rx.flags) = (tcp_state::TIME_WAIT, s.rx.flags | flags);
+        let clock = b.now + ahead;
+        b.engine.flow_closed(flow, close_reason::TIME_WAIT, &s, clock, b.now);
         let ack = only_segment(&b.frame(&peer.data(0, TcpFlags::ACK, b"again")));
-        let last = toe_tcp::ts_now(&s, toe_tcp::Now(b.now));
-        assert_eq!(ack.options.timestamps.map(|ts| ts.val), Some(last), "after {ms} ms");
+        let last = toe_tcp::ts_now(&s, toe_tcp::Now(clock));
+        assert_eq!(ack.options.timestamps.map(|ts| ts.val), Some(last), "after {ms} ms, the card's clock {ahead} us ahead");
     }
 }
 
@@ -91,7 +92,7 @@ fn other_reasons_leave_nothing() {
         .enumerate()
     {
         let (flow, s) = b.accept(&mut Peer::new(4000 + i as u16, 80));
-        b.engine.flow_closed(flow, reason, &s, b.now);
+        b.engine.flow_closed(flow, reason, &s, b.now, b.now);
     }
     assert_eq!((b.engine.time_wait_count(), b.engine.connection_count()), (0, 0));
 }
@@ -191,7 +192,7 @@ fn flow_of_an_earlier_daemon_has_its_time_wait() {
     let mut peer = Peer::new(4000, 80);
     let (_, mut s) = other.accept(&mut peer);
     s.rx.state = tcp_state::TIME_WAIT;
-    b.engine.flow_closed(FlowId { index: 99, generation: 3 }, close_reason::TIME_WAIT, &s, b.now);
+    b.engine.flow_closed(FlowId { index: 99, generation: 3 }, close_reason::TIME_WAIT, &s, b.now, b.now);
     assert_eq!(b.engine.time_wait_count(), 1);
 }
 

@@ -177,7 +177,7 @@ fn what_a_flow_has_found_out_is_known_to_the_next() {
         assert_eq!(first_mss(&mut b, Peer { ts: None, ..peer(4) }), whole - 100 + if peer(4).ts.is_some() { 12 } else { 0 }, "options");
         // At its end, if not before.
         state.rx.mss = whole - 200;
-        b.engine.flow_closed(flow, 0, &state, b.now);
+        b.engine.flow_closed(flow, 0, &state, b.now, b.now);
         assert_eq!(first_mss(&mut b, peer(5)), whole - 200);
         b.pass(600 * SEC - 1);
         assert_eq!(first_mss(&mut b, peer(6)), whole - 200);

@@ -152,7 +152,7 @@ fn closed_flows_give_their_reference_back() {
     b.listen(80, 5);
     let (flow, s): (_, Box<FlowState>) = b.accept(&mut Peer::new(4000, 80));
     assert_eq!(b.engine.neighbours().next().map(|n| n.refs), Some(1));
-    b.engine.flow_closed(flow, close_reason::RESET, &s, b.now);
+    b.engine.flow_closed(flow, close_reason::RESET, &s, b.now, b.now);
     assert_eq!(b.engine.neighbours().next().map(|n| n.refs), Some(0));
     assert_eq!(b.engine.connection_count(), 0);
 }

@@ -113,7 +113,7 @@ fn neighbours_on_the_link_have_none() {
 fn nothing_is_kept_once_its_connections_have_ended() {
     let (mut b, flow, state) = with_flow(|_| {});
     pass(&mut b, &[SECOND], 40 * SEC);
-    b.engine.flow_closed(flow, close_reason::RESET, &state, b.now);
+    b.engine.flow_closed(flow, close_reason::RESET, &state, b.now, b.now);
     let told = pass(&mut b, &[SECOND], 200 * SEC);
     assert_eq!((told.contains(&(0, None)), refs(&b).len()), (true, 0), "{told:?}");
 }

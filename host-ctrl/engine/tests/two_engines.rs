@@ -133,7 +133,7 @@ impl End {
         let mut sent: Vec<SegmentOut> = output.reply.into_iter().collect();
         if let Some(reason) = output.closed {
             flow.ended = Some(reason as u32);
-            self.engine.flow_closed(flow.id, reason as u32, &flow.state, now);
+            self.engine.flow_closed(flow.id, reason as u32, &flow.state, now, now);
         } else {
             sent.extend(core::iter::from_fn(|| toe_tcp::emit(&mut flow.state, &mut self.pools, Now(now), 1460)));
         }

@@ -208,7 +208,8 @@ pub mod kind {
     /// has acknowledged something since they were last in an answer, a0: how many these are, a1: how many flow groups the card has.
     pub const RATES: u32 = 23;
 
-    /// Notice: a flow has ended and its buffers are free. flow; a0: [`close_reason`](super::close_reason); body: last state.
+    /// Notice: a flow has ended and its buffers are free. flow; a0: [`close_reason`](super::close_reason); a1: the card's clock,
+    /// microseconds; body: last state.
     /// Its last event has been posted before. A flow that is bound to no context (not accepted yet) and was not given up by
     /// CLOSE, ABORT or UNMAP_REGION waits for a REBIND to post it, so that who accepts it learns how it ended.
     /// Its id stays reserved until toed has consumed the notice.

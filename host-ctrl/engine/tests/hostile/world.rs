@@ -370,7 +370,7 @@ impl World {
     fn end(&mut self, flow: FlowId, reason: u32) {
         if let Some(at) = self.flows.iter().position(|(f, _)| *f == flow) {
             let (flow, state) = self.flows.remove(at);
-            self.b.engine.flow_closed(flow, reason, &state, self.b.now);
+            self.b.engine.flow_closed(flow, reason, &state, self.b.now, self.b.now);
         }
     }
 

@@ -194,7 +194,9 @@ impl<H: Host> Core<H> {
     pub(super) fn flow_closed(&mut self, msg: &ControlMsg, now_us: u64) {
         let state = msg.flow_state();
         let reason = u32::try_from(msg.args[0]).unwrap_or(u32::MAX);
-        self.engine.flow_closed(msg.flow, reason, &state, now_us);
+        // A card of an earlier version does not say.
+        let clock_us = if msg.args[1] == 0 { now_us } else { msg.args[1] };
+        self.engine.flow_closed(msg.flow, reason, &state, clock_us, now_us);
         let Some(f) = self.flows.get_mut(&msg.flow) else {
             self.tally.stray_completions += 1;
             return;

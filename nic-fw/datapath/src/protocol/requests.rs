@@ -14,7 +14,7 @@ impl Protocol {
             (ControlOp::Request, Some(mail)) => self.request(flow, mail, msg),
             (ControlOp::Notice, Some(mut mail)) => {
                 if self.states.phase(flow).is_some() {
-                    mail.answer.args[0] = self.states.close_reason(flow).into();
+                    (mail.answer.args[0], mail.answer.args[1]) = (self.states.close_reason(flow).into(), self.now.micros());
                     mail.answer.set_flow_state(self.states.state(flow));
                 }
                 (msg.done, msg.mail) = (Done::Notice, Some(mail));

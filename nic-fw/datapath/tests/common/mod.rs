@@ -426,6 +426,7 @@ impl<C: Fake> Bench<C> {
         self.run();
         while let Some(msg) = self.completion() {
             assert_eq!((msg.tag, msg.kind), (0, kind::FLOW_CLOSED));
+            assert!((1..=self.now.micros()).contains(&msg.args[1]), "the clock of the state: {}", msg.args[1]);
             self.notices.push(msg);
         }
         self.run();
