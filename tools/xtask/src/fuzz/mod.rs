@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: libFuzzer on what strangers can write (`tests/fuzz`), by the stable compiler.
 //!
 //! ```text
-//!   toe-fuzz, instrumented: one program a target ─► as many at once as there are CPUs ─► table
+//!   toe-fuzz, instrumented: one program a target ─► as many processes as there are CPUs ─► table
 //!        tests/fuzz/corpus ──►  target/fuzz/corpus (grows from run to run)  ─┬─► --minimize: tests/fuzz/corpus
 //!                                                                            └─► target/fuzz/found: what broke something
 //! ```
@@ -60,13 +60,13 @@ pub struct Options {
     /// What to fuzz; all of them if none is named
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(TARGETS))]
     targets: Vec<String>,
-    /// Stop after as many executions of each target
+    /// Stop after as many executions of each target, all its processes together
     #[arg(long, value_name = "N")]
     runs: Option<u64>,
     /// Stop after as long, each target
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     seconds: u64,
-    /// Targets at once [default: as many as there are CPUs]
+    /// Processes at once, several of a target if there are fewer targets [default: as many as there are CPUs]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
     /// Also watch what is compared: finds the magic numbers of parsers, and makes all else several times slower
@@ -81,7 +81,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let chosen: Vec<&str> =
         if options.targets.is_empty() { TARGETS.to_vec() } else { options.targets.iter().map(String::as_str).collect() };
     chosen.iter().try_for_each(|name| build(name, options.values))?;
-    let jobs = options.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).clamp(1, chosen.len());
+    let jobs = options.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).max(1);
+    let workers = workers(&chosen, jobs, options);
     let totals = folder().join("totals");
     fs::create_dir_all(&totals).with_context(|| format!("cannot make {}", totals.display()))?;
     let next = AtomicUsize::new(0);
@@ -89,9 +90,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
-                while let Some(name) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let report = fuzz(name, options).and_then(|run| Ok((run.clone(), Totals::add(&totals.join(name), &run)?)));
-                    reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+                while let Some(worker) = workers.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let run = fuzz(worker, options);
+                    let mut reports = reports.lock().unwrap_or_else(PoisonError::into_inner);
+                    reports.push(run.and_then(|run| Ok((run.clone(), Totals::add(&totals.join(worker.name), &run)?))));
                 }
             });
         }
@@ -106,6 +108,26 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         chosen.iter().try_for_each(|name| minimize(name))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A process to be run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Worker<'a> {
+    name: &'a str,
+    /// Executions at most; as many as there is time for.
+    runs: Option<u64>,
+    /// Others of the target add to its corpus meanwhile.
+    shares: bool,
+}
+
+/// One of each target, and if that leaves CPUs idle, more of them in turn.
+fn workers<'a>(chosen: &[&'a str], jobs: usize, options: &Options) -> Vec<Worker<'a>> {
+    let names: Vec<&str> = chosen.iter().copied().cycle().take(jobs.max(chosen.len())).collect();
+    let worker = |&name| {
+        let same = names.iter().filter(|&&other| other == name).count() as u64;
+        Worker { name, runs: options.runs.map(|runs| runs.div_ceil(same)), shares: same > 1 }
+    };
+    names.iter().map(worker).collect()
 }
 
 fn folder() -> PathBuf {
@@ -142,8 +164,8 @@ fn build(name: &str, values: bool) -> Result<()> {
     Ok(())
 }
 
-/// One target, until its limit or the first thing found.
-fn fuzz(name: &str, options: &Options) -> Result<Report> {
+/// Until the limit or the first thing found.
+fn fuzz(&Worker { name, runs, shares }: &Worker<'_>, options: &Options) -> Result<Report> {
     let program = program(name);
     let step = Step::begin(format!("fuzz {name}"));
     let (corpus, found) = (folder().join("corpus").join(name), folder().join("found").join(name));
@@ -157,10 +179,12 @@ fn fuzz(name: &str, options: &Options) -> Result<Report> {
         .arg(format!("-artifact_prefix={}/", found.display()))
         .arg(format!("-max_total_time={}", options.seconds))
         .arg(format!("-max_len={}", input_max(name)))
-        // Without counts of how rare each feature is: they cost more than most targets do. Nobody else adds to its corpus.
-        .args(["-timeout=20", "-rss_limit_mb=2048", "-entropic=0", "-reload=0"])
+        // Without counts of how rare each feature is: they cost more than most targets do.
+        .args(["-timeout=20", "-rss_limit_mb=2048", "-entropic=0"])
+        // Looks every so many seconds at what others have found.
+        .arg(format!("-reload={}", if shares { 30 } else { 0 }))
         .arg(format!("-use_value_profile={}", u8::from(options.values)))
-        .args(options.runs.map(|runs| format!("-runs={runs}")))
+        .args(runs.map(|runs| format!("-runs={runs}")))
         .args([&corpus, &committed(name)])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -225,6 +249,16 @@ fn is_fuzzers_own(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cpus_without_a_target_of_their_own_share_one() {
+        let options = |runs| Options { targets: vec![], runs, seconds: 1, jobs: None, values: false, minimize: false };
+        let worker = |name, runs, shares| Worker { name, runs, shares };
+        assert_eq!(workers(&["frame", "tcp"], 1, &options(Some(9))), ["frame", "tcp"].map(|name| worker(name, Some(9), false)));
+        let shared = [worker("frame", Some(5), true), worker("tcp", Some(9), false), worker("frame", Some(5), true)];
+        assert_eq!(workers(&["frame", "tcp"], 3, &options(Some(9))), shared);
+        assert_eq!(workers(&["tcp"], 2, &options(None)), [worker("tcp", None, true); 2]);
+    }
 
     #[test]
     fn a_name_given_by_a_person_is_kept() {
