@@ -341,6 +341,8 @@ static void names(void) {
     show("connected, peer", getpeername, c);
     T(shutdown(c, SHUT_WR));
     show("half closed, peer", getpeername, c);
+    /* Else the two FINs could cross, and the connection would be CLOSING. */
+    P("end");
     P("close");
     bits("closed", c, POLLHUP);
     show("closed, own", getsockname, c);
