@@ -13,7 +13,7 @@ pub(crate) const SLOW_TICK_MS: u32 = 64;
 ///
 /// A receiver that keeps to RFC 7323, 5.3 drops what a retransmission has overtaken (PAWS), if it is older than that by a tick or two. So where
 /// segments overtake each other, each recovery would make the losses for the next one, and goodput sank to a third: there the clock ticks
-/// as slowly as it may, once for each 2^31 bytes at 268 Gbit/s. Round trips are not measured by it where there is SACK, which alone shows the order.
+/// as slowly as it may. That is seen by SACK, and with SACK round trips are measured by this clock only where records of what was sent ran out.
 /// RFC 7323 5.4-1, 5.4-2.
 pub(crate) fn ts_tick_ms(s: &FlowState) -> u32 {
     if s.has(ff::REORDERED) { SLOW_TICK_MS } else { 1 }

@@ -85,7 +85,8 @@ pub(crate) fn measured(s: &mut FlowState, rtt_us: u32, now: Now) {
     sample(s, rtt_us);
 }
 
-/// Takes the sample that an echoed timestamp gives, where there is nothing better: its clock ticks in milliseconds. Whether it gives one.
+/// Takes the sample that an echoed timestamp gives, where there is nothing better: its clock ticks in milliseconds, or more slowly. Whether it
+/// gives one.
 /// RFC 7323 4.1-2.
 pub(crate) fn echoed(s: &mut FlowState, timestamps: Option<Timestamps>, now: Now) -> bool {
     // Karn's rule (RFC 6298, 3) forbids timing what was sent twice, but an echoed timestamp says which copy it answers (RFC 7323, 4.1). If

@@ -194,16 +194,14 @@ fn nothing_to_say_is_said() {
 }
 
 /// 3 MB in segments, 1 ms each way.
-fn lossy(seed: u64, loss: u32) -> Report {
-    let mut world = World::plain(seed, [3_000_000, 0]);
-    (world.loss, world.max_payload) = (loss, 1000);
-    Sim::new(world).run()
+fn bulk(seed: u64) -> World {
+    World { max_payload: 1000, ..World::plain(seed, [3_000_000, 0]) }
 }
 
 #[test]
 fn only_what_was_lost_is_sent_again() {
     for seed in 0..10 {
-        let report = lossy(seed, 1);
+        let report = Sim::new(World { loss: 1, ..bulk(seed) }).run();
         let s = report.stats[0];
         // Or a probe of the tail, if its acknowledgement was lost.
         let lost = u64::from(report.lost)..=u64::from(report.lost + s.tail_probes);
@@ -215,7 +213,7 @@ fn only_what_was_lost_is_sent_again() {
 #[test]
 fn five_percent_loss_rarely_times_out() {
     for seed in 0..10 {
-        let report = lossy(seed, 5);
+        let report = Sim::new(World { loss: 5, ..bulk(seed) }).run();
         let s = report.stats[0];
         assert!(report.lost > 100 && s.timeouts <= 4 && s.fast_retransmits > 50, "seed {seed}: {} lost, {s:?}", report.lost);
     }
@@ -224,9 +222,7 @@ fn five_percent_loss_rarely_times_out() {
 #[test]
 fn a_wire_that_reorders_costs_few_retransmissions_and_no_window() {
     for (seed, (delay_us, jitter_us)) in (0..10).flat_map(|seed| [(1000, 400), (10_000, 4000)].map(|wire| (seed, wire))) {
-        let mut world = World::plain(seed, [3_000_000, 0]);
-        (world.delay_us, world.jitter_us, world.max_payload) = (delay_us, jitter_us, 1000);
-        let report = Sim::new(world).run();
+        let report = Sim::new(World { delay_us, jitter_us, ..bulk(seed) }).run();
         let s = report.stats[0];
         assert!(s.resent <= 30_000 && s.timeouts == 0 && s.spurious == s.fast_retransmits, "seed {seed}, {delay_us} us: {s:?}");
         // 128 KiB in a round trip of at most 2.8 delays, slow start from 10 segments.

@@ -92,6 +92,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             scope.spawn(|| {
                 while let Some(worker) = workers.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let run = fuzz(worker, options);
+                    // The totals are under the lock too: processes of one target end at the same time.
                     let mut reports = reports.lock().unwrap_or_else(PoisonError::into_inner);
                     reports.push(run.and_then(|run| Ok((run.clone(), Totals::add(&totals.join(worker.name), &run)?))));
                 }
