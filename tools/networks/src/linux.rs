@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::Repeat;
 use crate::plot;
@@ -47,7 +47,8 @@ impl Cell {
 /// The table of all networks, or of those with `only` in their words.
 pub fn run(repeat: &Repeat, only: Option<&str>) -> Result<String> {
     let mut cells = Vec::new();
-    let wanted = NETWORKS.iter().filter(|(line, cc)| only.is_none_or(|only| format!("{line},{cc}").contains(only)));
+    let wanted: Vec<_> = NETWORKS.iter().filter(|(line, cc)| only.is_none_or(|only| format!("{line},{cc}").contains(only))).collect();
+    ensure!(!wanted.is_empty(), "no network has these words: {}", only.unwrap_or_default());
     for (line, congestion) in wanted {
         let cell = measure(line, congestion, repeat).with_context(|| format!("{line}, {congestion}"))?;
         eprint!("\r{:100}\r{}", "", lines(&cell));

@@ -93,7 +93,7 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> Result<ExitCode> {
     match command {
         Command::Sim { only: None, seeds: 1, snapshot, bless } => sim::run(snapshot, *bless),
-        Command::Sim { only, seeds, .. } => Ok(sim::show(only.as_deref(), *seeds)),
+        Command::Sim { only, seeds, .. } => sim::show(only.as_deref(), *seeds),
         Command::Linux { repeat, only } => show(&linux::run(repeat, only.as_deref())?, repeat),
         Command::Fairness { repeat, bottleneck } => show(&fairness::run(repeat, *bottleneck)?, repeat),
     }

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use hosts::Side;
 use rows::{Cc, ROWS, Row};
 use toe_netem::Knobs;
@@ -159,22 +159,23 @@ const HEAD: &str = "Networks in virtual time: docs/networks.md, \"In virtual tim
      goodput: of what line and buffers let through; again: payload sent more than once, of all that was sent\n\n";
 
 /// Measures the networks with `only` in their words, and makes a table of means over seeds.
-fn measured(only: Option<&str>, seeds: u64) -> String {
+fn measured(only: Option<&str>, seeds: u64) -> Result<String> {
     let rows: Vec<&Row> = ROWS.iter().filter(|row| only.is_none_or(|only| row.group.contains(only) || row.line.contains(only))).collect();
+    ensure!(!rows.is_empty(), "no network has these words: {}", only.unwrap_or_default());
     let all = measure_all(&rows, seeds, |n| eprint!("\r{n} of {} networks", rows.len()));
     eprintln!();
-    format!("{HEAD}{}", table(&rows, &all))
+    Ok(format!("{HEAD}{}", table(&rows, &all)))
 }
 
 /// Measures and shows.
-pub fn show(only: Option<&str>, seeds: u64) -> ExitCode {
-    print!("{}", measured(only, seeds));
-    ExitCode::SUCCESS
+pub fn show(only: Option<&str>, seeds: u64) -> Result<ExitCode> {
+    print!("{}", measured(only, seeds)?);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Measures, shows, compares with the snapshot at `path` or makes it.
 pub fn run(path: &Path, bless: bool) -> Result<ExitCode> {
-    let now = measured(None, 1);
+    let now = measured(None, 1)?;
     print!("{now}");
     if bless {
         fs::write(path, &now).with_context(|| format!("cannot write {}", path.display()))?;
