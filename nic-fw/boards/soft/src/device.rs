@@ -10,7 +10,7 @@
 //! Errors in answer to register accesses and DMA_UNMAP are not sent: the protocol library's client waits for a full
 //! answer to those and would hang. Registers that make no sense read as ones; what became of ENABLE is in STATUS.
 
-use crate::mailbox::{Command, Mailbox, Signal};
+use crate::mailbox::{Command, Dispatch, Signal};
 use crate::memory::{MapRefused, Mapping};
 use crate::pci::{self, ConfigSpace};
 use crate::ports::netif::Interface;
@@ -84,7 +84,7 @@ impl Status {
 pub struct Device {
     facts: Facts,
     status: Arc<Status>,
-    mailbox: Arc<Mailbox>,
+    data_path: Arc<dyn Dispatch>,
     config: ConfigSpace,
     control_iova: u64,
     /// The port's, for its link.
@@ -92,8 +92,8 @@ pub struct Device {
 }
 
 impl Device {
-    pub fn new(facts: Facts, status: Arc<Status>, mailbox: Arc<Mailbox>) -> Self {
-        Self { facts, status, mailbox, config: ConfigSpace::new(facts.max_contexts), control_iova: 0, interface: None }
+    pub fn new(facts: Facts, status: Arc<Status>, data_path: Arc<dyn Dispatch>) -> Self {
+        Self { facts, status, data_path, config: ConfigSpace::new(facts.max_contexts), control_iova: 0, interface: None }
     }
 
     /// Whose link is the port's. Without one the card does not tell.
@@ -134,7 +134,7 @@ impl Device {
         self.control_iova = 0;
         // Whether it has heard or not: nobody is there to be told.
         self.status.connected.store(false, Ordering::Release);
-        if let Err(error) = self.mailbox.call(Command::EndSession) {
+        if let Err(error) = self.data_path.call(Command::EndSession) {
             tracing::warn!(%error, "detaching the control region");
         }
     }
@@ -180,7 +180,7 @@ impl Device {
                 return;
             }
         };
-        if let Err(error) = self.mailbox.call(command) {
+        if let Err(error) = self.data_path.call(command) {
             tracing::warn!(what, %error, "ENABLE");
         }
     }
@@ -240,12 +240,12 @@ impl ServerBackend for Device {
         }
         let fd = fd.ok_or_else(|| refuse(MapRefused::NoDescriptor))?;
         let mapping = Mapping::new(&fd, offset, address, size).map_err(refuse)?;
-        self.mailbox.call(Command::Map(mapping)).map(drop)
+        self.data_path.call(Command::Map(mapping)).map(drop)
     }
 
     fn dma_unmap(&mut self, flags: DmaUnmapFlags, address: u64, size: u64) -> io::Result<()> {
         let (iova, len) = if flags.contains(DmaUnmapFlags::UNMAP_ALL) { (0, u64::MAX) } else { (address, size) };
-        match self.mailbox.call(Command::Unmap { iova, len }) {
+        match self.data_path.call(Command::Unmap { iova, len }) {
             Ok(gone) if gone.is_empty() => tracing::debug!(iova, len, "DMA_UNMAP of what isn't mapped"),
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "DMA_UNMAP"),
@@ -255,7 +255,7 @@ impl ServerBackend for Device {
 
     fn reset(&mut self) -> io::Result<()> {
         self.control_iova = 0;
-        self.mailbox.call(Command::Reset).map(drop)
+        self.data_path.call(Command::Reset).map(drop)
     }
 
     fn set_irqs(&mut self, index: u32, flags: u32, start: u32, count: u32, fds: Vec<File>) -> io::Result<()> {
@@ -277,7 +277,7 @@ impl ServerBackend for Device {
             return Err(errno(libc::EINVAL));
         }
         let fds = if fds.is_empty() { (0..count).map(|_| None).collect() } else { fds.into_iter().map(|f| Some(f.into())).collect() };
-        self.mailbox.call(Command::Signals { signal, first: CtxId(start as u16), fds }).map(drop)
+        self.data_path.call(Command::Signals { signal, first: CtxId(start as u16), fds }).map(drop)
     }
 }
 
@@ -315,7 +315,7 @@ mod tests {
 
     fn device() -> Device {
         let facts = Facts { caps: 1, max_flows: 9, max_contexts: 8, max_regions: 7, max_next_hops: 6, mtu: 1500, mac: [2, 1, 2, 3, 4, 5] };
-        let mailbox = Arc::new(Mailbox::new().unwrap());
+        let mailbox = Arc::new(crate::mailbox::Mailbox::new().unwrap());
         // Nobody answers: calls fail at once instead of waiting.
         mailbox.close();
         Device::new(facts, Arc::default(), mailbox)

@@ -55,6 +55,12 @@ pub enum Command {
 /// Mappings that the data path no longer uses: the asker drops (unmaps) them, which takes time.
 pub type Answer = io::Result<Vec<Mapping>>;
 
+/// The way of commands to the data path: the [`Mailbox`], where that is another thread.
+pub trait Dispatch: Send + Sync {
+    /// Asks and waits for the answer.
+    fn call(&self, command: Command) -> Answer;
+}
+
 /// A command and the way back.
 pub struct Letter {
     pub command: Command,
@@ -85,22 +91,6 @@ impl Mailbox {
             waiting: AtomicBool::new(false),
             wake: rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
         })
-    }
-
-    /// Asks and waits for the answer.
-    pub fn call(&self, command: Command) -> Answer {
-        let (reply, answer) = mpsc::sync_channel(1);
-        match &mut *self.queue() {
-            Some(queue) => queue.push_back(Letter { command, reply }),
-            None => return Err(io::Error::from_raw_os_error(libc::EIO)),
-        }
-        // Release: pairs with the acquire in `take`. The eventfd stays readable until `clear`, so no wake-up is lost.
-        self.waiting.store(true, Ordering::Release);
-        rustix::io::write(&self.wake, &1u64.to_ne_bytes())?;
-        answer.recv_timeout(DEADLINE).map_err(|e| match e {
-            mpsc::RecvTimeoutError::Timeout => io::Error::from_raw_os_error(libc::ETIMEDOUT),
-            mpsc::RecvTimeoutError::Disconnected => io::Error::from_raw_os_error(libc::EIO),
-        })?
     }
 
     fn queue(&self) -> MutexGuard<'_, Option<VecDeque<Letter>>> {
@@ -139,6 +129,23 @@ impl Mailbox {
     pub fn close(&self) {
         // Letters that wait lose their way back, which their askers notice.
         drop(self.queue().take());
+    }
+}
+
+impl Dispatch for Mailbox {
+    fn call(&self, command: Command) -> Answer {
+        let (reply, answer) = mpsc::sync_channel(1);
+        match &mut *self.queue() {
+            Some(queue) => queue.push_back(Letter { command, reply }),
+            None => return Err(io::Error::from_raw_os_error(libc::EIO)),
+        }
+        // Release: pairs with the acquire in `take`. The eventfd stays readable until `clear`, so no wake-up is lost.
+        self.waiting.store(true, Ordering::Release);
+        rustix::io::write(&self.wake, &1u64.to_ne_bytes())?;
+        answer.recv_timeout(DEADLINE).map_err(|e| match e {
+            mpsc::RecvTimeoutError::Timeout => io::Error::from_raw_os_error(libc::ETIMEDOUT),
+            mpsc::RecvTimeoutError::Disconnected => io::Error::from_raw_os_error(libc::EIO),
+        })?
     }
 }
 

@@ -3,7 +3,7 @@
 //! out of reach, nothing is read or written beside a region, and once all is taken away no descriptor is left.
 //!
 //! ```text
-//!   input ─► Device ─► mailbox ─► a thread that obeys, as the data path does ─► SoftMemory, Interrupts, Kicks
+//!   input ─► Device ─► who obeys as the data path does ─► SoftMemory, Interrupts, Kicks
 //!        └─► accesses of the card to its regions
 //! ```
 
@@ -14,7 +14,7 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arbitrary::Arbitrary;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd, poll};
+use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use toe_abi::control::CONTROL_REGION_LEN;
@@ -22,7 +22,7 @@ use toe_abi::{CtxId, HostAddr, HostSpan, RegionId, regs};
 use toe_hal::{Dma, HostMemory, Kick};
 use toe_nic::device::{Device, Facts, Status};
 use toe_nic::lent::Lent;
-use toe_nic::mailbox::{Answer, Command, Mailbox};
+use toe_nic::mailbox::{Answer, Command, Dispatch};
 use toe_nic::memory::SoftMemory;
 use toe_nic::signals::{Interrupts, Kicks};
 use vfio_bindings::bindings::vfio::{VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD};
@@ -115,7 +115,7 @@ enum Step<'a> {
 /// The card's half, and the device in front of it: one for all inputs, as new after each.
 struct World {
     device: Device,
-    mailbox: Arc<Mailbox>,
+    data_path: Arc<DataPath>,
     memory: SoftMemory,
     interrupts: Interrupts,
     files: [File; 6],
@@ -127,7 +127,7 @@ struct World {
 
 pub fn run(data: &[u8]) {
     static WORLD: OnceLock<Mutex<World>> = OnceLock::new();
-    let world = WORLD.get_or_init(|| Mutex::new(World::new().expect("descriptors and a thread")));
+    let world = WORLD.get_or_init(|| Mutex::new(World::new().expect("descriptors")));
     let mut world = world.lock().unwrap_or_else(PoisonError::into_inner);
     let free = world.first_free();
     for step in steps(data, STEPS_MAX) {
@@ -138,24 +138,21 @@ pub fn run(data: &[u8]) {
     assert!(cfg!(not(fuzzing)) || world.first_free() == free, "a descriptor is left");
 }
 
-/// What the data path does with letters (`toe_nic::run`), without flows.
+/// What the data path does with commands (`toe_nic::run`), without flows; at once, since a thread would do nothing but wake and sleep.
+struct DataPath(Mutex<Obeyer>);
+
+impl Dispatch for DataPath {
+    fn call(&self, command: Command) -> Answer {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).obey(command)
+    }
+}
+
 struct Obeyer {
     lent: Lent,
     epoll: OwnedFd,
 }
 
 impl Obeyer {
-    fn serve(mut self, mailbox: &Mailbox) {
-        loop {
-            let _ = poll(&mut [PollFd::new(&mailbox.fd(), PollFlags::IN)], None);
-            mailbox.clear();
-            while let Some(letter) = mailbox.take() {
-                let (command, reply) = letter.open();
-                reply(self.obey(command));
-            }
-        }
-    }
-
     fn obey(&mut self, command: Command) -> Answer {
         match command {
             Command::Map(mapping) => self.lent.map(mapping),
@@ -190,21 +187,19 @@ fn memory(sealed: SealFlags) -> io::Result<File> {
 
 impl World {
     fn new() -> io::Result<Self> {
-        let mailbox = Arc::new(Mailbox::new()?);
         let (memory_of_card, interrupts) = (SoftMemory::new(REGIONS), Interrupts::new(CONTEXTS));
         let obeyer = Obeyer {
             lent: Lent { memory: memory_of_card.clone(), interrupts: interrupts.clone(), kicks: Kicks::new(CONTEXTS) },
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
         };
-        let of_thread = mailbox.clone();
-        std::thread::Builder::new().name("card".into()).spawn(move || obeyer.serve(&of_thread))?;
+        let data_path = Arc::new(DataPath(Mutex::new(obeyer)));
         let facts = Facts { max_contexts: CONTEXTS, max_regions: REGIONS, ..Facts::default() };
         let (kick, (reader, pipe)) = (eventfd(0, EventfdFlags::CLOEXEC)?, rustix::pipe::pipe()?);
         let sealed = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
         let read_only = sealed | SealFlags::WRITE;
         let files = [memory(sealed)?, kick.into(), memory(SealFlags::GROW)?, memory(read_only)?, File::open("/dev/null")?, pipe.into()];
-        let device = Device::new(facts, Arc::<Status>::default(), mailbox.clone());
-        Ok(Self { device, mailbox, memory: memory_of_card, interrupts, files, _reader: reader, regions: HashMap::new() })
+        let device = Device::new(facts, Arc::<Status>::default(), data_path.clone());
+        Ok(Self { device, data_path, memory: memory_of_card, interrupts, files, _reader: reader, regions: HashMap::new() })
     }
 
     /// The lowest number that a descriptor could have.
@@ -265,7 +260,7 @@ impl World {
             }
             Step::SessionEnds => {
                 self.regions.clear();
-                _ = self.mailbox.call(Command::EndSession);
+                _ = self.data_path.call(Command::EndSession);
             }
             Step::Bind { region, iova, pages } => {
                 let (region, len) = (RegionId(u16::from(region) % (REGIONS + 1)), u64::from(pages % PAGES) * PAGE);

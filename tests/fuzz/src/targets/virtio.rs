@@ -91,13 +91,13 @@ enum Step {
     Restart,
 }
 
-/// A millisecond for each look.
+/// Fifty milliseconds for each look: who is waited for answers at once or never.
 #[derive(Clone, Default)]
 struct Looks(Arc<AtomicU64>);
 
 impl Clock for Looks {
     fn nanos(&self) -> u64 {
-        self.0.fetch_add(1_000_000, Relaxed)
+        self.0.fetch_add(50_000_000, Relaxed)
     }
 }
 

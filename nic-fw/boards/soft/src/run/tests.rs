@@ -1,7 +1,7 @@
 //! The run loop over a port that is told what to do.
 
 use super::*;
-use crate::mailbox::{Command, Signal};
+use crate::mailbox::{Command, Dispatch, Signal};
 use crate::memory::SoftSlice;
 use crate::ports::{SoftFrames, SoftRx};
 use rustix::event::EventfdFlags;

@@ -81,8 +81,8 @@ impl DeviceQueue {
         fence(SeqCst);
         if self.has_event_idx {
             let event = self.memory.half(self.available + 4 + 2 * u64::from(self.size)).load(Relaxed);
-            // The specification's vring_need_event, in its own words: is `event` among old..new?
-            (0..new.wrapping_sub(old)).any(|n| old.wrapping_add(n) == event)
+            // The specification's vring_need_event, in other words: is `event` among old..new?
+            event.wrapping_sub(old) < new.wrapping_sub(old)
         } else {
             new != old && self.memory.half(self.available).load(Relaxed) & 1 == 0
         }
