@@ -27,6 +27,7 @@ use std::{
 use toe_abi::desc;
 use toe_engine::{BufferLog2, Config as EngineConfig, Prefix, addr, rates::Params, route::Route};
 use toe_link::card::CardInfo;
+use tracing::level_filters::LevelFilter;
 
 /// The control plane daemon of a FerroTOE card: opens and closes its TCP connections, resolves addresses, serves applications.
 ///
@@ -87,7 +88,8 @@ pub struct Options {
     /// Most that its connections send together: 500kbit, 2.5gbit, unlimited. [default: unlimited]
     #[arg(long, value_name = "RATE", help_heading = "Memory and limits of one application")]
     pub app_rate: Option<String>,
-    /// Use 2 MiB pages where the system has some free; they are reserved when an application starts.
+    /// Use 2 MiB pages where the system has some free; they are reserved when an application starts. For programs that you trust: one
+    /// that punches holes into its memory, and takes the system's huge pages itself, ends toed and the card by SIGBUS.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL", help_heading = "Memory and limits of one application")]
     pub huge_pages: Option<bool>,
 
@@ -194,7 +196,7 @@ pub struct Options {
     /// Default routers, of IPv4 and IPv6, with commas or by repetition; of several of one version the first that answers is used. [default: none]
     #[arg(long, value_name = "ADDR", value_delimiter = ',', help_heading = "IP")]
     #[serde(deserialize_with = "one_or_more")]
-    pub gateway: Vec<IpAddr>,
+    pub gateway: Vec<String>,
     /// Take IPv6 addresses, routers and the MTU from router advertisements (RFC 4862). Whoever is on the link can send them.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL", help_heading = "IP")]
     pub slaac: Option<bool>,
@@ -217,7 +219,7 @@ pub struct Options {
     /// Log only warnings and errors.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL", help_heading = "Logging")]
     pub quiet: Option<bool>,
-    /// error, warn, info, debug or trace, or a filter as tracing has them (`toed=debug,info`). [default: info]
+    /// off, error, warn, info, debug or trace, or a filter as tracing has them (`toed=debug,info`). [default: info]
     #[arg(long, value_name = "LEVEL", help_heading = "Logging")]
     pub log_level: Option<String>,
 
@@ -270,12 +272,12 @@ impl Options {
 }
 
 /// `"a"`, or `["a", "b"]`.
-fn one_or_more<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> std::result::Result<Vec<T>, D::Error> {
+fn one_or_more<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum OneOrMore<T> {
-        One(T),
-        More(Vec<T>),
+    enum OneOrMore {
+        One(String),
+        More(Vec<String>),
     }
     Ok(match OneOrMore::deserialize(from)? {
         OneOrMore::One(one) => vec![one],
@@ -291,6 +293,8 @@ pub struct Settings {
     pub image: Option<PathBuf>,
     pub run_dir: PathBuf,
     pub addresses: Vec<Prefix>,
+    /// Default routers.
+    pub gateways: Vec<IpAddr>,
     pub huge_pages: bool,
     pub log_filter: String,
     share: Share,
@@ -308,8 +312,7 @@ impl Settings {
         let run_dir = options.run_dir.clone().unwrap_or_else(toe_link::client::run_dir);
         let device = options.device.as_deref().map_or_else(|| Ok(Device::VfioUser(run_dir.join("card.sock"))), Device::parse)?;
         let addresses = addresses(&options)?;
-        gateways(&options, &addresses)?;
-        let level = if options.quiet == Some(true) { "warn" } else { "info" };
+        let gateways = gateways(&options, &addresses)?;
         // What they are in the end, the card's memory says; whether they are wrong, not.
         let sizes = Sizes::new(None);
         limits(&options, &sizes)?;
@@ -328,15 +331,12 @@ impl Settings {
             opening: Opening::new(&options)?,
             rates: congestion::rates(&options)?,
             huge_pages: options.huge_pages == Some(true),
-            // The link's library logs every message at debug: only who asks for it by name gets that.
-            log_filter: match options.log_level.as_deref().unwrap_or(level) {
-                word if word.contains(['=', ',']) => word.to_owned(),
-                word => format!("{word},vfio_user=warn"),
-            },
+            log_filter: log_filter(&options)?,
             device,
             image: options.image.as_ref().and_then(|path| std::path::absolute(path).ok()),
             run_dir,
             addresses,
+            gateways,
             options,
         })
     }
@@ -346,7 +346,7 @@ impl Settings {
         let o = &self.options;
         let base = self.opening.apply(EngineConfig::new(card.mac, self.addresses.clone()));
         EngineConfig {
-            gateways: o.gateway.iter().map(|g| mapped(*g)).collect(),
+            gateways: self.gateways.iter().map(|g| mapped(*g)).collect(),
             slaac: o.slaac == Some(true),
             stable_secret: machine_id().unwrap_or(secret),
             vlan: o.vlan.unwrap_or(0),
@@ -382,6 +382,8 @@ impl Settings {
             buffers: buffers(&self.options, &sizes)?,
             card_contexts: u16::try_from(card.max_contexts).unwrap_or(u16::MAX),
             card_regions: u16::try_from(card.max_regions).unwrap_or(u16::MAX),
+            unprivileged_port_start: unprivileged_port_start().unwrap_or(base.unprivileged_port_start),
+            uid: rustix::process::geteuid().as_raw(),
             linger_us: self.options.fin_wait2.unwrap_or(base.linger_us),
             share: self.share,
             vlan: self.options.vlan.unwrap_or(0),
@@ -391,14 +393,15 @@ impl Settings {
         })
     }
 
-    pub fn gateways(&self) -> &[IpAddr] {
-        &self.options.gateway
-    }
-
     /// The options given, for `config` on the admin socket.
     pub fn options(&self) -> &Options {
         &self.options
     }
+}
+
+/// The system's, for toed's network namespace (ip-sysctl.rst).
+fn unprivileged_port_start() -> Option<u32> {
+    std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").ok()?.trim().parse().ok()
 }
 
 /// What a flow's state has room for, and clocks of milliseconds can tell.
@@ -466,15 +469,29 @@ fn scope(interface: &str) -> Result<u32> {
 }
 
 /// A router must be on the same link.
-fn gateways(o: &Options, addresses: &[Prefix]) -> Result<()> {
+fn gateways(o: &Options, addresses: &[Prefix]) -> Result<Vec<IpAddr>> {
     let has_v6 = o.slaac == Some(true) || addresses.iter().any(|a| !is_v4(a));
-    for g in &o.gateway {
-        let ip = mapped(*g);
+    let gateway = |text: &String| {
+        let g: IpAddr = text.trim().parse().with_context(|| format!("--gateway {text}: not an address"))?;
+        let ip = mapped(g);
         let neighbour = addresses.iter().any(|a| a.contains(&ip) && a.ip != ip);
         let link_local = matches!(g, IpAddr::V6(v6) if v6.is_unicast_link_local()) && has_v6;
         ensure!(neighbour || link_local, "--gateway {g}: not a neighbour of the card; a router must be on the same link");
+        Ok(g)
+    };
+    o.gateway.iter().map(gateway).collect()
+}
+
+fn log_filter(o: &Options) -> Result<String> {
+    let usual = if o.quiet == Some(true) { "warn" } else { "info" };
+    let word = o.log_level.as_deref().unwrap_or(usual);
+    if word.contains(['=', ',']) {
+        return Ok(word.to_owned());
     }
-    Ok(())
+    // It would be taken for a module of that name, and all else would be silent.
+    ensure!(word.parse::<LevelFilter>().is_ok(), "--log-level {word}: not off, error, warn, info, debug, trace or a filter");
+    // The link's library logs every message at debug: only who asks for it by name gets that.
+    Ok(format!("{word},vfio_user=warn"))
 }
 
 fn is_v4(prefix: &Prefix) -> bool {
@@ -741,6 +758,8 @@ mod tests {
             (["--ip-route", "10.0.0.0/8"], "NEXTHOP"),
             (["--ip-route", "fd00::/8,10.0.0.1"], "one version"),
             (["--gateway", "fe80::1"], "same link"),
+            (["--gateway", "10.0.0.300"], "--gateway 10.0.0.300: not an address"),
+            (["--log-level", "warning"], "--log-level warning: not off, error"),
             (["--ip-addr", "fd00::2/129"], "fd00::2/64"),
             (["--ip-addr", "::ffff:10.0.0.3"], "fd00::2/64"),
             (["--ip-addr", "ff02::1"], "no host"),

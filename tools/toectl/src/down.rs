@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use crate::errors::environment;
 use crate::interface;
 use crate::process::Identity;
 use crate::run_dir::RunDir;
@@ -42,6 +43,13 @@ pub fn clean(dir: &RunDir, and_folder: bool) -> Result<()> {
         {
             left.push(format!("{name} (pid {}) does not end", identity.pid));
         }
+    }
+    if let Some(who) = dir.listener() {
+        left.push(format!(
+            "{who} runs in {} and was not started by toectl: stop it (a service by 'systemctl stop toe-nic'), or name another folder with TOE_RUN_DIR",
+            dir.path().display()
+        ));
+        return Err(environment(format!("left as it is: {}", left.join("; "))));
     }
     if let Some(undo) = dir.read_undo() {
         if interface::netns() != undo.netns {

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +34,9 @@ const FILES: [&str; 16] = [
     "toe-nic.lock",
     "up.json",
 ];
+
+/// Who listens on which of them.
+const LISTENERS: [(&str, &str); 3] = [("admin.sock", "toed"), ("card.sock", "toe-nic"), ("window.sock", "toe-window")];
 
 /// What `up` found and did, for `down` to undo.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -171,6 +176,11 @@ impl RunDir {
         serde_json::from_slice(&fs::read(self.file("up.json")).ok()?).ok()
     }
 
+    /// Who still listens here.
+    pub fn listener(&self) -> Option<&'static str> {
+        LISTENERS.iter().find(|(socket, _)| is_listened_on(&self.file(socket))).map(|(_, who)| *who)
+    }
+
     /// Removes our files, and the folder too if `and_folder` and nothing else is in it.
     /// Returns what it could not remove.
     pub fn clear(&self, and_folder: bool) -> Vec<String> {
@@ -193,6 +203,17 @@ impl RunDir {
         }
         left
     }
+}
+
+/// Without waiting for who listens.
+fn is_listened_on(path: &Path) -> bool {
+    let knock = || {
+        let address = SocketAddrUnix::new(path)?;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+        rustix::net::connect(&socket, &address)
+    };
+    // AGAIN: others wait for it already.
+    matches!(knock(), Ok(()) | Err(Errno::AGAIN))
 }
 
 #[cfg(test)]

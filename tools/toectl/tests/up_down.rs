@@ -1,7 +1,9 @@
 //! `up`, `down`, `run` and the tables, with stand-ins for the card and the daemon: scripts in a
 //! folder beside a copy of toectl.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -166,6 +168,25 @@ fn a_second_up_is_refused_and_the_first_goes_on() {
     assert_eq!(second.status.code(), Some(2));
     assert!(second.stderr().contains("is running already"), "{}", second.stderr());
     there.both_run();
+}
+
+#[test]
+fn what_a_service_runs_there_is_left_alone() {
+    let there = Installed::new("service", CARD, DAEMON);
+    for (socket, who) in [("admin.sock", "toed"), ("card.sock", "toe-nic"), ("window.sock", "toe-window")] {
+        DirBuilder::new().recursive(true).mode(0o700).create(there.run_dir()).expect("folder");
+        let path = there.run_dir().join(socket);
+        let service = UnixListener::bind(&path).expect("socket");
+        for done in [there.up(&[]), there.toectl(&["down"])] {
+            assert_eq!(done.status.code(), Some(2), "{}", done.stderr());
+            assert!(done.stderr().contains(&format!("{who} runs in ")), "{}", done.stderr());
+            assert!(path.exists(), "{socket}");
+        }
+        drop(service);
+        assert_ok(&there.toectl(&["down"]));
+        assert!(!path.exists(), "nobody listens there any more");
+    }
+    assert_eq!(there.alive(), 0);
 }
 
 #[test]

@@ -7,11 +7,7 @@ use toe_window::{options::Options, server::Server};
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let Ok(filter) = tracing_subscriber::EnvFilter::try_new(&options.log_level) else {
-        eprintln!("toe-window: --log-level {}: not error, warn, info, debug or trace", options.log_level);
-        return ExitCode::from(2);
-    };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt().with_max_level(options.log_level).with_writer(std::io::stderr).with_ansi(false).init();
     let mut server = match Server::start(&options) {
         Ok(server) => server,
         Err(e) => {

@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use clap::Parser;
 use std::path::PathBuf;
 use toe_abi::window::{VECTORS_MAX, WINDOW_MAX, WINDOW_MIN, valid_len};
+use tracing::level_filters::LevelFilter;
 
 /// Makes the memory window between a card that runs inside QEMU and its host, and introduces QEMU and toed to each other.
 ///
@@ -22,9 +23,9 @@ pub struct Options {
     /// Interrupts of each peer: one for toed and one for each context of an application. QEMU's `vectors=` must be the same.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(2..=VECTORS_MAX as i64))]
     pub vectors: u16,
-    /// error, warn, info, debug or trace.
+    /// off, error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
-    pub log_level: String,
+    pub log_level: LevelFilter,
 }
 
 /// `64M` as bytes, if a window may be so large.
@@ -62,5 +63,6 @@ mod tests {
         assert_eq!((o.size, o.vectors), (toe_abi::window::WINDOW_DEFAULT, 64));
         assert!(Options::try_parse_from(["toe-window", "--socket", "/x", "--vectors", "1"]).is_err());
         assert!(Options::try_parse_from(["toe-window", "--socket", "/x", "--vectors", "257"]).is_err());
+        assert!(Options::try_parse_from(["toe-window", "--socket", "/x", "--log-level", "warning"]).is_err());
     }
 }

@@ -102,6 +102,10 @@ pub struct CoreConfig {
     /// Contexts and regions of the card, toed's own included.
     pub card_contexts: u16,
     pub card_regions: u16,
+    /// Ports below it are for root, and for toed's own user; 0: for everybody.
+    pub unprivileged_port_start: u32,
+    /// toed's own user.
+    pub uid: u32,
     /// How long connections of an application that has ended may go on closing in order.
     pub linger_us: u64,
     /// What an application gets unless told otherwise.
@@ -120,6 +124,8 @@ impl CoreConfig {
             scope: 0,
             card_contexts: 256,
             card_regions: 64,
+            unprivileged_port_start: 1024,
+            uid: 0,
             linger_us: 60_000_000,
             share: Share::default(),
             rates: Params::default(),

@@ -306,6 +306,10 @@ impl<H: Host> Core<H> {
 
     fn bind(&mut self, client: ClientId, region: u16, r: &Request) -> Result {
         let uid = self.clients.get(&client).map_or(0, |c| c.uid);
+        // As the kernel's (capabilities(7), CAP_NET_BIND_SERVICE): who gets the port of a service gets its connections.
+        if (1..self.config.unprivileged_port_start).contains(&r.port.into()) && uid != 0 && uid != self.config.uid {
+            return Err(Errno::ACCESS);
+        }
         let app = self.app(region)?;
         let owner = app.owner;
         let slot = app.slot(r.slot).ok_or(Errno::BADF)?;

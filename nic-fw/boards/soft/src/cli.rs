@@ -7,6 +7,7 @@ use crate::ports::{DRIVERS, Impairments, PortSpec, af_packet};
 use clap::Parser;
 use std::path::PathBuf;
 use toe_datapath::{CardConfig, Placement};
+use tracing::level_filters::LevelFilter;
 
 /// The FerroTOE card as a Linux process.
 ///
@@ -63,8 +64,14 @@ pub struct Args {
     pub disturb: Option<Disturb>,
 
     /// What to log on standard error: off, error, warn, info, debug, trace, or a filter like toe_nic=debug,warn.
-    #[arg(long, value_name = "LEVEL", default_value = "info,vfio_user=warn")]
+    #[arg(long, value_name = "LEVEL", default_value = "info,vfio_user=warn", value_parser = log_filter)]
     pub log_level: String,
+}
+
+/// A word that is no level would be taken for a module of that name, and all else would be silent.
+fn log_filter(text: &str) -> Result<String, &'static str> {
+    let is_filter = text.contains(['=', ',']) || text.parse::<LevelFilter>().is_ok();
+    if is_filter { Ok(text.to_owned()) } else { Err("not off, error, warn, info, debug, trace or a filter") }
 }
 
 /// CPUs in the order given.
@@ -170,6 +177,15 @@ mod tests {
     fn defaults() {
         let args = parse(&[]).unwrap();
         assert_eq!((args.placement, args.impair, args.cores), (PlacementArg::Fused, None, None));
+    }
+
+    #[test]
+    fn levels_and_filters() {
+        for good in ["off", "debug", "toe_nic=debug,warn", "toe_nic=trace"] {
+            assert_eq!(parse(&["--log-level", good]).unwrap().log_level, good);
+        }
+        let error = parse(&["--log-level", "warning"]).unwrap_err().to_string();
+        assert!(error.contains("not off, error, warn"), "{error}");
     }
 
     #[test]

@@ -181,12 +181,31 @@ fn applications_of_two_users_do_not_share_a_port() {
     let mut w = World::new();
     let app = w.start(Side::A);
     let slot = w.sockets(app, 1)[0];
-    let bind = Request { slot, port: 80, flags: bind_flags::REUSEPORT, ..req(op::BIND) };
+    let bind = Request { slot, port: 8080, flags: bind_flags::REUSEPORT, ..req(op::BIND) };
     w.ask(Side::A, app.client, bind, None).ok();
     let stranger = w.a.connect_client_of(1000);
     w.ask(Side::A, stranger, hello(), None).ok();
     let slot = u32::from(w.ask(Side::A, stranger, Request { args: [1, 0, 0, 0], ..req(op::POOL) }, None).ok().slots[0]);
     w.ask(Side::A, stranger, Request { slot, ..bind }, None).fails(Errno::ADDRINUSE);
+}
+
+#[test]
+fn low_ports_are_for_root_and_for_toeds_own_user() {
+    let mut w = World::new();
+    w.a.core.config.uid = 500;
+    for (uid, low, high) in [(500, 80, 1025), (1000, 1023, 1024)] {
+        let client = w.a.connect_client_of(uid);
+        w.ask(Side::A, client, hello(), None).ok();
+        let slots = w.ask(Side::A, client, Request { args: [3, 0, 0, 0], ..req(op::POOL) }, None).ok().slots;
+        for (port, slot) in [low, high, 0].into_iter().zip(slots) {
+            let answer = w.ask(Side::A, client, Request { slot: slot.into(), port, ..req(op::BIND) }, None);
+            if port == 1023 {
+                answer.fails(Errno::ACCESS)
+            } else {
+                answer.ok()
+            };
+        }
+    }
 }
 
 /// One connection is accepted and one waits; the server dies after `step` steps of the client's.
