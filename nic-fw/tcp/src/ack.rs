@@ -209,9 +209,11 @@ fn enter_recovery(s: &mut FlowState, pools: &mut Pools, out: &mut Output) {
     let flight = s.outstanding();
     // What is sent again now is not told apart from what was sent once.
     records::give_up(s, pools);
-    // RFC 3168, 6.1.2: only once for a window of data.
-    if !s.has(ff::ECN_REDUCED) {
+    if !cc::mark_was_enough(s) {
         cc::on_loss(s, flight);
+    }
+    if s.has(ff::ECN_REDUCED) {
+        cc::stand(s);
     }
     s.cc.recover = s.tx.snd_max;
     s.cc.cwnd = s.cc.ssthresh.saturating_add(u32::from(DUP_ACKS) * s.mss());

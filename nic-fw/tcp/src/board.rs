@@ -66,6 +66,7 @@ impl Board {
     /// What was sent again long ago is not to lie ahead one day: the clock is a circle.
     pub(crate) fn forget_old_times(&mut self, now: Now) {
         self.again = self.again.filter(|&(us, _)| age(us, now) < OLD_US);
+        self.rack.forget_old(now, OLD_US);
     }
 }
 

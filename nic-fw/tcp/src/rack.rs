@@ -42,6 +42,11 @@ impl Rack {
     pub(crate) fn forget(&mut self) {
         self.latest = None;
     }
+
+    /// What arrived was sent so long ago that it would soon be taken for later than everything.
+    pub(crate) fn forget_old(&mut self, now: Now, old_us: u32) {
+        self.latest = self.latest.filter(|latest| age(latest.us, now) < old_us);
+    }
 }
 
 /// RFC 8985, 6.1: RACK_sent_after().
@@ -214,6 +219,20 @@ mod tests {
         assert!(!of_earlier(&s, 64) && of_earlier(&s, 128), "ticks are longer");
         s.clear(ff::TIMESTAMPS);
         assert!(!of_earlier(&s, 7), "it means nothing");
+    }
+
+    /// A peer can keep its window shut, and answer probes, for longer than it takes times to wrap around.
+    #[test]
+    fn what_arrived_long_ago_is_forgotten_before_it_looks_later_than_what_is_sent_now() {
+        let remembered = |age_us| {
+            let (mut s, mut pools) = flow_of(&[(NOW.us32(), mark::AGAIN)]);
+            s.set(ff::SACK | ff::LOSS);
+            let latest = Latest { us: NOW.us32().wrapping_sub(age_us), end: s.snd_una(), rtt_us: 1000 };
+            pools.boards.get_mut(s.tx.board).rack.latest = Some(latest);
+            assert!(!detect(&mut s, &mut pools, NOW));
+            pools.boards.get(s.tx.board).rack.latest.is_some()
+        };
+        assert!(remembered(1_000_000_000) && !remembered(1 << 30));
     }
 
     /// RFC 8985 3.3.2-1, 3.3.2-2, 3.3.2-4.

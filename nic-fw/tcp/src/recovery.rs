@@ -111,9 +111,11 @@ fn ask_for_retransmission(s: &mut FlowState, pools: &Pools) {
 /// RFC 6675, 5, (4): something is lost that was sent since the last reduction.
 fn begin(s: &mut FlowState, pools: &mut Pools, news: &News, out: &mut Output) {
     let flight = s.outstanding();
-    // RFC 3168, 6.1.2: only once for a window of data.
-    if !s.has(ff::ECN_REDUCED) {
+    if !cc::mark_was_enough(s) {
         cc::on_loss(s, flight);
+    }
+    if s.has(ff::ECN_REDUCED) {
+        cc::stand(s);
     }
     // RFC 6675, 5, (4.1): RecoveryPoint = HighData.
     s.cc.recover = s.tx.snd_max;

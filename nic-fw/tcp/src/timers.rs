@@ -123,6 +123,8 @@ pub(crate) fn expire(s: &mut FlowState, pools: &mut Pools, now: Now, out: &mut O
     if s.has(ff::DELACK_ARMED) && is_due(s.rx.delack_ms, now) {
         s.clear(ff::DELACK_ARMED);
         s.set(ff::ACK_NOW);
+        // No answer has come in time: it is no conversation (as Linux).
+        s.rx.quickack = s.rx.quickack.max(1);
     }
     if s.tx.timer == timer::NONE || !is_due(s.tx.timer_ms, now) {
         return;

@@ -7,7 +7,7 @@
 //!   timeout ───────────────► on_timeout    ssthresh = reduce(), cwnd = 1 segment
 //!   ECN echo ──────────────► on_ecn        ssthresh = cwnd = reduce_marked()
 //!   it was no loss ────────► undo          cwnd and ssthresh as before the reduction
-//!   sent after idling ─────► on_idle       cwnd = min(cwnd, initial window)
+//!   sent after idling ─────► on_idle       cwnd = half of it per timeout of silence, not below the initial window
 //! ```
 
 mod cubic;
@@ -55,11 +55,6 @@ pub trait CongestionControl {
 
     /// Congestion was seen with `flight` bytes in flight: the new ssthresh.
     fn reduce(&self, cc: &mut CcState, flight: u32) -> u32;
-
-    /// A retransmission timed out with `flight` bytes in flight: the new ssthresh.
-    fn reduce_timed_out(&self, cc: &mut CcState, flight: u32) -> u32 {
-        self.reduce(cc, flight)
-    }
 
     /// The peer echoed congestion marks, which happens once a window: the new ssthresh and cwnd.
     fn reduce_marked(&self, cc: &mut CcState, flight: u32) -> u32 {
@@ -221,11 +216,14 @@ pub(crate) fn on_loss(s: &mut FlowState, flight: u32) {
 pub(crate) fn on_timeout(s: &mut FlowState, flight: u32, again: bool) {
     // RFC 5681, 3.1: ssthresh is held constant when a retransmission times out.
     if !again {
-        // A timeout in recovery belongs to the same loss: the window of before is the one that recovery began with.
-        if !s.has(ff::RECOVERY) {
+        if s.has(ff::RECOVERY) {
+            // It is a retransmission that was lost: RFC 5681, 4.3, lowers both once more, for the same loss. No less is lowered than the window
+            // that recovery was to end with: PRR may let out little at the moment.
+            s.cc.cwnd = s.cc.cwnd.max(s.cc.ssthresh);
+        } else {
             remember(s);
         }
-        reduce(s, flight, |algorithm, cc, flight| algorithm.reduce_timed_out(cc, flight));
+        reduce(s, flight, |algorithm, cc, flight| algorithm.reduce(cc, flight));
     }
     algorithm(s).reset(&mut s.cc);
     // RFC 5681, 3.1: "no more than the loss window, LW, which equals 1 full-sized segment".
@@ -235,6 +233,12 @@ pub(crate) fn on_timeout(s: &mut FlowState, flight: u32, again: bool) {
         // RFC 3168, 6.1.2: told to the peer for any reduction. Else it goes on echoing a mark, and no ACK makes the window larger.
         s.set(ff::CWR);
     }
+}
+
+/// Whether a loss has to be reacted to in a window that was reduced for a mark. RFC 3168, 6.1.2: once for a window of data; but DCTCP's reduction
+/// for marks may be slight (RFC 8257, 3.5: losses "in the same way as conventional TCP"; as Linux).
+pub(crate) fn mark_was_enough(s: &FlowState) -> bool {
+    s.has(ff::ECN_REDUCED) && s.cc.algorithm != code::DCTCP
 }
 
 /// RFC 3168 5-2.
@@ -259,19 +263,19 @@ pub(crate) fn undo(s: &mut FlowState) -> bool {
 }
 
 /// About to send new data with nothing in flight.
-/// RFC 5681 4.1-1.
 pub(crate) fn on_idle(s: &mut FlowState, now: Now) {
     let silent_ms = now.ms32().wrapping_sub(s.rx.last_tx_ms);
     if silent_ms <= rto_ms(s) {
         algorithm(s).shift_clock(&mut s.cc, silent_ms);
         return;
     }
-    // RFC 5681, 4.1: "no more than the restart window".
     let restart = initial_window(s.mss());
     if s.cc.cwnd > restart {
         // RFC 7661, 4.4.1 (and RFC 2861): slow start back to three quarters of what the path has carried.
         s.cc.ssthresh = s.cc.ssthresh.max(s.cc.cwnd / 4 * 3);
-        s.cc.cwnd = restart;
+        // RFC 2861, 3.1: half of it for each timeout that has passed (as Linux), down to the restart window of RFC 5681, 4.1.
+        let timeouts = silent_ms / rto_ms(s).max(1);
+        s.cc.cwnd = s.cc.cwnd.checked_shr(timeouts).unwrap_or(0).max(restart);
         algorithm(s).reset(&mut s.cc);
     }
 }
@@ -388,12 +392,39 @@ mod tests {
             s.cc.cwnd = 100_000;
             on_loss(&mut s, 100_000);
             s.set(ff::RECOVERY);
-            s.cc.cwnd = s.cc.ssthresh;
-            on_timeout(&mut s, 40_000, false);
+            let ssthresh = s.cc.ssthresh;
+            s.cc.cwnd = 3 * 1460;
+            on_timeout(&mut s, 100_000, false);
+            assert!((ssthresh / 2..ssthresh).contains(&s.cc.ssthresh), "as one more loss, whatever cwnd is at the moment");
             on_timeout(&mut s, 1460, true);
             assert!(undo(&mut s));
             assert_eq!((s.cc.cwnd, s.cc.ssthresh), (100_000, CWND_MAX));
         });
+    }
+
+    /// What the path carries, an answer that does not fill the window says nothing of.
+    #[test]
+    fn a_loss_in_a_small_answer_costs_cubic_no_more_than_its_part() {
+        let mut s = flow();
+        (s.cc.algorithm, s.cc.cwnd) = (code::CUBIC, 100_000);
+        for reduce in [on_loss, on_ecn, |s: &mut FlowState, flight| on_timeout(s, flight, false)] {
+            let mut s = s;
+            reduce(&mut s, 5000);
+            assert_eq!(s.cc.ssthresh, 70_000);
+        }
+    }
+
+    /// RFC 8257 3.5-1, 3.5-2.
+    #[test]
+    fn a_mark_is_no_reason_to_ignore_a_loss_with_dctcp() {
+        let enough = |algorithm, flags| {
+            let mut s = flow();
+            s.cc.algorithm = algorithm;
+            s.set(ff::ECN | flags);
+            mark_was_enough(&s)
+        };
+        assert!(enough(code::CUBIC, ff::ECN_REDUCED) && !enough(code::CUBIC, 0));
+        assert!(!enough(code::DCTCP, ff::ECN_REDUCED));
     }
 
     /// RFC 5681 3.2-8.
@@ -468,19 +499,23 @@ mod tests {
     #[test]
     fn two_segments_are_the_floor() {
         each(|mut s| {
+            s.cc.cwnd = 3000;
             on_loss(&mut s, 1);
             assert_eq!(s.cc.ssthresh, 2920);
         });
     }
 
-    /// RFC 5681 4.1-1.
     #[test]
     fn idle_window_restarts() {
         each(|mut s| {
             s.cc.cwnd = 1_000_000;
             on_idle(&mut s, Now(500_000));
             assert_eq!(s.cc.cwnd, 1_000_000);
+            // A timeout is a second.
             s.cc.ssthresh = 20_000;
+            on_idle(&mut s, Now(2_500_000));
+            assert_eq!((s.cc.cwnd, s.cc.ssthresh), (250_000, 750_000));
+            (s.cc.cwnd, s.cc.ssthresh) = (1_000_000, 20_000);
             on_idle(&mut s, Now(10_000_000));
             assert_eq!((s.cc.cwnd, s.cc.ssthresh), (14_600, 750_000));
             // It is no larger than that already.

@@ -111,6 +111,28 @@ fn marks_count_all_that_an_acknowledgement_delivers() {
     assert_eq!(t.s.cc.words[rate_words::MARKED], 3000);
 }
 
+/// RFC 8257 3.5-1, 3.5-2: a mark may have cost next to nothing.
+#[test]
+fn a_loss_counts_also_in_a_window_with_a_mark() {
+    for with_sack in [false, true] {
+        let mut t = Script::with(|s| (s.ecn, s.sack, s.algorithm, s.snd_wnd) = (true, with_sack, cc::DCTCP, 60_000));
+        t.s.cc.cwnd = 20_000;
+        // alpha is 0.
+        t.s.cc.words[0] = 1 << 30;
+        t.write(20_000);
+        let _ = t.segment(seg(RX, TX + 1000, A | TcpFlags::ECE, 0));
+        for end in [3000, 4000, 5000] {
+            let mut sack = SackBlocks::default();
+            if with_sack {
+                sack.push(SeqNum(TX + 2000), SeqNum(TX + end));
+            }
+            let _ = t.segment(SegmentIn { sack, ..seg(RX, TX + 1000, A, 0) });
+        }
+        assert!(t.s.cc.ssthresh <= 10_000, "{}", t.s.cc.ssthresh);
+        assert_eq!(t.s.id.prior_ssthresh, 0, "there was congestion: nothing is taken back");
+    }
+}
+
 /// RFC 8257 3.5-1, 3.5-2.
 #[test]
 fn loss_counts_as_for_others() {

@@ -56,13 +56,34 @@ fn a_window_of_less_than_two_segments_is_told_at_once() {
     assert!(!told(2000) && told(1999));
 }
 
+/// A peer with Nagle's algorithm sends its next small segment when the last one is acknowledged.
 #[test]
-fn the_first_segments_are_acknowledged_at_once() {
+fn small_segments_are_acknowledged_at_once_until_there_is_a_conversation() {
     let mut t = Script::new();
-    t.s.rx.quickack = 1;
-    assert!(t.segment(seg(RX, TX, A | TcpFlags::PSH, 10)).send);
+    t.s.rx.quickack = 2;
+    for at in [0, 10, 20, 30] {
+        assert!(t.segment(seg(RX + at, TX, A | TcpFlags::PSH, 10)).send);
+        t.emit().unwrap();
+    }
+    t.write(5);
+    assert!(!t.segment(seg(RX + 40, TX, A | TcpFlags::PSH, 10)).send);
+    // No answer comes: there is none any more.
+    t.now_us += 41_000;
+    assert!(t.expire().send);
     t.emit().unwrap();
-    assert!(!t.segment(seg(RX + 10, TX, A | TcpFlags::PSH, 10)).send);
+    assert!(t.segment(seg(RX + 50, TX, A | TcpFlags::PSH, 10)).send);
+}
+
+#[test]
+fn after_the_first_segments_every_second_full_one_is_acknowledged() {
+    let mut t = Script::new();
+    t.s.rx.quickack = 2;
+    let told = [0, 1, 2, 3, 4].map(|n| {
+        let send = t.segment(seg(RX + n * 1000, TX, A, 1000)).send;
+        t.emit_all();
+        send
+    });
+    assert_eq!(told, [true, false, true, false, true]);
 }
 
 /// RFC 9293 MUST-61, 3.10.2-3, 3.10.7.4-32.
@@ -224,6 +245,8 @@ fn after_a_duplicate_each_segment_is_acknowledged_at_once() {
         let mut t = Script::new();
         let _ = t.segment(seg(RX, TX, A | TcpFlags::PSH, 10));
         t.expire_and_emit();
+        // There is a conversation.
+        t.s.rx.quickack = 0;
         if duplicate {
             let _ = t.segment(seg(RX, TX, A | TcpFlags::PSH, 10));
         }

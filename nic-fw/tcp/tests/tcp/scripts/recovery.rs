@@ -804,6 +804,20 @@ fn a_timeout_keeps_what_was_sacked() {
     assert_eq!(sent.len(), 3, "{sent:?}");
 }
 
+/// RFC 5681 3.1-18, 4.3-4: by what recovery has reduced the window to, and not by the little that PRR lets out at the moment.
+#[test]
+fn a_timeout_in_recovery_halves_the_window_once_more() {
+    let mut t = script();
+    t.window(20);
+    t.write(20_000);
+    t.wait(RTT_US);
+    let _ = t.ack(0, &[(17_000, 20_000)]);
+    assert_eq!(t.s.cc.ssthresh, 10_000);
+    // What was sent again is lost as well.
+    let _ = time_out(&mut t);
+    assert_eq!((t.s.cc.ssthresh, t.s.cc.cwnd), (5000, 1000));
+}
+
 /// RFC 2018 5-3.
 #[test]
 fn what_a_peer_takes_back_is_sent_again() {

@@ -487,7 +487,6 @@ fn cork_lets_whole_segments_go() {
     assert_eq!(t.emit(), None);
 }
 
-/// RFC 5681 4.1-1.
 #[test]
 fn after_a_silence_the_window_begins_anew() {
     let mut t = Script::with(|s| s.snd_wnd = 60_000);
