@@ -51,7 +51,7 @@ struct Cli {
     /// Measure the placement in this file as well; may be repeated
     #[arg(long, value_name = "FILE")]
     placement: Vec<PathBuf>,
-    /// Bind thread number i to the i-th CPU that we may run on
+    /// Bind thread number i to the i-th CPU that we may run on, one of each physical core first
     #[arg(long)]
     pin: bool,
     /// Run the application on a thread of its own, not with the ctxq stage: as in life, and it takes one more CPU

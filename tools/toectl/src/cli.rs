@@ -92,7 +92,7 @@ pub struct Up {
     #[arg(long, value_name = "LIST|N")]
     pub cores: Option<String>,
     /// How stages are placed on cores
-    #[arg(long, value_name = "fused|FILE")]
+    #[arg(long, value_name = "fused|auto|FILE")]
     pub placement: Option<String>,
     /// Damage frames on purpose, for tests: loss=0.01,dup=0.01,reorder=0.01,seed=1
     #[arg(long, value_name = "SPEC")]

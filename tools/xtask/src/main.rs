@@ -7,7 +7,7 @@
 //!     └────── demo, bench ──► lab: namespaces, card, servers, measurements
 //! ```
 //!
-//! May depend on `toe-lab` only, so that it builds whatever state the rest is in.
+//! May depend on `toe-lab` and `toe-qemu` only, so that it builds whatever state the rest is in.
 #![forbid(unsafe_code)]
 
 mod bench;
