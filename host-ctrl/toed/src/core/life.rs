@@ -201,7 +201,7 @@ impl<H: Host> Core<H> {
         if app.stage != Stage::Running || !app.is_abandoned() {
             return;
         }
-        app.stage = Stage::Ending { until_us: now_us + self.config.linger_us };
+        app.stage = Stage::Ending { until_us: now_us.saturating_add(self.config.linger_us) };
         let owner = app.owner;
         // No slot is left that could claim them.
         let orphans = |f: &super::app::Flow| f.owner == owner && f.holder != Holder::Released && f.holder != Holder::Nobody;
@@ -210,6 +210,21 @@ impl<H: Host> Core<H> {
             self.give_up(flow, kind::ABORT, [0; 5]);
         }
         self.try_unmap(region, now_us);
+        self.end_orphans(usize::from(self.config.card_regions / 2), now_us);
+    }
+
+    /// Of applications that have ended and whose peers have not closed yet, all but the last `keep` lose their memory now: else peers that never
+    /// close could use up the regions (as Linux's tcp_max_orphans).
+    pub(super) fn end_orphans(&mut self, keep: usize, now_us: u64) {
+        let until = |app: &super::App<H::Memory>| if let Stage::Ending { until_us } = app.stage { Some(until_us) } else { None };
+        let mut orphans: Vec<(u64, u16)> = self.apps.iter().filter_map(|(region, app)| Some((until(app)?, *region))).collect();
+        orphans.sort_unstable();
+        for (_, region) in orphans.iter().take(orphans.len().saturating_sub(keep)) {
+            if let Some(app) = self.apps.get_mut(region) {
+                app.stage = Stage::Ending { until_us: now_us };
+            }
+            self.try_unmap(*region, now_us);
+        }
     }
 
     /// Unmaps the region of an application that has ended as soon as nothing needs it, or time is up.

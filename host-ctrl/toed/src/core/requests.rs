@@ -76,7 +76,7 @@ impl<H: Host> Core<H> {
         let (client, r) = (incoming.client, incoming.request);
         let known = self.clients.get(&client).ok_or(Errno::BADF)?;
         if r.op == op::HELLO {
-            return if known.region.is_some() { Err(Errno::INVAL) } else { self.hello(incoming) };
+            return if known.region.is_some() { Err(Errno::INVAL) } else { self.hello(incoming, now_us) };
         }
         let region = known.region.ok_or(Errno::PROTO)?;
         match r.op {
@@ -105,7 +105,7 @@ impl<H: Host> Core<H> {
         self.apps.get_mut(&region).filter(|a| a.stage == Stage::Running).ok_or(Errno::STALE)
     }
 
-    fn hello(&mut self, incoming: &Incoming<'_>) -> Result {
+    fn hello(&mut self, incoming: &Incoming<'_>, now_us: u64) -> Result {
         let [magic, version, _, ticket] = incoming.request.args;
         let version = u32::try_from(version).map_err(|_| Errno::PROTO)?;
         if magic != APP_MAGIC || !toe_abi::compatible(version) {
@@ -115,7 +115,7 @@ impl<H: Host> Core<H> {
             return Err(Errno::SHUTDOWN);
         }
         match incoming.proof {
-            None => self.new_application(incoming.client, ticket),
+            None => self.new_application(incoming.client, ticket).inspect_err(|_| self.end_orphans(0, now_us)),
             Some(Proof::Region(region) | Proof::Token(region, _)) => self.join(incoming.client, region.0),
             Some(Proof::Unknown) => Err(Errno::STALE),
         }

@@ -307,6 +307,27 @@ fn closes_in_order_outlive_the_application_for_a_while() {
 }
 
 #[test]
+fn peers_that_never_close_do_not_keep_programs_from_starting() {
+    let mut w = World::new();
+    let (mut client, _, mut from, _, _) = w.connected();
+    w.a.card.peers_hang = true;
+    // There are four regions.
+    for _ in 0..4 {
+        w.a.write_slot(client.region, from, |s| s.tx.slot_flags = slot_flags::CLEAN);
+        w.kill(client);
+        client = w.start(Side::A);
+        from = w.sockets(client, 1)[0];
+        w.connect(client, from, [10, 0, 0, 2], 80);
+    }
+    assert_eq!(w.a.core.status().applications.len(), 3, "the last two that ended have time left");
+    w.start(Side::A);
+    // None is free: those give way.
+    let late = w.a.connect_client();
+    w.ask(Side::A, late, hello(), None).fails(Errno::USERS);
+    w.ask(Side::A, late, hello(), None).ok();
+}
+
+#[test]
 fn a_connection_taken_by_a_process_that_died_is_found() {
     let mut w = World::new();
     let (_, server, _, listening, spare) = w.connected();
