@@ -83,7 +83,7 @@ pub(crate) fn segment(s: &mut FlowState, now: Now, seq: SeqNum) -> SegmentOut {
 /// The sequence number of a segment without data. Beyond everything sent: a receiver takes it whatever has been lost; but no further than its
 /// window, if that has shrunk by more than rounding can explain (as in Linux).
 fn acceptable_seq(s: &FlowState) -> SeqNum {
-    let edge = s.snd_una().add(s.tx.snd_wnd.min(1 << 30));
+    let edge = s.snd_edge();
     if s.snd_max().since_or_zero(edge) >> s.tx.wscale.min(14) == 0 { s.snd_max() } else { edge }
 }
 

@@ -10,6 +10,7 @@ use crate::board::{self, Board};
 use crate::output::{ts_now, ts_tick_ms};
 use crate::pool::{NONE, Pools};
 use crate::records::{Record, age, is_later, mark};
+use crate::rtt;
 use crate::state::View;
 use crate::{Now, SegmentIn};
 use toe_abi::flow::{FlowState, flow_flags as ff, timer};
@@ -79,9 +80,9 @@ pub(crate) fn delivered(s: &mut FlowState, board: &mut Board, record: &Record, s
 
 /// "ACK.ts_option.echo_reply < Segment.xmit_ts": the echo is of something sent before the last copy, `rtt_us` ago.
 fn echoes_earlier(s: &FlowState, seg: &SegmentIn, rtt_us: u32, now: Now) -> bool {
-    let Some(ts) = seg.timestamps.filter(|ts| s.has(ff::TIMESTAMPS) && ts.ecr != 0) else { return false };
+    let Some(ecr) = rtt::echo(s, seg.timestamps) else { return false };
     // A tick more than the time that has passed the difference can be.
-    let age_ms = ts_now(s, now).wrapping_sub(ts.ecr);
+    let age_ms = ts_now(s, now).wrapping_sub(ecr);
     age_ms > rtt_us / 1000 + ts_tick_ms(s)
 }
 

@@ -254,7 +254,7 @@ fn may_resend(s: &FlowState, pools: &Pools, start: SeqNum, len: u32, forced: boo
         return Some(s.mss());
     }
     // What the peer no longer has room for is for a timeout to try.
-    let in_window = start.lt(s.snd_una().add(s.tx.snd_wnd.min(1 << 30))) || start == s.snd_una();
+    let in_window = start.lt(s.snd_edge()) || start == s.snd_una();
     let room = s.cc.cwnd.saturating_sub(board::pipe(s, pools));
     (in_window && room >= len.min(s.mss())).then_some(room.max(1))
 }

@@ -85,6 +85,11 @@ pub(crate) fn measured(s: &mut FlowState, rtt_us: u32, now: Now) {
     sample(s, rtt_us);
 }
 
+/// The timestamp of ours that a segment echoes. Zero is none: a peer that has seen none yet sends it.
+pub(crate) fn echo(s: &FlowState, timestamps: Option<Timestamps>) -> Option<u32> {
+    timestamps.filter(|_| s.has(ff::TIMESTAMPS)).map(|ts| ts.ecr).filter(|ecr| *ecr != 0)
+}
+
 /// Takes the sample that an echoed timestamp gives, where there is nothing better: its clock ticks in milliseconds, or more slowly. Whether it
 /// gives one.
 /// RFC 7323 4.1-2.
@@ -92,8 +97,8 @@ pub(crate) fn echoed(s: &mut FlowState, timestamps: Option<Timestamps>, now: Now
     // Karn's rule (RFC 6298, 3) forbids timing what was sent twice, but an echoed timestamp says which copy it answers (RFC 7323, 4.1). If
     // only the ACK was lost, the echo is that of the first copy, and a whole timeout too old: no sample may count more than the present
     // timeout.
-    let Some(ts) = timestamps.filter(|ts| s.has(ff::TIMESTAMPS) && ts.ecr != 0) else { return false };
-    let ms = crate::output::ts_now(s, now).wrapping_sub(ts.ecr);
+    let Some(ecr) = echo(s, timestamps) else { return false };
+    let ms = crate::output::ts_now(s, now).wrapping_sub(ecr);
     let sane = ms <= ECHO_MAX_MS;
     if sane {
         sample(s, (ms.max(1) * 1000).min(base_us(s)));

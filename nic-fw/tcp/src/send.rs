@@ -27,10 +27,6 @@ const DEFER_PART: u32 = 4;
 /// Or what goes in this time at the flow's pace, if that is less, as in Linux: queues on a slow path have no room for larger bursts.
 const DEFER_US: u32 = 1000;
 
-fn edge_from(start: SeqNum, len: u32, nxt: SeqNum) -> u32 {
-    start.add(len).since_or_zero(nxt)
-}
-
 /// Room that cwnd leaves, bytes.
 // RFC 5681 3.2-4, 3.2-5; RFC 3042 2-1, 2-2.
 pub(crate) fn room(s: &FlowState, pools: &Pools) -> u32 {
@@ -42,7 +38,7 @@ pub(crate) fn room(s: &FlowState, pools: &Pools) -> u32 {
     // RFC 3042, limited transmit: one segment beyond cwnd for each of the first two duplicate ACKs. With a scoreboard, SACKed data makes
     // room.
     let limited = if s.has(ff::RECOVERY | ff::LOSS) { 0 } else { u32::from(s.tx.dup_acks.min(2)) * s.mss() };
-    edge_from(s.snd_una(), s.cc.cwnd.saturating_add(limited).min(1 << 30), s.snd_nxt())
+    s.snd_una().add(s.cc.cwnd.saturating_add(limited).min(1 << 30)).since_or_zero(s.snd_nxt())
 }
 
 /// Decides about the next segment of at most `max_payload` bytes, for which cwnd leaves `room`.
@@ -56,7 +52,7 @@ pub(crate) fn plan(s: &FlowState, room: u32, max_payload: u32) -> Verdict {
     }
     // RFC 9293 MUST-34, SHLD-15: of a window that has shrunk nothing is left.
     // RFC 7323 2.4-1, 2.4-4.
-    let window = edge_from(s.snd_una(), s.tx.snd_wnd.min(1 << 30), nxt);
+    let window = s.snd_edge().since_or_zero(nxt);
     if avail == 0 {
         // FIN takes a sequence number of the window.
         return if window > 0 { Verdict::Send { len: 0, fin } } else { Verdict::WindowClosed };
@@ -222,7 +218,7 @@ pub(crate) fn again(s: &mut FlowState, pools: &mut Pools, now: Now, seq: SeqNum,
 /// that it has seen (as Linux; RFC 9293, 3.8.4).
 fn probe(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload: u32) -> SegmentOut {
     let avail = s.tx_end().since_or_zero(s.snd_nxt());
-    let window = edge_from(s.snd_una(), s.tx.snd_wnd.min(1 << 30), s.snd_nxt());
+    let window = s.snd_edge().since_or_zero(s.snd_nxt());
     let len = avail.min(window).min(s.mss()).min(max_payload.max(1));
     if len > 0 {
         return data(s, pools, now, len, false);

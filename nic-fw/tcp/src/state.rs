@@ -19,6 +19,8 @@ pub(crate) trait View {
     fn snd_una(&self) -> SeqNum;
     fn snd_nxt(&self) -> SeqNum;
     fn snd_max(&self) -> SeqNum;
+    /// Behind the last byte that the peer has room for: SND.UNA + SND.WND.
+    fn snd_edge(&self) -> SeqNum;
     /// Behind the last byte that the application has given us: where FIN goes.
     fn tx_end(&self) -> SeqNum;
     /// Sequence numbers sent and not acknowledged.
@@ -72,6 +74,12 @@ impl View for FlowState {
     #[inline]
     fn snd_max(&self) -> SeqNum {
         SeqNum(self.tx.snd_max)
+    }
+
+    #[inline]
+    fn snd_edge(&self) -> SeqNum {
+        // RFC 7323, 2.3: no window is larger than 2^30.
+        self.snd_una().add(self.tx.snd_wnd.min(1 << 30))
     }
 
     #[inline]

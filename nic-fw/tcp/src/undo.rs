@@ -11,6 +11,7 @@ use crate::cc;
 use crate::output::ts_now;
 use crate::pool::{NONE, Pools};
 use crate::records::mark;
+use crate::rtt;
 use crate::sack::Range;
 use crate::state::View;
 use crate::{Now, Output, SegmentIn};
@@ -98,9 +99,9 @@ pub(crate) fn is_due(s: &FlowState, board: &Board, seg: &SegmentIn, advanced: bo
         return false;
     }
     // RFC 3522, 3.2, step (4): the ACK is for what was sent again, and "the timestamp echo is earlier than that of the first retransmit".
-    let eifel = |ecr: u32| ecr != 0 && seg.ack.gt(undo.start) && (ecr.wrapping_sub(undo.first_ts) as i32) < 0;
-    let echo = seg.timestamps.filter(|_| s.has(ff::TIMESTAMPS) && advanced && undo.stage == Stage::Sent);
-    undo.unreported == 0 || echo.is_some_and(|ts| eifel(ts.ecr))
+    let eifel = |ecr: u32| seg.ack.gt(undo.start) && (ecr.wrapping_sub(undo.first_ts) as i32) < 0;
+    let answered = advanced && undo.stage == Stage::Sent;
+    undo.unreported == 0 || answered && rtt::echo(s, seg.timestamps).is_some_and(eifel)
 }
 
 /// Everything as before the reduction: RFC 4015, 3.2. What was taken for lost is in flight.
