@@ -58,7 +58,7 @@ pub struct Config {
     pub cc: u8,
     /// Windows are paced.
     pub cc_pacing: bool,
-    /// Entries of the card's next-hop table.
+    /// Entries of the card's next-hop table. The last ones are for routers: 8, or a quarter if that is less.
     pub next_hops: u16,
     /// Negotiate ECN (RFC 3168).
     pub ecn: bool,
