@@ -149,14 +149,15 @@ impl Engine {
             self.counters.icmp_ignored += 1;
             return;
         };
-        let Some(conn) = self.conns.get(id) else { return };
+        let Some(conn) = self.conns.get_mut(id) else { return };
         let hard = kind == icmp_type::DEST_UNREACHABLE && matches!(code, code::PROTOCOL | code::PORT);
         let too_big = kind == icmp_type::DEST_UNREACHABLE && code == code::FRAG_NEEDED;
-        match &conn.phase {
+        match &mut conn.phase {
             Phase::Established(e) => {
                 let flow = e.flow;
-                // One that is not passed on comes again with what is retransmitted.
-                if !self.limits.errors.take(self.now) {
+                // One that is not passed on comes again with what is retransmitted. Each connection has a limit of its own, or errors that are
+                // forged about one would keep others' out.
+                if !e.errors.take(self.now) || !self.limits.errors.take(self.now) {
                     self.counters.icmp_errors_limited += 1;
                     return;
                 }

@@ -172,7 +172,7 @@ impl Engine {
         let (key, origin, doomed, mss) = (conn.key, conn.origin, i.doomed, i.mss);
         let held = core::mem::take(&mut i.held);
         self.held_bytes = self.held_bytes.saturating_sub(i.held_bytes);
-        self.conns.established(id, Established { flow, since_us: self.now, late_frames: 0, mss, orphan: None });
+        self.conns.established(id, Established::new(flow, mss, self.now));
         if doomed {
             self.unqueue(origin);
             self.actions.push_back(Action::AbortFlow { flow });
