@@ -36,7 +36,7 @@ impl Engine {
         let taken = self.is_station(mac)
             && match message {
                 Nd::Solicitation(s) => self.solicitation(mac, s),
-                Nd::Advertisement(a) => self.advertisement(a),
+                Nd::Advertisement(a) => self.advertisement(mac, a),
                 Nd::RouterAdvertisement(ra) => self.router_advertisement(ra),
                 Nd::RouterSolicitation | Nd::Redirect => false,
             };
@@ -51,7 +51,7 @@ impl Engine {
         let probe = s.src == UNSPECIFIED;
         match state {
             // Somebody else wants it as well: neither gets it.
-            addresses::State::Tentative(_) if probe => self.duplicate(&s.target),
+            addresses::State::Tentative(_) if probe => self.duplicate(&s.target, mac),
             addresses::State::Tentative(_) | addresses::State::Duplicate => return false,
             addresses::State::Preferred | addresses::State::Deprecated => {
                 if !probe && !self.asked_by(mac, s) {
@@ -77,6 +77,7 @@ impl Engine {
     fn asked_by(&mut self, mac: Mac, s: &Solicitation) -> bool {
         if self.addresses.is_own(&s.src) {
             self.counters.nd_conflicts += 1;
+            self.conflict(&s.src, mac);
             return false;
         }
         let named = s.source_mac.unwrap_or(mac);
@@ -101,14 +102,15 @@ impl Engine {
     }
 
     /// RFC 4861, 7.2.5; RFC 4862, 5.4.4. False: nothing for us.
-    fn advertisement(&mut self, a: &Advertisement) -> bool {
+    fn advertisement(&mut self, mac: Mac, a: &Advertisement) -> bool {
         match self.addresses.get(&a.target).map(|own| own.state) {
             Some(addresses::State::Tentative(_)) => {
-                self.duplicate(&a.target);
+                self.duplicate(&a.target, mac);
                 return true;
             }
             Some(_) => {
                 self.counters.nd_conflicts += 1;
+                self.conflict(&a.target, mac);
                 return true;
             }
             None => {}

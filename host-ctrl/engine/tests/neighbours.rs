@@ -66,8 +66,27 @@ fn impossible_senders_are_ignored() {
         assert!(b.frame(&arp(ArpOp::Request, mac, ip, OUR_IP)).is_empty(), "{mac:?} {ip:?}");
     }
     assert_eq!(b.engine.counters().arp_ignored, 8);
-    assert!(b.frame(&arp(ArpOp::Request, PEER_MAC, OUR_IP, OUR_IP)).is_empty());
-    assert_eq!(b.engine.counters().arp_conflicts, 1);
+}
+
+/// RFC 5227, 2.4: operators are to know, but not as often as somebody likes to say so.
+#[test]
+fn who_uses_an_address_of_ours_is_told_every_ten_seconds() {
+    let second = [10, 0, 0, 7];
+    let mut b = Bench::with(|c| c.addresses.push(Prefix::new(v4_mapped(second), 24).unwrap()));
+    let told = |b: &mut Bench, mac, ip| {
+        let actions = b.frame(&arp(ArpOp::Request, mac, ip, OUR_IP));
+        assert_eq!(actions.len(), conflicts(&actions).len(), "nothing else comes of it");
+        conflicts(&actions)
+    };
+    assert_eq!(told(&mut b, PEER_MAC, OUR_IP), [(v4_mapped(OUR_IP), PEER_MAC)]);
+    assert_eq!(told(&mut b, OTHER_MAC, OUR_IP), []);
+    assert_eq!(told(&mut b, OTHER_MAC, second), [(v4_mapped(second), OTHER_MAC)], "each address by itself");
+    b.pass(10 * SEC - 1);
+    assert_eq!(told(&mut b, OTHER_MAC, OUR_IP), []);
+    b.pass(1);
+    assert_eq!(told(&mut b, OTHER_MAC, OUR_IP), [(v4_mapped(OUR_IP), OTHER_MAC)]);
+    assert_eq!(b.engine.counters().arp_conflicts, 5);
+    assert_eq!(told(&mut b, OUR_MAC, OUR_IP), [], "our own has come back");
 }
 
 #[test]
