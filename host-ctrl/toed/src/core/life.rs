@@ -201,7 +201,7 @@ impl<H: Host> Core<H> {
         if app.stage != Stage::Running || !app.is_abandoned() {
             return;
         }
-        app.stage = Stage::Ending { until_us: now_us + self.config.linger_us };
+        app.stage = Stage::Ending { until_us: now_us.saturating_add(self.config.linger_us) };
         let owner = app.owner;
         // No slot is left that could claim them.
         let orphans = |f: &super::app::Flow| f.owner == owner && f.holder != Holder::Released && f.holder != Holder::Nobody;
