@@ -13,6 +13,7 @@ use crate::{
     Action, Config, Engine,
     addr::{Ip, Prefix, is_v4},
     addresses::{FOREVER, Own, Source, State},
+    build,
     isn::Keys,
     neighbours::Mac,
     route::Route,
@@ -173,10 +174,7 @@ impl Engine {
         let more = self.autoconf.solicitations > 0;
         self.autoconf.solicit_us = if more { self.now.saturating_add(SOLICITATION_US) } else { FOREVER };
         self.counters.router_solicitations_sent += 1;
-        let mut out = vec![0; nd::FRAME_MAX];
-        let len = nd::router_solicitation(&src, self.config.mac, self.vlan(), &mut out).unwrap_or(0);
-        out.truncate(len);
-        self.transmit(out);
+        self.transmit(build::frame(nd::FRAME_MAX, |out| nd::router_solicitation(&src, self.config.mac, self.vlan(), out)));
     }
 
     fn until(&self, seconds: u32) -> u64 {

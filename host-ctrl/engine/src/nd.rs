@@ -3,7 +3,7 @@
 use crate::{
     Engine,
     addr::Ip,
-    addresses,
+    addresses, build,
     neighbours::{Mac, State},
 };
 use toe_wire::{
@@ -23,10 +23,7 @@ impl Engine {
 
     pub(crate) fn transmit_solicitation(&mut self, to: Mac, message: &Solicitation) {
         self.counters.nd_solicitations_sent += 1;
-        let mut out = vec![0; FRAME_MAX];
-        let len = message.write(to, self.config.mac, self.vlan(), &mut out).unwrap_or(0);
-        out.truncate(len);
-        self.transmit(out);
+        self.transmit(build::frame(FRAME_MAX, |out| message.write(to, self.config.mac, self.vlan(), out)));
     }
 
     /// A message that came from `mac`.
@@ -67,10 +64,7 @@ impl Engine {
 
     fn transmit_advertisement(&mut self, to: Mac, message: &Advertisement) {
         self.counters.nd_advertisements_sent += 1;
-        let mut out = vec![0; FRAME_MAX];
-        let len = message.write(to, self.config.mac, self.vlan(), &mut out).unwrap_or(0);
-        out.truncate(len);
-        self.transmit(out);
+        self.transmit(build::frame(FRAME_MAX, |out| message.write(to, self.config.mac, self.vlan(), out)));
     }
 
     /// Who asks for us will be talked to. False: nobody of this link.
