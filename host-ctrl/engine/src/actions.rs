@@ -201,6 +201,8 @@ pub enum Action {
     Inject { frame: Vec<u8>, meta: FrameMeta },
     /// An address of the card's own, or no longer one: it answers for it (control message ADDRESS). `prefix`: as usually written.
     Address { ip: [u8; 16], prefix: u8, add: bool },
+    /// Another station, with this MAC, uses an address that is ours or was to be. Operators want to know; at most each 10 s of one address.
+    Conflict { ip: [u8; 16], mac: [u8; 6] },
     /// Write an entry of the card's next-hop table. None: unknown.
     NextHop { index: u16, mac: Option<[u8; 6]> },
     /// A passive open has succeeded: it waits to be accepted.

@@ -60,6 +60,8 @@ pub struct Own {
     pub probe_us: u64,
     pub preferred_until_us: u64,
     pub valid_until_us: u64,
+    /// From then on operators are told again if somebody else uses it.
+    pub conflict_us: u64,
 }
 
 impl Own {
@@ -159,7 +161,7 @@ mod tests {
 
     fn own(ip: Ip, len: u8, state: State) -> Own {
         let prefix = Prefix::new(ip, len).unwrap();
-        Own { prefix, source: Source::Operator, state, probe_us: 0, preferred_until_us: FOREVER, valid_until_us: FOREVER }
+        Own { prefix, source: Source::Operator, state, probe_us: 0, preferred_until_us: FOREVER, valid_until_us: FOREVER, conflict_us: 0 }
     }
 
     fn addresses(list: &[Own]) -> Addresses {

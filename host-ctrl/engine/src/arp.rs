@@ -29,7 +29,7 @@ impl Engine {
         let (mac, ip) = (packet.sender_mac, v4_mapped(packet.sender_ip));
         if self.addresses.is_own(&ip) && mac != self.config.mac {
             self.counters.arp_conflicts += 1;
-            return;
+            return self.conflict(&ip, mac);
         }
         let asks_us = packet.op == ArpOp::Request && self.addresses.is_own(&v4_mapped(packet.target_ip));
         // RFC 5227, 2.1.1: a probe has no sender address: there is nothing to learn, but it wants an answer.

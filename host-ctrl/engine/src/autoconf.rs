@@ -13,7 +13,9 @@ use crate::{
     Action, Config, Engine,
     addr::{Ip, Prefix, is_v4},
     addresses::{FOREVER, Own, Source, State},
+    build,
     isn::Keys,
+    neighbours::Mac,
     route::Route,
     timers::TimerId,
 };
@@ -31,6 +33,8 @@ const ATTEMPTS: u8 = 3;
 const PREFIX_LEN: u8 = 64;
 /// RFC 4862, 5.5.3 (e): nobody can shorten an address's life to less, microseconds.
 const VALID_MIN_US: u64 = 2 * 3600 * 1_000_000;
+/// Between two times that operators are told that an address is somebody else's as well.
+const CONFLICT_US: u64 = 10_000_000;
 
 /// What routers have said of the link, and what we still ask.
 pub(crate) struct Autoconf {
@@ -68,7 +72,7 @@ impl Engine {
 
     fn add_address(&mut self, prefix: Prefix, source: Source, preferred_until_us: u64, valid_until_us: u64) {
         let state = if is_v4(&prefix.ip) { State::Preferred } else { State::Tentative(self.config.dad_transmits) };
-        let own = Own { prefix, source, state, probe_us: self.now, preferred_until_us, valid_until_us };
+        let own = Own { prefix, source, state, probe_us: self.now, preferred_until_us, valid_until_us, conflict_us: 0 };
         if !self.addresses.add(own) {
             self.counters.addresses_refused += 1;
         } else if state.is_usable() {
@@ -92,9 +96,17 @@ impl Engine {
         }
     }
 
+    /// Somebody else uses an address that is ours, or was to be (RFC 5227, 2.4; RFC 4862, 5.4.5).
+    pub(crate) fn conflict(&mut self, ip: &Ip, mac: Mac) {
+        let Some(own) = self.addresses.get_mut(ip).filter(|own| own.conflict_us <= self.now) else { return };
+        own.conflict_us = self.now.saturating_add(CONFLICT_US);
+        self.actions.push_back(Action::Conflict { ip: *ip, mac });
+    }
+
     /// Somebody else has this tentative address (RFC 4862, 5.4.5).
-    pub(crate) fn duplicate(&mut self, ip: &Ip) {
+    pub(crate) fn duplicate(&mut self, ip: &Ip, mac: Mac) {
         self.counters.addresses_duplicate += 1;
+        self.conflict(ip, mac);
         let Some(own) = self.addresses.get_mut(ip) else { return };
         own.state = State::Duplicate;
         let Own { prefix, source, preferred_until_us, valid_until_us, .. } = *own;
@@ -162,10 +174,7 @@ impl Engine {
         let more = self.autoconf.solicitations > 0;
         self.autoconf.solicit_us = if more { self.now.saturating_add(SOLICITATION_US) } else { FOREVER };
         self.counters.router_solicitations_sent += 1;
-        let mut out = vec![0; nd::FRAME_MAX];
-        let len = nd::router_solicitation(&src, self.config.mac, self.vlan(), &mut out).unwrap_or(0);
-        out.truncate(len);
-        self.transmit(out);
+        self.transmit(build::frame(nd::FRAME_MAX, |out| nd::router_solicitation(&src, self.config.mac, self.vlan(), out)));
     }
 
     fn until(&self, seconds: u32) -> u64 {

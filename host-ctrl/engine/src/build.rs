@@ -4,6 +4,14 @@ use crate::neighbours::Mac;
 use toe_abi::flow::FlowKey;
 use toe_wire::{Arp, Checksum, SeqNum, Sum, TcpFlags, TcpOptions, TxHeader, header::HEADER_MAX};
 
+/// What `write` puts into `max` bytes. They are enough; an empty frame, which is not sent, would be the answer to a mistake.
+pub fn frame<E>(max: usize, write: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Vec<u8> {
+    let mut frame = vec![0; max];
+    let len = write(&mut frame).unwrap_or(0);
+    frame.truncate(len);
+    frame
+}
+
 /// A TCP segment without payload.
 #[derive(Clone, Copy)]
 pub struct Outgoing {
@@ -42,16 +50,9 @@ pub fn segment(s: &Outgoing) -> Vec<u8> {
         urgent: 0,
         options: s.options,
     };
-    let mut frame = vec![0; HEADER_MAX];
-    // HEADER_MAX is enough for any header; an empty frame would be the answer to a mistake here.
-    let len = header.write(&mut frame, 0, Checksum::Full(Sum::new())).map_or(0, |built| usize::from(built.len));
-    frame.truncate(len);
-    frame
+    frame(HEADER_MAX, |out| header.write(out, 0, Checksum::Full(Sum::new())).map(|built| built.len.into()))
 }
 
 pub fn arp(to: Mac, vlan: Option<u16>, packet: &Arp) -> Vec<u8> {
-    let mut frame = vec![0; 64];
-    let len = packet.write(&to, vlan, &mut frame).unwrap_or(0);
-    frame.truncate(len);
-    frame
+    frame(64, |out| packet.write(&to, vlan, out))
 }

@@ -104,6 +104,15 @@ impl Engine {
         self.send(seg.mac, seg.key, tw.snd_nxt, tw.rcv_nxt, TcpFlags::ACK, tw.window, options);
     }
 
+    /// RFC 9293, 3.10.7.4: what has been reset is CLOSED, and its tuple free, also if nobody has been told yet.
+    pub(crate) fn flow_may_have_ended(&mut self, flow: FlowId, state: &FlowState) {
+        if state.rx.state == tcp_state::CLOSED
+            && let Some(id) = self.conns.by_flow(flow)
+        {
+            self.remove_conn(id);
+        }
+    }
+
     pub(crate) fn orphan(&mut self, flow: FlowId, limit: FinWait2) {
         let Some(id) = self.conns.by_flow(flow) else { return };
         let at = self.now.saturating_add(self.orphan_interval_us(limit));

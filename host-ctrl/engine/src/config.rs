@@ -58,7 +58,7 @@ pub struct Config {
     pub cc: u8,
     /// Windows are paced.
     pub cc_pacing: bool,
-    /// Entries of the card's next-hop table.
+    /// Entries of the card's next-hop table. The last ones are for routers: 8, or a quarter if that is less.
     pub next_hops: u16,
     /// Negotiate ECN (RFC 3168).
     pub ecn: bool,
@@ -78,7 +78,7 @@ pub struct Config {
     pub answer_arp: bool,
     /// Time to live or hop limit of packets sent here and by flows. RFC 9293 MUST-49.
     pub ttl: u8,
-    /// RSTs, ICMP messages and, received, ICMP errors about connections, each kind: most a second.
+    /// RSTs, ICMP messages and, received, ICMP errors about connections, each kind: most a second. (Of the errors 10 about each connection.)
     pub replies_per_second: u32,
 }
 

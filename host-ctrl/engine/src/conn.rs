@@ -7,7 +7,11 @@
 //!   passive:                       SYN ──►  SynReceived ──final ACK──┘
 //! ```
 
-use crate::{BufferLog2, ConnId, FinWait2, FrameMeta, ListenerId, OpenOptions, Owner, isn::Keys, limit::Answered};
+use crate::{
+    BufferLog2, ConnId, FinWait2, FrameMeta, ListenerId, OpenOptions, Owner,
+    isn::Keys,
+    limit::{Answered, Bucket},
+};
 use std::collections::{HashMap, VecDeque};
 use toe_abi::{FlowId, flow::FlowKey};
 use toe_wire::SeqNum;
@@ -93,7 +97,19 @@ pub struct Established {
     pub mss: u16,
     /// No descriptor any more: how it stood, when it was asked.
     pub orphan: Option<Orphan>,
+    /// ICMP errors that are passed on to it.
+    pub errors: Bucket,
 }
+
+impl Established {
+    /// From `now` on.
+    pub fn new(flow: FlowId, mss: u16, now: u64) -> Self {
+        Self { flow, since_us: now, late_frames: 0, mss, orphan: None, errors: Bucket::new(ERRORS_PER_SECOND, now) }
+    }
+}
+
+/// Of one connection: routers say of a path once what there is to say, and again of what is retransmitted.
+const ERRORS_PER_SECOND: u32 = 10;
 
 /// An orphan's progress.
 #[derive(Clone, Copy, Debug)]

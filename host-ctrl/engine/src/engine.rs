@@ -227,6 +227,7 @@ impl Engine {
         self.advance(now);
         self.learn_path_mtu(flow, state);
         self.orphan_state(flow, state);
+        self.flow_may_have_ended(flow, state);
     }
 
     /// An exception frame.

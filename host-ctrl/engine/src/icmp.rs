@@ -1,6 +1,6 @@
 //! ICMP of both versions: echo, errors about our connections, errors about what we do not serve (RFC 792, RFC 1122, RFC 4443, RFC 5927).
 
-use crate::{Action, Engine, Errno, addr::is_v4, conn::Phase, neighbours::Mac};
+use crate::{Action, Engine, Errno, addr::is_v4, build, conn::Phase, neighbours::Mac};
 use toe_abi::flow::FlowKey;
 use toe_wire::{
     Icmp, Icmpv6, TooLong, ethernet,
@@ -93,17 +93,14 @@ impl Engine {
             self.counters.icmp_limited += 1;
             return;
         }
-        let mut out = self.room_for(ip, data);
-        if let Ok(len) = echo_reply(&self.envelope(mac, ip), ident, seq, data, &mut out) {
-            out.truncate(len);
-            self.counters.icmp_echoes += 1;
-            self.transmit(out);
-        }
+        self.counters.icmp_echoes += 1;
+        self.transmit_icmp(mac, ip, data, |to, data, out| echo_reply(to, ident, seq, data, out));
     }
 
-    /// A frame that answers `ip` with `data`.
-    fn room_for(&self, ip: &Ip, data: &[u8]) -> Vec<u8> {
-        vec![0; ethernet::HEADER_LEN + ethernet::VLAN_LEN + ip_header(ip) + ICMP_HEADER + data.len()]
+    /// Answers `ip` with `data`.
+    fn transmit_icmp(&mut self, mac: Mac, ip: &Ip, data: &[u8], write: impl FnOnce(&Envelope, &[u8], &mut [u8]) -> Result<usize, TooLong>) {
+        let max = ethernet::HEADER_LEN + ethernet::VLAN_LEN + ip_header(ip) + ICMP_HEADER + data.len();
+        self.transmit(build::frame(max, |out| write(&self.envelope(mac, ip), data, out)));
     }
 
     fn envelope(&self, mac: Mac, ip: &Ip) -> Envelope {
@@ -132,12 +129,8 @@ impl Engine {
         }
         let most = if is_v4(&ip.src) { QUOTE_MAX_V4 } else { QUOTE_MAX_V6 };
         let quoted = packet.get(..most).unwrap_or(packet);
-        let mut out = self.room_for(ip, quoted);
-        if let Ok(len) = write(&self.envelope(mac, ip), quoted, &mut out) {
-            out.truncate(len);
-            self.counters.icmp_errors_sent += 1;
-            self.transmit(out);
-        }
+        self.counters.icmp_errors_sent += 1;
+        self.transmit_icmp(mac, ip, quoted, write);
     }
 
     /// An error about a segment of ours.
@@ -149,14 +142,15 @@ impl Engine {
             self.counters.icmp_ignored += 1;
             return;
         };
-        let Some(conn) = self.conns.get(id) else { return };
+        let Some(conn) = self.conns.get_mut(id) else { return };
         let hard = kind == icmp_type::DEST_UNREACHABLE && matches!(code, code::PROTOCOL | code::PORT);
         let too_big = kind == icmp_type::DEST_UNREACHABLE && code == code::FRAG_NEEDED;
-        match &conn.phase {
+        match &mut conn.phase {
             Phase::Established(e) => {
                 let flow = e.flow;
-                // One that is not passed on comes again with what is retransmitted.
-                if !self.limits.errors.take(self.now) {
+                // One that is not passed on comes again with what is retransmitted. Each connection has a limit of its own, or errors that are
+                // forged about one would keep others' out.
+                if !e.errors.take(self.now) || !self.limits.errors.take(self.now) {
                     self.counters.icmp_errors_limited += 1;
                     return;
                 }

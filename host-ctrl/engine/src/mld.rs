@@ -13,10 +13,12 @@ use crate::{
     Engine,
     addr::is_v4,
     addresses::{Own, State},
+    build,
     neighbours::Mac,
     timers::TimerId,
 };
 use toe_wire::{
+    TooLong,
     ipv6::{UNSPECIFIED, is_link_local, solicited_node},
     mld::{FRAME_MAX, Query, Reason, Report},
 };
@@ -61,15 +63,13 @@ impl Engine {
     }
 
     fn tell_groups(&mut self, reason: Reason, groups: &[Group]) {
-        let mut out = vec![0; FRAME_MAX];
-        let len = self.report().write(reason, groups, &mut out).unwrap_or(0);
-        self.transmit_report(out, len);
+        self.transmit_report(|report, out| report.write(reason, groups, out));
     }
 
-    fn transmit_report(&mut self, mut frame: Vec<u8>, len: usize) {
+    fn transmit_report(&mut self, write: impl FnOnce(&Report, &mut [u8]) -> Result<usize, TooLong>) {
         self.counters.mld_reports_sent += 1;
-        frame.truncate(len);
-        self.transmit(frame);
+        let report = self.report();
+        self.transmit(build::frame(FRAME_MAX, |out| write(&report, out)));
     }
 
     /// RFC 3810, 6.2. Each host answers at another moment, so that not all do at once: the MAC address tells when.
@@ -95,9 +95,7 @@ impl Engine {
             return self.tell_groups(Reason::Asked, &groups);
         }
         for group in groups {
-            let mut out = vec![0; FRAME_MAX];
-            let len = self.report().write_v1(&group, &mut out).unwrap_or(0);
-            self.transmit_report(out, len);
+            self.transmit_report(|report, out| report.write_v1(&group, out));
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     Engine,
     addr::Ip,
-    addresses,
+    addresses, build,
     neighbours::{Mac, State},
 };
 use toe_wire::{
@@ -23,10 +23,7 @@ impl Engine {
 
     pub(crate) fn transmit_solicitation(&mut self, to: Mac, message: &Solicitation) {
         self.counters.nd_solicitations_sent += 1;
-        let mut out = vec![0; FRAME_MAX];
-        let len = message.write(to, self.config.mac, self.vlan(), &mut out).unwrap_or(0);
-        out.truncate(len);
-        self.transmit(out);
+        self.transmit(build::frame(FRAME_MAX, |out| message.write(to, self.config.mac, self.vlan(), out)));
     }
 
     /// A message that came from `mac`.
@@ -36,7 +33,7 @@ impl Engine {
         let taken = self.is_station(mac)
             && match message {
                 Nd::Solicitation(s) => self.solicitation(mac, s),
-                Nd::Advertisement(a) => self.advertisement(a),
+                Nd::Advertisement(a) => self.advertisement(mac, a),
                 Nd::RouterAdvertisement(ra) => self.router_advertisement(ra),
                 Nd::RouterSolicitation | Nd::Redirect => false,
             };
@@ -51,7 +48,7 @@ impl Engine {
         let probe = s.src == UNSPECIFIED;
         match state {
             // Somebody else wants it as well: neither gets it.
-            addresses::State::Tentative(_) if probe => self.duplicate(&s.target),
+            addresses::State::Tentative(_) if probe => self.duplicate(&s.target, mac),
             addresses::State::Tentative(_) | addresses::State::Duplicate => return false,
             addresses::State::Preferred | addresses::State::Deprecated => {
                 if !probe && !self.asked_by(mac, s) {
@@ -67,16 +64,14 @@ impl Engine {
 
     fn transmit_advertisement(&mut self, to: Mac, message: &Advertisement) {
         self.counters.nd_advertisements_sent += 1;
-        let mut out = vec![0; FRAME_MAX];
-        let len = message.write(to, self.config.mac, self.vlan(), &mut out).unwrap_or(0);
-        out.truncate(len);
-        self.transmit(out);
+        self.transmit(build::frame(FRAME_MAX, |out| message.write(to, self.config.mac, self.vlan(), out)));
     }
 
     /// Who asks for us will be talked to. False: nobody of this link.
     fn asked_by(&mut self, mac: Mac, s: &Solicitation) -> bool {
         if self.addresses.is_own(&s.src) {
             self.counters.nd_conflicts += 1;
+            self.conflict(&s.src, mac);
             return false;
         }
         let named = s.source_mac.unwrap_or(mac);
@@ -101,14 +96,15 @@ impl Engine {
     }
 
     /// RFC 4861, 7.2.5; RFC 4862, 5.4.4. False: nothing for us.
-    fn advertisement(&mut self, a: &Advertisement) -> bool {
+    fn advertisement(&mut self, mac: Mac, a: &Advertisement) -> bool {
         match self.addresses.get(&a.target).map(|own| own.state) {
             Some(addresses::State::Tentative(_)) => {
-                self.duplicate(&a.target);
+                self.duplicate(&a.target, mac);
                 return true;
             }
             Some(_) => {
                 self.counters.nd_conflicts += 1;
+                self.conflict(&a.target, mac);
                 return true;
             }
             None => {}

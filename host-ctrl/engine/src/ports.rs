@@ -343,7 +343,7 @@ mod tests {
                 let prefix = Prefix::new(*ip, 24).unwrap();
                 let source = addresses::Source::Operator;
                 let (preferred_until_us, valid_until_us) = (addresses::FOREVER, addresses::FOREVER);
-                own.add(Own { prefix, source, state: State::Preferred, probe_us: 0, preferred_until_us, valid_until_us });
+                own.add(Own { prefix, source, state: State::Preferred, probe_us: 0, preferred_until_us, valid_until_us, conflict_us: 0 });
             }
             Self { ports: Ports::new(Keys::new([1; 16]), ephemeral), own }
         }

@@ -83,9 +83,9 @@ impl Engine {
     /// Gives a reference back.
     pub(crate) fn release_hop(&mut self, index: u16, conn: ConnId) {
         if let Some(n) = self.neighbours.get_mut(index) {
-            n.refs = n.refs.saturating_sub(1);
             n.waiting.retain(|c| *c != conn);
         }
+        self.neighbours.release(index);
     }
 
     /// Somebody who asks for us has an entry, as what connections will probably reach by it.
@@ -95,7 +95,7 @@ impl Engine {
         }
     }
 
-    /// The entry for `ip`; a new one may push out one that nobody uses, or one that does not answer.
+    /// The entry for `ip`; a new one may push out one that nobody uses, or one that does not answer, but no router.
     pub(crate) fn neighbour(&mut self, ip: Ip, is_router: bool) -> Option<u16> {
         if let Some(index) = self.neighbours.find_as(ip, is_router) {
             return Some(index);
@@ -105,7 +105,7 @@ impl Engine {
             return Some(index);
         }
         self.counters.arp_table_full += 1;
-        let old = self.neighbours.evictable()?;
+        let old = self.neighbours.evictable(role)?;
         let waiting = self.neighbours.get_mut(old).map(|n| core::mem::take(&mut n.waiting)).unwrap_or_default();
         for conn in waiting {
             self.unreachable(conn);
@@ -212,10 +212,11 @@ impl Engine {
         let Some(n) = self.neighbours.get_mut(index) else { return };
         let known = n.mac.replace(mac);
         n.state = state;
-        (n.tries, n.timeout_us, n.heard_us) = (0, 0, self.now);
+        (n.tries, n.timeout_us) = (0, 0);
         let needs_stand_in = n.role == Role::Resigned && n.refs > 0;
         self.timers.set(TimerId::Neighbour(index), &mut n.deadline, Some(deadline));
         let waiting = core::mem::take(&mut n.waiting);
+        self.neighbours.heard(index, self.now);
         if needs_stand_in {
             // Nobody could when it resigned, or nobody it has asked since has answered: one may by now.
             self.choose_stand_in(index);

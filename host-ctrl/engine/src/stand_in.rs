@@ -28,7 +28,7 @@ impl Engine {
         if !self.routes.take_changed() {
             return;
         }
-        for index in self.neighbours.iter().map(|(index, _)| index).collect::<Vec<_>>() {
+        for index in self.neighbours.routers().map(|(index, _)| index).collect::<Vec<_>>() {
             let before = self.hop_mac(Some(index));
             let Some(n) = self.neighbours.get_mut(index) else { continue };
             n.role = match n.role {
@@ -74,13 +74,13 @@ impl Engine {
     /// The next hop at `index` speaks for itself again, or nobody needs it any more.
     pub(crate) fn drop_stand_in(&mut self, index: u16) {
         let other = self.neighbours.get_mut(index).and_then(|n| n.stand_in.take());
-        if let Some(other) = other.and_then(|other| self.neighbours.get_mut(other)) {
-            other.refs = other.refs.saturating_sub(1);
+        if let Some(other) = other {
+            self.neighbours.release(other);
         }
     }
 
     /// Next hops that the one at `index` stands in for.
     pub(crate) fn stood_in_for(&self, index: u16) -> Vec<u16> {
-        self.neighbours.iter().filter(|(_, n)| n.stand_in == Some(index)).map(|(i, _)| i).collect()
+        self.neighbours.routers().filter(|(_, n)| n.stand_in == Some(index)).map(|(i, _)| i).collect()
     }
 }

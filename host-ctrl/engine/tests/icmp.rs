@@ -30,10 +30,14 @@ fn icmp(kind: u8, code: u8, words: [u16; 2], body: &[u8]) -> Vec<u8> {
     ipv4(PEER_IP, OUR_IP, 1, 0, &m)
 }
 
-/// An error that quotes a segment of ours to `port` of the peer.
+/// An error that quotes a segment of ours to port 80 of the peer.
 fn error(kind: u8, code: u8, from_port: u16, seq: SeqNum) -> Vec<u8> {
+    error_to(80, kind, code, from_port, seq)
+}
+
+fn error_to(port: u16, kind: u8, code: u8, from_port: u16, seq: SeqNum) -> Vec<u8> {
     let mut tcp = from_port.to_be_bytes().to_vec();
-    tcp.extend(80u16.to_be_bytes());
+    tcp.extend(port.to_be_bytes());
     tcp.extend(seq.0.to_be_bytes());
     let quoted = ipv4(OUR_IP, PEER_IP, 6, 0, &tcp);
     icmp(kind, code, [0, 1400], &quoted[14..])
@@ -149,6 +153,21 @@ fn errors_about_flows_are_limited() {
     assert_eq!((passed, b.engine.counters().icmp_errors_limited), (10, 490));
     b.pass(SEC / 10);
     assert_eq!(b.frame(&error(3, 1, 80, SeqNum(1234))).len(), 1);
+}
+
+/// Else whoever knows one connection could keep from all others what routers say of their paths.
+#[test]
+fn errors_about_one_flow_leave_room_for_those_about_others() {
+    let mut b = Bench::new();
+    b.listen(80, 5);
+    let flows = [80, 81].map(|port| b.accept(&mut Peer::new(port, 80)).0);
+    let told = |actions: Vec<Action>| actions.iter().find_map(|a| if let Action::IcmpError { flow, .. } = a { Some(*flow) } else { None });
+    let about = |port: u16, n| error_to(port, 3, 4, 80, SeqNum(n));
+    assert_eq!((0..500).filter(|n| told(b.frame(&about(80, *n))) == Some(flows[0])).count(), 10);
+    assert_eq!(told(b.frame(&about(81, 0))), Some(flows[1]));
+    assert_eq!(b.engine.counters().icmp_errors_limited, 490);
+    b.pass(SEC / 10);
+    assert_eq!(told(b.frame(&about(80, 0))), Some(flows[0]));
 }
 
 /// The largest segment that a connection begins with.

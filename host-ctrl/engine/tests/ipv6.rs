@@ -62,7 +62,7 @@ fn an_address_that_somebody_has_is_not_used() {
     let answer = Advertisement { dst: toe_wire::ipv6::ALL_NODES, solicited: false, ..Solicitation::probe(OUR_IP6).reply(PEER_MAC) };
     for frame in [advertisement(PEER_MAC, &answer), solicitation(PEER_MAC, &Solicitation::probe(OUR_IP6))] {
         let (mut b, _) = tentative();
-        b.frame(&frame);
+        assert_eq!(conflicts(&b.frame(&frame)), [(OUR_IP6, PEER_MAC)]);
         assert_eq!(state_of(&b, OUR_IP6), Some("duplicate"));
         let later = announced(&b.pass(10 * SEC));
         assert!(!later.contains(&(OUR_IP6, true)) && later.len() == 1, "only the link-local one: {later:?}");
@@ -135,8 +135,24 @@ fn impossible_senders_are_ignored() {
     routed[14 + 7] = 254;
     assert!(b.frame(&routed).is_empty(), "it came through a router");
     assert_eq!((b.engine.neighbours().count(), b.engine.counters().nd_ignored), (0, 5));
-    b.frame(&solicitation(PEER_MAC, &Solicitation::multicast(OUR_IP6, PEER_MAC, OUR_IP6)));
-    assert_eq!(b.engine.counters().nd_conflicts, 1);
+}
+
+/// RFC 4862, 5.4.5.
+#[test]
+fn who_uses_an_address_of_ours_is_told() {
+    let claims = [
+        solicitation(PEER_MAC, &Solicitation::multicast(OUR_IP6, PEER_MAC, OUR_IP6)),
+        advertisement(PEER_MAC, &Solicitation::unicast(OUR_IP6, OUR_MAC, OUR_IP6).reply(PEER_MAC)),
+    ];
+    for claim in claims {
+        let mut b = Bench::dual(|_| {});
+        let told = b.frame(&claim);
+        assert_eq!((told.len(), conflicts(&told)), (1, vec![(OUR_IP6, PEER_MAC)]));
+        assert!(b.frame(&claim).is_empty(), "not yet again");
+        b.pass(10 * SEC);
+        assert_eq!(b.frame(&claim).len(), 1);
+        assert_eq!(b.engine.counters().nd_conflicts, 3);
+    }
 }
 
 #[test]

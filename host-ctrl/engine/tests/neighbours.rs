@@ -66,8 +66,27 @@ fn impossible_senders_are_ignored() {
         assert!(b.frame(&arp(ArpOp::Request, mac, ip, OUR_IP)).is_empty(), "{mac:?} {ip:?}");
     }
     assert_eq!(b.engine.counters().arp_ignored, 8);
-    assert!(b.frame(&arp(ArpOp::Request, PEER_MAC, OUR_IP, OUR_IP)).is_empty());
-    assert_eq!(b.engine.counters().arp_conflicts, 1);
+}
+
+/// RFC 5227, 2.4: operators are to know, but not as often as somebody likes to say so.
+#[test]
+fn who_uses_an_address_of_ours_is_told_every_ten_seconds() {
+    let second = [10, 0, 0, 7];
+    let mut b = Bench::with(|c| c.addresses.push(Prefix::new(v4_mapped(second), 24).unwrap()));
+    let told = |b: &mut Bench, mac, ip| {
+        let actions = b.frame(&arp(ArpOp::Request, mac, ip, OUR_IP));
+        assert_eq!(actions.len(), conflicts(&actions).len(), "nothing else comes of it");
+        conflicts(&actions)
+    };
+    assert_eq!(told(&mut b, PEER_MAC, OUR_IP), [(v4_mapped(OUR_IP), PEER_MAC)]);
+    assert_eq!(told(&mut b, OTHER_MAC, OUR_IP), []);
+    assert_eq!(told(&mut b, OTHER_MAC, second), [(v4_mapped(second), OTHER_MAC)], "each address by itself");
+    b.pass(10 * SEC - 1);
+    assert_eq!(told(&mut b, OTHER_MAC, OUR_IP), []);
+    b.pass(1);
+    assert_eq!(told(&mut b, OTHER_MAC, OUR_IP), [(v4_mapped(OUR_IP), OTHER_MAC)]);
+    assert_eq!(b.engine.counters().arp_conflicts, 5);
+    assert_eq!(told(&mut b, OUR_MAC, OUR_IP), [], "our own has come back");
 }
 
 #[test]
@@ -192,7 +211,8 @@ fn router_outside_our_prefix_is_heard() {
 /// Somebody tries addresses that do not exist, more than the card has next hops for; others still find theirs.
 #[test]
 fn addresses_that_do_not_answer_make_room_for_others() {
-    let mut b = Bench::with(|c| c.next_hops = 4);
+    // Four, and one for a router.
+    let mut b = Bench::with(|c| c.next_hops = 5);
     let connect = |b: &mut Bench, last: u8| b.engine.connect(1, None, Endpoint::v4([10, 0, 0, last], 80), BUF, b.now).expect("room").0;
     let in_vain: Vec<_> = (100..104)
         .map(|last| {
@@ -215,4 +235,52 @@ fn addresses_that_do_not_answer_make_room_for_others() {
     assert!(b.engine.neighbours().any(|n| n.ip == v4_mapped(PEER_IP) && n.refs == 1));
     assert_eq!(b.engine.neighbours().count(), 4);
     b.engine.cancel(honest, b.now);
+}
+
+const ROUTER: [u8; 4] = [10, 0, 0, 254];
+const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 254];
+
+/// Of four next hops and a default router.
+fn bench_with_router() -> Bench {
+    Bench::with(|c| (c.next_hops, c.gateways) = (4, vec![v4_mapped(ROUTER)]))
+}
+
+fn on_link(n: u8) -> Peer {
+    Peer { ip: v4_mapped([10, 0, 0, n]), mac: [2, 0, 0, 0, 0, n], ..Peer::new(4000, 80) }
+}
+
+/// However many peers on the link have connections, what is behind a router is still reached.
+#[test]
+fn hosts_leave_room_for_routers() {
+    let mut b = bench_with_router();
+    b.listen(80, 50);
+    let accepted = (2..9).take_while(|n| {
+        let mut peer = on_link(*n);
+        peer.take(&only_segment(&b.frame(&peer.syn())));
+        let actions = b.frame(&peer.ack());
+        let is_installed = actions.iter().any(|a| matches!(a, Action::Install { .. }));
+        if is_installed {
+            b.installed(only_install(actions).0);
+        }
+        is_installed
+    });
+    assert_eq!(accepted.count(), 3);
+    b.engine.connect(1, None, Endpoint::v4([1, 1, 1, 1], 80), BUF, b.now).expect("room for the router");
+    assert_eq!(arps(&b.actions())[0].1.target_ip, ROUTER);
+    assert_eq!(segments(&b.frame(&arp(ArpOp::Reply, ROUTER_MAC, ROUTER, OUR_IP))).len(), 1, "the SYN");
+}
+
+/// A router that nobody uses at the moment does not make room for strangers.
+#[test]
+fn routers_are_not_pushed_out() {
+    let mut b = bench_with_router();
+    b.frame(&arp(ArpOp::Request, ROUTER_MAC, ROUTER, OUR_IP));
+    for n in 10..200 {
+        b.pass(10);
+        b.frame(&arp(ArpOp::Request, [2, 0, 0, 0, 0, n], [10, 0, 0, n], OUR_IP));
+    }
+    assert_eq!(b.engine.neighbours().count(), 4);
+    b.engine.connect(1, None, Endpoint::v4([1, 1, 1, 1], 80), BUF, b.now).unwrap();
+    let actions = b.actions();
+    assert_eq!((arps(&actions).len(), only_segment(&actions).to), (0, ROUTER_MAC), "it is known");
 }

@@ -2,7 +2,10 @@
 
 mod common;
 use common::*;
-use toe_abi::flow::{flow_flags, tcp_state};
+use toe_abi::{
+    control::close_reason,
+    flow::{flow_flags, tcp_state},
+};
 use toe_engine::{Action, Endpoint, InstallError, OpenOptions, SynCookies, Wishes};
 use toe_wire::{SeqNum, TcpFlags, Timestamps};
 
@@ -286,6 +289,31 @@ fn a_frame_goes_round_a_bounded_number_of_times_where_the_card_has_no_flow() {
     let mut other = Peer::new(4001, 80);
     b.accept(&mut other);
     assert_eq!(b.frame(&other.data(0, TcpFlags::ACK, b"x")).len(), 1);
+}
+
+/// RFC 9293, 3.10.7.4: after a RST the state is CLOSED, and the next SYN meets LISTEN. The card says so only when somebody has accepted.
+#[test]
+fn a_connection_that_was_reset_before_it_was_accepted_makes_way_for_the_next() {
+    for waited_us in [0, 2 * SEC] {
+        let mut b = Bench::new();
+        b.listen(80, 5);
+        let mut peer = Peer::new(4000, 80);
+        let (flow, mut state) = b.accept(&mut peer);
+        b.pass(waited_us);
+        let mut again = Peer { seq: SeqNum(70_000), ..Peer::new(4000, 80) };
+        let syn = again.syn();
+        assert!(matches!(b.frame(&syn)[..], [Action::QueryFlow { flow: f }] if f == flow));
+        b.engine.flow_state(flow, &state, b.now);
+        assert!(matches!(b.frame(&syn)[..], [Action::QueryFlow { flow: f }] if f == flow), "it lives");
+        state.rx.state = tcp_state::CLOSED;
+        b.engine.flow_state(flow, &state, b.now);
+        assert_eq!(b.engine.connection_count(), 0);
+        let (new, _) = b.accept(&mut again);
+        // Both wait to be accepted; the first one's end is told when it is.
+        b.engine.flow_closed(flow, close_reason::RESET, &state, b.now, b.now);
+        assert_eq!((b.engine.connection_count(), b.engine.listeners().next().map(|l| l.waiting)), (1, Some(2)));
+        assert!(b.engine.connections().all(|c| c.flow == Some(new)));
+    }
 }
 
 #[test]

@@ -194,6 +194,7 @@ impl End {
                 }
                 Action::ConnectFailed { .. } => self.failed += 1,
                 Action::Address { .. }
+                | Action::Conflict { .. }
                 | Action::NextHop { .. }
                 | Action::IcmpError { .. }
                 | Action::QueryFlow { .. }

@@ -9,7 +9,7 @@ pub struct CardConfig {
     pub max_contexts: u16,
     /// Regions, the control region included.
     pub max_regions: u16,
-    /// Entries of the next-hop table.
+    /// Entries of the next-hop table: each neighbour that has connections takes one, 68 bytes.
     pub max_next_hops: u16,
     /// Addresses of the card's own.
     pub max_addresses: u16,
@@ -50,7 +50,7 @@ impl Default for CardConfig {
             max_flows: 16_384,
             max_contexts: 256,
             max_regions: 64,
-            max_next_hops: 256,
+            max_next_hops: 4096,
             max_addresses: 16,
             hash_key: [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344],
             spin_us: 50,

@@ -140,6 +140,14 @@ impl Engine {
     /// A frame that the card did not know the flow of yet, but reaches us after its installation.
     pub(crate) fn inject_late(&mut self, id: ConnId, seg: &Segment<'_>) {
         let Some(Conn { phase: Phase::Established(e), .. }) = self.conns.get_mut(id) else { return };
+        if seg.has(TcpFlags::SYN) && !seg.has(TcpFlags::ACK) {
+            // The peer may have reset the connection, of which the card does not say until it has been accepted. It sends the SYN again.
+            self.counters.drop_stale += 1;
+            if self.limits.query.take(self.now) {
+                self.actions.push_back(Action::QueryFlow { flow: e.flow });
+            }
+            return;
+        }
         // What was put together of fragments has not been on the card; when it comes back, it is whole.
         if !seg.reassembled {
             if self.now.saturating_sub(e.since_us) > LATE_US || e.late_frames == LATE_FRAMES {
@@ -164,7 +172,7 @@ impl Engine {
         let (key, origin, doomed, mss) = (conn.key, conn.origin, i.doomed, i.mss);
         let held = core::mem::take(&mut i.held);
         self.held_bytes = self.held_bytes.saturating_sub(i.held_bytes);
-        self.conns.established(id, Established { flow, since_us: self.now, late_frames: 0, mss, orphan: None });
+        self.conns.established(id, Established::new(flow, mss, self.now));
         if doomed {
             self.unqueue(origin);
             self.actions.push_back(Action::AbortFlow { flow });

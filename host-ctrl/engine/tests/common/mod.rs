@@ -337,6 +337,11 @@ pub fn hops(actions: &[Action]) -> Vec<(u16, Option<[u8; 6]>)> {
     actions.iter().filter_map(|a| if let Action::NextHop { index, mac } = a { Some((*index, *mac)) } else { None }).collect()
 }
 
+/// Addresses of ours that others use, and who.
+pub fn conflicts(actions: &[Action]) -> Vec<([u8; 16], [u8; 6])> {
+    actions.iter().filter_map(|a| if let Action::Conflict { ip, mac } = a { Some((*ip, *mac)) } else { None }).collect()
+}
+
 pub fn failed(actions: &[Action]) -> Option<(ConnId, u32)> {
     actions.iter().find_map(|a| if let Action::ConnectFailed { conn, errno } = a { Some((*conn, errno.0)) } else { None })
 }

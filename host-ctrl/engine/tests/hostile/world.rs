@@ -397,7 +397,11 @@ impl World {
                         self.b.engine.flow_state(flow, s, self.b.now);
                     }
                 }
-                Action::Address { .. } | Action::Inject { .. } | Action::Accept { .. } | Action::IcmpError { .. } => {}
+                Action::Address { .. }
+                | Action::Conflict { .. }
+                | Action::Inject { .. }
+                | Action::Accept { .. }
+                | Action::IcmpError { .. } => {}
             }
         }
     }

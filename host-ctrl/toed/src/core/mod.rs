@@ -380,6 +380,7 @@ impl<H: Host> Core<H> {
                     self.outbox.send(&mut self.host, kind::QUERY, Pending::Query { flow }, |m| m.flow = flow);
                 }
                 Action::Address { ip, prefix, add } => self.address(ip, prefix, add),
+                Action::Conflict { ip, mac } => tracing::warn!("{} is used by {} as well", report::ip_text(&ip), mac_text(&mac)),
                 Action::NextHop { index, mac } => self.next_hop(index, mac),
                 Action::IcmpError { flow, kind: icmp, mtu, seq } => {
                     let args = [icmp.into(), mtu.into(), seq.into(), 0, 0];

@@ -336,7 +336,7 @@ fn state_name(state: u8) -> &'static str {
     }
 }
 
-fn ip_text(ip: &[u8; 16]) -> String {
+pub fn ip_text(ip: &[u8; 16]) -> String {
     IpAddr::from(*ip).to_canonical().to_string()
 }
 

@@ -41,6 +41,10 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = CardConfig::default().max_flows, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub max_flows: u32,
 
+    /// Neighbours on the link, hosts and routers, that connections may use at one time. The last 8 (of a table below 32: a quarter) are for routers.
+    #[arg(long, value_name = "N", default_value_t = CardConfig::default().max_next_hops, value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_next_hops: u16,
+
     /// Pairs of queues to host threads at one time, the daemon's included.
     #[arg(long, value_name = "N", default_value_t = CardConfig::default().max_contexts, value_parser = clap::value_parser!(u16).range(2..=i64::from(pci::MSIX_MAX)))]
     pub max_contexts: u16,
@@ -149,6 +153,7 @@ impl Args {
         let spin_us = self.spin_us.unwrap_or(if cpus > 1 { 30 } else { 0 });
         CardConfig {
             max_flows: self.max_flows,
+            max_next_hops: self.max_next_hops,
             max_contexts: self.max_contexts,
             max_regions: self.max_regions,
             spin_us,
@@ -186,6 +191,17 @@ mod tests {
         }
         let error = parse(&["--log-level", "warning"]).unwrap_err().to_string();
         assert!(error.contains("not off, error, warn"), "{error}");
+    }
+
+    #[test]
+    fn sizes() {
+        let args = parse(&["--max-flows", "9", "--max-next-hops", "65535", "--max-contexts", "8", "--max-regions", "7"]).unwrap();
+        let c = args.card_config();
+        assert_eq!((c.max_flows, c.max_next_hops, c.max_contexts, c.max_regions), (9, 65_535, 8, 7));
+        assert_eq!(parse(&[]).unwrap().card_config().max_next_hops, 4096);
+        for bad in ["0", "65536", "-1"] {
+            assert!(parse(&["--max-next-hops", bad]).is_err(), "{bad}");
+        }
     }
 
     #[test]

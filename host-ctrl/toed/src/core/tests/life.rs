@@ -328,6 +328,19 @@ fn peers_that_never_close_do_not_keep_programs_from_starting() {
 }
 
 #[test]
+fn closes_in_order_may_have_for_ever() {
+    let mut w = World::new();
+    let (client, _, from, _, _) = w.connected();
+    w.a.core.config.linger_us = u64::MAX;
+    w.a.card.peers_hang = true;
+    w.a.write_slot(client.region, from, |s| s.tx.slot_flags = slot_flags::CLEAN);
+    w.kill(client);
+    w.pass(SEC);
+    assert_eq!((w.a.card.flows.len(), w.a.core.status().applications.len()), (1, 1));
+    assert_eq!(w.a.card.count(kind::UNMAP_REGION), 0);
+}
+
+#[test]
 fn a_connection_taken_by_a_process_that_died_is_found() {
     let mut w = World::new();
     let (_, server, _, listening, spare) = w.connected();

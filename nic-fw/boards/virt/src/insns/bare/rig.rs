@@ -93,7 +93,14 @@ impl Rig {
             kick: Nobody,
             clock: Executed,
         };
-        let config = CardConfig { max_flows: 64, tcp_records: 4 * 64, max_contexts: 2, max_regions: REGIONS, ..CardConfig::default() };
+        let config = CardConfig {
+            max_flows: 64,
+            tcp_records: 4 * 64,
+            max_contexts: 2,
+            max_regions: REGIONS,
+            max_next_hops: 64,
+            ..CardConfig::default()
+        };
         let mut card = Box::new(Card::new(config, parts));
         card.attach_control();
         let mut control = ControlPlane::new(memory.handle());
