@@ -499,6 +499,13 @@ impl Hub {
         }
     }
 
+    /// Threads that sleep on a slot are to look again.
+    pub fn wake_waiters_of(&mut self, slot: u32) {
+        let watchers = self.local(slot).watchers.iter();
+        let tickets: Vec<u64> = watchers.filter_map(|w| if let Watcher::Waiter(ticket) = *w { Some(ticket) } else { None }).collect();
+        tickets.into_iter().for_each(|ticket| self.wake(ticket));
+    }
+
     fn wake(&mut self, ticket: u64) {
         if let Some(waiter) = self.waiters.iter_mut().find(|w| w.ticket == ticket)
             && !std::mem::replace(&mut waiter.woken, true)

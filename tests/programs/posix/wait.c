@@ -293,6 +293,52 @@ static void number_reused_while_reading(void) {
     text("the other", s, 0);
 }
 
+static void *selects_once(void *arg) {
+    int s = (int)(long)arg;
+    fd_set set;
+    struct timeval t = milliseconds(3000);
+    FD_ZERO(&set);
+    FD_SET(s, &set);
+    int n = select(s + 1, &set, NULL, NULL, &t);
+    return (void *)(long)(n < 0 ? -errno : n);
+}
+
+/* Which of the two a thread sees depends on how soon it looks; that it sees one of them does not. */
+static void closed_while_polling(void) {
+    int missed = 0;
+    for (int i = 0; i < 5; i++) {
+        int s = outgoing();
+        pthread_t p = thread(polls_once, s), q = thread(selects_once, s);
+        settle();
+        shutdown(s, SHUT_RDWR);
+        close(s);
+        void *r;
+        pthread_join(p, &r);
+        missed += ((long)r & (POLLHUP | POLLNVAL)) == 0;
+        pthread_join(q, &r);
+        missed += (long)r != 1;
+    }
+    T(missed);
+}
+
+static void number_reused_while_polling(void) {
+    int missed = 0, ends[2];
+    must("make a pipe", pipe(ends));
+    close(ends[1]);
+    for (int i = 0; i < 5; i++) {
+        int s = outgoing();
+        pthread_t p = thread(polls_once, s);
+        settle();
+        shutdown(s, SHUT_RDWR);
+        dup2(ends[0], s);
+        void *r;
+        pthread_join(p, &r);
+        missed += ((long)r & POLLHUP) == 0;
+        close(s);
+    }
+    T(missed);
+}
+
 static void spinning_is_bounded(void) {
     int s = outgoing();
     char c;
@@ -338,6 +384,8 @@ const struct test wait_tests[] = {
     {"shutdown_wakes_accept", shutdown_wakes_accept},
     {"close_while_reading", close_while_reading},
     {"number_reused_while_reading", number_reused_while_reading},
+    {"closed_while_polling", closed_while_polling},
+    {"number_reused_while_polling", number_reused_while_polling},
     {"spinning_is_bounded", spinning_is_bounded},
     {"made_on_another_thread", made_on_another_thread},
     {0},
