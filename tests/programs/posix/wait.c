@@ -1,6 +1,8 @@
 /* Waiting: timeouts, signals, threads. */
 #include "probe.h"
 
+#include <setjmp.h>
+#include <sys/time.h>
 #include <time.h>
 
 static struct timeval milliseconds(int ms) {
@@ -339,6 +341,66 @@ static void number_reused_while_polling(void) {
     T(missed);
 }
 
+static sigjmp_buf out_of_it;
+
+static void jumps(int number) {
+    siglongjmp(out_of_it, number);
+}
+
+static void alarm_in(int ms) {
+    setitimer(ITIMER_REAL, &(struct itimerval){.it_value = milliseconds(ms)}, NULL);
+}
+
+/* As wget does to limit how long it waits. */
+static void left_by_a_jump(void) {
+    int s = outgoing();
+    char c;
+    signal(SIGALRM, jumps);
+    for (int i = 0; i < 3; i++) {
+        if (sigsetjmp(out_of_it, 1) == 0) {
+            alarm_in(50);
+            T(read(s, &c, 1));
+        }
+        alarm(0);
+    }
+    signal(SIGALRM, SIG_DFL);
+    alarm(20);
+    P("later 50 send x");
+    struct pollfd p = {.fd = s, .events = POLLIN};
+    T(poll(&p, 1, -1));
+    T(read(s, &c, 1));
+    P("later 50 send y");
+    int e = epoll_create1(0);
+    struct epoll_event ev = {.events = EPOLLIN};
+    T(epoll_ctl(e, EPOLL_CTL_ADD, s, &ev));
+    T(epoll_wait(e, &ev, 1, -1));
+}
+
+static int other;
+
+static void waits_meanwhile(int number) {
+    struct pollfd p = {.fd = other, .events = POLLIN};
+    char c;
+    (void)number;
+    T(poll(&p, 1, 3000));
+    T(read(other, &c, 1));
+    P("use 0");
+    P("later 100 send y");
+}
+
+/* A handler that waits itself, in the middle of a call that does. */
+static void waits_in_a_handler(void) {
+    int s = outgoing();
+    other = outgoing();
+    char c;
+    struct sigaction action = {.sa_handler = waits_meanwhile, .sa_flags = SA_RESTART};
+    sigaction(SIGALRM, &action, NULL);
+    P("later 150 send x");
+    alarm_in(50);
+    T(read(s, &c, 1));
+    alarm(20);
+}
+
 static void spinning_is_bounded(void) {
     int s = outgoing();
     char c;
@@ -386,6 +448,8 @@ const struct test wait_tests[] = {
     {"number_reused_while_reading", number_reused_while_reading},
     {"closed_while_polling", closed_while_polling},
     {"number_reused_while_polling", number_reused_while_polling},
+    {"left_by_a_jump", left_by_a_jump},
+    {"waits_in_a_handler", waits_in_a_handler},
     {"spinning_is_bounded", spinning_is_bounded},
     {"made_on_another_thread", made_on_another_thread},
     {0},
