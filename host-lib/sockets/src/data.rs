@@ -202,7 +202,7 @@ impl Sock {
         let take = if flags & libc::MSG_PEEK != 0 { Take::Peek } else { Take::Consume };
         let got = {
             let _lock = SlotLock::lock(&socket.slot().rx.lock, thread_id());
-            if flags & libc::MSG_TRUNC != 0 && take == Take::Consume { socket.discard(len) } else { socket.receive(sink, take) }
+            if flags & libc::MSG_TRUNC != 0 { socket.discard(len, take) } else { socket.receive(sink, take) }
         };
         if socket.owes_window() {
             hub::lock().update(self.slot);
