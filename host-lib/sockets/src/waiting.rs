@@ -47,7 +47,11 @@ pub(crate) struct Wait {
 impl Wait {
     /// `timeout`: `None` waits for ever.
     pub fn new(timeout: Option<Duration>, mask: Option<SigMask>) -> Self {
-        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+        Self::until(timeout.and_then(|t| Instant::now().checked_add(t)), mask)
+    }
+
+    /// The same by the clock.
+    pub fn until(deadline: Option<Instant>, mask: Option<SigMask>) -> Self {
         Self { deadline, spin_until: None, spinning: false, turns: 0, mask }
     }
 

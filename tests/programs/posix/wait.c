@@ -48,6 +48,27 @@ static void send_timeout_after_some(void) {
     T(n > 0 && n < (long)sizeof block);
 }
 
+/* The timeout is one for the call, however often it gets on. */
+static void one_timeout_for_a_call(void) {
+    int s = outgoing();
+    struct timeval t = milliseconds(300);
+    char b[10];
+    T(setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t));
+    for (int ms = 200; ms <= 2000; ms += 200) {
+        peer("later %d send x", ms);
+    }
+    T(recv(s, b, sizeof b, MSG_WAITALL) < (long)sizeof b);
+    settle();
+    s = outgoing();
+    /* More than both ends keep. */
+    static char block[20000000];
+    T(setsockopt(s, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t));
+    for (int ms = 100; ms <= 6000; ms += 100) {
+        peer("later %d skip 500000", ms);
+    }
+    T(write(s, block, sizeof block) < (long)sizeof block);
+}
+
 static void interrupted(void) {
     int s = outgoing(), port, l = listener(&port), e = epoll_create1(0);
     char c;
@@ -435,6 +456,7 @@ const struct test wait_tests[] = {
     {"accept_timeout", accept_timeout},
     {"send_timeout", send_timeout},
     {"send_timeout_after_some", send_timeout_after_some},
+    {"one_timeout_for_a_call", one_timeout_for_a_call},
     {"interrupted", interrupted},
     {"interrupted_write_after_some", interrupted_write_after_some},
     {"restarted", restarted},
