@@ -143,6 +143,7 @@ const F_SETOWN_EX: c_int = 15;
 const FIOSETOWN: c_ulong = 0x8901;
 const SIOCSPGRP: c_ulong = 0x8902;
 const SIOCATMARK: c_ulong = 0x8905;
+const SIOCOUTQNSD: c_ulong = 0x894b;
 /// Of interfaces, routes and neighbours, from SIOCADDRT to the last of wireless ones. They ask a token, which is a UNIX socket, in vain.
 const OF_INTERFACES: std::ops::RangeInclusive<c_ulong> = 0x890b..=0x8bff;
 
@@ -173,6 +174,7 @@ unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_int) ->
     match (Sock::find(fd), request) {
         (Some(sock), libc::FIONREAD) => put(sock.queued_in()),
         (Some(sock), libc::TIOCOUTQ) => put(sock.queued_out()),
+        (Some(sock), SIOCOUTQNSD) => put(sock.not_sent()),
         (Some(sock), SIOCATMARK) => put(sock.at_mark().map(c_int::from)),
         (Some(_), libc::FIONBIO | libc::FIOASYNC) if argument.is_null() => status(Err(Errno::FAULT)),
         // SAFETY: this request takes a pointer to an int.

@@ -310,7 +310,7 @@ impl<'a> Socket<'a> {
     }
 
     /// Bytes that have not been sent, as far as one can tell here: no more than cwnd can have been.
-    fn not_sent(&self) -> u32 {
+    pub fn not_sent(&self) -> u32 {
         self.unacked().saturating_sub(self.slot.event.cwnd.load(Ordering::Relaxed))
     }
 
