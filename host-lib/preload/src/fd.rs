@@ -1,4 +1,4 @@
-//! Descriptors: close, dup, fcntl, ioctl, and the end of the program (exit, exec).
+//! Descriptors: close, dup, fcntl, ioctl, chroot, and the end of the program (exit, exec).
 
 use crate::real::{answer, status};
 use libc::{FILE, c_char, c_int, c_long, c_uint, c_ulong, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t};
@@ -223,6 +223,13 @@ unsafe extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: us
     let real = real!(syscall as fn(c_long, usize, usize, usize, usize, usize, usize) -> c_long);
     // SAFETY: its arguments, passed on; a call with fewer finds junk in the rest, as it would in libc.
     unsafe { real(number, a, b, c, d, e, f) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn chroot(path: *const c_char) -> c_int {
+    closing::chroot();
+    // SAFETY: its argument, passed on.
+    unsafe { real!(chroot as fn(*const c_char) -> c_int)(path) }
 }
 
 type Strings = *const *const c_char;

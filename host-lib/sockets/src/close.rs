@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use toe::Farewell;
 use toe::link::sys::{AppFd, ppoll};
 
-pub use crate::process::{exec, exiting, fork_child, fork_parent, fork_prepare, received, sent, spawn, start};
+pub use crate::process::{chroot, exec, exiting, fork_child, fork_parent, fork_prepare, received, sent, spawn, start};
 
 /// close(2) of a number that is ours.
 pub fn close(fd: i32) -> Result<(), Errno> {

@@ -542,6 +542,13 @@ pub fn exec() {
     let_go();
 }
 
+/// The process is about to go where toed's socket is out of its reach: it attaches before.
+pub fn chroot() {
+    if is_own() {
+        let _ = attach();
+    }
+}
+
 /// Another program is about to be started by a function of libc's (posix_spawn, system, popen), out of this library's sight: it may have sockets
 /// of this process, which shares them from now on.
 pub fn spawn() {

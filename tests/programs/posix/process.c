@@ -139,6 +139,48 @@ static void preforked_with_epoll(void) {
     P("connect %d", port);
 }
 
+/* As HAProxy's: root opens the listener, the worker shuts itself in. */
+static void worker_in_a_chroot(void) {
+    int port, l = listener(&port), go[2];
+    char folder[] = "/tmp/probe-XXXXXX", c;
+    T(mkdtemp(folder) != NULL);
+    T(pipe(go));
+    if (fork() == 0) {
+        T(chroot(folder));
+        T(chdir("/"));
+        write(go[1], "x", 1);
+        int s = accept(l, NULL, NULL);
+        serve(s);
+        _exit(s < 0);
+    }
+    T(read(go[0], &c, 1));
+    P("connect %d", port);
+    P("send hello");
+    P("recv 5");
+    P("shutdown wr");
+    P("end");
+    reap(1);
+    T(rmdir(folder));
+}
+
+static void connects_from_a_chroot(void) {
+    int port = peer_port();
+    char folder[] = "/tmp/probe-XXXXXX";
+    T(mkdtemp(folder) != NULL);
+    if (fork() == 0) {
+        struct sockaddr_in a = at(there, port);
+        T(chroot(folder));
+        int s = socket(AF_INET, SOCK_STREAM, 0);
+        T(connect(s, ADDR(a), sizeof a));
+        T(write(s, "hello", 5));
+        _exit(0);
+    }
+    reap(1);
+    P("accept");
+    P("recv 5");
+    T(rmdir(folder));
+}
+
 static void child_does_nothing(void) {
     int s = outgoing();
     P("send before");
@@ -560,6 +602,8 @@ const struct test process_tests[] = {
     {"child_exits_without_closing", child_exits_without_closing},
     {"preforked", preforked},
     {"preforked_with_epoll", preforked_with_epoll},
+    {"worker_in_a_chroot", worker_in_a_chroot},
+    {"connects_from_a_chroot", connects_from_a_chroot},
     {"child_does_nothing", child_does_nothing},
     {"parent_closes_first", parent_closes_first},
     {"both_use_it", both_use_it},
