@@ -166,7 +166,7 @@ pub(crate) fn settings() -> &'static Settings {
 /// When the library is loaded: sockets that came through exec are found, while nothing else has been opened.
 pub fn start() {
     settings();
-    let tokens: Vec<i32> = (0..INHERITED_MAX).filter(|&fd| is_token(AppFd(fd))).collect();
+    let tokens: Vec<i32> = open_numbers().into_iter().filter(|&fd| is_token(AppFd(fd))).collect();
     let Some(&first) = tokens.first() else { return };
     if attach_with(Some(AppFd(first))).is_err() {
         return;
@@ -209,8 +209,11 @@ fn adopt(fd: i32) {
     }
 }
 
-/// Descriptors looked at after exec.
-const INHERITED_MAX: i32 = 64;
+/// The numbers that are open. (None without /proc; then nothing says of a descriptor either that toed has made it.)
+fn open_numbers() -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
 
 /// Whether a descriptor may be one of toed's tokens: an end of a socketpair that a process called toed has made.
 fn is_token(fd: AppFd) -> bool {

@@ -365,6 +365,19 @@ static void inetd_with_close_on_exec(void) {
     reap(1);
 }
 
+static void inherited_at_a_high_number(void) {
+    int s = outgoing();
+    must("make a copy", dup2(s, 100));
+    if (fork() == 0) {
+        execlp("python3", "python3", "-c", "import os; os.write(100, os.read(100, 5))", NULL);
+        _exit(127);
+    }
+    close(100);
+    P("send hello");
+    P("recv 5");
+    reap(1);
+}
+
 static void exec_keeps_unread_bytes(void) {
     int s = outgoing(), pipes[2];
     char b[10] = {0};
@@ -614,6 +627,7 @@ const struct test process_tests[] = {
     {"threads_go_on_in_the_parent", threads_go_on_in_the_parent},
     {"inetd", inetd},
     {"inetd_with_close_on_exec", inetd_with_close_on_exec},
+    {"inherited_at_a_high_number", inherited_at_a_high_number},
     {"exec_keeps_unread_bytes", exec_keeps_unread_bytes},
     {"spawned", spawned},
     {"system_and_popen", system_and_popen},
