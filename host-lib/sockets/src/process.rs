@@ -18,7 +18,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock};
 use std::time::{Duration, Instant};
 use toe::link::Region;
 use toe::link::client::{Client, Daemon, OpenError, Proof, Welcome, run_dir, ticket};
@@ -195,6 +195,9 @@ pub fn sent(fd: i32) {
 /// Makes a token that came from elsewhere a socket, if it is one of this family's.
 fn adopt(fd: i32) {
     let slot = ask(|client| client.identify(AppFd(fd).as_fd()));
+    if slot == Err(Errno::BADF) {
+        warn_of_stranger(fd);
+    }
     if let Ok(slot) = slot
         && view(slot).is_ok()
         && fdtable::fits(fd)
@@ -207,6 +210,16 @@ fn adopt(fd: i32) {
         hub.hold(slot);
         fdtable::set(fd, Kind::Socket(slot));
     }
+}
+
+/// One line on stderr, once per process.
+fn warn_of_stranger(fd: i32) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let line =
+            format!("libtoe: descriptor {fd} is another program's socket: this program, which has sockets of its own, cannot use it\n");
+        let _ = rustix::io::write(AppFd(2), line.as_bytes());
+    });
 }
 
 /// The numbers that are open. (None without /proc; then nothing says of a descriptor either that toed has made it.)

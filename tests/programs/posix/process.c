@@ -594,6 +594,40 @@ static void passed_over_a_unix_socket(void) {
     P("end");
 }
 
+static void passed_to_a_program_with_sockets(void) {
+    int s = outgoing(), pair[2], err[2];
+    T(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    T(pipe(err));
+    if (fork() == 0) {
+        dup2(pair[1], 0);
+        dup2(err[1], 2);
+        close_range(3, ~0u, 0);
+        execlp("python3", "python3", "-c",
+               "import os, socket\n"
+               "own = socket.socket()\n"
+               "fds = socket.recv_fds(socket.socket(fileno=0), 1, 2)[1]\n"
+               "os.write(fds[0], b'passed')\n",
+               NULL);
+        _exit(127);
+    }
+    close(err[1]);
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(2 * sizeof(int))];
+    } c = {.head = {.cmsg_len = CMSG_LEN(2 * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+    memcpy(CMSG_DATA(&c.head), (int[]){s, s}, 2 * sizeof(int));
+    struct iovec v = {"x", 1};
+    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = sizeof c};
+    T(sendmsg(pair[0], &m, 0));
+    int lines = 0;
+    for (char b; read(err[0], &b, 1) == 1;) {
+        lines += b == '\n';
+    }
+    say("%d lines of errors", lines);
+    reap(1);
+    P("recv 6");
+}
+
 static void epoll_over_fork(void) {
     int e = epoll_create1(0), s = outgoing();
     struct epoll_event ev = {.events = EPOLLIN};
@@ -639,6 +673,7 @@ const struct test process_tests[] = {
     {"daemons", daemons},
     {"closes_all_with_a_connection", closes_all_with_a_connection},
     {"passed_over_a_unix_socket", passed_over_a_unix_socket},
+    {"passed_to_a_program_with_sockets", passed_to_a_program_with_sockets},
     {"epoll_over_fork", epoll_over_fork},
     {0},
 };
