@@ -82,7 +82,7 @@ pub(crate) fn block<T>(socket: Socket<'_>, patience: Patience, mut attempt: impl
     loop {
         let mut hub = hub::lock();
         hub.drain();
-        if hub.is_closed(slot) {
+        if hub.holders(slot) == 0 {
             return Err(Errno::BADF);
         }
         // Under the lock under which `Wait::step` registers: what changes from here on wakes us.

@@ -386,11 +386,6 @@ impl Hub {
 
     // --- who holds
 
-    /// This process has closed the socket.
-    pub fn is_closed(&mut self, slot: u32) -> bool {
-        self.local(slot).refs == 0
-    }
-
     /// How many numbers of this process mean the slot.
     pub fn holders(&mut self, slot: u32) -> u32 {
         self.local(slot).refs
