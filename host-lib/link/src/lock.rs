@@ -32,12 +32,6 @@ impl<'a> SlotLock<'a> {
         }
         Self { word, me }
     }
-
-    /// Takes the lock if nobody has it.
-    pub fn try_lock(word: &'a AtomicU32, me: u32) -> Option<Self> {
-        // Acquire: as in `lock`.
-        word.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).ok().map(|_| Self { word, me })
-    }
 }
 
 impl Drop for SlotLock<'_> {
@@ -129,14 +123,5 @@ mod tests {
         assert_eq!(word.load(Ordering::Relaxed) & !WAITERS, tid());
         drop(guard);
         assert_eq!(word.load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn trying_does_not_wait() {
-        let word = AtomicU32::new(0);
-        let guard = SlotLock::try_lock(&word, 7);
-        assert!(guard.is_some() && SlotLock::try_lock(&word, 8).is_none());
-        drop(guard);
-        assert!(SlotLock::try_lock(&word, 8).is_some());
     }
 }

@@ -38,11 +38,6 @@ impl<'a> Ring<'a> {
         Self { base, len, _region: PhantomData }
     }
 
-    /// Bytes of the buffer.
-    pub fn capacity(&self) -> u32 {
-        self.len
-    }
-
     /// Where the `len` bytes from position `pos` on lie: one run, or two if they wrap. At most the whole buffer.
     pub fn spans(&self, pos: u32, len: u32) -> [Span; 2] {
         let len = len.min(self.len);

@@ -1,4 +1,4 @@
-//! Descriptors: close, dup, fcntl, ioctl, and the end of the program (exit, exec).
+//! Descriptors: close, dup, fcntl, ioctl, chroot, and the end of the program (exit, exec).
 
 use crate::real::{answer, status};
 use libc::{FILE, c_char, c_int, c_long, c_uint, c_ulong, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t};
@@ -143,6 +143,7 @@ const F_SETOWN_EX: c_int = 15;
 const FIOSETOWN: c_ulong = 0x8901;
 const SIOCSPGRP: c_ulong = 0x8902;
 const SIOCATMARK: c_ulong = 0x8905;
+const SIOCOUTQNSD: c_ulong = 0x894b;
 /// Of interfaces, routes and neighbours, from SIOCADDRT to the last of wireless ones. They ask a token, which is a UNIX socket, in vain.
 const OF_INTERFACES: std::ops::RangeInclusive<c_ulong> = 0x890b..=0x8bff;
 
@@ -173,6 +174,7 @@ unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_int) ->
     match (Sock::find(fd), request) {
         (Some(sock), libc::FIONREAD) => put(sock.queued_in()),
         (Some(sock), libc::TIOCOUTQ) => put(sock.queued_out()),
+        (Some(sock), SIOCOUTQNSD) => put(sock.not_sent()),
         (Some(sock), SIOCATMARK) => put(sock.at_mark().map(c_int::from)),
         (Some(_), libc::FIONBIO | libc::FIOASYNC) if argument.is_null() => status(Err(Errno::FAULT)),
         // SAFETY: this request takes a pointer to an int.
@@ -221,6 +223,13 @@ unsafe extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: us
     let real = real!(syscall as fn(c_long, usize, usize, usize, usize, usize, usize) -> c_long);
     // SAFETY: its arguments, passed on; a call with fewer finds junk in the rest, as it would in libc.
     unsafe { real(number, a, b, c, d, e, f) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn chroot(path: *const c_char) -> c_int {
+    closing::chroot();
+    // SAFETY: its argument, passed on.
+    unsafe { real!(chroot as fn(*const c_char) -> c_int)(path) }
 }
 
 type Strings = *const *const c_char;

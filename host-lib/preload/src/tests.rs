@@ -81,6 +81,8 @@ fn sockets_come_in_several_messages() {
 
 unsafe extern "C-unwind" {
     fn pthread_create(thread: &mut libc::pthread_t, attributes: *const c_void, run: Run, argument: *mut c_void) -> libc::c_int;
+    fn pthread_setcanceltype(kind: libc::c_int, before: *mut libc::c_int) -> libc::c_int;
+    fn send(fd: libc::c_int, buf: *const c_void, len: usize, flags: libc::c_int) -> isize;
     fn recv(fd: libc::c_int, buf: *mut c_void, len: usize, flags: libc::c_int) -> isize;
     fn epoll_wait(epfd: libc::c_int, events: *mut libc::epoll_event, max: libc::c_int, timeout: libc::c_int) -> libc::c_int;
 }
@@ -120,6 +122,75 @@ fn threads_that_wait_can_be_cancelled() {
             assert_eq!(libc::pthread_join(thread, &raw mut result), 0);
         }
         // PTHREAD_CANCELED
+        assert_eq!(result.addr(), usize::MAX);
+    }
+}
+
+const PTHREAD_CANCEL_ASYNCHRONOUS: libc::c_int = 1;
+
+/// Sends and receives until it is cancelled, at any time, as iperf3's workers.
+unsafe extern "C-unwind" fn moves(fd: *mut c_void) -> *mut c_void {
+    let mut before = -1;
+    // SAFETY: room for a number.
+    unsafe {
+        assert_eq!(pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &raw mut before), 0);
+        assert_eq!(before, 0);
+        assert_eq!(pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &raw mut before), 0);
+        assert_eq!(before, PTHREAD_CANCEL_ASYNCHRONOUS);
+    }
+    let fd = fd.addr() as libc::c_int;
+    let mut byte = 0u8;
+    loop {
+        // SAFETY: room for a byte.
+        unsafe {
+            send(fd, (&raw const byte).cast(), 1, libc::MSG_DONTWAIT);
+            recv(fd, (&raw mut byte).cast(), 1, libc::MSG_DONTWAIT);
+        }
+    }
+}
+
+/// Calls nothing.
+unsafe extern "C-unwind" fn computes(_: *mut c_void) -> *mut c_void {
+    // SAFETY: nothing is asked.
+    unsafe { pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, null_mut()) };
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+#[test]
+fn a_thread_that_only_computes_can_be_cancelled_at_any_time() {
+    let (mut thread, mut result) = (0, null_mut());
+    // SAFETY: the thread is waited for, and holds nothing.
+    unsafe {
+        assert_eq!(pthread_create(&mut thread, null(), computes, null_mut()), 0);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        assert_eq!(libc::pthread_cancel(thread), 0);
+        assert_eq!(libc::pthread_join(thread, &raw mut result), 0);
+    }
+    assert_eq!(result.addr(), usize::MAX);
+}
+
+/// A thread that may be cancelled at any time takes no lock of the library's with it.
+#[test]
+fn threads_that_can_be_cancelled_at_any_time_leave_nothing_locked() {
+    spawn_first();
+    let number = |sock| (0..1000).find(|&fd| Sock::find(fd) == Some(sock)).unwrap();
+    let ((moved, _far), (client, server)) = (world::pair(), world::pair());
+    let (moved, client, server) = (number(moved), number(client), number(server));
+    for _ in 0..100 {
+        let (mut thread, mut result) = (0, null_mut());
+        let mut byte = 0u8;
+        // SAFETY: the thread is waited for, and holds nothing when it ends; room for a byte.
+        unsafe {
+            assert_eq!(pthread_create(&mut thread, null(), moves, std::ptr::without_provenance_mut(moved as usize)), 0);
+            // Whatever it does just then.
+            std::thread::sleep(std::time::Duration::from_micros(300));
+            assert_eq!(libc::pthread_cancel(thread), 0);
+            assert_eq!(libc::pthread_join(thread, &raw mut result), 0);
+            assert_eq!(send(client, (&raw const byte).cast(), 1, 0), 1);
+            assert_eq!(recv(server, (&raw mut byte).cast(), 1, 0), 1);
+        }
         assert_eq!(result.addr(), usize::MAX);
     }
 }

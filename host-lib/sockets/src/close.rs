@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use toe::Farewell;
 use toe::link::sys::{AppFd, ppoll};
 
-pub use crate::process::{exec, exiting, fork_child, fork_parent, fork_prepare, received, sent, spawn, start};
+pub use crate::process::{chroot, exec, exiting, fork_child, fork_parent, fork_prepare, received, sent, spawn, start};
 
 /// close(2) of a number that is ours.
 pub fn close(fd: i32) -> Result<(), Errno> {
@@ -41,10 +41,13 @@ fn end(fd: i32, slot: u32, close: impl FnOnce() -> Result<(), Errno>) -> Result<
     let farewell = say_goodbye(slot);
     forget(fd);
     // Asking for the last costs some system calls, of which a listener or a socket without connection has no use.
-    let Some(farewell) = farewell else { return close() };
-    if AppFd(fd).last_by(close)? {
-        hub::lock().part(farewell);
+    let last = if farewell.is_some() { AppFd(fd).last_by(close)? } else { close().map(|()| false)? };
+    let mut hub = hub::lock();
+    if let Some(farewell) = farewell.filter(|_| last) {
+        hub.part(farewell);
     }
+    // Threads in poll() may have looked while the number still was the token's.
+    hub.wake_waiters_of(slot);
     Ok(())
 }
 

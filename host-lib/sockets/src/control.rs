@@ -2,6 +2,7 @@
 
 use crate::{Errno, Sock, hub, process};
 use std::sync::atomic::Ordering::Relaxed;
+use toe::Socket;
 use toe::link::client::Daemon;
 use toe_abi::region::slot_state;
 
@@ -18,24 +19,32 @@ impl Sock {
         Ok(())
     }
 
-    /// ioctl(FIONREAD): bytes that can be received, up to an urgent one. EINVAL on a listener, as Linux.
+    /// ioctl(FIONREAD): bytes that can be received, up to an urgent one.
     pub fn queued_in(self) -> Result<i32, Errno> {
-        let socket = self.socket()?;
-        if socket.state() == slot_state::LISTENING {
-            return Err(Errno::INVAL);
-        }
-        hub::lock().drain();
-        Ok(socket.readable_to_mark() as i32)
+        Ok(self.counted()?.readable_to_mark() as i32)
     }
 
     /// ioctl(SIOCOUTQ): bytes that the peer has not acknowledged.
     pub fn queued_out(self) -> Result<i32, Errno> {
+        Ok(self.counted()?.unacked() as i32)
+    }
+
+    /// ioctl(SIOCOUTQNSD): those of them that have not been sent. Without a toed that answers, no more than surely have not.
+    pub fn not_sent(self) -> Result<i32, Errno> {
+        let info = process::ask(|client| client.info(self.slot)).unwrap_or_default();
+        let socket = self.counted()?;
+        let bytes = if info.mss == 0 { socket.not_sent() } else { socket.unacked().saturating_sub(info.unacked) };
+        Ok(bytes as i32)
+    }
+
+    /// The socket, with all that the card has said. EINVAL on a listener, as Linux.
+    fn counted(self) -> Result<Socket<'static>, Errno> {
         let socket = self.socket()?;
         if socket.state() == slot_state::LISTENING {
             return Err(Errno::INVAL);
         }
         hub::lock().drain();
-        Ok(socket.unacked() as i32)
+        Ok(socket)
     }
 
     /// shutdown(2).

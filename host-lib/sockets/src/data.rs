@@ -5,7 +5,7 @@ use crate::process::thread_id;
 use crate::waiting::{Step, Wait};
 use crate::{Errno, Sock, urgent};
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use toe::Socket;
 use toe::link::lock::SlotLock;
 use toe::link::sys::{AppFd, ppoll, signals_restart};
@@ -23,6 +23,11 @@ const CALL_MAX: usize = 0x7fff_f000;
 pub(crate) enum Side {
     Rx,
     Tx,
+}
+
+/// The end of a call that begins now.
+pub(crate) fn deadline(socket: &Socket<'_>, side: Side) -> Option<Instant> {
+    timeout(socket, side).and_then(|t| Instant::now().checked_add(t))
 }
 
 /// The socket's SO_RCVTIMEO or SO_SNDTIMEO.
@@ -47,7 +52,8 @@ pub(crate) struct Patience {
     pub bytes: u32,
     /// Wait at all.
     pub wait: bool,
-    pub timeout: Option<Duration>,
+    /// When the call's time is over, in however many pieces it waits.
+    pub until: Option<Instant>,
 }
 
 impl Patience {
@@ -76,7 +82,7 @@ pub(crate) fn block<T>(socket: Socket<'_>, patience: Patience, mut attempt: impl
     loop {
         let mut hub = hub::lock();
         hub.drain();
-        if hub.is_closed(slot) {
+        if hub.holders(slot) == 0 {
             return Err(Errno::BADF);
         }
         // Under the lock under which `Wait::step` registers: what changes from here on wakes us.
@@ -100,12 +106,12 @@ pub(crate) fn block<T>(socket: Socket<'_>, patience: Patience, mut attempt: impl
         if interest.slots.is_empty() {
             interest = Interest { slots: vec![slot], moves_bytes: true, ..Interest::default() };
         }
-        let waiting = waiting.get_or_insert_with(|| Wait::new(patience.timeout, None));
+        let waiting = waiting.get_or_insert_with(|| Wait::until(patience.until, None));
         match waiting.step(hub, &interest, &mut []) {
             Ok(Step::Again) => {}
             Ok(Step::Timeout) => return Err(Errno::AGAIN),
             // As Linux: with a timeout, a call is not restarted.
-            Err(Errno::INTR) if patience.timeout.is_none() && signals_restart() => {}
+            Err(Errno::INTR) if patience.until.is_none() && signals_restart() => {}
             Err(e) => return Err(e),
         }
     }
@@ -164,7 +170,7 @@ impl Sock {
             want: ready::IN,
             bytes: if wait { least(&socket, len, whole, peek) } else { 0 },
             wait,
-            timeout: timeout(&socket, Side::Rx),
+            until: deadline(&socket, Side::Rx),
         };
         let sane = flags & libc::MSG_TRUNC != 0 || plausible(spans);
         let mut sink = Sink::new(spans);
@@ -202,7 +208,7 @@ impl Sock {
         let take = if flags & libc::MSG_PEEK != 0 { Take::Peek } else { Take::Consume };
         let got = {
             let _lock = SlotLock::lock(&socket.slot().rx.lock, thread_id());
-            if flags & libc::MSG_TRUNC != 0 && take == Take::Consume { socket.discard(len) } else { socket.receive(sink, take) }
+            if flags & libc::MSG_TRUNC != 0 { socket.discard(len, take) } else { socket.receive(sink, take) }
         };
         if socket.owes_window() {
             hub::lock().update(self.slot);
@@ -243,7 +249,7 @@ impl Sock {
             want: ready::OUT,
             bytes: 0,
             wait: !is_nonblocking(socket) && flags & libc::MSG_DONTWAIT == 0,
-            timeout: timeout(socket, Side::Tx),
+            until: deadline(socket, Side::Tx),
         };
         let mut done = 0;
         loop {

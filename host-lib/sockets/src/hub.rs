@@ -56,6 +56,7 @@ pub(crate) struct Local {
 /// A sleeping thread.
 struct Waiter {
     ticket: u64,
+    thread: u32,
     /// Its eventfd, or [`NO_FD`].
     wake: i32,
     woken: bool,
@@ -385,11 +386,6 @@ impl Hub {
 
     // --- who holds
 
-    /// This process has closed the socket.
-    pub fn is_closed(&mut self, slot: u32) -> bool {
-        self.local(slot).refs == 0
-    }
-
     /// How many numbers of this process mean the slot.
     pub fn holders(&mut self, slot: u32) -> u32 {
         self.local(slot).refs
@@ -422,10 +418,11 @@ impl Hub {
     // --- sleeping
 
     /// Registers a thread that is about to sleep and looks after it afterwards.
-    pub fn register(&mut self, wake: i32, interest: &Interest) -> u64 {
+    pub fn register(&mut self, thread: u32, wake: i32, interest: &Interest) -> u64 {
+        self.abandon(thread);
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.waiters.push(Waiter { ticket, wake, woken: false, moves_bytes: interest.moves_bytes });
+        self.waiters.push(Waiter { ticket, thread, wake, woken: false, moves_bytes: interest.moves_bytes });
         for &slot in &interest.slots {
             self.watch(slot, Watcher::Waiter(ticket));
         }
@@ -464,6 +461,24 @@ impl Hub {
         }
     }
 
+    /// Forgets earlier waits of a thread. A signal handler has jumped out of them; or it waits itself, and they will come back and find that they
+    /// were interrupted.
+    pub fn abandon(&mut self, thread: u32) {
+        while let Some(i) = self.waiters.iter().position(|w| w.thread == thread) {
+            let ticket = self.waiters.swap_remove(i).ticket;
+            for local in &mut self.slots {
+                local.watchers.retain(|w| *w != Watcher::Waiter(ticket));
+            }
+            for instance in self.epolls.iter_mut().flatten() {
+                instance.waiters.retain(|t| *t != ticket);
+            }
+            if self.leader == Some(ticket) {
+                self.leader = None;
+                self.hand_over();
+            }
+        }
+    }
+
     /// If nobody waits for the card, some sleeping thread has to: it is woken, and leads when it sleeps again.
     fn hand_over(&mut self) {
         if self.leader.is_some() || self.waiters.iter().any(|w| w.woken) {
@@ -492,11 +507,18 @@ impl Hub {
         self.link.as_ref().is_some_and(|link| link.channel.has_backlog())
     }
 
-    /// Takes the interrupts that are pending.
-    pub fn acknowledge(&self) {
-        if let Some(link) = &self.link {
+    /// Takes the interrupts that are pending, if they are still the leader's who has seen them.
+    pub fn acknowledge(&self, ticket: u64) {
+        if let Some(link) = self.link.as_ref().filter(|_| self.leader == Some(ticket)) {
             link.bell.acknowledge();
         }
+    }
+
+    /// Threads that sleep on a slot are to look again.
+    pub fn wake_waiters_of(&mut self, slot: u32) {
+        let watchers = self.local(slot).watchers.iter();
+        let tickets: Vec<u64> = watchers.filter_map(|w| if let Watcher::Waiter(ticket) = *w { Some(ticket) } else { None }).collect();
+        tickets.into_iter().for_each(|ticket| self.wake(ticket));
     }
 
     fn wake(&mut self, ticket: u64) {

@@ -1,6 +1,6 @@
 //! How a socket comes to be and to be connected: socket, bind, listen, accept, connect.
 
-use crate::data::{Patience, Side, block, is_nonblocking, timeout};
+use crate::data::{Patience, Side, block, deadline, is_nonblocking};
 use crate::fdtable::{self, Kind};
 use crate::names::{self, Family, Name, SOCKADDR_IN_LEN, SockName};
 use crate::process::{self, Verdict};
@@ -159,7 +159,7 @@ impl Sock {
             return Err(Errno::INVAL);
         }
         let socket = self.socket()?;
-        let patience = Patience { want: ready::IN, bytes: 0, wait: !is_nonblocking(&socket), timeout: timeout(&socket, Side::Rx) };
+        let patience = Patience { want: ready::IN, bytes: 0, wait: !is_nonblocking(&socket), until: deadline(&socket, Side::Rx) };
         let (slot, token, fd) = block(socket, patience, || self.accept_step(&socket, flags & libc::SOCK_CLOEXEC != 0))?;
         let fd = publish(slot, token, fd, flags & libc::SOCK_NONBLOCK != 0);
         Ok((fd, names::encode(process::view(slot)?.slot().names.remote(), Family::of(&socket))))
@@ -252,7 +252,7 @@ impl Sock {
 
     /// `late`: what to answer when SO_SNDTIMEO is over.
     fn await_connect(self, socket: &Socket<'_>, late: Errno) -> Result<Outcome, Errno> {
-        let patience = Patience { want: ready::OUT, bytes: 0, wait: true, timeout: timeout(socket, Side::Tx) };
+        let patience = Patience { want: ready::OUT, bytes: 0, wait: true, until: deadline(socket, Side::Tx) };
         let connected = block(*socket, patience, || match socket.state() {
             slot_state::CONNECTING => Ok(None),
             slot_state::CONNECTED => {

@@ -14,56 +14,98 @@ pub fn concerns_us(mut fds: impl Iterator<Item = i32>) -> bool {
     fds.any(|fd| fdtable::kind(fd) != Kind::Other)
 }
 
-/// poll(2) and ppoll(2). `timeout`: `None` waits for ever.
-pub fn poll(fds: &mut [libc::pollfd], timeout: Option<Duration>, mask: Option<SigMask>) -> Result<usize, Errno> {
-    // The same list for the kernel, with holes where ours are. An instance of epoll is both.
-    let mut kernel: Vec<libc::pollfd> = fds.to_vec();
-    let mut interest = Interest::default();
-    for (theirs, fd) in kernel.iter_mut().zip(fds.iter()) {
-        theirs.revents = 0;
-        match fdtable::kind(fd.fd) {
-            Kind::Socket(slot) => {
-                theirs.fd = -1;
-                // A socket that cannot be used any more is reported as such below.
-                let _ = process::touch(slot);
-                interest.slots.push(slot);
+/// The numbers of a call, by what they mean.
+#[derive(Default)]
+struct Watched {
+    kinds: Vec<Kind>,
+    /// The same list for the kernel, with holes where ours are. An instance of epoll is both.
+    kernel: Vec<libc::pollfd>,
+    interest: Interest,
+}
+
+impl Watched {
+    /// What the numbers mean now. Slots that they meant before stay watched: who closes a socket says so twice, and the second time the number
+    /// is free, or another file's.
+    fn look(&mut self, fds: &[libc::pollfd]) {
+        let again = !self.kinds.is_empty();
+        self.kinds = fds.iter().map(|fd| fdtable::kind(fd.fd)).collect();
+        self.kernel = fds.to_vec();
+        for (theirs, kind) in self.kernel.iter_mut().zip(&self.kinds) {
+            theirs.revents = 0;
+            match *kind {
+                Kind::Socket(slot) => {
+                    theirs.fd = -1;
+                    // A socket that cannot be used any more is reported as such.
+                    let _ = process::touch(slot);
+                    self.interest.slots.push(slot);
+                }
+                Kind::Epoll(index) => self.interest.epolls.push(index),
+                // Hidden: the kernel is asked about a number that is never open.
+                Kind::Internal => theirs.fd = i32::MAX,
+                Kind::Other => {}
             }
-            Kind::Epoll(index) => interest.epolls.push(index),
-            // Hidden: the kernel is asked about a number that is never open.
-            Kind::Internal => theirs.fd = i32::MAX,
-            Kind::Other => {}
+        }
+        if again {
+            for list in [&mut self.interest.slots, &mut self.interest.epolls] {
+                list.sort_unstable();
+                list.dedup();
+            }
         }
     }
-    let kernel_alone = interest.slots.is_empty();
-    let has_kernel = kernel.iter().any(|fd| fd.fd >= 0);
+
+    fn is_stale(&self, fds: &[libc::pollfd]) -> bool {
+        fds.iter().zip(&self.kinds).any(|(fd, kind)| fdtable::kind(fd.fd) != *kind)
+    }
+}
+
+/// The kernel's list, if there is anything in it.
+fn filled(kernel: &mut [libc::pollfd]) -> &mut [libc::pollfd] {
+    if kernel.iter().any(|fd| fd.fd >= 0) { kernel } else { &mut [] }
+}
+
+/// poll(2) and ppoll(2). `timeout`: `None` waits for ever.
+pub fn poll(fds: &mut [libc::pollfd], timeout: Option<Duration>, mask: Option<SigMask>) -> Result<usize, Errno> {
+    poll_until(fds, timeout, mask).map(|(n, _)| n)
+}
+
+/// The same. Says besides whether it had to wait.
+fn poll_until(fds: &mut [libc::pollfd], timeout: Option<Duration>, mask: Option<SigMask>) -> Result<(usize, bool), Errno> {
+    let mut watched = Watched::default();
+    watched.look(fds);
     let mut waiting = None;
     loop {
-        if has_kernel {
-            ppoll(&mut kernel, Some(Duration::ZERO), None)?;
+        let kernel = filled(&mut watched.kernel);
+        if !kernel.is_empty() {
+            ppoll(kernel, Some(Duration::ZERO), None)?;
         }
         let mut hub = hub::lock();
         hub.drain();
-        let n = report(&mut hub, fds, &kernel);
+        // Under the lock under which numbers change their meaning, and who watches a socket is told of it.
+        if watched.is_stale(fds) {
+            drop(hub);
+            watched.look(fds);
+            continue;
+        }
+        let n = report(&mut hub, fds, &watched);
         if n > 0 {
-            return Ok(n);
+            return Ok((n, waiting.is_some()));
         }
         let waiting = waiting.get_or_insert_with(|| Wait::new(timeout, mask));
-        if kernel_alone {
+        if watched.interest.slots.is_empty() {
             waiting.no_spin();
         }
-        let step = waiting.step(hub, &interest, if has_kernel { &mut kernel } else { &mut [] })?;
-        if step == Step::Timeout {
-            return Ok(0);
+        if waiting.step(hub, &watched.interest, filled(&mut watched.kernel))? == Step::Timeout {
+            return Ok((0, true));
         }
     }
 }
 
 /// Fills in `revents`; answers how many are not 0.
-fn report(hub: &mut Hub, fds: &mut [libc::pollfd], kernel: &[libc::pollfd]) -> usize {
+fn report(hub: &mut Hub, fds: &mut [libc::pollfd], watched: &Watched) -> usize {
     let mut n = 0;
-    for (fd, theirs) in fds.iter_mut().zip(kernel) {
+    for ((fd, theirs), kind) in fds.iter_mut().zip(&watched.kernel).zip(&watched.kinds) {
         let asked = u32::from(fd.events.cast_unsigned());
-        let now = match fdtable::kind(fd.fd) {
+        let now = match *kind {
             Kind::Socket(slot) => {
                 let now = process::readiness(slot);
                 if asked & (ready::OUT | ready::WRNORM) != 0 && now & ready::OUT == 0 {
@@ -86,9 +128,11 @@ fn report(hub: &mut Hub, fds: &mut [libc::pollfd], kernel: &[libc::pollfd]) -> u
 /// The three sets of select(2): a bit per descriptor, in words of 64.
 pub type Sets<'a> = [Option<&'a mut [u64]>; 3];
 
-/// What each set of select(2) asks for, and what counts for it (as Linux has it).
+/// What each set of select(2) asks for, and what counts for it (as Linux has it; a number that is closed meanwhile for all of them).
 const ASKED: [u32; 3] = [ready::IN | ready::RDNORM, ready::OUT | ready::WRNORM, ready::PRI];
-const COUNTS: [u32; 3] = [ready::IN | ready::RDNORM | ready::HUP | ready::ERR, ready::OUT | ready::WRNORM | ready::ERR, ready::PRI];
+const COUNTS: [u32; 3] =
+    [ready::IN | ready::RDNORM | ready::HUP | ready::ERR | NVAL, ready::OUT | ready::WRNORM | ready::ERR | NVAL, ready::PRI | NVAL];
+const NVAL: u32 = libc::POLLNVAL as u32;
 
 /// The descriptors named in the sets, below `nfds`.
 pub fn members(sets: &Sets<'_>, nfds: usize) -> impl Iterator<Item = i32> {
@@ -108,8 +152,8 @@ pub fn select(nfds: usize, mut sets: Sets<'_>, timeout: Option<Duration>, mask: 
             libc::pollfd { fd, events: (events as u16).cast_signed(), revents: 0 }
         })
         .collect();
-    poll(&mut fds, timeout, mask)?;
-    if fds.iter().any(|fd| fd.revents & libc::POLLNVAL != 0) {
+    let (_, waited) = poll_until(&mut fds, timeout, mask)?;
+    if !waited && fds.iter().any(|fd| fd.revents & libc::POLLNVAL != 0) {
         return Err(Errno::BADF);
     }
     let mut n = 0;

@@ -18,7 +18,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock};
 use std::time::{Duration, Instant};
 use toe::link::Region;
 use toe::link::client::{Client, Daemon, OpenError, Proof, Welcome, run_dir, ticket};
@@ -166,7 +166,7 @@ pub(crate) fn settings() -> &'static Settings {
 /// When the library is loaded: sockets that came through exec are found, while nothing else has been opened.
 pub fn start() {
     settings();
-    let tokens: Vec<i32> = (0..INHERITED_MAX).filter(|&fd| is_token(AppFd(fd))).collect();
+    let tokens: Vec<i32> = open_numbers().into_iter().filter(|&fd| is_token(AppFd(fd))).collect();
     let Some(&first) = tokens.first() else { return };
     if attach_with(Some(AppFd(first))).is_err() {
         return;
@@ -195,6 +195,9 @@ pub fn sent(fd: i32) {
 /// Makes a token that came from elsewhere a socket, if it is one of this family's.
 fn adopt(fd: i32) {
     let slot = ask(|client| client.identify(AppFd(fd).as_fd()));
+    if slot == Err(Errno::BADF) {
+        warn_of_stranger(fd);
+    }
     if let Ok(slot) = slot
         && view(slot).is_ok()
         && fdtable::fits(fd)
@@ -209,8 +212,21 @@ fn adopt(fd: i32) {
     }
 }
 
-/// Descriptors looked at after exec.
-const INHERITED_MAX: i32 = 64;
+/// One line on stderr, once per process.
+fn warn_of_stranger(fd: i32) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let line =
+            format!("libtoe: descriptor {fd} is another program's socket: this program, which has sockets of its own, cannot use it\n");
+        let _ = rustix::io::write(AppFd(2), line.as_bytes());
+    });
+}
+
+/// The numbers that are open. (None without /proc; then nothing says of a descriptor either that toed has made it.)
+fn open_numbers() -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
 
 /// Whether a descriptor may be one of toed's tokens: an end of a socketpair that a process called toed has made.
 fn is_token(fd: AppFd) -> bool {
@@ -540,6 +556,13 @@ pub fn exec() {
         return;
     }
     let_go();
+}
+
+/// The process is about to go where toed's socket is out of its reach: it attaches before.
+pub fn chroot() {
+    if is_own() {
+        let _ = attach();
+    }
 }
 
 /// Another program is about to be started by a function of libc's (posix_spawn, system, popen), out of this library's sight: it may have sockets

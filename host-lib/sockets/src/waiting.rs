@@ -47,7 +47,11 @@ pub(crate) struct Wait {
 impl Wait {
     /// `timeout`: `None` waits for ever.
     pub fn new(timeout: Option<Duration>, mask: Option<SigMask>) -> Self {
-        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+        Self::until(timeout.and_then(|t| Instant::now().checked_add(t)), mask)
+    }
+
+    /// The same by the clock.
+    pub fn until(deadline: Option<Instant>, mask: Option<SigMask>) -> Self {
         Self { deadline, spin_until: None, spinning: false, turns: 0, mask }
     }
 
@@ -138,9 +142,11 @@ pub(crate) fn sleep(
 ) -> Result<(), Errno> {
     // Without a number left for it nobody can wake this thread: then it looks by itself.
     let wake = wake_fd().unwrap_or(Wake::Own(NO_FD));
-    let ticket = hub.register(wake.number(), interest);
+    let ticket = hub.register(process::thread_id(), wake.number(), interest);
     let Ok(led) = hub.lead(ticket) else {
         hub.unregister(ticket, interest);
+        // Before `wake`, which may look for the hub when it goes.
+        drop(hub);
         return Ok(());
     };
     let cap = if hub.has_backlog() || wake.number() == NO_FD {
@@ -174,7 +180,7 @@ pub(crate) fn sleep(
         let _ = rustix::io::read(toe::link::sys::AppFd(wake.number()), &mut [0; 8]);
     }
     if ours.get(1).is_some_and(|irq| irq.revents != 0) {
-        hub.acknowledge();
+        hub.acknowledge(ticket);
     }
     if ours.get(2).is_some_and(|conn| conn.revents != 0) {
         hub.lose();
@@ -194,6 +200,11 @@ impl Drop for WakeFd {
     fn drop(&mut self) {
         if let Some(fd) = self.fd.take() {
             if self.generation == process::generation() {
+                // A signal handler may have jumped out of a wait: nobody is to be woken by a number that is free. (The process may end in such a
+                // handler, whoever holds the hub.)
+                if let Ok(mut hub) = hub::try_lock() {
+                    hub.abandon(process::thread_id());
+                }
                 process::close_hidden(fd);
             } else {
                 std::mem::forget(fd);

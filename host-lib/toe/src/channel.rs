@@ -232,11 +232,6 @@ impl Channel {
         taken
     }
 
-    /// Whether there is an event to take.
-    pub fn has_events(&self) -> bool {
-        !self.ev.is_empty()
-    }
-
     /// Whether toed has changed a slot since this was last called: look at sockets that connect or listen.
     pub fn take_notice(&mut self) -> bool {
         // Acquire: with toed's release after it has written the slots.

@@ -262,6 +262,16 @@ impl<'a> Socket<'a> {
     /// Afterwards the card has to be told, if it [`owes_window`](Self::owes_window).
     /// RFC 9293 3.10.3-3.
     pub fn receive(&self, sink: &mut Sink<'_>, take: Take) -> Result<Option<usize>, Errno> {
+        self.receive_by(take, |Run { start, len }| self.copy(start, len, sink))
+    }
+
+    /// Passes over up to `max` receivable bytes (MSG_TRUNC). As [`receive`](Self::receive).
+    pub fn discard(&self, max: usize, take: Take) -> Result<Option<usize>, Errno> {
+        self.receive_by(take, |run| Ok(run.len.min(u32::try_from(max).unwrap_or(u32::MAX))))
+    }
+
+    /// `of`: does what is to be done with the bytes of a run, and answers with how many.
+    fn receive_by(&self, take: Take, of: impl FnOnce(Run) -> Result<u32, Errno>) -> Result<Option<usize>, Errno> {
         match self.state() {
             slot_state::CONNECTED => {}
             slot_state::CONNECTING => return Ok(None),
@@ -270,30 +280,19 @@ impl<'a> Socket<'a> {
         }
         // Ends first: whoever sees the end sees all bytes before it.
         let ended = self.rx_ended();
-        let Run { start, len } = self.run();
-        let n = if len > 0 { self.copy(start, len, sink)? } else { 0 };
+        let run = self.run();
+        let n = if run.len > 0 { of(run)? } else { 0 };
         if take == Take::Consume {
             // Past an urgent byte too that nothing follows.
-            self.advance(start.wrapping_add(n));
+            self.advance(run.start.wrapping_add(n));
         }
-        match len {
+        match run.len {
             0 if !ended => Ok(None),
             // As on Linux: the peer has said all it had to say, whatever happened then. An error waits for the writer.
             0 if self.event_flags() & ev_flags::RX_FIN != 0 => Ok(Some(0)),
             0 => self.take_error().map_or(Ok(Some(0)), Err),
             _ => Ok(Some(n as usize)),
         }
-    }
-
-    /// Throws away up to `max` receivable bytes (MSG_TRUNC). As [`receive`](Self::receive).
-    pub fn discard(&self, max: usize) -> Result<Option<usize>, Errno> {
-        let Run { start, len } = self.run();
-        if !self.connected() || len == 0 {
-            return self.receive(&mut Sink::from_slice(&mut []), Take::Consume);
-        }
-        let n = len.min(max.min(u32::MAX as usize) as u32);
-        self.advance(start.wrapping_add(n));
-        Ok(Some(n as usize))
     }
 
     // --- sending
@@ -311,7 +310,7 @@ impl<'a> Socket<'a> {
     }
 
     /// Bytes that have not been sent, as far as one can tell here: no more than cwnd can have been.
-    fn not_sent(&self) -> u32 {
+    pub fn not_sent(&self) -> u32 {
         self.unacked().saturating_sub(self.slot.event.cwnd.load(Ordering::Relaxed))
     }
 

@@ -179,7 +179,7 @@ proptest! {
                 }
                 Op::Discard(len) => {
                     let want = linux.recvmsg(len, false);
-                    prop_assert_eq!(ours.socket().discard(len as usize).unwrap().unwrap_or(0), want.len());
+                    prop_assert_eq!(ours.socket().discard(len as usize, Take::Consume).unwrap().unwrap_or(0), want.len());
                 }
                 Op::Urgent | Op::PeekUrgent => {
                     let peek = matches!(op, Op::PeekUrgent);
@@ -212,7 +212,7 @@ proptest! {
         ours.event(rx_head.wrapping_add(1), Some(mark));
         let socket = ours.socket();
         prop_assert!(socket.readable() <= BUFFER && socket.readable_to_mark() <= BUFFER);
-        let _ = (socket.readiness(), socket.stops_at_mark(), socket.receive_urgent(Take::Consume), socket.discard(10));
+        let _ = (socket.readiness(), socket.stops_at_mark(), socket.receive_urgent(Take::Consume), socket.discard(10, Take::Consume));
         prop_assert!(ours.read(8192, Take::Consume).len() <= BUFFER as usize);
     }
 }

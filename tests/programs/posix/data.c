@@ -90,7 +90,16 @@ static void truncate_flag(void) {
     T(recv(s, b, 4, MSG_TRUNC));
     say("%s", b);
     T(recv(s, NULL, 1, MSG_TRUNC));
+    T(recv(s, NULL, 9, MSG_PEEK | MSG_TRUNC));
+    strcpy(b, "zzzz");
+    T(recv(s, b, 1, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT));
+    say("%s", b);
     text("rest", s, 0);
+    T(recv(s, NULL, 1, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT));
+    P("shutdown wr");
+    bits("the end", s, POLLRDHUP);
+    T(recv(s, NULL, 1, MSG_PEEK | MSG_TRUNC));
+    T(recv(s, NULL, 1, MSG_TRUNC));
 }
 
 static void more(void) {

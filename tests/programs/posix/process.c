@@ -139,6 +139,48 @@ static void preforked_with_epoll(void) {
     P("connect %d", port);
 }
 
+/* As HAProxy's: root opens the listener, the worker shuts itself in. */
+static void worker_in_a_chroot(void) {
+    int port, l = listener(&port), go[2];
+    char folder[] = "/tmp/probe-XXXXXX", c;
+    T(mkdtemp(folder) != NULL);
+    T(pipe(go));
+    if (fork() == 0) {
+        T(chroot(folder));
+        T(chdir("/"));
+        write(go[1], "x", 1);
+        int s = accept(l, NULL, NULL);
+        serve(s);
+        _exit(s < 0);
+    }
+    T(read(go[0], &c, 1));
+    P("connect %d", port);
+    P("send hello");
+    P("recv 5");
+    P("shutdown wr");
+    P("end");
+    reap(1);
+    T(rmdir(folder));
+}
+
+static void connects_from_a_chroot(void) {
+    int port = peer_port();
+    char folder[] = "/tmp/probe-XXXXXX";
+    T(mkdtemp(folder) != NULL);
+    if (fork() == 0) {
+        struct sockaddr_in a = at(there, port);
+        T(chroot(folder));
+        int s = socket(AF_INET, SOCK_STREAM, 0);
+        T(connect(s, ADDR(a), sizeof a));
+        T(write(s, "hello", 5));
+        _exit(0);
+    }
+    reap(1);
+    P("accept");
+    P("recv 5");
+    T(rmdir(folder));
+}
+
 static void child_does_nothing(void) {
     int s = outgoing();
     P("send before");
@@ -320,6 +362,19 @@ static void inetd_with_close_on_exec(void) {
     P("shutdown wr");
     P("recv 10");
     P("end");
+    reap(1);
+}
+
+static void inherited_at_a_high_number(void) {
+    int s = outgoing();
+    must("make a copy", dup2(s, 100));
+    if (fork() == 0) {
+        execlp("python3", "python3", "-c", "import os; os.write(100, os.read(100, 5))", NULL);
+        _exit(127);
+    }
+    close(100);
+    P("send hello");
+    P("recv 5");
     reap(1);
 }
 
@@ -539,6 +594,40 @@ static void passed_over_a_unix_socket(void) {
     P("end");
 }
 
+static void passed_to_a_program_with_sockets(void) {
+    int s = outgoing(), pair[2], err[2];
+    T(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    T(pipe(err));
+    if (fork() == 0) {
+        dup2(pair[1], 0);
+        dup2(err[1], 2);
+        close_range(3, ~0u, 0);
+        execlp("python3", "python3", "-c",
+               "import os, socket\n"
+               "own = socket.socket()\n"
+               "fds = socket.recv_fds(socket.socket(fileno=0), 1, 2)[1]\n"
+               "os.write(fds[0], b'passed')\n",
+               NULL);
+        _exit(127);
+    }
+    close(err[1]);
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(2 * sizeof(int))];
+    } c = {.head = {.cmsg_len = CMSG_LEN(2 * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+    memcpy(CMSG_DATA(&c.head), (int[]){s, s}, 2 * sizeof(int));
+    struct iovec v = {"x", 1};
+    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = sizeof c};
+    T(sendmsg(pair[0], &m, 0));
+    int lines = 0;
+    for (char b; read(err[0], &b, 1) == 1;) {
+        lines += b == '\n';
+    }
+    say("%d lines of errors", lines);
+    reap(1);
+    P("recv 6");
+}
+
 static void epoll_over_fork(void) {
     int e = epoll_create1(0), s = outgoing();
     struct epoll_event ev = {.events = EPOLLIN};
@@ -560,6 +649,8 @@ const struct test process_tests[] = {
     {"child_exits_without_closing", child_exits_without_closing},
     {"preforked", preforked},
     {"preforked_with_epoll", preforked_with_epoll},
+    {"worker_in_a_chroot", worker_in_a_chroot},
+    {"connects_from_a_chroot", connects_from_a_chroot},
     {"child_does_nothing", child_does_nothing},
     {"parent_closes_first", parent_closes_first},
     {"both_use_it", both_use_it},
@@ -570,6 +661,7 @@ const struct test process_tests[] = {
     {"threads_go_on_in_the_parent", threads_go_on_in_the_parent},
     {"inetd", inetd},
     {"inetd_with_close_on_exec", inetd_with_close_on_exec},
+    {"inherited_at_a_high_number", inherited_at_a_high_number},
     {"exec_keeps_unread_bytes", exec_keeps_unread_bytes},
     {"spawned", spawned},
     {"system_and_popen", system_and_popen},
@@ -581,6 +673,7 @@ const struct test process_tests[] = {
     {"daemons", daemons},
     {"closes_all_with_a_connection", closes_all_with_a_connection},
     {"passed_over_a_unix_socket", passed_over_a_unix_socket},
+    {"passed_to_a_program_with_sockets", passed_to_a_program_with_sockets},
     {"epoll_over_fork", epoll_over_fork},
     {0},
 };

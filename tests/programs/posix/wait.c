@@ -1,6 +1,8 @@
 /* Waiting: timeouts, signals, threads. */
 #include "probe.h"
 
+#include <setjmp.h>
+#include <sys/time.h>
 #include <time.h>
 
 static struct timeval milliseconds(int ms) {
@@ -44,6 +46,27 @@ static void send_timeout_after_some(void) {
     T(setsockopt(s, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t));
     long n = write(s, block, sizeof block);
     T(n > 0 && n < (long)sizeof block);
+}
+
+/* The timeout is one for the call, however often it gets on. */
+static void one_timeout_for_a_call(void) {
+    int s = outgoing();
+    struct timeval t = milliseconds(300);
+    char b[10];
+    T(setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t));
+    for (int ms = 200; ms <= 2000; ms += 200) {
+        peer("later %d send x", ms);
+    }
+    T(recv(s, b, sizeof b, MSG_WAITALL) < (long)sizeof b);
+    settle();
+    s = outgoing();
+    /* More than both ends keep. */
+    static char block[20000000];
+    T(setsockopt(s, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t));
+    for (int ms = 100; ms <= 6000; ms += 100) {
+        peer("later %d skip 500000", ms);
+    }
+    T(write(s, block, sizeof block) < (long)sizeof block);
 }
 
 static void interrupted(void) {
@@ -293,6 +316,112 @@ static void number_reused_while_reading(void) {
     text("the other", s, 0);
 }
 
+static void *selects_once(void *arg) {
+    int s = (int)(long)arg;
+    fd_set set;
+    struct timeval t = milliseconds(3000);
+    FD_ZERO(&set);
+    FD_SET(s, &set);
+    int n = select(s + 1, &set, NULL, NULL, &t);
+    return (void *)(long)(n < 0 ? -errno : n);
+}
+
+/* Which of the two a thread sees depends on how soon it looks; that it sees one of them does not. */
+static void closed_while_polling(void) {
+    int missed = 0;
+    for (int i = 0; i < 5; i++) {
+        int s = outgoing();
+        pthread_t p = thread(polls_once, s), q = thread(selects_once, s);
+        settle();
+        shutdown(s, SHUT_RDWR);
+        close(s);
+        void *r;
+        pthread_join(p, &r);
+        missed += ((long)r & (POLLHUP | POLLNVAL)) == 0;
+        pthread_join(q, &r);
+        missed += (long)r != 1;
+    }
+    T(missed);
+}
+
+static void number_reused_while_polling(void) {
+    int missed = 0, ends[2];
+    must("make a pipe", pipe(ends));
+    close(ends[1]);
+    for (int i = 0; i < 5; i++) {
+        int s = outgoing();
+        pthread_t p = thread(polls_once, s);
+        settle();
+        shutdown(s, SHUT_RDWR);
+        dup2(ends[0], s);
+        void *r;
+        pthread_join(p, &r);
+        missed += ((long)r & POLLHUP) == 0;
+        close(s);
+    }
+    T(missed);
+}
+
+static sigjmp_buf out_of_it;
+
+static void jumps(int number) {
+    siglongjmp(out_of_it, number);
+}
+
+static void alarm_in(int ms) {
+    setitimer(ITIMER_REAL, &(struct itimerval){.it_value = milliseconds(ms)}, NULL);
+}
+
+/* As wget does to limit how long it waits. */
+static void left_by_a_jump(void) {
+    int s = outgoing();
+    char c;
+    signal(SIGALRM, jumps);
+    for (int i = 0; i < 3; i++) {
+        if (sigsetjmp(out_of_it, 1) == 0) {
+            alarm_in(50);
+            T(read(s, &c, 1));
+        }
+        alarm(0);
+    }
+    signal(SIGALRM, SIG_DFL);
+    alarm(20);
+    P("later 50 send x");
+    struct pollfd p = {.fd = s, .events = POLLIN};
+    T(poll(&p, 1, -1));
+    T(read(s, &c, 1));
+    P("later 50 send y");
+    int e = epoll_create1(0);
+    struct epoll_event ev = {.events = EPOLLIN};
+    T(epoll_ctl(e, EPOLL_CTL_ADD, s, &ev));
+    T(epoll_wait(e, &ev, 1, -1));
+}
+
+static int other;
+
+static void waits_meanwhile(int number) {
+    struct pollfd p = {.fd = other, .events = POLLIN};
+    char c;
+    (void)number;
+    T(poll(&p, 1, 3000));
+    T(read(other, &c, 1));
+    P("use 0");
+    P("later 100 send y");
+}
+
+/* A handler that waits itself, in the middle of a call that does. */
+static void waits_in_a_handler(void) {
+    int s = outgoing();
+    other = outgoing();
+    char c;
+    struct sigaction action = {.sa_handler = waits_meanwhile, .sa_flags = SA_RESTART};
+    sigaction(SIGALRM, &action, NULL);
+    P("later 150 send x");
+    alarm_in(50);
+    T(read(s, &c, 1));
+    alarm(20);
+}
+
 static void spinning_is_bounded(void) {
     int s = outgoing();
     char c;
@@ -327,6 +456,7 @@ const struct test wait_tests[] = {
     {"accept_timeout", accept_timeout},
     {"send_timeout", send_timeout},
     {"send_timeout_after_some", send_timeout_after_some},
+    {"one_timeout_for_a_call", one_timeout_for_a_call},
     {"interrupted", interrupted},
     {"interrupted_write_after_some", interrupted_write_after_some},
     {"restarted", restarted},
@@ -338,6 +468,10 @@ const struct test wait_tests[] = {
     {"shutdown_wakes_accept", shutdown_wakes_accept},
     {"close_while_reading", close_while_reading},
     {"number_reused_while_reading", number_reused_while_reading},
+    {"closed_while_polling", closed_while_polling},
+    {"number_reused_while_polling", number_reused_while_polling},
+    {"left_by_a_jump", left_by_a_jump},
+    {"waits_in_a_handler", waits_in_a_handler},
     {"spinning_is_bounded", spinning_is_bounded},
     {"made_on_another_thread", made_on_another_thread},
     {0},
