@@ -1,6 +1,7 @@
 //! `toectl down`: leaves nothing, whatever state the instance is in.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
@@ -14,6 +15,8 @@ const PROCESSES: [&str; 4] = ["toed", "toe-nic", "qemu", "toe-window"];
 
 /// How long a process may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one that has ended may still seem to listen.
+const LETTING_GO: Duration = Duration::from_secs(2);
 
 pub fn down(dir: &RunDir) -> Result<()> {
     if !dir.exists() {
@@ -34,6 +37,18 @@ pub fn running(dir: &RunDir) -> Option<(&'static str, i32)> {
     })
 }
 
+/// Who listens here without having been started by us. A process that was killed may take a moment to let go of its sockets.
+fn stranger(dir: &RunDir) -> Option<&'static str> {
+    let deadline = Instant::now() + LETTING_GO;
+    loop {
+        let who = dir.listener()?;
+        if Instant::now() >= deadline {
+            return Some(who);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Stops what runs, gives the interface back, removes the files, and the folder if asked.
 pub fn clean(dir: &RunDir, and_folder: bool) -> Result<()> {
     let mut left = Vec::new();
@@ -44,7 +59,7 @@ pub fn clean(dir: &RunDir, and_folder: bool) -> Result<()> {
             left.push(format!("{name} (pid {}) does not end", identity.pid));
         }
     }
-    if let Some(who) = dir.listener() {
+    if let Some(who) = stranger(dir) {
         left.push(format!(
             "{who} runs in {} and was not started by toectl: stop it (a service by 'systemctl stop toe-nic'), or name another folder with TOE_RUN_DIR",
             dir.path().display()
