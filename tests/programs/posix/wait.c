@@ -60,11 +60,11 @@ static void one_timeout_for_a_call(void) {
     T(recv(s, b, sizeof b, MSG_WAITALL) < (long)sizeof b);
     settle();
     s = outgoing();
-    /* More than both ends keep. */
-    static char block[20000000];
+    /* More than both ends keep, and the peer takes in that time. */
+    static char block[200000000];
     T(setsockopt(s, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t));
     for (int ms = 100; ms <= 6000; ms += 100) {
-        peer("later %d skip 500000", ms);
+        peer("later %d skip 4000000", ms);
     }
     T(write(s, block, sizeof block) < (long)sizeof block);
 }
