@@ -7,8 +7,8 @@ use toe_abi::counters::{Counter, Drop};
 use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::{SeqNum, TcpFlags};
 
-/// Segments acknowledged at once at the start, and after data that was received before (as in Linux).
-pub(crate) const QUICKACKS: u8 = 16;
+/// Segments acknowledged at once at the start, and after data that was received before (as in Linux), and one more: it is counted down to 1.
+pub(crate) const QUICKACKS: u8 = 16 + 1;
 /// As in Linux; RFC 9293, 3.8.6.3 allows 500 ms.
 /// RFC 9293 SHLD-18, MUST-40.
 const DELACK_MS: u32 = 40;
