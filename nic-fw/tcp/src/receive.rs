@@ -192,18 +192,19 @@ fn out_of_order(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, len: u32,
 /// In-order data has come: acknowledge now, or soon (RFC 5681, 4.2; RFC 9293, 3.8.6.3).
 /// RFC 5681 4.2-1, 4.2-2, 4.2-3, 4.2-4, 4.2-8.
 pub(crate) fn owe_ack(s: &mut FlowState, seg: &SegmentIn, now_please: bool, now: Now) {
-    // Full-sized as far as we can tell: the peer's segment size may be less than ours, but what fills one lacks PSH.
-    let full = seg.payload_len >= s.mss() || !seg.flags.contains(TcpFlags::PSH);
-    // Until there is a conversation (`send::converse`) nothing will come that an ACK could ride on, and a peer that keeps to Nagle's algorithm
-    // sends no other small segment before it (as Linux, which sends it when the data is read).
-    let quick = s.rx.quickack > 1 || s.rx.quickack == 1 && !full;
-    if s.rx.quickack > 1 {
+    let counted = s.rx.quickack > 1;
+    if counted {
         s.rx.quickack -= 1;
     }
     if s.has(ff::ACK_NOW) {
         // It is going to be for this segment too.
         return;
     }
+    // Full-sized as far as we can tell: the peer's segment size may be less than ours, but what fills one lacks PSH.
+    let full = seg.payload_len >= s.mss() || !seg.flags.contains(TcpFlags::PSH);
+    // Until there is a conversation (`send::converse`) nothing will come that an ACK could ride on, and a peer that keeps to Nagle's algorithm
+    // sends no other small segment before it (as Linux, which sends it when the data is read).
+    let quick = counted || s.rx.quickack == 1 && !full;
     if full {
         s.rx.delack_segs = s.rx.delack_segs.saturating_add(seg.segments.min(255) as u8);
     }
