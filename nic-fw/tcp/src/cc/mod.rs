@@ -186,6 +186,10 @@ pub(crate) fn on_ack(s: &mut FlowState, bytes: u32, flight: u32, now: Now) {
 /// Sets ssthresh by what `how` makes of the bytes in flight.
 fn reduce(s: &mut FlowState, flight: u32, how: impl FnOnce(&dyn CongestionControl, &mut CcState, u32) -> u32) {
     let mss = s.mss();
+    if !code::is_rate(s.cc.algorithm) {
+        // Slow start lets the window grow to twice what is in flight, but more than the peer ever had room for was never of use.
+        s.cc.cwnd = s.cc.cwnd.min(s.max_snd_wnd().max(2 * mss));
+    }
     // RFC 5681, 3.2, (2): what limited transmit sent beyond cwnd does not count as FlightSize.
     // RFC 5681 3.2-8.
     let flight = flight.min(s.cc.cwnd);
@@ -406,11 +410,15 @@ mod tests {
     #[test]
     fn a_loss_in_a_small_answer_costs_cubic_no_more_than_its_part() {
         let mut s = flow();
-        (s.cc.algorithm, s.cc.cwnd) = (code::CUBIC, 100_000);
+        (s.cc.algorithm, s.cc.cwnd) = (code::CUBIC, 50_000);
         for reduce in [on_loss, on_ecn, |s: &mut FlowState, flight| on_timeout(s, flight, false)] {
             let mut s = s;
             reduce(&mut s, 5000);
-            assert_eq!(s.cc.ssthresh, 70_000);
+            assert_eq!(s.cc.ssthresh, 35_000);
+            // The peer has never had room for more than 64 KiB.
+            s.cc.cwnd = 200_000;
+            reduce(&mut s, 5000);
+            assert_eq!(s.cc.ssthresh, 65_536 * 7 / 10);
         }
     }
 
@@ -442,14 +450,14 @@ mod tests {
     #[test]
     fn dctcp_without_ecn_is_reno() {
         let mut s = flow();
-        (s.cc.algorithm, s.cc.cwnd, s.cc.words) = (code::DCTCP, 100_000, [1 << 30, 0, 0, 0]);
+        (s.cc.algorithm, s.cc.cwnd, s.cc.words) = (code::DCTCP, 50_000, [1 << 30, 0, 0, 0]);
         s.set(ff::ECN);
         // alpha is 0.
-        on_ecn(&mut s, 100_000);
-        assert_eq!(s.cc.cwnd, 100_000);
-        s.clear(ff::ECN);
-        on_ecn(&mut s, 100_000);
+        on_ecn(&mut s, 50_000);
         assert_eq!(s.cc.cwnd, 50_000);
+        s.clear(ff::ECN);
+        on_ecn(&mut s, 50_000);
+        assert_eq!(s.cc.cwnd, 25_000);
     }
 
     #[test]
