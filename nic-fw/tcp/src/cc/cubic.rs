@@ -118,8 +118,7 @@ impl CongestionControl for Cubic {
         cc.cwnd = cc.cwnd.saturating_add(u32::try_from(grow).unwrap_or(u32::MAX));
     }
 
-    /// RFC 9438 4.6-2, 4.6-3.
-    fn reduce(&self, cc: &mut CcState, _flight: u32) -> u32 {
+    fn reduce(&self, cc: &mut CcState, flight: u32) -> u32 {
         if is_first_slow_start(cc) {
             cc.words = [0; 4];
         }
@@ -127,9 +126,16 @@ impl CongestionControl for Cubic {
         // RFC 9438 4.7-1.
         cc.words[W_MAX] = if cc.cwnd < cc.words[W_MAX] { (u64::from(cc.cwnd) * 17 / 20) as u32 } else { cc.cwnd };
         cc.words[FRACTION] = 0;
-        // RFC 9438, 4.6: of cwnd and not of what is in flight (as Linux), else a loss or a mark in a small answer would cost the next ones the
-        // window. [`super::on_ack`] sees to it that cwnd is no more than what has been used.
-        (u64::from(cc.cwnd) * 7 / 10) as u32
+        // RFC 9438, 4.6, Figure 5.
+        // RFC 9438 4.6-2.
+        (u64::from(flight) * 7 / 10) as u32
+    }
+
+    fn reduce_timed_out(&self, cc: &mut CcState, _flight: u32) -> u32 {
+        // RFC 9438, 4.6: of cwnd (as Linux), else the loss of an answer's last segment, with little else in flight, would cost the next answers
+        // the window. [`super::on_ack`] sees to it that cwnd is no more than what has been used.
+        // RFC 9438 4.6-3.
+        self.reduce(cc, cc.cwnd)
     }
 
     fn reset(&self, cc: &mut CcState) {
@@ -394,8 +400,7 @@ mod tests {
             (cc.words, cc.cwnd) = (words, cwnd);
             Cubic.avoid(&mut cc, &Acked { bytes, srtt_us, mss: mss.into(), prior_cwnd, now_ms });
             assert!(cc.cwnd >= cwnd);
-            let cwnd = cc.cwnd;
-            assert!(Cubic.reduce(&mut cc, bytes) <= cwnd);
+            assert!(Cubic.reduce(&mut cc, bytes) <= bytes);
             Cubic.avoid(&mut cc, &Acked { bytes, srtt_us, mss: mss.into(), prior_cwnd, now_ms: !now_ms });
         }
     }

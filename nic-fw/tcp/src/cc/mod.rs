@@ -56,6 +56,11 @@ pub trait CongestionControl {
     /// Congestion was seen with `flight` bytes in flight: the new ssthresh.
     fn reduce(&self, cc: &mut CcState, flight: u32) -> u32;
 
+    /// A retransmission timed out with `flight` bytes in flight: the new ssthresh.
+    fn reduce_timed_out(&self, cc: &mut CcState, flight: u32) -> u32 {
+        self.reduce(cc, flight)
+    }
+
     /// The peer echoed congestion marks, which happens once a window: the new ssthresh and cwnd.
     fn reduce_marked(&self, cc: &mut CcState, flight: u32) -> u32 {
         // RFC 3168, 6.1.2: as if a packet had been lost.
@@ -227,7 +232,7 @@ pub(crate) fn on_timeout(s: &mut FlowState, flight: u32, again: bool) {
         } else {
             remember(s);
         }
-        reduce(s, flight, |algorithm, cc, flight| algorithm.reduce(cc, flight));
+        reduce(s, flight, |algorithm, cc, flight| algorithm.reduce_timed_out(cc, flight));
     }
     algorithm(s).reset(&mut s.cc);
     // RFC 5681, 3.1: "no more than the loss window, LW, which equals 1 full-sized segment".
@@ -408,18 +413,15 @@ mod tests {
 
     /// What the path carries, an answer that does not fill the window says nothing of.
     #[test]
-    fn a_loss_in_a_small_answer_costs_cubic_no_more_than_its_part() {
+    fn a_timeout_in_a_small_answer_costs_cubic_no_more_than_its_part() {
         let mut s = flow();
         (s.cc.algorithm, s.cc.cwnd) = (code::CUBIC, 50_000);
-        for reduce in [on_loss, on_ecn, |s: &mut FlowState, flight| on_timeout(s, flight, false)] {
-            let mut s = s;
-            reduce(&mut s, 5000);
-            assert_eq!(s.cc.ssthresh, 35_000);
-            // The peer has never had room for more than 64 KiB.
-            s.cc.cwnd = 200_000;
-            reduce(&mut s, 5000);
-            assert_eq!(s.cc.ssthresh, 65_536 * 7 / 10);
-        }
+        on_timeout(&mut s, 5000, false);
+        assert_eq!(s.cc.ssthresh, 35_000);
+        // The peer has never had room for more than 64 KiB.
+        s.cc.cwnd = 200_000;
+        on_timeout(&mut s, 5000, false);
+        assert_eq!(s.cc.ssthresh, 65_536 * 7 / 10);
     }
 
     /// RFC 8257 3.5-1, 3.5-2.
