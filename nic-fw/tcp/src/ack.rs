@@ -209,12 +209,7 @@ fn enter_recovery(s: &mut FlowState, pools: &mut Pools, out: &mut Output) {
     let flight = s.outstanding();
     // What is sent again now is not told apart from what was sent once.
     records::give_up(s, pools);
-    if !cc::mark_was_enough(s) {
-        cc::on_loss(s, flight);
-    }
-    if s.has(ff::ECN_REDUCED) {
-        cc::stand(s);
-    }
+    cc::on_recovery(s, flight);
     s.cc.recover = s.tx.snd_max;
     s.cc.cwnd = s.cc.ssthresh.saturating_add(u32::from(DUP_ACKS) * s.mss());
     s.set(ff::RECOVERY | ff::REXMIT_ONE);

@@ -111,12 +111,7 @@ fn ask_for_retransmission(s: &mut FlowState, pools: &Pools) {
 /// RFC 6675, 5, (4): something is lost that was sent since the last reduction.
 fn begin(s: &mut FlowState, pools: &mut Pools, news: &News, out: &mut Output) {
     let flight = s.outstanding();
-    if !cc::mark_was_enough(s) {
-        cc::on_loss(s, flight);
-    }
-    if s.has(ff::ECN_REDUCED) {
-        cc::stand(s);
-    }
+    cc::on_recovery(s, flight);
     // RFC 6675, 5, (4.1): RecoveryPoint = HighData.
     s.cc.recover = s.tx.snd_max;
     let board = pools.boards.get_mut(s.tx.board);

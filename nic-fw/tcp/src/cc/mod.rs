@@ -3,7 +3,7 @@
 //! ```text
 //!   every new ACK ─────────► on_delivered  what the algorithm counts (marked bytes), in recovery as well
 //!   new ACK outside it ────► on_ack        slow start below ssthresh, the algorithm above; nothing unless cwnd is in use
-//!   a loss ────────────────► on_loss       ssthresh = reduce(); cwnd is recovery's until it ends
+//!   recovery begins ───────► on_recovery   ssthresh = reduce(); cwnd is recovery's until it ends
 //!   timeout ───────────────► on_timeout    ssthresh = reduce(), cwnd = 1 segment
 //!   ECN echo ──────────────► on_ecn        ssthresh = cwnd = reduce_marked()
 //!   it was no loss ────────► undo          cwnd and ssthresh as before the reduction
@@ -214,7 +214,19 @@ pub(crate) fn stand(s: &mut FlowState) {
     s.id.prior_ssthresh = 0;
 }
 
-/// Recovery begins. It sets cwnd by the new ssthresh, at once (RFC 6582) or bit by bit (RFC 6937).
+/// Recovery begins: a loss, unless the window has been reduced for a mark already (RFC 3168, 6.1.2: only once for a window of data). DCTCP's
+/// reduction for marks may be slight, and counts not (RFC 8257, 3.5: losses "in the same way as conventional TCP"; as Linux).
+pub(crate) fn on_recovery(s: &mut FlowState, flight: u32) {
+    let marked = s.has(ff::ECN_REDUCED);
+    if !marked || s.cc.algorithm == code::DCTCP {
+        on_loss(s, flight);
+    }
+    if marked {
+        stand(s);
+    }
+}
+
+/// Something was lost. Recovery sets cwnd by the new ssthresh, at once (RFC 6582) or bit by bit (RFC 6937).
 pub(crate) fn on_loss(s: &mut FlowState, flight: u32) {
     remember(s);
     reduce(s, flight, |algorithm, cc, flight| algorithm.reduce(cc, flight));
@@ -242,12 +254,6 @@ pub(crate) fn on_timeout(s: &mut FlowState, flight: u32, again: bool) {
         // RFC 3168, 6.1.2: told to the peer for any reduction. Else it goes on echoing a mark, and no ACK makes the window larger.
         s.set(ff::CWR);
     }
-}
-
-/// Whether a loss has to be reacted to in a window that was reduced for a mark. RFC 3168, 6.1.2: once for a window of data; but DCTCP's reduction
-/// for marks may be slight (RFC 8257, 3.5: losses "in the same way as conventional TCP"; as Linux).
-pub(crate) fn mark_was_enough(s: &FlowState) -> bool {
-    s.has(ff::ECN_REDUCED) && s.cc.algorithm != code::DCTCP
 }
 
 /// RFC 3168 5-2.
@@ -427,14 +433,15 @@ mod tests {
     /// RFC 8257 3.5-1, 3.5-2.
     #[test]
     fn a_mark_is_no_reason_to_ignore_a_loss_with_dctcp() {
-        let enough = |algorithm, flags| {
+        let reduces = |algorithm, flags| {
             let mut s = flow();
-            s.cc.algorithm = algorithm;
+            (s.cc.algorithm, s.cc.cwnd, s.cc.ssthresh) = (algorithm, 50_000, 50_000);
             s.set(ff::ECN | flags);
-            mark_was_enough(&s)
+            on_recovery(&mut s, 50_000);
+            s.cc.ssthresh < 50_000
         };
-        assert!(enough(code::CUBIC, ff::ECN_REDUCED) && !enough(code::CUBIC, 0));
-        assert!(!enough(code::DCTCP, ff::ECN_REDUCED));
+        assert!(!reduces(code::CUBIC, ff::ECN_REDUCED) && reduces(code::CUBIC, 0));
+        assert!(reduces(code::DCTCP, ff::ECN_REDUCED));
     }
 
     /// RFC 5681 3.2-8.
