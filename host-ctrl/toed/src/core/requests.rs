@@ -115,7 +115,13 @@ impl<H: Host> Core<H> {
             return Err(Errno::SHUTDOWN);
         }
         match incoming.proof {
-            None => self.new_application(incoming.client, ticket).inspect_err(|_| self.end_orphans(0, now_us)),
+            None => {
+                let outcome = self.new_application(incoming.client, ticket);
+                if matches!(outcome, Err(Errno::USERS | Errno::NOMEM)) {
+                    self.end_orphans(0, now_us);
+                }
+                outcome
+            }
             Some(Proof::Region(region) | Proof::Token(region, _)) => self.join(incoming.client, region.0),
             Some(Proof::Unknown) => Err(Errno::STALE),
         }

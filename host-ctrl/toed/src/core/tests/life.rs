@@ -321,8 +321,13 @@ fn peers_that_never_close_do_not_keep_programs_from_starting() {
     }
     assert_eq!(w.a.core.status().applications.len(), 3, "the last two that ended have time left");
     w.start(Side::A);
-    // None is free: those give way.
+    // None is free: those give way, but not to who would be refused anyway.
     let late = w.a.connect_client();
+    let mut forged = hello();
+    // A ticket that nobody has given out.
+    forged.args[3] = 77;
+    w.ask(Side::A, late, forged, None).fails(Errno::STALE);
+    assert_eq!(w.a.core.status().applications.len(), 4);
     w.ask(Side::A, late, hello(), None).fails(Errno::USERS);
     w.ask(Side::A, late, hello(), None).ok();
 }
