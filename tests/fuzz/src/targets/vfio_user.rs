@@ -222,12 +222,17 @@ impl World {
                 let mut bytes = vec![0; usize::from(len) % 8192];
                 let _ = self.device.region_read(u32::from(region) % 12, at, &mut bytes);
             }
-            Step::Write { region, at, bytes } => _ = self.device.region_write(u32::from(region) % 12, at, bytes),
+            Step::Write { region, at, bytes } => {
+                // It may be the register that resets.
+                self.regions.clear();
+                let _ = self.device.region_write(u32::from(region) % 12, at, bytes);
+            }
             Step::Register { at, value } => {
                 let at = [regs::CONTROL_LO, regs::CONTROL_HI, regs::ENABLE, regs::STATUS][usize::from(at) % 4];
                 let value = if at == regs::ENABLE { value % 4 } else { value };
-                if at == regs::ENABLE && value != regs::enable::ATTACH {
-                    self.regions.clear();
+                if at == regs::ENABLE {
+                    self.regions.remove(&RegionId::CONTROL);
+                    self.regions.retain(|_, _| value == regs::enable::ATTACH);
                 }
                 let _ = self.device.region_write(0, at, &value.to_le_bytes());
             }

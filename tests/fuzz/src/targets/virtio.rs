@@ -204,6 +204,7 @@ impl World {
                 peer.stock_up();
                 let Some(chain) = peer.stock.pop() else { return };
                 peer.rx.memory.write(chain.parts[0].0, &header);
+                peer.rx.has_lied |= id.is_some();
                 peer.rx.put(id.unwrap_or(chain.head).into(), len);
                 peer.rx.publish();
             }
@@ -218,13 +219,14 @@ impl World {
             Step::Sent { pair, id, len } => {
                 let Some(peer) = self.peer(pair) else { return };
                 let Some(chain) = peer.tx.take() else { return };
+                peer.tx.has_lied |= id.is_some();
                 peer.tx.put(id.unwrap_or(chain.head).into(), len);
                 peer.tx.publish();
             }
             Step::Jump { pair, sends, by } => {
                 let Some(peer) = self.peer(pair) else { return };
                 let queue = if sends { &mut peer.tx } else { &mut peer.rx };
-                queue.next_used = queue.next_used.wrapping_add(by);
+                queue.jump(by);
                 queue.publish();
             }
             Step::Event { pair, value } => {

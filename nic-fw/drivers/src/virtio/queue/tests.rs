@@ -509,7 +509,7 @@ proptest! {
             match lie {
                 Lie::Entry(id, len) => device.put(id, len),
                 Lie::Twice => device.put(last, 0),
-                Lie::Index(ahead) => device.next_used = device.next_used.wrapping_add(ahead),
+                Lie::Index(ahead) => device.jump(ahead),
                 Lie::Truth => if let Some(chain) = device.take() {
                     last = chain.head.into();
                     device.put(last, 120);

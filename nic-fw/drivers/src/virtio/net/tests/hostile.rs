@@ -29,7 +29,7 @@ fn misuse_rx(peer: &mut Peer, chance: &mut Chance) {
     };
     peer.rx.put(id, len);
     if chance.draw().is_multiple_of(500) {
-        peer.rx.next_used = peer.rx.next_used.wrapping_add(chance.draw() as u16);
+        peer.rx.jump(chance.draw() as u16);
     }
 }
 
@@ -42,7 +42,7 @@ fn misuse_tx(peer: &mut Peer, chance: &mut Chance) {
     };
     peer.tx.put(id, chance.draw() as u32);
     if chance.draw().is_multiple_of(300) {
-        peer.tx.next_used = peer.tx.next_used.wrapping_add(chance.draw() as u16);
+        peer.tx.jump(chance.draw() as u16);
     }
     let event = peer.tx.used + 4 + 8 * u64::from(peer.tx.size);
     peer.tx.memory.half(event).store(chance.draw() as u16, Relaxed);

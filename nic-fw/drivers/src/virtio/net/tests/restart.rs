@@ -34,7 +34,7 @@ fn works(world: &World, net: &mut Net<FakeRegisters, Bytes>) {
 /// The device names a buffer that it does not have, on both kinds of queue.
 fn break_rules(world: &World, net: &mut Net<FakeRegisters, Bytes>) {
     let mut peer = world.peers(2).remove(0);
-    peer.rx.next_used = peer.rx.next_used.wrapping_add(40);
+    peer.rx.jump(40);
     peer.rx.publish();
     assert!(received(&mut net.rx).is_empty() && net.rx.is_broken() && net.control.alarm().is_raised());
 }
