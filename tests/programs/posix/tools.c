@@ -189,7 +189,7 @@ void queued(int fd, int n) {
 }
 
 void settle(void) {
-    usleep(60000);
+    usleep(150000);
 }
 
 void text(const char *what, int fd, int flags) {
@@ -248,7 +248,7 @@ long fill(int fd) {
     long sum = 0;
     memset(block, 'x', sizeof block);
     /* Until it stays full: what is sent makes room again. */
-    for (int quiet = 0; quiet < 10;) {
+    for (int quiet = 0; quiet < 30;) {
         ssize_t n = send(fd, block, sizeof block, MSG_DONTWAIT);
         if (n > 0) {
             sum += n;

@@ -219,6 +219,10 @@ static void epolls(void) {
     P("later 100 urgent x");
     T(epoll_wait(e, &got, 1, 2000));
     T(got.events == EPOLLPRI);
+    /* Linux wakes twice, for the urgent byte and for what comes with it: that may be two events. */
+    for (int again = 1, n = 0; again > 0 && n < 3; n++) {
+        again = epoll_wait(e, &got, 1, 150);
+    }
     T(epoll_wait(e, &got, 1, 0));
     P("later 100 urgent y");
     T(epoll_wait(e, &got, 1, 2000));
