@@ -10,10 +10,13 @@ use toe_wire::{SeqNum, TcpFlags};
 // RFC 5681 3.2-3.
 const DUP_ACKS: u8 = 3;
 
-/// RFC 5961, 5.2: acknowledgements of what was never sent, or far in the past, are dropped with an ACK.
+/// RFC 5961, 5.2: acknowledgements of what was never sent, or far in the past, are dropped with an ACK. What lies before the first byte was
+/// never sent (as in Linux): else who guesses has a window's worth of numbers to hit on a fresh connection.
 /// RFC 9293 MAY-12, 3.10.7.4-18, 3.10.7.4-19, 3.10.7.4-23; RFC 5961 5.2-1, 5.2-2, 5.2-3.
 pub(crate) fn validate(s: &mut FlowState, pools: &Pools, seg: &SegmentIn, now: Now, out: &mut Output) -> bool {
-    let oldest = s.snd_una().sub_len(s.max_snd_wnd());
+    // Acknowledged so far, modulo 2^32: after each 4 GiB, for a window, what was overtaken by newer acknowledgements has to come again.
+    let acked = s.snd_una().since(SeqNum(s.tx.iss).add(1));
+    let oldest = s.snd_una().sub_len(s.max_snd_wnd().min(acked));
     if seg.ack.ge(oldest) && seg.ack.le(s.snd_max()) {
         return true;
     }

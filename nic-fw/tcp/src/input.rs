@@ -89,7 +89,8 @@ fn slow(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &m
         out.drop = Some(Drop::SynChallenged);
         return challenge(s, pools, now, out);
     }
-    if !paws(s, pools, seg, now, out) || !acceptable(s, pools, seg, now, out) {
+    let outdated = now.ms32().wrapping_sub(s.rx.last_rx_ms) > TS_RECENT_AGE_MAX_MS;
+    if !paws(s, pools, seg, outdated, now, out) || !acceptable(s, pools, seg, now, out) {
         return;
     }
     // RFC 9293 SHLD-2.
@@ -108,7 +109,12 @@ fn slow(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &m
     s.rx.last_rx_ms = now.ms32();
     s.tx.probes = 0;
     if let Some(ts) = seg.timestamps.filter(|_| s.has(ff::TIMESTAMPS)) {
-        update_ts_recent(s, seg.seq, ts.val);
+        if outdated {
+            // Also from beyond a hole: what fills it is not to be compared with what means nothing any more.
+            s.rx.ts_recent = ts.val;
+        } else {
+            update_ts_recent(s, seg.seq, ts.val);
+        }
     }
     ack::process(s, pools, seg, now, out);
     if out.closed.is_some() {
@@ -132,12 +138,13 @@ pub(crate) fn update_ts_recent(s: &mut FlowState, seq: SeqNum, val: u32) {
     }
 }
 
-/// TS.Recent older than this means nothing (RFC 7323, 5.5): 24 days.
-const TS_RECENT_AGE_MAX_MS: u32 = 24 * 24 * 3600 * 1000;
+/// TS.Recent older than this means nothing: the time in which a clock of microseconds gets to its sign bit, as in Linux 6.7, and many times
+/// longer than an old duplicate lives. (The 24 days of RFC 7323, 5.5, are those of a clock of milliseconds.)
+const TS_RECENT_AGE_MAX_MS: u32 = i32::MAX as u32 / 1000;
 
-/// Protection against wrapped sequence numbers (RFC 7323, 5.3). `false`: dropped.
-/// RFC 7323 5.3-1, 5.3-2.
-fn paws(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &mut Output) -> bool {
+/// Protection against wrapped sequence numbers (RFC 7323, 5.3). `outdated`: TS.Recent means nothing. `false`: dropped.
+/// RFC 7323 5.3-1, 5.3-2, 5.5-1.
+fn paws(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, outdated: bool, now: Now, out: &mut Output) -> bool {
     // RFC 7323, 5.2: RST is not subject to it.
     // RFC 7323 3.2-10, 5.2-5.
     if !s.has(ff::TIMESTAMPS) || seg.flags.contains(TcpFlags::RST) {
@@ -149,12 +156,7 @@ fn paws(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &m
         out.drop = Some(Drop::Paws);
         return false;
     };
-    if ts.val.wrapping_sub(s.rx.ts_recent) as i32 >= 0 || is_overtaken(s, ts.val) {
-        return true;
-    }
-    // RFC 7323 5.5-1.
-    if now.ms32().wrapping_sub(s.rx.last_rx_ms) > TS_RECENT_AGE_MAX_MS {
-        s.rx.ts_recent = ts.val;
+    if outdated || ts.val.wrapping_sub(s.rx.ts_recent) as i32 >= 0 || is_overtaken(s, ts.val) {
         return true;
     }
     // R1: "Send an acknowledgment in reply [...] and drop the segment".

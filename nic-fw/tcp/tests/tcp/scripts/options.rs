@@ -33,12 +33,43 @@ fn paws_does_not_hold_for_rst() {
 
 /// RFC 7323 5.5-1.
 #[test]
-fn paws_forgets_after_24_days() {
+fn paws_forgets_after_half_an_hour() {
     let mut t = with_timestamps();
-    t.now_us += 24 * 24 * 3600 * 1_000_000;
+    t.now_us += 2_147_483 * 1000;
     assert!(t.segment(stamped(seg(RX, TX, A, 10), OLD, 0)).place.is_none());
     t.now_us += 1000;
     assert!(t.segment(stamped(seg(RX, TX, A, 10), OLD, 0)).place.is_some());
+    // It counts again.
+    assert_eq!(t.segment(stamped(seg(RX + 10, TX, A, 10), OLD.wrapping_sub(10_000), 0)).drop, Some(Drop::Paws));
+}
+
+/// RFC 7323 5.5-1: a clock of 500 Hz and our milliseconds do not come to their sign bits together.
+#[test]
+fn after_sixty_days_a_slow_clock_is_believed() {
+    let mut t = with_timestamps();
+    t.now_us += 60 * 86_400 * 1_000_000;
+    let ts = 100u32.wrapping_add((60u64 * 86_400 * 500) as u32);
+    assert!(t.segment(stamped(seg(RX, TX, A, 10), ts, 0)).place.is_some());
+}
+
+/// RFC 7323 5.5-1.
+#[test]
+fn the_first_after_a_long_silence_may_be_beyond_a_hole() {
+    let mut t = with_timestamps();
+    t.now_us += 3_600_000_000;
+    assert!(t.segment(stamped(seg(RX + 10, TX, A, 10), OLD + 1, 0)).place.is_some());
+    assert!(t.segment(stamped(seg(RX, TX, A, 10), OLD + 1, 0)).place.is_some());
+}
+
+/// RFC 7323 4.3-2, 5.5-1: whoever does not know our numbers cannot spoil what is echoed.
+#[test]
+fn after_a_long_silence_what_is_refused_is_not_echoed() {
+    for stranger in [seg(RX + 100_000, TX, A, 10), seg(RX, TX + 100_000, A, 10)] {
+        let mut t = with_timestamps();
+        t.now_us += 25 * 86_400 * 1_000_000;
+        assert!(t.segment(stamped(stranger, OLD, 0)).place.is_none());
+        assert_eq!(t.s.rx.ts_recent, 100);
+    }
 }
 
 /// RFC 7323 3.2-8, 3.2-9.

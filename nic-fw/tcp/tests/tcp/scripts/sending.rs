@@ -279,6 +279,18 @@ fn an_ack_from_the_far_past_is_refused() {
     assert_eq!((out.place, out.drop), (None, Some(Drop::BadAck)));
 }
 
+/// RFC 5961 5.2-1, 5.2-2: on a fresh connection nothing lies before the first byte, however large the window.
+#[test]
+fn an_ack_of_what_lies_before_the_first_byte_is_refused() {
+    let mut t = Script::with(|s| s.snd_wnd = 60_000);
+    let out = t.segment(seg(RX, TX.wrapping_sub(1), A, 10));
+    assert_eq!((out.place, out.drop, out.reply.is_some()), (None, Some(Drop::BadAck), true));
+    t.write(2000);
+    let _ = t.segment(seg(RX, TX + 2000, A, 0));
+    assert_eq!(t.segment(seg(RX, TX.wrapping_sub(1), A, 10)).drop, Some(Drop::BadAck));
+    assert!(t.segment(seg(RX, TX, A, 10)).place.is_some());
+}
+
 /// RFC 9293 3.10.7.4-17; RFC 7323 3.2-4.
 #[test]
 fn a_segment_without_ack_is_dropped() {
