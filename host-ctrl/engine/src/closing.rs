@@ -141,8 +141,8 @@ impl Engine {
         }
     }
 
-    /// RFC 9293 has no limit for FIN-WAIT-2, but without an owner nobody else would ever end it. The same for one whose
-    /// peer keeps its window shut.
+    /// RFC 9293 has no limit for FIN-WAIT-2, but without an owner nobody else would ever end it. In all other states something is outstanding,
+    /// or the window shut, and the card's timers give up in their own time.
     pub(crate) fn orphan_state(&mut self, flow: FlowId, state: &FlowState) {
         let Some(id) = self.conns.by_flow(flow) else { return };
         let (now, everybodys) = (self.now, self.config.fin_wait2_us);
@@ -150,11 +150,12 @@ impl Engine {
         let Phase::Established(e) = &mut conn.phase else { return };
         let Some(seen) = e.orphan else { return };
         let limit = match seen.limit {
-            FinWait2::Limit(us) if state.rx.state == tcp_state::FIN_WAIT_2 => us,
-            _ => everybodys,
+            FinWait2::Limit(us) => us,
+            FinWait2::AsEverybody => everybodys,
         };
+        let waits = state.rx.state == tcp_state::FIN_WAIT_2;
         let moved = (seen.state, seen.snd_una) != (state.rx.state, state.tx.snd_una);
-        if moved && limit > 0 {
+        if !waits || moved && limit > 0 {
             e.orphan = Some(Orphan { since_us: now, state: state.rx.state, snd_una: state.tx.snd_una, ..seen });
         } else if now.saturating_sub(seen.since_us) >= limit {
             e.orphan = None;
