@@ -131,11 +131,11 @@ impl Addresses {
     }
 
     /// Our end of a connection to `dest`: of the same version and scope, preferred rather than deprecated, with the longest common
-    /// prefix (RFC 6724, 5: rules 2, 3 and 8). None: there is none.
+    /// prefix, of which what follows our own prefix is no part (RFC 6724, 2.2 and 5: rules 2, 3 and 8). None: there is none.
     pub fn source_for(&self, dest: &Ip) -> Option<Ip> {
         let usable = self.list.iter().filter(|o| o.state.is_usable() && same_scope(&o.ip(), dest));
         // Of equals the first: `max_by_key` takes the last.
-        usable.rev().max_by_key(|o| (o.state == State::Preferred, common_bits(&o.ip(), dest))).map(Own::ip)
+        usable.rev().max_by_key(|o| (o.state == State::Preferred, common_bits(&o.ip(), dest).min(o.prefix.len))).map(Own::ip)
     }
 
     /// Whether `ip` is the limited or a subnet's broadcast address (RFC 1122, 3.2.1.3; RFC 3021: /31 has none). IPv6 has none.
@@ -193,6 +193,7 @@ mod tests {
     fn of_equals_the_first_is_taken() {
         let a = addresses(&[own(v6("fd00::11"), 64, State::Preferred), own(v6("fd00::12"), 64, State::Preferred)]);
         assert_eq!(a.source_for(&v6("2001:db8::1")), Some(v6("fd00::11")));
+        assert_eq!(a.source_for(&v6("fd00::13")), Some(v6("fd00::11")), "the other is no nearer");
     }
 
     #[test]

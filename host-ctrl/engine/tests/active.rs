@@ -8,7 +8,7 @@ use toe_abi::{
     control::close_reason,
     flow::{FlowState, flow_flags, tcp_state, v4_mapped},
 };
-use toe_engine::{Action, ConnId, Endpoint, InstallError, OpenOptions, Wishes};
+use toe_engine::{Action, ConnId, Endpoint, InstallError, OpenOptions, Prefix, Wishes};
 use toe_tcp::{HostUpdate, Input, Now, emit, input, next_deadline};
 use toe_wire::{ArpOp, SeqNum, TcpFlags};
 
@@ -492,4 +492,18 @@ fn connections_are_bounded() {
     }
     let err = b.engine.connect(1, None, Endpoint::v4(PEER_IP, 80), BUF, b.now).unwrap_err();
     assert_eq!(err.0, ENOBUFS);
+}
+
+/// RFC 1122 3.3.4.3: a router drops what does not come from its own subnet, and what it sent back would not find us.
+#[test]
+fn the_source_is_of_the_subnet_of_the_next_router() {
+    let second = v4_mapped([192, 168, 7, 2]);
+    let mut b = Bench::with(|c| {
+        c.addresses.push(Prefix::new(second, 24).unwrap());
+        c.gateways = vec![v4_mapped([192, 168, 7, 1])];
+    });
+    let from = |b: &mut Bench, to| b.engine.connect(1, None, Endpoint::v4(to, 80), BUF, b.now).unwrap().1.ip;
+    assert_eq!(from(&mut b, [8, 8, 8, 8]), second, "also where the other has more bits of the destination");
+    assert_eq!(from(&mut b, [200, 8, 8, 8]), second);
+    assert_eq!(from(&mut b, PEER_IP), v4_mapped(OUR_IP), "on the link itself");
 }

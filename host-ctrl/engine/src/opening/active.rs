@@ -2,7 +2,7 @@
 
 use crate::{
     BindId, ConnId, Endpoint, Engine, Errno, Owner, Wishes,
-    addr::{is_any, is_v4, same_scope},
+    addr::{Ip, is_any, is_v4, same_scope},
     conn::{Conn, Handshake, Options, Origin, Phase},
     limit::Answered,
     neighbours::Mac,
@@ -37,7 +37,7 @@ impl Engine {
         if self.conns.is_full() {
             return Err(Errno::ENOBUFS);
         }
-        let key = self.choose_local(local, remote)?;
+        let key = self.choose_local(local, remote, next_hop)?;
         let previous = self.time_wait.get(&key).copied();
         let cc = wishes.cc.unwrap_or_else(|| self.default_cc(&remote.ip));
         let handshake = self.our_syn(&key, wishes, cc, previous);
@@ -67,12 +67,16 @@ impl Engine {
 
     /// The tuple: a port of the caller's, or one of ours, such that the tuple is not in use. Rather than fail, one in TIME-WAIT is taken whose
     /// segments can be told from those of a new connection (RFC 6191, 4; tcp_tw_reuse of Linux).
-    fn choose_local(&mut self, local: Option<BindId>, remote: Endpoint) -> Result<FlowKey, Errno> {
+    fn choose_local(&mut self, local: Option<BindId>, remote: Endpoint, next_hop: Ip) -> Result<FlowKey, Errno> {
         // RFC 9293 MUST-44, MUST-45.
         let binding = local.map(|bind| self.ports.binding(bind).ok_or(Errno::EBADF)).transpose()?;
         let local_ip = match binding {
             Some(b) if !is_any(&b.ip) => b.ip,
-            _ => self.addresses.source_for(&remote.ip).ok_or(Errno::EADDRNOTAVAIL)?,
+            _ => {
+                // The next router takes what comes from its own subnet, as in Linux. That of IPv6 has an address of the link alone.
+                let towards = if is_v4(&remote.ip) { next_hop } else { remote.ip };
+                self.addresses.source_for(&towards).ok_or(Errno::EADDRNOTAVAIL)?
+            }
         };
         if !same_scope(&local_ip, &remote.ip) {
             return Err(Errno::ENETUNREACH);

@@ -10,7 +10,7 @@ use super::common::*;
 use toe_abi::{
     FlowId,
     control::close_reason,
-    flow::{FlowState, as_v4, v4_mapped},
+    flow::{FlowState, as_v4, tcp_state, v4_mapped},
 };
 use toe_engine::{Action, BindId, ConnId, Counters, Endpoint, Errno, FinWait2, FrameMeta, InstallError, ListenerId, Prefix, SynCookies};
 use toe_wire::{
@@ -160,6 +160,8 @@ impl World {
             _ => {
                 if let Some(at) = pick(r, self.flows.len()) {
                     let patience = if r.chance(50) { FinWait2::AsEverybody } else { FinWait2::Limit(r.range(0, 2) * SEC) };
+                    // Its peer has acknowledged all, mostly.
+                    self.flows[at].1.rx.state = if r.chance(80) { tcp_state::FIN_WAIT_2 } else { tcp_state::FIN_WAIT_1 };
                     self.b.engine.orphaned(self.flows[at].0, patience, self.b.now);
                 }
             }
