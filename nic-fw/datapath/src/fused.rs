@@ -89,6 +89,12 @@ struct Outs {
     poisoned: VecDeque<FlowId>,
 }
 
+impl Outs {
+    fn has_room(&self) -> bool {
+        self.host.len() < self.host.capacity()
+    }
+}
+
 /// Takes what egress lets out, and gives back what was borrowed for it.
 struct Exit<'a, R> {
     outs: &'a mut Outs,
@@ -100,9 +106,11 @@ struct Exit<'a, R> {
 
 impl<R: RxPort> EgressOut for Exit<'_, R> {
     fn host(&mut self, what: HostIn) {
+        debug_assert!(self.outs.has_room(), "the data path allocates nothing");
         what.queue(&mut self.outs.host);
     }
     fn event(&mut self, event: &Event) {
+        debug_assert!(self.outs.has_room(), "the data path allocates nothing");
         HostIn::queue_event(event, &mut self.outs.host);
     }
     fn lease(&mut self, lease: Lease) {
@@ -148,7 +156,9 @@ impl<B: Board> Card<B> {
         let meter = instances.add(StageId::new(stage::FUSED, 0), 0, None);
         let (traces, tracer) = Traces::single();
         let observed = Observed { instances, traces, shares };
-        let outs = Outs { host: VecDeque::with_capacity(3 * usize::from(size)), poisoned: VecDeque::with_capacity(size.into()) };
+        // What messages tell when they come home, and what a round may tell beside: timers are looked at most.
+        let outs =
+            Outs { host: VecDeque::with_capacity(3 * usize::from(size) + 8 * BUDGET), poisoned: VecDeque::with_capacity(size.into()) };
         Self {
             rx,
             frames,
@@ -349,25 +359,30 @@ impl<B: Board> Card<B> {
     }
 
     fn descriptors(&mut self, now: Instant) -> bool {
-        let mut any = false;
+        let (mut any, mut n) = (false, 0);
         for _ in 0..self.host.round().max(1) {
-            any |= self.staged_descriptors(now);
+            n += self.staged_descriptors(now);
+            // The next round goes on where this one ends: what applications have to say does not keep from what is received.
+            if n >= BUDGET {
+                break;
+            }
             any |= self.host.visit();
-            any |= self.staged_descriptors(now);
+            n += self.staged_descriptors(now);
         }
-        any
+        any || n > 0
     }
 
-    fn staged_descriptors(&mut self, now: Instant) -> bool {
-        let mut any = false;
-        while self.has_credit(Class::Host) {
+    fn staged_descriptors(&mut self, now: Instant) -> usize {
+        let mut n = 0;
+        // What a descriptor leads to may be told at once, without a message that is held: room is looked for here.
+        while self.has_credit(Class::Host) && self.outs.host.len() < self.outs.host.capacity() / 2 {
             let begin = self.begin();
             let Some((_, msg)) = self.host.next_descriptor() else { break };
             self.record(begin, stage::CTXQ, || trace::host(trace_kind::HC, 0, 0, msg.flow));
             self.run(Work::Host(msg), Class::Host, now);
-            any = true;
+            n += 1;
         }
-        any
+        n
     }
 
     fn timers(&mut self, now: Instant) -> bool {

@@ -682,6 +682,33 @@ fn a_context_that_never_runs_dry_closes(kind: &impl Kind) {
     assert!(read <= 2 * u64::from(entries), "{read} of queues of {entries}");
 }
 
+/// Fused only, where a round does something of everything: what is received waits for the rest of it.
+#[test]
+fn full_queues_of_many_contexts_do_not_fill_a_round() {
+    let mut b = OneCore.bench_with(CardConfig { max_contexts: 16, ..config() }, caps());
+    let flow = b.install(0, 1);
+    for region in [2, 3] {
+        b.map_region(region);
+    }
+    for ctx in 3..13 {
+        b.open_context(ctx, 1 + (ctx - 1) / 4, u32::from((ctx - 1) % 4));
+    }
+    let entries = b.header.hc_entries;
+    for ctx in 1..13 {
+        for _ in 0..entries {
+            b.post_without_kick(ctx, HostDesc { kind: hc::UPDATE, flow, ..Default::default() });
+        }
+        b.card.kicked(CtxId(ctx));
+    }
+    let read = |card: &Fused| card.counters().get(Counter::HcDescriptors);
+    let before = read(&b.card);
+    b.card.poll(b.now);
+    let once = read(&b.card) - before;
+    assert!((1..=64 + u64::from(entries)).contains(&once), "{once} in a round");
+    b.run();
+    assert_eq!(read(&b.card) - before, 12 * u64::from(entries));
+}
+
 /// Fused only: it is known when its context is parked, which is as soon as what was found in its queue has been handed on.
 #[test]
 fn a_context_that_is_written_to_without_a_kick_closes() {

@@ -41,10 +41,13 @@ pub(crate) fn begin(s: &mut FlowState, pos: u32) {
     if !(1..=unacked).contains(&ahead) || is_pending(s) && up.le(SeqNum(s.rx.snd_sml)) {
         return;
     }
+    if !is_pending(s) {
+        // Whether the bytes may go or not, the peer is to know. Of a mark that moves on what is sent next tells: moving it costs nothing, and an
+        // ACK for each would be more than a peer, and who shares the port, can take.
+        s.set(ff::ACK_NOW);
+    }
     s.set(ff::URGENT);
     s.rx.snd_sml = up.0;
-    // Whether the bytes may go or not, the peer is to know.
-    s.set(ff::ACK_NOW);
 }
 
 /// Whether the peer has not acknowledged all urgent data: neither Nagle's algorithm nor CORK holds anything back (as in Linux).
@@ -237,6 +240,21 @@ mod tests {
         assert!(t.write(100, Some(100)).send);
         assert_eq!(t.sent(1460), Some((0, 0, Some(100))));
         assert_eq!(t.sent(1460), None, "once");
+    }
+
+    /// Or an application has an ACK sent with every byte of its buffer.
+    #[test]
+    fn a_mark_that_moves_on_behind_a_closed_window_waits_for_a_probe() {
+        let mut t = Bench::new();
+        t.s.tx.snd_wnd = 0;
+        let _ = t.write(100, Some(10));
+        assert_eq!(t.sent(1460), Some((0, 0, Some(10))));
+        for mark in 11..=100 {
+            let _ = t.write(100, Some(mark));
+            assert_eq!(t.sent(1460), None, "{mark}");
+        }
+        t.s.set(ff::PROBE);
+        assert_eq!(t.sent(1460).and_then(|(.., mark)| mark), Some(101), "it says where the mark is: behind byte 100, from the byte before");
     }
 
     #[test]

@@ -98,14 +98,18 @@ impl Protocol {
     }
 
     /// The next flow that owes an ACK, or has something to send again.
-    pub fn next_urgent(&mut self, now: Instant) -> Option<Work> {
-        if self.sched.any_urgent() { self.next_send(now) } else { None }
+    pub fn next_urgent(&mut self) -> Option<Work> {
+        self.next_of(Sched::next_urgent)
     }
 
     /// The next flow whose turn it is to send.
     pub fn next_send(&mut self, now: Instant) -> Option<Work> {
+        self.next_of(|sched| sched.next(now))
+    }
+
+    fn next_of(&mut self, next: impl Fn(&mut Sched) -> Option<u32>) -> Option<Work> {
         loop {
-            let local = self.sched.next(now)?;
+            let local = next(&mut self.sched)?;
             match self.states.at(local) {
                 Some(flow) => return Some(Work::Send { flow }),
                 None => self.sched.idle(local),

@@ -47,13 +47,15 @@ pub struct Flow {
     limit_kbps: u32,
     /// Bytes left of its turn; below 0: what it has sent beyond.
     credit: i32,
+    /// It has sent nothing in its turn.
+    is_in_vain: bool,
     pub app: u16,
     pub place: Place,
 }
 
 impl Flow {
     pub const fn new(app: u16) -> Self {
-        Self { clock: 0, kbps: 0, limit_kbps: 0, credit: 0, app, place: Place::Out }
+        Self { clock: 0, kbps: 0, limit_kbps: 0, credit: 0, is_in_vain: false, app, place: Place::Out }
     }
 
     /// The rate that it was told to keep to, 0: none; and not the pace of its window, until that is told again.
@@ -112,7 +114,13 @@ impl Flow {
     /// A turn begins with something, whatever the debt: no flow is named in vain.
     pub fn begin_turn(&mut self, quantum: i32) {
         self.place = Place::Turn;
+        self.is_in_vain = true;
         self.credit = self.credit.saturating_add(quantum).max(1);
+    }
+
+    /// Whether its turn has brought nothing.
+    pub fn is_in_vain(&self) -> bool {
+        self.place == Place::Turn && self.is_in_vain
     }
 
     /// Whether its turn goes on.
@@ -127,6 +135,7 @@ impl Flow {
 
     /// A segment was sent.
     pub fn charge(&mut self, bytes: u32, quantum: i32, now: Instant) {
+        self.is_in_vain = false;
         self.credit = self.credit.saturating_sub_unsigned(bytes.max(LEAST_BYTES));
         if self.kbps > 0 {
             let start = self.start(quantum, now.micros());

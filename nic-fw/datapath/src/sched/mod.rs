@@ -7,9 +7,10 @@
 //!     └────────────────────────── there may be more ◄── sent ◄─────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Owed ACKs, retransmissions and probes are urgent. Data waits for three things: the flow's pace (a timing wheel, as in
+//! Owed ACKs, retransmissions and probes are urgent; but one flow with data comes behind so many of them (`URGENT_IN_A_ROW`). Data waits for three things: the flow's pace (a timing wheel, as in
 //! Carousel), its application's rate and turn among the applications (`apps`), and its own turn among the
-//! application's flows, which lasts for a quantum. Urgent bytes are charged like others; they wait for nothing.
+//! application's flows, which lasts for a quantum. Urgent bytes are charged like others; they wait for nothing. A turn in which a flow
+//! sends nothing costs its application as much as an empty segment: else it could keep the others waiting with flows that come in vain.
 //! A call does as much however many flows and applications there are (`cargo xtask bench --scheduler`).
 
 mod apps;
@@ -27,11 +28,16 @@ use toe_sync::share::Shares;
 /// Flows that one call takes out of the pacing wheel at most: after a long sleep many may be due.
 const RELEASES: usize = 32;
 
+/// Flows with something urgent that are named one after the other while another waits with data: an application may cause some itself.
+const URGENT_IN_A_ROW: u32 = 8;
+
 pub struct Sched {
     flows: Links<Flow>,
     urgent: List,
     /// The flow that `next` has named for something urgent.
     visit: Option<u32>,
+    /// Visits since a flow was last named for its data.
+    visits: u32,
     apps: Apps,
     pacing: Wheel,
     quantum: i32,
@@ -48,6 +54,7 @@ impl Sched {
             flows: Links::with(flows, Flow::new(0)),
             urgent: List::default(),
             visit: None,
+            visits: 0,
             apps: Apps::new(shares, quantum),
             pacing: Wheel::new(flows),
             quantum,
@@ -127,13 +134,19 @@ impl Sched {
     /// something urgent.
     pub fn next(&mut self, now: Instant) -> Option<u32> {
         self.release(now);
+        let data = if self.visit.is_none() && self.visits >= URGENT_IN_A_ROW { self.next_data() } else { None };
+        data.or_else(|| self.next_urgent()).or_else(|| self.next_data())
+    }
+
+    /// The same of those with something urgent alone.
+    pub fn next_urgent(&mut self) -> Option<u32> {
         if self.visit.is_none() {
             self.visit = self.flows.pop(&mut self.urgent);
             if let Some(i) = self.visit {
                 self.flows[i].place = Place::Visited;
             }
         }
-        self.visit.or_else(|| self.next_data())
+        self.visit
     }
 
     fn next_data(&mut self) -> Option<u32> {
@@ -175,9 +188,14 @@ impl Sched {
     /// After a visit a flow goes on with its turn, if it was its turn.
     fn end_visit(&mut self, i: u32) {
         let flow = &mut self.flows[i];
-        if flow.place == Place::Visited {
-            self.visit = None;
-            flow.place = if self.apps.is_turn_of(flow.app, i) { Place::Turn } else { Place::Out };
+        match flow.place {
+            Place::Visited => {
+                self.visit = None;
+                self.visits = self.visits.saturating_add(1);
+                flow.place = if self.apps.is_turn_of(flow.app, i) { Place::Turn } else { Place::Out };
+            }
+            Place::Turn => self.visits = 0,
+            Place::Out | Place::Urgent | Place::Queued | Place::Paced => {}
         }
     }
 
@@ -186,6 +204,9 @@ impl Sched {
         self.end_visit(i);
         let flow = &mut self.flows[i];
         let app = flow.app;
+        if flow.is_in_vain() {
+            self.apps.charge(app, 0, false, self.now);
+        }
         if flow.place == Place::Turn {
             flow.place = Place::Out;
         }

@@ -1,7 +1,7 @@
 //! Turns, paces and rates, one case each. What holds for any sequence is in `properties`.
 
 use super::*;
-use alloc::vec::Vec;
+use alloc::{vec, vec::Vec};
 
 const QUANTUM: u32 = 1000;
 const NOW: Instant = Instant(1_000_000);
@@ -352,4 +352,34 @@ fn all_that_is_due_comes_back() {
     let mut seen: Vec<u32> = core::iter::from_fn(|| s.next(late).inspect(|&i| s.idle(i))).collect();
     seen.sort_unstable();
     assert!(seen.into_iter().eq(0..1000) && !s.any_ready(late));
+}
+
+/// An application names its flows again and again, though nothing of theirs may go.
+#[test]
+fn flows_that_come_in_vain_do_not_keep_the_turn() {
+    let mut s = sched();
+    for (i, app) in [(0, 0), (1, 0), (2, 1)] {
+        s.assign(i, app);
+        s.ready(i, false);
+    }
+    let mut named = (0..100).map_while(|_| {
+        s.next(NOW).inspect(|&i| {
+            s.idle(i);
+            s.ready(i, false);
+        })
+    });
+    assert!(named.any(|i| i == 2));
+}
+
+#[test]
+fn data_does_not_wait_for_ever_behind_what_is_urgent() {
+    let mut s = sched();
+    for (i, app) in [(0, 0), (1, 0), (2, 1)] {
+        s.assign(i, app);
+        s.ready(i, i != 2);
+    }
+    let n = URGENT_IN_A_ROW as usize;
+    let order: Vec<u32> = (0..2 * (n + 1)).map_while(|_| s.next(NOW).inspect(|&i| s.sent(i, 0, i != 2, NOW))).collect();
+    let (data, urgent): (Vec<usize>, Vec<usize>) = (0..order.len()).partition(|&at| order[at] == 2);
+    assert_eq!((data, urgent.len()), (vec![n, 2 * n + 1], 2 * n), "{order:?}");
 }

@@ -103,9 +103,10 @@ impl<B: Board> CtxqActor<B> {
         let mut n = 0;
         for _ in 0..self.stage.round().max(1) {
             n += self.staged_descriptors(step);
-            if !self.stage.visit() && n >= step.budget {
+            if n >= step.budget {
                 break;
             }
+            self.stage.visit();
             n += self.staged_descriptors(step);
         }
         n

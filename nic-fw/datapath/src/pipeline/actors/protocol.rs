@@ -175,7 +175,7 @@ impl ProtocolActor {
         match class {
             Class::Control => self.next_request(),
             Class::Rx => self.rx.next().map(Work::Rx),
-            Class::Urgent => self.stage.next_timer(now).or_else(|| self.stage.next_urgent(now)),
+            Class::Urgent => self.stage.next_timer(now).or_else(|| self.stage.next_urgent()),
             Class::Host => self.descriptors.next().map(Work::Host),
             Class::Data => self.stage.next_send(now),
         }
