@@ -48,7 +48,7 @@ pub struct Flow {
     /// Bytes left of its turn; below 0: what it has sent beyond.
     credit: i32,
     /// It has sent nothing in its turn.
-    is_in_vain: bool,
+    pub is_in_vain: bool,
     pub app: u16,
     pub place: Place,
 }
@@ -116,11 +116,6 @@ impl Flow {
         self.place = Place::Turn;
         self.is_in_vain = true;
         self.credit = self.credit.saturating_add(quantum).max(1);
-    }
-
-    /// Whether its turn has brought nothing.
-    pub fn is_in_vain(&self) -> bool {
-        self.place == Place::Turn && self.is_in_vain
     }
 
     /// Whether its turn goes on.

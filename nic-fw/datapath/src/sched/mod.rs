@@ -134,8 +134,11 @@ impl Sched {
     /// something urgent.
     pub fn next(&mut self, now: Instant) -> Option<u32> {
         self.release(now);
-        let data = if self.visit.is_none() && self.visits >= URGENT_IN_A_ROW { self.next_data() } else { None };
-        data.or_else(|| self.next_urgent()).or_else(|| self.next_data())
+        let data_is_due = self.visits >= URGENT_IN_A_ROW && self.visit.is_none() && self.apps.any_ready();
+        if !data_is_due && let Some(i) = self.next_urgent() {
+            return Some(i);
+        }
+        self.next_data()
     }
 
     /// The same of those with something urgent alone.
@@ -188,33 +191,35 @@ impl Sched {
     /// After a visit a flow goes on with its turn, if it was its turn.
     fn end_visit(&mut self, i: u32) {
         let flow = &mut self.flows[i];
-        match flow.place {
-            Place::Visited => {
-                self.visit = None;
-                self.visits = self.visits.saturating_add(1);
-                flow.place = if self.apps.is_turn_of(flow.app, i) { Place::Turn } else { Place::Out };
-            }
-            Place::Turn => self.visits = 0,
-            Place::Out | Place::Urgent | Place::Queued | Place::Paced => {}
+        if flow.place == Place::Visited {
+            self.visit = None;
+            self.visits = self.visits.saturating_add(1);
+            flow.place = if self.apps.is_turn_of(flow.app, i) { Place::Turn } else { Place::Out };
+        } else {
+            self.visits = 0;
         }
     }
 
     /// Flow `i` has nothing to send now.
     pub fn idle(&mut self, i: u32) {
         self.end_visit(i);
-        let flow = &mut self.flows[i];
-        let app = flow.app;
-        if flow.is_in_vain() {
-            self.apps.charge(app, 0, false, self.now);
-        }
-        if flow.place == Place::Turn {
-            flow.place = Place::Out;
+        let Flow { app, place, is_in_vain, .. } = self.flows[i];
+        if place == Place::Turn {
+            self.flows[i].place = Place::Out;
+            if is_in_vain {
+                self.came_in_vain(app);
+            }
         }
         if self.apps.is_turn_of(app, i) {
-            flow.drop_credit();
+            self.flows[i].drop_credit();
             self.apps.end_turn(app);
             self.apps.settle(app);
         }
+    }
+
+    #[cold]
+    fn came_in_vain(&mut self, app: u16) {
+        self.apps.charge(app, 0, false, self.now);
     }
 
     /// Flow `i` has ended: no turn, no timer.
