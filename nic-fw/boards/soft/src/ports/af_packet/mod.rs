@@ -205,6 +205,7 @@ impl TxPort<SoftSlice> for Tx {
     }
 
     fn flush(&mut self) -> usize {
-        self.queue.flush(self.attached.socket.as_fd())
+        let Attached { interface, socket, .. } = &*self.attached;
+        self.queue.flush(socket.as_fd(), || interface.mtu().ok().map(usize::from))
     }
 }
