@@ -1,5 +1,5 @@
 //! Received intervals beyond a hole: ascending, disjoint, not touching. The first two are in the flow's state, and go where it goes;
-//! further ones are records of the group's pools, as long as there are some.
+//! further ones are records of the group's pools, as long as more than half of them are left.
 //!
 //! ```text
 //!     rcv_nxt ──[hole]── ooo[0] ──[hole]── ooo[1] ──[hole]── ooo_more: record ── record ── ...
@@ -34,7 +34,7 @@ fn touch(a: &Record, b: &Record) -> bool {
 pub(crate) fn insert(cc: &mut CcState, pools: &mut Pools, (start, end): Range, us: u32) -> bool {
     let mut new = Record { start, end, us, marks: 0 };
     let merges = iter(cc, &pools.records).any(|i| touch(&i, &new));
-    let room = near(&cc.ooo[1]).is_none() || !pools.is_out_of_records() && iter(cc, &pools.records).count() < INTERVALS_MAX;
+    let room = near(&cc.ooo[1]).is_none() || pools.has_room_for_gaps() && iter(cc, &pools.records).count() < INTERVALS_MAX;
     if !(merges || room) {
         return false;
     }
@@ -157,6 +157,7 @@ pub(crate) fn report(s: &FlowState, pools: &Pools, latest: Option<SeqNum>, most:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::board;
     use crate::state::View;
     use crate::testing::flow;
     use proptest::prelude::*;
@@ -185,6 +186,33 @@ mod tests {
         assert_eq!(fits, INTERVALS_MAX);
         absorb(&mut s.cc, &mut pools, SeqNum(20_000));
         assert_eq!((pools.left().0, s.cc.ooo_more, s.has_holes()), (1000, NONE, false));
+    }
+
+    #[test]
+    fn gaps_leave_half_of_the_records_to_scoreboards() {
+        let mut pools = Pools::new(64, 4);
+        let mut flows = [flow(); 10];
+        let add = |pools: &mut Pools, s: &mut FlowState, byte: u32| insert(&mut s.cc, pools, (SeqNum(byte), SeqNum(byte + 1)), 0);
+        // Isolated bytes, whose hole is never filled.
+        let taken =
+            flows.iter_mut().flat_map(|s| (1..=20).map(|i| add(&mut pools, s, 10 * i)).collect::<Vec<_>>()).filter(|&taken| taken).count();
+        assert_eq!((pools.left().0, taken), (32, 32 + 2 * flows.len()));
+        // What touches a gap takes nothing more.
+        assert!(add(&mut pools, &mut flows[0], 11) && !add(&mut pools, &mut flows[0], 15));
+        let mut s = flow();
+        for i in 0..32 {
+            let (start, end) = (s.snd_max(), s.snd_max().add(1000));
+            assert!(pools.push(&mut s.cc.sent, Record { start, end, us: i, marks: 0 }));
+            (s.tx.snd_nxt, s.tx.snd_max) = (end.0, end.0);
+        }
+        assert!(board::open(&mut s, &mut pools));
+        assert_eq!(pools.take_refused(), 0);
+        // Where there are none left, what has arrived stays: gaps grow, and give theirs back.
+        assert!(pools.is_out_of_records() && add(&mut pools, &mut flows[0], 12));
+        for s in &mut flows {
+            absorb(&mut s.cc, &mut pools, SeqNum(1000));
+        }
+        assert_eq!(pools.left().0, 32);
     }
 
     /// RFC 2018 4-6, 4-8.

@@ -71,6 +71,12 @@ impl Pools {
         self.records.free == NONE
     }
 
+    /// Whether a received interval more may have a record. How many there are is up to peers, and they last as long as peers like: half of the
+    /// records is for what we have sent.
+    pub(crate) fn has_room_for_gaps(&self) -> bool {
+        self.records.left > self.records.size() / 2
+    }
+
     /// Adds a record at the end of a list. False: there was none left.
     pub(crate) fn push(&mut self, list: &mut Handle, record: Record) -> bool {
         self.insert(list, *list, record).is_some()
@@ -115,6 +121,10 @@ impl<T: Copy + Default> Pool<T> {
         }
         let free = nodes[0].next;
         Self { nodes, free, left: size }
+    }
+
+    fn size(&self) -> u32 {
+        self.nodes.len() as u32 - 1
     }
 
     /// A node of its own; `None`: there is none left.

@@ -4,8 +4,10 @@ use super::{
     ClientId, Core, Host,
     app::{App, ContextStage, Holder, Role, Slot, Stage},
     outbox::Pending,
+    requests::failure,
     slots,
 };
+use rustix::io::Errno;
 use std::collections::HashSet;
 use toe_abi::{CtxId, FlowId, RegionId, control::kind};
 use toe_engine::{ListenerId, Owner};
@@ -141,6 +143,7 @@ impl<H: Host> Core<H> {
     pub fn client_gone(&mut self, client: ClientId, now_us: u64) {
         self.leave(client, now_us);
         self.clients.remove(&client);
+        self.starting.retain(|(waiting, _)| *waiting != client);
         self.act(now_us);
     }
 
@@ -244,6 +247,7 @@ impl<H: Host> Core<H> {
     /// The answer to UNMAP_REGION: no core can touch the memory any more.
     pub(super) fn region_unmapped(&mut self, region: u16, now_us: u64) {
         self.remove_app(region, now_us);
+        self.start_waiting(now_us);
     }
 
     /// Forgets an application and gives its memory back. Usually it holds nothing more by now; when toed ends, it does.
@@ -281,6 +285,9 @@ impl<H: Host> Core<H> {
     /// The card has gone: every socket answers with an error from now on.
     pub fn card_failed(&mut self) {
         self.stopping = true;
+        for (client, _) in std::mem::take(&mut self.starting) {
+            self.answer_later(client, failure(Errno::SHUTDOWN), &[]);
+        }
         let regions: Vec<u16> = self.apps.keys().copied().collect();
         for region in regions {
             let Some(app) = self.apps.get(&region) else { continue };

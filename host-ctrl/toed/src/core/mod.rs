@@ -24,6 +24,7 @@ mod report;
 mod requests;
 mod share;
 mod slots;
+mod starting;
 #[cfg(test)]
 mod tests;
 
@@ -39,7 +40,7 @@ use rates::Rates;
 use report::Jobs;
 use share::Tickets;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use toe_abi::{
     FlowId,
     control::{ControlMsg, kind, status},
@@ -170,6 +171,9 @@ pub struct Core<H: Host> {
     clients: BTreeMap<ClientId, Client>,
     apps: BTreeMap<u16, App<H::Memory>>,
     owners: HashMap<Owner, u16>,
+    /// Programs that wait for the memory of one that has ended, with their tickets; as they are busy, each is here once. Only as long as
+    /// the card is letting go of some.
+    starting: VecDeque<(ClientId, u64)>,
     next_owner: Owner,
     flows: HashMap<FlowId, Flow>,
     listeners: BTreeMap<ListenerId, Listener>,
@@ -198,6 +202,7 @@ impl<H: Host> Core<H> {
             clients: BTreeMap::new(),
             apps: BTreeMap::new(),
             owners: HashMap::new(),
+            starting: VecDeque::new(),
             next_owner: 1,
             flows: HashMap::new(),
             listeners: BTreeMap::new(),

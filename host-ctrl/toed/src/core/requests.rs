@@ -116,18 +116,20 @@ impl<H: Host> Core<H> {
         }
         match incoming.proof {
             None => {
-                let outcome = self.new_application(incoming.client, ticket);
-                if matches!(outcome, Err(Errno::USERS | Errno::NOMEM)) {
-                    self.end_orphans(0, now_us);
+                if self.starting.is_empty()
+                    && let Some(outcome) = self.start(incoming.client, ticket, now_us)
+                {
+                    return outcome;
                 }
-                outcome
+                self.starting.push_back((incoming.client, ticket));
+                Ok(Outcome::Later)
             }
-            Some(Proof::Region(region) | Proof::Token(region, _)) => self.join(incoming.client, region.0),
+            Some(Proof::Region(region) | Proof::Token(region, _)) => self.join(incoming.client, region.0, now_us),
             Some(Proof::Unknown) => Err(Errno::STALE),
         }
     }
 
-    fn join(&mut self, client: ClientId, region: u16) -> Result {
+    fn join(&mut self, client: ClientId, region: u16, now_us: u64) -> Result {
         let most = self.config.limits.contexts as usize * PROCESSES_PER_CONTEXT;
         let app = self.apps.get_mut(&region).ok_or(Errno::STALE)?;
         if app.clients.len() >= most {
@@ -144,6 +146,8 @@ impl<H: Host> Core<H> {
         if let Some(c) = self.clients.get_mut(&client) {
             c.region = Some(region);
         }
+        // It may have been its memory that they wait for.
+        self.start_waiting(now_us);
         Ok(self.welcome(region))
     }
 
@@ -155,7 +159,7 @@ impl<H: Host> Core<H> {
         Outcome::Answer(reply, vec![Attachment::Region(RegionId(region))])
     }
 
-    fn new_application(&mut self, client: ClientId, ticket: u64) -> Result {
+    pub(super) fn new_application(&mut self, client: ClientId, ticket: u64) -> Result {
         let share = match ticket {
             0 => self.config.share,
             // Of an earlier toed: an application that is to be limited does not start without its limit.
@@ -201,7 +205,7 @@ impl<H: Host> Core<H> {
         if !ok {
             self.remove_app(region, now_us);
             self.answer_later(client, failure(Errno::NOMEM), &[]);
-            return;
+            return self.start_waiting(now_us);
         }
         if self.stopping {
             app.stage = Stage::Ending { until_us: now_us };

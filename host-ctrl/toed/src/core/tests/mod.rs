@@ -9,4 +9,5 @@ mod pace;
 mod rates;
 mod requests;
 mod share;
+mod starting;
 mod world;

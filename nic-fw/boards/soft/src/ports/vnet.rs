@@ -43,8 +43,13 @@ pub fn encode(offload: &TxOffload, frame: &[u8]) -> [u8; LEN] {
     out
 }
 
+/// Bytes in front of a frame's IP header.
+pub fn ethernet_len(frame: &[u8]) -> usize {
+    if frame.get(12..14) == Some(&ETHERTYPE_VLAN) { 18 } else { 14 }
+}
+
 fn gso_type(frame: &[u8]) -> u8 {
-    let at = if frame.get(12..14) == Some(&ETHERTYPE_VLAN) { 16 } else { 12 };
+    let at = ethernet_len(frame) - 2;
     if frame.get(at..at + 2) == Some(&ETHERTYPE_IPV6) { GSO_TCPV6 } else { GSO_TCPV4 }
 }
 

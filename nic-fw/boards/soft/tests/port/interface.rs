@@ -1,8 +1,10 @@
 //! What a port does to its interface, and what it leaves there.
 
 use crate::common::{CARD_MAC, PEER_MAC, in_namespace, run, veth};
-use crate::ends::{PATIENCE, is_numbered, next, numbered, open, receive, send, wire};
+use crate::ends::{PATIENCE, host_memory, is_numbered, next, numbered, open, receive, send, slice, wire};
+use crate::super_frames::{Segment, fold, headers, is_tcp};
 use std::time::Duration;
+use toe_hal::{TxFrame, TxOffload, TxPort};
 use toe_nic::ports::netif::Interface;
 use toe_nic::ports::{Port, PortError};
 
@@ -120,6 +122,44 @@ fn the_interface_takes_every_multicast_while_the_card_runs() {
         assert!(takes_all(), "else hardware keeps solicitations of neighbours from the card");
         drop(port);
         assert!(!takes_all());
+    });
+}
+
+/// Flows have the segment size of their first day, and a segment that is sent again is no smaller.
+#[test]
+fn segments_pass_when_the_mtu_has_been_lowered() {
+    in_namespace("interface::segments_pass_when_the_mtu_has_been_lowered", || {
+        veth();
+        let (mut port, wire) = (open("af_packet:card0"), wire("peer0"));
+        run("ethtool", "-K card0 tx off tso off gso off");
+        run("ip", "link set card0 mtu 1400");
+        let data: Vec<u8> = (0..1460 * 3).map(|i| (i % 251) as u8).collect();
+        let memory = host_memory(&data);
+        let mut lost = |payload_len: u32, gso_size: u16| {
+            let segment = Segment { seq: 1, ack: 1, flags: 0x18, options: &[], payload_len: payload_len as usize };
+            let (header, offload) = headers(&segment, 9);
+            let offload = TxOffload { gso_size, ..offload };
+            let payload = [slice(&memory, 0, payload_len)];
+            port.tx.transmit(&TxFrame { header: &header, payload: &payload, payload_len, offload }).unwrap();
+            port.tx.flush()
+        };
+        assert!(lost(1460, 0) <= 1, "how we hear of it");
+        let pieces = |len: usize| {
+            let mut came: Vec<(usize, Vec<u8>)> = Vec::new();
+            while came.iter().map(|(_, payload)| payload.len()).sum::<usize>() < len {
+                let frame = next(&wire, is_tcp);
+                let pseudo = [&frame[26..34], &[0, 6], &((frame.len() - 34) as u16).to_be_bytes(), &frame[34..]].concat();
+                assert_eq!(fold(&pseudo), 0xffff, "its checksum");
+                came.push((frame.len(), frame[54..].to_vec()));
+            }
+            let bytes = came.iter().flat_map(|(_, payload)| payload).copied().collect::<Vec<u8>>();
+            assert!(bytes == data[..len]);
+            came.into_iter().map(|(len, _)| len).collect::<Vec<_>>()
+        };
+        assert_eq!(lost(1460, 0), 0);
+        assert_eq!(pieces(1460), [1414, 154]);
+        assert_eq!(lost(1460 * 3, 1460), 0);
+        assert_eq!(pieces(1460 * 3), [1414, 1414, 1414, 54 + 300]);
     });
 }
 

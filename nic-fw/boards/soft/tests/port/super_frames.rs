@@ -8,19 +8,19 @@ use toe_hal::{Frames, RxBurst, RxFrame, RxOffload, RxPort, TxFrame, TxOffload, T
 use toe_nic::ports::Port;
 
 /// A TCP segment; the checksum field holds the pseudo-header's sum.
-struct Segment<'a> {
-    seq: u32,
-    ack: u32,
-    flags: u8,
-    options: &'a [u8],
-    payload_len: usize,
+pub struct Segment<'a> {
+    pub seq: u32,
+    pub ack: u32,
+    pub flags: u8,
+    pub options: &'a [u8],
+    pub payload_len: usize,
 }
 
 const CARD_IP: [u8; 4] = [10, 9, 0, 2];
 const PEER_IP: [u8; 4] = [10, 9, 0, 1];
 const CARD_PORT: u16 = 4000;
 
-fn headers(s: &Segment<'_>, peer_port: u16) -> (Vec<u8>, TxOffload) {
+pub fn headers(s: &Segment<'_>, peer_port: u16) -> (Vec<u8>, TxOffload) {
     let tcp_len = 20 + s.options.len() + s.payload_len;
     let ip_len = (20 + tcp_len) as u16;
     let mut ip = [&[0x45, 0][..], &ip_len.to_be_bytes(), &[0, 0, 0x40, 0, 64, 6, 0, 0], &CARD_IP, &PEER_IP].concat();
@@ -46,7 +46,7 @@ fn headers(s: &Segment<'_>, peer_port: u16) -> (Vec<u8>, TxOffload) {
 }
 
 /// One's complement sum (RFC 1071).
-fn fold(bytes: &[u8]) -> u16 {
+pub fn fold(bytes: &[u8]) -> u16 {
     let mut sum: u32 = bytes.chunks(2).map(|c| u32::from(c[0]) << 8 | u32::from(*c.get(1).unwrap_or(&0))).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -54,7 +54,7 @@ fn fold(bytes: &[u8]) -> u16 {
     sum as u16
 }
 
-fn is_tcp(frame: &[u8]) -> bool {
+pub fn is_tcp(frame: &[u8]) -> bool {
     frame.len() >= 54 && frame[12..14] == [8, 0] && frame[23] == 6
 }
 

@@ -6,9 +6,10 @@
 //!                 one socket for both (Attached)
 //! ```
 //!
-//! Virtio-net headers carry checksum and segmentation state both ways, so super-frames of up to 64 KiB pass. Sending
-//! goes past the queueing discipline. The receive ring is of version 2: version 3 hands blocks over by a
-//! timer, which costs a millisecond; and the mapped transmit ring is slower than sendmmsg for large frames.
+//! Virtio-net headers carry checksum and segmentation state both ways, so super-frames of up to 64 KiB pass. Sending goes
+//! through the interface's queueing discipline: only on that way does the kernel cut super-frames. The receive ring is of
+//! version 2: version 3 hands blocks over by a timer, which costs a millisecond; and the mapped transmit ring is slower than
+//! sendmmsg for large frames.
 
 mod ring;
 mod send;
@@ -205,6 +206,7 @@ impl TxPort<SoftSlice> for Tx {
     }
 
     fn flush(&mut self) -> usize {
-        self.queue.flush(self.attached.socket.as_fd())
+        let Attached { interface, socket, .. } = &*self.attached;
+        self.queue.flush(socket.as_fd(), || interface.mtu().ok().map(usize::from))
     }
 }

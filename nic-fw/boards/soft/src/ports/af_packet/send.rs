@@ -7,12 +7,15 @@
 //!
 //! A frame is taken only if the socket has room for it, else `transmit` answers busy: after the flush its bytes belong to others again, so
 //! what the socket had no room for would be lost, and with it the rest of the batch.
+//!
+//! Flows keep the segment size that the interface's MTU had at first. If that is lowered, the kernel takes none of their full segments any more
+//! and would take none of the retransmissions either: then it is asked to cut each as if it were a super-frame.
 
 use super::super::vnet;
 use crate::memory::SoftSlice;
 use rustix::fd::{AsRawFd, BorrowedFd};
 use std::io;
-use toe_hal::{TxBusy, TxFrame};
+use toe_hal::{TxBusy, TxFrame, TxOffload};
 
 /// Frames in the queue.
 const QUEUE: usize = 64;
@@ -25,6 +28,9 @@ const HEADER_SPARE: usize = 64;
 /// Bytes that the kernel may add to a frame: its own headers, and those of its buffer.
 const OVERHEAD: usize = 2048;
 
+const TCP_FLAGS: usize = 13;
+const TCP_URG: u8 = 0x20;
+
 pub struct TxQueue {
     /// `header_len` bytes per frame.
     headers: Box<[u8]>,
@@ -32,6 +38,8 @@ pub struct TxQueue {
     iovecs: Box<[[libc::iovec; IOVECS]]>,
     messages: Box<[libc::mmsghdr]>,
     len: usize,
+    /// Bytes of an IP packet that the interface takes, as far as we know.
+    mtu: usize,
     /// Frames that never got into the queue: too large for it.
     oversized: usize,
     /// Bytes that the socket still has room for, at least.
@@ -56,6 +64,7 @@ impl TxQueue {
             iovecs: vec![[empty; IOVECS]; QUEUE].into_boxed_slice(),
             messages: vec![message; QUEUE].into_boxed_slice(),
             len: 0,
+            mtu,
             oversized: 0,
             room: 0,
             full: false,
@@ -79,7 +88,7 @@ impl TxQueue {
             return Ok(());
         };
         bytes.copy_from_slice(frame.header);
-        header[..vnet::LEN].copy_from_slice(&vnet::encode(&frame.offload, frame.header));
+        header[..vnet::LEN].copy_from_slice(&vnet::encode(&cut(frame, self.mtu), frame.header));
         let iovecs = &mut self.iovecs[self.len];
         iovecs[0] = libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: vnet::LEN + frame.header.len() };
         let mut count = 1;
@@ -106,9 +115,11 @@ impl TxQueue {
         self.room >= cost || used == 0
     }
 
-    /// Sends all of the queue. Returns the number of frames lost.
-    pub fn flush(&mut self, socket: BorrowedFd<'_>) -> usize {
+    /// Sends all of the queue. Returns the number of frames lost. If there were some that the interface is too small for, its MTU is asked
+    /// for again.
+    pub fn flush(&mut self, socket: BorrowedFd<'_>, mtu_now: impl FnOnce() -> Option<usize>) -> usize {
         let mut lost = std::mem::take(&mut self.oversized);
+        let mut too_large = false;
         self.full = false;
         let mut sent = 0;
         while sent < self.len {
@@ -127,7 +138,8 @@ impl TxQueue {
                         break;
                     }
                     // ENOBUFS: the interface's queue is full; ENETDOWN, EMSGSIZE, EINVAL: this frame can't go.
-                    _ => {
+                    error => {
+                        too_large |= error == Some(libc::EMSGSIZE);
                         lost += 1;
                         sent += 1;
                     }
@@ -135,8 +147,33 @@ impl TxQueue {
             }
         }
         self.len = 0;
+        if too_large && let Some(mtu) = mtu_now().filter(|mtu| *mtu != self.mtu) {
+            tracing::warn!(was = self.mtu, mtu, "the interface's MTU has changed: the kernel cuts what is too large");
+            self.mtu = mtu;
+        }
         lost
     }
+}
+
+/// What the kernel is to do with a frame: also to cut it, where the interface would not take it whole.
+fn cut(frame: &TxFrame<'_, SoftSlice>, mtu: usize) -> TxOffload {
+    let TxOffload { partial_csum, gso_size, hdr_len, .. } = frame.offload;
+    let headers = usize::from(hdr_len).saturating_sub(vnet::ethernet_len(frame.header));
+    let most = u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX);
+    // Frames of the control plane do not say how long their headers are.
+    let is_segment = partial_csum && hdr_len > 0;
+    if !is_segment || frame.payload_len <= u32::from(most) || most == 0 || is_urgent(frame) {
+        return frame.offload;
+    }
+    let gso_size = if gso_size == 0 { most } else { gso_size.min(most) };
+    TxOffload { gso_size, ..frame.offload }
+}
+
+/// Whether a segment has an urgent pointer: it stays whole, else each piece would have that of the first, and the peer take other bytes for
+/// urgent.
+fn is_urgent(frame: &TxFrame<'_, SoftSlice>) -> bool {
+    let flags = frame.header.get(usize::from(frame.offload.csum_start) + TCP_FLAGS);
+    flags.is_some_and(|flags| flags & TCP_URG != 0)
 }
 
 /// Most memory that the kernel counts for a frame: a buffer of the next power of two.
@@ -194,15 +231,46 @@ mod tests {
                 next += 1;
                 continue;
             }
-            assert_eq!(queue.flush(socket.as_fd()), 0, "of a batch that ends with frame {next}");
+            assert_eq!(queue.flush(socket.as_fd(), || None), 0, "of a batch that ends with frame {next}");
             if next == FRAMES || queue.push(&frame, socket.as_fd()).map(|()| next += 1).is_err() {
                 busy += 1;
                 came.extend(read(&wire));
-                queue.flush(socket.as_fd());
+                queue.flush(socket.as_fd(), || None);
             }
         }
         assert_eq!(came, (0..FRAMES).collect::<Vec<_>>());
         assert!(busy > 2, "it has been full");
+    }
+
+    #[test]
+    fn what_the_interface_does_not_take_whole_is_cut() {
+        let cuts = |header: &[u8], payload_len, gso_size, mtu| {
+            let tcp = header.len() as u16 - 20;
+            let offload = TxOffload { partial_csum: true, csum_start: tcp, csum_offset: 16, gso_size, hdr_len: header.len() as u16 };
+            let made = cut(&TxFrame { header, payload: &[], payload_len, offload }, mtu);
+            assert_eq!(TxOffload { gso_size, ..made }, offload, "nothing else changes");
+            made.gso_size
+        };
+        let (plain, mut vlan, mut urgent) = ([0; 54], [0; 58], [0; 54]);
+        vlan[12..14].copy_from_slice(&[0x81, 0]);
+        urgent[34 + TCP_FLAGS] = 0x38;
+        // A segment, whole as long as it fits; a tag is not part of the packet.
+        for header in [&plain[..], &vlan] {
+            assert_eq!([1500, 1499, 1400].map(|mtu| cuts(header, 1460, 0, mtu)), [0, 1459, 1360]);
+        }
+        // A super-frame.
+        assert_eq!([1500, 1400, 68].map(|mtu| cuts(&plain, 30_000, 1460, mtu)), [1460, 1360, 28]);
+        assert_eq!(cuts(&plain, 1360, 1460, 1400), 1460, "one piece, which fits");
+        assert_eq!(cuts(&plain, 30_000, 1000, 1400), 1000);
+        // Nothing to cut into.
+        assert_eq!([40, 39, 0].map(|mtu| cuts(&plain, 1460, 0, mtu)), [0; 3]);
+        assert_eq!([40, 39, 0].map(|mtu| cuts(&plain, 30_000, 1460, mtu)), [1460; 3]);
+        assert_eq!(cuts(&plain, u32::MAX, 0, usize::MAX), u16::MAX);
+        assert_eq!(cuts(&urgent, 1460, 0, 1400), 0);
+        let control = TxFrame { header: &[0; 1514], payload: &[], payload_len: 0, offload: TxOffload::default() };
+        assert_eq!(cut(&control, 1400), control.offload);
+        let garbage = TxOffload { partial_csum: true, csum_start: u16::MAX, hdr_len: 1, ..TxOffload::default() };
+        assert_eq!(cut(&TxFrame { header: &[], payload: &[], payload_len: 10, offload: garbage }, 5).gso_size, 5);
     }
 
     #[test]
@@ -215,9 +283,9 @@ mod tests {
         for _ in 0..3 {
             assert!(queue.push(&frame, socket.as_fd()).is_ok());
             assert!(queue.push(&frame, socket.as_fd()).is_err());
-            assert_eq!(queue.flush(socket.as_fd()), 0);
+            assert_eq!(queue.flush(socket.as_fd(), || None), 0);
             assert!(queue.push(&frame, socket.as_fd()).is_err(), "the first is still there");
-            queue.flush(socket.as_fd());
+            queue.flush(socket.as_fd(), || None);
             assert_eq!(read(&wire).len(), 1);
         }
     }
