@@ -3,7 +3,6 @@
 //! The kernel counts a socket's descriptors, in all processes. This module keeps the table of numbers right and says in the
 //! slot that the close was meant: then toed, seeing the last descriptor go, closes in order instead of resetting.
 
-use crate::data::is_nonblocking;
 use crate::fdtable::{self, Kind};
 use crate::hub::{self, Watcher};
 use crate::{Errno, Sock, process};
@@ -79,11 +78,12 @@ fn say_goodbye(slot: u32) -> Option<Farewell> {
 }
 
 impl Sock {
-    /// SO_LINGER: a close that waits until the peer has acknowledged everything.
+    /// SO_LINGER: a close that waits until the peer has acknowledged everything, also with O_NONBLOCK. On Linux the socket's last one does. Whether
+    /// another process has a copy cannot be known before; where that may be, this does not wait, which loses nothing: the card sends on.
     fn linger(self) {
         let Ok(socket) = self.words() else { return };
         let seconds = socket.slot().tx.linger.load(Relaxed);
-        if seconds <= 1 || is_nonblocking(&socket) || hub::lock().holders(self.slot) > 1 {
+        if seconds <= 1 || process::is_shared() || hub::lock().holders(self.slot) > 1 {
             return;
         }
         // Acknowledgements wake nobody who is not waiting for room, so this looks by itself.
