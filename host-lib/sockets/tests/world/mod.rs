@@ -264,7 +264,7 @@ impl World {
                 reply.args[0] = token.map_or(u64::MAX, |token| token.slot.into());
             }
             op::SUBSCRIBE => _ = SUBSCRIPTIONS.fetch_add(1, Ordering::Relaxed),
-            op::UNLISTEN => self.bound.retain(|(slot, _)| *slot != request.slot),
+            op::UNLISTEN => self.unlisten(request.slot),
             _ => {}
         }
         let ends: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
@@ -330,6 +330,16 @@ impl World {
         words.store_bytes(other.as_bytes());
         listen.tail.store(tail.wrapping_add(1), Ordering::Release);
         self.notice();
+    }
+
+    fn unlisten(&mut self, slot: u32) {
+        self.bound.retain(|(s, _)| *s != slot);
+        let conn = &self.region.slot(slot).unwrap().conn;
+        if conn.load_state() == slot_state::CONNECTING {
+            conn.error.store(libc::ECONNRESET as u32, Ordering::Relaxed);
+            conn.store_state(slot_state::OPEN);
+            self.notice();
+        }
     }
 
     fn flow(&mut self, index: usize, peer: usize, slot: Option<u32>, local: Addr, remote: Addr) -> AcceptRecord {
