@@ -107,11 +107,22 @@ fn copied(old: i32, new: i32) {
     fdtable::set(new, kind);
 }
 
-/// After dup(2) or fcntl(F_DUPFD) of a number of ours.
-pub fn duplicated(old: i32, new: i32) {
-    if process::is_own() && new >= 0 {
+/// After dup(2) or fcntl(F_DUPFD) of a number of ours has made `new`. A copy whose number the table has no place for is taken back (EMFILE): it
+/// would be the token.
+pub fn duplicated(old: i32, new: i32) -> Result<i32, Errno> {
+    if process::is_own() {
+        if has_no_place(old, new) {
+            let _ = AppFd(new).close();
+            return Err(Errno::MFILE);
+        }
         copied(old, new);
     }
+    Ok(new)
+}
+
+/// Whether `new` cannot mean what `old` does.
+fn has_no_place(old: i32, new: i32) -> bool {
+    fdtable::kind(old) != Kind::Other && !fdtable::fits(new)
 }
 
 /// dup2(2) and dup3(2) where one of the numbers is ours. `flags`: O_CLOEXEC or 0.
@@ -132,6 +143,9 @@ pub fn dup3(old: i32, new: i32, flags: i32) -> Result<i32, Errno> {
     }
     // Fails before anything is closed, as the kernel would.
     rustix::io::fcntl_getfd(AppFd(old))?;
+    if has_no_place(old, new) {
+        return Err(Errno::BADF);
+    }
     match fdtable::kind(new) {
         Kind::Socket(slot) => end(new, slot, || AppFd(new).replace(AppFd(old), cloexec))?,
         _ => {

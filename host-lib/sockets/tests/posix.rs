@@ -495,7 +495,7 @@ fn the_card_is_told_of_the_last_close_however_it_comes() {
         let (a, b, _l) = pair();
         let port = port_of(&a.sock().local_name().unwrap());
         let copy = rustix::io::dup(AppFd(a.0)).unwrap().into_raw_fd();
-        close::duplicated(a.0, copy);
+        assert_eq!(close::duplicated(a.0, copy), Ok(copy));
         end(copy);
         assert_eq!((b.poll(IN, 20), world::farewells(port)), (0, vec![]), "there is another");
         end(a.0);
