@@ -18,7 +18,7 @@
 #endif
 
 /* toe_abi */
-#define TOE_ABI_VERSION 0x10005U
+#define TOE_ABI_VERSION 0x10006U
 
 /* desc */
 #define TOE_DESC_LEN 64U

@@ -79,8 +79,7 @@ unsafe extern "C" fn dup(fd: c_int) -> c_int {
         _ => {
             // SAFETY: its argument, passed on.
             let new = unsafe { real(fd) };
-            closing::duplicated(fd, new);
-            new
+            if new < 0 { new } else { answer(closing::duplicated(fd, new)) }
         }
     }
 }
@@ -129,8 +128,8 @@ unsafe fn fcntl_with(real: unsafe extern "C" fn(c_int, c_int, usize) -> c_int, f
     }
     // SAFETY: its arguments, passed on.
     let result = unsafe { real(fd, command, argument) };
-    if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) && kind != Kind::Other {
-        closing::duplicated(fd, result);
+    if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) && kind != Kind::Other && result >= 0 {
+        return answer(closing::duplicated(fd, result));
     }
     if matches!(command, libc::F_SETOWN | F_SETOWN_EX) && result == 0 {
         Sock::find(fd).into_iter().for_each(Sock::owned);

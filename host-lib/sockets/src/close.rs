@@ -3,7 +3,6 @@
 //! The kernel counts a socket's descriptors, in all processes. This module keeps the table of numbers right and says in the
 //! slot that the close was meant: then toed, seeing the last descriptor go, closes in order instead of resetting.
 
-use crate::data::is_nonblocking;
 use crate::fdtable::{self, Kind};
 use crate::hub::{self, Watcher};
 use crate::{Errno, Sock, process};
@@ -79,11 +78,12 @@ fn say_goodbye(slot: u32) -> Option<Farewell> {
 }
 
 impl Sock {
-    /// SO_LINGER: a close that waits until the peer has acknowledged everything.
+    /// SO_LINGER: a close that waits until the peer has acknowledged everything, also with O_NONBLOCK. On Linux the socket's last one does. Whether
+    /// another process has a copy cannot be known before; where that may be, this does not wait, which loses nothing: the card sends on.
     fn linger(self) {
         let Ok(socket) = self.words() else { return };
         let seconds = socket.slot().tx.linger.load(Relaxed);
-        if seconds <= 1 || is_nonblocking(&socket) || hub::lock().holders(self.slot) > 1 {
+        if seconds <= 1 || process::is_shared() || hub::lock().holders(self.slot) > 1 {
             return;
         }
         // Acknowledgements wake nobody who is not waiting for room, so this looks by itself.
@@ -107,11 +107,22 @@ fn copied(old: i32, new: i32) {
     fdtable::set(new, kind);
 }
 
-/// After dup(2) or fcntl(F_DUPFD) of a number of ours.
-pub fn duplicated(old: i32, new: i32) {
-    if process::is_own() && new >= 0 {
+/// After dup(2) or fcntl(F_DUPFD) of a number of ours has made `new`. A copy whose number the table has no place for is taken back (EMFILE): it
+/// would be the token.
+pub fn duplicated(old: i32, new: i32) -> Result<i32, Errno> {
+    if process::is_own() {
+        if has_no_place(old, new) {
+            let _ = AppFd(new).close();
+            return Err(Errno::MFILE);
+        }
         copied(old, new);
     }
+    Ok(new)
+}
+
+/// Whether `new` cannot mean what `old` does.
+fn has_no_place(old: i32, new: i32) -> bool {
+    fdtable::kind(old) != Kind::Other && !fdtable::fits(new)
 }
 
 /// dup2(2) and dup3(2) where one of the numbers is ours. `flags`: O_CLOEXEC or 0.
@@ -132,6 +143,9 @@ pub fn dup3(old: i32, new: i32, flags: i32) -> Result<i32, Errno> {
     }
     // Fails before anything is closed, as the kernel would.
     rustix::io::fcntl_getfd(AppFd(old))?;
+    if has_no_place(old, new) {
+        return Err(Errno::BADF);
+    }
     match fdtable::kind(new) {
         Kind::Socket(slot) => end(new, slot, || AppFd(new).replace(AppFd(old), cloexec))?,
         _ => {

@@ -65,6 +65,16 @@ impl Sock {
                 return Ok(());
             }
             slot_state::LISTENING => return Ok(()),
+            // As Linux, whichever direction is named.
+            slot_state::CONNECTING => match process::ask(|client| client.unlisten(self.slot)) {
+                Ok(()) => {
+                    hub::lock().changed(self.slot, toe::Change::IN.with(toe::Change::OUT).with(toe::Change::END));
+                    return Ok(());
+                }
+                // Just now.
+                Err(Errno::ISCONN) => {}
+                Err(_) => return Err(Errno::NOTCONN),
+            },
             _ => return Err(Errno::NOTCONN),
         }
         let mut tell = false;

@@ -251,7 +251,7 @@ impl Hub {
         }
     }
 
-    /// Items whose events may go to another process of the family, if it is time to see about that.
+    /// Items whose events may go to another process of the family, or nowhere, if it is time to see about that.
     fn strays(&mut self, index: u32) -> Vec<(i32, u32)> {
         let Some(instance) = self.instance(index) else { return Vec::new() };
         if instance.looked_after.is_some_and(|t| t.elapsed() < SHARED) {
@@ -262,7 +262,9 @@ impl Hub {
             Target::Slot(slot) => Some((*fd, slot)),
             Target::Instance(_) => None,
         });
-        slots.filter(|(_, slot)| !process::is_here(*slot)).collect()
+        let mut slots: Vec<_> = slots.collect();
+        slots.retain(|(_, slot)| !process::is_here(*slot) || self.is_contested(*slot));
+        slots
     }
 }
 
@@ -431,8 +433,10 @@ fn look_after(index: u32) {
     let strays = hub::lock().strays(index);
     for (fd, slot) in strays {
         if process::touch(slot).is_ok() {
+            let mut hub = hub::lock();
+            hub.reclaim(slot);
             // The other process may have put news into the slot already: then no event will say so again.
-            hub::lock().item_changed(index, fd, Change::IN.with(Change::OUT));
+            hub.item_changed(index, fd, Change::IN.with(Change::OUT));
         }
     }
 }

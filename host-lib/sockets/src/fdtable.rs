@@ -1,7 +1,7 @@
 //! What each descriptor number of this process is to us: nothing, a socket, an epoll instance, or one of our own files.
 //!
 //! A flat array of atomics, usable before constructors, in signal handlers and inside malloc. Numbers beyond it are never
-//! ours: a socket that would get one is refused (EMFILE).
+//! ours: a socket, or a copy of one, that would get one is refused (EMFILE; EBADF by dup2).
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -9,12 +9,13 @@
 
 use crate::epoll::Epoll;
 use crate::fdtable::{self, Kind};
-use crate::waiting::NO_FD;
+use crate::waiting::{NO_FD, SHARED};
 use crate::{process, urgent};
 use rustix::fd::AsRawFd;
 use rustix::io::Errno;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockResult};
+use std::time::Instant;
 use toe::link::client::Doorbell;
 use toe::link::sys::AppFd;
 use toe::socket::{own_flags, ready};
@@ -49,6 +50,8 @@ pub(crate) struct Local {
     pub refs: u32,
     /// Somebody found no room to send and waits to hear of some.
     pub no_space: bool,
+    /// When this process last asked for the events of a connection that another process has had; `None`: none has, as far as it knows.
+    contested: Option<Instant>,
     /// Options (level and name) that do nothing but can be read again.
     kept: Vec<((i32, i32), i32)>,
 }
@@ -166,6 +169,26 @@ impl Hub {
             link.channel.rebind(slot);
         }
         self.flush();
+    }
+
+    /// The same where another process has had the events.
+    pub fn take_over(&mut self, slot: u32) {
+        self.local(slot).contested = Some(Instant::now());
+        self.rebind(slot);
+    }
+
+    pub fn is_contested(&self, slot: u32) -> bool {
+        self.slots.get(slot as usize).is_some_and(|local| local.contested.is_some())
+    }
+
+    /// Asks anew for the events of a contested connection, from time to time. Each process asks by a queue of its own, and the card reads queues by
+    /// turns: what another one has asked before us it may have read after, and that process may be no more. Then no event comes, to anybody,
+    /// though the slot says that they come here.
+    pub fn reclaim(&mut self, slot: u32) {
+        let due = self.slots.get(slot as usize).and_then(|local| local.contested).is_some_and(|asked| asked.elapsed() >= SHARED);
+        if due && process::is_here(slot) && process::view(slot).is_ok_and(|socket| socket.state() == slot_state::CONNECTED) {
+            self.take_over(slot);
+        }
     }
 
     /// The last descriptor of a socket that said this has gone.
@@ -403,6 +426,7 @@ impl Hub {
             return false;
         }
         local.no_space = false;
+        local.contested = None;
         local.kept = Vec::new();
         self.noticed.retain(|&s| s != slot);
         // What it still has to say is said now, or found in the slot by toed.

@@ -234,6 +234,8 @@ impl Sock {
         let slot = socket.slot();
         slot.names.set_remote(addr);
         socket.set_flag(own_flags::ERROR_TAKEN | own_flags::CONNECT_SEEN, false);
+        // An error of the last one would be its own if toed refuses it.
+        slot.conn.error.store(0, Relaxed);
         // Before the request: toed may write the outcome before its answer is here.
         slot.conn.store_state(slot_state::CONNECTING);
         process::attach()?;

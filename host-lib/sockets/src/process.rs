@@ -460,7 +460,7 @@ fn bind_here(socket: Socket<'static>, bits: &AtomicU8) -> Result<(), Errno> {
             // From now on this process holds it: should it die, the peer is to learn.
             socket.set_flag(slot_flags::CLEAN, false);
             bits.fetch_or(local::BOUND, Ordering::Relaxed);
-            hub::lock().rebind(slot);
+            hub::lock().take_over(slot);
             if socket.has_flag(own_flags::OWNED) {
                 // Of a process that may be no more.
                 socket.set_flag(own_flags::SIGNAL_DUE, false);

@@ -129,6 +129,8 @@ fn take_back(interest: &Interest) {
             // One that cannot be used any more is found so by who waits for it.
             let _ = process::touch(slot);
         }
+        let mut hub = hub::lock();
+        interest.slots.iter().for_each(|&slot| hub.reclaim(slot));
     }
 }
 

@@ -242,6 +242,33 @@ fn a_nonblocking_connect_reports_by_poll_and_so_error() {
 }
 
 #[test]
+fn shutdown_calls_a_connect_off() {
+    for how in [libc::SHUT_RD, libc::SHUT_WR, libc::SHUT_RDWR] {
+        let fd = fresh(0);
+        let ten_seconds = [10u64.to_ne_bytes(), [0; 8]].concat();
+        fd.sock().set_option(libc::SOL_SOCKET, libc::SO_SNDTIMEO, &ten_seconds).unwrap();
+        thread::scope(|scope| {
+            let connecting = scope.spawn(|| fd.sock().connect(&name([10, 77, 0, 9], 1)));
+            while fd.poll(OUT, 0) != 0 {
+                thread::yield_now();
+            }
+            assert_eq!(fd.sock().shutdown(how), Ok(()));
+            assert_eq!(connecting.join().unwrap(), Err(Errno::CONNRESET));
+        });
+        // As good as new, but for the error that nobody has heard of.
+        fd.sock().set_nonblocking(true).unwrap();
+        assert_eq!(fd.sock().connect(&name([10, 77, 0, 9], 1)), Err(Errno::INPROGRESS));
+        assert_eq!(fd.sock().shutdown(how), Ok(()));
+        assert_eq!(fd.poll(-1, 0), OUT | libc::POLLWRNORM | libc::POLLERR | libc::POLLHUP);
+        assert_eq!(fd.recv(1, 0), Err(Errno::CONNRESET));
+        assert_eq!(fd.recv(1, 0), Err(Errno::NOTCONN));
+        assert_eq!(fd.poll(-1, 0), OUT | libc::POLLWRNORM | libc::POLLHUP);
+        assert_eq!(fd.sock().connect(&name([10, 77, 0, 9], 1)), Err(Errno::INPROGRESS));
+        assert_eq!(fd.poll(-1, 0), 0);
+    }
+}
+
+#[test]
 fn loopback_becomes_a_kernel_socket_at_the_same_number() {
     let fd = fresh(libc::SOCK_NONBLOCK);
     fd.sock().set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32.to_ne_bytes()).unwrap();
@@ -468,7 +495,7 @@ fn the_card_is_told_of_the_last_close_however_it_comes() {
         let (a, b, _l) = pair();
         let port = port_of(&a.sock().local_name().unwrap());
         let copy = rustix::io::dup(AppFd(a.0)).unwrap().into_raw_fd();
-        close::duplicated(a.0, copy);
+        assert_eq!(close::duplicated(a.0, copy), Ok(copy));
         end(copy);
         assert_eq!((b.poll(IN, 20), world::farewells(port)), (0, vec![]), "there is another");
         end(a.0);

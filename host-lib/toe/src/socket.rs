@@ -160,8 +160,11 @@ impl<'a> Socket<'a> {
         if self.has_flag(own_flags::ERROR_TAKEN) {
             return None;
         }
+        let conn_error = || self.slot.conn.error.load(Ordering::Relaxed);
         let code = match self.state() {
-            slot_state::FAILED => self.slot.conn.error.load(Ordering::Relaxed),
+            slot_state::FAILED => conn_error(),
+            // Its connect() was called off.
+            slot_state::OPEN if conn_error() != 0 => conn_error(),
             slot_state::CONNECTED if self.event_flags() & ev_flags::ERROR != 0 => self.slot.event.error.load(Ordering::Relaxed),
             _ => return None,
         };
@@ -276,7 +279,7 @@ impl<'a> Socket<'a> {
             slot_state::CONNECTED => {}
             slot_state::CONNECTING => return Ok(None),
             slot_state::FAILED => return self.take_error().map_or(Ok(Some(0)), Err),
-            _ => return Err(Errno::NOTCONN),
+            _ => return Err(self.take_error().unwrap_or(Errno::NOTCONN)),
         }
         // Ends first: whoever sees the end sees all bytes before it.
         let ended = self.rx_ended();
@@ -342,8 +345,7 @@ impl<'a> Socket<'a> {
         match self.state() {
             slot_state::CONNECTING => return Ok(false),
             slot_state::CONNECTED => {}
-            slot_state::FAILED => return Err(self.take_error().unwrap_or(Errno::PIPE)),
-            _ => return Err(Errno::PIPE),
+            _ => return Err(self.take_error().unwrap_or(Errno::PIPE)),
         }
         let ended = self.event_flags() & (ev_flags::ERROR | ev_flags::CLOSED) != 0;
         if ended || self.tx_flags() & hc_flags::FIN != 0 {
@@ -436,6 +438,7 @@ impl<'a> Socket<'a> {
     /// As poll(2) would report, all bits of [`ready`]; the order of the rules is that of Linux's tcp_poll().
     pub fn readiness(&self) -> u32 {
         use ready::*;
+        let pending = || if self.pending_error().is_some() { ERR } else { 0 };
         match self.state() {
             slot_state::LISTENING => {
                 if self.region.has_accept(self.slot) {
@@ -450,12 +453,9 @@ impl<'a> Socket<'a> {
             slot_state::FAILED if self.has_flag(own_flags::LISTENED) => {
                 return if self.pending_error().is_some() { IN | RDNORM | ERR } else { 0 };
             }
-            slot_state::FAILED => {
-                let error = if self.pending_error().is_some() { ERR } else { 0 };
-                return IN | RDNORM | RDHUP | OUT | WRNORM | HUP | error;
-            }
+            slot_state::FAILED => return IN | RDNORM | RDHUP | OUT | WRNORM | HUP | pending(),
             // Never connected.
-            _ => return OUT | WRNORM | HUP,
+            _ => return OUT | WRNORM | HUP | pending(),
         }
         let flags = self.event_flags();
         let error = flags & ev_flags::ERROR != 0;
@@ -478,8 +478,8 @@ impl<'a> Socket<'a> {
         if tx_ended || self.is_writable() {
             bits |= OUT | WRNORM;
         }
-        if error && self.pending_error().is_some() {
-            bits |= ERR;
+        if error {
+            bits |= pending();
         }
         bits
     }

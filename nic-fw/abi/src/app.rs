@@ -124,7 +124,8 @@ pub mod op {
     pub const CONNECT: u32 = 6;
     /// slot (a listener's), a0: context index: send notices there as well.
     pub const SUBSCRIBE: u32 = 7;
-    /// slot: stop listening (shutdown on a listener).
+    /// slot: stop opening connections (shutdown). Of a listener, or of a socket whose connect() is under way, which is OPEN then, with ECONNRESET
+    /// for its error. EISCONN: it has been connected meanwhile. EINVAL: it does neither.
     pub const UNLISTEN: u32 = 8;
     /// a0: context index. The process is done with it.
     pub const CLOSE_CONTEXT: u32 = 9;

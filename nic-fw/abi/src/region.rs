@@ -161,7 +161,7 @@ pub struct SocketSlot {
 pub struct SlotConn {
     /// [`slot_state`]. The last word to be written: release.
     pub state: u32,
-    /// With [`slot_state::FAILED`]: Linux errno.
+    /// With [`slot_state::FAILED`]: Linux errno. With [`slot_state::OPEN`]: the same of a connect() that was called off, or 0.
     pub error: u32,
     pub flow: FlowId,
     /// Offset of the transmit buffer in the region, bytes.

@@ -114,6 +114,56 @@ static void while_connecting(void) {
     T(close(s));
 }
 
+static int connecting;
+
+static void *connect_to_nobody(void *unused) {
+    (void)unused;
+    struct sockaddr_in a = at(NOBODY, 80);
+    return (void *)(long)(connect(connecting, ADDR(a), sizeof a) < 0 ? errno : 0);
+}
+
+static void shut_while_connecting(void) {
+    static const int ways[] = {SHUT_RD, SHUT_WR, SHUT_RDWR};
+    struct sockaddr_in a = at(NOBODY, 80);
+    for (int i = 0; i < 3; i++) {
+        void *error;
+        connecting = fresh(0);
+        pthread_t t = thread(connect_to_nobody, 0);
+        settle();
+        T(shutdown(connecting, ways[i]));
+        pthread_join(t, &error);
+        say("connect fails with %s", strerrorname_np((long)error));
+        bits("as new", connecting, 0);
+        say_error(connecting);
+        T(shutdown(connecting, ways[i]));
+
+        char c;
+        int s = fresh(SOCK_NONBLOCK);
+        T(connect(s, ADDR(a), sizeof a));
+        T(shutdown(s, ways[i]));
+        bits("called off", s, 0);
+        say_error(s);
+        say_error(s);
+        bits("error taken", s, 0);
+        T(connect(s, ADDR(a), sizeof a));
+        bits("again", s, 0);
+        T(shutdown(s, ways[i]));
+        T(read(s, &c, 1));
+        T(read(s, &c, 1));
+        T(connect(s, ADDR(a), sizeof a));
+        T(shutdown(s, ways[i]));
+        T(write(s, "x", 1));
+        T(write(s, "x", 1));
+        a = at(there, peer_port());
+        T(connect(s, ADDR(a), sizeof a));
+        bits("connected", s, POLLOUT);
+        P("accept");
+        T(write(s, "hello", 5));
+        P("recv 5");
+        a = at(NOBODY, 80);
+    }
+}
+
 static void nobody_there(void) {
     struct sockaddr_in a = at(NOBODY, 80);
     int s = fresh(0);
@@ -258,6 +308,7 @@ const struct test connect_tests[] = {
     {"refused_later", refused_later},
     {"later", later},
     {"while_connecting", while_connecting},
+    {"shut_while_connecting", shut_while_connecting},
     {"nobody_there", nobody_there},
     {"no_route", no_route},
     {"odd_addresses", odd_addresses},

@@ -176,6 +176,45 @@ static void linger_waits(void) {
     P("drain");
 }
 
+/* Whether closing takes more than a second. */
+static int waits_in_close(int fd) {
+    struct timespec from, to;
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    close(fd);
+    clock_gettime(CLOCK_MONOTONIC, &to);
+    return (to.tv_sec - from.tv_sec) * 1000 + (to.tv_nsec - from.tv_nsec) / 1000000 > 1000;
+}
+
+static void linger_waits_though_nonblocking(void) {
+    struct linger l = {1, 2};
+    int s = outgoing();
+    T(setsockopt(s, SOL_SOCKET, SO_LINGER, &l, sizeof l));
+    T(fill(s) > 0);
+    nonblocking(s);
+    T(waits_in_close(s));
+}
+
+/* A server that forks for each connection: its own close is not the socket's last. */
+static void linger_with_a_copy_elsewhere(void) {
+    struct linger l = {1, 2};
+    int s = outgoing(), filled[2], closed[2];
+    char c;
+    T(setsockopt(s, SOL_SOCKET, SO_LINGER, &l, sizeof l));
+    must("make pipes", pipe(filled) | pipe(closed));
+    pid_t child = fork();
+    if (child == 0) {
+        fill(s);
+        write(filled[1], "f", 1);
+        read(closed[0], &c, 1);
+        say("the last: %d", waits_in_close(s));
+        _exit(0);
+    }
+    read(filled[0], &c, 1);
+    T(waits_in_close(s));
+    write(closed[1], "c", 1);
+    waitpid(child, NULL, 0);
+}
+
 static void close_sends_everything(void) {
     static char block[200000];
     int s = outgoing();
@@ -271,6 +310,8 @@ const struct test ends_tests[] = {
     {"sigpipe_kills", sigpipe_kills},
     {"linger_zero_resets", linger_zero_resets},
     {"linger_waits", linger_waits},
+    {"linger_waits_though_nonblocking", linger_waits_though_nonblocking},
+    {"linger_with_a_copy_elsewhere", linger_with_a_copy_elsewhere},
     {"close_sends_everything", close_sends_everything},
     {"close_with_unread_bytes", close_with_unread_bytes},
     {"bytes_after_close", bytes_after_close},

@@ -28,9 +28,7 @@ impl<H: Host> Core<H> {
             Role::Idle => words.flow,
             Role::Connected { flow } => Some(flow),
             Role::Connecting { conn, .. } => {
-                self.opening.remove(&conn);
-                app.connections -= 1;
-                self.engine.cancel(conn, now_us);
+                self.cancel_connect(region, conn, now_us);
                 None
             }
             Role::Listening { listener } => {

@@ -15,7 +15,7 @@ use toe_abi::{
     control::kind,
     region::{RegionConfig, RegionHeader, slot_state},
 };
-use toe_engine::{BindId, Endpoint, Sharing, Wishes};
+use toe_engine::{BindId, ConnId, Endpoint, Sharing, Wishes};
 use zerocopy::IntoBytes;
 
 /// Processes of an application for each context that it may have: most that say HELLO open one, and some have just left theirs.
@@ -86,7 +86,7 @@ impl<H: Host> Core<H> {
             op::LISTEN => self.listen(region, r),
             op::CONNECT => self.connect(region, r, now_us),
             op::SUBSCRIBE => self.subscribe(region, r),
-            op::UNLISTEN => self.stop_listening(region, r, now_us),
+            op::UNLISTEN => self.stop_opening(region, r, now_us),
             op::CLOSE_CONTEXT => self.close_context_of(client, region, r),
             op::BYE => {
                 self.leave(client, now_us);
@@ -442,14 +442,37 @@ impl<H: Host> Core<H> {
         done()
     }
 
-    fn stop_listening(&mut self, region: u16, r: &Request, now_us: u64) -> Result {
+    /// What listens or connects does so no more.
+    fn stop_opening(&mut self, region: u16, r: &Request, now_us: u64) -> Result {
         let slot = *self.app(region)?.slot(r.slot).ok_or(Errno::BADF)?;
-        let Role::Listening { listener } = slot.role else { return Err(Errno::INVAL) };
-        self.unlisten(listener, now_us);
-        let app = self.app(region)?;
-        let at = app.slot_at(r.slot);
-        slots::set_state(&app.memory, at, slot_state::OPEN);
+        match slot.role {
+            Role::Listening { listener } => {
+                self.unlisten(listener, now_us);
+                let app = self.app(region)?;
+                slots::set_state(&app.memory, app.slot_at(r.slot), slot_state::OPEN);
+            }
+            Role::Connecting { conn, ctx } => {
+                self.cancel_connect(region, conn, now_us);
+                let app = self.app(region)?;
+                if let Some(s) = app.slot(r.slot) {
+                    s.role = Role::Idle;
+                }
+                slots::set_called_off(&app.memory, app.slot_at(r.slot), Errno::CONNRESET.raw_os_error() as u32);
+                self.notify(region, ctx);
+            }
+            Role::Connected { .. } => return Err(Errno::ISCONN),
+            Role::Idle => return Err(Errno::INVAL),
+        }
         done()
+    }
+
+    /// Nobody wants what is being opened any more.
+    pub(super) fn cancel_connect(&mut self, region: u16, conn: ConnId, now_us: u64) {
+        self.opening.remove(&conn);
+        if let Some(app) = self.apps.get_mut(&region) {
+            app.connections -= 1;
+        }
+        self.engine.cancel(conn, now_us);
     }
 
     /// What the card has to do with an address.

@@ -126,6 +126,12 @@ pub(super) fn set_failed<M: Memory>(memory: &M, slot: u64, errno: u32) {
     set_state(memory, slot, slot_state::FAILED);
 }
 
+/// A connect() has been called off: the socket is as new, but for the error.
+pub(super) fn set_called_off<M: Memory>(memory: &M, slot: u64, errno: u32) {
+    memory.store(slot + ERROR, errno);
+    set_state(memory, slot, slot_state::OPEN);
+}
+
 pub(super) fn set_connected<M: Memory>(memory: &M, slot: u64, flow: FlowId, key: &FlowKey, b: &BufferPlaces) {
     memory.store(slot + ERROR, 0);
     memory.write(slot + FLOW, flow.as_bytes());

@@ -81,16 +81,26 @@ pub fn farewells(port: u16) -> Vec<u32> {
     FAREWELLS.lock().unwrap().iter().filter(|(p, _)| *p == port).map(|(_, kind)| *kind).collect()
 }
 
-/// Local ports of connections that another process is to take.
-static TAKEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+/// Local ports of connections whose events are to come here no more, and the context that the slot is to name.
+static TAKEN: Mutex<Vec<(u16, Option<u32>)>> = Mutex::new(Vec::new());
+
+fn take(port: u16, by: Option<u32>) {
+    TAKEN.lock().unwrap().push((port, by));
+    while !TAKEN.lock().unwrap().is_empty() {
+        std::thread::yield_now();
+    }
+}
 
 /// Another process uses the connection with this local port: its events go there, until somebody here takes it back.
 #[allow(dead_code, reason = "not every test binary needs it")]
 pub fn take_away(port: u16) {
-    TAKEN.lock().unwrap().push(port);
-    while !TAKEN.lock().unwrap().is_empty() {
-        std::thread::yield_now();
-    }
+    take(port, Some(1));
+}
+
+/// The card has bound the connection with this local port to a process that is no more, and the slot does not say so.
+#[allow(dead_code, reason = "not every test binary needs it")]
+pub fn lose_binding(port: u16) {
+    take(port, None);
 }
 
 /// Both ends of a connection.
@@ -264,7 +274,7 @@ impl World {
                 reply.args[0] = token.map_or(u64::MAX, |token| token.slot.into());
             }
             op::SUBSCRIBE => _ = SUBSCRIPTIONS.fetch_add(1, Ordering::Relaxed),
-            op::UNLISTEN => self.bound.retain(|(slot, _)| *slot != request.slot),
+            op::UNLISTEN => self.unlisten(request.slot),
             _ => {}
         }
         let ends: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
@@ -330,6 +340,16 @@ impl World {
         words.store_bytes(other.as_bytes());
         listen.tail.store(tail.wrapping_add(1), Ordering::Release);
         self.notice();
+    }
+
+    fn unlisten(&mut self, slot: u32) {
+        self.bound.retain(|(s, _)| *s != slot);
+        let conn = &self.region.slot(slot).unwrap().conn;
+        if conn.load_state() == slot_state::CONNECTING {
+            conn.error.store(libc::ECONNRESET as u32, Ordering::Relaxed);
+            conn.store_state(slot_state::OPEN);
+            self.notice();
+        }
     }
 
     fn flow(&mut self, index: usize, peer: usize, slot: Option<u32>, local: Addr, remote: Addr) -> AcceptRecord {
@@ -417,12 +437,13 @@ impl World {
         }
         self.hc.publish();
         let mut taken = TAKEN.lock().unwrap();
-        for flow in self.flows.iter_mut().filter(|flow| taken.contains(&flow.port)) {
-            if let Some(slot) = flow.slot.take() {
-                self.region.slot(slot).unwrap().conn.ctx.store(1, Ordering::Relaxed);
+        for (port, by) in taken.drain(..) {
+            for flow in self.flows.iter_mut().filter(|flow| flow.port == port) {
+                if let (Some(slot), Some(ctx)) = (flow.slot.take(), by) {
+                    self.region.slot(slot).unwrap().conn.ctx.store(ctx, Ordering::Relaxed);
+                }
             }
         }
-        taken.clear();
         drop(taken);
         (0..self.flows.len()).for_each(|i| self.carry(i));
         (0..self.flows.len()).for_each(|i| self.post(i));

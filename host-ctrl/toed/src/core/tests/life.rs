@@ -85,6 +85,51 @@ fn closing_while_connecting_cancels() {
 }
 
 #[test]
+fn a_connect_that_is_called_off_leaves_a_socket_that_can_try_again() {
+    let mut w = World::new();
+    let (client, server) = (w.start(Side::A), w.start(Side::B));
+    let listening = w.sockets(server, 1)[0];
+    w.listen(server, listening, 80, 4);
+    let slot = w.sockets(client, 1)[0];
+    let unlisten = Request { slot, ..req(op::UNLISTEN) };
+    w.connect(client, slot, [10, 0, 0, 77], 80);
+    let page = w.a.memory(client.region).get::<RegionHeader>(0).context_page(client.ctx);
+    w.ask(Side::A, client.client, unlisten, None).ok();
+    let conn = w.a.slot(client.region, slot).conn;
+    assert_eq!((conn.state, conn.error), (slot_state::OPEN, Errno::CONNRESET.raw_os_error() as u32));
+    assert_eq!(w.a.memory(client.region).load(page + 128), 1, "who waits for it may be another thread");
+    assert_eq!(w.a.core.status().applications[0].connections, 0);
+    w.ask(Side::A, client.client, unlisten, None).fails(Errno::INVAL);
+    w.connect(client, slot, [10, 0, 0, 2], 80);
+    assert_eq!(w.a.slot(client.region, slot).conn.state, slot_state::CONNECTED);
+    w.ask(Side::A, client.client, unlisten, None).fails(Errno::ISCONN);
+    w.kill(client);
+    w.kill(server);
+    w.pass(300 * SEC);
+    w.a.assert_clean();
+}
+
+#[test]
+fn calling_off_while_the_card_installs_resets_what_comes_of_it() {
+    let mut w = World::new();
+    let (client, server) = (w.start(Side::A), w.start(Side::B));
+    let listening = w.sockets(server, 1)[0];
+    w.listen(server, listening, 80, 4);
+    let slot = w.sockets(client, 1)[0];
+    w.a.card.mute = true;
+    w.connect(client, slot, [10, 0, 0, 2], 80);
+    assert_eq!(w.a.card.count(kind::INSTALL), 1);
+    w.ask(Side::A, client.client, Request { slot, ..req(op::UNLISTEN) }, None).ok();
+    w.a.card.mute = false;
+    w.pass(SEC);
+    assert_eq!(w.a.card.count(kind::ABORT), 1);
+    assert_eq!(w.a.slot(client.region, slot).conn.state, slot_state::OPEN);
+    w.kill(client);
+    w.pass(300 * SEC);
+    w.a.assert_clean();
+}
+
+#[test]
 fn closing_while_the_card_installs_resets_what_comes_of_it() {
     let mut w = World::new();
     let (client, server) = (w.start(Side::A), w.start(Side::B));
