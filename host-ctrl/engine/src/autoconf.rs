@@ -24,9 +24,9 @@ use toe_wire::{
     nd::{self, PrefixInfo, RouterAdvertisement, Solicitation},
 };
 
-/// RFC 4861, 10: MAX_RTR_SOLICITATIONS, RTR_SOLICITATION_INTERVAL.
-const SOLICITATIONS: u8 = 3;
+/// RFC 7559, 2: routers are asked until one answers, after this time first and then after twice as long each time, up to an hour.
 const SOLICITATION_US: u64 = 4_000_000;
+const SOLICITATION_MAX_US: u64 = 3600 * 1_000_000;
 /// Addresses that are tried after the first if others have them (RFC 7217, 6).
 const ATTEMPTS: u8 = 3;
 /// Bits of a prefix that addresses can be made of: the rest is our number.
@@ -38,9 +38,9 @@ const CONFLICT_US: u64 = 10_000_000;
 
 /// What routers have said of the link, and what we still ask.
 pub(crate) struct Autoconf {
-    /// Router solicitations left, and when the next is due.
-    solicitations: u8,
+    /// When the next router solicitation is due, and how long after it the one behind it.
     solicit_us: u64,
+    solicit_again_us: u64,
     /// Of packets of IPv6.
     pub mtu: u16,
     pub hop_limit: u8,
@@ -49,7 +49,7 @@ pub(crate) struct Autoconf {
 
 impl Autoconf {
     pub fn new(config: &Config) -> Self {
-        Self { solicitations: 0, solicit_us: FOREVER, mtu: config.mtu, hop_limit: config.ttl, deadline: None }
+        Self { solicit_us: FOREVER, solicit_again_us: SOLICITATION_US, mtu: config.mtu, hop_limit: config.ttl, deadline: None }
     }
 }
 
@@ -151,8 +151,8 @@ impl Engine {
                 own.state = State::Preferred;
                 self.announce(&due, true);
                 self.join_groups();
-                if self.config.slaac && is_link_local(&ip) {
-                    (self.autoconf.solicitations, self.autoconf.solicit_us) = (SOLICITATIONS, self.now);
+                if is_link_local(&ip) {
+                    self.ask_for_routers();
                 }
             }
             State::Tentative(left) => {
@@ -166,13 +166,30 @@ impl Engine {
         }
     }
 
+    /// Solicitations begin anew.
+    fn ask_for_routers(&mut self) {
+        if self.config.slaac {
+            (self.autoconf.solicit_us, self.autoconf.solicit_again_us) = (self.now, SOLICITATION_US);
+        }
+    }
+
+    /// The port's link has come back, and may be another one: switches that look at reports are to know our groups, and routers are asked
+    /// anew (RFC 4861, 6.3.7; RFC 4862, 5.3).
+    pub(crate) fn introduce_again(&mut self) {
+        self.join_groups();
+        if self.addresses.iter().any(|own| own.state.is_usable() && is_link_local(&own.ip())) {
+            self.ask_for_routers();
+        }
+        self.addresses_timer();
+    }
+
     /// RFC 4861, 6.3.7.
     fn solicit_routers(&mut self) {
         let link_local = self.addresses.iter().find(|own| own.state.is_usable() && is_link_local(&own.ip()));
         let src = link_local.map_or(ipv6::UNSPECIFIED, Own::ip);
-        self.autoconf.solicitations = self.autoconf.solicitations.saturating_sub(1);
-        let more = self.autoconf.solicitations > 0;
-        self.autoconf.solicit_us = if more { self.now.saturating_add(SOLICITATION_US) } else { FOREVER };
+        let again_us = self.autoconf.solicit_again_us;
+        self.autoconf.solicit_us = self.now.saturating_add(again_us);
+        self.autoconf.solicit_again_us = (2 * again_us).min(SOLICITATION_MAX_US);
         self.counters.router_solicitations_sent += 1;
         self.transmit(build::frame(nd::FRAME_MAX, |out| nd::router_solicitation(&src, self.config.mac, self.vlan(), out)));
     }

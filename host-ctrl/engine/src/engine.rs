@@ -215,8 +215,7 @@ impl Engine {
         self.closed(flow, reason, state, clock);
     }
 
-    /// CLOSE was sent for the flow: it has no descriptor any more, and is reset if it makes no progress for `fin_wait2_us`, or `limit` in
-    /// FIN-WAIT-2.
+    /// CLOSE was sent for the flow: it has no descriptor any more, and is reset after `fin_wait2_us`, or `limit`, in FIN-WAIT-2.
     pub fn orphaned(&mut self, flow: FlowId, limit: FinWait2, now: u64) {
         self.advance(now);
         self.orphan(flow, limit);
@@ -234,6 +233,12 @@ impl Engine {
     pub fn frame(&mut self, frame: &[u8], meta: FrameMeta, now: u64) {
         self.advance(now);
         self.exception(frame, meta);
+    }
+
+    /// The port's link has come back after it was down.
+    pub fn link_came_up(&mut self, now: u64) {
+        self.advance(now);
+        self.introduce_again();
     }
 
     /// To be called when [`Engine::next_deadline`] has come.

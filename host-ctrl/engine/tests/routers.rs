@@ -72,15 +72,35 @@ fn connects(b: &mut Bench) -> Result<(), Errno> {
     })
 }
 
+/// RFC 7559, 2.
 #[test]
-fn routers_are_asked_three_times_or_until_one_answers() {
+fn routers_are_asked_ever_less_often_until_one_answers() {
     let asked = |actions: &[Action]| nds(actions).iter().filter(|(_, m)| *m == Nd::RouterSolicitation).count();
     let mut b = Bench::with(|c| (c.addresses, c.slaac) = (vec![], true));
     assert_eq!(asked(&b.pass(SEC)), 1, "as soon as there is an address to ask from");
-    assert_eq!(asked(&b.pass(60 * SEC)), 2);
+    // 4, 12, 28, 60, 124 and 252 seconds after the first.
+    assert_eq!(asked(&b.pass(300 * SEC)), 6);
+    assert!((23..=26).contains(&asked(&b.pass(86_400 * SEC))), "once an hour in the end");
+    b.frame(&Ra::new().frame());
+    assert_eq!(asked(&b.pass(3600 * SEC)), 0);
     let mut b = bench();
     b.frame(&Ra::new().frame());
     assert_eq!(asked(&b.pass(60 * SEC)), 0);
+}
+
+/// RFC 4861, 6.3.7; RFC 4862, 5.3.
+#[test]
+fn when_the_link_comes_back_groups_are_told_and_routers_asked() {
+    let mut b = bench();
+    b.frame(&Ra::new().frame());
+    b.pass(60 * SEC);
+    let reports = b.engine.counters().mld_reports_sent;
+    b.engine.link_came_up(b.now);
+    assert_eq!(b.engine.counters().mld_reports_sent, reports + 1);
+    let actions = b.actions();
+    assert!(nds(&actions).iter().any(|(_, m)| *m == Nd::RouterSolicitation), "{actions:?}");
+    b.frame(&Ra::new().frame());
+    assert_eq!(solicitations(&b.pass(SEC)), []);
 }
 
 #[test]

@@ -333,6 +333,12 @@ impl<H: Host> Core<H> {
         self.act(now_us);
     }
 
+    /// The port's link has come back after it was down.
+    pub fn link_came_up(&mut self, now_us: u64) {
+        self.engine.link_came_up(now_us);
+        self.act(now_us);
+    }
+
     /// When something is due next, if nothing happens before.
     pub fn next_deadline(&self, now_us: u64) -> Option<u64> {
         let apps = self.apps.values().flat_map(|a| {

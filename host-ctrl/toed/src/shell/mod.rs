@@ -223,8 +223,12 @@ impl<'a> Daemon<'a> {
     fn look_at_card(&mut self, now: u64) {
         (self.looked_us, self.look_at_us) = (now, None);
         let link = self.core.host().port_link();
-        if link != std::mem::replace(&mut self.link, link) {
+        let before = std::mem::replace(&mut self.link, link);
+        if link != before {
             tracing::info!("the port's link is {}", link.text());
+        }
+        if (before, link) == (PortLink::Down, PortLink::Up) {
+            self.core.link_came_up(now);
         }
         if self.core.host().card_status() == "failed" {
             let text = self.core.host().card_failure();
