@@ -232,8 +232,9 @@ impl Engine {
     fn challenge_by(&mut self, id: ConnId, seg: &Segment<'_>) {
         if (seg.is_sent_again() || self.may_answer(id))
             && let Some(h) = self.conns.get_mut(id).and_then(|c| c.phase.handshake()).map(|h| h.clone())
+            && let Some(to) = self.answer_mac(seg.key.remote_ip, seg.mac)
         {
-            self.challenge(seg.mac, seg.key, &h);
+            self.challenge(to, seg.key, &h);
         }
     }
 
