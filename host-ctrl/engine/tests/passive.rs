@@ -452,6 +452,42 @@ fn flood_does_not_keep_an_honest_peer_out() {
     only_install(b.frame(&honest.ack()));
 }
 
+/// RFC 4987, 3.4: one listener's flood takes no more than its share from others for long.
+#[test]
+fn one_listener_s_flood_does_not_keep_another_s_peers_out() {
+    let mut b = Bench::with(|c| (c.half_open_max, c.syn_cookies) = (4, SynCookies::Off));
+    b.listen(80, 5);
+    b.listen(81, 5);
+    let flood = |b: &mut Bench, from: u16| (from..from + 8).for_each(|port| _ = b.frame(&Peer::new(port, 80).syn()));
+    let half_open = |b: &Bench| b.engine.listeners().map(|l| l.half_open).collect::<Vec<_>>();
+    flood(&mut b, 1000);
+    let mut others = [4000, 4001].map(|port| Peer::new(port, 81));
+    for peer in &mut others {
+        let syn_ack = only_segment(&b.frame(&peer.syn()));
+        assert!(syn_ack.is(SYN_ACK));
+        peer.take(&syn_ack);
+    }
+    flood(&mut b, 2000);
+    assert_eq!((half_open(&b), b.engine.counters().syn_drop_table_full), (vec![2, 2], 0));
+    b.frame(&Peer::new(4002, 81).syn());
+    assert_eq!(half_open(&b), [2, 2], "nor does it take more");
+    only_install(b.frame(&others[1].ack()));
+    assert!(only_segment(&b.frame(&others[0].ack())).is(TcpFlags::RST), "its own oldest has made room");
+}
+
+/// The same where connections have filled the table.
+#[test]
+fn a_full_table_makes_room_from_any_listener_s_half_open_connections() {
+    let mut b = Bench::with(|c| c.connections_max = 3);
+    b.listen(80, 5);
+    b.listen(81, 5);
+    b.accept(&mut Peer::new(4000, 80));
+    b.accept(&mut Peer::new(4001, 80));
+    b.frame(&Peer::new(4002, 80).syn());
+    assert!(only_segment(&b.frame(&Peer::new(4000, 81).syn())).is(SYN_ACK));
+    assert_eq!((b.engine.connection_count(), b.engine.counters().syn_recycled), (3, 1));
+}
+
 #[test]
 fn full_table_drops_what_it_cannot_recycle() {
     let mut b = Bench::with(|c| c.connections_max = 1);
