@@ -605,6 +605,30 @@ fn refusals_are_limited() {
     assert_eq!((b.engine.counters().rsts_sent, b.engine.counters().rsts_limited), (11, 490));
 }
 
+/// Whoever sends in another's name learns nothing of what that one was told (as by CVE-2016-5696), nor keeps others from being told.
+#[test]
+fn refusals_of_one_address_are_no_limit_for_another() {
+    let mut b = Bench::with(|c| c.replies_per_second = 100);
+    for n in 0..500 {
+        b.frame(&Peer { ip: toe_abi::flow::v4_mapped([10, 0, 0, 3]), ..Peer::new(n, 81) }.syn());
+    }
+    assert!(only_segment(&b.frame(&Peer::new(1, 81).syn())).is(TcpFlags::RST | TcpFlags::ACK));
+}
+
+/// There is a limit for all addresses together, but nobody can count what is left of it.
+#[test]
+fn refusals_of_all_addresses_are_limited_by_no_certain_number() {
+    let sent = |secret: u8| {
+        let mut b = Bench::with(|c| (c.replies_per_second, c.secret) = (100, [secret; 16]));
+        let from = |n: u16| Peer { ip: toe_abi::flow::v4_mapped([10, 1, (n >> 8) as u8, n as u8]), ..Peer::new(1, 81) };
+        (1..5000).map(|n| segments(&b.frame(&from(n).syn())).len()).sum::<usize>()
+    };
+    let all: Vec<_> = (1..9).map(sent).collect();
+    assert!(all.iter().all(|n| (100..250).contains(n)), "{all:?}");
+    assert_eq!(sent(1), all[0]);
+    assert!(all.iter().any(|n| *n != all[0]), "{all:?}");
+}
+
 /// RFC 9293 MUST-63; RFC 1122 3.2.1.3-2.
 #[test]
 fn impossible_sources_are_dropped() {
