@@ -98,10 +98,11 @@ impl Engine {
             self.counters.challenge_limited += 1;
             return;
         }
+        let Some(to) = self.answer_mac(seg.key.remote_ip, seg.mac) else { return };
         self.counters.challenge_acks += 1;
         let timestamps = tw.timestamps.map(|(recent, offset)| Timestamps { val: self.ts_val(offset), ecr: recent });
         let options = TcpOptions { timestamps, ..TcpOptions::default() };
-        self.send(seg.mac, seg.key, tw.snd_nxt, tw.rcv_nxt, TcpFlags::ACK, tw.window, options);
+        self.send(to, seg.key, tw.snd_nxt, tw.rcv_nxt, TcpFlags::ACK, tw.window, options);
     }
 
     /// RFC 9293, 3.10.7.4: what has been reset is CLOSED, and its tuple free, also if nobody has been told yet.

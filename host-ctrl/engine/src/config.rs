@@ -78,7 +78,8 @@ pub struct Config {
     pub answer_arp: bool,
     /// Time to live or hop limit of packets sent here and by flows. RFC 9293 MUST-49.
     pub ttl: u8,
-    /// RSTs, ICMP messages and, received, ICMP errors about connections, each kind: most a second. (Of the errors 10 about each connection.)
+    /// RSTs to each address, ICMP messages and, received, ICMP errors about connections, each kind: most a second. (RSTs to all addresses: 16 times
+    /// as many; of the errors 10 about each connection.)
     pub replies_per_second: u32,
 }
 

@@ -82,6 +82,8 @@ counters! {
     active_failed,
     /// Connections that could not be installed on the card.
     install_failed,
+    /// SYN-ACKs, cookies and challenge ACKs not sent: it is not known yet where their route leads.
+    answers_unresolved,
     /// RSTs sent.
     rsts_sent,
     /// RSTs not sent: over the limit.

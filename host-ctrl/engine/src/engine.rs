@@ -8,7 +8,7 @@ use crate::{
     autoconf::Autoconf,
     conn::{Conns, Phase},
     isn::Keys,
-    limit::Bucket,
+    limit::{AddressLimit, Bucket},
     mld::Listening,
     neighbours::Neighbours,
     path_mtu::PathMtus,
@@ -23,7 +23,7 @@ use toe_abi::{FlowId, flow::FlowState};
 
 /// Each kind of answer that strangers can provoke.
 pub(crate) struct Limits {
-    pub rst: Bucket,
+    pub rst: AddressLimit,
     pub echo: Bucket,
     pub unreachable: Bucket,
     /// Questions to flows about what they have found out.
@@ -79,7 +79,13 @@ impl Engine {
             path_mtus: PathMtus::new(keys),
             reassembly: Reassembly::new(keys),
             timers: Timers::default(),
-            limits: Limits { rst: bucket(), echo: bucket(), unreachable: bucket(), query: bucket(), errors: bucket() },
+            limits: Limits {
+                rst: AddressLimit::new(keys, config.replies_per_second, now),
+                echo: bucket(),
+                unreachable: bucket(),
+                query: bucket(),
+                errors: bucket(),
+            },
             counters: Counters::default(),
             actions: VecDeque::new(),
             held_bytes: 0,

@@ -1,7 +1,8 @@
 //! What must not be guessed: initial sequence numbers (RFC 6528), timestamp offsets (RFC 7323, 5.4), port choice (RFC 6056),
-//! and the hash tables that a sender could otherwise fill in one bucket. All of it is SipHash under one secret,
+//! what is left of limits, and the hash tables that a sender could otherwise fill in one bucket. All of it is SipHash under one secret,
 //! each use in a domain of its own.
 
+use crate::addr::{Ip, is_v4};
 use siphasher::sip::{SipHasher13, SipHasher24};
 use std::hash::{BuildHasher, Hasher};
 use toe_abi::flow::FlowKey;
@@ -16,6 +17,8 @@ enum Domain {
     InterfaceId = 5,
     Cookie = 6,
     PortCounter = 7,
+    Address = 8,
+    Random = 9,
 }
 
 /// The secret, and what is derived from it.
@@ -89,6 +92,23 @@ impl Keys {
         h.write(&tick.to_be_bytes());
         h.write(&class.to_be_bytes());
         h.finish() as u32
+    }
+
+    /// Which of `n` limits is that of an address; of IPv6, of its network of 64 bits.
+    pub fn address_choice(&self, ip: &Ip, n: usize) -> usize {
+        let mut of = *ip;
+        if !is_v4(ip) {
+            of[8..].fill(0);
+        }
+        (self.hash(Domain::Address, &FlowKey { remote_ip: of, ..FlowKey::default() }) % (n.max(1) as u64)) as usize
+    }
+
+    /// The nth of numbers that nobody can guess.
+    pub fn random(&self, nth: u64) -> u64 {
+        let mut h = SipHasher24::new_with_key(&self.secret);
+        h.write_u8(Domain::Random as u8);
+        h.write(&nth.to_be_bytes());
+        h.finish()
     }
 
     /// Which of several listeners of a port (SO_REUSEPORT) takes a connection.

@@ -1,4 +1,7 @@
-//! Limits on what strangers can make us send: a token bucket for each kind of reply, and a pace for each connection.
+//! Limits on what strangers can make us send: a token bucket for each kind of reply, some of them for each address, and a pace for each
+//! connection.
+
+use crate::{addr::Ip, isn::Keys};
 
 /// Fills at `per_second`, holds a tenth of a second's worth (at least 10).
 #[derive(Clone, Debug)]
@@ -18,17 +21,56 @@ impl Bucket {
 
     /// Takes a token if there is one.
     pub fn take(&mut self, now: u64) -> bool {
+        self.spend(1, now)
+    }
+
+    /// If there is a token, takes so many, or what there is. False: there is none.
+    fn spend(&mut self, tokens: u64, now: u64) -> bool {
         let elapsed = now.saturating_sub(self.filled_us);
         self.filled_us = self.filled_us.max(now);
         // Tokens per second are millionths per microsecond.
         self.micro = self.micro.saturating_add(elapsed.saturating_mul(self.per_second)).min(self.burst);
-        match self.micro.checked_sub(1_000_000) {
-            Some(left) => {
-                self.micro = left;
-                true
-            }
-            None => false,
+        let may = self.micro >= 1_000_000;
+        if may {
+            self.micro = self.micro.saturating_sub(tokens * 1_000_000);
         }
+        may
+    }
+}
+
+/// Buckets that addresses share by hash.
+const BUCKETS: usize = 1024;
+/// How much more often all addresses are answered than one.
+const ALL: u32 = 16;
+
+/// A limit for each address, and a larger one for all.
+///
+/// One alone would tell a stranger what others have been answered: whoever sends in another's name, and then counts the answers to segments of its
+/// own, knows whether the other has a connection (as CVE-2016-5696); and a flood would keep everybody's answers. As for the limit
+/// of all, an answer takes none to two tokens at random, one on average, so that counting does not tell what is left (as Linux: icmp_global_consume).
+pub struct AddressLimit {
+    keys: Keys,
+    each: Vec<Bucket>,
+    all: Bucket,
+    /// Random numbers drawn.
+    drawn: u64,
+}
+
+impl AddressLimit {
+    /// Each address is answered `per_second` times a second.
+    pub fn new(keys: Keys, per_second: u32, now: u64) -> Self {
+        let each = vec![Bucket::new(per_second, now); BUCKETS];
+        Self { keys, each, all: Bucket::new(per_second.saturating_mul(ALL), now), drawn: 0 }
+    }
+
+    /// Whether `to` may be answered.
+    pub fn take(&mut self, to: &Ip, now: u64) -> bool {
+        let bucket = self.keys.address_choice(to, self.each.len());
+        if !self.each[bucket].take(now) {
+            return false;
+        }
+        self.drawn += 1;
+        self.all.spend(self.keys.random(self.drawn) % 3, now)
     }
 }
 
@@ -62,6 +104,22 @@ mod tests {
         assert_eq!(burst, 100);
         let second = (0..1_000_000u64).filter(|i| b.take(5 + i)).count();
         assert_eq!(second, 999);
+    }
+
+    /// A station has as many addresses as it likes in its network of IPv6, and could look for one that shares a bucket.
+    #[test]
+    fn a_network_of_ipv6_is_one_address() {
+        let mut limit = AddressLimit::new(Keys::new([7; 16]), 100, 5);
+        let ip = |net: u8, host: u8| [0x20, 1, 0xd, 0xb8, 0, 0, 0, net, 0, 0, 0, 0, 0, 0, 0, host];
+        assert_eq!((0..100).filter(|host| limit.take(&ip(1, *host), 5)).count(), 10);
+        assert!(limit.take(&ip(2, 0), 5));
+    }
+
+    #[test]
+    fn one_token_is_enough_for_two() {
+        let mut b = Bucket::new(10, 5);
+        assert_eq!((0..10).filter(|_| b.spend(3, 5)).count(), 4, "of ten");
+        assert!((0..10).all(|_| !b.spend(0, 5)), "none for nothing");
     }
 
     #[test]

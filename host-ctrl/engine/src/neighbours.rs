@@ -66,6 +66,8 @@ pub struct Neighbour {
     heard_us: u64,
     /// Active opens that wait for the MAC.
     pub waiting: Vec<ConnId>,
+    /// Half-open connections whose SYN-ACKs wait for the MAC. They hold no reference, and some may have ended.
+    pub unanswered: Vec<ConnId>,
     /// While it is silent or no router: the router that has its frames instead, and counts this as a reference.
     pub stand_in: Option<u16>,
 }
@@ -174,6 +176,7 @@ impl Neighbours {
             deadline: None,
             heard_us: now,
             waiting: Vec::new(),
+            unanswered: Vec::new(),
             stand_in: None,
         });
         self.by_ip.insert((ip, role != Role::Host), index);

@@ -94,8 +94,8 @@ pub struct Ports {
     ports: HashMap<u16, PortUse>,
     bindings: HashMap<BindId, Binding>,
     listeners: BTreeMap<ListenerId, Listener>,
-    /// Half-open connections of all listeners.
-    half_open: usize,
+    /// Half-open connections of all listeners, by serial number as well.
+    half_open: BTreeMap<u64, ConnId>,
 }
 
 impl Ports {
@@ -108,7 +108,7 @@ impl Ports {
             ports: HashMap::new(),
             bindings: HashMap::new(),
             listeners: BTreeMap::new(),
-            half_open: 0,
+            half_open: BTreeMap::new(),
         }
     }
 
@@ -200,7 +200,7 @@ impl Ports {
 
     pub fn unlisten(&mut self, id: ListenerId) -> Option<Listener> {
         let listener = self.listeners.remove(&id)?;
-        self.half_open -= listener.half_open.len();
+        listener.half_open.keys().for_each(|serial| _ = self.half_open.remove(serial));
         if let Some(b) = self.bindings.get_mut(&listener.bind) {
             b.listener = None;
         }
@@ -214,20 +214,31 @@ impl Ports {
     /// A SYN has come for it.
     pub fn now_half_open(&mut self, id: ListenerId, serial: u64, conn: ConnId) {
         if let Some(l) = self.listeners.get_mut(&id) {
-            self.half_open += usize::from(l.half_open.insert(serial, conn).is_none());
+            l.half_open.insert(serial, conn);
+            self.half_open.insert(serial, conn);
         }
     }
 
     /// That handshake is complete, or given up.
     pub fn no_longer_half_open(&mut self, id: ListenerId, serial: u64) {
         if let Some(l) = self.listeners.get_mut(&id) {
-            self.half_open -= usize::from(l.half_open.remove(&serial).is_some());
+            l.half_open.remove(&serial);
+            self.half_open.remove(&serial);
         }
     }
 
     /// Half-open connections of all listeners.
     pub fn half_open(&self) -> usize {
-        self.half_open
+        self.half_open.len()
+    }
+
+    /// Which half-open connection makes room for one of this listener: the oldest of all, until the listener has `own_max` or its share of
+    /// `max`, and then its own oldest.
+    pub fn oldest_half_open(&self, id: ListenerId, own_max: usize, max: usize) -> Option<ConnId> {
+        let own = &self.listeners.get(&id)?.half_open;
+        let share = own_max.min(max / self.listeners.len()).max(1);
+        let from = if own.len() < share { &self.half_open } else { own };
+        from.first_key_value().map(|(_, conn)| *conn)
     }
 
     pub fn listeners(&self) -> impl Iterator<Item = (ListenerId, &Listener)> {

@@ -34,7 +34,7 @@ impl Engine {
         if !self.addresses.is_own(&key.local_ip) {
             return;
         }
-        if !self.limits.rst.take(self.now) {
+        if !self.limits.rst.take(&key.remote_ip, self.now) {
             self.counters.rsts_limited += 1;
             return;
         }

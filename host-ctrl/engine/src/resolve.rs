@@ -12,6 +12,9 @@ use toe_abi::flow::as_v4;
 /// Requests of a probe that go to the known MAC only, before all are asked (RFC 1122, 2.3.2.1; RFC 4861, 10: MAX_UNICAST_SOLICIT).
 const UNICAST_PROBES: u32 = 3;
 
+/// Most SYN-ACKs that go when a router has answered: of the others the next copy does.
+const UNANSWERED_MAX: usize = 64;
+
 /// What a new connection finds out about its next hop.
 pub(crate) enum Hop {
     Ready(u16, Mac),
@@ -66,18 +69,58 @@ impl Engine {
         Hop::Waiting(index)
     }
 
-    /// Takes a reference to the next hop `ip` for `peer`, whose handshake came from `mac`: usable at once, confirmed
-    /// by a request if it was not known.
-    pub(crate) fn use_hop_of_peer(&mut self, ip: Ip, peer: Ip, mac: Mac) -> Option<u16> {
-        let index = self.neighbour(ip, peer != ip)?;
+    /// Takes a reference to the next hop `ip` for `peer`, whose handshake came `from` there: a host on the link is usable at once, and
+    /// confirmed by a request if it was not known.
+    pub(crate) fn use_hop_of_peer(&mut self, ip: Ip, peer: Ip, from: Mac) -> Option<u16> {
+        let is_router = peer != ip;
+        let index = self.neighbour(ip, is_router)?;
         let n = self.neighbours.get_mut(index)?;
         n.refs = n.refs.saturating_add(1);
-        match (n.mac, n.state) {
-            (None, _) => self.suppose(index, mac),
-            (Some(_), State::Stale) => self.probe(index),
-            (Some(_), _) => {}
+        let is_known = n.mac.is_some();
+        match self.supposed_mac(ip, is_router, from) {
+            Some(mac) if !is_known => self.suppose(index, mac),
+            _ => self.make_sure(index),
         }
         Some(index)
+    }
+
+    /// What can be taken for the MAC of the next hop `ip`, of which nothing is known in this role: what it has in the other, or for a host
+    /// on the link the source of a frame that is its own. A router's frames cannot be told from those of others.
+    fn supposed_mac(&self, ip: Ip, is_router: bool, from: Mac) -> Option<Mac> {
+        let known = self.neighbours.find_as(ip, !is_router).and_then(|i| self.neighbours.get(i)?.mac);
+        known.or((!is_router).then_some(from))
+    }
+
+    /// Where answers to a frame of `remote` go that came `from` there: as the route leads (RFC 1122, 3.3.1), not back to who sent the frame. That
+    /// may be a balancer, which would drop them, or a station that has taken another's address, which is not to read our sequence number
+    /// (RFC 6528). A host on the link that is not known is answered directly: half-open connections cost no entries of hosts. None: there is no
+    /// route, or its router has to answer first, as any station can send frames from afar.
+    pub(crate) fn answer_mac(&mut self, remote: Ip, from: Mac) -> Option<Mac> {
+        let to = self.next_hop(remote).and_then(|hop| self.known_or_asked(hop, hop != remote, from));
+        self.counters.answers_unresolved += u64::from(to.is_none());
+        to
+    }
+
+    /// The MAC of `hop`; a router is asked for its own.
+    fn known_or_asked(&mut self, hop: Ip, is_router: bool, from: Mac) -> Option<Mac> {
+        let entry = self.neighbours.find_as(hop, is_router);
+        let mac = self.hop_mac(entry).or_else(|| self.supposed_mac(hop, is_router, from));
+        let entry = if mac.is_none() { self.neighbour(hop, is_router) } else { entry };
+        if let Some(index) = entry {
+            self.make_sure(index);
+        }
+        mac
+    }
+
+    /// The SYN-ACK of `id` goes to `remote` when its router has answered.
+    pub(crate) fn answer_later(&mut self, id: ConnId, remote: Ip) {
+        let router = self.next_hop(remote).and_then(|hop| self.neighbours.find_as(hop, true));
+        if let Some(n) = router.and_then(|index| self.neighbours.get_mut(index))
+            && n.unanswered.len() < UNANSWERED_MAX
+            && !n.unanswered.contains(&id)
+        {
+            n.unanswered.push(id);
+        }
     }
 
     /// Gives a reference back.
@@ -138,6 +181,15 @@ impl Engine {
         match as_v4(&target) {
             Some(v4) => self.ask_by_arp(known, v4),
             None => self.solicit(known, target),
+        }
+    }
+
+    /// It is used: it is asked if it may be wrong or is not known, and has not been asked yet.
+    pub(crate) fn make_sure(&mut self, index: u16) {
+        match self.neighbours.get(index) {
+            Some(n) if n.state == State::Stale => self.probe(index),
+            Some(n) if n.state == State::Incomplete && n.deadline.is_none() => self.ask(index),
+            _ => {}
         }
     }
 
@@ -202,7 +254,7 @@ impl Engine {
     pub(crate) fn suppose(&mut self, index: u16, mac: Mac) {
         self.learn(index, mac, State::Stale);
         if self.neighbours.get(index).is_some_and(|n| n.refs > 0) {
-            self.probe(index);
+            self.make_sure(index);
         }
     }
 
@@ -215,7 +267,7 @@ impl Engine {
         (n.tries, n.timeout_us) = (0, 0);
         let needs_stand_in = n.role == Role::Resigned && n.refs > 0;
         self.timers.set(TimerId::Neighbour(index), &mut n.deadline, Some(deadline));
-        let waiting = core::mem::take(&mut n.waiting);
+        let (waiting, unanswered) = (core::mem::take(&mut n.waiting), core::mem::take(&mut n.unanswered));
         self.neighbours.heard(index, self.now);
         if needs_stand_in {
             // Nobody could when it resigned, or nobody it has asked since has answered: one may by now.
@@ -232,6 +284,9 @@ impl Engine {
         }
         for conn in waiting {
             self.hop_ready(conn, mac);
+        }
+        for conn in unanswered {
+            self.send_syn(conn);
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::{
     Action, Engine,
-    neighbours::{Mac, Neighbour, Role, State},
+    neighbours::{Mac, Neighbour, Role},
 };
 
 impl Engine {
@@ -64,11 +64,7 @@ impl Engine {
         n.refs = n.refs.saturating_add(1);
         // Of one that is still to be found it is one when it is.
         self.counters.router_failovers += u64::from(n.mac.is_some());
-        match n.state {
-            State::Stale => self.probe(other),
-            State::Incomplete if n.deadline.is_none() => self.ask(other),
-            _ => {}
-        }
+        self.make_sure(other);
     }
 
     /// The next hop at `index` speaks for itself again, or nobody needs it any more.

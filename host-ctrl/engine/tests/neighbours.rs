@@ -6,8 +6,8 @@ use toe_abi::{
     control::close_reason,
     flow::{FlowState, v4_mapped},
 };
-use toe_engine::{Action, Endpoint, Prefix};
-use toe_wire::ArpOp;
+use toe_engine::{Action, Endpoint, Prefix, SynCookies};
+use toe_wire::{ArpOp, TcpFlags};
 
 const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
@@ -190,7 +190,7 @@ fn table_is_bounded_and_the_idle_make_room() {
     let mut third = peer(4);
     third.take(&only_segment(&b.frame(&third.syn())));
     let actions = b.frame(&third.ack());
-    assert!(only_segment(&actions).is(toe_wire::TcpFlags::RST), "every next hop is in use");
+    assert!(only_segment(&actions).is(TcpFlags::RST), "every next hop is in use");
     assert_eq!(b.engine.counters().install_failed, 1);
     let err = b.engine.connect(1, None, Endpoint::v4([10, 0, 0, 5], 80), BUF, b.now).unwrap_err();
     assert_eq!((err, b.engine.connection_count()), (toe_engine::Errno::ENOBUFS, 2));
@@ -283,4 +283,94 @@ fn routers_are_not_pushed_out() {
     b.engine.connect(1, None, Endpoint::v4([1, 1, 1, 1], 80), BUF, b.now).unwrap();
     let actions = b.actions();
     assert_eq!((arps(&actions).len(), only_segment(&actions).to), (0, ROUTER_MAC), "it is known");
+}
+
+/// Somebody beyond the router.
+fn far(port: u16) -> Peer {
+    Peer { ip: v4_mapped([192, 0, 2, 9]), mac: OTHER_MAC, ..Peer::new(port, 80) }
+}
+
+/// A balancer on the link passes on the SYN, and would drop our answer; a station takes another's address, and would read it.
+/// RFC 1122, 3.3.1: the route says whom a packet goes to.
+#[test]
+fn answers_go_where_the_route_leads() {
+    let mut b = bench_with_router();
+    b.listen(80, 5);
+    b.frame(&arp(ArpOp::Request, ROUTER_MAC, ROUTER, OUR_IP));
+    let mut peer = far(4000);
+    peer.take(&only_segment(&b.frame(&peer.syn())));
+    let challenge = only_segment(&b.frame(&peer.rst(peer.seq.add(2))));
+    b.pass(SEC / 2);
+    let again = only_segment(&b.frame(&peer.syn()));
+    assert_eq!([challenge.to, again.to], [ROUTER_MAC; 2]);
+    let actions = b.frame(&peer.ack());
+    assert_eq!(hops(&actions), [], "who passed the SYN on is not the router");
+    let (conn, state) = only_install(actions);
+    let (flow, _) = b.installed(conn);
+    b.engine.flow_closed(flow, close_reason::TIME_WAIT, &state, b.now, b.now);
+    assert_eq!(only_segment(&b.frame(&peer.data(0, TcpFlags::ACK, b"again"))).to, ROUTER_MAC, "in TIME-WAIT");
+
+    b.know_peer();
+    let spoof = Peer { mac: OTHER_MAC, ..Peer::new(4001, 80) };
+    assert_eq!(only_segment(&b.frame(&spoof.syn())).to, PEER_MAC);
+    let of_the_router = Peer { ip: v4_mapped(ROUTER), ..spoof };
+    assert_eq!(only_segment(&b.frame(&of_the_router.syn())).to, ROUTER_MAC, "the router itself");
+}
+
+#[test]
+fn cookies_go_where_the_route_leads() {
+    let mut b = Bench::with(|c| (c.syn_cookies, c.gateways) = (SynCookies::Always, vec![v4_mapped(ROUTER)]));
+    b.listen(80, 5);
+    let mut peer = far(4000);
+    let actions = b.frame(&peer.syn());
+    assert_eq!((segments(&actions).len(), arps(&actions)[0].1.target_ip), (0, ROUTER));
+    assert!(b.frame(&far(4001).syn()).is_empty(), "it is being asked");
+    assert_eq!(b.engine.counters().answers_unresolved, 2);
+    b.frame(&arp(ArpOp::Reply, ROUTER_MAC, ROUTER, OUR_IP));
+    let cookie = only_segment(&b.frame(&peer.syn()));
+    assert_eq!(cookie.to, ROUTER_MAC);
+    peer.take(&cookie);
+    // The router is forgotten meanwhile: the flow waits for it, and does not go by whoever passes its frames on.
+    b.pass(31 * SEC);
+    let actions = b.frame(&peer.ack());
+    assert_eq!((hops(&actions), arps(&actions)[0].1.target_ip), (vec![], ROUTER));
+    only_install(actions);
+    assert_eq!(hops(&b.frame(&arp(ArpOp::Reply, ROUTER_MAC, ROUTER, OUR_IP))), [(0, Some(ROUTER_MAC))]);
+}
+
+/// The first connection after the start need not wait for a second SYN.
+#[test]
+fn an_answer_waits_for_its_router() {
+    let mut b = bench_with_router();
+    b.listen(80, 5);
+    for port in [4000, 4001] {
+        let actions = b.frame(&far(port).syn());
+        assert_eq!((segments(&actions).len(), arps(&actions).len()), (0, usize::from(port == 4000)), "asked once");
+    }
+    b.pass(SEC / 10);
+    b.frame(&far(4000).rst(far(4000).seq.add(1)));
+    let actions = b.frame(&arp(ArpOp::Reply, ROUTER_MAC, ROUTER, OUR_IP));
+    let syn_ack = only_segment(&actions);
+    assert_eq!((syn_ack.to, syn_ack.tcp.dst_port), (ROUTER_MAC, 4001), "the other has gone");
+    assert_eq!(b.engine.neighbours().map(|n| n.refs).sum::<u32>(), 0, "half-open connections hold nothing");
+    assert!(b.frame(&arp(ArpOp::Reply, ROUTER_MAC, ROUTER, OUR_IP)).is_empty(), "answered once");
+    let mut peer = far(4001);
+    peer.take(&syn_ack);
+    b.pass(1000);
+    let (_, state) = only_install(b.frame(&peer.ack()));
+    assert_eq!(state.tx.srtt_us, 1000, "the wait for the router is no part of the round trip");
+}
+
+/// Neither does a flood while the router is silent cost more than its half-open connections.
+#[test]
+fn answers_that_wait_for_a_silent_router_end_as_handshakes() {
+    let mut b = bench_with_router();
+    b.listen(80, 5);
+    for port in 1000..2000 {
+        b.frame(&far(port).syn());
+    }
+    assert_eq!((b.engine.neighbours().count(), b.engine.connection_count()), (1, 1000));
+    let actions = b.pass(200 * SEC);
+    assert_eq!((segments(&actions).len(), b.engine.connection_count(), b.engine.neighbours().count()), (0, 0, 0));
+    assert!(arps(&actions).len() < 40, "{}", arps(&actions).len());
 }

@@ -452,6 +452,42 @@ fn flood_does_not_keep_an_honest_peer_out() {
     only_install(b.frame(&honest.ack()));
 }
 
+/// RFC 4987, 3.4: one listener's flood takes no more than its share from others for long.
+#[test]
+fn one_listener_s_flood_does_not_keep_another_s_peers_out() {
+    let mut b = Bench::with(|c| (c.half_open_max, c.syn_cookies) = (4, SynCookies::Off));
+    b.listen(80, 5);
+    b.listen(81, 5);
+    let flood = |b: &mut Bench, from: u16| (from..from + 8).for_each(|port| _ = b.frame(&Peer::new(port, 80).syn()));
+    let half_open = |b: &Bench| b.engine.listeners().map(|l| l.half_open).collect::<Vec<_>>();
+    flood(&mut b, 1000);
+    let mut others = [4000, 4001].map(|port| Peer::new(port, 81));
+    for peer in &mut others {
+        let syn_ack = only_segment(&b.frame(&peer.syn()));
+        assert!(syn_ack.is(SYN_ACK));
+        peer.take(&syn_ack);
+    }
+    flood(&mut b, 2000);
+    assert_eq!((half_open(&b), b.engine.counters().syn_drop_table_full), (vec![2, 2], 0));
+    b.frame(&Peer::new(4002, 81).syn());
+    assert_eq!(half_open(&b), [2, 2], "nor does it take more");
+    only_install(b.frame(&others[1].ack()));
+    assert!(only_segment(&b.frame(&others[0].ack())).is(TcpFlags::RST), "its own oldest has made room");
+}
+
+/// The same where connections have filled the table.
+#[test]
+fn a_full_table_makes_room_from_any_listener_s_half_open_connections() {
+    let mut b = Bench::with(|c| c.connections_max = 3);
+    b.listen(80, 5);
+    b.listen(81, 5);
+    b.accept(&mut Peer::new(4000, 80));
+    b.accept(&mut Peer::new(4001, 80));
+    b.frame(&Peer::new(4002, 80).syn());
+    assert!(only_segment(&b.frame(&Peer::new(4000, 81).syn())).is(SYN_ACK));
+    assert_eq!((b.engine.connection_count(), b.engine.counters().syn_recycled), (3, 1));
+}
+
 #[test]
 fn full_table_drops_what_it_cannot_recycle() {
     let mut b = Bench::with(|c| c.connections_max = 1);
@@ -567,6 +603,30 @@ fn refusals_are_limited() {
     b.pass(SEC / 10);
     assert_eq!(segments(&b.frame(&Peer::new(1, 81).syn())).len(), 1);
     assert_eq!((b.engine.counters().rsts_sent, b.engine.counters().rsts_limited), (11, 490));
+}
+
+/// Whoever sends in another's name learns nothing of what that one was told (as by CVE-2016-5696), nor keeps others from being told.
+#[test]
+fn refusals_of_one_address_are_no_limit_for_another() {
+    let mut b = Bench::with(|c| c.replies_per_second = 100);
+    for n in 0..500 {
+        b.frame(&Peer { ip: toe_abi::flow::v4_mapped([10, 0, 0, 3]), ..Peer::new(n, 81) }.syn());
+    }
+    assert!(only_segment(&b.frame(&Peer::new(1, 81).syn())).is(TcpFlags::RST | TcpFlags::ACK));
+}
+
+/// There is a limit for all addresses together, but nobody can count what is left of it.
+#[test]
+fn refusals_of_all_addresses_are_limited_by_no_certain_number() {
+    let sent = |secret: u8| {
+        let mut b = Bench::with(|c| (c.replies_per_second, c.secret) = (100, [secret; 16]));
+        let from = |n: u16| Peer { ip: toe_abi::flow::v4_mapped([10, 1, (n >> 8) as u8, n as u8]), ..Peer::new(1, 81) };
+        (1..5000).map(|n| segments(&b.frame(&from(n).syn())).len()).sum::<usize>()
+    };
+    let all: Vec<_> = (1..9).map(sent).collect();
+    assert!(all.iter().all(|n| (100..250).contains(n)), "{all:?}");
+    assert_eq!(sent(1), all[0]);
+    assert!(all.iter().any(|n| *n != all[0]), "{all:?}");
 }
 
 /// RFC 9293 MUST-63; RFC 1122 3.2.1.3-2.

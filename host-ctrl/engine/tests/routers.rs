@@ -295,6 +295,7 @@ fn through_the_first() -> (Bench, [u8; 16]) {
         b.frame(&Ra { from, ..Ra::new() }.frame());
     }
     b.listen(80, 5);
+    b.frame(&solicitation(ROUTER_MAC, &Solicitation::multicast(ROUTER, ROUTER_MAC, OUR_IP6)));
     b.accept(&mut Peer { ip: FAR, mac: ROUTER_MAC, ..Peer::v6(4000, 80) });
     b.frame(&router_answers(ROUTER_MAC, ROUTER));
     (b, second)

@@ -46,6 +46,7 @@ fn with_flow(change: impl FnOnce(&mut toe_engine::Config)) -> (Bench, FlowId, Bo
         change(c);
     });
     b.listen(80, 5);
+    b.frame(&arp(ArpOp::Request, router(FIRST).0, router(FIRST).1, OUR_IP));
     let (flow, state) = b.accept(&mut Peer { ip: v4_mapped([1, 1, 1, 1]), mac: router(FIRST).0, ..Peer::new(4000, 80) });
     pass(&mut b, &[FIRST, SECOND, THIRD], SEC);
     (b, flow, state)

@@ -77,6 +77,8 @@ impl Engine {
 
     /// Answers a SYN and forgets it.
     pub(super) fn send_cookie(&mut self, seg: &Segment<'_>, wishes: Wishes) {
+        // Whoever is not answered, as its router has to be found first, sends its SYN again.
+        let Some(to) = self.answer_mac(seg.key.remote_ip, seg.mac) else { return };
         let mut h = self.answer_to(seg, wishes, None);
         if !h.options.timestamps {
             h.options = Options { peer_mss: h.options.peer_mss, ..Options::default() };
@@ -89,7 +91,7 @@ impl Engine {
         }
         self.cookies_until = self.now.saturating_add(TICKS * TICK_US);
         self.counters.syn_cookies_sent += 1;
-        self.send_syn_ack(&h, seg.mac, seg.key, options);
+        self.send_syn_ack(&h, to, seg.key, options);
     }
 
     fn cookie(&self, key: &FlowKey, irs: SeqNum, tick: u64, class: u32) -> SeqNum {

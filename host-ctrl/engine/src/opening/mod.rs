@@ -154,20 +154,26 @@ impl Engine {
             Phase::SynReceived(h) => (true, h),
             Phase::Resolving(_) | Phase::Installing(_) | Phase::Established(_) => return,
         };
-        h.sent_us = now;
-        h.copies = h.copies.saturating_add(1);
-        let h = h.clone();
         // RFC 9293 MUST-21: from the first retransmission on, as Linux.
         let patience = h.patience_until.filter(|_| h.retries > 0).unwrap_or(u64::MAX);
         let deadline = now.saturating_add(h.timeout_us).min(patience.max(now + 1000));
         self.timers.set(TimerId::Conn(id), &mut conn.deadline, Some(deadline));
-        // A passive opener answers to where the SYN came from: half-open connections cost no neighbour entries.
+        let peer_mac = h.peer_mac;
         let to = match origin {
             Origin::Active => self.hop_mac(hop),
-            Origin::Passive(_) => Some(h.peer_mac),
+            Origin::Passive(_) => self.answer_mac(key.remote_ip, peer_mac),
         };
-        // It has failed to answer since, so it ends as if it had been waited for.
-        let Some(to) = to else { return self.abandon(id, Errno::EHOSTUNREACH) };
+        let Some(to) = to else {
+            return match origin {
+                // It has failed to answer since, so it ends as if it had been waited for.
+                Origin::Active => self.abandon(id, Errno::EHOSTUNREACH),
+                Origin::Passive(_) => self.answer_later(id, key.remote_ip),
+            };
+        };
+        let Some(h) = self.conns.get_mut(id).and_then(|c| c.phase.handshake()) else { return };
+        h.sent_us = now;
+        h.copies = h.copies.saturating_add(1);
+        let h = h.clone();
         let options = self.syn_options(&key, &h);
         if synack {
             self.send_syn_ack(&h, to, key, options);

@@ -68,10 +68,10 @@ impl Engine {
         !self.conns.is_full() || self.recycle(listener)
     }
 
-    /// RFC 4987, 3.4: the listener's oldest half-open connection goes. An honest peer needs one round trip; a flood never comes back.
+    /// RFC 4987, 3.4: the oldest half-open connection goes. An honest peer needs one round trip; a flood never comes back. Nor does it keep those
+    /// of other listeners from their share, or go beyond its own at their cost.
     fn recycle(&mut self, listener: ListenerId) -> bool {
-        let oldest = self.ports.listener(listener).and_then(|l| l.half_open.first_key_value()).map(|(_, id)| *id);
-        let Some(oldest) = oldest else {
+        let Some(oldest) = self.ports.oldest_half_open(listener, self.config.syn_backlog_max, self.config.half_open_max) else {
             self.counters.syn_drop_table_full += 1;
             return false;
         };
@@ -232,8 +232,9 @@ impl Engine {
     fn challenge_by(&mut self, id: ConnId, seg: &Segment<'_>) {
         if (seg.is_sent_again() || self.may_answer(id))
             && let Some(h) = self.conns.get_mut(id).and_then(|c| c.phase.handshake()).map(|h| h.clone())
+            && let Some(to) = self.answer_mac(seg.key.remote_ip, seg.mac)
         {
-            self.challenge(seg.mac, seg.key, &h);
+            self.challenge(to, seg.key, &h);
         }
     }
 

@@ -14,7 +14,7 @@ use toe_abi::{
 };
 use toe_engine::{Action, BindId, ConnId, Counters, Endpoint, Errno, FinWait2, FrameMeta, InstallError, ListenerId, Prefix, SynCookies};
 use toe_wire::{
-    ArpOp, SeqNum, TcpFlags, TcpOptions, Timestamps,
+    Arp, ArpOp, Payload, SeqNum, TcpFlags, TcpOptions, Timestamps,
     checksum::checksum,
     ipv6::ALL_NODES,
     nd::{Advertisement, Solicitation},
@@ -48,6 +48,8 @@ struct World {
     hops: [Option<[u8; 6]>; NEIGHBOURS as usize],
     /// What answers the last SYN or SYN-ACK that each peer got.
     seen: [Peer; 8],
+    /// The neighbour of IPv4 that was asked for last, and has not answered yet.
+    asked: Option<u64>,
 }
 
 /// One engine, up to 250 events, and the end of all that is left. What it counted.
@@ -118,6 +120,7 @@ impl World {
             next_flow: 0,
             hops: [None; NEIGHBOURS as usize],
             seen,
+            asked: None,
         }
     }
 
@@ -232,7 +235,8 @@ impl World {
 
     fn arp(&mut self, r: &mut impl Choices) {
         let op = if r.chance(50) { ArpOp::Request } else { ArpOp::Reply };
-        let host = r.range(0, 10);
+        let any = r.range(0, 10);
+        let host = self.asked.take().unwrap_or(any);
         let at = if r.chance(80) { mac(host) } else { mac(r.range(0, 10)) };
         let frame = arp(op, at, [10, 0, 0, host as u8], [10, 0, 0, r.pick([1, 1, 1, 0, 2])]);
         self.arrive(r, frame);
@@ -411,6 +415,10 @@ impl World {
     /// A peer gets a segment of ours.
     fn sent(&mut self, frame: &[u8], gone: &[[u8; 16]]) {
         let parsed = parse_frame(frame).expect("our frames parse");
+        if let Payload::Arp(span) = parsed.payload {
+            let arp = Arp::parse(span.of(frame)).expect("our ARP parses");
+            self.asked = (arp.op == ArpOp::Request).then_some(arp.target_ip[3].into());
+        }
         let Some((ip, tcp)) = parsed.tcp() else { return };
         assert!(parsed.tcp_checksum_ok(frame), "a checksum of ours");
         let is_ours = gone.contains(&ip.src) || self.b.engine.addresses().any(|own| own.prefix.ip == ip.src);

@@ -93,6 +93,8 @@ pub(super) fn last_words<M: Memory>(memory: &M, slot: u64) -> LastWords {
 const MAX_SEGMENT_LEAST: u16 = 88;
 /// A connection that nobody holds keeps its buffers no longer, whatever its application says (TCP_FIN_TIMEOUT_MAX).
 const LINGER2_MOST_S: u32 = 120;
+/// A half-open connection, which takes a place that is everybody's, waits for data no longer (TCP_RTO_MAX of Linux).
+const DEFER_ACCEPT_MOST_S: u32 = 120;
 /// More retransmissions of a SYN than Linux allows (MAX_TCP_SYNCNT) would last for days.
 const SYN_RETRIES_MOST: u32 = 127;
 
@@ -106,7 +108,7 @@ pub(super) fn open_options<M: Memory>(memory: &M, slot: u64) -> OpenOptions {
         max_segment: if max_segment == 0 { 0 } else { max_segment.max(MAX_SEGMENT_LEAST) },
         syn_retries: memory.load(slot + SYN_RETRIES).min(SYN_RETRIES_MOST) as u8,
         user_timeout_us: u64::from(memory.load(slot + USER_TIMEOUT_MS)) * 1000,
-        defer_accept_us: u64::from(memory.load(slot + DEFER_ACCEPT_S)) * 1_000_000,
+        defer_accept_us: u64::from(memory.load(slot + DEFER_ACCEPT_S).min(DEFER_ACCEPT_MOST_S)) * 1_000_000,
         window_clamp: memory.load(slot + WINDOW_CLAMP),
     }
 }

@@ -1,7 +1,7 @@
 //! Each request: what it does, and how it is refused.
 
 use super::world::*;
-use crate::core::{Attachment, Limits, Proof, Report};
+use crate::core::{Attachment, Limits, Proof, Report, slots::open_options};
 use rustix::io::Errno;
 use toe_abi::{
     CtxId, RegionId,
@@ -269,6 +269,20 @@ fn both_ends_begin_with_their_sockets_options() {
     let (ours, theirs) = (of(&mut w.a, ours), of(&mut w.b, theirs));
     assert_eq!((ours.tos, ours.ttl), (0xfc, 64), "without ECN bits");
     assert_eq!((theirs.tos, theirs.ttl), (0x20, 9));
+}
+
+/// Half-open connections that wait for data take places from everybody.
+#[test]
+fn no_listener_waits_for_data_for_years() {
+    let mut w = World::new();
+    let server = w.start(Side::B);
+    let listening = w.sockets(server, 1)[0];
+    let memory = w.b.memory(server.region);
+    let slot = memory.get::<RegionHeader>(0).socket(listening);
+    for (asked, granted) in [(0, 0), (30, 30), (120, 120), (121, 120), (u32::MAX, 120)] {
+        w.b.write_slot(server.region, listening, |s| s.tx.defer_accept_s = asked);
+        assert_eq!(open_options(&memory, slot).defer_accept_us, granted * 1_000_000);
+    }
 }
 
 #[test]
