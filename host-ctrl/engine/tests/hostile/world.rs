@@ -55,7 +55,7 @@ struct World {
 /// One engine, up to 250 events, and the end of all that is left. What it counted.
 pub fn run(r: &mut impl Choices) -> Counters {
     let mut world = World::new(r);
-    world.listen();
+    world.listen(BACKLOG);
     for _ in 0..STEPS_MAX {
         if r.is_over() {
             break;
@@ -139,7 +139,10 @@ impl World {
             }
             62..66 => self.pass(r.range(0, 300_000)),
             66 => self.pass(r.range(0, 200_000_000)),
-            67..69 => self.listen(),
+            67..69 => {
+                let backlog = r.pick([0, 1, BACKLOG]);
+                self.listen(backlog);
+            }
             69 => self.unlisten(),
             70..75 => {
                 let n = r.range(0, 3) as u32;
@@ -174,12 +177,9 @@ impl World {
     // ---- the wire ----
 
     /// A frame arrives, mostly as it is, on our VLAN.
-    fn arrive(&mut self, r: &mut impl Choices, mut frame: Vec<u8>) {
+    fn arrive(&mut self, r: &mut impl Choices, frame: Vec<u8>) {
         let vlan = if r.chance(97) { self.vlan } else { r.pick([0, 7, 8]) };
-        if vlan != 0 {
-            let [v0, v1] = vlan.to_be_bytes();
-            frame.splice(12..12, [0x81, 0, v0, v1]);
-        }
+        let mut frame = tagged(frame, vlan);
         match r.range(0, 100) {
             0..2 => {
                 let at = r.range(0, frame.len() as u64) as usize;
@@ -328,10 +328,10 @@ impl World {
 
     // ---- daemon and card ----
 
-    fn listen(&mut self) {
+    fn listen(&mut self, backlog: u32) {
         if self.listener.is_none() {
             let (bind, _) = self.b.engine.bind(1, Endpoint { ip: [0; 16], port: 80 }, 1).expect("SO_REUSEADDR");
-            self.listener = Some((bind, self.b.engine.listen(bind, BACKLOG, BUF).expect("nobody listens")));
+            self.listener = Some((bind, self.b.engine.listen(bind, backlog, BUF).expect("nobody listens")));
         }
     }
 
@@ -462,6 +462,11 @@ impl World {
         while let Some((flow, _)) = self.flows.first() {
             self.end(*flow, close_reason::TIME_WAIT);
         }
+        // Else routers would be asked for ever: one that answers once there is an address to ask from, and goes.
+        self.pass(10 * SEC);
+        let router = icmpv6(mac(9), ROUTERS6[0], ALL_NODES, &[134, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+        self.b.engine.frame(&tagged(router, self.vlan), ON_WIRE, self.b.now);
+        self.settle();
         self.pass(FOR_EVER);
         let e = &self.b.engine;
         assert_eq!((e.connection_count(), e.time_wait_count(), e.neighbours().count()), (0, 0, 0));
@@ -492,6 +497,14 @@ fn icmp(from: [u8; 6], src: [u8; 4], message: &[u8]) -> Vec<u8> {
 
 fn framed(from: [u8; 6], packet: Vec<u8>) -> Vec<u8> {
     [&OUR_MAC[..], &from, &[8, 0], &packet].concat()
+}
+
+fn tagged(mut frame: Vec<u8>, vlan: u16) -> Vec<u8> {
+    if vlan != 0 {
+        let [v0, v1] = vlan.to_be_bytes();
+        frame.splice(12..12, [0x81, 0, v0, v1]);
+    }
+    frame
 }
 
 /// A router advertises itself and some prefixes.
