@@ -432,9 +432,14 @@ fn look_after(index: u32) {
     }
     let strays = hub::lock().strays(index);
     for (fd, slot) in strays {
-        if process::touch(slot).is_ok() {
-            let mut hub = hub::lock();
+        let was_here = process::is_here(slot);
+        if process::touch(slot).is_err() {
+            continue;
+        }
+        let mut hub = hub::lock();
+        if was_here {
             hub.reclaim(slot);
+        } else {
             // The other process may have put news into the slot already: then no event will say so again.
             hub.item_changed(index, fd, Change::IN.with(Change::OUT));
         }

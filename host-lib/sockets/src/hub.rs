@@ -24,6 +24,8 @@ use toe_abi::region::slot_state;
 
 /// Events taken from the queue at once.
 const BATCH: usize = 128;
+/// How often the events of a connection are asked for anew that another process has had.
+const RECLAIMS: u8 = 4;
 
 /// The open context.
 pub(crate) struct Link {
@@ -50,10 +52,17 @@ pub(crate) struct Local {
     pub refs: u32,
     /// Somebody found no room to send and waits to hear of some.
     pub no_space: bool,
-    /// When this process last asked for the events of a connection that another process has had; `None`: none has, as far as it knows.
-    contested: Option<Instant>,
+    /// Another process has had the events of the connection lately.
+    contested: Option<Contest>,
     /// Options (level and name) that do nothing but can be read again.
     kept: Vec<((i32, i32), i32)>,
+}
+
+/// When this process last asked for the events of a connection, and how often it will ask again.
+#[derive(Clone, Copy)]
+struct Contest {
+    asked: Instant,
+    left: u8,
 }
 
 /// A sleeping thread.
@@ -173,7 +182,7 @@ impl Hub {
 
     /// The same where another process has had the events.
     pub fn take_over(&mut self, slot: u32) {
-        self.local(slot).contested = Some(Instant::now());
+        self.local(slot).contested = Some(Contest { asked: Instant::now(), left: RECLAIMS });
         self.rebind(slot);
     }
 
@@ -183,11 +192,15 @@ impl Hub {
 
     /// Asks anew for the events of a contested connection, from time to time. Each process asks by a queue of its own, and the card reads queues by
     /// turns: what another one has asked before us it may have read after, and that process may be no more. Then no event comes, to anybody,
-    /// though the slot says that they come here.
+    /// though the slot says that they come here. By the last time the card has long read what was there to read.
     pub fn reclaim(&mut self, slot: u32) {
-        let due = self.slots.get(slot as usize).and_then(|local| local.contested).is_some_and(|asked| asked.elapsed() >= SHARED);
-        if due && process::is_here(slot) && process::view(slot).is_ok_and(|socket| socket.state() == slot_state::CONNECTED) {
-            self.take_over(slot);
+        let Some(Contest { asked, left }) = self.slots.get(slot as usize).and_then(|local| local.contested) else { return };
+        if asked.elapsed() < SHARED || !process::is_here(slot) {
+            return;
+        }
+        self.local(slot).contested = (left > 1).then(|| Contest { asked: Instant::now(), left: left - 1 });
+        if process::view(slot).is_ok_and(|socket| socket.state() == slot_state::CONNECTED) {
+            self.rebind(slot);
         }
     }
 

@@ -233,9 +233,9 @@ impl Sock {
     fn start_connect(self, socket: &Socket<'_>, addr: Addr) -> Result<Started, Errno> {
         let slot = socket.slot();
         slot.names.set_remote(addr);
-        socket.set_flag(own_flags::ERROR_TAKEN | own_flags::CONNECT_SEEN, false);
-        // An error of the last one would be its own if toed refuses it.
+        // An error of the last one would be its own if toed refuses it; and it goes before the word that it was told.
         slot.conn.error.store(0, Relaxed);
+        socket.set_flag(own_flags::ERROR_TAKEN | own_flags::CONNECT_SEEN, false);
         // Before the request: toed may write the outcome before its answer is here.
         slot.conn.store_state(slot_state::CONNECTING);
         process::attach()?;

@@ -90,3 +90,20 @@ fn a_connection_whose_events_come_nowhere_is_bound_again() {
         assert_eq!(receive(client, number_of(client)), b'y');
     }
 }
+
+/// Asking anew is no news.
+#[test]
+fn an_edge_is_not_told_again_because_another_process_had_the_events() {
+    let (client, server) = shared_pair();
+    world::take_away(world::port_of(client));
+    send(server, b"x");
+    assert_eq!(recv(client), b'x');
+    let instance = create(CreateFlags::CLOEXEC).unwrap().into_raw_fd();
+    epoll::created(instance);
+    let asked = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET) as u32;
+    assert_eq!(epoll::ctl(instance, libc::EPOLL_CTL_ADD, number_of(client), asked, 7), Ok(Some(())));
+    let wait = |ms| epoll::wait(instance, &mut [libc::epoll_event { events: 0, u64: 0 }; 4], Some(Duration::from_millis(ms)), None);
+    assert_eq!(wait(10_000), Ok(1), "there is room to send");
+    assert_eq!(wait(1200), Ok(0));
+    close::close(instance).unwrap();
+}
