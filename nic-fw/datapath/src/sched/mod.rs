@@ -138,18 +138,27 @@ impl Sched {
         if !data_is_due && let Some(i) = self.next_urgent() {
             return Some(i);
         }
-        self.next_data()
+        let i = self.next_data()?;
+        if self.flows[i].place == Place::Urgent {
+            // Data is due: it keeps its turn, and is visited before.
+            self.flows.unlink(&mut self.urgent, i);
+            self.begin_visit(i);
+        }
+        Some(i)
     }
 
     /// The same of those with something urgent alone.
     pub fn next_urgent(&mut self) -> Option<u32> {
         if self.visit.is_none() {
-            self.visit = self.flows.pop(&mut self.urgent);
-            if let Some(i) = self.visit {
-                self.flows[i].place = Place::Visited;
-            }
+            let i = self.flows.pop(&mut self.urgent)?;
+            self.begin_visit(i);
         }
         self.visit
+    }
+
+    fn begin_visit(&mut self, i: u32) {
+        self.visit = Some(i);
+        self.flows[i].place = Place::Visited;
     }
 
     fn next_data(&mut self) -> Option<u32> {

@@ -383,3 +383,18 @@ fn data_does_not_wait_for_ever_behind_what_is_urgent() {
     let (data, urgent): (Vec<usize>, Vec<usize>) = (0..order.len()).partition(|&at| order[at] == 2);
     assert_eq!((data, urgent.len()), (vec![n, 2 * n + 1], 2 * n), "{order:?}");
 }
+
+/// The flow whose turn it is has something urgent meanwhile: it is named for that, once.
+#[test]
+fn a_flow_with_a_turn_and_something_urgent_is_visited_first() {
+    let mut s = sched();
+    s.ready(0, false);
+    assert_eq!(s.next(NOW), Some(0));
+    for _ in 0..URGENT_IN_A_ROW {
+        s.ready(1, true);
+        assert_eq!(s.next(NOW), Some(1));
+        s.idle(1);
+    }
+    s.ready(0, true);
+    assert_eq!(turns(&mut s), [0]);
+}
