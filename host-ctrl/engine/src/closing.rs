@@ -125,10 +125,10 @@ impl Engine {
     }
 
     fn orphan_interval_us(&self, limit: FinWait2) -> u64 {
-        let everybodys = (self.config.fin_wait2_us / 4).max(1);
+        let everybodys = (self.config.fin_wait2_us / 4).max(ORPHAN_INTERVAL_MIN_US);
         match limit {
             FinWait2::AsEverybody => everybodys,
-            FinWait2::Limit(us) => (us / 4).max(ORPHAN_INTERVAL_MIN_US).min(everybodys),
+            FinWait2::Limit(us) => (us / 4).clamp(ORPHAN_INTERVAL_MIN_US, everybodys),
         }
     }
 

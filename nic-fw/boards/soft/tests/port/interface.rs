@@ -160,6 +160,11 @@ fn segments_pass_when_the_mtu_has_been_lowered() {
         assert_eq!(pieces(1460), [1414, 154]);
         assert_eq!(lost(1460 * 3, 1460), 0);
         assert_eq!(pieces(1460 * 3), [1414, 1414, 1414, 54 + 300]);
+        run("ip", "link set card0 mtu 1300");
+        assert_eq!(lost(1460, 0), 0);
+        assert_eq!(pieces(1460), [1414, 154], "as it was");
+        assert_eq!(lost(1460, 0), 0);
+        assert_eq!(pieces(1460), [1314, 54 + 200]);
     });
 }
 

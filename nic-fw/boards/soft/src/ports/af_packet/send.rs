@@ -40,6 +40,8 @@ pub struct TxQueue {
     len: usize,
     /// Bytes of an IP packet that the interface takes, as far as we know.
     mtu: usize,
+    /// It may be another one: to be asked for with the next flush.
+    mtu_is_stale: bool,
     /// Frames that never got into the queue: too large for it.
     oversized: usize,
     /// Bytes that the socket still has room for, at least.
@@ -65,6 +67,7 @@ impl TxQueue {
             messages: vec![message; QUEUE].into_boxed_slice(),
             len: 0,
             mtu,
+            mtu_is_stale: false,
             oversized: 0,
             room: 0,
             full: false,
@@ -88,7 +91,10 @@ impl TxQueue {
             return Ok(());
         };
         bytes.copy_from_slice(frame.header);
-        header[..vnet::LEN].copy_from_slice(&vnet::encode(&cut(frame, self.mtu), frame.header));
+        let offload = cut(frame, self.mtu);
+        // The kernel asks no such frame whether it fits: the interface may take even less by now.
+        self.mtu_is_stale |= offload.gso_size != frame.offload.gso_size;
+        header[..vnet::LEN].copy_from_slice(&vnet::encode(&offload, frame.header));
         let iovecs = &mut self.iovecs[self.len];
         iovecs[0] = libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: vnet::LEN + frame.header.len() };
         let mut count = 1;
@@ -119,7 +125,6 @@ impl TxQueue {
     /// for again.
     pub fn flush(&mut self, socket: BorrowedFd<'_>, mtu_now: impl FnOnce() -> Option<usize>) -> usize {
         let mut lost = std::mem::take(&mut self.oversized);
-        let mut too_large = false;
         self.full = false;
         let mut sent = 0;
         while sent < self.len {
@@ -139,7 +144,7 @@ impl TxQueue {
                     }
                     // ENOBUFS: the interface's queue is full; ENETDOWN, EMSGSIZE, EINVAL: this frame can't go.
                     error => {
-                        too_large |= error == Some(libc::EMSGSIZE);
+                        self.mtu_is_stale |= error == Some(libc::EMSGSIZE);
                         lost += 1;
                         sent += 1;
                     }
@@ -147,7 +152,9 @@ impl TxQueue {
             }
         }
         self.len = 0;
-        if too_large && let Some(mtu) = mtu_now().filter(|mtu| *mtu != self.mtu) {
+        if std::mem::take(&mut self.mtu_is_stale)
+            && let Some(mtu) = mtu_now().filter(|mtu| *mtu != self.mtu)
+        {
             tracing::warn!(was = self.mtu, mtu, "the interface's MTU has changed: the kernel cuts what is too large");
             self.mtu = mtu;
         }
