@@ -93,6 +93,7 @@ static void loopback_nonblocking(void) {
     bits("connected", s, POLLOUT);
     bits("its copy", d, POLLOUT);
     T(fcntl(d, F_GETFL));
+    await(l, POLLIN);
     F(accept(l, NULL, NULL));
 }
 

@@ -135,8 +135,10 @@ static void preforked_with_epoll(void) {
         kill(all[i], SIGKILL);
         waitpid(all[i], NULL, 0);
     }
-    settle();
-    P("connect %d", port);
+    const char *answer;
+    UNTIL(strcmp(answer = peer("connect %d", port), "ECONNREFUSED") == 0) {
+    }
+    say_peer(answer, "connect");
 }
 
 /* As HAProxy's: root opens the listener, the worker shuts itself in. */
