@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use toe_lab::job::{self, wait_until};
-use toe_lab::{Books, CARD_IP, PEER_IP, Pair, programs, servers};
+use toe_lab::{CARD_IP, PEER_IP, Pair, programs, servers};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -25,8 +25,7 @@ fn every_measurement_works_with_server_or_client_on_the_card() {
         }
         assert!(job.is_running());
     }
-    let books = Books::of(&card.stats().expect("stats"));
-    assert!(books.balance(), "{books}");
+    card.balanced_books().expect("every frame is accounted for");
 }
 
 #[test]

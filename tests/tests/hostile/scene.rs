@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toe_lab::instance::{CARD_IF, PEER_IF};
 use toe_lab::job::{Job, wait_until};
-use toe_lab::{Books, CARD_IP, Card, PEER_IP, Pair, proc, servers};
+use toe_lab::{CARD_IP, Card, PEER_IP, Pair, proc, servers};
 
 /// Generous: how long anything may take on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -138,13 +138,7 @@ impl Scene {
 
     /// Whatever was received was delivered, handed on, answered, or dropped for a reason.
     pub fn assert_books_balance(&self) {
-        // Frames may be under way between two counters.
-        let mut books = Books::default();
-        let balanced = wait_until("the books balance", LIMIT, || {
-            books = Books::of(&self.card.stats().unwrap_or_default());
-            books.balance()
-        });
-        assert!(balanced.is_ok(), "{books}");
+        self.card.balanced_books().expect("every frame is accounted for");
     }
 
     pub fn counter(&self, name: &str) -> u64 {
