@@ -2,7 +2,7 @@
 //!
 //! Needs QEMU, and what `cargo xtask build` and `cargo xtask image virt` make; no rights.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,8 +13,11 @@ use toe_qemu::{QEMU, Wire};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// When it fails, milliseconds after its start.
-const FAILS_AFTER: u32 = 12_000;
+/// When it fails, milliseconds after its start: later, if the emulated machine had not come far enough by then.
+const FAILS_AFTER: [u32; 4] = [5_000, 10_000, 20_000, 40_000];
+
+/// For a machine that has failed to end.
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Waits for a connection that never comes.
 const SERVER: &str = "import socket\n\
@@ -57,8 +60,8 @@ impl Machine {
         let server = self.command(&["run", "--", "python3", "-c", SERVER]);
         let log = self.folder.join("server.log");
         let _ = fs::remove_file(&log);
-        let server = Job::start("server", server, &log)?;
-        wait_until("the program waits", LIMIT, || server.log().contains("waiting"))?;
+        let mut server = Job::start("server", server, &log)?;
+        server.wait_ready(LIMIT, || fs::read_to_string(&log).is_ok_and(|text| text.contains("waiting")))?;
         Ok(server)
     }
 
@@ -98,12 +101,32 @@ fn start_qemu(folder: &Path, words: &str) -> Result<Job> {
     Job::start("qemu", qemu, &log)
 }
 
-fn fails(kind: &str, wanted: &str) -> Result<()> {
-    let mut machine = Machine::start(kind, &format!("fail={kind} fail-after={FAILS_AFTER}"))?;
+/// The machine has come far, and a program waits there.
+fn is_well(machine: &Machine) -> Result<Job> {
     let logs = machine.toectl(&["logs"])?;
     ensure!(logs.contains("3 cores") && logs.contains("control plane attached"), "from its start on:\n{logs}");
-    let mut server = machine.start_server()?;
+    let server = machine.start_server()?;
     ensure!(machine.toectl(&["status"])?.contains("(attached)"), "the card is well at first");
+    Ok(server)
+}
+
+/// A machine that is well at first, and a program that waits there.
+fn to_fail(kind: &str) -> Result<(Machine, Job)> {
+    for after in FAILS_AFTER {
+        let mut machine = Machine::start(kind, &format!("fail={kind} fail-after={after}"))?;
+        match is_well(&machine) {
+            Ok(server) => return Ok((machine, server)),
+            Err(error) => {
+                machine.qemu.wait(END_LIMIT).with_context(|| format!("{error:#}"))?;
+                println!("{after} ms are too short here: {error:#}");
+            }
+        }
+    }
+    bail!("the machine had always failed before it was well")
+}
+
+fn fails(kind: &str, wanted: &str) -> Result<()> {
+    let (mut machine, mut server) = to_fail(kind)?;
     machine.qemu.wait(LIMIT).context("the machine ends")?;
     ensure!(machine.qemu.log().contains(wanted), "on the console:\n{}", machine.qemu.log_tail(20));
     server.wait(LIMIT).context("the program does not hang")?;

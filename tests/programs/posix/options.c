@@ -294,10 +294,10 @@ static void user_timeout(void) {
 
 /* A peer that answers keeps the connection, however impatient its owner is. */
 static void keepalive_answered(void) {
-    int s = outgoing(), one = 1;
+    int s = outgoing(), one = 1, two = 2;
     T(setsockopt(s, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one));
     T(setsockopt(s, IPPROTO_TCP, TCP_KEEPIDLE, &one, sizeof one));
-    T(setsockopt(s, IPPROTO_TCP, TCP_KEEPINTVL, &one, sizeof one));
+    T(setsockopt(s, IPPROTO_TCP, TCP_KEEPINTVL, &two, sizeof two));
     T(setsockopt(s, IPPROTO_TCP, TCP_KEEPCNT, &one, sizeof one));
     struct pollfd p = {.fd = s, .events = POLLIN};
     T(poll(&p, 1, 3300));

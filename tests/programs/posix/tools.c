@@ -318,14 +318,15 @@ long fill(int fd) {
     static char block[65536];
     long sum = 0;
     memset(block, 'x', sizeof block);
-    /* Until it stays full: what is sent makes room again. */
-    for (int quiet = 0; quiet < 30;) {
+    /* Until it stays full, and the other end takes no more: what is sent makes room again. */
+    for (int quiet = 0, left = -1; quiet < 30;) {
         ssize_t n = send(fd, block, sizeof block, MSG_DONTWAIT);
         if (n > 0) {
             sum += n;
             quiet = 0;
         } else {
-            quiet++;
+            quiet = outq(fd) == left ? quiet + 1 : 0;
+            left = outq(fd);
             usleep(10000);
         }
     }
