@@ -160,6 +160,7 @@ static void unspecified(void) {
     s = outgoing();
     T(connect(s, ADDR(a), sizeof a));
     T(getpeername(s, ADDR(b), &len));
+    peer("patience 2");
     P("end");
 }
 

@@ -417,7 +417,7 @@ static void closed_instance(void) {
 
 static void *waits(void *arg) {
     struct epoll_event ev;
-    return (void *)(long)epoll_wait((int)(long)arg, &ev, 1, 5000);
+    return (void *)(long)epoll_wait((int)(long)arg, &ev, 1, 2000);
 }
 
 static void exclusive_wakes_one(void) {

@@ -176,6 +176,7 @@ static void stdio_on_a_socket(void) {
     say("%.5s", line);
     T(fputs("back", f) >= 0);
     T(fflush(f));
+    peer("patience 2");
     P("recv 4");
 }
 

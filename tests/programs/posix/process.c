@@ -403,6 +403,7 @@ static void spawned(void) {
     posix_spawn_file_actions_adddup2(&actions, s, 1);
     T(posix_spawnp(&child, "echo", &actions, NULL, (char *[]){"echo", "hello", NULL}, environ));
     waitpid(child, NULL, 0);
+    peer("patience 2");
     P("recv 5");
     T(write(s, "x", 1));
 }
@@ -627,6 +628,7 @@ static void passed_to_a_program_with_sockets(void) {
     }
     say("%d lines of errors", lines);
     reap(1);
+    peer("patience 2");
     P("recv 6");
 }
 

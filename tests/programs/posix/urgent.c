@@ -257,7 +257,8 @@ static void signalled(void) {
     T(fcntl(s, F_SETOWN, 0));
     P("urgent z");
     bits("urgent", s, POLLPRI);
-    await_signals("called off", 2);
+    settle();
+    await_signals("called off", 1);
 }
 
 static void take(int number) {
