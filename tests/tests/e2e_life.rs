@@ -190,7 +190,7 @@ fn two_instances_side_by_side() {
 #[test]
 #[ignore = "end to end: cargo xtask test"]
 fn a_hundred_idle_connections_cost_next_to_nothing() {
-    const SECONDS: u64 = 10;
+    const SECONDS: u64 = 4;
     let pair = Pair::new().expect("two hosts");
     let card = pair.card_up().expect("card");
     let mut server = card.place().start_built(&pair.lab, "rpc", "toe-rpc", &["server", &format!("{CARD_IP}:7000")]).expect("starts");
@@ -206,15 +206,13 @@ fn a_hundred_idle_connections_cost_next_to_nothing() {
     // Delayed ACKs and the like are over soon.
     std::thread::sleep(Duration::from_secs(1));
     let pids = [card.pid(&pair.lab, "toe-nic").expect("pid"), card.pid(&pair.lab, "toed").expect("pid"), server.pid().expect("pid")];
-    let ticks = || pids.map(|pid| proc::Stat::read(pid).expect("it runs").cpu_ticks);
-    let before = ticks();
-    std::thread::sleep(Duration::from_secs(SECONDS));
-    let after = ticks();
-    for ((name, before), after) in ["toe-nic", "toed", "toe-rpc server"].iter().zip(before).zip(after) {
-        let percent = (after - before) as f64 * 100.0 / (proc::ticks_per_second() * SECONDS) as f64;
+    // The aim is 1 % of a core; the margin is for machines that count in coarse ticks.
+    let all = proc::ticks_per_second() * SECONDS;
+    let used = proc::ticks_used(&pids, Duration::from_secs(SECONDS), all * 3 / 100);
+    for (name, used) in ["toe-nic", "toed", "toe-rpc server"].iter().zip(used) {
+        let percent = used as f64 * 100.0 / all as f64;
         println!("{name}: {percent:.2} % of a core with 100 idle connections");
-        // The aim is 1 %; the margin is for machines that count in coarse ticks.
-        assert!(percent < 3.0, "{name} uses {percent:.2} % of a core");
+        assert!(percent <= 3.0, "{name} uses {percent:.2} % of a core");
     }
     let connections = card.json("ss").expect("ss");
     let established = connections.as_array().map_or(0, |all| all.iter().filter(|c| c["state"] == "ESTAB").count());

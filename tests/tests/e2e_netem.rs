@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use toe_lab::instance::Place;
 use toe_lab::job::{self, wait_until};
 use toe_lab::servers::{self, WWW};
-use toe_lab::{Books, CARD_IP, Card, Job, PEER_IP, Wired, wired};
+use toe_lab::{CARD_IP, Card, Job, PEER_IP, Wired, wired};
 
 const LIMIT: Duration = Duration::from_secs(90);
 const FILE_LEN: u64 = 6 << 20;
@@ -57,8 +57,7 @@ fn two_percent_of_loss_and_late_frames_cost_no_byte() {
         let done = servers::fetch(&scene.wired.pair.lab, &place, &format!("http://{ip}/file"), &scene.hash, LIMIT);
         println!("{name}: {:.3} Gbit/s", done.expect(name).gbit_per_s);
     }
-    let books = Books::of(&scene.card.stats().expect("stats"));
-    assert!(books.balance(), "{books}");
+    scene.card.balanced_books().expect("every frame is accounted for");
     let summary = scene.wired.end().expect("a summary");
     for way in ["to_right", "to_left"] {
         let lost = summary[way]["lost"].as_u64();

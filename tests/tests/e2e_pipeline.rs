@@ -30,7 +30,7 @@ fn a_program_whose_card_loses_a_stage_is_told_and_does_not_hang() {
     for stage in ["pre.0", "pre.1", "protocol.0", "dma.1", "egress", "ctxq"] {
         let pair = Pair::new().expect("two hosts");
         // Each stage takes steps while the card starts; by then some are left.
-        let disturb = format!("--nic-arg=--disturb=delay=0,die={stage},after=60000");
+        let disturb = format!("--nic-arg=--disturb=delay=0,die={stage},after=200000");
         let card = pair.card_up_with(&["--placement", &placement(), &disturb]).expect("card");
         let mut server =
             pair.peer_place().start_built(&pair.lab, "rpc", "toe-rpc", &["server", &format!("{PEER_IP}:7000")]).expect("starts");
@@ -72,8 +72,8 @@ fn a_trace_shows_a_request_and_its_answer() {
     let card = pair.card_up_with(&["--placement", &placement()]).expect("card");
     let mut server = card.place().start_built(&pair.lab, "rpc", "toe-rpc", &["server", &format!("{CARD_IP}:7000")]).expect("starts");
     servers::wait_listening(&mut server, pair.peer(), CARD_IP, 7000).expect("listens");
-    let load = ["latency", &format!("{CARD_IP}:7000"), "--seconds", "8"];
-    let mut load = pair.peer_place().start_built(&pair.lab, "load", "toe-rpc", &load).expect("starts");
+    let load = ["latency", &format!("{CARD_IP}:7000"), "--seconds", "60"];
+    let _load = pair.peer_place().start_built(&pair.lab, "load", "toe-rpc", &load).expect("starts");
     let file = pair.lab.path("/run/trace.json");
     let text = card.toectl(&["trace", "--count", "40", "--output", "/run/trace.json"]).expect("trace").stdout();
     for word in ["port 7000", "segment received", "application told", "descriptor taken", "segment sent", "egress.0", "ctxq.0"] {
@@ -81,5 +81,4 @@ fn a_trace_shows_a_request_and_its_answer() {
     }
     let events: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).expect("the file")).expect("JSON");
     assert!(events["traceEvents"].as_array().is_some_and(|e| e.len() > 100), "trace events");
-    load.wait(LIMIT).expect("the load ends");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toe_lab::instance::Place;
 use toe_lab::servers::{self, WWW};
-use toe_lab::{Books, CARD_IP, Card, Lab, PEER_IP, Pair};
+use toe_lab::{CARD_IP, Card, Lab, PEER_IP, Pair};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const FILE_LEN: u64 = 64 << 20;
@@ -42,8 +42,7 @@ fn a_tap_port_carries_files_both_ways() {
     servers::wait_listening(&mut python, lab.host(0), PEER_IP, 8000).expect("listens");
     servers::fetch(&lab, &card.place(), &format!("http://{PEER_IP}:8000/file"), &hash, LIMIT).expect("equal bytes");
 
-    let books = Books::of(&card.stats().expect("stats"));
-    assert!(books.balance(), "{books}");
+    card.balanced_books().expect("every frame is accounted for");
 }
 
 #[test]

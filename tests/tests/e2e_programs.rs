@@ -110,7 +110,7 @@ fn wrk_keeps_connections_to_nginx_alive() {
     let pair = Pair::new().expect("two hosts");
     let card = pair.card_up().expect("card");
     let (_nginx, _) = nginx(&pair, &card.place());
-    let args = ["-t2", "-c32", "-d2s", "http://10.77.0.2/small"];
+    let args = ["-t2", "-c32", "-d2s", "--timeout", "20s", "http://10.77.0.2/small"];
     let said = pair.peer_place().run("wrk", &args, LIMIT).expect("runs").stdout();
     println!("{said}");
     assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
@@ -154,7 +154,7 @@ fn iperf3(pair: &Pair, server: &Place, client: &Place, more: &[&str]) {
         move || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("Server listening"))
     })
     .expect("listens");
-    let mut args = vec!["-c", &server.ip, "-t", "2", "-J"];
+    let mut args = vec!["-c", &server.ip, "-t", "1", "-J"];
     args.extend(more);
     let said = client.run("iperf3", &args, LIMIT).expect("transfers").stdout();
     let received = said.rsplit("\"sum_received\"").next().and_then(|rest| rest.split("\"bytes\":").nth(1)).unwrap_or("");

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use toe_lab::job::{self, wait_until};
-use toe_lab::{Books, CARD_IP, Card, Host, Job, PEER_IF, PEER_IP, Pair, Place, Wired, programs, servers, wired};
+use toe_lab::{CARD_IP, Card, Host, Job, PEER_IF, PEER_IP, Pair, Place, Wired, programs, servers, wired};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const CARD_IP6: &str = "fd77::2";
@@ -116,8 +116,7 @@ fn with_toed_stopped_the_card_does_all_for_open_connections() {
 
     wait_until("the card is empty", LIMIT, || nothing_left(&card)).unwrap_or_else(|e| panic!("{e:#}: {:?}", card.json("status")));
     assert!(answered(&card) > before, "the card was not asked for its addresses, so nothing was tested");
-    let books = Books::of(&card.stats().expect("stats"));
-    assert!(books.balance(), "{books}");
+    let books = card.balanced_books().expect("every frame is accounted for");
     print!("{}", logs(&programs));
     println!("asked for its addresses {} times; {books}", answered(&card) - before);
     // And it serves as before.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use toe_lab::servers::{self, WWW};
-use toe_lab::{Books, CARD_IP, PEER_IP, Pair};
+use toe_lab::{CARD_IP, PEER_IP, Pair};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const FILE_LEN: u64 = 64 << 20;
@@ -25,8 +25,7 @@ fn nginx_with_sendfile_and_two_workers_serves_curl() {
     for _ in 0..4 {
         servers::fetch(&pair.lab, &pair.peer_place(), &format!("http://{CARD_IP}/file"), &hash, LIMIT).expect("equal bytes");
     }
-    let books = Books::of(&card.stats().expect("stats"));
-    assert!(books.balance(), "{books}");
+    card.balanced_books().expect("every frame is accounted for");
 }
 
 #[test]

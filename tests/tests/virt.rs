@@ -261,13 +261,13 @@ fn a_machine_that_does_not_start_leaves_nothing() {
     here.assert_nothing_left();
 }
 
-/// The network device is reset every two seconds, as if it had broken the rules; a connection that lasts longer delivers every byte.
+/// The network device is reset every second, as if it had broken the rules; a connection that lasts longer delivers every byte.
 #[test]
 #[ignore = "end to end: cargo xtask test"]
 fn connections_outlive_resets_of_the_network_device() {
     // Pipelined, and fused.
     for cores in [4, 1] {
-        let scene = Scene::new(&Machine { cores, append: "fail=port fail-after=2000", ..Machine::default() }, FILE_LEN);
+        let scene = Scene::new(&Machine { cores, append: "fail=port fail-after=1000", ..Machine::default() }, FILE_LEN);
         let (card, peer) = (scene.place(), scene.pair.peer_place());
         let _on_card = scene.server(&card, "on-card", 8080, &peer);
         let slowly = format!("curl -sS --limit-rate 8M http://{CARD_IP}:8080/file | sha256sum");

@@ -70,7 +70,7 @@ static void refused_later(void) {
     T(connect(s, ADDR(a), sizeof a));
     bits("as new", s, 0);
     T(connect(s, ADDR(a), sizeof a));
-    bits("again", s, POLLERR);
+    bits("again", s, POLLERR | POLLHUP);
     T(connect(s, ADDR(a), sizeof a));
     bits("as new", s, 0);
     char c;
@@ -210,6 +210,7 @@ static void unspecified(void) {
     s = outgoing();
     T(connect(s, ADDR(a), sizeof a));
     T(getpeername(s, ADDR(b), &len));
+    peer("patience 2");
     P("end");
 }
 

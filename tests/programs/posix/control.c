@@ -21,7 +21,8 @@ static void bytes_queued(void) {
     T(n);
     T(write(s, "x", 1));
     P("recv 1");
-    settle();
+    UNTIL(outq(s) == 0) {
+    }
     T(ioctl(s, SIOCOUTQ, &n));
     T(n);
     T(ioctl(s, SIOCOUTQNSD, &n));

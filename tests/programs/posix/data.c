@@ -66,6 +66,7 @@ static void wait_all_times_out(void) {
     struct timeval t = {0, 100000};
     setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
     P("send abc");
+    queued(s, 3);
     T(recv(s, b, 8, MSG_WAITALL));
     T(recv(s, b, 8, MSG_WAITALL));
 }

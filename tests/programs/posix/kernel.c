@@ -93,6 +93,7 @@ static void loopback_nonblocking(void) {
     bits("connected", s, POLLOUT);
     bits("its copy", d, POLLOUT);
     T(fcntl(d, F_GETFL));
+    await(l, POLLIN);
     F(accept(l, NULL, NULL));
 }
 
@@ -175,6 +176,7 @@ static void stdio_on_a_socket(void) {
     say("%.5s", line);
     T(fputs("back", f) >= 0);
     T(fflush(f));
+    peer("patience 2");
     P("recv 4");
 }
 

@@ -240,6 +240,7 @@ static void accept_what_has_ended(void) {
     text("then", s, 0);
     P("connect %d", port);
     P("reset");
+    await(l, POLLIN);
     settle();
     nonblocking(l);
     s = F(accept(l, NULL, NULL));
@@ -272,9 +273,10 @@ static void backlog_and_one_more(void) {
         nonblocking(s);
         for (int i = 0; i <= backlog; i++)
             P("connect %d", port_of(s));
-        settle();
-        for (int i = 0; i <= backlog; i++)
+        for (int i = 0; i <= backlog; i++) {
+            await(s, POLLIN);
             T(accept(s, NULL, NULL) >= 0);
+        }
         T(accept(s, NULL, NULL));
         close(s);
     }
@@ -300,7 +302,7 @@ static void shutdown_a_listener(void) {
 static void close_with_connections_waiting(void) {
     int port, l = listener(&port);
     P("connect %d", port);
-    settle();
+    await(l, POLLIN);
     close(l);
     P("end");
     P("connect %d", port);

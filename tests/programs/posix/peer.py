@@ -6,10 +6,10 @@ listen [backlog] -> port         accept / connect PORT -> ok, the new connection
 use N -> ok (0: the first)       port -> the present connection's remote port
 send TEXT / fill N -> ok         recv N -> text    count N -> how many came and whether they are right    end -> how it ends
 drain -> count and end           shutdown wr|rd    close    reset    echo (until the end, on a thread)    avail -> bytes queued
-window -> what the other end offers, bytes
-urgent TEXT    oob -> the urgent byte    mark -> whether it is next    later MS COMMAND...: the same after a while
+window -> what the other end offers, bytes    hup: until the connection has ended both ways, or by a reset    patience S: for what waits
+urgent TEXT    oob -> the urgent byte    no_oob -> the same, where none comes    mark -> whether it is next    later MS COMMAND...: the same after a while
 """
-import errno, fcntl, os, socket, struct, sys, termios, threading, time
+import errno, fcntl, os, select, socket, struct, sys, termios, threading, time
 
 CONTROL, OWN, CARD = sys.argv[1:4]
 
@@ -66,8 +66,9 @@ class Peer:
     def urgent(self, *words):
         self.s.send(" ".join(words).encode(), socket.MSG_OOB)
 
-    def oob(self):
-        for _ in range(200):
+    def oob(self, seconds=4):
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
             try:
                 return self.s.recv(1, socket.MSG_OOB).decode()
             except BlockingIOError:
@@ -77,6 +78,9 @@ class Peer:
                     raise
             time.sleep(0.001)
         return "none"
+
+    def no_oob(self):
+        return self.oob(0.2)
 
     def mark(self):
         return str(struct.unpack("i", fcntl.ioctl(self.s, 0x8905, b"    "))[0])
@@ -147,6 +151,16 @@ class Peer:
     def window(self):
         # tcpi_snd_wnd
         return str(struct.unpack_from("I", self.s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232), 228)[0])
+
+    def hup(self):
+        poll = select.poll()
+        # Those two are told unasked.
+        poll.register(self.s, 0)
+        if not poll.poll(10000):
+            raise TimeoutError
+
+    def patience(self, seconds):
+        self.s.settimeout(float(seconds))
 
     def echo(self):
         def run(s):

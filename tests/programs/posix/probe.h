@@ -67,12 +67,24 @@ int peer_port(void);
 /* Ends the case if the result is an error: without it the rest means nothing. */
 void must(const char *what, long result);
 void nonblocking(int fd);
-/* Waits until poll reports all of `want`; prints what it reports then. */
+/* Waits until the condition holds, 10 s at most. */
+#define UNTIL(condition) for (int i_ = 0; i_ < 2000 && !(condition); i_++, usleep(5000))
+/* Waits until poll reports all of `want`, and no more comes; what it reports then, or -1. */
+int await(int fd, short want);
+/* The same, and prints it. */
 void bits(const char *what, int fd, short want);
 /* Waits until `n` bytes can be received. */
 void queued(int fd, int n);
+/* Bytes that the other end has not acknowledged. */
+int outq(int fd);
+/* TCP_ESTABLISHED and so on. */
+int state_of(int fd);
+/* Waits until all other threads of this process sleep, and go on sleeping. */
+void asleep(void);
 /* Waits a little, for what should not happen to happen. */
 void settle(void);
+/* What an edge-triggered instance says again: Linux may wake twice for one segment, for a mark or the end and for what comes with it. */
+void echoes(int e);
 const char *poll_names(int events);
 /* Receives and prints as text: "hello", end or errno. */
 void text(const char *what, int fd, int flags);

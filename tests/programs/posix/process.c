@@ -135,8 +135,10 @@ static void preforked_with_epoll(void) {
         kill(all[i], SIGKILL);
         waitpid(all[i], NULL, 0);
     }
-    settle();
-    P("connect %d", port);
+    const char *answer;
+    UNTIL(strcmp(answer = peer("connect %d", port), "ECONNREFUSED") == 0) {
+    }
+    say_peer(answer, "connect");
 }
 
 /* As HAProxy's: root opens the listener, the worker shuts itself in. */
@@ -401,6 +403,7 @@ static void spawned(void) {
     posix_spawn_file_actions_adddup2(&actions, s, 1);
     T(posix_spawnp(&child, "echo", &actions, NULL, (char *[]){"echo", "hello", NULL}, environ));
     waitpid(child, NULL, 0);
+    peer("patience 2");
     P("recv 5");
     T(write(s, "x", 1));
 }
@@ -625,6 +628,7 @@ static void passed_to_a_program_with_sockets(void) {
     }
     say("%d lines of errors", lines);
     reap(1);
+    peer("patience 2");
     P("recv 6");
 }
 

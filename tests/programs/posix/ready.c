@@ -163,7 +163,7 @@ static void masks(void) {
     sigprocmask(SIG_BLOCK, &block, NULL);
     raise(SIGUSR1);
     struct pollfd p = {.fd = s, .events = POLLIN};
-    struct timespec t = {1, 0}, zero = {0, 0};
+    struct timespec t = {0, 100000000}, zero = {0, 0};
     T(poll(&p, 1, 30));
     T(signals_seen);
     T(ppoll(&p, 1, &t, &none));

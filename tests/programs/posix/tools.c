@@ -1,6 +1,8 @@
 #include "probe.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
+#include <linux/sockios.h>
 #include <stdarg.h>
 #include <sys/un.h>
 
@@ -161,35 +163,104 @@ const char *poll_names(int events) {
     return out[0] ? out : "none";
 }
 
-void bits(const char *what, int fd, short want) {
+/* What poll reports now, or -1. */
+static int look(int fd) {
     struct pollfd p = {.fd = fd, .events = POLLIN | POLLOUT | POLLPRI | POLLRDHUP};
-    for (int i = 0; i < 600; i++) {
-        int n = poll(&p, 1, 0);
-        if (n < 0 && errno != EINTR) {
-            say("%s: poll = -1 %s", what, strerrorname_np(errno));
-            return;
-        }
-        if (n >= 0 && (p.revents & want) == want) {
-            break;
-        }
-        usleep(5000);
+    int n;
+    while ((n = poll(&p, 1, 0)) < 0 && errno == EINTR) {
     }
-    say("%s: %s", what, poll_names(p.revents));
+    return n < 0 ? -1 : p.revents;
+}
+
+int await(int fd, short want) {
+    int now, before = -1;
+    UNTIL((now = look(fd)) < 0 || !want || ((now & want) == want && now == before)) {
+        before = now;
+    }
+    return now;
+}
+
+void bits(const char *what, int fd, short want) {
+    int now = await(fd, want);
+    if (now < 0) {
+        say("%s: poll = -1 %s", what, strerrorname_np(errno));
+    } else {
+        say("%s: %s", what, poll_names(now));
+    }
 }
 
 void queued(int fd, int n) {
-    for (int i = 0; i < 600; i++) {
-        int have = 0;
-        if (ioctl(fd, FIONREAD, &have) == 0 && have >= n) {
-            return;
-        }
-        usleep(5000);
+    int have = 0;
+    UNTIL(ioctl(fd, FIONREAD, &have) == 0 && have >= n) {
     }
-    say("%d bytes did not come", n);
+    if (have < n) {
+        say("%d bytes did not come", n);
+    }
+}
+
+int outq(int fd) {
+    int n = -1;
+    ioctl(fd, SIOCOUTQ, &n);
+    return n;
+}
+
+int state_of(int fd) {
+    struct tcp_info i = {0};
+    socklen_t len = sizeof i;
+    getsockopt(fd, IPPROTO_TCP, TCP_INFO, &i, &len);
+    return i.tcpi_state;
+}
+
+/* How often a thread has gone to sleep; -1: it does not sleep. */
+static long sleeps_of(const char *tid) {
+    char path[300], line[200], state = '?';
+    long sleeps = 0;
+    snprintf(path, sizeof path, "/proc/self/task/%s/status", tid);
+    FILE *f = fopen(path, "r");
+    if (!f) {
+        return 0;
+    }
+    while (fgets(line, sizeof line, f)) {
+        sscanf(line, "State: %c", &state);
+        sscanf(line, "voluntary_ctxt_switches: %ld", &sleeps);
+    }
+    fclose(f);
+    return state == 'S' ? sleeps : -1;
+}
+
+/* The same of all threads but this one, together. */
+static long sleeps_of_others(void) {
+    DIR *tasks = opendir("/proc/self/task");
+    long sum = 0, n = 0;
+    for (struct dirent *task; n >= 0 && (task = readdir(tasks)) != NULL;) {
+        if (atoi(task->d_name) && atoi(task->d_name) != gettid()) {
+            n = sleeps_of(task->d_name);
+            sum += n;
+        }
+    }
+    closedir(tasks);
+    return n < 0 ? -1 : sum;
+}
+
+void asleep(void) {
+    long before = -1;
+    int same = 0;
+    UNTIL(same == 5) {
+        long now = sleeps_of_others();
+        same = now >= 0 && now == before ? same + 1 : 0;
+        before = now;
+    }
 }
 
 void settle(void) {
     usleep(150000);
+}
+
+void echoes(int e) {
+    struct epoll_event event;
+    for (int again = 1, n = 0; again > 0 && n < 3; n++) {
+        again = epoll_wait(e, &event, 1, 150);
+    }
 }
 
 void text(const char *what, int fd, int flags) {
@@ -247,14 +318,15 @@ long fill(int fd) {
     static char block[65536];
     long sum = 0;
     memset(block, 'x', sizeof block);
-    /* Until it stays full: what is sent makes room again. */
-    for (int quiet = 0; quiet < 30;) {
+    /* Until it stays full, and the other end takes no more: what is sent makes room again. */
+    for (int quiet = 0, left = -1; quiet < 30;) {
         ssize_t n = send(fd, block, sizeof block, MSG_DONTWAIT);
         if (n > 0) {
             sum += n;
             quiet = 0;
         } else {
-            quiet++;
+            quiet = outq(fd) == left ? quiet + 1 : 0;
+            left = outq(fd);
             usleep(10000);
         }
     }

@@ -11,20 +11,23 @@ static struct timeval milliseconds(int ms) {
 
 static void receive_timeout(void) {
     int s = outgoing();
-    struct timeval t = milliseconds(50);
+    struct timeval soon = milliseconds(50), late = milliseconds(5000);
     char c;
-    T(setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t));
+    T(setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof soon));
     T(read(s, &c, 1));
+    T(setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &late, sizeof late));
     P("later 20 send x");
     T(read(s, &c, 1));
+    T(setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof soon));
     T(recv(s, &c, 1, MSG_PEEK));
 }
 
 static void accept_timeout(void) {
     int port, l = listener(&port);
-    struct timeval t = milliseconds(50);
-    T(setsockopt(l, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t));
+    struct timeval soon = milliseconds(50), late = milliseconds(5000);
+    T(setsockopt(l, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof soon));
     T(accept(l, NULL, NULL));
+    T(setsockopt(l, SOL_SOCKET, SO_RCVTIMEO, &late, sizeof late));
     P("connect %d", port);
     F(accept(l, NULL, NULL));
 }
@@ -111,24 +114,35 @@ static void interrupted_write_after_some(void) {
     T(n > 0 && n < (long)sizeof block);
 }
 
+static void *after_two_signals(void *command) {
+    int seen = signals_seen;
+    UNTIL(signals_seen >= seen + 2) {
+    }
+    peer("%s", (char *)command);
+    return NULL;
+}
+
 static void restarted(void) {
     int s = outgoing(), port, l = listener(&port);
-    char c;
+    char c, connects[40];
     nag();
     struct sigaction action = {.sa_handler = count_signal, .sa_flags = SA_RESTART};
     sigaction(SIGUSR1, &action, NULL);
-    P("later 200 send x");
+    pthread_t t = thread(after_two_signals, (long)"send x");
     T(read(s, &c, 1));
     T(signals_seen > 0);
+    pthread_join(t, NULL);
     signals_seen = 0;
-    peer("later 200 connect %d", port);
+    snprintf(connects, sizeof connects, "connect %d", port);
+    t = thread(after_two_signals, (long)connects);
     F(accept(l, NULL, NULL));
     T(signals_seen > 0);
+    pthread_join(t, NULL);
     struct pollfd p = {.fd = s, .events = POLLIN};
     T(poll(&p, 1, 3000));
     nag_off();
-    struct timeval t = milliseconds(500);
-    T(setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t));
+    struct timeval late = milliseconds(5000);
+    T(setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &late, sizeof late));
     nag();
     sigaction(SIGUSR1, &action, NULL);
     T(read(s, &c, 1));
@@ -269,7 +283,7 @@ static void *polls_once(void *arg) {
 static void shutdown_wakes_a_reader(void) {
     int s = outgoing();
     pthread_t t = thread(reads_once, s), p = thread(polls_once, s);
-    settle();
+    asleep();
     T(shutdown(s, SHUT_RDWR));
     void *r;
     pthread_join(t, &r);
@@ -281,7 +295,7 @@ static void shutdown_wakes_a_reader(void) {
 static void shutdown_wakes_accept(void) {
     int port, l = listener(&port);
     pthread_t t = thread(accepts_once, l);
-    settle();
+    asleep();
     T(shutdown(l, SHUT_RD));
     void *r;
     pthread_join(t, &r);
@@ -292,7 +306,7 @@ static void shutdown_wakes_accept(void) {
 static void close_while_reading(void) {
     int s = outgoing();
     pthread_t t = thread(reads_once, s);
-    settle();
+    asleep();
     T(close(s));
     P("send x");
     void *r;
@@ -303,7 +317,7 @@ static void close_while_reading(void) {
 static void number_reused_while_reading(void) {
     int s = outgoing();
     pthread_t t = thread(reads_once, s);
-    settle();
+    asleep();
     int other = outgoing();
     T(dup2(other, s) == s);
     P("use 0");
@@ -332,7 +346,7 @@ static void closed_while_polling(void) {
     for (int i = 0; i < 5; i++) {
         int s = outgoing();
         pthread_t p = thread(polls_once, s), q = thread(selects_once, s);
-        settle();
+        asleep();
         shutdown(s, SHUT_RDWR);
         close(s);
         void *r;
@@ -351,7 +365,7 @@ static void number_reused_while_polling(void) {
     for (int i = 0; i < 5; i++) {
         int s = outgoing();
         pthread_t p = thread(polls_once, s);
-        settle();
+        asleep();
         shutdown(s, SHUT_RDWR);
         dup2(ends[0], s);
         void *r;

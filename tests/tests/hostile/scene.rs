@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toe_lab::instance::{CARD_IF, PEER_IF};
 use toe_lab::job::{Job, wait_until};
-use toe_lab::{Books, CARD_IP, Card, PEER_IP, Pair, proc, servers};
+use toe_lab::{CARD_IP, Card, PEER_IP, Pair, proc, servers};
 
 /// Generous: how long anything may take on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -138,13 +138,7 @@ impl Scene {
 
     /// Whatever was received was delivered, handed on, answered, or dropped for a reason.
     pub fn assert_books_balance(&self) {
-        // Frames may be under way between two counters.
-        let mut books = Books::default();
-        let balanced = wait_until("the books balance", LIMIT, || {
-            books = Books::of(&self.card.stats().unwrap_or_default());
-            books.balance()
-        });
-        assert!(balanced.is_ok(), "{books}");
+        self.card.balanced_books().expect("every frame is accounted for");
     }
 
     pub fn counter(&self, name: &str) -> u64 {
@@ -195,15 +189,11 @@ impl Scene {
         }
     }
 
-    /// Two seconds in which next to nothing is used: a loop that never sleeps would use all of them.
+    /// A while in which next to nothing is used: a loop that never sleeps would use all of it.
     fn assert_idle(&self) {
-        let ticks = || self.pids.map(|pid| proc::Stat::read(pid).map_or(0, |s| s.cpu_ticks));
-        let before = ticks();
-        std::thread::sleep(Duration::from_secs(1));
-        let after = ticks();
-        for ((name, before), after) in ["toe-nic", "toed"].iter().zip(before).zip(after) {
-            assert!(after - before < proc::ticks_per_second() / 4, "{name} is busy with nothing: {} ticks in a second", after - before);
-        }
+        let most = proc::ticks_per_second() / 16;
+        let used = proc::ticks_used(&self.pids, Duration::from_millis(300), most);
+        assert!(used.iter().all(|used| *used <= most), "toe-nic and toed are busy with nothing: {used:?} ticks");
     }
 
     fn descriptors(&self) -> Vec<Vec<PathBuf>> {

@@ -70,16 +70,7 @@ struct Tally {
 
 /// Echo requests on `connections` connections with `outstanding` requests each.
 pub fn requests(kind: &'static str, options: &Options, connections: u16, outstanding: u16) -> Result<()> {
-    let size = usize::try_from(options.size)?;
-    let start = Instant::now();
-    let from = start + Duration::from_secs_f64(options.seconds * 0.1);
-    let until = from + Duration::from_secs_f64(options.seconds);
-    let mut tally = Tally { from, until, requests: 0, latency_ns: Histogram::new_with_max(60_000_000_000, 3)? };
-    if connections == 1 && outstanding == 1 {
-        one_at_a_time(options.server, size, &mut tally)?;
-    } else {
-        many(options.server, size, connections, outstanding, &mut tally)?;
-    }
+    let tally = if connections == 1 && outstanding == 1 { one_at_a_time(options)? } else { many(options, connections, outstanding)? };
     ensure!(tally.requests > 0, "no request was answered within {} s", options.seconds);
     let us = |quantile: f64| tally.latency_ns.value_at_quantile(quantile) as f64 / 1000.0;
     print(&Requests {
@@ -97,6 +88,13 @@ pub fn requests(kind: &'static str, options: &Options, connections: u16, outstan
 }
 
 impl Tally {
+    /// The time begins, with all connections open.
+    fn start(seconds: f64) -> Result<Self> {
+        let from = Instant::now() + Duration::from_secs_f64(seconds * 0.1);
+        let until = from + Duration::from_secs_f64(seconds);
+        Ok(Self { from, until, requests: 0, latency_ns: Histogram::new_with_max(60_000_000_000, 3)? })
+    }
+
     fn count(&mut self, sent: Instant, now: Instant) {
         if now >= self.from && now < self.until {
             self.requests += 1;
@@ -107,8 +105,10 @@ impl Tally {
 }
 
 /// Blocking calls, as the simplest client has them.
-fn one_at_a_time(server: SocketAddrV4, size: usize, tally: &mut Tally) -> Result<()> {
-    let mut stream = connect(server, Mode::Echo)?;
+fn one_at_a_time(options: &Options) -> Result<Tally> {
+    let mut stream = connect(options.server, Mode::Echo)?;
+    let size = usize::try_from(options.size)?;
+    let mut tally = Tally::start(options.seconds)?;
     let (mut question, mut answer) = (vec![0; size], vec![0; size]);
     for number in 0_u64.. {
         let sent = Instant::now();
@@ -121,7 +121,7 @@ fn one_at_a_time(server: SocketAddrV4, size: usize, tally: &mut Tally) -> Result
         ensure!(question == answer, "request {number}: the answer differs from it");
         tally.count(sent, Instant::now());
     }
-    Ok(())
+    Ok(tally)
 }
 
 fn stamp(question: &mut [u8], number: u64) {
@@ -131,17 +131,20 @@ fn stamp(question: &mut [u8], number: u64) {
 }
 
 /// epoll over all connections; every answered request is replaced at once.
-fn many(server: SocketAddrV4, size: usize, connections: u16, outstanding: u16, tally: &mut Tally) -> Result<()> {
+fn many(options: &Options, connections: u16, outstanding: u16) -> Result<Tally> {
     let poll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     let mut lanes = Vec::new();
-    let batch = vec![0x5a; size * usize::from(outstanding)];
     for index in 0..u64::from(connections) {
-        let stream = connect(server, Mode::Echo)?;
+        let stream = connect(options.server, Mode::Echo)?;
         poll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, index))?;
-        let mut lane = Lane { stream, sent: VecDeque::new(), arrived: 0 };
+        lanes.push(Lane { stream, sent: VecDeque::new(), arrived: 0 });
+    }
+    let size = usize::try_from(options.size)?;
+    let batch = vec![0x5a; size * usize::from(outstanding)];
+    let mut tally = Tally::start(options.seconds)?;
+    for lane in &mut lanes {
         lane.ask(usize::from(outstanding), size, &batch)?;
         lane.stream.set_nonblocking(true)?;
-        lanes.push(lane);
     }
     let mut events = [EpollEvent::empty(); 64];
     let mut buffer = vec![0; BULK_BLOCK];
@@ -154,11 +157,11 @@ fn many(server: SocketAddrV4, size: usize, connections: u16, outstanding: u16, t
         };
         for event in &events[..ready] {
             let lane = lanes.get_mut(usize::try_from(event.data())?).context("no such connection")?;
-            let answered = lane.collect(size, &mut buffer, tally)?;
+            let answered = lane.collect(size, &mut buffer, &mut tally)?;
             lane.ask(answered, size, &batch)?;
         }
     }
-    Ok(())
+    Ok(tally)
 }
 
 impl Lane {

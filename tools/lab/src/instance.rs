@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::books::Books;
 use crate::job::{self, Finished, Job};
 use crate::namespaces::{Host, Lab};
 use crate::{proc, programs};
@@ -30,6 +31,9 @@ pub const UP_ENV: &str = "TOE_TEST_UP";
 
 /// Bound on any toectl command; `up` itself gives up earlier.
 const TOECTL_LIMIT: Duration = Duration::from_secs(40);
+
+/// How long frames may be under way between two counters.
+const BOOKS_LIMIT: Duration = Duration::from_secs(60);
 
 /// Two hosts joined by a veth pair; the peer has an address.
 #[derive(Debug)]
@@ -129,6 +133,16 @@ impl Card {
     pub fn stats(&self) -> Result<BTreeMap<String, u64>> {
         let text = self.toectl(&["stats", "--json"])?.stdout();
         serde_json::from_str(&text).with_context(|| format!("toectl stats --json printed {text:?}"))
+    }
+
+    /// Its books, once every frame is accounted for.
+    pub fn balanced_books(&self) -> Result<Books> {
+        let mut books = Books::default();
+        let balanced = job::wait_until("the books balance", BOOKS_LIMIT, || {
+            books = Books::of(&self.stats().unwrap_or_default());
+            books.balance()
+        });
+        balanced.with_context(|| books.to_string()).map(|()| books)
     }
 
     /// `toectl ss --json` or `status --json`.

@@ -1,14 +1,17 @@
 //! Programs run for a test: to their end with a deadline, or in the background until dropped.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::proc;
@@ -60,8 +63,8 @@ pub fn run(mut command: Command, limit: Duration) -> Result<Finished> {
     let start = Instant::now();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("cannot start '{line}'"))?;
-    let stdout = collect(child.stdout.take());
-    let stderr = collect(child.stderr.take());
+    let stdout = collect(child.stdout.take())?;
+    let stderr = collect(child.stderr.take())?;
     let status = match wait(&mut child, limit)? {
         Some(status) => status,
         None => {
@@ -73,28 +76,47 @@ pub fn run(mut command: Command, limit: Duration) -> Result<Finished> {
     Ok(Finished { status, stdout: stdout(), stderr: stderr(), took: start.elapsed(), line })
 }
 
-/// Reads a pipe on a thread of its own; the closure returned gives what has arrived.
-fn collect(pipe: Option<impl Read + Send + 'static>) -> impl Fn() -> Vec<u8> {
-    let (sender, receiver) = mpsc::channel();
-    if let Some(mut pipe) = pipe {
-        thread::spawn(move || {
-            let mut buffer = [0; 16 * 1024];
-            while let Ok(n @ 1..) = pipe.read(&mut buffer) {
-                if sender.send(buffer[..n].to_vec()).is_err() {
-                    return;
-                }
+/// What a program prints into a pipe.
+struct Collected {
+    pipe: OwnedFd,
+    all: Mutex<Vec<u8>>,
+}
+
+impl Collected {
+    /// Takes what is in the pipe; `false`: no more will come.
+    fn drain(&self) -> bool {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            match rustix::io::read(&self.pipe, &mut buffer) {
+                Ok(0) => return false,
+                Ok(n) => all.extend(&buffer[..n]),
+                Err(Errno::INTR) => {}
+                Err(error) => return error == Errno::AGAIN,
             }
-        });
-    }
-    move || {
-        let mut all = Vec::new();
-        // The writer has ended, so what it wrote is in the pipe: a pause means that only a
-        // background process still holds the other end.
-        while let Ok(part) = receiver.recv_timeout(Duration::from_millis(500)) {
-            all.extend(part);
         }
-        all
     }
+
+    fn wait(&self) {
+        let _ = poll(&mut [PollFd::new(&self.pipe, PollFlags::IN)], None);
+    }
+}
+
+/// Reads a pipe on a thread of its own; the closure returned gives what was written until then. A background process may still hold the other end.
+fn collect(pipe: Option<impl Into<OwnedFd>>) -> Result<impl Fn() -> Vec<u8>> {
+    let pipe: OwnedFd = pipe.context("not a pipe")?.into();
+    rustix::fs::fcntl_setfl(&pipe, OFlags::NONBLOCK)?;
+    let collected = Arc::new(Collected { pipe, all: Mutex::default() });
+    let reader = Arc::clone(&collected);
+    thread::spawn(move || {
+        while reader.drain() {
+            reader.wait();
+        }
+    });
+    Ok(move || {
+        collected.drain();
+        collected.all.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    })
 }
 
 fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
@@ -257,7 +279,7 @@ mod tests {
     #[test]
     fn the_deadline_kills_the_whole_tree() {
         let marker = format!("12345.{}", std::process::id());
-        let error = run(shell(&format!("echo begun >&2; sleep {marker} & wait")), Duration::from_millis(300)).unwrap_err();
+        let error = run(shell(&format!("echo begun >&2; sleep {marker} & wait")), Duration::from_secs(2)).unwrap_err();
         assert!(error.to_string().contains("begun"), "{error}");
         let alive = proc::all_in(Path::new("/proc"))
             .into_iter()

@@ -38,6 +38,10 @@ if read -r line && [ "$line" = keep ]; then
 fi
 "#;
 
+/// What Linux has where nobody has said otherwise, since 6.16; a new network takes over what this machine's has.
+const RECEIVE_BUFFERS: &str = "net.ipv4.tcp_rmem=4096 131072 33554432";
+const SEND_BUFFERS: &str = "net.ipv4.tcp_wmem=4096 16384 4194304";
+
 /// Set-up commands are quick; one that hangs is an error.
 const SETUP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -117,6 +121,7 @@ impl Lab {
         ensure!(lab.hosts.len() == hosts, "asked for {hosts} hosts, got {}", lab.hosts.len());
         for host in &lab.hosts {
             host.ip("link set lo up")?;
+            host.run("sysctl", &["-q", "-w", RECEIVE_BUFFERS, SEND_BUFFERS], SETUP_LIMIT)?;
         }
         Ok(lab)
     }

@@ -4,6 +4,8 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 /// The fields of `/proc/PID/stat` that we use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +86,22 @@ pub fn inner_pid(pid: u32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("NSpid:"))?;
     line.split_whitespace().last()?.parse().ok()
+}
+
+/// Clock ticks that each of `pids` uses within `time`: the first look at which none uses more than `most`, or the last of five. What else happens
+/// on a machine comes and goes, a loop that never sleeps does not.
+pub fn ticks_used(pids: &[u32], time: Duration, most: u64) -> Vec<u64> {
+    let ticks = || pids.iter().map(|pid| Stat::read(*pid).map_or(0, |stat| stat.cpu_ticks));
+    let mut used = Vec::new();
+    for _ in 0..5 {
+        let before: Vec<u64> = ticks().collect();
+        thread::sleep(time);
+        used = ticks().zip(before).map(|(now, before)| now.saturating_sub(before)).collect();
+        if used.iter().all(|used| *used <= most) {
+            break;
+        }
+    }
+    used
 }
 
 /// Clock ticks per second, the unit of `/proc/PID/stat`.

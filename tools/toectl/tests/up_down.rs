@@ -118,6 +118,10 @@ impl Installed {
         proc::all_in(Path::new("/proc")).into_iter().filter(|s| !s.ended() && runs_ours(s.pid)).count()
     }
 
+    fn none_run(&self) {
+        job::wait_until("nothing is left", LIMIT, || self.alive() == 0).expect("nothing");
+    }
+
     /// A shell that has just forked, to run sleep, is seen twice for a moment.
     fn both_run(&self) {
         job::wait_until("card and daemon run", LIMIT, || self.alive() == 2).expect("two");
@@ -153,7 +157,7 @@ fn up_passes_the_words_on_and_down_leaves_nothing() {
     assert!(toed.contains("--gateway 10.0.0.1 --interface none0 --x"), "{toed}");
     there.both_run();
     assert_ok(&there.toectl(&["down"]));
-    assert_eq!(there.alive(), 0);
+    there.none_run();
     assert!(!there.run_dir().exists());
     let again = there.toectl(&["down"]);
     assert_ok(&again);
@@ -186,7 +190,7 @@ fn what_a_service_runs_there_is_left_alone() {
         assert_ok(&there.toectl(&["down"]));
         assert!(!path.exists(), "nobody listens there any more");
     }
-    assert_eq!(there.alive(), 0);
+    there.none_run();
 }
 
 #[test]
@@ -198,7 +202,7 @@ fn down_works_after_kill() {
             job::signal(there.pid(name), rustix::process::Signal::KILL);
         }
         assert_ok(&there.toectl(&["down"]));
-        assert_eq!(there.alive(), 0, "{victims:?}");
+        there.none_run();
         assert!(!there.run_dir().exists(), "{victims:?}");
     }
 }
@@ -210,7 +214,7 @@ fn up_after_kill_cleans_what_was_left() {
     for name in ["toe-nic", "toed"] {
         job::signal(there.pid(name), rustix::process::Signal::KILL);
     }
-    job::wait_until("both have ended", LIMIT, || there.alive() == 0).expect("ended");
+    there.none_run();
     assert_ok(&there.up(&[]));
     assert_ok(&there.toectl(&["down"]));
     assert!(!there.run_dir().exists());
@@ -228,10 +232,10 @@ fn a_card_that_cannot_start_says_why_and_leaves_nothing() {
 #[test]
 fn a_daemon_that_never_answers_is_given_up_with_its_log() {
     let there = Installed::new("late", CARD, "#!/bin/sh\necho thinking; sleep 1000\n");
-    let failed = there.up(&["--wait", "1"]);
+    let failed = there.up(&["--wait", "3"]);
     assert_eq!(failed.status.code(), Some(1));
-    assert!(failed.stderr().contains("toed was not ready after 1 s") && failed.stderr().contains("thinking"), "{}", failed.stderr());
-    job::wait_until("nothing is left", LIMIT, || there.alive() == 0).expect("nothing");
+    assert!(failed.stderr().contains("toed was not ready after 3 s") && failed.stderr().contains("thinking"), "{}", failed.stderr());
+    there.none_run();
     assert!(!there.run_dir().exists());
 }
 

@@ -30,10 +30,18 @@ pub fn release_dir() -> PathBuf {
     target_dir().join("release")
 }
 
+/// Where proptest has its seed from; without it, each run has its own.
+pub const PROPTEST_SEED: &str = "PROPTEST_RNG_SEED";
+
+/// The same for each run, unless the environment has another.
+pub fn proptest_seed() -> String {
+    env::var(PROPTEST_SEED).unwrap_or_else(|_| "1".into())
+}
+
 /// The cargo that runs us, in the repository.
 pub fn cargo(words: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(words).current_dir(root()).env("CARGO_TERM_COLOR", "never");
+    command.args(words).current_dir(root()).env("CARGO_TERM_COLOR", "never").env(PROPTEST_SEED, proptest_seed());
     command
 }
 

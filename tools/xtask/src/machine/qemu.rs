@@ -12,7 +12,7 @@ use crate::image::{Cpu, Format};
 use crate::setup::{QEMU, UEFI_FIRMWARE};
 
 /// Nothing takes that long, also on a machine that does other things.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// What a boot left.
 pub struct Ended {

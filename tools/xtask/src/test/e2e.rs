@@ -182,7 +182,7 @@ fn build(step: &Step) -> Result<Vec<(String, PathBuf)>> {
     for name in &names {
         command.args(["--test", name]);
     }
-    let done = logged(step, "e2e-build", command, LIMIT)?;
+    let done = logged(step, "e2e-build", command, steps::LIMIT)?;
     if !done.success {
         bail!("the test programs do not compile:\n{}", job::tail(&super::counts::relevant(&done.output), 60));
     }

@@ -70,9 +70,19 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     Platform::Aarch64.provide()?;
     let start = Instant::now();
     let mut total = Counts::default();
+    println!(
+        "{}={} (with another in the environment, properties are tested with other cases)",
+        cargo::PROPTEST_SEED,
+        cargo::proptest_seed()
+    );
     thread::scope(|scope| {
-        let rows = rows.map(|row| scope.spawn(move || row.iter().map(|part| one(part, options)).fold(Counts::default(), Counts::plus)));
-        for row in rows {
+        let [computes, waits] = rows.map(|row| move || row.iter().map(|part| one(part, options)).fold(Counts::default(), Counts::plus));
+        let computes = move || {
+            // Who waits is to have a processor when it wakes. On Linux this is the thread's own, and its children's.
+            let _ = rustix::process::nice(5);
+            computes()
+        };
+        for row in [scope.spawn(computes), scope.spawn(waits)] {
             total = total.plus(row.join().unwrap_or(Counts::FAILED));
         }
     });
