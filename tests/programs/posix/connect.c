@@ -129,7 +129,7 @@ static void shut_while_connecting(void) {
         void *error;
         connecting = fresh(0);
         pthread_t t = thread(connect_to_nobody, 0);
-        settle();
+        asleep();
         T(shutdown(connecting, ways[i]));
         pthread_join(t, &error);
         say("connect fails with %s", strerrorname_np((long)error));
