@@ -77,6 +77,7 @@ const UNIT_OUT: [LeftOut; 12] = [
             "interface::the_interface_takes_every_multicast_while_the_card_runs",
             "interface::a_killed_cards_filter_is_taken_over",
             "interface::an_interface_that_is_down_is_brought_up",
+            "interface::segments_pass_when_the_mtu_has_been_lowered",
             "interface::unusable_interfaces_are_refused",
         ],
     },
