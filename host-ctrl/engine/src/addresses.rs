@@ -11,6 +11,7 @@
 
 use crate::addr::{Ip, Prefix, common_bits, is_v4, same_scope};
 use toe_abi::flow::as_v4;
+use toe_wire::ipv6::is_link_local;
 
 /// Addresses in all; the operator's are never more.
 pub const MAX: usize = 16;
@@ -128,6 +129,11 @@ impl Addresses {
     /// Whether there is an address of IPv4, or of IPv6: also one that cannot be used yet.
     pub fn has(&self, v4: bool) -> bool {
         self.list.iter().any(|o| is_v4(&o.ip()) == v4)
+    }
+
+    /// The link-local address, once it can be used.
+    pub fn link_local(&self) -> Option<Ip> {
+        self.list.iter().find(|o| o.state.is_usable() && is_link_local(&o.ip())).map(Own::ip)
     }
 
     /// Our end of a connection to `dest`: of the same version and scope, preferred rather than deprecated, with the longest common

@@ -177,7 +177,7 @@ impl Engine {
     /// anew (RFC 4861, 6.3.7; RFC 4862, 5.3).
     pub(crate) fn introduce_again(&mut self) {
         self.join_groups();
-        if self.addresses.iter().any(|own| own.state.is_usable() && is_link_local(&own.ip())) {
+        if self.addresses.link_local().is_some() {
             self.ask_for_routers();
         }
         self.addresses_timer();
@@ -185,8 +185,7 @@ impl Engine {
 
     /// RFC 4861, 6.3.7.
     fn solicit_routers(&mut self) {
-        let link_local = self.addresses.iter().find(|own| own.state.is_usable() && is_link_local(&own.ip()));
-        let src = link_local.map_or(ipv6::UNSPECIFIED, Own::ip);
+        let src = self.addresses.link_local().unwrap_or(ipv6::UNSPECIFIED);
         let again_us = self.autoconf.solicit_again_us;
         self.autoconf.solicit_us = self.now.saturating_add(again_us);
         self.autoconf.solicit_again_us = (2 * again_us).min(SOLICITATION_MAX_US);

@@ -9,17 +9,10 @@
 //!
 //! A group that we leave is not told: it is not in the next answer.
 
-use crate::{
-    Engine,
-    addr::is_v4,
-    addresses::{Own, State},
-    build,
-    neighbours::Mac,
-    timers::TimerId,
-};
+use crate::{Engine, addr::is_v4, addresses::State, build, neighbours::Mac, timers::TimerId};
 use toe_wire::{
     TooLong,
-    ipv6::{UNSPECIFIED, is_link_local, solicited_node},
+    ipv6::{UNSPECIFIED, solicited_node},
     mld::{FRAME_MAX, Query, Reason, Report},
 };
 
@@ -46,8 +39,7 @@ impl Engine {
     }
 
     fn report(&self) -> Report {
-        let usable = self.addresses.iter().find(|own| own.state.is_usable() && is_link_local(&own.ip()));
-        Report { src: usable.map_or(UNSPECIFIED, Own::ip), from: self.config.mac, vlan: self.vlan() }
+        Report { src: self.addresses.link_local().unwrap_or(UNSPECIFIED), from: self.config.mac, vlan: self.vlan() }
     }
 
     /// `ip` is about to be asked for.

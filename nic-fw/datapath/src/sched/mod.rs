@@ -7,9 +7,9 @@
 //!     └────────────────────────── there may be more ◄── sent ◄─────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Owed ACKs, retransmissions and probes are urgent; but one flow with data comes behind so many of them (`URGENT_IN_A_ROW`). Data waits for three things: the flow's pace (a timing wheel, as in
-//! Carousel), its application's rate and turn among the applications (`apps`), and its own turn among the
-//! application's flows, which lasts for a quantum. Urgent bytes are charged like others; they wait for nothing. A turn in which a flow
+//! Owed ACKs, retransmissions and probes are urgent; but one flow with data comes behind so many of them (`URGENT_IN_A_ROW`). Data waits for
+//! three things: the flow's pace (a timing wheel, as in Carousel), its application's rate and turn among the applications (`apps`), and its
+//! own turn among the application's flows, which lasts for a quantum. Urgent bytes are charged like others; they wait for nothing. A turn in which a flow
 //! sends nothing costs its application as much as an empty segment: else it could keep the others waiting with flows that come in vain.
 //! A call does as much however many flows and applications there are (`cargo xtask bench --scheduler`).
 

@@ -87,10 +87,7 @@ fn closing_while_connecting_cancels() {
 #[test]
 fn a_connect_that_is_called_off_leaves_a_socket_that_can_try_again() {
     let mut w = World::new();
-    let (client, server) = (w.start(Side::A), w.start(Side::B));
-    let listening = w.sockets(server, 1)[0];
-    w.listen(server, listening, 80, 4);
-    let slot = w.sockets(client, 1)[0];
+    let (client, server, slot, _, _) = w.listening();
     let unlisten = Request { slot, ..req(op::UNLISTEN) };
     w.connect(client, slot, [10, 0, 0, 77], 80);
     let page = w.a.memory(client.region).get::<RegionHeader>(0).context_page(client.ctx);
@@ -112,10 +109,7 @@ fn a_connect_that_is_called_off_leaves_a_socket_that_can_try_again() {
 #[test]
 fn calling_off_while_the_card_installs_resets_what_comes_of_it() {
     let mut w = World::new();
-    let (client, server) = (w.start(Side::A), w.start(Side::B));
-    let listening = w.sockets(server, 1)[0];
-    w.listen(server, listening, 80, 4);
-    let slot = w.sockets(client, 1)[0];
+    let (client, _, slot, _, _) = w.listening();
     w.a.card.mute = true;
     w.connect(client, slot, [10, 0, 0, 2], 80);
     assert_eq!(w.a.card.count(kind::INSTALL), 1);
@@ -132,10 +126,7 @@ fn calling_off_while_the_card_installs_resets_what_comes_of_it() {
 #[test]
 fn closing_while_the_card_installs_resets_what_comes_of_it() {
     let mut w = World::new();
-    let (client, server) = (w.start(Side::A), w.start(Side::B));
-    let listening = w.sockets(server, 1)[0];
-    w.listen(server, listening, 80, 4);
-    let slot = w.sockets(client, 1)[0];
+    let (client, _, slot, _, _) = w.listening();
     w.a.card.mute = true;
     w.connect(client, slot, [10, 0, 0, 2], 80);
     assert_eq!(w.a.card.count(kind::INSTALL), 1);

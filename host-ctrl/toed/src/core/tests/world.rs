@@ -420,12 +420,18 @@ impl World {
 
     /// A connection from A to a listener of B: the applications, A's slot, B's listening slot, and a free slot of B.
     pub fn connected(&mut self) -> (App, App, u32, u32, u32) {
+        let (client, server, from, listening, spare) = self.listening();
+        assert_eq!(self.connect(client, from, [10, 0, 0, 2], 80).errno, errno(Errno::INPROGRESS));
+        assert_eq!(self.a.slot(client.region, from).conn.state, slot_state::CONNECTED);
+        (client, server, from, listening, spare)
+    }
+
+    /// The same before it connects.
+    pub fn listening(&mut self) -> (App, App, u32, u32, u32) {
         let (client, server) = (self.start(Side::A), self.start(Side::B));
         let slots = self.sockets(server, 2);
         self.listen(server, slots[0], 80, 4);
         let from = self.sockets(client, 1)[0];
-        assert_eq!(self.connect(client, from, [10, 0, 0, 2], 80).errno, errno(Errno::INPROGRESS));
-        assert_eq!(self.a.slot(client.region, from).conn.state, slot_state::CONNECTED);
         (client, server, from, slots[0], slots[1])
     }
 }
