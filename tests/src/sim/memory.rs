@@ -14,7 +14,7 @@ use toed::core::Memory;
 
 const PAGE: u64 = 4096;
 /// What a thread keeps at most.
-const KEPT_MAX: usize = 16;
+const KEPT_MAX: usize = 64;
 /// Up to this length zeroes are written; of more the pages are given back, since most were never touched: bytes.
 const ZEROED_MAX: u64 = 1 << 19;
 
@@ -51,17 +51,17 @@ impl Pages {
 
     pub fn zeroed(len: u64) -> Result<Self, CardError> {
         let pages = Self::any(len)?;
-        zero(&pages);
+        clear(&pages, 0, pages.len());
         Ok(pages)
     }
 }
 
-fn zero(memory: &SharedMemory) {
-    if memory.len() > ZEROED_MAX {
-        return memory.clear(0, memory.len());
+fn clear(memory: &SharedMemory, offset: u64, len: u64) {
+    if len > ZEROED_MAX || offset.checked_add(len).is_none_or(|end| end > memory.len()) {
+        return memory.clear(offset, len);
     }
-    // SAFETY: all of the mapping, and nobody else has it: the last who did has let go.
-    unsafe { memory.base().write_bytes(0, memory.len() as usize) };
+    // SAFETY: inside of the mapping; all who have it run on this thread, and none of them meanwhile.
+    unsafe { memory.base().add(offset as usize).write_bytes(0, len as usize) };
 }
 
 impl Deref for Pages {
@@ -86,7 +86,7 @@ impl Memory for Pages {
         (**self).write(offset, bytes);
     }
     fn clear(&self, offset: u64, len: u64) {
-        (**self).clear(offset, len);
+        clear(self, offset, len);
     }
     fn fence(&self) {
         (**self).fence();

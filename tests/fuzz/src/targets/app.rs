@@ -25,6 +25,7 @@ use toed::core::{Attachment, ClientId, Incoming, Proof};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::host;
+use super::lives::{self, Kept};
 use super::peers::{OUR_IP, OUR_IP6, PEER_IP, PEER_IP6, PEER_PORT, Peer, Peers};
 use super::steps::steps;
 
@@ -110,6 +111,8 @@ struct Honest {
     listener: Option<SocketId>,
     accepted: Rc<RefCell<usize>>,
     sockets: Vec<SocketId>,
+    /// It has had enough, and closes what it has accepted.
+    leaves: bool,
 }
 
 impl App for Honest {
@@ -120,7 +123,7 @@ impl App for Honest {
             self.sockets.push(socket);
         }
         self.sockets.retain(|socket| {
-            let ended = matches!(toe.recv(*socket, &mut [0; 4096]), Ok(Some(0)) | Err(_));
+            let ended = self.leaves || matches!(toe.recv(*socket, &mut [0; 4096]), Ok(Some(0)) | Err(_));
             if ended {
                 toe.close(*socket);
             }
@@ -153,25 +156,24 @@ struct World {
     queues: Vec<Queue>,
     /// Which words of the card's answers are to be others.
     lies: Rc<RefCell<Vec<(u8, u32)>>>,
-    /// The card has said nothing but the truth: only then does all come to an end as it should.
-    is_true: bool,
+    /// The card may say what is not true: then all need not come to an end as it should.
+    lies_allowed: bool,
     now_us: u64,
 }
 
+thread_local! {
+    static WORLD: Kept<World> = const { Kept::new() };
+}
+
 pub fn run(data: &[u8]) {
-    let mut world = World::new();
-    for step in steps(data, STEPS_MAX) {
-        world.step(step);
-        world.settle();
-    }
-    world.end();
+    WORLD.with(|world| world.run(data));
 }
 
 fn pick<T: Copy>(of: &[T], which: u8) -> Option<T> {
     usize::from(which).checked_rem(of.len()).map(|at| of[at])
 }
 
-impl World {
+impl lives::World for World {
     fn new() -> Self {
         let mut world = Self {
             host: host::small(APPLICATIONS),
@@ -183,7 +185,7 @@ impl World {
             memories: BTreeMap::new(),
             queues: vec![],
             lies: Rc::default(),
-            is_true: true,
+            lies_allowed: false,
             now_us: 1000,
         };
         let lies = world.lies.clone();
@@ -193,12 +195,31 @@ impl World {
             }
         });
         (0..3).for_each(|n| world.connect(n));
-        // Most of what there is to break needs an application with a context and sockets.
-        for (op, arg) in [(op::HELLO, 0), (op::OPEN_CONTEXT, 0), (op::POOL, 2)] {
-            world.ask(world.clients[0], Request { op, ..request([arg, 0, 0]) }, None);
-        }
-        world.settle();
         world
+    }
+
+    /// The first byte says whether the card may lie: after one lie nothing much is to be expected of the rest.
+    fn live(&mut self, data: &[u8]) -> bool {
+        let Some((kind, data)) = data.split_first() else { return true };
+        self.lies_allowed = kind % 4 == 3;
+        self.begin();
+        for step in steps(data, STEPS_MAX) {
+            self.step(step);
+            self.settle();
+        }
+        self.end();
+        !self.lies_allowed
+    }
+}
+
+impl World {
+    /// Most of what there is to break needs an application with a context and sockets.
+    fn begin(&mut self) {
+        self.peers = Peers::new(HONEST);
+        for (op, arg) in [(op::HELLO, 0), (op::OPEN_CONTEXT, 0), (op::POOL, 2)] {
+            self.ask(self.clients[0], Request { op, ..request([arg, 0, 0]) }, None);
+        }
+        self.settle();
     }
 
     /// A process connects to the daemon, in place of an earlier one.
@@ -276,19 +297,15 @@ impl World {
                 self.arrive(syn);
             }
             Step::Pass(us) => self.pass(us.into(), host::WAKEUPS),
-            Step::Lie { word, value } => {
-                self.is_true = false;
-                self.lies.borrow_mut().push((word, value));
-            }
+            Step::Lie { .. } | Step::Closed { .. } | Step::Exception { .. } if !self.lies_allowed => {}
+            Step::Lie { word, value } => self.lies.borrow_mut().push((word, value)),
             Step::Closed { flow, generation, reason } => {
-                self.is_true = false;
                 let mut notice = ControlMsg::new(kind::FLOW_CLOSED, 0);
                 notice.flow = some_flow(flow, generation);
                 notice.args[0] = u64::from(reason) % 8;
                 self.host.others(|core, now| core.completion(&notice, now));
             }
             Step::Exception { reason, flags, frame } => {
-                self.is_true = false;
                 let record = FrameRecord { reason: reason.into(), flags: flags.into(), len: frame.len() as u32, ..FrameRecord::default() };
                 self.host.others(|core, now| core.frame(&record, frame, now));
             }
@@ -387,9 +404,10 @@ impl World {
 
     fn end(&mut self) {
         (0..3).for_each(|n| self.gone(n));
+        self.leave();
         self.pass(END_US, usize::MAX);
         self.settle();
-        if !self.is_true {
+        if self.lies_allowed {
             return;
         }
         self.host.others(|core, _| {
@@ -397,6 +415,7 @@ impl World {
             assert_eq!(applications, 1, "applications that are gone");
         });
         assert!(self.host.others_tokens().is_empty(), "sockets of nobody");
+        assert_eq!(self.host.connections(), 0, "connections that never end");
         let before = *self.honest.accepted.borrow();
         let syn = syn(self.peers.spare(), HONEST);
         self.arrive(syn);
@@ -405,6 +424,18 @@ impl World {
         self.arrive(ack);
         self.settle();
         assert_eq!(*self.honest.accepted.borrow(), before + 1, "the other application does not get its connection");
+        let reset = self.peers.spare().next(0, TcpFlags::RST);
+        self.arrive(reset);
+        self.settle();
+        assert_eq!(self.host.connections(), 0, "a connection that was reset");
+    }
+
+    /// The honest application closes all that it has accepted.
+    fn leave(&mut self) {
+        self.honest.leaves = true;
+        self.host.wake_app();
+        self.settle();
+        self.honest.leaves = false;
     }
 }
 

@@ -14,6 +14,7 @@ pub mod frame;
 mod host;
 pub mod ivshmem;
 pub mod library;
+mod lives;
 pub mod pci;
 mod peers;
 pub mod stack;

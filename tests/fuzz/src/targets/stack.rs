@@ -14,6 +14,7 @@ use toe_wire::{TcpFlags, TcpOptions, Timestamps};
 
 use super::calls::Call;
 use super::host;
+use super::lives::{self, Kept};
 use super::peers::{Peers, blocks};
 use super::steps::steps;
 
@@ -93,22 +94,33 @@ struct World {
     now_us: u64,
 }
 
-pub fn run(data: &[u8]) {
-    let mut world = World::new();
-    for step in steps(data, STEPS_MAX) {
-        world.step(step);
-        world.settle();
-    }
-    world.end();
+thread_local! {
+    static WORLD: Kept<World> = const { Kept::new() };
 }
 
-impl World {
+pub fn run(data: &[u8]) {
+    WORLD.with(|world| world.run(data));
+}
+
+impl lives::World for World {
     fn new() -> Self {
         let calls = Rc::new(RefCell::new(Vec::new()));
         let app = Puppet { calls: calls.clone(), listener: None, sockets: vec![] };
         Self { host: host::small(1), app, calls, peers: Peers::new(LISTENS), now_us: 1000 }
     }
 
+    fn live(&mut self, data: &[u8]) -> bool {
+        self.peers = Peers::new(LISTENS);
+        for step in steps(data, STEPS_MAX) {
+            self.step(step);
+            self.settle();
+        }
+        self.end();
+        true
+    }
+}
+
+impl World {
     fn arrive(&mut self, bytes: Vec<u8>) {
         self.host.arrive(FakeFrame { bytes, offload: RxOffload::default() });
     }

@@ -177,6 +177,8 @@ fn fuzz(&Worker { name, runs, shares }: &Worker<'_>, options: &Options) -> Resul
     command
         // Memory that is freed is asked for again with the next input: it need not go back to the system meanwhile.
         .envs(["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"].map(|name| (name, MALLOC_KEEPS)))
+        // Where it writes what a world that broke had lived through before.
+        .env("TOE_FUZZ_FOUND", &found)
         .arg(format!("-artifact_prefix={}/", found.display()))
         .arg(format!("-max_total_time={}", options.seconds))
         .arg(format!("-max_len={}", input_max(name)))
@@ -205,7 +207,9 @@ fn fuzz(&Worker { name, runs, shares }: &Worker<'_>, options: &Options) -> Resul
         report.found.get_or_insert_with(|| status.to_string());
         step.end(Mark::Failed, &report.to_string());
         println!("{}", last_lines.join("\n"));
-        println!("again: cargo run -p toe-fuzz -- --steps {name} FILE; once mended, keep it as tests/fuzz/corpus/{name}/WHAT-IT-WAS");
+        println!(
+            "again: cargo run -p toe-fuzz -- --steps {name} FILE (a world that had served others before: world-*/*); once mended, keep it as tests/fuzz/corpus/{name}/WHAT-IT-WAS"
+        );
     } else {
         step.end(Mark::Ok, &report.to_string());
     }
