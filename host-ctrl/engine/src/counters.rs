@@ -82,7 +82,7 @@ counters! {
     active_failed,
     /// Connections that could not be installed on the card.
     install_failed,
-    /// SYN-ACKs, cookies and challenge ACKs not sent: it is not known yet where their route leads.
+    /// SYN-ACKs, cookies, challenge ACKs, RSTs and answers of ICMP not sent: no route leads there, or its router has not answered yet.
     answers_unresolved,
     /// RSTs sent.
     rsts_sent,

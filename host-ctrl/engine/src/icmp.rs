@@ -93,8 +93,9 @@ impl Engine {
             self.counters.icmp_limited += 1;
             return;
         }
+        let Some(to) = self.answer_mac(ip.src, mac) else { return };
         self.counters.icmp_echoes += 1;
-        self.transmit_icmp(mac, ip, data, |to, data, out| echo_reply(to, ident, seq, data, out));
+        self.transmit_icmp(to, ip, data, |to, data, out| echo_reply(to, ident, seq, data, out));
     }
 
     /// Answers `ip` with `data`.
@@ -121,16 +122,17 @@ impl Engine {
         self.send_icmp_error(mac, ip, packet, port_unreachable);
     }
 
-    /// Tells the source of `packet`, whose header is `ip`, what is wrong with it; `write` is one of `toe_wire::icmp`.
+    /// Tells the source of `packet`, whose header is `ip` and whose frame came from `mac`, what is wrong with it; `write` is one of `toe_wire::icmp`.
     pub(crate) fn send_icmp_error(&mut self, mac: Mac, ip: &Ip, packet: &[u8], write: WriteError) {
         if !self.limits.unreachable.take(self.now) {
             self.counters.icmp_limited += 1;
             return;
         }
+        let Some(to) = self.answer_mac(ip.src, mac) else { return };
         let most = if is_v4(&ip.src) { QUOTE_MAX_V4 } else { QUOTE_MAX_V6 };
         let quoted = packet.get(..most).unwrap_or(packet);
         self.counters.icmp_errors_sent += 1;
-        self.transmit_icmp(mac, ip, quoted, write);
+        self.transmit_icmp(to, ip, quoted, write);
     }
 
     /// An error about a segment of ours.

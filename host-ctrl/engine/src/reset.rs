@@ -29,8 +29,8 @@ impl Engine {
         }
     }
 
-    /// Not from an address that is no longer ours (RFC 4862, 5.5.4).
-    pub(crate) fn send_rst(&mut self, to: Mac, key: FlowKey, seq: SeqNum, ack: SeqNum, flags: TcpFlags, timestamps: Option<Timestamps>) {
+    /// In answer to a frame that came `from` there. Not from an address that is no longer ours (RFC 4862, 5.5.4).
+    pub(crate) fn send_rst(&mut self, from: Mac, key: FlowKey, seq: SeqNum, ack: SeqNum, flags: TcpFlags, timestamps: Option<Timestamps>) {
         if !self.addresses.is_own(&key.local_ip) {
             return;
         }
@@ -38,6 +38,7 @@ impl Engine {
             self.counters.rsts_limited += 1;
             return;
         }
+        let Some(to) = self.answer_mac(key.remote_ip, from) else { return };
         self.counters.rsts_sent += 1;
         self.send(to, key, seq, ack, flags, 0, TcpOptions { timestamps, ..TcpOptions::default() });
     }

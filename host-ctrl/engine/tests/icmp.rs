@@ -4,7 +4,7 @@ mod common;
 use common::*;
 use toe_abi::flow::v4_mapped;
 use toe_engine::{Action, Endpoint};
-use toe_wire::{Icmp, Payload, SeqNum, TcpOptions, checksum::checksum, parse_frame};
+use toe_wire::{ArpOp, Icmp, Payload, SeqNum, TcpOptions, checksum::checksum, parse_frame};
 
 fn ipv4(src: [u8; 4], dst: [u8; 4], proto: u8, fragment: u16, body: &[u8]) -> Vec<u8> {
     let mut h = vec![0x45, 0, 0, 0, 0, 1, 0, 0, 64, proto, 0, 0];
@@ -70,6 +70,23 @@ fn echo_is_bounded_in_size_and_rate() {
     let answers = (0..100).filter(|_| !b.frame(&icmp(8, 0, [1, 1], &[])).is_empty()).count();
     assert_eq!(answers, 9);
     assert_eq!(b.engine.counters().icmp_limited, 92);
+}
+
+/// RFC 1122, 3.3.1: not back to who passed the frame on.
+#[test]
+fn answers_go_where_the_route_leads() {
+    const ROUTER: [u8; 4] = [10, 0, 0, 254];
+    const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 254];
+    let mut b = Bench::with(|c| c.gateways = vec![v4_mapped(ROUTER)]);
+    b.frame(&arp(ArpOp::Request, ROUTER_MAC, ROUTER, OUR_IP));
+    let far = [192, 0, 2, 9];
+    let ping = icmp(8, 0, [7, 9], b"data");
+    let datagram = [4000_u16, 53, 8, 0].map(u16::to_be_bytes).concat();
+    for (proto, message) in [(1, &ping[34..]), (17, &datagram)] {
+        let actions = b.frame(&ipv4(far, OUR_IP, proto, 0, message));
+        let [Action::Transmit { frame }] = &actions[..] else { panic!("one answer expected: {actions:?}") };
+        assert_eq!(parse_frame(frame).unwrap().eth.dst, ROUTER_MAC);
+    }
 }
 
 /// RFC 9293 MUST-55; RFC 5927 6.2-1.

@@ -317,6 +317,21 @@ fn answers_go_where_the_route_leads() {
     assert_eq!(only_segment(&b.frame(&of_the_router.syn())).to, ROUTER_MAC, "the router itself");
 }
 
+/// Else a client behind a balancer is not told that its port is closed, and one on the link hears of the connections of another.
+#[test]
+fn refusals_go_where_the_route_leads() {
+    let mut b = bench_with_router();
+    assert!(segments(&b.frame(&far(4000).syn())).is_empty(), "its router is asked first");
+    b.frame(&arp(ArpOp::Reply, ROUTER_MAC, ROUTER, OUR_IP));
+    assert_eq!(only_segment(&b.frame(&far(4000).syn())).to, ROUTER_MAC);
+    b.know_peer();
+    let spoof = Peer { mac: OTHER_MAC, ..Peer::new(4001, 80) };
+    assert_eq!(only_segment(&b.frame(&spoof.syn())).to, PEER_MAC);
+    let stranger = on_link(77);
+    assert_eq!(only_segment(&b.frame(&stranger.syn())).to, stranger.mac, "nobody is asked for on the link");
+    assert!(b.engine.neighbours().all(|n| n.ip != stranger.ip));
+}
+
 #[test]
 fn cookies_go_where_the_route_leads() {
     let mut b = Bench::with(|c| (c.syn_cookies, c.gateways) = (SynCookies::Always, vec![v4_mapped(ROUTER)]));

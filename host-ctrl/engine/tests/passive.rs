@@ -619,7 +619,9 @@ fn refusals_of_one_address_are_no_limit_for_another() {
 #[test]
 fn refusals_of_all_addresses_are_limited_by_no_certain_number() {
     let sent = |secret: u8| {
-        let mut b = Bench::with(|c| (c.replies_per_second, c.secret) = (100, [secret; 16]));
+        let gateways = vec![toe_abi::flow::v4_mapped(PEER_IP)];
+        let mut b = Bench::with(|c| (c.replies_per_second, c.secret, c.gateways) = (100, [secret; 16], gateways));
+        b.know_peer();
         let from = |n: u16| Peer { ip: toe_abi::flow::v4_mapped([10, 1, (n >> 8) as u8, n as u8]), ..Peer::new(1, 81) };
         (1..5000).map(|n| segments(&b.frame(&from(n).syn())).len()).sum::<usize>()
     };
