@@ -98,7 +98,7 @@ counters! {
     time_waits,
     /// TIME-WAIT entries that made room for newer ones.
     time_wait_evicted,
-    /// TIME-WAIT entries taken over by a new SYN (RFC 6191).
+    /// TIME-WAIT entries taken over by a peer's new SYN (RFC 6191) or by connect().
     time_wait_reused,
     /// RSTs ignored in TIME-WAIT (RFC 1337).
     time_wait_rsts,

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! No I/O, no clock, no threads: time (microseconds on the card's clock) and frames are passed in; actions are polled after each call. Everything
-//! that the wire can make grow is bounded, and the oldest or the newcomer goes, counted. May depend on `toe-abi`, `toe-wire`, `toe-tcp`.
+//! that the wire can make grow is bounded, and the oldest or the newcomer goes, counted. May depend on `toe-abi`, `toe-wire`, `toe-sync`, `toe-tcp`.
 #![forbid(unsafe_code)]
 
 mod actions;

@@ -11,6 +11,7 @@ use std::{
     path::Path,
     time::Duration,
 };
+use toe_abi::counters;
 
 /// Longest request line, bytes.
 pub const REQUEST_MAX: usize = 4096;
@@ -40,7 +41,7 @@ pub enum Request {
     /// [`Logs`]: what the card has logged from byte `from` on since the start `instance`, or all that there is, if that is not the card's
     /// last start; null: this card has no log that toed can read.
     Logs { instance: u32, from: u32 },
-    /// The options in force, as an object.
+    /// The options that were given, by flag or file, as an object; null: its default.
     Config,
     /// `{}`; then toed resets all connections and ends.
     Shutdown,
@@ -372,6 +373,32 @@ pub struct Logs {
 
 /// Counters by name: the card's ([`toe_abi::counters`]), `engine_*` and `toed_*`.
 pub type Stats = BTreeMap<String, u64>;
+
+/// toed's own counters, and what they count.
+pub(crate) const OWN_COUNTERS: [(&str, &str); 13] = [
+    ("toed_requests", "Requests of applications."),
+    ("toed_requests_refused", "Those that were answered with an error."),
+    ("toed_control_refused", "Control messages that the card answered with an error."),
+    ("toed_stray_completions", "Answers of the card to what was never asked."),
+    ("toed_stray_flows", "Ends of flows that nobody has."),
+    ("toed_bad_accept_heads", "Accept queues in which an application had written what cannot be."),
+    ("toed_out_of_memory", "Connections for which an application's region had no payload buffers."),
+    ("toed_packets_dropped", "Packets not sent, as the ring to the card was full for too long."),
+    ("toed_applications", "Applications now."),
+    ("toed_clients", "Processes connected now."),
+    ("toed_flows", "Flows on the card now."),
+    ("toed_listeners", "Listeners now."),
+    ("toed_control_in_flight", "Control messages that the card has still to answer, now."),
+];
+
+/// What each of [`Stats`] counts.
+pub fn explanations() -> BTreeMap<String, &'static str> {
+    let card = (0..counters::TOTAL).filter_map(|i| Some((counters::name(i)?.to_owned(), counters::help(i)?)));
+    let own = OWN_COUNTERS.iter().map(|(name, help)| ((*name).to_owned(), *help));
+    let none = toe_engine::Counters::default();
+    let engine = none.all().map(|(name, _, help)| (format!("engine_{name}"), help));
+    card.chain(own).chain(engine).map(|(name, help)| (name, help.trim())).collect()
+}
 
 /// Asks the toed that listens on `socket`. An error names the step that failed.
 pub fn call<T: DeserializeOwned>(socket: &Path, request: Request, deadline: Duration) -> io::Result<T> {

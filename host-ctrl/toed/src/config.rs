@@ -105,7 +105,7 @@ pub struct Options {
     /// Transmit buffer of a connection, bytes, a power of two from 4096 to 1073741824. [default: 1048576]
     #[arg(long, value_name = "BYTES", help_heading = "TCP")]
     pub tcp_txbuf_len: Option<u64>,
-    /// First retransmission of a SYN or SYN-ACK after this, microseconds; doubles each time. [default: 1000000]
+    /// First retransmission of a SYN or SYN-ACK after this, microseconds; doubles each time, up to 60 s. [default: 1000000]
     #[arg(long, value_name = "US", help_heading = "TCP")]
     pub tcp_handshake_timeout: Option<u64>,
     /// Retransmissions of a SYN or SYN-ACK. [default: 6]
@@ -121,7 +121,7 @@ pub struct Options {
     /// Negotiate ECN (RFC 3168). Connections of dctcp and dctcp-rate do in any case.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL", help_heading = "TCP")]
     pub tcp_ecn: Option<bool>,
-    /// Least that is added to the round-trip time for a retransmission timeout, microseconds, from 5000 to 1000000, in steps of 4000.
+    /// Least that is added to the round-trip time for a retransmission timeout, microseconds, from 5000 to 1000000, rounded up to a multiple of 4000.
     /// Peers that delay ACKs by more make for needless timeouts. [default: 200000]
     #[arg(long, value_name = "US", help_heading = "TCP")]
     pub tcp_rto_min: Option<u32>,

@@ -11,7 +11,8 @@
 //! Everything works before constructors have run and inside malloc: the table of descriptors is a static array, and nothing
 //! that is forwarded allocates. Internal system calls never come back here (`toe-link` makes them itself).
 //!
-//! What cannot be reached this way: statically linked programs, raw system calls (but `syscall(SYS_close)` is caught), and
+//! What cannot be reached this way: statically linked programs, raw system calls (but `syscall()` with SYS_close or
+//! SYS_io_uring_setup is caught), and
 //! stdio on a socket (`fdopen`), as libc's own calls do not go through the names it exports.
 //!
 //! May depend on: `toe-sockets`.

@@ -1,4 +1,4 @@
-//! Every counter of the card. `received = delivered + exceptions + drops` holds and is tested.
+//! Every counter of the card. `rx_frames + rx_injected = rx_delivered + rx_exceptions + rx_answered + drop_*` holds and is tested.
 
 /// Declares an enum of counters with names and one-line explanations.
 macro_rules! counters {
@@ -190,7 +190,7 @@ counters! {
         Syn = "exception_syn",
         /// Any other TCP segment of no known flow.
         UnknownFlow = "exception_unknown_flow",
-        /// Not TCP over IPv4.
+        /// None of these: another protocol over IP, or another Ethertype.
         OtherProtocol = "exception_other_protocol",
     }
 }
@@ -200,9 +200,21 @@ pub const TOTAL: usize = Counter::COUNT + Drop::COUNT + Exception::COUNT;
 
 /// Name of number `i` of the whole set.
 pub fn name(i: usize) -> Option<&'static str> {
-    Some(match i {
-        _ if i < Counter::COUNT => Counter::ALL[i].name(),
-        _ if i < Counter::COUNT + Drop::COUNT => Drop::ALL[i - Counter::COUNT].name(),
-        _ => Exception::ALL.get(i - Counter::COUNT - Drop::COUNT)?.name(),
-    })
+    Some(number(i)?.0)
+}
+
+/// What number `i` of the whole set counts.
+pub fn help(i: usize) -> Option<&'static str> {
+    Some(number(i)?.1)
+}
+
+fn number(i: usize) -> Option<(&'static str, &'static str)> {
+    if let Some(counter) = Counter::ALL.get(i) {
+        return Some((counter.name(), counter.help()));
+    }
+    let i = i - Counter::COUNT;
+    if let Some(drop) = Drop::ALL.get(i) {
+        return Some((drop.name(), drop.help()));
+    }
+    Exception::ALL.get(i - Drop::COUNT).map(|exception| (exception.name(), exception.help()))
 }

@@ -1,5 +1,5 @@
-//! One connection: 256 bytes, four cache lines, everything the card keeps of it. The same struct is
-//! what INSTALL brings, what EXPORT returns and what stays resident, so a connection can move.
+//! One connection: 256 bytes, four cache lines. The same struct is what INSTALL brings, what FREEZE, QUERY and
+//! RELEASE return, and what stays resident; while segments are missing the card keeps more of it in pools.
 //!
 //! ```text
 //!   line 0  Identity    fixed at INSTALL (or by a control message when quiet); read by every stage
@@ -176,7 +176,7 @@ pub struct TxState {
     pub max_wnd_log2: u8,
     /// Keep-alive probes sent without an answer.
     pub probes: u8,
-    /// Shortest round trip since the last timeout, microseconds; 0: unknown (RFC 8985: RACK.min_RTT).
+    /// Shortest round trip of the last minutes (`rtt.rs` of toe-tcp), microseconds; 0: unknown, as after two timeouts in a row (RFC 8985: RACK.min_RTT).
     pub min_rtt_us: u32,
     /// The card's own: its scoreboard for this flow, while segments are missing; 0: none.
     pub board: u32,

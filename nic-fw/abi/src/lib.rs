@@ -21,8 +21,8 @@
 //! | [`counters`] | card, toed                  | every counter and every reason for a drop                  |
 //! | [`observe`]  | card, toed, toectl          | stages and their load, the way of single segments          |
 //!
-//! Everything is plain words in native byte order (addresses and ports included, unless a field
-//! says otherwise): no pointers, no enums with invalid values, no padding. **What the other side
+//! Everything is plain words in native byte order, ports among them, and IP addresses of 16 bytes in
+//! network order: no pointers, no enums with invalid values, no padding. **What the other side
 //! writes is a claim**: copy it out once, then validate the copy.
 //!
 //! May depend on: nothing of ours. The C header in `nfp-fw/` is generated from this crate.

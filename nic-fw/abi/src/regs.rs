@@ -71,6 +71,7 @@ pub mod caps {
     /// The card runs retransmission timers itself.
     pub const TIMERS: u32 = 1 << 0;
     pub const TSO: u32 = 1 << 1;
+    /// Reserved: a card of today has them, and need not say so.
     pub const SACK: u32 = 1 << 2;
     pub const RACK: u32 = 1 << 3;
     pub const IPV6: u32 = 1 << 4;

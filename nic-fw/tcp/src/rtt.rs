@@ -72,7 +72,8 @@ pub(crate) fn rto_after_ms(s: &FlowState, backoff: u8) -> u32 {
     ms.min(u64::from(RTO_MAX_MS)) as u32
 }
 
-/// The least round trip is of stretches of so many milliseconds, about 4 minutes: a path may become longer (RFC 8985, 6.2, step 1).
+/// The least round trip is of stretches of so many milliseconds, about 4 minutes: a path may become longer.
+/// RFC 8985 6.2-1.
 const MIN_RTT_MS_LOG2: u32 = 18;
 
 /// A round trip of data that was sent once.
@@ -165,6 +166,7 @@ mod tests {
         assert_eq!(last, RTO_MAX_MS);
     }
 
+    /// RFC 8985 6.2-1.
     #[test]
     fn the_least_round_trip_is_forgotten_after_some_minutes() {
         let mut s = flow();

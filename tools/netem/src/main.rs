@@ -34,7 +34,7 @@ struct Options {
     right: String,
     /// What the line is like, such as rate=100mbit,delay=10ms,loss=1%
     ///
-    /// Words: rate=100mbit (of the bottleneck), queue=64k (bytes that may wait there; one bandwidth-delay product if not given), mark=16k (bytes
+    /// Words: rate=100mbit (of the bottleneck), queue=64k (bytes that may wait there; one bandwidth-delay product, at least 32k, if not given), mark=16k (bytes
     /// waiting from which on frames are marked: CE), delay=10ms (one way), jitter=1ms, loss=1%, burst=0.1%:10 (chance that losses begin, and how
     /// many they are on average), dup=1%, corrupt=1% (a bit is flipped), reorder=1%:5ms (some are later by so much).
     #[arg(long, value_name = "WORDS", default_value = "")]

@@ -45,7 +45,7 @@ struct Cli {
     /// Bytes of a request and of its answer
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1448))]
     rpc_bytes: u32,
-    /// Numbers of threads for the automatic placements, e.g. 1,2,4 [default: up to the CPUs there are, and one more than that]
+    /// Numbers of threads for the automatic placements, e.g. 1,2,4 [default: up to the CPUs there are, and one number above that]
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: Vec<u16>,
     /// Measure the placement in this file as well; may be repeated

@@ -88,7 +88,7 @@ pub struct Up {
     /// Memory that a card in QEMU shares with this host, and so all buffers of all applications: 64M (the default), a power of two
     #[arg(long, value_name = "SIZE")]
     pub window: Option<String>,
-    /// CPUs for the card's data path, such as 2 or 2,3; default: wherever the kernel puts it. In QEMU: how many cores, 4 by default
+    /// CPUs for the card's data path, such as 2 or 2,3; default: wherever the kernel puts it. In QEMU: how many cores, 1 to 16, 4 by default
     #[arg(long, value_name = "LIST|N")]
     pub cores: Option<String>,
     /// How stages are placed on cores
@@ -162,6 +162,9 @@ pub struct Stats {
     /// Leave out counters that are 0
     #[arg(long)]
     pub nonzero: bool,
+    /// Say what each of them counts
+    #[arg(long, conflicts_with = "json")]
+    pub explain: bool,
     /// As one JSON object
     #[arg(long)]
     pub json: bool,

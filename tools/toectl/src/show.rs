@@ -1,5 +1,6 @@
 //! `toectl status`, `ss` and `stats`: what toed answers, as tables or JSON.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
@@ -68,7 +69,11 @@ pub fn stats(dir: &RunDir, options: &cli::Stats) -> Result<()> {
     if options.nonzero {
         stats.retain(|_, value| *value != 0);
     }
-    if options.json { print_json(&stats) } else { print(&stats_text(&stats)) }
+    if options.json {
+        return print_json(&stats);
+    }
+    let explanations = if options.explain { toed::admin::explanations() } else { BTreeMap::new() };
+    print(&stats_text(&stats, &explanations))
 }
 
 /// Asks toed.
@@ -152,9 +157,12 @@ fn bytes(n: u64) -> String {
     }
 }
 
-fn stats_text(stats: &Stats) -> String {
-    let rows: Vec<Vec<String>> = stats.iter().map(|(name, value)| vec![name.clone(), value.to_string()]).collect();
-    table(&rows, &[0])
+fn stats_text(stats: &Stats, explanations: &BTreeMap<String, &str>) -> String {
+    let row = |(name, value): (&String, &u64)| {
+        let explanation = explanations.get(name).map(ToString::to_string);
+        [name.clone(), value.to_string()].into_iter().chain(explanation).collect()
+    };
+    table(&stats.iter().map(row).collect::<Vec<Vec<String>>>(), &[0, 2])
 }
 
 fn status_text(status: &Status) -> String {
@@ -274,7 +282,18 @@ ESTAB        0       0  10.0.0.2:80  10.0.0.1:40001  dctcp-rate/open  1024K  85.
     #[test]
     fn counters_stand_in_two_columns() {
         let stats = Stats::from([("rx_frames".into(), 12), ("drop_paws".into(), 3)]);
-        assert_eq!(stats_text(&stats), "drop_paws   3\nrx_frames  12\n");
+        assert_eq!(stats_text(&stats, &BTreeMap::new()), "drop_paws   3\nrx_frames  12\n");
+    }
+
+    #[test]
+    fn counters_are_explained_in_a_third() {
+        let stats = Stats::from([("rx_frames".into(), 12), ("toed_flows".into(), 3), ("of_another_version".into(), 1)]);
+        let expected = "\
+of_another_version   1
+rx_frames           12  Frames received from the port.
+toed_flows           3  Flows on the card now.
+";
+        assert_eq!(stats_text(&stats, &toed::admin::explanations()), expected);
     }
 
     #[test]

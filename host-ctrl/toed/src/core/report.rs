@@ -153,23 +153,24 @@ impl<H: Host> Core<H> {
 
     fn own_stats(&self) -> admin::Stats {
         let t = &self.tally;
-        let own = [
-            ("toed_requests", t.requests),
-            ("toed_requests_refused", t.requests_refused),
-            ("toed_control_refused", t.control_refused),
-            ("toed_stray_completions", t.stray_completions),
-            ("toed_stray_flows", t.stray_flows),
-            ("toed_bad_accept_heads", t.bad_accept_heads),
-            ("toed_out_of_memory", t.out_of_memory),
-            ("toed_packets_dropped", self.outbox.packets_dropped),
-            ("toed_applications", self.apps.len() as u64),
-            ("toed_clients", self.clients.len() as u64),
-            ("toed_flows", self.flows.len() as u64),
-            ("toed_listeners", self.listeners.len() as u64),
-            ("toed_control_in_flight", self.outbox.in_flight() as u64),
+        let values = [
+            t.requests,
+            t.requests_refused,
+            t.control_refused,
+            t.stray_completions,
+            t.stray_flows,
+            t.bad_accept_heads,
+            t.out_of_memory,
+            self.outbox.packets_dropped,
+            self.apps.len() as u64,
+            self.clients.len() as u64,
+            self.flows.len() as u64,
+            self.listeners.len() as u64,
+            self.outbox.in_flight() as u64,
         ];
+        let own = admin::OWN_COUNTERS.iter().zip(values).map(|((name, _), value)| ((*name).to_owned(), value));
         let engine = self.engine.counters().all().map(|(name, value, _)| (format!("engine_{name}"), value));
-        own.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(engine).collect()
+        own.chain(engine).collect()
     }
 
     /// What there is to say without asking the card. The caller adds what only it knows (device, version, uptime).

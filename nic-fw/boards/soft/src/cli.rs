@@ -3,7 +3,7 @@
 use crate::disturb::Disturb;
 use crate::pci;
 use crate::placement::{self, PlacementFileError, Sizes};
-use crate::ports::{DRIVERS, Impairments, PortSpec, af_packet};
+use crate::ports::{DRIVERS, Impairments, PortSpec};
 use clap::Parser;
 use std::path::PathBuf;
 use toe_datapath::{CardConfig, Placement};
@@ -53,9 +53,9 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = CardConfig::default().max_regions, value_parser = clap::value_parser!(u16).range(2..=4096))]
     pub max_regions: u16,
 
-    /// Frames in the port's receive ring (68 KiB each). The same as the port's option rx_frames.
-    #[arg(long, value_name = "FRAMES", default_value_t = af_packet::RX_FRAMES, value_parser = clap::value_parser!(u32).range(16..=16384))]
-    pub rx_ring_frames: u32,
+    /// Frames in the port's receive ring (68 KiB each). The same as the port's option rx_frames, whose default is the port's.
+    #[arg(long, value_name = "FRAMES", value_parser = clap::value_parser!(u32).range(16..=16384))]
+    pub rx_ring_frames: Option<u32>,
 
     /// Spoil frames on purpose, for tests: loss=P, dup=P, reorder=P (late by up to depth=N frames, 4), delay=P (late by
     /// delay_by=N frames, 32), ce=P (frames that the card sends are marked as congested, RFC 3168), seed=N (1), dir=rx|tx|both. P is a probability per frame from 0 to 1.

@@ -9,7 +9,7 @@
 //! What an established flow needs goes through shared memory and eventfds only; the device thread
 //! serves registers, mappings and interrupts, and does not know what they are for.
 //!
-//! May depend on: all of `nic-fw`, Linux.
+//! May depend on: `toe-datapath` and what is behind it, Linux.
 
 pub mod board;
 pub mod cli;

@@ -63,7 +63,9 @@ struct NoSuchCore {
 fn run(args: Args) -> anyhow::Result<()> {
     let stop = stop_on_signals().context("signal handlers")?;
     let mut spec = args.port.clone();
-    spec.set_default("rx_frames", args.rx_ring_frames);
+    if let Some(frames) = args.rx_ring_frames {
+        spec.set_default("rx_frames", frames);
+    }
     let placement = args.placement()?;
     let cpu = fused_cpu(&args)?;
     let port = Port::open(&spec, args.impair.as_ref())?;

@@ -6,7 +6,7 @@
 //!   logger ──────────► log::Log ──► the window's ring ──► toectl logs
 //! ```
 //!
-//! The image itself is the binary `toe-virt` (`image`). May depend on: all of `nic-fw`.
+//! The image itself is the binary `toe-virt` (`image`). May depend on: `toe-datapath` and what is behind it, `toe-arch`, `toe-drivers`.
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;

@@ -1,4 +1,4 @@
-//! A whole host of ours, card, daemon and library, that is small: it is made for each input, and what is small is used up soon.
+//! A whole host of ours, card, daemon and library, that is small: it is made often, and what is small is used up soon.
 
 use toe_abi::flow::v4_mapped;
 use toe_datapath::{Card, CardConfig};

@@ -19,7 +19,7 @@ use crate::run_dir::RunDir;
 const VECTORS: u16 = 64;
 const CORES: u32 = 4;
 /// Most cores that make sense to an image.
-const CORES_MAX: u32 = 64;
+const CORES_MAX: u32 = 16;
 const WINDOW: &str = "64M";
 /// What the image prints on its console when toed may come.
 const READY: &str = "ready: ";

@@ -55,6 +55,10 @@ pub struct Stage {
 
 pub fn run(options: &Options) -> Result<ExitCode> {
     setup::packages()?;
+    if options.board.is_some() {
+        setup::emulator()?;
+        setup::rust_targets()?;
+    }
     cargo::build_release()?;
     let wire = if options.board.is_some() { "a tap device, the card in QEMU" } else { "a veth pair" };
     println!("\nUnmodified programs on our card (10.77.0.2), talking to the Linux kernel (10.77.0.1) over {wire}:");

@@ -35,6 +35,7 @@ pub struct Options {
 
 pub fn run(options: &Options) -> Result<ExitCode> {
     setup::packages()?;
+    setup::emulator()?;
     setup::rust_targets()?;
     let program = image::build(Cpu::A72, Format::Elf, "toe-insns", &["--features", "insns"])?;
     let table = Table::read(&count(&program)?)?;
