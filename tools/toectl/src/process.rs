@@ -114,13 +114,22 @@ pub fn start(program: &Path, args: &[&OsStr], log: &Path, pid_file: &Path) -> Re
     // It may have ended by now: who waits for it to be ready learns how.
     let identity = i32::try_from(child.id()).ok().and_then(Identity::look).map(|(_, identity)| identity);
     match identity.context("it is not in /proc").and_then(|id| id.write(pid_file).map(|()| id)) {
-        Ok(identity) => Ok(Started { child, identity }),
+        Ok(identity) => {
+            spare(identity.pid);
+            Ok(Started { child, identity })
+        }
         Err(error) => {
             let _ = child.kill();
             let _ = child.wait();
             Err(error)
         }
     }
+}
+
+/// The buffers of all applications count as the card's memory, and without card and daemon no program has connections: the last to be killed when
+/// memory runs out. Only root may say so; who may not is no worse off than other programs.
+fn spare(pid: i32) {
+    let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), "-900");
 }
 
 /// Why a process did not become ready.

@@ -458,11 +458,11 @@ fn connect(device: &Device, signals: &UnixStream) -> Result<Box<dyn Card>, CardE
     }
 }
 
-/// SIGTERM and SIGINT as something readable.
+/// SIGTERM, SIGINT, and SIGHUP of a terminal that is closed, as something readable.
 fn signal_pipe() -> Result<UnixStream> {
     let (read, write) = UnixStream::pair()?;
     read.set_nonblocking(true)?;
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGHUP] {
         signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
     }
     Ok(read)

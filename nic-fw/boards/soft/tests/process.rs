@@ -132,6 +132,19 @@ fn an_interface_that_vanishes_ends_the_card() {
     });
 }
 
+/// Else the context that is one too many ends the link to the daemon.
+#[test]
+fn more_contexts_than_files_are_refused() {
+    let limited = |limit: &str| {
+        let card = command(Path::new("/nonexistent/card.sock"), "af_packet:card0");
+        let mut command = Command::new("prlimit");
+        command.arg(limit).arg(card.get_program()).args(card.get_args());
+        command.args(["--max-contexts", "256", "--placement", "map.toml"]).output().unwrap()
+    };
+    refused(&limited("--nofile=512:512"), "--max-contexts 256: needs 640 open files, and there may be 512");
+    refused(&limited("--nofile=512:4096"), "--placement map.toml");
+}
+
 #[test]
 fn wrong_usage_exits_with_2_and_a_reason() {
     in_namespace("wrong_usage_exits_with_2_and_a_reason", || {
