@@ -125,17 +125,17 @@ const OF_LIBC: u64 = 7 << 31;
 /// Runs `body` with the program's signals blocked in this thread, and in threads that it starts.
 pub fn with_signals_blocked<T>(body: impl FnOnce() -> T) -> T {
     let mut before = 0;
-    set_signal_mask(!OF_LIBC, Some(&mut before));
+    change_signal_mask(libc::SIG_SETMASK, !OF_LIBC, Some(&mut before));
     let result = body();
-    set_signal_mask(before, None);
+    change_signal_mask(libc::SIG_SETMASK, before, None);
     result
 }
 
-fn set_signal_mask(mask: u64, before: Option<&mut u64>) {
+fn change_signal_mask(how: i32, mask: u64, before: Option<&mut u64>) {
     let old = before.map_or(std::ptr::null_mut(), std::ptr::from_mut).expose_provenance();
     let new = std::ptr::from_ref(&mask).expose_provenance();
-    let args = [libc::SIG_SETMASK as usize, new, old, size_of::<u64>(), 0];
-    // SAFETY: SYS_rt_sigprocmask with a kernel sigset to set, room for the one before or null, and their size.
+    let args = [how as usize, new, old, size_of::<u64>(), 0];
+    // SAFETY: SYS_rt_sigprocmask with a kernel sigset to set or add, room for the one before or null, and their size.
     unsafe { raw::call5(libc::SYS_rt_sigprocmask as usize, args) };
 }
 
@@ -178,11 +178,15 @@ struct KernelSigaction {
     mask: u64,
 }
 
-/// Whether a call that a signal has interrupted goes on after the handler: every handler of this process asks for that
-/// (SA_RESTART). Which of them has just run cannot be known, so one that does not decides for all.
+/// Whether a call that a signal has interrupted goes on after the handler: every handler that can have run in this thread asks for that
+/// (SA_RESTART). Which of them has cannot be known, so one that does not decides for all; but signals that are blocked here have not, nor
+/// libc's own, which it has without that flag up to glibc 2.33.
 pub fn signals_restart() -> bool {
     const SIGNALS: usize = 64;
-    (1..=SIGNALS).all(|signal| {
+    let mut blocked = 0;
+    change_signal_mask(libc::SIG_BLOCK, 0, Some(&mut blocked));
+    let may_have_run = |signal: &usize| (blocked | OF_LIBC) >> (signal - 1) & 1 == 0;
+    (1..=SIGNALS).filter(may_have_run).all(|signal| {
         let mut action = KernelSigaction::default();
         let at = std::ptr::from_mut(&mut action).expose_provenance();
         // SAFETY: SYS_rt_sigaction with nothing to set, room for what is set, and the size of its mask.

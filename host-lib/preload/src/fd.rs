@@ -1,14 +1,14 @@
 //! Descriptors: close, dup, fcntl, ioctl, chroot, and the end of the program (exit, exec).
 
 use crate::real::{answer, status};
-use libc::{FILE, c_char, c_int, c_long, c_uint, c_ulong, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t};
+use libc::{FILE, c_char, c_int, c_uint, c_ulong, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t};
 use std::os::fd::AsRawFd;
 use toe_sockets::{Errno, Kind, Sock, close as closing, kind};
 
 pub use toe_sockets::close::exec as before_exec;
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn close(fd: c_int) -> c_int {
+pub unsafe extern "C" fn close(fd: c_int) -> c_int {
     match kind(fd) {
         // SAFETY: its argument, passed on.
         Kind::Other => unsafe { real!(close as fn(c_int) -> c_int)(fd) },
@@ -54,7 +54,7 @@ unsafe extern "C" fn freopen64(path: *const c_char, mode: *const c_char, stream:
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+pub unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     let real = real!(close_range as fn(c_uint, c_uint, c_int) -> c_int);
     if flags != 0 {
         // CLOSE_RANGE_CLOEXEC only marks, and ours are marked; CLOSE_RANGE_UNSHARE is for children that exec.
@@ -72,7 +72,7 @@ unsafe extern "C" fn closefrom(first: c_int) {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn dup(fd: c_int) -> c_int {
+pub unsafe extern "C" fn dup(fd: c_int) -> c_int {
     let real = real!(dup as fn(c_int) -> c_int);
     match kind(fd) {
         Kind::Internal => answer(Err(Errno::BADF)),
@@ -90,7 +90,7 @@ fn foreign(old: c_int, new: c_int) -> bool {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
+pub unsafe extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
     if foreign(old, new) {
         // SAFETY: its arguments, passed on.
         return unsafe { real!(dup2 as fn(c_int, c_int) -> c_int)(old, new) };
@@ -99,7 +99,7 @@ unsafe extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
+pub unsafe extern "C" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
     if foreign(old, new) || old == new || flags & !libc::O_CLOEXEC != 0 {
         // SAFETY: its arguments, passed on. (The same number twice, or strange flags: EINVAL from the kernel.)
         return unsafe { real!(dup3 as fn(c_int, c_int, c_int) -> c_int)(old, new, flags) };
@@ -207,21 +207,6 @@ unsafe extern "C" fn sockatmark(fd: c_int) -> c_int {
         // SAFETY: its argument, passed on.
         None => unsafe { real!(sockatmark as fn(c_int) -> c_int)(fd) },
     }
-}
-
-/// Raw system calls: some programs (libuv) close descriptors this way, and make rings.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long {
-    if number == libc::SYS_close && kind(a as c_int) != Kind::Other {
-        return status(closing::close(a as c_int)).into();
-    }
-    if number == libc::SYS_io_uring_setup {
-        // As a kernel without it: libuv (Node.js) would tell the kernel's epoll instance of our sockets by a ring, and not hear of them.
-        return status(Err(Errno::NOSYS)).into();
-    }
-    let real = real!(syscall as fn(c_long, usize, usize, usize, usize, usize, usize) -> c_long);
-    // SAFETY: its arguments, passed on; a call with fewer finds junk in the rest, as it would in libc.
-    unsafe { real(number, a, b, c, d, e, f) }
 }
 
 #[unsafe(no_mangle)]

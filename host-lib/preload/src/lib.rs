@@ -23,6 +23,7 @@ mod cancel;
 mod fd;
 mod io;
 mod net;
+mod numbers;
 mod ready;
 #[cfg(test)]
 mod tests;

@@ -102,7 +102,7 @@ unsafe extern "C-unwind" fn listen(fd: c_int, backlog: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn accept4(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn accept4(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> c_int {
     match Sock::find(fd) {
         Some(sock) => answer(point(|| sock.accept(flags)).and_then(|(new, name)| {
             if addr.is_null() {
@@ -122,7 +122,7 @@ unsafe extern "C-unwind" fn accept4(fd: c_int, addr: *mut sockaddr, len: *mut so
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn accept(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int {
+pub unsafe extern "C-unwind" fn accept(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int {
     match Sock::find(fd) {
         // SAFETY: same arguments.
         Some(_) => unsafe { accept4(fd, addr, len, 0) },

@@ -3,8 +3,9 @@
 use crate::cancel::point;
 use crate::real::{count, set_errno, status};
 use libc::{c_int, epoll_event, fd_set, nfds_t, pollfd, sigset_t, size_t, timespec, timeval};
+use std::cell::Cell;
 use std::time::{Duration, Instant};
-use toe_sockets::poll::{Sets, concerns_us, members};
+use toe_sockets::poll::{Sets, bits, concerns_us, members};
 use toe_sockets::{Errno, Kind, SigMask, epoll, kind};
 
 /// Milliseconds as poll(2) takes them: negative waits for ever.
@@ -91,21 +92,21 @@ unsafe extern "C-unwind" fn __ppoll_chk(fds: *mut pollfd, n: nfds_t, time: *cons
 }
 
 /// # Safety
-/// Each pointer is null or an fd_set with room for `n` bits.
+/// Each pointer is null or an fd_set with room for `n` bits, and may be there twice.
 unsafe fn sets<'a>(n: usize, pointers: [*mut fd_set; 3]) -> Sets<'a> {
     // SAFETY: the caller's promise: programs may pass sets larger or smaller than an fd_set, only `n` counts.
-    pointers.map(|p| (!p.is_null()).then(|| unsafe { std::slice::from_raw_parts_mut(p.cast::<u64>(), n.div_ceil(64)) }))
+    pointers.map(|p| (!p.is_null()).then(|| unsafe { std::slice::from_raw_parts(p.cast::<Cell<u64>>(), n.div_ceil(64)) }))
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn select(n: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, time: *mut timeval) -> c_int {
-    let number = usize::try_from(n).unwrap_or(0);
+    let number = bits(usize::try_from(n).unwrap_or(0));
     // SAFETY: the application's sets.
     let sets = || unsafe { sets(number, [read, write, except]) };
-    if !concerns_us(members(&sets(), number)) {
+    if !concerns_us(members(sets(), number)) {
         let real = real!(select as fn(c_int, *mut fd_set, *mut fd_set, *mut fd_set, *mut timeval) -> c_int);
-        // SAFETY: its arguments, passed on.
-        return unsafe { real(n, read, write, except, time) };
+        // SAFETY: its arguments, passed on. (Less than nothing: EINVAL from the kernel.)
+        return unsafe { real(n.min(number as c_int), read, write, except, time) };
     }
     // SAFETY: null or the application's time.
     let time = unsafe { time.as_mut() };
@@ -136,13 +137,13 @@ unsafe extern "C-unwind" fn pselect(
     time: *const timespec,
     mask: *const sigset_t,
 ) -> c_int {
-    let number = usize::try_from(n).unwrap_or(0);
+    let number = bits(usize::try_from(n).unwrap_or(0));
     // SAFETY: the application's sets.
     let sets = || unsafe { sets(number, [read, write, except]) };
-    if !concerns_us(members(&sets(), number)) {
+    if !concerns_us(members(sets(), number)) {
         let real = real!(pselect as fn(c_int, *mut fd_set, *mut fd_set, *mut fd_set, *const timespec, *const sigset_t) -> c_int);
-        // SAFETY: its arguments, passed on.
-        return unsafe { real(n, read, write, except, time, mask) };
+        // SAFETY: its arguments, passed on. (Less than nothing: EINVAL from the kernel.)
+        return unsafe { real(n.min(number as c_int), read, write, except, time, mask) };
     }
     // SAFETY: the application's time and mask.
     let (timeout, mask) = unsafe { (from_timespec(time), from_sigset(mask)) };
@@ -166,7 +167,7 @@ unsafe extern "C-unwind" fn epoll_create1(flags: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_event) -> c_int {
+pub unsafe extern "C-unwind" fn epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_event) -> c_int {
     if kind(fd) != Kind::Other {
         // SAFETY: null or the application's event.
         let event = (!event.is_null()).then(|| unsafe { event.read_unaligned() });
@@ -217,7 +218,7 @@ fn known(epfd: c_int) -> bool {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn epoll_wait(epfd: c_int, events: *mut epoll_event, max: c_int, timeout: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn epoll_wait(epfd: c_int, events: *mut epoll_event, max: c_int, timeout: c_int) -> c_int {
     if !known(epfd) {
         let real = real!(epoll_wait as fn(c_int, *mut epoll_event, c_int, c_int) -> c_int);
         // SAFETY: its arguments, passed on.
@@ -228,7 +229,13 @@ unsafe extern "C-unwind" fn epoll_wait(epfd: c_int, events: *mut epoll_event, ma
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn epoll_pwait(epfd: c_int, events: *mut epoll_event, max: c_int, timeout: c_int, mask: *const sigset_t) -> c_int {
+pub unsafe extern "C-unwind" fn epoll_pwait(
+    epfd: c_int,
+    events: *mut epoll_event,
+    max: c_int,
+    timeout: c_int,
+    mask: *const sigset_t,
+) -> c_int {
     if !known(epfd) {
         let real = real!(epoll_pwait as fn(c_int, *mut epoll_event, c_int, c_int, *const sigset_t) -> c_int);
         // SAFETY: its arguments, passed on.
@@ -239,7 +246,7 @@ unsafe extern "C-unwind" fn epoll_pwait(epfd: c_int, events: *mut epoll_event, m
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn epoll_pwait2(
+pub unsafe extern "C-unwind" fn epoll_pwait2(
     epfd: c_int,
     events: *mut epoll_event,
     max: c_int,

@@ -47,6 +47,13 @@ impl Sock {
         Ok(socket)
     }
 
+    /// A listener listens no more: whoever waits for connections hears of it.
+    pub(crate) fn unlisten(self) -> Result<(), Errno> {
+        process::ask(|client| client.unlisten(self.slot))?;
+        hub::lock().changed(self.slot, toe::Change::IN.with(toe::Change::END));
+        Ok(())
+    }
+
     /// shutdown(2).
     pub fn shutdown(self, how: i32) -> Result<(), Errno> {
         let (rx, tx) = match how {
@@ -59,9 +66,8 @@ impl Sock {
         match socket.state() {
             slot_state::CONNECTED if !socket.is_over() => {}
             slot_state::LISTENING if rx => {
-                process::ask(|client| client.unlisten(self.slot))?;
+                self.unlisten()?;
                 socket.set_flag(toe::socket::own_flags::RX_SHUT, true);
-                hub::lock().changed(self.slot, toe::Change::IN.with(toe::Change::END));
                 return Ok(());
             }
             slot_state::LISTENING => return Ok(()),

@@ -197,6 +197,8 @@ impl Sock {
         let (addr, scope) = match names::parse(name, Family::of(&socket))? {
             Name::Inet { addr, scope } => (addr, scope),
             Name::Unspecified if socket.state() == slot_state::OPEN => return Ok(Outcome::Done),
+            // HAProxy's way to pause a listener: it may listen again.
+            Name::Unspecified if socket.state() == slot_state::LISTENING => return self.unlisten().map(|()| Outcome::Done),
             // Dissolving a connection, so that the socket can be used again, is not supported.
             Name::Unspecified => return Err(Errno::OPNOTSUPP),
         };

@@ -56,6 +56,8 @@ enum How {
 
 /// Buffers of a socket that has none yet.
 const BUFFER_DEFAULT: i32 = 256 << 10;
+/// Most that a program is told to have got: a buffer of toed's default.
+const BUFFER_ASKED_MAX: i32 = 1 << 20;
 /// Most that SO_RCVLOWAT takes: half of the largest receive buffer, as Linux has it.
 const LOW_WATER_MAX: i32 = 16 << 20;
 
@@ -298,7 +300,11 @@ impl Sock {
     pub fn option(self, level: i32, name: i32, out: &mut [u8]) -> Result<usize, Errno> {
         let socket = self.words()?;
         let slot = socket.slot();
-        let buffer = |len: u32| if len == 0 { BUFFER_DEFAULT } else { len as i32 };
+        // A program that asks for more looks whether it has got it (iperf3 -w): twice as much, as on Linux.
+        let buffer = |len: u32| {
+            let is = if len == 0 { BUFFER_DEFAULT } else { len as i32 };
+            is.max(self.kept(level, name, 0).clamp(0, BUFFER_ASKED_MAX) * 2)
+        };
         let value = match find(level, name, Family::of(&socket), Errno::OPNOTSUPP)? {
             How::Card(hc_flags::CORK) if socket.has_flag(own_flags::MORE) => 0,
             How::Card(bit) => (socket.tx_flags() & bit != 0).into(),

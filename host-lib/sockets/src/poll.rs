@@ -5,6 +5,7 @@ use crate::fdtable::{self, Kind};
 use crate::hub::{self, Hub, Interest};
 use crate::process::{self, ALWAYS};
 use crate::waiting::{Step, Wait};
+use std::cell::Cell;
 use std::time::Duration;
 use toe::link::sys::{SigMask, ppoll};
 use toe::socket::ready;
@@ -126,7 +127,7 @@ fn report(hub: &mut Hub, fds: &mut [libc::pollfd], watched: &Watched) -> usize {
 }
 
 /// The three sets of select(2): a bit per descriptor, in words of 64.
-pub type Sets<'a> = [Option<&'a mut [u64]>; 3];
+pub type Sets<'a> = [Option<&'a [Cell<u64>]>; 3];
 
 /// What each set of select(2) asks for, and what counts for it (as Linux has it; a number that is closed meanwhile for all of them).
 const ASKED: [u32; 3] = [ready::IN | ready::RDNORM, ready::OUT | ready::WRNORM, ready::PRI];
@@ -135,19 +136,32 @@ const COUNTS: [u32; 3] =
 const NVAL: u32 = libc::POLLNVAL as u32;
 
 /// The descriptors named in the sets, below `nfds`.
-pub fn members(sets: &Sets<'_>, nfds: usize) -> impl Iterator<Item = i32> {
-    (0..nfds).filter(|&fd| sets.iter().flatten().any(|set| has(set, fd))).map(|fd| fd as i32)
+pub fn members(sets: Sets<'_>, nfds: usize) -> impl Iterator<Item = i32> {
+    (0..nfds).filter(move |&fd| sets.iter().flatten().any(|set| has(set, fd))).map(|fd| fd as i32)
 }
 
-fn has(set: &[u64], fd: usize) -> bool {
-    set.get(fd / 64).is_some_and(|word| word >> (fd % 64) & 1 != 0)
+fn has(set: &[Cell<u64>], fd: usize) -> bool {
+    set.get(fd / 64).is_some_and(|word| word.get() >> (fd % 64) & 1 != 0)
 }
 
-/// select(2) and pselect(2). Answers the number of bits left set.
-pub fn select(nfds: usize, mut sets: Sets<'_>, timeout: Option<Duration>, mask: Option<SigMask>) -> Result<usize, Errno> {
-    let mut fds: Vec<libc::pollfd> = members(&sets, nfds)
+/// How many bits of its sets select(2) looks at, of `n` that the program says: programs say getdtablesize(), which may be millions, of sets with
+/// room for 1024. The kernel looks at those that its table has, which the library's own descriptors make large.
+pub fn bits(n: usize) -> usize {
+    if n <= libc::FD_SETSIZE { n } else { n.min(numbers().map_or(n, |numbers| numbers.max(libc::FD_SETSIZE))) }
+}
+
+/// The program's largest descriptor now, and one. None: it cannot be known.
+fn numbers() -> Option<usize> {
+    let files = std::fs::read_dir("/proc/self/fd").ok()?;
+    let numbers = files.flatten().filter_map(|file| file.file_name().to_str()?.parse().ok());
+    numbers.filter(|&fd| fdtable::kind(fd) != Kind::Internal).max().map(|fd| fd.unsigned_abs() as usize + 1)
+}
+
+/// select(2) and pselect(2). Answers the number of bits left set. Of a set that is named twice, what is written last stays, as on Linux.
+pub fn select(nfds: usize, sets: Sets<'_>, timeout: Option<Duration>, mask: Option<SigMask>) -> Result<usize, Errno> {
+    let mut fds: Vec<libc::pollfd> = members(sets, nfds)
         .map(|fd| {
-            let named = |i: usize| sets[i].as_deref().is_some_and(|set| has(set, fd.unsigned_abs() as usize));
+            let named = |i: usize| sets[i].is_some_and(|set| has(set, fd.unsigned_abs() as usize));
             let events = (0..3).filter(|&i| named(i)).fold(0, |bits, i| bits | ASKED[i]);
             libc::pollfd { fd, events: (events as u16).cast_signed(), revents: 0 }
         })
@@ -157,16 +171,15 @@ pub fn select(nfds: usize, mut sets: Sets<'_>, timeout: Option<Duration>, mask: 
         return Err(Errno::BADF);
     }
     let mut n = 0;
-    for (i, set) in sets.iter_mut().enumerate() {
-        let Some(set) = set.as_deref_mut() else { continue };
-        let asked: Vec<bool> = fds.iter().map(|fd| has(set, fd.fd.unsigned_abs() as usize)).collect();
-        let words = nfds.div_ceil(64).min(set.len());
-        set[..words].fill(0);
-        for (fd, _) in fds.iter().zip(asked).filter(|(_, asked)| *asked) {
-            let revents = u32::from(fd.revents.cast_unsigned());
-            if revents & COUNTS[i] != 0 {
+    for (i, set) in sets.iter().enumerate() {
+        let Some(set) = set else { continue };
+        set.iter().take(nfds.div_ceil(64)).for_each(|word| word.set(0));
+        let asked = ASKED[i] as u16;
+        for fd in fds.iter().filter(|fd| fd.events.cast_unsigned() & asked == asked) {
+            if u32::from(fd.revents.cast_unsigned()) & COUNTS[i] != 0 {
                 let number = fd.fd.unsigned_abs() as usize;
-                set[number / 64] |= 1 << (number % 64);
+                let word = &set[number / 64];
+                word.set(word.get() | 1 << (number % 64));
                 n += 1;
             }
         }
@@ -201,20 +214,21 @@ mod tests {
         let (quiet, loud) = (eventfd(0, EventfdFlags::CLOEXEC).unwrap(), eventfd(1, EventfdFlags::CLOEXEC).unwrap());
         let numbers = [quiet.as_raw_fd() as usize, loud.as_raw_fd() as usize];
         let words = numbers.iter().max().unwrap() / 64 + 1;
-        let mut read = vec![0u64; words];
+        let read = vec![Cell::new(0u64); words];
         for n in numbers {
-            read[n / 64] |= 1 << (n % 64);
+            let word = &read[n / 64];
+            word.set(word.get() | 1 << (n % 64));
         }
-        let sets: Sets<'_> = [Some(&mut read), None, None];
+        let sets: Sets<'_> = [Some(&read), None, None];
         assert_eq!(select(words * 64, sets, Some(Duration::ZERO), None), Ok(1));
         assert!(!has(&read, numbers[0]) && has(&read, numbers[1]));
     }
 
     #[test]
     fn select_on_a_closed_number_is_an_error() {
-        let mut read = vec![0u64; 1024];
-        read[900] = 1;
-        let sets: Sets<'_> = [Some(&mut read), None, None];
+        let read = vec![Cell::new(0u64); 1024];
+        read[900].set(1);
+        let sets: Sets<'_> = [Some(&read), None, None];
         assert_eq!(select(65536, sets, Some(Duration::ZERO), None), Err(Errno::BADF));
     }
 }

@@ -1,6 +1,7 @@
 /* epoll: triggers, errors, kernel descriptors beside sockets, instances in instances. */
 #include "probe.h"
 
+#include <sys/syscall.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
@@ -450,7 +451,29 @@ static void add_while_another_waits(void) {
     T((long)n);
 }
 
+/* As ivykis and others do, whose libc had no name for these calls once. */
+static void by_number(void) {
+    int port, l = listener(&port), e = syscall(SYS_epoll_create1, EPOLL_CLOEXEC);
+    struct epoll_event ev = {.events = EPOLLIN, .data.u32 = 7};
+    T(syscall(SYS_epoll_ctl, e, EPOLL_CTL_ADD, l, &ev));
+    peer("connect %d", port);
+    memset(&ev, 0, sizeof ev);
+    T(syscall(SYS_epoll_pwait, e, &ev, 1, 5000, NULL, 8));
+    T(ev.data.u32);
+    int s = syscall(SYS_accept4, l, NULL, NULL, SOCK_NONBLOCK);
+    T(fcntl(s, F_GETFL) & O_NONBLOCK);
+    text("nothing yet", s, 0);
+    int copy = syscall(SYS_dup, s);
+    T(syscall(SYS_close, s));
+    T(write(copy, "hello", 5));
+    P("recv 5");
+    T(syscall(SYS_close_range, copy, copy, 0));
+    P("end");
+    T(write(copy, "x", 1));
+}
+
 const struct test epoll_tests[] = {
+    {"by_number", by_number},
     {"errors", errors},
     {"level", level},
     {"edge", edge},

@@ -299,6 +299,29 @@ static void shutdown_a_listener(void) {
     F(accept(l, NULL, NULL));
 }
 
+/* HAProxy pauses a listener so. */
+static void pause_a_listener(void) {
+    int l = socket(AF_INET, SOCK_STREAM, 0), port = 7077;
+    struct sockaddr_in a = at(here, port);
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
+    int yes = 1;
+    T(setsockopt(l, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes));
+    T(bind(l, ADDR(a), sizeof a));
+    T(listen(l, 5));
+    P("connect %d", port);
+    F(accept(l, NULL, NULL));
+    T(connect(l, &none, sizeof none));
+    int on = -1;
+    socklen_t len = sizeof on;
+    T(getsockopt(l, SOL_SOCKET, SO_ACCEPTCONN, &on, &len));
+    T(on);
+    T(accept(l, NULL, NULL));
+    P("connect %d", port);
+    T(listen(l, 5));
+    P("connect %d", port);
+    F(accept(l, NULL, NULL));
+}
+
 static void close_with_connections_waiting(void) {
     int port, l = listener(&port);
     P("connect %d", port);
@@ -436,6 +459,7 @@ const struct test open_tests[] = {
     {"backlog_order", backlog_order},
     {"backlog_and_one_more", backlog_and_one_more},
     {"shutdown_a_listener", shutdown_a_listener},
+    {"pause_a_listener", pause_a_listener},
     {"close_with_connections_waiting", close_with_connections_waiting},
     {"names", names},
     {"port_chosen_late", port_chosen_late},

@@ -127,6 +127,11 @@ static void buffers(void) {
     T(get(s, SOL_SOCKET, SO_SNDBUF) >= v);
     T(setsockopt(s, SOL_SOCKET, SO_RCVBUF, &v, sizeof v));
     T(get(s, SOL_SOCKET, SO_RCVBUF) >= v);
+    v = 200000;
+    T(setsockopt(s, SOL_SOCKET, SO_SNDBUF, &v, sizeof v));
+    T(get(s, SOL_SOCKET, SO_SNDBUF));
+    T(setsockopt(s, SOL_SOCKET, SO_RCVBUF, &v, sizeof v));
+    T(get(s, SOL_SOCKET, SO_RCVBUF));
     v = 0;
     T(setsockopt(s, SOL_SOCKET, SO_SNDBUF, &v, sizeof v));
     v = -1;

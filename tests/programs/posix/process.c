@@ -1,6 +1,7 @@
 /* fork and exec with sockets open. */
 #include "probe.h"
 
+#include <sys/syscall.h>
 #include <dirent.h>
 #include <spawn.h>
 
@@ -648,7 +649,39 @@ static void epoll_over_fork(void) {
     text("parent", s, 0);
 }
 
+/* As vsftpd and NGINX Unit make their processes: no handler of pthread_atfork() runs. */
+static void cloned(void) {
+    int port, l = listener(&port);
+    peer("connect %d", port);
+    int s = accept(l, NULL, NULL);
+    if (syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL) == 0) {
+        char b[8];
+        close(l);
+        int file = open("/dev/zero", O_RDONLY);
+        say("the listener's number: %d", file == l);
+        T(read(file, b, sizeof b));
+        serve(s);
+        _exit(0);
+    }
+    close(s);
+    for (int i = 0; i < 3; i++) {
+        peer("use 0");
+        P("send hello");
+        P("recv 5");
+        peer("connect %d", port);
+        s = accept(l, NULL, NULL);
+        P("send to the parent");
+        text("parent", s, 0);
+        close(s);
+    }
+    peer("use 0");
+    P("shutdown wr");
+    P("end");
+    reap(1);
+}
+
 const struct test process_tests[] = {
+    {"cloned", cloned},
     {"fork_per_connection", fork_per_connection},
     {"child_exits_without_closing", child_exits_without_closing},
     {"preforked", preforked},

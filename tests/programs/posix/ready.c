@@ -2,6 +2,7 @@
 #include "probe.h"
 
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/select.h>
 
 static void poll_times_out(void) {
@@ -184,6 +185,36 @@ static void masks(void) {
     T(signals_seen);
 }
 
+/* Programs say getdtablesize(), which may be millions, of sets that end long before. */
+static void select_of_more_than_there_is(void) {
+    int s = outgoing();
+    char *page = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    T(mprotect(page + 4096, 4096, PROT_NONE));
+    fd_set *w = (fd_set *)(page + 4096 - 128);
+    memset(w, 0, 128);
+    FD_SET(s, w);
+    T(select(1 << 20, NULL, w, NULL, NULL));
+    T(FD_ISSET(s, w) != 0);
+    struct timespec t = {1, 0};
+    T(pselect(1 << 20, NULL, w, NULL, &t, NULL));
+}
+
+static void select_of_one_set_twice(void) {
+    int s = outgoing();
+    fd_set both;
+    FD_ZERO(&both);
+    FD_SET(s, &both);
+    T(select(s + 1, &both, &both, NULL, NULL));
+    T(FD_ISSET(s, &both) != 0);
+    T(select(s + 1, &both, NULL, &both, &(struct timeval){0, 1000}));
+    T(FD_ISSET(s, &both) != 0);
+    P("send x");
+    queued(s, 1);
+    FD_SET(s, &both);
+    T(select(s + 1, &both, NULL, &both, NULL));
+    T(FD_ISSET(s, &both) != 0);
+}
+
 const struct test ready_tests[] = {
     {"poll_times_out", poll_times_out},
     {"poll_wakes", poll_wakes},
@@ -191,6 +222,8 @@ const struct test ready_tests[] = {
     {"poll_mixed_wakes", poll_mixed_wakes},
     {"writable", writable},
     {"select_sets", select_sets},
+    {"select_of_more_than_there_is", select_of_more_than_there_is},
+    {"select_of_one_set_twice", select_of_one_set_twice},
     {"pselects", pselects},
     {"masks", masks},
     {0},

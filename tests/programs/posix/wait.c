@@ -465,7 +465,27 @@ static void made_on_another_thread(void) {
     P("recv 3");
 }
 
+/* A handler without SA_RESTART whose signal is blocked has not run. */
+static void interrupted_beside_a_blocked_signal(void) {
+    int s = outgoing();
+    struct sigaction action = {.sa_handler = count_signal};
+    sigaction(SIGUSR2, &action, NULL);
+    sigset_t block;
+    sigemptyset(&block);
+    sigaddset(&block, SIGUSR2);
+    pthread_sigmask(SIG_BLOCK, &block, NULL);
+    nag();
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGUSR1, &action, NULL);
+    UNTIL(signals_seen > 0);
+    P("later 200 send x");
+    char c;
+    T(read(s, &c, 1));
+    nag_off();
+}
+
 const struct test wait_tests[] = {
+    {"interrupted_beside_a_blocked_signal", interrupted_beside_a_blocked_signal},
     {"receive_timeout", receive_timeout},
     {"accept_timeout", accept_timeout},
     {"send_timeout", send_timeout},
