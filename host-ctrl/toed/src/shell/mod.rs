@@ -432,6 +432,9 @@ fn say_ready(settings: &Settings, machine: &mut Machine) -> PortLink {
         card = %settings.device, mac = mac_text(&info.mac), mtu = info.mtu, link = link.text(), ip = settings.options().ip_addr.join(","),
         run_dir = %settings.run_dir.display(), "ready"
     );
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
     link
 }
 

@@ -101,6 +101,9 @@ fn run(args: Args) -> anyhow::Result<()> {
     // Not joined: it ends with the process, whatever its host does.
     std::thread::Builder::new().name("toe-device".into()).spawn(move || device.serve(listener)).context("device thread")?;
     tracing::info!(port = %spec, socket = %args.socket.display(), "ready");
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
 
     let outcome = runner.run();
     if let Err(error) = &outcome {

@@ -98,6 +98,27 @@ fn a_killed_card_is_followed_by_the_next() {
     });
 }
 
+/// The socket of a killed card may lie there all the time: that a file is there says nothing.
+#[test]
+fn whoever_started_the_card_hears_when_it_is_ready() {
+    in_namespace("whoever_started_the_card_hears_when_it_is_ready", || {
+        veth();
+        let folder = folder("ready");
+        let (socket, notify) = (folder.join("card.sock"), folder.join("notify"));
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let manager = std::os::unix::net::UnixDatagram::bind(&notify).unwrap();
+        manager.set_read_timeout(Some(PATIENCE)).unwrap();
+        let child = command(&socket, "af_packet:card0").env("NOTIFY_SOCKET", &notify).spawn().unwrap();
+        let mut word = [0; 64];
+        let len = manager.recv(&mut word).unwrap();
+        assert_eq!(word[..len].trim_ascii(), b"READY=1");
+        std::os::unix::net::UnixStream::connect(&socket).unwrap();
+        signal(&child, rustix::process::Signal::TERM);
+        assert!(child.wait_with_output().unwrap().status.success());
+        std::fs::remove_dir_all(&folder).unwrap();
+    });
+}
+
 #[test]
 fn a_second_card_is_refused() {
     in_namespace("a_second_card_is_refused", || {
