@@ -309,6 +309,10 @@ fn an_advertised_prefix_makes_an_address_that_works() {
     };
     wait_until("an address of the prefix", LIMIT, || made().is_some()).expect("made");
     let ip = made().expect("it stays");
+    let status = card.json("status").expect("answers");
+    let router = status["gateway"].as_str().expect("it has told of itself");
+    assert!(router.starts_with("fe80::"), "{router}");
+    assert!(status["routes"].as_array().expect("a list").iter().any(|r| r["dest"] == "::/0" && r["via"] == router), "{status}");
     both_ways(&pair, &card, (&ip, "fd99::1"), &hash);
     // Through the router as well.
     pair.peer().ip("addr add fd55::1/128 dev lo").expect("address");

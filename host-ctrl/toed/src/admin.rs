@@ -78,8 +78,11 @@ pub struct Status {
     /// All of them.
     #[serde(default)]
     pub addresses: Vec<Address>,
-    /// Default routers that were given.
+    /// Default routers, those that were given and those that have told of themselves, in the order in which they are tried.
     pub gateway: Option<String>,
+    /// All routes, in this order too.
+    #[serde(default)]
+    pub routes: Vec<Route>,
     pub uptime_s: u64,
     pub applications: Vec<Application>,
     pub listeners: Vec<Listener>,
@@ -92,6 +95,21 @@ pub struct Status {
     /// Connections in TIME-WAIT.
     #[serde(default)]
     pub time_wait: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Route {
+    /// `10.1.0.0/16`, `fd01::/48`.
+    pub dest: String,
+    /// The next hop; none: hosts on the link.
+    pub via: Option<String>,
+}
+
+impl Route {
+    /// Whether it leads everywhere.
+    pub fn is_default(&self) -> bool {
+        self.dest.ends_with("/0")
+    }
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]

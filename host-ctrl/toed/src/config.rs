@@ -326,7 +326,7 @@ impl Settings {
         Ok(Self {
             share: share(&options)?,
             scope: options.interface.as_deref().map_or(Ok(0), scope)?,
-            routes: options.ip_route.iter().map(|r| route(r)).collect::<Result<_>>()?,
+            routes: options.ip_route.iter().map(|r| route(r, &options, &addresses)).collect::<Result<_>>()?,
             cc: algorithm("--cc", options.cc.as_deref().unwrap_or("cubic"))?,
             opening: Opening::new(&options)?,
             rates: congestion::rates(&options)?,
@@ -470,16 +470,20 @@ fn scope(interface: &str) -> Result<u32> {
 
 /// A router must be on the same link.
 fn gateways(o: &Options, addresses: &[Prefix]) -> Result<Vec<IpAddr>> {
-    let has_v6 = o.slaac == Some(true) || addresses.iter().any(|a| !is_v4(a));
     let gateway = |text: &String| {
         let g: IpAddr = text.trim().parse().with_context(|| format!("--gateway {text}: not an address"))?;
-        let ip = mapped(g);
-        let neighbour = addresses.iter().any(|a| a.contains(&ip) && a.ip != ip);
-        let link_local = matches!(g, IpAddr::V6(v6) if v6.is_unicast_link_local()) && has_v6;
-        ensure!(neighbour || link_local, "--gateway {g}: not a neighbour of the card; a router must be on the same link");
+        ensure!(is_neighbour(g, o, addresses), "--gateway {g}: not a neighbour of the card; a router must be on the same link");
         Ok(g)
     };
     o.gateway.iter().map(gateway).collect()
+}
+
+/// Whether a host with this address can be on the card's link.
+fn is_neighbour(host: IpAddr, o: &Options, addresses: &[Prefix]) -> bool {
+    let ip = mapped(host);
+    let has_v6 = o.slaac == Some(true) || addresses.iter().any(|a| !is_v4(a));
+    let link_local = matches!(host, IpAddr::V6(v6) if v6.is_unicast_link_local()) && has_v6;
+    link_local || addresses.iter().any(|a| a.contains(&ip) && a.ip != ip)
 }
 
 fn log_filter(o: &Options) -> Result<String> {
@@ -498,7 +502,7 @@ fn is_v4(prefix: &Prefix) -> bool {
     Ipv6Addr::from(prefix.ip).to_ipv4_mapped().is_some()
 }
 
-fn route(text: &str) -> Result<Route> {
+fn route(text: &str, o: &Options, addresses: &[Prefix]) -> Result<Route> {
     let wrong = || {
         format!(
             "--ip-route {text}: not DEST[/PREFIX],NEXTHOP[,cc=ALGORITHM][,pacing=BOOL], such as 192.168.0.0/16,10.0.0.1 or fd01::/48,fe80::1"
@@ -509,6 +513,12 @@ fn route(text: &str) -> Result<Route> {
     let dest = prefix(dest, 32, 128).with_context(wrong)?;
     let via: IpAddr = via.trim().parse().with_context(wrong)?;
     ensure!(via.is_ipv4() == is_v4(&dest), "--ip-route {text}: both ends must be of one version");
+    // Of a prefix that routers are still to advertise nothing is known yet.
+    let is_unknown = o.slaac == Some(true) && via.is_ipv6();
+    ensure!(
+        is_unknown || is_neighbour(via, o, addresses),
+        "--ip-route {text}: {via} is no neighbour of the card; a next hop must be on the same link"
+    );
     let mut route = Route::new(dest, Some(mapped(via)));
     for word in words {
         match word.trim().split_once('=').with_context(wrong)? {
@@ -757,6 +767,8 @@ mod tests {
             (["--device", "pci:0"], "vfio-user:PATH"),
             (["--ip-route", "10.0.0.0/8"], "NEXTHOP"),
             (["--ip-route", "fd00::/8,10.0.0.1"], "one version"),
+            (["--ip-route", "10.0.0.0/8,10.9.0.1"], "10.9.0.1 is no neighbour"),
+            (["--ip-route", "10.0.0.0/8,10.0.0.2"], "10.0.0.2 is no neighbour"),
             (["--gateway", "fe80::1"], "same link"),
             (["--gateway", "10.0.0.300"], "--gateway 10.0.0.300: not an address"),
             (["--log-level", "warning"], "--log-level warning: not off, error"),

@@ -175,6 +175,8 @@ impl<H: Host> Core<H> {
 
     /// What there is to say without asking the card. The caller adds what only it knows (device, version, uptime).
     pub fn status(&self) -> admin::Status {
+        let routes: Vec<admin::Route> = self.engine.routes().map(|r| route(&r)).collect();
+        let gateways: Vec<String> = routes.iter().filter(|r| r.is_default()).filter_map(|r| r.via.clone()).collect();
         admin::Status {
             card: admin::CardStatus {
                 flows: self.flows.values().filter(|f| !f.closed).count() as u32,
@@ -185,6 +187,8 @@ impl<H: Host> Core<H> {
             },
             ip: self.config.first.map(|first| prefix_text(&first)).unwrap_or_default(),
             addresses: self.engine.addresses().map(|a| admin::Address { ip: prefix_text(&a.prefix), state: a.state.into() }).collect(),
+            gateway: (!gateways.is_empty()).then(|| gateways.join(", ")),
+            routes,
             applications: self.apps.values().map(|a| self.application(a)).collect(),
             listeners: self.engine.listeners().filter_map(|view| self.listener(&view)).collect(),
             neighbours: self.engine.neighbours().map(|n| neighbour(&n)).collect(),
@@ -339,6 +343,10 @@ fn state_name(state: u8) -> &'static str {
 
 pub fn ip_text(ip: &[u8; 16]) -> String {
     IpAddr::from(*ip).to_canonical().to_string()
+}
+
+fn route(route: &toe_engine::route::Route) -> admin::Route {
+    admin::Route { dest: prefix_text(&route.dest), via: route.via.map(|via| ip_text(&via)) }
 }
 
 fn prefix_text(prefix: &Prefix) -> String {

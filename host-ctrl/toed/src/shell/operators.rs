@@ -86,8 +86,6 @@ impl Daemon<'_> {
         let info = self.core.host().card_info();
         status.version = env!("CARGO_PKG_VERSION").into();
         status.uptime_s = (now_us() - self.started_us) / 1_000_000;
-        let gateways: Vec<String> = self.settings.gateways.iter().map(ToString::to_string).collect();
-        status.gateway = (!gateways.is_empty()).then(|| gateways.join(", "));
         let card = &mut status.card;
         let link = self.core.host().link();
         card.device = link.device;
