@@ -98,12 +98,17 @@ impl Buddies {
         true
     }
 
-    /// Takes up to `max` ranges (offset, bytes) off the dirty list: the caller gives their pages back.
-    pub fn trim(&mut self, max: usize) -> Vec<(u64, u64)> {
+    /// Takes up to `max` ranges (offset, bytes), and as many bytes as are `left`, off the dirty list: the caller gives their pages back.
+    pub fn trim(&mut self, max: usize, left: &mut u64) -> Vec<(u64, u64)> {
         let mut ranges = Vec::new();
-        while ranges.len() < max {
+        while ranges.len() < max && *left > 0 {
             let Some((start, end)) = self.dirty.pop_first() else { break };
-            ranges.push((start, end - start));
+            let len = (end - start).min(*left);
+            if start + len < end {
+                self.dirty.insert(start + len, end);
+            }
+            *left -= len;
+            ranges.push((start, len));
         }
         ranges
     }
@@ -178,6 +183,19 @@ mod tests {
     }
 
     #[test]
+    fn trim_names_no_more_bytes_than_it_is_told() {
+        let mut b = Buddies::new(1 << 16);
+        let at = b.alloc(15).unwrap();
+        assert!(b.free(at));
+        let mut left = 3 << 12;
+        assert_eq!((b.trim(10, &mut left), left), (vec![(at, 3 << 12)], 0));
+        assert_eq!(b.trim(10, &mut left), vec![]);
+        left = 1 << 20;
+        assert_eq!(b.trim(10, &mut left), vec![(at + (3 << 12), 5 << 12)]);
+        assert_eq!((b.dirty_bytes(), left), (0, (1 << 20) - (5 << 12)));
+    }
+
+    #[test]
     fn trim_names_what_was_freed_and_not_what_is_used_again() {
         let mut b = Buddies::new(1 << 16);
         let first = b.alloc(13).expect("room");
@@ -186,8 +204,8 @@ mod tests {
         b.free(second);
         assert_eq!(b.dirty_bytes(), 1 << 14);
         assert_eq!(b.alloc(13), Some(first));
-        assert_eq!(b.trim(10), vec![(second, 1 << 13)]);
-        assert_eq!(b.trim(10), vec![]);
+        assert_eq!(b.trim(10, &mut u64::MAX.clone()), vec![(second, 1 << 13)]);
+        assert_eq!(b.trim(10, &mut u64::MAX.clone()), vec![]);
     }
 
     proptest! {

@@ -160,6 +160,8 @@ struct Tally {
 const TRIM_EVERY_US: u64 = 5_000_000;
 /// Ranges given back in one go.
 const TRIM_RANGES: usize = 64;
+/// And bytes: giving pages back takes some tenths of a second for a GiB, and nobody is served meanwhile.
+const TRIM_BYTES: u64 = 64 << 20;
 /// Packets that found no room are tried again after this.
 const PACKET_RETRY_US: u64 = 1_000;
 
@@ -359,9 +361,9 @@ impl<H: Host> Core<H> {
 
     /// Gives pages of freed buffers back.
     fn trim(&mut self, now_us: u64) {
-        let mut more = false;
+        let (mut more, mut left) = (false, TRIM_BYTES);
         for app in self.apps.values_mut() {
-            for (offset, len) in app.payload.trim(TRIM_RANGES) {
+            for (offset, len) in app.payload.trim(TRIM_RANGES, &mut left) {
                 app.memory.clear(app.geometry.payload_off + offset, len);
             }
             more |= app.payload.dirty_bytes() > 0;
