@@ -57,8 +57,7 @@ pub(crate) fn process(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now
         return overtaken(s, pools, seg, now, out);
     }
     // RFC 5681, 2, "duplicate acknowledgment": (a) to (e). SYN never comes here.
-    let duplicate = seg.ack == s.snd_una()
-        && s.outstanding() > 0
+    let repeats = seg.ack == s.snd_una()
         && seg.payload_len == 0
         && !seg.flags.contains(TcpFlags::FIN)
         && window_of(s, seg) == s.tx.snd_wnd;
@@ -66,11 +65,11 @@ pub(crate) fn process(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now
     congestion_echo(s, seg);
     let missing = s.tx.board != 0 || s.has(ff::SACK) && !seg.sack.is_empty();
     if missing && board::open(s, pools) {
-        return recovery::on_ack(s, pools, seg, duplicate, now, out);
+        return recovery::on_ack(s, pools, seg, repeats, now, out);
     }
     if seg.ack.gt(s.snd_una()) {
         advance(s, pools, seg, now, out);
-    } else if duplicate && (missing || !(s.has(ff::SACK) && records::is_complete(s, pools))) {
+    } else if repeats && s.outstanding() > 0 && (missing || !(s.has(ff::SACK) && records::is_complete(s, pools))) {
         // RFC 6675, 2: from a peer with SACK, only what brings news of SACK is a duplicate ACK. (Here it does, but there is no scoreboard left.)
         // RFC 3042 2-3; RFC 5681 3.2-6.
         duplicate_ack(s, pools, out);
@@ -143,9 +142,7 @@ pub(crate) fn move_una(s: &mut FlowState, ack: SeqNum, out: &mut Output) -> u32 
 /// What a new acknowledgement means for recovery and cwnd.
 fn recover(s: &mut FlowState, ack: SeqNum, bytes: u32, flight: u32, ece: bool, now: Now) {
     let recovered = ack.ge(SeqNum(s.cc.recover));
-    if recovered {
-        s.clear(ff::ECN_REDUCED);
-    }
+    end_of_mark(s);
     if s.has(ff::RECOVERY) {
         if recovered {
             // RFC 6582, 3.2, (3), full acknowledgement: deflate.
@@ -169,6 +166,14 @@ fn recover(s: &mut FlowState, ack: SeqNum, bytes: u32, flight: u32, ece: bool, n
     s.clear(ff::REXMIT_ONE);
     grow(s, bytes, flight, ece, now);
     pull_recover(s);
+}
+
+/// Once something beyond the window that was reduced for a mark has arrived, the peer has seen CWR: only then does its echo tell of another mark (as in
+/// Linux).
+pub(crate) fn end_of_mark(s: &mut FlowState) {
+    if s.snd_una().gt(SeqNum(s.cc.recover)) {
+        s.clear(ff::ECN_REDUCED);
+    }
 }
 
 /// `bytes` were acknowledged outside recovery. `flight`: bytes in flight before.

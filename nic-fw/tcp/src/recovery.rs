@@ -10,6 +10,7 @@
 
 use crate::board::Board;
 use crate::frto::{self, Stage};
+use crate::output::ts_now;
 use crate::pool::{NONE, Pools};
 use crate::records::mark;
 use crate::sack::{self, News};
@@ -19,9 +20,10 @@ use toe_abi::counters::Counter;
 use toe_abi::flow::{FlowState, flow_flags as ff};
 use toe_wire::{SeqNum, TcpFlags};
 
-/// A validated acknowledgement of a flow that has a scoreboard. `duplicate`: by RFC 5681, 2.
+/// A validated acknowledgement of a flow that has a scoreboard. `repeats`: it is a duplicate by RFC 5681, 2, if anything is in flight.
 /// RFC 6675 5-5, 5-8; RFC 8985 9.2-1.
-pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, duplicate: bool, now: Now, out: &mut Output) {
+pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, repeats: bool, now: Now, out: &mut Output) {
+    let duplicate = repeats && s.outstanding() > 0;
     let flight = board::pipe(s, pools);
     let advanced = seg.ack.gt(s.snd_una());
     let dsack = sack::duplicate(s, seg);
@@ -53,7 +55,7 @@ pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dupl
     if let Some(range) = needless {
         undo::on_dsack(board, range);
     }
-    tlp::on_ack(s, pools, seg, dsack, duplicate && news.sacked == 0, out);
+    tlp::on_ack(s, pools, seg, dsack, repeats && news.sacked == 0, out);
     let ece = seg.flags.contains(TcpFlags::ECE);
     cc::on_delivered(s, news.acked + news.sacked, ece);
     let spurious = undo::is_due(s, pools.boards.get(s.tx.board), seg, advanced);
@@ -116,7 +118,8 @@ fn begin(s: &mut FlowState, pools: &mut Pools, news: &News, out: &mut Output) {
     s.cc.recover = s.tx.snd_max;
     let board = pools.boards.get_mut(s.tx.board);
     prr::begin(s, board, news.acked, news.sacked);
-    undo::begin(board);
+    undo::begin(board, false);
+    tlp::recovery_begins(board);
     s.clear(ff::ECN_REDUCED);
     s.set(ff::RECOVERY);
     if s.has(ff::ECN) {
@@ -129,7 +132,7 @@ fn begin(s: &mut FlowState, pools: &mut Pools, news: &News, out: &mut Output) {
 /// Everything that was sent when recovery began has arrived. Marks of what is beyond stay.
 /// RFC 6675 5-6, 5-7.
 fn end(s: &mut FlowState, pools: &mut Pools, now: Now) {
-    s.clear(ff::ECN_REDUCED);
+    ack::end_of_mark(s);
     if s.has(ff::RECOVERY | ff::LOSS) {
         if s.has(ff::RECOVERY) {
             // RFC 9937, 6.2: "the end of recovery: cwnd = ssthresh".
@@ -187,14 +190,14 @@ pub(crate) fn timeout(s: &mut FlowState, pools: &mut Pools, again: bool, now: No
     }
     let board = pools.boards.get_mut(s.tx.board);
     board.forced = true;
-    board.probe = None;
     // Not while an earlier loss is being recovered from; but if it is this that times out again.
     // RFC 5682 2.1-2, 2.1-3, 3.1-3, 3.1-4.
     let first = !again && !s.has(ff::LOSS | ff::RECOVERY);
     board.frto = if first || board.frto != Stage::Off { Stage::Watch } else { Stage::Off };
     if first {
-        undo::begin(board);
+        undo::begin(board, true);
     }
+    tlp::timed_out(board);
     // RFC 6675 5.1-3, 5.1-4.
     s.cc.recover = s.tx.snd_max;
     s.tx.dup_acks = 0;
@@ -228,7 +231,7 @@ pub(crate) fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, max_pay
     board.forced = false;
     // With FIN, which may be all there is: nothing sent again would be reported as soon as recovery has begun.
     let end = if take == len { record.end } else { record.start.add(take) };
-    undo::sent(s, board, (record.start, end), now);
+    undo::sent(board, (record.start, end), ts_now(s, now));
     let out = send::again(s, pools, now, record.start, take, fin && take == len);
     ask_for_retransmission(s, pools);
     Some(out)

@@ -6,13 +6,14 @@
 //! ```
 
 use crate::board::{self, Board};
+use crate::output::ts_now;
 use crate::pool::{NONE, Pools};
 use crate::records::age;
 use crate::rtt::rto_ms;
 use crate::sack::Range;
 use crate::send::{self, Verdict};
 use crate::state::View;
-use crate::{Now, Output, SegmentIn, SegmentOut, cc};
+use crate::{Now, Output, SegmentIn, SegmentOut, cc, undo};
 use toe_abi::counters::Counter;
 use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 use toe_wire::SeqNum;
@@ -22,8 +23,17 @@ use toe_wire::SeqNum;
 pub(crate) struct Probe {
     /// TLP.end_seq: snd_max when it was sent.
     end: SeqNum,
-    /// TLP.is_retrans.
-    again: bool,
+    /// What was sent again, TLP.is_retrans: where it began, and our timestamp clock then.
+    again: Option<(SeqNum, u32)>,
+    /// Recovery has begun since: the window has been reduced for whatever this has repaired.
+    is_settled: bool,
+}
+
+impl Probe {
+    /// Whether it may have repaired a loss that nothing else tells of.
+    fn may_repair(&self) -> bool {
+        self.again.is_some() && !self.is_settled
+    }
 }
 
 /// RFC 8985, 7.2, TLP.max_ack_delay: a receiver may take so long over a single segment.
@@ -81,11 +91,15 @@ pub(crate) fn probe(s: &mut FlowState, pools: &mut Pools, now: Now, max_payload:
     }
     let max = max_payload.min(s.mss());
     let (out, again) = match send::plan(s, max, max) {
-        Verdict::Send { len, fin } => (send::data(s, pools, now, len, fin), false),
-        _ => (last_segment(s, pools, now, max), true),
+        Verdict::Send { len, fin } => (send::data(s, pools, now, len, fin), None),
+        _ => {
+            let out = last_segment(s, pools, now, max);
+            let start = out.seq;
+            (out, Some((start, ts_now(s, now))))
+        }
     };
     if s.tx.board != NONE {
-        pools.boards.get_mut(s.tx.board).probe = Some(Probe { end: s.snd_max(), again });
+        pools.boards.get_mut(s.tx.board).probe = Some(Probe { end: s.snd_max(), again, is_settled: false });
     }
     s.set(ff::PROBED);
     // "The sender MUST then arm the RTO timer, not the PTO timer": rearm() sees that a probe is out.
@@ -109,30 +123,43 @@ fn last_segment(s: &mut FlowState, pools: &mut Pools, now: Now, max: u32) -> Seg
 
 /// Whether a range that was received twice is the probe's.
 pub(crate) fn is_of_probe(board: &Board, (_, end): Range) -> bool {
-    board.probe.is_some_and(|probe| probe.again && probe.end == end)
+    board.probe.is_some_and(|probe| probe.again.is_some() && probe.end == end)
 }
 
-/// RFC 8985, 7.4.2, TLP_process_ack(). `duplicate`: the ACK has nothing new and no SACK.
+/// Recovery begins (RFC 8985, 7.1: "reset TLP.is_retrans and TLP.end_seq when initiating fast recovery"). A D-SACK of the probe still has to be
+/// known as its.
+pub(crate) fn recovery_begins(board: &mut Board) {
+    board.probe.iter_mut().for_each(|probe| probe.is_settled = true);
+}
+
+/// After a timeout there is no probe any more; but the peer may have its copy too, and reports that as it does others (as in Linux).
+pub(crate) fn timed_out(board: &mut Board) {
+    if let Some(Probe { end, again: Some((start, ts)), .. }) = board.probe.take() {
+        undo::sent(board, (start, end), ts);
+    }
+}
+
+/// RFC 8985, 7.4.2, TLP_process_ack(). `repeats`: the ACK has nothing new and no SACK; nothing need be in flight.
 /// RFC 8985 7.4.2-1, 7.4.2-2.
-pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dsack: Option<Range>, duplicate: bool, out: &mut Output) {
+pub(crate) fn on_ack(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, dsack: Option<Range>, repeats: bool, out: &mut Output) {
     let Some(probe) = pools.boards.get(s.tx.board).probe else { return };
     if seg.ack.lt(probe.end) {
         return;
     }
     let board = pools.boards.get(s.tx.board);
     let (needless, beyond) = (dsack.is_some_and(|range| is_of_probe(board, range)), seg.ack.gt(probe.end));
-    if !(!probe.again || needless || beyond || duplicate) {
+    if !(probe.again.is_none() || needless || beyond || repeats) {
         return;
     }
     pools.boards.get_mut(s.tx.board).probe = None;
-    if probe.again && !needless && beyond {
+    if probe.may_repair() && !needless && beyond {
         repaired(s, out);
     }
 }
 
 /// Nothing is in flight, and a D-SACK of the probe would have come by now: the loss was real.
 pub(crate) fn settle(s: &mut FlowState, pools: &mut Pools, out: &mut Output) {
-    if pools.boards.get_mut(s.tx.board).probe.take().is_some_and(|probe| probe.again) {
+    if pools.boards.get_mut(s.tx.board).probe.take().is_some_and(|probe| probe.may_repair()) {
         repaired(s, out);
     }
 }
@@ -180,7 +207,7 @@ mod tests {
         assert!(!wanted(|s, _| s.clear(ff::SACK)) && !wanted(|s, _| s.set(ff::PROBED)) && !wanted(|s, _| s.tx.srtt_us = 0));
         assert!(!wanted(|s, pools| pools.records.clear(&mut s.cc.sent)));
         assert!(!wanted(|s, pools| pools.boards.get_mut(s.tx.board).sacked = 1));
-        assert!(!wanted(|s, pools| pools.boards.get_mut(s.tx.board).probe = Some(Probe { end: s.snd_max(), again: true })));
+        assert!(!wanted(|s, pools| pools.boards.get_mut(s.tx.board).probe = Some(Probe { end: s.snd_max(), again: None, is_settled: false })));
     }
 
     /// RFC 8985 7.2-3, 7.2-4.
@@ -211,10 +238,11 @@ mod tests {
         let (start, end) = (SeqNum(1000), SeqNum(2000));
         let of = |again, range| {
             let mut board = Board::default();
-            board.probe = Some(Probe { end, again });
+            board.probe = Some(Probe { end, again, is_settled: false });
             is_of_probe(&board, range)
         };
-        assert!(of(true, (start, end)) && !of(false, (start, end)) && !of(true, (start, SeqNum(1999))));
+        let again = Some((start, 0));
+        assert!(of(again, (start, end)) && !of(None, (start, end)) && !of(again, (start, SeqNum(1999))));
         assert!(!is_of_probe(&Board::default(), (start, end)));
     }
 }

@@ -8,7 +8,6 @@
 
 use crate::board::{self, Board};
 use crate::cc;
-use crate::output::ts_now;
 use crate::pool::{NONE, Pools};
 use crate::records::mark;
 use crate::rtt;
@@ -31,6 +30,8 @@ pub(crate) struct Undo {
     unreported: u32,
     /// Our timestamp clock when the first of them was sent.
     first_ts: u32,
+    /// It was for a timeout.
+    is_timeout: bool,
     /// Until when D-SACKs are waited for after recovery, microseconds mod 2^32.
     until_us: u32,
 }
@@ -55,15 +56,15 @@ impl Undo {
 }
 
 /// The window has been reduced.
-pub(crate) fn begin(board: &mut Board) {
-    board.undo = Undo { stage: Stage::Reduced, ..Undo::default() };
+pub(crate) fn begin(board: &mut Board, is_timeout: bool) {
+    board.undo = Undo { stage: Stage::Reduced, is_timeout, ..Undo::default() };
 }
 
-/// [start, end) is sent again.
-pub(crate) fn sent(s: &FlowState, board: &mut Board, (start, end): Range, now: Now) {
+/// [start, end) is sent again, at `ts` of our timestamp clock.
+pub(crate) fn sent(board: &mut Board, (start, end): Range, ts: u32) {
     let undo = &mut board.undo;
     if undo.stage == Stage::Reduced {
-        (undo.stage, undo.first_ts) = (Stage::Sent, ts_now(s, now));
+        (undo.stage, undo.first_ts) = (Stage::Sent, ts);
         (undo.start, undo.end) = (start, end);
     }
     (undo.start, undo.end) = (undo.start.min(start), undo.end.max(end));
@@ -113,15 +114,19 @@ pub(crate) fn undo(s: &mut FlowState, pools: &mut Pools, out: &mut Output) {
         at = pools.records.next(s.cc.sent, at);
     }
     let board = pools.boards.get_mut(s.tx.board);
+    // Its recovery may be over.
+    let is_timeout = s.has(ff::LOSS) || board.undo.is_timeout;
     (board.undo, board.frto, board.forced) = (Undo::default(), crate::frto::Stage::Off, false);
     board.rack.forget();
     if cc::undo(s) {
         s.clear(ff::CWR);
     }
     if s.has(ff::LOSS) {
-        out.counts.add(Counter::TxSpuriousTimeouts);
         // RFC 5682, 2.1, (3b): "set the value of the "recover" variable to SND.UNA".
         s.cc.recover = s.tx.snd_una;
+    }
+    if is_timeout {
+        out.counts.add(Counter::TxSpuriousTimeouts);
     } else {
         out.counts.add(Counter::TxSpuriousRecoveries);
         // What was sent again is not among what RACK sees arrive in another order (RFC 8985, 6.2, step 3).
@@ -143,7 +148,7 @@ mod tests {
             let (mut s, mut board) = (flow(), Board::default());
             s.set(flags);
             let start = s.snd_una().add(1000);
-            board.undo = Undo { stage, start, end: start.add(1000), unreported: 1000, first_ts: 500, until_us: 0 };
+            board.undo = Undo { stage, start, end: start.add(1000), unreported: 1000, first_ts: 500, ..Undo::default() };
             let seg = SegmentIn { ack: s.snd_una().add(ack_to), timestamps: Some(Timestamps { val: 1, ecr }), ..ack(&s) };
             is_due(&s, &board, &seg, advanced)
         };
@@ -161,8 +166,8 @@ mod tests {
         let (mut s, mut board) = (flow(), Board::default());
         s.tx.snd_una = 0xf000_0000;
         let (una, next) = (s.snd_una(), s.snd_una().add(1000));
-        begin(&mut board);
-        sent(&s, &mut board, (una, next), Now(0));
+        begin(&mut board, false);
+        sent(&mut board, (una, next), 0);
         on_dsack(&mut board, (una.sub_len(1000), una));
         assert_eq!(board.undo.unreported, 1000, "that was of an earlier one");
         on_dsack(&mut board, (una, next));

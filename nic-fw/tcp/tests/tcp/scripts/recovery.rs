@@ -646,6 +646,36 @@ fn a_probe_that_shows_a_loss_reduces_the_window_once() {
     assert_eq!(t.s.cc.ssthresh, 2500);
 }
 
+/// RFC 8985, 7.1: "reset TLP.is_retrans and TLP.end_seq when initiating fast recovery".
+#[test]
+fn a_probe_that_began_a_recovery_repairs_nothing_itself() {
+    let begun = || {
+        let mut t = script();
+        t.write(5000);
+        t.wait(RTT_US);
+        let _ = t.ack(3000, &[]);
+        let _ = t.expire();
+        assert_eq!(ranges(&t.emit_all()), [(4000, 1000)]);
+        t.wait(RTT_US);
+        assert_eq!(t.ack(3000, &[(4000, 5000)]), [(3000, 1000)]);
+        t.wait(RTT_US);
+        assert!(!t.counts(5000, &[]).has(Counter::TxTailRepairs));
+        t
+    };
+    let mut t = begun();
+    let ssthresh = t.s.cc.ssthresh;
+    t.window(10);
+    t.write(1000);
+    assert!(!t.counts(6000, &[]).has(Counter::TxTailRepairs), "with what is sent next");
+    assert_eq!(t.s.cc.ssthresh, ssthresh);
+    let mut t = begun();
+    assert!(!t.expire().counts.has(Counter::TxTailRepairs), "after a while");
+    assert_eq!((t.s.cc.ssthresh, t.pools.left(), next_deadline(&t.s, t.now())), (ssthresh, (64, 16), None));
+    let mut t = begun();
+    let out = t.segment(sack(5000, &[(4000, 5000)]));
+    assert!(out.counts.has(Counter::RxDsacks) && !out.counts.has(Counter::TxSpuriousRecoveries), "that was the probe");
+}
+
 /// RFC 8985 7.2-3.
 #[test]
 fn one_segment_is_given_the_time_of_a_delayed_ack() {
@@ -769,7 +799,74 @@ fn a_duplicate_ack_shows_that_a_probe_was_needless() {
     assert!(t.s.cc.cwnd >= 10_000);
 }
 
+/// Also where nothing else has been sent since.
+#[test]
+fn a_duplicate_ack_shows_that_when_nothing_is_in_flight() {
+    let mut t = script();
+    t.write(3000);
+    let _ = t.expire();
+    t.emit_all();
+    let _ = t.ack(3000, &[]);
+    assert!(!t.counts(3000, &[]).has(Counter::TxTailRepairs));
+    assert_eq!((t.pools.left(), next_deadline(&t.s, t.now())), ((64, 16), None));
+    t.write(1000);
+    assert!(!t.counts(4000, &[]).has(Counter::TxTailRepairs));
+    assert!(t.s.cc.cwnd >= 10_000);
+}
+
 // Timeouts: RFC 8985, 6.3; RFC 2018, 8; RFC 5682.
+
+/// The probe was a copy as well: one of them reported leaves one that was needed.
+#[test]
+fn a_timeout_after_a_probe_needs_both_copies_reported_to_be_taken_back() {
+    let mut t = script();
+    t.write(1000);
+    let _ = t.expire();
+    assert_eq!(ranges(&t.emit_all()), [(0, 1000)]);
+    assert_eq!(time_out(&mut t), [(0, 1000)]);
+    t.wait(RTT_US);
+    assert!(!t.counts(1000, &[(0, 1000)]).has(Counter::TxSpuriousTimeouts));
+    assert!(t.counts(1000, &[(0, 1000)]).has(Counter::TxSpuriousTimeouts));
+}
+
+/// A spike of the delay is no path that reorders.
+#[test]
+fn a_timeout_that_is_taken_back_late_says_nothing_of_reordering() {
+    let mut t = script();
+    t.write(1000);
+    let _ = t.expire();
+    t.emit_all();
+    let _ = time_out(&mut t);
+    let _ = t.ack(1000, &[]);
+    assert_eq!(t.s.rx.flags & flow_flags::LOSS, 0);
+    let _ = t.ack(1000, &[(0, 1000)]);
+    let counts = t.counts(1000, &[(0, 1000)]);
+    assert!(counts.has(Counter::TxSpuriousTimeouts) && !counts.has(Counter::TxSpuriousRecoveries));
+    assert_eq!(t.s.rx.flags & flow_flags::REORDERED, 0);
+}
+
+/// RFC 3168, 6.1.2: what the peer sends before it has seen CWR says nothing new (as in Linux, above high_seq).
+#[test]
+fn a_mark_that_is_echoed_once_more_at_the_end_of_the_window_reduces_it_no_more() {
+    let mut t = Script::with(|s| (s.sack, s.ecn, s.snd_wnd) = (true, true, 60_000));
+    t.write(10_000);
+    t.wait(RTT_US);
+    let echo = |t: &mut Script, ack| {
+        let _ = t.segment(seg(RX, TX + ack, A | TcpFlags::ECE, 0));
+    };
+    echo(&mut t, 2000);
+    let ssthresh = t.s.cc.ssthresh;
+    assert!(ssthresh < 10_000);
+    echo(&mut t, 10_000);
+    t.write(4000);
+    echo(&mut t, 10_000);
+    assert_eq!(t.s.cc.ssthresh, ssthresh);
+    // The next window is another one.
+    echo(&mut t, 14_000);
+    t.write(4000);
+    echo(&mut t, 16_000);
+    assert!(t.s.cc.ssthresh < ssthresh);
+}
 
 /// Past probe and reordering timer, to the timeout.
 fn time_out(t: &mut Script) -> Vec<(u32, u32)> {
