@@ -166,6 +166,8 @@ pub(crate) fn settings() -> &'static Settings {
 /// When the library is loaded: sockets that came through exec are found, while nothing else has been opened.
 pub fn start() {
     settings();
+    // Before there is a socket: a child of vfork() may close an instance of epoll that is this process's.
+    PID.store(pid(), Ordering::Relaxed);
     let tokens: Vec<i32> = open_numbers().into_iter().filter(|&fd| is_token(AppFd(fd))).collect();
     let Some(&first) = tokens.first() else { return };
     if attach_with(Some(AppFd(first))).is_err() {
@@ -506,9 +508,7 @@ pub fn fork_parent() {
 /// After fork(), in the child: gives up the parent's queues and its connection, which it must neither use nor keep open.
 pub fn fork_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
-    if PID.load(Ordering::Relaxed) != 0 {
-        PID.store(pid(), Ordering::Relaxed);
-    }
+    PID.store(pid(), Ordering::Relaxed);
     let Some((mut control, mut hub)) = HELD.try_with(|held| held.borrow_mut().take()).ok().flatten() else { return };
     set_shared();
     let fds = FAMILY.get().map(|f| [Some(&f.region_fd), f.keeper.as_ref()]);

@@ -106,7 +106,7 @@ fn congestion_echo(s: &mut FlowState, seg: &SegmentIn) {
 pub(crate) fn advance(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &mut Output) {
     let flight = s.snd_nxt().since_or_zero(s.snd_una());
     // What was sent again is not among the records.
-    let untimed = s.cc.sent == 0 || s.has(ff::RECOVERY | ff::LOSS);
+    let untimed = !records::is_timed(s, pools) || s.has(ff::RECOVERY | ff::LOSS);
     let measured = records::acked(s, pools, seg.ack, now).is_some();
     let echoed = untimed && rtt::echoed(s, seg.timestamps, now);
     if !measured && !echoed {

@@ -40,7 +40,9 @@ pub(crate) struct Board {
 }
 
 /// A flow keeps no more records than this while it has a scoreboard: what an ACK can cost is bounded by it.
-const RECORDS_MAX: u32 = 512;
+const RECORDS_MAX: u32 = 2 * CUT_MAX;
+/// And no more than this by what blocks of SACK say. The rest is for what is sent again: a flow with so many holes can still fill them.
+const CUT_MAX: u32 = 512;
 
 /// A quarter of the clock's circle, 18 minutes: whatever was sent before has long timed out.
 const OLD_US: u32 = 1 << 30;
@@ -148,6 +150,11 @@ pub(crate) fn set_marks(s: &FlowState, pools: &mut Pools, handle: Handle, marks:
     board.sub(record);
     record.marks = marks;
     board.add(record);
+}
+
+/// As `split`, for a block of SACK.
+pub(crate) fn cut(s: &mut FlowState, pools: &mut Pools, handle: Handle, at: SeqNum) -> Option<Handle> {
+    if pools.boards.get(s.tx.board).records >= CUT_MAX { None } else { split(s, pools, handle, at) }
 }
 
 /// Cuts a record of a flow with a scoreboard in two. `None`: there is no record for the second part.

@@ -66,6 +66,10 @@ pub(crate) fn delivered(s: &mut FlowState, board: &mut Board, record: &Record, s
     } else if record.end.lt(board.rack.fack) && !again {
         s.set(ff::REORDERED);
     }
+    // That something was sent so late is not known of it.
+    if record.has(mark::MIXED) {
+        return false;
+    }
     // RFC 8985, 6.2, step 2: of which copy it is an acknowledgement is not certain. What is SACKed is not what is echoed (RFC 7323, 4.3).
     let in_order = record.end.le(seg.ack);
     if again && (rtt_us < s.tx.min_rtt_us || in_order && echoes_earlier(s, seg, rtt_us, now)) {

@@ -40,6 +40,8 @@ pub(crate) mod mark {
     pub(crate) const AGAIN: u8 = 1 << 2;
     /// Its acknowledgement gives the next RTT sample.
     pub(crate) const TIMED: u8 = 1 << 3;
+    /// For want of records it stands for what was sent at several times, and has the last of them: its arrival measures nothing.
+    pub(crate) const MIXED: u8 = 1 << 4;
 }
 
 impl Record {
@@ -85,16 +87,21 @@ pub(crate) fn sent(s: &mut FlowState, pools: &mut Pools, (start, end): Range, us
     let last = s.cc.sent;
     if last != NONE && (!apart || pools.is_out_of_records()) {
         let slack = s.tx.srtt_us / SAME_TIME_PART;
+        let oldest = pools.records.get(pools.records.first(last)).us;
+        let is_out = pools.is_out_of_records();
         let tail = pools.records.get_mut(last);
         let since = us.wrapping_sub(tail.us);
-        if tail.marks == 0 && since <= slack || tail.marks == mark::TIMED && since == 0 {
+        let is_plain = tail.marks == 0 && since <= slack || tail.marks == mark::TIMED && since == 0;
+        let in_flight = !tail.has(mark::SACKED | mark::LOST);
+        if !apart && (is_plain || in_flight && since <= us.wrapping_sub(oldest) / SAME_TIME_AGE) {
             tail.end = end;
             return true;
         }
-        let (in_flight, since) = (!tail.has(mark::SACKED | mark::LOST), since);
-        let oldest = pools.records.get(pools.records.first(last)).us;
-        if in_flight && (since <= us.wrapping_sub(oldest) / SAME_TIME_AGE || pools.is_out_of_records()) {
-            pools.records.get_mut(last).end = end;
+        if in_flight && is_out {
+            if tail.has(mark::TIMED) {
+                s.clear(ff::RTT_PENDING);
+            }
+            *tail = Record { end, us, marks: tail.marks & !mark::TIMED | mark::MIXED, ..*tail };
             return true;
         }
     }
@@ -122,7 +129,7 @@ pub(crate) fn acked(s: &mut FlowState, pools: &mut Pools, ack: SeqNum, now: Now)
             s.clear(ff::RTT_PENDING);
             sample = Some(age(record.us, now));
         }
-        newest = Some(record.us);
+        newest = (!record.has(mark::MIXED)).then_some(record.us);
         pools.records.remove(&mut s.cc.sent, NONE);
     }
     // Slow start looks at more than one round trip in a window.
@@ -133,6 +140,11 @@ pub(crate) fn acked(s: &mut FlowState, pools: &mut Pools, ack: SeqNum, now: Now)
         rtt::measured(s, us, now);
     }
     sample
+}
+
+/// Whether what comes next gives a measurement, if any does.
+pub(crate) fn is_timed(s: &FlowState, pools: &Pools) -> bool {
+    s.cc.sent != NONE && !pools.records.get(pools.records.first(s.cc.sent)).has(mark::MIXED)
 }
 
 /// Forgets what was sent when.

@@ -77,7 +77,7 @@ fn delivered(s: &mut FlowState, pools: &mut Pools, record: &Record, seg: &Segmen
     let board = pools.boards.get_mut(s.tx.board);
     let certain = rack::delivered(s, board, record, seg, now);
     if !record.has(mark::AGAIN) {
-        news.rtt_us = least(news.rtt_us);
+        news.rtt_us = if record.has(mark::MIXED) { news.rtt_us } else { least(news.rtt_us) };
         news.original |= record.end.le(SeqNum(s.cc.recover));
     } else if certain && s.has(ff::TIMESTAMPS) {
         // Karn's rule (RFC 6298, 3) forbids it otherwise.
@@ -131,12 +131,12 @@ pub(crate) fn selective(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, n
             if start.gt(record.start) {
                 // The part before the block stays as it is. Without a record for the other part the block is not believed: it is only
                 // advice.
-                let second = board::split(s, pools, at, start);
+                let second = board::cut(s, pools, at, start);
                 before = at;
                 at = second.unwrap_or_else(|| pools.records.next(s.cc.sent, at));
                 continue;
             }
-            if end.ge(record.end) || board::split(s, pools, at, end).is_some() {
+            if end.ge(record.end) || board::cut(s, pools, at, end).is_some() {
                 let whole = *pools.records.get(at);
                 board::set_marks(s, pools, at, mark::SACKED);
                 news.sacked += whole.len();

@@ -69,7 +69,7 @@ pub(crate) fn ack(s: &FlowState) -> SegmentIn {
 
 /// A flow with a scoreboard, and a record of 1000 bytes for each of these times (microseconds) and marks.
 pub(crate) fn flow_of(records: &[(u32, u8)]) -> (FlowState, Pools) {
-    let (mut s, mut pools) = (flow(), Pools::new(1000, 4));
+    let (mut s, mut pools) = (flow(), Pools::new(2000, 4));
     for &(us, _) in records {
         let (start, end) = (s.snd_max(), s.snd_max().add(1000));
         assert!(pools.push(&mut s.cc.sent, Record { start, end, us, marks: 0 }));

@@ -680,7 +680,25 @@ static void cloned(void) {
     reap(1);
 }
 
+/* As Python's asyncio starts its subprocesses. */
+static void vfork_before_any_socket(void) {
+    int e = epoll_create1(0);
+    pid_t child = vfork();
+    if (child == 0) {
+        close(e);
+        execlp("true", "true", NULL);
+        _exit(1);
+    }
+    reap(1);
+    int s = outgoing();
+    struct epoll_event ev = {.events = EPOLLIN};
+    T(epoll_ctl(e, EPOLL_CTL_ADD, s, &ev));
+    P("send x");
+    T(epoll_wait(e, &ev, 1, 5000));
+}
+
 const struct test process_tests[] = {
+    {"vfork_before_any_socket", vfork_before_any_socket},
     {"cloned", cloned},
     {"fork_per_connection", fork_per_connection},
     {"child_exits_without_closing", child_exits_without_closing},

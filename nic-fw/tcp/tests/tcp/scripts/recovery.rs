@@ -383,6 +383,66 @@ fn without_records_three_duplicate_acks_retransmit() {
     assert!(t.pools.take_refused() > 0);
 }
 
+/// Blocks of SACK may make 512 records, and holes that are sent again in part need more: they are filled by what is known.
+#[test]
+fn many_holes_do_not_end_the_scoreboard() {
+    const GROUP: u32 = 6;
+    let mut t = Script::with(|s| (s.sack, s.snd_wnd, s.tx_buf_log2) = (true, 1_800_000, 22));
+    t.s.tx.wscale = 6;
+    t.pools = Pools::new(4096, 4);
+    t.window(1800);
+    t.write(1800 * MSS);
+    t.wait(RTT_US);
+    // The first two of every six are lost.
+    for group in 0..1800 / GROUP {
+        let start = group * GROUP * MSS;
+        let _ = t.segment(sack(0, &[(start + 2 * MSS, start + GROUP * MSS)]));
+        while t.emit().is_some() {}
+    }
+    assert!(t.s.tx.board != 0 && t.s.rx.flags & flow_flags::RECOVERY != 0, "it goes on with what it knows");
+}
+
+/// RFC 6298, 3: a measurement is of what was sent at one time. A record that stands for all, for want of others, gives none.
+#[test]
+fn without_records_a_flow_that_is_never_idle_measures_nothing_wrong() {
+    let mut t = script();
+    t.pools = Pools::new(1, 4);
+    let srtt_us = t.s.tx.srtt_us;
+    t.write(2000);
+    for n in 1..100 {
+        t.wait(RTT_US);
+        t.write(1000);
+        let _ = t.ack(n * 1000, &[]);
+    }
+    t.wait(RTT_US);
+    let _ = t.ack(101_000, &[]);
+    assert!(t.s.tx.srtt_us <= srtt_us.max(2 * RTT_US as u32), "{} us", t.s.tx.srtt_us);
+    assert!(t.s.cc.sent == 0 && t.s.rx.flags & flow_flags::RTT_PENDING == 0);
+    // As ever, once there is a record again.
+    t.write(1000);
+    t.wait(5 * RTT_US);
+    let _ = t.ack(102_000, &[]);
+    assert!(t.s.tx.srtt_us > srtt_us);
+}
+
+/// RFC 8985, 6.2: only what was sent before something that has arrived can be lost.
+#[test]
+fn without_records_what_is_sent_after_a_retransmission_is_not_lost_with_it() {
+    let mut t = script();
+    t.pools = Pools::new(3, 4);
+    t.window(20);
+    t.write(9000);
+    t.wait(RTT_US);
+    assert_eq!(t.ack(0, &[(1000, 8000)]), [(0, 1000)]);
+    assert_eq!(t.pools.left().0, 0);
+    t.wait(RTT_US / 2);
+    t.window(20);
+    assert_eq!(ranges(&t.write(1000)), [(9000, 1000)]);
+    t.wait(RTT_US / 2);
+    // The retransmission has arrived, and nothing of the rest.
+    assert_eq!(t.ack(8000, &[]), []);
+}
+
 /// Where records are left, but no scoreboard.
 #[test]
 fn without_a_scoreboard_three_duplicate_acks_retransmit() {
