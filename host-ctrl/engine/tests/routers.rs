@@ -95,12 +95,15 @@ fn when_the_link_comes_back_groups_are_told_and_routers_asked() {
     b.frame(&Ra::new().frame());
     b.pass(60 * SEC);
     let reports = b.engine.counters().mld_reports_sent;
-    b.engine.link_came_up(b.now);
+    b.engine.link(false, b.now);
+    b.engine.link(true, b.now);
     assert_eq!(b.engine.counters().mld_reports_sent, reports + 1);
     let actions = b.actions();
     assert!(nds(&actions).iter().any(|(_, m)| *m == Nd::RouterSolicitation), "{actions:?}");
     b.frame(&Ra::new().frame());
     assert_eq!(solicitations(&b.pass(SEC)), []);
+    b.engine.link(true, b.now);
+    assert!(b.actions().is_empty(), "it has been up all the time");
 }
 
 #[test]

@@ -124,7 +124,7 @@ impl<'a> Daemon<'a> {
         let admin_listener = run_dir.listen_admin()?;
         watch.add(&admin_listener, Watched::AdminListener, EventFlags::IN)?;
         run_dir.forget_failure();
-        let link = say_ready(settings, core.host());
+        let link = say_ready(settings, &mut core);
         Ok(Self {
             settings,
             core,
@@ -226,9 +226,7 @@ impl<'a> Daemon<'a> {
         let before = std::mem::replace(&mut self.link, link);
         if link != before {
             tracing::info!("the port's link is {}", link.text());
-        }
-        if (before, link) == (PortLink::Down, PortLink::Up) {
-            self.core.link_came_up(now);
+            self.core.link(link.may_be_up(), now);
         }
         if self.core.host().card_status() == "failed" {
             let text = self.core.host().card_failure();
@@ -425,13 +423,15 @@ fn attach(settings: &Settings, card: Box<dyn Card>, descriptors: usize, now: u64
     Ok(Core::new(config, machine, engine))
 }
 
-/// Applications can come. Returns how the port's link is.
-fn say_ready(settings: &Settings, machine: &mut Machine) -> PortLink {
+/// Applications can come. Returns how the port's link is, which is all that `core` knows of it.
+fn say_ready(settings: &Settings, core: &mut Core<Machine>) -> PortLink {
+    let machine = core.host();
     let (info, link) = (machine.card_info(), machine.port_link());
     tracing::info!(
         card = %settings.device, mac = mac_text(&info.mac), mtu = info.mtu, link = link.text(), ip = settings.options().ip_addr.join(","),
         run_dir = %settings.run_dir.display(), "ready"
     );
+    core.link(link.may_be_up(), now_us());
     link
 }
 

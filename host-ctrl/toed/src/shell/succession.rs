@@ -73,7 +73,7 @@ impl Daemon<'_> {
         (self.accept_again_us, self.look_at_us) = (None, None);
         self.held.clear();
         tracing::warn!("another card has come in the place of the one that failed; programs that ran on that one have to be started again");
-        self.link = say_ready(self.settings, self.core.host());
+        self.link = say_ready(self.settings, &mut self.core);
         Ok(())
     }
 }
