@@ -23,7 +23,7 @@ use crate::{
 };
 use toe_wire::{
     ipv6::{self, is_link_local, is_multicast},
-    nd::{self, PrefixInfo, RouterAdvertisement, Solicitation},
+    nd::{self, Preference, PrefixInfo, RouterAdvertisement, Solicitation},
 };
 
 /// RFC 7559, 2: routers are asked until one answers, after this time first and then after twice as long each time, up to an hour.
@@ -239,7 +239,7 @@ impl Engine {
         if ra.lifetime_s > 0 {
             self.autoconf.solicit_us = FOREVER;
         }
-        self.advertised(Route::new(Prefix::ALL_V6, Some(ra.src)), self.until(ra.lifetime_s.into()));
+        self.advertised(Route::new(Prefix::ALL_V6, Some(ra.src)), ra.preference, self.until(ra.lifetime_s.into()));
         if let Some(mac) = ra.source_mac.filter(|mac| self.is_station(*mac)) {
             self.named(ra.src, mac);
         }
@@ -257,8 +257,8 @@ impl Engine {
         true
     }
 
-    fn advertised(&mut self, route: Route, until_us: u64) {
-        if !self.routes.advertised(route, until_us, self.now) {
+    fn advertised(&mut self, route: Route, preference: Preference, until_us: u64) {
+        if !self.routes.advertised(route, preference, until_us, self.now) {
             self.counters.routes_refused += 1;
         }
     }
@@ -270,7 +270,7 @@ impl Engine {
             return;
         }
         if info.on_link {
-            self.advertised(Route::new(dest.masked(), None), self.until(info.valid_s));
+            self.advertised(Route::new(dest.masked(), None), Preference::default(), self.until(info.valid_s));
         }
         if info.autonomous && info.len == PREFIX_LEN && info.preferred_s <= info.valid_s {
             self.address_of(dest.masked(), self.until(info.preferred_s), self.until(info.valid_s));
