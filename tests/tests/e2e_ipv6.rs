@@ -321,6 +321,50 @@ fn an_advertised_prefix_makes_an_address_that_works() {
     fetch(&pair, &card.place(), "fd55::1", 80, &hash);
 }
 
+/// Names what the card's MLD reports and router solicitations are as they come, on whatever interface. One that is down just now says so
+/// once, and goes on when it is up.
+const HEARS: &str = "import socket\n\
+    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x86dd))\n\
+    print('listening', flush=True)\n\
+    while True:\n\
+    \x20   try: f = s.recv(2000)\n\
+    \x20   except OSError: continue\n\
+    \x20   kind = f[62] if f[20] == 0 else f[54]\n\
+    \x20   kind in (133, 143) and print({133: 'routers are asked', 143: 'groups are told'}[kind], f[6:12].hex(':'), flush=True)\n";
+
+/// Nothing else comes from the wire that could have toed look.
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn when_the_cable_is_in_again_groups_are_told_and_routers_asked() {
+    let pair = pair();
+    let card = pair.card_up_with(&["--ip", &format!("{CARD_IP6}/64"), "--slaac"]).expect("card");
+    let mac = card.json("status").expect("status")["card"]["port_mac"].as_str().expect("text").to_owned();
+    pair.peer().ip(&format!("link set {PEER_IF} down")).expect("down");
+    wait_until("toed notices", LIMIT, || card.logs(&pair.lab, 100).contains("the port's link is down")).expect("down");
+    let mut hears = pair.peer_place().start(&pair.lab, "hears", "python3", &["-u", "-c", HEARS]).expect("starts");
+    let log = pair.lab.log_path("hears");
+    let log = || std::fs::read_to_string(&log).unwrap_or_default();
+    hears.wait_ready(LIMIT, || log().contains("listening")).expect("listens");
+    pair.peer().ip(&format!("link set {PEER_IF} up")).expect("up");
+    for said in ["groups are told", "routers are asked"] {
+        hears.wait_ready(LIMIT, || log().contains(&format!("{said} {mac}"))).unwrap_or_else(|e| panic!("{said}: {e:#}"));
+    }
+}
+
+/// RFC 4862, 5.4: nobody can be asked over a dead link.
+#[test]
+#[ignore = "end to end: cargo xtask test"]
+fn an_address_is_asked_for_when_the_cable_is_in() {
+    let pair = pair();
+    pair.peer().ip(&format!("link set {PEER_IF} down")).expect("down");
+    let shown = || pair.near().run("ip", &["-o", "link", "show", "dev", CARD_IF], LIMIT).expect("ip").stdout();
+    wait_until("the kernel notices", LIMIT, || shown().contains("NO-CARRIER")).expect("no carrier");
+    let card = pair.card_up_with(&["--ip", &format!("{CARD_IP6}/64")]).expect("up without a cable");
+    assert_eq!(state_of(&card, CARD_IP6).as_deref(), Some("tentative"));
+    pair.peer().ip(&format!("link set {PEER_IF} up")).expect("up");
+    wait_until("the address is asked for", LIMIT, || state_of(&card, CARD_IP6).as_deref() == Some("preferred")).expect("nobody has it");
+}
+
 /// Sends bytes one by one, and hears each come back: "alive N" for every tenth.
 const TALKS: &str = "import socket, sys, time\n\
     c = socket.create_connection((sys.argv[1], 7), 10)\n\

@@ -57,7 +57,7 @@ pub struct Own {
     pub prefix: Prefix,
     pub source: Source,
     pub state: State,
-    /// When the next probe is due, or the last one has remained without an answer; of tentative ones.
+    /// When the next probe is due, or the last one has remained without an answer; of tentative ones. [`FOREVER`]: when the link is up.
     pub probe_us: u64,
     pub preferred_until_us: u64,
     pub valid_until_us: u64,
@@ -110,6 +110,10 @@ impl Addresses {
 
     pub fn iter(&self) -> impl Iterator<Item = &Own> {
         self.list.iter()
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Own> {
+        self.list.iter_mut()
     }
 
     /// The first of which something is due.

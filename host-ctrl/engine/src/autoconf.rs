@@ -6,6 +6,8 @@
 //!                                                                                           └─► routes, MTU, hop limit
 //! ```
 //!
+//! Probes count only while the port's link is up: what is asked while it is down reaches nobody, so that address is asked for when it comes up.
+//!
 //! Advertisements are taken only if the operator has said so (`Config::slaac`): whoever is on the link can send them. They add to what
 //! the operator has set, and end with their time; how much they can add is bounded.
 
@@ -21,7 +23,7 @@ use crate::{
 };
 use toe_wire::{
     ipv6::{self, is_link_local, is_multicast},
-    nd::{self, PrefixInfo, RouterAdvertisement, Solicitation},
+    nd::{self, Preference, PrefixInfo, RouterAdvertisement, Solicitation},
 };
 
 /// RFC 7559, 2: routers are asked until one answers, after this time first and then after twice as long each time, up to an hour.
@@ -38,6 +40,8 @@ const CONFLICT_US: u64 = 10_000_000;
 
 /// What routers have said of the link, and what we still ask.
 pub(crate) struct Autoconf {
+    /// The port's; also of a card that does not tell.
+    link_is_up: bool,
     /// When the next router solicitation is due, and how long after it the one behind it.
     solicit_us: u64,
     solicit_again_us: u64,
@@ -49,7 +53,14 @@ pub(crate) struct Autoconf {
 
 impl Autoconf {
     pub fn new(config: &Config) -> Self {
-        Self { solicit_us: FOREVER, solicit_again_us: SOLICITATION_US, mtu: config.mtu, hop_limit: config.ttl, deadline: None }
+        Self {
+            link_is_up: true,
+            solicit_us: FOREVER,
+            solicit_again_us: SOLICITATION_US,
+            mtu: config.mtu,
+            hop_limit: config.ttl,
+            deadline: None,
+        }
     }
 }
 
@@ -72,12 +83,17 @@ impl Engine {
 
     fn add_address(&mut self, prefix: Prefix, source: Source, preferred_until_us: u64, valid_until_us: u64) {
         let state = if is_v4(&prefix.ip) { State::Preferred } else { State::Tentative(self.config.dad_transmits) };
-        let own = Own { prefix, source, state, probe_us: self.now, preferred_until_us, valid_until_us, conflict_us: 0 };
+        let own = Own { prefix, source, state, probe_us: self.first_probe_us(), preferred_until_us, valid_until_us, conflict_us: 0 };
         if !self.addresses.add(own) {
             self.counters.addresses_refused += 1;
         } else if state.is_usable() {
             self.announce(&own, true);
         }
+    }
+
+    /// When a new address is asked for. Without probes it need not wait for the link (RFC 4862, 5.1: DupAddrDetectTransmits).
+    fn first_probe_us(&self) -> u64 {
+        if self.autoconf.link_is_up || self.config.dad_transmits == 0 { self.now } else { FOREVER }
     }
 
     /// Tells the card whether an address is ours.
@@ -173,14 +189,31 @@ impl Engine {
         }
     }
 
+    pub(crate) fn link_changed(&mut self, up: bool) {
+        if core::mem::replace(&mut self.autoconf.link_is_up, up) != up {
+            self.probe_anew();
+            if up {
+                self.introduce_again();
+            }
+            self.addresses_timer();
+        }
+    }
+
+    /// What has not been asked to the end counts for nothing, as the link was down for a part of it.
+    fn probe_anew(&mut self) {
+        let at = self.first_probe_us();
+        for own in self.addresses.iter_mut().filter(|own| matches!(own.state, State::Tentative(_))) {
+            (own.state, own.probe_us) = (State::Tentative(self.config.dad_transmits), at);
+        }
+    }
+
     /// The port's link has come back, and may be another one: switches that look at reports are to know our groups, and routers are asked
     /// anew (RFC 4861, 6.3.7; RFC 4862, 5.3).
-    pub(crate) fn introduce_again(&mut self) {
+    fn introduce_again(&mut self) {
         self.join_groups();
         if self.addresses.link_local().is_some() {
             self.ask_for_routers();
         }
-        self.addresses_timer();
     }
 
     /// RFC 4861, 6.3.7.
@@ -206,7 +239,7 @@ impl Engine {
         if ra.lifetime_s > 0 {
             self.autoconf.solicit_us = FOREVER;
         }
-        self.advertised(Route::new(Prefix::ALL_V6, Some(ra.src)), self.until(ra.lifetime_s.into()));
+        self.advertised(Route::new(Prefix::ALL_V6, Some(ra.src)), ra.preference, self.until(ra.lifetime_s.into()));
         if let Some(mac) = ra.source_mac.filter(|mac| self.is_station(*mac)) {
             self.named(ra.src, mac);
         }
@@ -224,8 +257,8 @@ impl Engine {
         true
     }
 
-    fn advertised(&mut self, route: Route, until_us: u64) {
-        if !self.routes.advertised(route, until_us, self.now) {
+    fn advertised(&mut self, route: Route, preference: Preference, until_us: u64) {
+        if !self.routes.advertised(route, preference, until_us, self.now) {
             self.counters.routes_refused += 1;
         }
     }
@@ -237,7 +270,7 @@ impl Engine {
             return;
         }
         if info.on_link {
-            self.advertised(Route::new(dest.masked(), None), self.until(info.valid_s));
+            self.advertised(Route::new(dest.masked(), None), Preference::default(), self.until(info.valid_s));
         }
         if info.autonomous && info.len == PREFIX_LEN && info.preferred_s <= info.valid_s {
             self.address_of(dest.masked(), self.until(info.preferred_s), self.until(info.valid_s));

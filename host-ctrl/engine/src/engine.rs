@@ -241,10 +241,10 @@ impl Engine {
         self.exception(frame, meta);
     }
 
-    /// The port's link has come back after it was down.
-    pub fn link_came_up(&mut self, now: u64) {
+    /// How the port's link is: to be called at the start and when it changes. Until then, and where the card does not tell, it is up.
+    pub fn link(&mut self, up: bool, now: u64) {
         self.advance(now);
-        self.introduce_again();
+        self.link_changed(up);
     }
 
     /// To be called when [`Engine::next_deadline`] has come.

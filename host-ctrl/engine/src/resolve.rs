@@ -49,6 +49,7 @@ impl Engine {
 
     /// Takes a reference to the next hop `ip` for `conn`, and asks for its MAC if need be.
     pub(crate) fn use_hop(&mut self, ip: Ip, conn: ConnId) -> Hop {
+        self.ask_silent_router();
         let is_router = self.conns.get(conn).is_some_and(|c| c.key.remote_ip != ip);
         let Some(index) = self.neighbour(ip, is_router) else { return Hop::NoSpace };
         let Some(n) = self.neighbours.get_mut(index) else { return Hop::NoSpace };
@@ -67,6 +68,12 @@ impl Engine {
             self.ask(index);
         }
         Hop::Waiting(index)
+    }
+
+    /// Routers that nobody uses as they have been silent would not be heard again: one of them is asked now and then, when a connection begins.
+    fn ask_silent_router(&mut self) {
+        let index = self.routes.to_be_asked(self.now).and_then(|router| self.neighbour(router, true));
+        index.into_iter().for_each(|index| self.make_sure(index));
     }
 
     /// Takes a reference to the next hop `ip` for `peer`, whose handshake came `from` there: a host on the link is usable at once, and
@@ -228,7 +235,7 @@ impl Engine {
         let waiting = core::mem::take(&mut n.waiting);
         n.state = State::Incomplete;
         // RFC 4861, 6.3.6: routers take turns until one answers.
-        self.routes.silent(&n.ip);
+        self.routes.silent(&n.ip, self.now);
         for conn in waiting {
             self.unreachable(conn);
         }
@@ -247,6 +254,9 @@ impl Engine {
 
     /// `mac` is sure to be right.
     pub(crate) fn heard(&mut self, index: u16, mac: Mac) {
+        if let Some(n) = self.neighbours.get(index) {
+            self.routes.heard(&n.ip);
+        }
         self.learn(index, mac, State::Reachable);
     }
 

@@ -2,6 +2,8 @@
 //! have advertised, for a time.
 
 use crate::addr::{Ip, Prefix};
+use core::cmp::Reverse;
+use toe_wire::nd::Preference;
 
 /// A route. `via`: the router; None: on-link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,18 +25,35 @@ impl Route {
 
 /// Advertised routes that are kept.
 const ADVERTISED_MAX: usize = 16;
+/// A router that has been asked in vain is asked again after this, if connections begin meanwhile (RFC 4191, 3.5).
+const ASK_AGAIN_US: u64 = 60 * 1_000_000;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     route: Route,
     /// When what a router has advertised ends; None: the operator's.
     until_us: Option<u64>,
+    preference: Preference,
+    /// Which of all failures to answer was its router's last; 0: it has answered since, or was never asked.
+    failure: u64,
+    ask_again_us: u64,
+    serial: u64,
 }
 
-/// The routing table: few entries, longest prefix first.
+impl Entry {
+    /// What is tried first comes first. Whether a router answers is more than what anybody says of it (RFC 4191, 3.2); the operator's word is
+    /// more than a router's.
+    fn order(&self) -> impl Ord + use<> {
+        (Reverse(self.route.dest.len), self.failure, self.until_us.is_some(), Reverse(self.preference), self.serial)
+    }
+}
+
+/// The routing table: few entries, in the order in which they are tried.
 #[derive(Clone, Debug, Default)]
 pub struct RouteTable {
     entries: Vec<Entry>,
+    serial: u64,
+    failures: u64,
     /// A router has come or gone.
     changed: bool,
 }
@@ -47,24 +66,32 @@ pub(crate) fn is_host_v4(a: [u8; 4]) -> bool {
 impl RouteTable {
     /// Adds a route of the operator's. Of two with one prefix the first stated is tried first.
     pub fn add(&mut self, route: Route) {
-        self.insert(Entry { route, until_us: None });
+        self.insert(route, None, Preference::default());
     }
 
-    fn insert(&mut self, entry: Entry) {
-        let at = self.entries.partition_point(|e| e.route.dest.len >= entry.route.dest.len);
-        self.entries.insert(at, entry);
+    fn insert(&mut self, route: Route, until_us: Option<u64>, preference: Preference) {
+        self.serial += 1;
+        self.entries.push(Entry { route, until_us, preference, failure: 0, ask_again_us: 0, serial: self.serial });
+        self.sort();
+    }
+
+    fn sort(&mut self) {
+        self.entries.sort_by_key(Entry::order);
     }
 
     /// A router has advertised this route until then; a time in the past ends it. False: there are too many of them.
-    pub fn advertised(&mut self, route: Route, until_us: u64, now: u64) -> bool {
+    pub fn advertised(&mut self, route: Route, preference: Preference, until_us: u64, now: u64) -> bool {
         let known = self.entries.iter().position(|e| e.until_us.is_some() && e.route == route);
         match known {
             Some(_) if until_us <= now => self.retain(|e| e.until_us.is_none() || e.route != route),
-            Some(at) => self.entries[at].until_us = Some(until_us),
+            Some(at) => {
+                (self.entries[at].until_us, self.entries[at].preference) = (Some(until_us), preference);
+                self.sort();
+            }
             None if until_us <= now => {}
             None if self.entries.iter().filter(|e| e.until_us.is_some()).count() >= ADVERTISED_MAX => return false,
             None => {
-                self.insert(Entry { route, until_us: Some(until_us) });
+                self.insert(route, Some(until_us), preference);
                 self.changed = true;
             }
         }
@@ -92,11 +119,30 @@ impl RouteTable {
         self.retain(|e| e.until_us.is_none() || e.route.via != Some(*router));
     }
 
-    /// `router` does not answer: of several routes with one prefix, those through it are tried last.
-    pub fn silent(&mut self, router: &Ip) {
-        let (through, others): (Vec<_>, Vec<_>) = self.entries.drain(..).partition(|e| e.route.via == Some(*router));
-        self.entries = others;
-        through.into_iter().for_each(|entry| self.insert(entry));
+    /// `router` does not answer: of several routes with one prefix, those through it are tried last, until it is [heard](Self::heard).
+    pub fn silent(&mut self, router: &Ip, now: u64) {
+        self.failures += 1;
+        self.note(router, self.failures, now.saturating_add(ASK_AGAIN_US));
+    }
+
+    /// `router` has answered: it has its place again.
+    pub fn heard(&mut self, router: &Ip) {
+        self.note(router, 0, 0);
+    }
+
+    fn note(&mut self, router: &Ip, failure: u64, ask_again_us: u64) {
+        for entry in self.entries.iter_mut().filter(|e| e.route.via == Some(*router)) {
+            (entry.failure, entry.ask_again_us) = (failure, ask_again_us);
+        }
+        self.sort();
+    }
+
+    /// A router that was silent a while ago, to be asked whether it still is. The next one after as long.
+    pub fn to_be_asked(&mut self, now: u64) -> Option<Ip> {
+        let router = self.entries.iter().find(|e| e.failure > 0 && e.ask_again_us <= now)?.route.via?;
+        let of_it = self.entries.iter_mut().filter(|e| e.route.via == Some(router));
+        of_it.for_each(|e| e.ask_again_us = now.saturating_add(ASK_AGAIN_US));
+        Some(router)
     }
 
     /// Routers that lead to all that `router` leads to, in the order in which they are to be tried.
@@ -166,6 +212,14 @@ mod tests {
         t
     }
 
+    fn advertised(t: &mut RouteTable, via: &str, until_us: u64, now: u64) -> bool {
+        t.advertised(route6("::", 0, Some(via)), Preference::Medium, until_us, now)
+    }
+
+    fn hops(t: &RouteTable) -> Vec<Ip> {
+        t.next_hops(v6("2001:db8::1")).collect()
+    }
+
     fn first(t: &RouteTable, dest: Ip) -> Option<Ip> {
         t.next_hops(dest).next()
     }
@@ -204,20 +258,63 @@ mod tests {
     #[test]
     fn several_routers_in_the_order_in_which_they_came() {
         let mut t = table(&[route6("fd00::", 64, None)]);
-        assert!(t.advertised(route6("::", 0, Some("fe80::1")), 50, 10) && t.advertised(route6("::", 0, Some("fe80::2")), 40, 10));
+        assert!(advertised(&mut t, "fe80::1", 50, 10) && advertised(&mut t, "fe80::2", 40, 10));
         assert_eq!(t.next_hops(v6("2001:db8::1")).collect::<Vec<_>>(), [v6("fe80::1"), v6("fe80::2")]);
         assert_eq!(t.next_deadline(), Some(40));
         t.expire(40);
         assert_eq!(t.next_hops(v6("2001:db8::1")).collect::<Vec<_>>(), [v6("fe80::1")]);
-        assert!(t.advertised(route6("::", 0, Some("fe80::1")), 0, 41));
+        assert!(advertised(&mut t, "fe80::1", 0, 41));
         assert_eq!((first(&t, v6("2001:db8::1")), t.next_deadline()), (None, None));
         assert_eq!(first(&t, v6("fd00::9")), Some(v6("fd00::9")), "the operator's stays");
+    }
+
+    /// RFC 4191, 3.2.
+    #[test]
+    fn routers_are_tried_as_they_rank() {
+        let mut t = table(&[route6("::", 0, Some("fe80::9"))]);
+        let mut says = |via: &str, preference| {
+            assert!(t.advertised(route6("::", 0, Some(via)), preference, 50, 10));
+            hops(&t)
+        };
+        says("fe80::1", Preference::Low);
+        says("fe80::2", Preference::Medium);
+        says("fe80::3", Preference::High);
+        let wanted = ["fe80::9", "fe80::3", "fe80::2", "fe80::4", "fe80::1"].map(v6);
+        assert_eq!(says("fe80::4", Preference::Medium), wanted, "after the operator's");
+        let wanted = ["fe80::9", "fe80::1", "fe80::3", "fe80::2", "fe80::4"].map(v6);
+        assert_eq!(says("fe80::1", Preference::High), wanted, "it says otherwise now; of equals the first that came");
+    }
+
+    #[test]
+    fn a_router_that_is_heard_again_has_its_place_again() {
+        let mut t = table(&[route6("::", 0, Some("fe80::1")), route6("::", 0, Some("fe80::2"))]);
+        assert!(advertised(&mut t, "fe80::3", 50, 10));
+        let [a, b, c] = ["fe80::1", "fe80::2", "fe80::3"].map(v6);
+        t.silent(&a, 10);
+        assert_eq!(hops(&t), [b, c, a]);
+        t.silent(&b, 11);
+        assert_eq!(hops(&t), [c, a, b], "in turns");
+        t.heard(&a);
+        assert_eq!(hops(&t), [a, c, b]);
+        t.heard(&b);
+        assert_eq!(hops(&t), [a, b, c]);
+    }
+
+    #[test]
+    fn a_silent_router_is_to_be_asked_once_a_minute() {
+        let mut t = table(&[route6("::", 0, Some("fe80::1")), route6("::", 0, Some("fe80::2"))]);
+        t.silent(&v6("fe80::1"), 10);
+        let asked =
+            [10, ASK_AGAIN_US + 9, ASK_AGAIN_US + 10, ASK_AGAIN_US + 11, 2 * ASK_AGAIN_US + 10].map(|now| t.to_be_asked(now).is_some());
+        assert_eq!(asked, [false, false, true, false, true]);
+        t.heard(&v6("fe80::1"));
+        assert_eq!(t.to_be_asked(u64::MAX), None);
     }
 
     #[test]
     fn advertised_routes_are_bounded() {
         let mut t = table(&[]);
-        let added = (0..100).filter(|n| t.advertised(route6(&format!("fd00:{n}::"), 64, None), 50, 10)).count();
+        let added = (0..100).filter(|n| t.advertised(route6(&format!("fd00:{n}::"), 64, None), Preference::Medium, 50, 10)).count();
         assert_eq!((added, t.routes().count()), (ADVERTISED_MAX, ADVERTISED_MAX));
     }
 }

@@ -71,6 +71,54 @@ fn an_address_that_somebody_has_is_not_used() {
     }
 }
 
+/// RFC 4862, 5.4: who is asked over a dead link cannot answer.
+#[test]
+fn an_address_is_asked_for_when_the_link_is_up() {
+    let (mut b, _) = tentative();
+    let wanted = [OUR_IP6, link_local(&b)];
+    b.engine.link(false, b.now);
+    assert_eq!(solicitations(&b.pass(600 * SEC)), []);
+    assert_eq!((state_of(&b, OUR_IP6), b.engine.next_deadline()), (Some("tentative"), None));
+    b.engine.link(true, b.now);
+    let probes: Vec<_> = solicitations(&b.actions()).into_iter().map(|(_, s)| s).collect();
+    assert_eq!(probes, wanted.map(Solicitation::probe));
+    assert_eq!(announced(&b.pass(SEC)), wanted.map(|ip| (ip, true)));
+}
+
+#[test]
+fn a_link_that_goes_down_during_the_probes_makes_them_void() {
+    let (mut b, _) = tentative();
+    b.pass(SEC / 2);
+    b.engine.link(false, b.now);
+    b.engine.link(true, b.now);
+    assert_eq!(solicitations(&b.actions()).len(), 2);
+    assert_eq!(announced(&b.pass(SEC - 1)), []);
+    let answer = Advertisement { dst: toe_wire::ipv6::ALL_NODES, solicited: false, ..Solicitation::probe(OUR_IP6).reply(PEER_MAC) };
+    b.frame(&advertisement(PEER_MAC, &answer));
+    assert_eq!(announced(&b.pass(1)), [(link_local(&b), true)]);
+    assert_eq!(state_of(&b, OUR_IP6), Some("duplicate"));
+}
+
+#[test]
+fn an_address_that_has_been_asked_for_stays_when_the_link_goes() {
+    let (mut b, _) = tentative();
+    b.pass(SEC);
+    b.engine.link(false, b.now);
+    b.engine.link(true, b.now);
+    assert_eq!((solicitations(&b.actions()), state_of(&b, OUR_IP6)), (vec![], Some("preferred")));
+}
+
+#[test]
+fn where_nobody_is_asked_addresses_do_not_wait_for_the_link() {
+    let mut b = Bench::dual(|c| (c.slaac, c.addresses) = (true, vec![]));
+    b.engine.link(false, b.now);
+    // A frame on a link that is down just now, or still on its way up from the card.
+    let ra = [&[134, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 4, 64, 0xc0][..], &[0, 0, 9, 0, 0, 0, 9, 0, 0, 0, 0, 0]].concat();
+    let ra = [&ra[..], &[0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]].concat();
+    b.frame(&icmpv6(PEER_MAC, [&[0xfe, 0x80][..], &[0; 13], &[9]].concat().try_into().unwrap(), toe_wire::ipv6::ALL_NODES, &ra));
+    assert_eq!(b.engine.addresses().map(|a| a.state).collect::<Vec<_>>(), ["preferred"; 2]);
+}
+
 #[test]
 fn our_own_probe_that_comes_back_is_nobodys() {
     let (mut b, first) = tentative();

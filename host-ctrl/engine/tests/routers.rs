@@ -20,6 +20,7 @@ const HOUR: u32 = 3600;
 struct Ra {
     from: [u8; 16],
     hop_limit: u8,
+    flags: u8,
     lifetime_s: u16,
     mtu: Option<u32>,
     prefixes: Vec<Advertised>,
@@ -30,7 +31,7 @@ type Advertised = ([u8; 16], u8, bool, bool, u32, u32);
 
 impl Ra {
     fn new() -> Self {
-        Self { from: ROUTER, hop_limit: 0, lifetime_s: 1800, mtu: None, prefixes: vec![] }
+        Self { from: ROUTER, hop_limit: 0, flags: 0, lifetime_s: 1800, mtu: None, prefixes: vec![] }
     }
 
     fn net(valid_s: u32, preferred_s: u32) -> Self {
@@ -39,7 +40,7 @@ impl Ra {
 
     fn frame(&self) -> Vec<u8> {
         let [l0, l1] = self.lifetime_s.to_be_bytes();
-        let mut m = vec![134, 0, 0, 0, self.hop_limit, 0, l0, l1, 0, 0, 0, 0, 0, 0, 0, 0];
+        let mut m = vec![134, 0, 0, 0, self.hop_limit, self.flags, l0, l1, 0, 0, 0, 0, 0, 0, 0, 0];
         m.extend([&[1, 1][..], &ROUTER_MAC].concat());
         if let Some(mtu) = self.mtu {
             m.extend([&[5, 1, 0, 0][..], &mtu.to_be_bytes()].concat());
@@ -95,12 +96,15 @@ fn when_the_link_comes_back_groups_are_told_and_routers_asked() {
     b.frame(&Ra::new().frame());
     b.pass(60 * SEC);
     let reports = b.engine.counters().mld_reports_sent;
-    b.engine.link_came_up(b.now);
+    b.engine.link(false, b.now);
+    b.engine.link(true, b.now);
     assert_eq!(b.engine.counters().mld_reports_sent, reports + 1);
     let actions = b.actions();
     assert!(nds(&actions).iter().any(|(_, m)| *m == Nd::RouterSolicitation), "{actions:?}");
     b.frame(&Ra::new().frame());
     assert_eq!(solicitations(&b.pass(SEC)), []);
+    b.engine.link(true, b.now);
+    assert!(b.actions().is_empty(), "it has been up all the time");
 }
 
 #[test]
@@ -285,6 +289,51 @@ fn of_several_routers_the_next_is_tried_when_one_has_failed() {
         assert_eq!(solicitations(&b.actions())[0].1.target, router);
         assert_eq!(failed(&b.pass(10 * SEC)), Some((conn, Errno::EHOSTUNREACH.0)));
     }
+}
+
+/// RFC 4191, 3.2.
+#[test]
+fn a_router_that_ranks_higher_is_used_and_the_operator_s_before_it() {
+    let asked_of = |b: &mut Bench| {
+        b.engine.connect(1, None, Endpoint { ip: FAR, port: 80 }, BUF, b.now).unwrap();
+        asked(&b.actions())
+    };
+    for (flags, wanted) in [(0x08, 0xfd), (0, 0xfe), (0x10, 0xfe), (0x18, 0xfe)] {
+        let (mut b, second) = with_two_routers();
+        b.frame(&Ra { from: second, flags, ..Ra::new() }.frame());
+        assert_eq!(asked_of(&mut b)[0][15], wanted, "{flags:#x}");
+    }
+    let mut b = Bench::dual(|c| (c.slaac, c.gateways) = (true, vec![ROUTER]));
+    let second = [&ROUTER[..15], &[0xfd]].concat().try_into().unwrap();
+    b.frame(&Ra { from: second, flags: 0x08, ..Ra::new() }.frame());
+    assert_eq!(asked_of(&mut b), [ROUTER]);
+}
+
+#[test]
+fn the_operator_s_first_router_is_used_again_after_an_outage() {
+    let second: [u8; 16] = [&ROUTER[..15], &[0xfd]].concat().try_into().unwrap();
+    let mut b = Bench::dual(|c| c.gateways = vec![ROUTER, second]);
+    let connect = |b: &mut Bench| {
+        b.engine.connect(1, None, Endpoint { ip: FAR, port: 80 }, BUF, b.now).unwrap();
+        b.actions()
+    };
+    assert_eq!(asked(&connect(&mut b)), [ROUTER]);
+    b.pass(SEC * 5);
+    assert_eq!(asked(&connect(&mut b)), [second]);
+    let is_to = |actions: &[Action], mac: [u8; 6]| {
+        let frames = actions.iter().filter_map(|a| if let Action::Transmit { frame } = a { Some(frame) } else { None });
+        frames.filter(|f| toe_wire::parse_frame(f).unwrap().tcp().is_some()).all(|f| f[..6] == mac)
+    };
+    b.frame(&router_answers(PEER_MAC, second));
+    assert!(is_to(&connect(&mut b), PEER_MAC));
+    b.pass(SEC * 60);
+    // Whoever begins next has it looked for, and does not wait.
+    let actions = connect(&mut b);
+    assert!(asked(&actions).contains(&ROUTER) && is_to(&actions, PEER_MAC), "{actions:?}");
+    assert!(!asked(&connect(&mut b)).contains(&ROUTER), "not at once again");
+    b.frame(&router_answers(ROUTER_MAC, ROUTER));
+    let actions = connect(&mut b);
+    assert!(is_to(&actions, ROUTER_MAC) && !actions.is_empty(), "{actions:?}");
 }
 
 /// A connection through the first of two routers, whose entry in the card is the first.
@@ -497,9 +546,9 @@ fn any_ra() -> impl Strategy<Value = Ra> {
         net[5] = n;
         (net, len, on_link, autonomous, valid, preferred)
     });
-    let head = (0u8..4, any::<u8>(), prop_oneof![Just(0u16), any::<u16>()], any::<Option<u32>>());
-    (head, prop::collection::vec(prefix, 0..4)).prop_map(|((from, hop_limit, lifetime_s, mtu), prefixes)| {
-        let mut ra = Ra { hop_limit, lifetime_s, mtu, prefixes, ..Ra::new() };
+    let head = (0u8..4, any::<u8>(), any::<u8>(), prop_oneof![Just(0u16), any::<u16>()], any::<Option<u32>>());
+    (head, prop::collection::vec(prefix, 0..4)).prop_map(|((from, hop_limit, flags, lifetime_s, mtu), prefixes)| {
+        let mut ra = Ra { hop_limit, flags, lifetime_s, mtu, prefixes, ..Ra::new() };
         ra.from[15] = from;
         ra
     })

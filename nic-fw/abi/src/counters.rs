@@ -134,6 +134,8 @@ counters! {
         Truncated = "drop_truncated",
         /// Not for our MAC address, and not broadcast or multicast.
         OtherMac = "drop_other_mac",
+        /// Broadcast or multicast, and nothing that the card's host listens to: neither ARP nor neighbour and listener discovery.
+        Group = "drop_group",
         /// IPv4 header malformed: version, length or total length.
         BadIpHeader = "drop_bad_ip_header",
         /// IPv4 header checksum.

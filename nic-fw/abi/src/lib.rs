@@ -49,7 +49,7 @@ pub use ids::{CtxId, FlowId, HostAddr, HostSpan, RegionId};
 /// Version of everything in this crate: major in the upper, minor in the lower 16 bits.
 ///
 /// Two sides with different majors refuse each other; a higher minor only adds.
-pub const ABI_VERSION: u32 = 1 << 16 | 6;
+pub const ABI_VERSION: u32 = 1 << 16 | 7;
 
 /// Whether a peer that reports `version` can be talked to.
 pub const fn compatible(version: u32) -> bool {

@@ -118,11 +118,11 @@ impl Pre {
             Payload::Ipv6(packet) if packet.ip.proto == ip_proto::ICMPV6 && !packet.ip.fragment => {
                 self.icmpv6(bytes, &frame.eth, &packet.ip)
             }
+            // RFC 1122, 3.3.6: a connection is no group's, and the control plane would drop all of this. Some networks are full of it.
+            _ if frame.eth.is_group() => Finding::Drop(Drop::Group),
             Payload::Other => Finding::Exception(Exception::OtherProtocol, 0),
             Payload::Ipv4(ip) | Payload::Ipv6(ip) => match frame.segment(bytes) {
                 Some(segment) if !is_sound(segment, bytes, offload) => Finding::Drop(Drop::BadTcpChecksum),
-                // Unicast only: a multicast frame with a unicast packet is nobody's connection (RFC 1122, 3.3.6).
-                Some(segment) if frame.eth.is_group() => nobodys(&segment),
                 Some(segment) => self.find(segment, offload, hash),
                 None if ip.ip.fragment => Finding::Exception(Exception::Fragment, 0),
                 None if ip.ip.proto == ip_proto::ICMP => Finding::Exception(Exception::Icmp, 0),
@@ -167,13 +167,15 @@ impl Pre {
         }
     }
 
-    /// RFC 4861, 7.2.4. Only what is asked for addresses of our own is answered here.
+    /// RFC 4861, 7.2.4. Only what is asked for addresses of our own is answered here. To groups there are echo requests and reports as well.
     fn icmpv6(&self, bytes: &[u8], eth: &Ethernet, ip: &Ip) -> Finding {
         match Icmpv6::parse(ip, bytes) {
             Some(Icmpv6::Nd(Nd::Solicitation(s))) if self.addresses.is_own(&s.target, eth.vlan_id()) && eth.src[0] & 1 == 0 => {
                 Finding::Answer { reply: Reply::Neighbour(s.reply(self.mac)), to: eth.src, vlan: eth.vlan }
             }
             Some(Icmpv6::Nd(_) | Icmpv6::BadNd) => Finding::Exception(Exception::Arp, 0),
+            Some(Icmpv6::Query(_)) => Finding::Exception(Exception::Icmp, 0),
+            _ if eth.is_group() => Finding::Drop(Drop::Group),
             _ => Finding::Exception(Exception::Icmp, 0),
         }
     }

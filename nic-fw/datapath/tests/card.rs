@@ -326,6 +326,62 @@ fn solicitations_for_an_own_address_are_answered_and_shown_to_the_control_plane(
     accounted(&b);
 }
 
+fn what_is_for_groups_alone_does_not_wake_the_control_plane(kind: &impl Kind) {
+    let mut b = kind.bench();
+    b.install(0, 1);
+    let to = |group: [u8; 6], mut frame: Vec<u8>| {
+        frame[..6].copy_from_slice(&group);
+        frame
+    };
+    let (all, nodes) = ([0xff; 6], [0x33, 0x33, 0, 0, 0, 1]);
+    let fragment = icmpv6_to_all([&[58, 0, 0, 1, 0, 0, 0, 7][..], &[128, 0, 0, 0, 0, 0, 0, 0]].concat(), 44);
+    let dropped = [
+        to(all, peer_segment(0, 0, 0, NO_FLAGS, b"hello")),
+        to(all, peer_segment(1, 0, 0, TcpFlags::SYN, b"")),
+        to(all, udp_broadcast()),
+        to([1, 0x80, 0xc2, 0, 0, 0xe], [&[0; 6][..], &PEER_MAC, &[0x88, 0xcc], &[0; 46]].concat()),
+        to(nodes, icmpv6_to_all(vec![128, 0, 0, 0, 0, 0, 0, 0], 58)),
+        to(nodes, icmpv6_to_all(vec![143, 0, 0, 0, 0, 0, 0, 0], 58)),
+        to(nodes, fragment),
+    ];
+    let count = dropped.len() as u64;
+    for frame in dropped {
+        b.arrive(frame);
+        b.run();
+    }
+    assert_eq!((b.exceptions().len(), b.card.counters().drops(Drop::Group)), (0, count));
+    // A router speaks, and one asks who listens: to all as well.
+    let advertisement = vec![134, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let query = [&[130, 0, 0, 0, 0, 1, 0, 0][..], &[0; 20]].concat();
+    for message in [advertisement, query] {
+        b.arrive(to(nodes, icmpv6_to_all(message, 58)));
+        b.run();
+    }
+    assert_eq!((b.exceptions().len(), b.card.counters().drops(Drop::Group)), (2, count));
+    accounted(&b);
+}
+
+/// A datagram to all, sound as far as the card looks.
+fn udp_broadcast() -> Vec<u8> {
+    let mut ip = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 2, 10, 0, 0, 255];
+    let sum = toe_wire::checksum::checksum(&ip);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    [&[0; 6][..], &PEER_MAC, &[8, 0], &ip, &[0, 67, 0, 68, 0, 8, 0, 0]].concat()
+}
+
+/// What stands behind an IPv6 header to all nodes, of this kind; the checksum of ICMPv6 is filled in.
+fn icmpv6_to_all(mut body: Vec<u8>, kind: u8) -> Vec<u8> {
+    let src = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+    let dst = toe_wire::ipv6::ALL_NODES;
+    if kind == 58 {
+        let sum = toe_wire::checksum::pseudo_header(&src, &dst, 58, body.len() as u32).bytes(&body).finish();
+        body[2..4].copy_from_slice(&sum.to_be_bytes());
+    }
+    let hop_limit = if body[0] == 130 || body[0] == 143 { 1 } else { 255 };
+    let fixed = [0x60, 0, 0, 0, 0, body.len() as u8, kind, hop_limit];
+    [&[0; 6][..], &PEER_MAC, &[0x86, 0xdd], &fixed, &src, &dst, &body].concat()
+}
+
 fn a_flow_over_ipv6_receives_and_sends(kind: &impl Kind) {
     let mut b = kind.bench();
     let n = FIRST_V6;
@@ -1258,6 +1314,7 @@ on_every_card! {
     forged_descriptors_are_counted_and_change_nothing,
     a_context_with_insane_indices_is_failed_and_others_are_not,
     each_kind_of_garbage_has_its_counter,
+    what_is_for_groups_alone_does_not_wake_the_control_plane,
     arp_for_an_own_address_is_answered_and_shown_to_the_control_plane,
     solicitations_for_an_own_address_are_answered_and_shown_to_the_control_plane,
     a_flow_over_ipv6_receives_and_sends,

@@ -57,10 +57,7 @@ pub(crate) fn process(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now
         return overtaken(s, pools, seg, now, out);
     }
     // RFC 5681, 2, "duplicate acknowledgment": (a) to (e). SYN never comes here.
-    let repeats = seg.ack == s.snd_una()
-        && seg.payload_len == 0
-        && !seg.flags.contains(TcpFlags::FIN)
-        && window_of(s, seg) == s.tx.snd_wnd;
+    let repeats = seg.ack == s.snd_una() && seg.payload_len == 0 && !seg.flags.contains(TcpFlags::FIN) && window_of(s, seg) == s.tx.snd_wnd;
     update_window(s, seg);
     congestion_echo(s, seg);
     let missing = s.tx.board != 0 || s.has(ff::SACK) && !seg.sack.is_empty();

@@ -207,7 +207,9 @@ mod tests {
         assert!(!wanted(|s, _| s.clear(ff::SACK)) && !wanted(|s, _| s.set(ff::PROBED)) && !wanted(|s, _| s.tx.srtt_us = 0));
         assert!(!wanted(|s, pools| pools.records.clear(&mut s.cc.sent)));
         assert!(!wanted(|s, pools| pools.boards.get_mut(s.tx.board).sacked = 1));
-        assert!(!wanted(|s, pools| pools.boards.get_mut(s.tx.board).probe = Some(Probe { end: s.snd_max(), again: None, is_settled: false })));
+        assert!(!wanted(
+            |s, pools| pools.boards.get_mut(s.tx.board).probe = Some(Probe { end: s.snd_max(), again: None, is_settled: false })
+        ));
     }
 
     /// RFC 8985 7.2-3, 7.2-4.

@@ -73,6 +73,27 @@ pub struct Advertisement {
     pub overrides: bool,
 }
 
+/// How a router ranks among others, by its own words (RFC 4191, 2.1); the least first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub enum Preference {
+    Low,
+    #[default]
+    Medium,
+    High,
+}
+
+impl Preference {
+    /// Bits 3 and 4 of a router advertisement's flags.
+    fn of(flags: u8) -> Self {
+        match flags >> 3 & 3 {
+            0b01 => Self::High,
+            0b11 => Self::Low,
+            // RFC 4191, 2.2: the reserved value as well.
+            _ => Self::Medium,
+        }
+    }
+}
+
 /// What a router says of itself and of the link. Zero stands for "says nothing".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RouterAdvertisement<'a> {
@@ -81,6 +102,8 @@ pub struct RouterAdvertisement<'a> {
     pub hop_limit: u8,
     /// How long it may serve as default router, seconds; 0: it may not.
     pub lifetime_s: u16,
+    /// As default router.
+    pub preference: Preference,
     pub source_mac: Option<Mac>,
     /// Of the link, if it says so.
     pub mtu: Option<u32>,
@@ -246,7 +269,8 @@ impl<'a> RouterAdvertisement<'a> {
         let mtu = Options(options).flatten().find(|(kind, _)| *kind == OPTION_MTU).and_then(|(_, value)| bytes::be32(value, 2));
         let hop_limit = message.get(4).copied().unwrap_or_default();
         let lifetime_s = bytes::be16(message, 6).unwrap_or_default();
-        Ok(Self { src: ip.src, hop_limit, lifetime_s, source_mac, mtu, options })
+        let preference = Preference::of(message.get(5).copied().unwrap_or_default());
+        Ok(Self { src: ip.src, hop_limit, lifetime_s, preference, source_mac, mtu, options })
     }
 
     /// The prefixes, in their order.

@@ -108,6 +108,20 @@ fn a_router_tells_prefixes_mtu_and_its_station() {
     assert_eq!(ra.prefixes().collect::<Vec<_>>(), [first, second]);
 }
 
+/// RFC 4191, 2.2.
+#[test]
+fn a_router_says_how_it_ranks() {
+    use Preference::*;
+    for (flags, wanted) in [(0, Medium), (0x08, High), (0x10, Medium), (0x18, Low), (0xe7, Medium), (0xff, Low)] {
+        let mut m = advertisement(&[]);
+        m[5] = flags;
+        m[2..4].fill(0);
+        let Ok(Nd::RouterAdvertisement(ra)) = Nd::parse(&ip(ROUTER, ALL_NODES), &m) else { panic!("refused") };
+        assert_eq!(ra.preference, wanted, "{flags:#x}");
+    }
+    assert!(Low < Medium && Medium < High);
+}
+
 #[test]
 fn options_cut_short_are_skipped_and_those_of_length_zero_refused() {
     // An MTU option needs eight bytes, a prefix 32.

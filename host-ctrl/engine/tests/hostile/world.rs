@@ -163,6 +163,7 @@ impl World {
                 }
             }
             96 => self.listener.iter().for_each(|(_, l)| self.b.engine.set_backlog(*l, BACKLOG)),
+            97 => self.b.engine.link(r.chance(70), self.b.now),
             _ => {
                 if let Some(at) = pick(r, self.flows.len()) {
                     let patience = if r.chance(50) { FinWait2::AsEverybody } else { FinWait2::Limit(r.range(0, 2) * SEC) };

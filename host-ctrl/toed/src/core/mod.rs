@@ -335,9 +335,9 @@ impl<H: Host> Core<H> {
         self.act(now_us);
     }
 
-    /// The port's link has come back after it was down.
-    pub fn link_came_up(&mut self, now_us: u64) {
-        self.engine.link_came_up(now_us);
+    /// How the port's link is: at the start, and when it has changed.
+    pub fn link(&mut self, up: bool, now_us: u64) {
+        self.engine.link(up, now_us);
         self.act(now_us);
     }
 

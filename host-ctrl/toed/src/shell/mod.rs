@@ -49,6 +49,8 @@ const DRAIN_US: u64 = 2_000_000;
 const ACCEPT_AGAIN_US: u64 = 100_000;
 /// The card's status is read at most so often: on some links that is a message.
 const LOOK_EVERY_US: u64 = 50_000;
+/// The same if the card has called and had something for us: hardly for its status then.
+const LOOK_EVERY_BUSY_US: u64 = 1_000_000;
 
 /// Microseconds on the monotonic clock, which the soft card reads as well.
 fn now_us() -> u64 {
@@ -96,6 +98,8 @@ struct Daemon<'a> {
     /// When the card's status was read last, and when it is to be read again.
     looked_us: u64,
     look_at_us: Option<u64>,
+    /// The card has called since its queues were looked at.
+    called: bool,
     /// The port's link when it was looked at last.
     link: PortLink,
     stop: bool,
@@ -124,7 +128,7 @@ impl<'a> Daemon<'a> {
         let admin_listener = run_dir.listen_admin()?;
         watch.add(&admin_listener, Watched::AdminListener, EventFlags::IN)?;
         run_dir.forget_failure();
-        let link = say_ready(settings, core.host());
+        let link = say_ready(settings, &mut core);
         Ok(Self {
             settings,
             core,
@@ -139,6 +143,7 @@ impl<'a> Daemon<'a> {
             started_us: now,
             looked_us: now,
             look_at_us: None,
+            called: false,
             link,
             stop: false,
             failed: None,
@@ -182,7 +187,10 @@ impl<'a> Daemon<'a> {
 
     /// Does what there is to do, then sleeps until there is more.
     fn turn(&mut self, found: &mut Vec<(Watched, EventFlags)>) -> Result<()> {
-        self.card_work();
+        let worked = self.card_work();
+        if std::mem::take(&mut self.called) {
+            self.look_soon(worked);
+        }
         let now = now_us();
         if self.core.next_deadline(now).is_some_and(|t| t <= now) {
             self.core.timer(now);
@@ -219,6 +227,12 @@ impl<'a> Daemon<'a> {
         Ok(())
     }
 
+    /// The card has called: for what was in its queues, or as it has failed, or its port's link has changed.
+    fn look_soon(&mut self, worked: bool) {
+        let at = self.looked_us + if worked { LOOK_EVERY_BUSY_US } else { LOOK_EVERY_US };
+        self.look_at_us = Some(self.look_at_us.map_or(at, |before| before.min(at)));
+    }
+
     /// Whether it has failed, and how its port's link is.
     fn look_at_card(&mut self, now: u64) {
         (self.looked_us, self.look_at_us) = (now, None);
@@ -226,9 +240,7 @@ impl<'a> Daemon<'a> {
         let before = std::mem::replace(&mut self.link, link);
         if link != before {
             tracing::info!("the port's link is {}", link.text());
-        }
-        if (before, link) == (PortLink::Down, PortLink::Up) {
-            self.core.link_came_up(now);
+            self.core.link(link.may_be_up(), now);
         }
         if self.core.host().card_status() == "failed" {
             let text = self.core.host().card_failure();
@@ -248,8 +260,8 @@ impl<'a> Daemon<'a> {
 
     fn event(&mut self, what: Watched, flags: EventFlags) -> Result<()> {
         match what {
-            // Its queues are looked at in every turn. But it calls as well when it fails, and when its port's link changes.
-            Watched::Card => self.look_at_us = self.look_at_us.or(Some(self.looked_us + LOOK_EVERY_US)),
+            // Its queues are looked at in every turn.
+            Watched::Card => self.called = true,
             Watched::CardLink => {
                 if let Err(e) = self.core.host().look_at_link() {
                     let (device, hint) = (&self.settings.device, self.settings.device.hint());
@@ -283,19 +295,22 @@ impl<'a> Daemon<'a> {
         Ok(())
     }
 
-    /// Takes answers, notices and frames from the card.
-    fn card_work(&mut self) {
-        let now = now_us();
+    /// Takes answers, notices and frames from the card. Whether there were any.
+    fn card_work(&mut self) -> bool {
+        let (now, mut any) = (now_us(), false);
         for _ in 0..BATCH {
             let Some(msg) = self.core.host().completion() else { break };
             self.core.completion(&msg, now);
+            any = true;
         }
         let mut frame = std::mem::take(&mut self.frame);
         for _ in 0..BATCH {
             let Some(record) = self.core.host().exception(&mut frame) else { break };
             self.core.frame(&record, &frame, now);
+            any = true;
         }
         self.frame = frame;
+        any
     }
 
     fn accept_clients(&mut self) {
@@ -425,8 +440,9 @@ fn attach(settings: &Settings, card: Box<dyn Card>, descriptors: usize, now: u64
     Ok(Core::new(config, machine, engine))
 }
 
-/// Applications can come. Returns how the port's link is.
-fn say_ready(settings: &Settings, machine: &mut Machine) -> PortLink {
+/// Applications can come. Returns how the port's link is, which is all that `core` knows of it.
+fn say_ready(settings: &Settings, core: &mut Core<Machine>) -> PortLink {
+    let machine = core.host();
     let (info, link) = (machine.card_info(), machine.port_link());
     tracing::info!(
         card = %settings.device, mac = mac_text(&info.mac), mtu = info.mtu, link = link.text(), ip = settings.options().ip_addr.join(","),
@@ -435,6 +451,7 @@ fn say_ready(settings: &Settings, machine: &mut Machine) -> PortLink {
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!(%error, "the service manager cannot be told");
     }
+    core.link(link.may_be_up(), now_us());
     link
 }
 

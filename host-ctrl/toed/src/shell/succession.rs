@@ -70,10 +70,10 @@ impl Daemon<'_> {
         self.admin.watch_in(watch);
         // The last one goes, with all that it held.
         (self.core, self.app_listener, self.failed) = (core, app_listener, None);
-        (self.accept_again_us, self.look_at_us) = (None, None);
+        (self.accept_again_us, self.look_at_us, self.called) = (None, None, false);
         self.held.clear();
         tracing::warn!("another card has come in the place of the one that failed; programs that ran on that one have to be started again");
-        self.link = say_ready(self.settings, self.core.host());
+        self.link = say_ready(self.settings, &mut self.core);
         Ok(())
     }
 }

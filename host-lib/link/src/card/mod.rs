@@ -114,6 +114,11 @@ impl PortLink {
         }
     }
 
+    /// What a card that does not tell counts as: nobody would ever hear that it comes up.
+    pub const fn may_be_up(self) -> bool {
+        !matches!(self, Self::Down)
+    }
+
     pub const fn text(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -275,6 +280,7 @@ mod tests {
     fn a_link_is_up_or_down_or_nothing_that_can_be_believed() {
         let texts = [regs::link::UP, regs::link::DOWN, regs::link::UNKNOWN, 77].map(|word| PortLink::of(word).text());
         assert_eq!(texts, ["up", "down", "unknown", "unknown"]);
+        assert_eq!([PortLink::Up, PortLink::Down, PortLink::Unknown].map(PortLink::may_be_up), [true, false, true]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use toe_nic::device::{Device, Facts, Status};
 use toe_nic::endpoint::{Endpoint, EndpointError};
 use toe_nic::mailbox::Mailbox;
 use toe_nic::placement::PlacementFileError;
+use toe_nic::ports::carrier::CarrierWatch;
 use toe_nic::ports::netif::Interface;
 use toe_nic::ports::{Port, PortError};
 use toe_nic::run::{RunConfig, Runner};
@@ -96,8 +97,11 @@ fn run(args: Args) -> anyhow::Result<()> {
     let config = RunConfig { card: config, placement, cpu, disturb: args.disturb.clone() };
     let mut runner = Runner::new(config, port, mailbox.clone(), status.clone(), stop.as_fd()).context("epoll")?;
 
+    let interface = Interface::open(&spec.interface)?;
+    runner.watch_carrier(CarrierWatch::new(&interface)?).context("epoll")?;
+
     let (endpoint, listener) = Endpoint::open(&args.socket)?;
-    let mut device = Device::new(facts, status, mailbox).with_interface(Interface::open(&spec.interface)?);
+    let mut device = Device::new(facts, status, mailbox).with_interface(interface);
     // Not joined: it ends with the process, whatever its host does.
     std::thread::Builder::new().name("toe-device".into()).spawn(move || device.serve(listener)).context("device thread")?;
     tracing::info!(port = %spec, socket = %args.socket.display(), "ready");

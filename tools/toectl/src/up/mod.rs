@@ -10,6 +10,7 @@ mod virt;
 
 pub use virt::machine;
 
+use std::cell::OnceCell;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::IsTerminal;
@@ -100,6 +101,16 @@ fn sibling(name: &str) -> Result<PathBuf> {
 /// The machine among the parts.
 const QEMU_PART: &str = "qemu";
 
+/// How long the port's link may take to come up, by which an interface that was down a moment ago agrees with its switch. Nobody can be asked
+/// before whether they have an address of IPv6; without a cable the card is up all the same.
+const LINK_WITHIN: Duration = Duration::from_secs(5);
+
+/// Whether nothing is left to wait for, if the link has had its time or not.
+fn is_settled(status: &Status, is_late: bool) -> bool {
+    let is_tentative = status.addresses.iter().any(|address| address.state == "tentative");
+    !is_tentative || status.card.link == "down" && is_late
+}
+
 /// A process of the instance.
 pub struct Part {
     /// Of its files: NAME.pid, NAME.log.
@@ -135,10 +146,12 @@ impl Part {
         }
         words.extend(more.into_iter().chain(options.toed_arg.iter().cloned()));
         let socket = dir.file("admin.sock");
+        let patience = LINK_WITHIN.min(Duration::from_secs(options.wait) / 2);
+        let answered = OnceCell::new();
         // Ready when its addresses are: others are asked for a second whether they have one of IPv6.
-        let settled = |status: Status| status.addresses.iter().all(|address| address.state != "tentative");
+        let settled = move |status: Status| is_settled(&status, answered.get_or_init(Instant::now).elapsed() >= patience);
         let is_ready =
-            move || socket.exists() && admin::call::<Status>(&socket, Request::Status, Duration::from_secs(1)).is_ok_and(settled);
+            move || socket.exists() && admin::call::<Status>(&socket, Request::Status, Duration::from_secs(1)).is_ok_and(&settled);
         Ok(Self { name: "toed", program: sibling("toed")?, words, is_ready: Box::new(is_ready) })
     }
 }
@@ -196,5 +209,31 @@ fn explain(dir: &RunDir, name: &str, why: &NotReady, limit: Duration) -> anyhow:
         NotReady::Ended(Some(code)) => anyhow!("{name} ended with status {code}:{last}"),
         NotReady::Ended(None) => anyhow!("{name} was killed:{last}"),
         NotReady::Late => anyhow!("{name} was not ready after {} s:{last}", limit.as_secs()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use toed::admin::{Address, CardStatus};
+
+    #[test]
+    fn a_card_without_a_cable_is_up_after_a_while() {
+        let status = |link: &str, state: &str| Status {
+            card: CardStatus { link: link.into(), ..CardStatus::default() },
+            addresses: vec![Address { ip: "fd00::2/64".into(), state: state.into() }],
+            ..Status::default()
+        };
+        for (link, state, at_once, late) in [
+            ("up", "preferred", true, true),
+            ("up", "duplicate", true, true),
+            ("up", "tentative", false, false),
+            ("unknown", "tentative", false, false),
+            ("down", "tentative", false, true),
+            ("down", "preferred", true, true),
+        ] {
+            let status = status(link, state);
+            assert_eq!((is_settled(&status, false), is_settled(&status, true)), (at_once, late), "{link}, {state}");
+        }
     }
 }

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod af_packet;
+pub mod carrier;
 pub mod filter;
 pub mod frames;
 pub mod lossy;

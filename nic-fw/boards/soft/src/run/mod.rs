@@ -1,7 +1,7 @@
 //! The data path's threads: one for each core of the placement.
 //!
 //! ```text
-//!   main ──► thread of the core with ctxq: obeys the host as well (letters)
+//!   main ──► thread of the core with ctxq: obeys the host as well (letters), tells it of the link
 //!        ├─► thread of the core with ingress: waits for the port as well         one thread, if the card is fused
 //!        └─► thread of each other core
 //!
@@ -18,6 +18,7 @@ use crate::disturb::{Disturb, Disturbance};
 use crate::lent::Lent;
 use crate::mailbox::{Answer, Mailbox};
 use crate::memory::SoftMemory;
+use crate::ports::carrier::CarrierWatch;
 use crate::ports::{Port, PortError};
 use crate::signals::{Interrupts, Kicks};
 use crate::wakes::{CoreWakes, MonotonicClock};
@@ -144,6 +145,15 @@ impl Runner {
         let lent = Lent { memory: memory.clone(), interrupts: interrupts.clone(), kicks };
         let obeyer = Obeyer::new(lent, mailbox.clone(), status.clone());
         Ok(Self { card, memory, interrupts, threads, obeyer, shared, status, mailbox })
+    }
+
+    /// From now on the host hears of changes of the port's link: register LINK is another then.
+    pub fn watch_carrier(&mut self, carrier: CarrierWatch) -> io::Result<()> {
+        if let Some(thread) = self.threads.iter_mut().find(|thread| thread.has_host()) {
+            thread.watch_carrier(carrier.fd())?;
+            self.obeyer.watch_carrier(carrier);
+        }
+        Ok(())
     }
 
     /// Runs until told to stop.

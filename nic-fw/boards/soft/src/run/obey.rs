@@ -6,11 +6,13 @@ use crate::device::Status;
 use crate::lent::Lent;
 use crate::mailbox::{Answer, Command, Mailbox};
 use crate::memory::Retired;
+use crate::ports::carrier::CarrierWatch;
 use rustix::fd::OwnedFd;
 use std::io;
 use std::sync::Arc;
-use toe_abi::regs;
+use toe_abi::{CtxId, regs};
 use toe_datapath::host::Host;
+use toe_hal::Kick;
 use toe_sync::epoch::Epoch;
 
 /// What became of the letters.
@@ -26,13 +28,26 @@ pub struct Obeyer {
     mailbox: Arc<Mailbox>,
     status: Arc<Status>,
     attached: bool,
+    carrier: Option<CarrierWatch>,
     /// An answer that waits until no core uses what it takes away.
     waiting: Option<(Epoch, Reply, Retired)>,
 }
 
 impl Obeyer {
     pub fn new(lent: Lent, mailbox: Arc<Mailbox>, status: Arc<Status>) -> Self {
-        Self { lent, mailbox, status, attached: false, waiting: None }
+        Self { lent, mailbox, status, attached: false, carrier: None, waiting: None }
+    }
+
+    /// The host is called when the carrier changes, as nothing else of the card may.
+    pub fn watch_carrier(&mut self, carrier: CarrierWatch) {
+        self.carrier = Some(carrier);
+    }
+
+    /// Something has been said of an interface: register LINK is to be read if it was the port's carrier.
+    pub fn link_news(&mut self) {
+        if self.carrier.as_mut().is_some_and(CarrierWatch::take_change) {
+            self.lent.interrupts.interrupt(CtxId::CONTROL);
+        }
     }
 
     /// There may be letters: makes the descriptor that said so quiet again.

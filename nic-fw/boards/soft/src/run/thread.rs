@@ -5,7 +5,7 @@
 //!        ▼                                                                             │
 //!   letters ─► engine.poll(now) ─► now and then: look at kicks (epoll, no wait) ───────┤
 //!        ▲                                                                             │ idle for longer
-//!        └──── woken by another core, port, kick, letter, signal or deadline ◄── sleep ┘
+//!        └──── woken by another core, port, kick, letter, link, signal or deadline ◄── sleep ┘
 //! ```
 //!
 //! Kick eventfds must also be looked at while the core is busy: a context that was parked then wakes by its kick alone.
@@ -34,6 +34,7 @@ const MARK_PORT: u64 = 1 << 32;
 const MARK_MAILBOX: u64 = MARK_PORT + 1;
 const MARK_STOP: u64 = MARK_PORT + 2;
 const MARK_WAKE: u64 = MARK_PORT + 3;
+const MARK_CARRIER: u64 = MARK_PORT + 4;
 
 /// Why a thread ended that was not told to.
 pub enum Ended {
@@ -55,6 +56,8 @@ pub struct CoreThread {
     suspect: Option<(Instant, u64)>,
     /// There may be letters.
     mail: bool,
+    /// Something has been said of an interface.
+    link_news: bool,
     /// Kicks come here: looked for now and then also while there is work.
     kicked: bool,
     looked: Instant,
@@ -65,7 +68,19 @@ impl CoreThread {
     pub fn new(core: usize, cpu: Option<u32>, wake: BorrowedFd<'_>) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let (watched, looked) = (Vec::new(), Instant(0));
-        let mut this = Self { core, cpu, epoll, watched, disturbance: None, stop: false, suspect: None, mail: true, kicked: false, looked };
+        let mut this = Self {
+            core,
+            cpu,
+            epoll,
+            watched,
+            disturbance: None,
+            stop: false,
+            suspect: None,
+            mail: true,
+            link_news: false,
+            kicked: false,
+            looked,
+        };
         // Edge-triggered: never read.
         this.watch(wake, MARK_WAKE, epoll::EventFlags::IN | epoll::EventFlags::ET)?;
         Ok(this)
@@ -93,6 +108,16 @@ impl CoreThread {
         self.watch(stop, MARK_STOP, epoll::EventFlags::IN)
     }
 
+    /// Whether this is the one that waits for the host.
+    pub fn has_host(&self) -> bool {
+        self.kicked
+    }
+
+    /// Waits for news of interfaces, beside the host that is to hear of them.
+    pub fn watch_carrier(&mut self, carrier: BorrowedFd<'_>) -> io::Result<()> {
+        self.watch(carrier, MARK_CARRIER, epoll::EventFlags::IN)
+    }
+
     /// Waits for frames. Edge-triggered: the descriptor stays readable while frames are on loan to other cores.
     pub fn watch_port(&mut self, port: BorrowedFd<'_>) -> io::Result<()> {
         self.watch(port, MARK_PORT, epoll::EventFlags::IN | epoll::EventFlags::ET)
@@ -115,6 +140,9 @@ impl CoreThread {
             if let Some((obeyer, epochs)) = &mut host {
                 if std::mem::take(&mut self.mail) {
                     obeyer.heard();
+                }
+                if std::mem::take(&mut self.link_news) {
+                    obeyer.link_news();
                 }
                 match obeyer.letters(engine, &self.epoll, epochs) {
                     Obeyed::Reset(reply) => return Ok(Ended::Reset(reply)),
@@ -198,6 +226,7 @@ impl CoreThread {
                 MARK_PORT | MARK_WAKE => {}
                 MARK_MAILBOX => self.mail = true,
                 MARK_STOP => self.stop = true,
+                MARK_CARRIER => self.link_news = true,
                 ctx => engine.kicked(CtxId(u16::try_from(ctx).unwrap_or(u16::MAX))),
             }
         }

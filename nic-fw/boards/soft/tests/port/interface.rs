@@ -3,8 +3,10 @@
 use crate::common::{CARD_MAC, PEER_MAC, in_namespace, run, veth};
 use crate::ends::{PATIENCE, host_memory, is_numbered, next, numbered, open, receive, send, slice, wire};
 use crate::super_frames::{Segment, fold, headers, is_tcp};
+use rustix::event::{PollFd, PollFlags, poll};
 use std::time::Duration;
 use toe_hal::{TxFrame, TxOffload, TxPort};
+use toe_nic::ports::carrier::CarrierWatch;
 use toe_nic::ports::netif::Interface;
 use toe_nic::ports::{Port, PortError};
 
@@ -32,6 +34,27 @@ fn the_kernel_does_not_see_the_cards_frames() {
         rustix::net::sockopt::set_socket_timeout(&far, rustix::net::sockopt::Timeout::Recv, Some(PATIENCE)).unwrap();
         send(&far, &arp);
         next(&far, is_reply);
+    });
+}
+
+/// A veth pair has a carrier when both of its ends are up.
+#[test]
+fn a_carrier_that_comes_or_goes_is_told() {
+    in_namespace("interface::a_carrier_that_comes_or_goes_is_told", || {
+        veth();
+        let card = Interface::open("card0").unwrap();
+        let mut watch = CarrierWatch::new(&card).unwrap();
+        let patience = PATIENCE.try_into().unwrap();
+        let said = |watch: &CarrierWatch| poll(&mut [PollFd::from_borrowed_fd(watch.fd(), PollFlags::IN)], Some(&patience)).unwrap() > 0;
+        for (state, running) in [("down", false), ("up", true), ("down", false)] {
+            run("ip", &format!("link set peer0 {state}"));
+            // The kernel may tell of other things first, and of the peer.
+            while card.is_running().unwrap() != running || !watch.take_change() {
+                assert!(said(&watch), "nothing was said of {state}");
+            }
+        }
+        run("ip", "link set peer0 alias another");
+        assert!(said(&watch) && !watch.take_change(), "of the peer");
     });
 }
 
