@@ -7,7 +7,7 @@ use crate::{
     Fast, Input, Now, Output, Pools, SegmentIn, SegmentOut, ack, board, cc, closing, fast, host, ooo, output, receive, send, timers, urgent,
 };
 use toe_abi::counters::{Counter, Drop};
-use toe_abi::flow::{FlowState, flow_flags as ff, timer};
+use toe_abi::flow::{FlowState, flow_flags as ff, tcp_state, timer};
 use toe_wire::{SeqNum, TcpFlags};
 
 /// A state that comes from elsewhere: it holds nothing of this group's pools, whatever it says, and goes on without what it had there.
@@ -120,6 +120,9 @@ fn slow(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now: Now, out: &m
     if out.closed.is_some() {
         if closing::is_last_fin(s, seg) {
             challenge(s, pools, now, out);
+        } else if s.rx.state == tcp_state::TIME_WAIT && s.has(ff::ACK_NOW) {
+            // For a FIN before this segment: nothing is sent for the flow any more.
+            out.reply = Some(output::ack(s, pools, now));
         }
         return;
     }

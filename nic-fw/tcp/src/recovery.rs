@@ -17,7 +17,7 @@ use crate::sack::{self, News};
 use crate::state::View;
 use crate::{Now, Output, SegmentIn, SegmentOut, ack, board, cc, closing, prr, rack, rtt, send, tlp, undo};
 use toe_abi::counters::Counter;
-use toe_abi::flow::{FlowState, flow_flags as ff};
+use toe_abi::flow::{FlowState, flow_flags as ff, timer};
 use toe_wire::{SeqNum, TcpFlags};
 
 /// A validated acknowledgement of a flow that has a scoreboard. `repeats`: it is a duplicate by RFC 5681, 2, if anything is in flight.
@@ -233,6 +233,10 @@ pub(crate) fn retransmit(s: &mut FlowState, pools: &mut Pools, now: Now, max_pay
     let end = if take == len { record.end } else { record.start.add(take) };
     undo::sent(board, (record.start, end), ts_now(s, now));
     let out = send::again(s, pools, now, record.start, take, fin && take == len);
+    if record.start == s.snd_una() && s.has(ff::RECOVERY) && s.tx.timer == timer::RTO {
+        // What all waits for is on its way anew: rearm() gives it a whole timeout (as in Linux).
+        s.tx.timer = timer::NONE;
+    }
     ask_for_retransmission(s, pools);
     Some(out)
 }

@@ -280,8 +280,8 @@ pub(crate) fn undo(s: &mut FlowState) -> bool {
 /// About to send new data with nothing in flight.
 pub(crate) fn on_idle(s: &mut FlowState, now: Now) {
     let silent_ms = now.ms32().wrapping_sub(s.rx.last_tx_ms);
+    shift_clock(s, silent_ms);
     if silent_ms <= rto_ms(s) {
-        algorithm(s).shift_clock(&mut s.cc, silent_ms);
         return;
     }
     let restart = initial_window(s.mss());
@@ -520,6 +520,28 @@ mod tests {
             on_loss(&mut s, 1);
             assert_eq!(s.cc.ssthresh, 2920);
         });
+    }
+
+    /// RFC 9438, 4.2: "t MUST NOT include periods during which cwnd has not been updated".
+    #[test]
+    fn a_silence_is_no_time_to_cubic_however_small_its_window_is() {
+        let after = |silent_ms: u32| {
+            let mut s = flow();
+            s.cc.algorithm = code::CUBIC;
+            (s.cc.cwnd, s.cc.ssthresh, s.tx.srtt_us) = (8 * s.mss(), 8 * s.mss(), 50_000);
+            let now = Now(10_000_000);
+            on_loss(&mut s, 12 * 1460);
+            (s.cc.cwnd, s.cc.ssthresh) = (8 * s.mss(), 8 * s.mss());
+            on_ack(&mut s, 1460, 8 * 1460, now);
+            s.rx.last_tx_ms = now.ms32();
+            let later = Now(now.0 + u64::from(silent_ms) * 1000);
+            on_idle(&mut s, later);
+            for _ in 0..8 {
+                on_ack(&mut s, 1460, 8 * 1460, later);
+            }
+            s.cc.cwnd
+        };
+        assert_eq!(after(10_000), after(0));
     }
 
     #[test]

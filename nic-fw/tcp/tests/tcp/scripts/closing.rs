@@ -134,6 +134,18 @@ fn simultaneous_close() {
     assert_eq!(t.segment(seg(RX + 1, TX + 1, A, 0)).closed, Some(CloseReason::TimeWait));
 }
 
+/// The peer's FIN and its acknowledgement of ours come in one burst, before anything is sent.
+/// RFC 9293, 3.10.7.4, eighth.
+#[test]
+fn simultaneous_close_in_a_burst_acknowledges_the_fin() {
+    let mut t = Script::new();
+    let _ = t.host(0, 0, hc_flags::FIN);
+    t.emit().unwrap();
+    let _ = t.segment(seg(RX, TX, A | TcpFlags::FIN, 0));
+    let out = t.segment(seg(RX + 1, TX + 1, A, 0));
+    assert_eq!((out.closed, out.reply.map(|r| (r.seq, r.ack))), (Some(CloseReason::TimeWait), Some((SeqNum(TX + 1), SeqNum(RX + 1)))));
+}
+
 /// Our ACK of its FIN was lost.
 #[test]
 fn a_fin_that_comes_again_as_the_flow_ends_is_acknowledged() {

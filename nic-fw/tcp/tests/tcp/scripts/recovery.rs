@@ -295,6 +295,24 @@ fn a_lost_retransmission_is_sent_a_third_time_without_a_timeout() {
     assert_eq!(t.s.tx.backoff, 0);
 }
 
+/// On a path whose round trip is more than half of a timeout: each time what is lost is sent again, the timer begins anew (as in Linux).
+#[test]
+fn a_retransmission_that_is_lost_and_sent_again_has_a_timeout_of_its_own() {
+    const LONG_US: u64 = 300_000;
+    let mut t = script();
+    (t.s.tx.srtt_us, t.s.tx.rttvar_us) = (LONG_US as u32, 1000);
+    t.window(20);
+    t.write(30_000);
+    t.wait(LONG_US);
+    assert_eq!(t.ack(0, &[(1000, 4000)])[0], (0, 1000));
+    t.wait(100);
+    assert_eq!(t.ack(0, &[(1000, 20_000)])[0], (20_000, 1000));
+    t.wait(LONG_US);
+    assert_eq!(t.ack(0, &[(20_000, 23_000), (1000, 20_000)])[0], (0, 1000));
+    let due = next_deadline(&t.s, t.now()).unwrap();
+    assert!(due.0 > t.now_us + LONG_US, "the timer expires {} us before its acknowledgement can come", t.now_us + LONG_US - due.0);
+}
+
 #[test]
 fn an_ack_from_before_a_retransmission_says_nothing_about_it() {
     let mut t = script();
