@@ -59,6 +59,7 @@ pub(crate) fn process(s: &mut FlowState, pools: &mut Pools, seg: &SegmentIn, now
     // RFC 5681, 2, "duplicate acknowledgment": (a) to (e). SYN never comes here.
     let repeats = seg.ack == s.snd_una() && seg.payload_len == 0 && !seg.flags.contains(TcpFlags::FIN) && window_of(s, seg) == s.tx.snd_wnd;
     update_window(s, seg);
+    end_of_mark(s, seg.ack);
     congestion_echo(s, seg);
     let missing = s.tx.board != 0 || s.has(ff::SACK) && !seg.sack.is_empty();
     if missing && board::open(s, pools) {
@@ -139,7 +140,7 @@ pub(crate) fn move_una(s: &mut FlowState, ack: SeqNum, out: &mut Output) -> u32 
 /// What a new acknowledgement means for recovery and cwnd.
 fn recover(s: &mut FlowState, ack: SeqNum, bytes: u32, flight: u32, ece: bool, now: Now) {
     let recovered = ack.ge(SeqNum(s.cc.recover));
-    end_of_mark(s);
+    end_of_mark(s, ack);
     if s.has(ff::RECOVERY) {
         if recovered {
             // RFC 6582, 3.2, (3), full acknowledgement: deflate.
@@ -167,8 +168,8 @@ fn recover(s: &mut FlowState, ack: SeqNum, bytes: u32, flight: u32, ece: bool, n
 
 /// Once something beyond the window that was reduced for a mark has arrived, the peer has seen CWR: only then does its echo tell of another mark (as in
 /// Linux).
-pub(crate) fn end_of_mark(s: &mut FlowState) {
-    if s.snd_una().gt(SeqNum(s.cc.recover)) {
+fn end_of_mark(s: &mut FlowState, ack: SeqNum) {
+    if ack.gt(SeqNum(s.cc.recover)) {
         s.clear(ff::ECN_REDUCED);
     }
 }

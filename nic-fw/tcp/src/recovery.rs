@@ -132,7 +132,6 @@ fn begin(s: &mut FlowState, pools: &mut Pools, news: &News, out: &mut Output) {
 /// Everything that was sent when recovery began has arrived. Marks of what is beyond stay.
 /// RFC 6675 5-6, 5-7.
 fn end(s: &mut FlowState, pools: &mut Pools, now: Now) {
-    ack::end_of_mark(s);
     if s.has(ff::RECOVERY | ff::LOSS) {
         if s.has(ff::RECOVERY) {
             // RFC 9937, 6.2: "the end of recovery: cwnd = ssthresh".

@@ -26,6 +26,8 @@ const EXIT_USAGE: u8 = 2;
 const FILES_OF_CONTEXT: usize = 2;
 /// What the card has open beside, and what comes with one message.
 const FILES_BESIDE: usize = 128;
+/// The daemon's, and one.
+const CONTEXTS_MIN: u16 = 2;
 /// How long a card that has failed waits for its daemon to read so.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -55,8 +57,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     let port = error.downcast_ref::<PortError>().is_some_and(PortError::is_usage);
     let socket = error.downcast_ref::<EndpointError>().is_some_and(|e| !matches!(e, EndpointError::Os { .. }));
     let core = error.downcast_ref::<NoSuchCore>().is_some() || error.downcast_ref::<PlacementFileError>().is_some();
-    let files = error.downcast_ref::<TooFewFiles>().is_some();
-    if port || socket || core || files { EXIT_USAGE } else { EXIT_FAILURE }
+    if port || socket || core { EXIT_USAGE } else { EXIT_FAILURE }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -66,16 +67,7 @@ struct NoSuchCore {
     allowed: String,
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("--max-contexts {contexts}: needs {needed} open files, and there may be {most}; raise the limit (ulimit -n) or ask for fewer")]
-struct TooFewFiles {
-    contexts: u16,
-    needed: usize,
-    most: usize,
-}
-
 fn run(args: Args) -> anyhow::Result<()> {
-    enough_files(args.max_contexts)?;
     let stop = stop_on_signals().context("signal handlers")?;
     let mut spec = args.port.clone();
     if let Some(frames) = args.rx_ring_frames {
@@ -86,6 +78,7 @@ fn run(args: Args) -> anyhow::Result<()> {
     let port = Port::open(&spec, args.impair.as_ref())?;
 
     let mut config = CardConfig { hash_key: secret().context("random key of the flow table")?, ..args.card_config() };
+    config.max_contexts = affordable(config.max_contexts);
     let placement = placement.map(|(placement, sizes)| {
         sizes.apply(&mut config);
         tracing::info!("placement: {placement}");
@@ -151,15 +144,18 @@ fn secret() -> std::io::Result<[u64; 2]> {
     Ok([n as u64, (n >> 64) as u64])
 }
 
-/// A descriptor that cannot be taken later would end the link to the daemon, and so all connections.
-fn enough_files(contexts: u16) -> Result<(), TooFewFiles> {
+/// As many contexts as there are descriptors for: one that cannot be taken later would end the link to the daemon, and so all connections.
+fn affordable(contexts: u16) -> u16 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     // What is lacking then shows below.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    let most = getrlimit(Resource::Nofile).current.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
-    let needed = FILES_OF_CONTEXT * usize::from(contexts) + FILES_BESIDE;
-    if needed <= most { Ok(()) } else { Err(TooFewFiles { contexts, needed, most }) }
+    let files = getrlimit(Resource::Nofile).current.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+    let most = u16::try_from(files.saturating_sub(FILES_BESIDE) / FILES_OF_CONTEXT).unwrap_or(u16::MAX).max(CONTEXTS_MIN);
+    if contexts > most {
+        tracing::warn!("{most} contexts and not {contexts} (--max-contexts): there may be {files} open files (ulimit -n)");
+    }
+    contexts.min(most)
 }
 
 /// The CPU of a fused card: the first of the list.
