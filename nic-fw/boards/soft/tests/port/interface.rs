@@ -46,13 +46,14 @@ fn a_carrier_that_comes_or_goes_is_told() {
         let mut watch = CarrierWatch::new(&card).unwrap();
         let patience = PATIENCE.try_into().unwrap();
         let said = |watch: &CarrierWatch| poll(&mut [PollFd::from_borrowed_fd(watch.fd(), PollFlags::IN)], Some(&patience)).unwrap() > 0;
-        for (state, running) in [("down", false), ("up", true), ("down", false)] {
+        for (state, running) in [("down", false), ("up", true), ("down", false), ("up", true)] {
             run("ip", &format!("link set peer0 {state}"));
             // The kernel may tell of other things first, and of the peer.
             while card.is_running().unwrap() != running || !watch.take_change() {
                 assert!(said(&watch), "nothing was said of {state}");
             }
         }
+        // Of one that is down nothing is said.
         run("ip", "link set peer0 alias another");
         assert!(said(&watch) && !watch.take_change(), "of the peer");
     });
