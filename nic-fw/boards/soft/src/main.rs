@@ -73,12 +73,13 @@ fn run(args: Args) -> anyhow::Result<()> {
     if let Some(frames) = args.rx_ring_frames {
         spec.set_default("rx_frames", frames);
     }
+    let max_contexts = affordable(args.max_contexts);
     let placement = args.placement()?;
     let cpu = fused_cpu(&args)?;
     let port = Port::open(&spec, args.impair.as_ref())?;
 
-    let mut config = CardConfig { hash_key: secret().context("random key of the flow table")?, ..args.card_config() };
-    config.max_contexts = affordable(config.max_contexts);
+    let hash_key = secret().context("random key of the flow table")?;
+    let mut config = CardConfig { hash_key, max_contexts, ..args.card_config() };
     let placement = placement.map(|(placement, sizes)| {
         sizes.apply(&mut config);
         tracing::info!("placement: {placement}");

@@ -92,6 +92,7 @@ const UNIT_OUT: [LeftOut; 12] = [
         names: &[
             "ready_then_ended_by_a_signal_leaves_nothing",
             "a_killed_card_is_followed_by_the_next",
+            "whoever_started_the_card_hears_when_it_is_ready",
             "a_second_card_is_refused",
             "an_interface_that_vanishes_ends_the_card",
             "an_idle_card_sleeps",
